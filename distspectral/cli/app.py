@@ -1,0 +1,68 @@
+"""The app: its commands, and how errors leave the process."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+import typer.core
+
+from distspectral import __version__
+from distspectral.cli import demo, inspect, run, stage, validate
+from distspectral.cli.console import print_error
+from distspectral.errors import DistSpectralError
+
+EXIT_REFUSED = 2
+EXIT_STOPPED = 130
+
+
+class Group(typer.core.TyperGroup):
+    """Turns our errors into one line and an exit code: 2 refused or failed, 130 stopped by Ctrl-C."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except DistSpectralError as error:
+            if ctx.params["debug"]:
+                raise
+            print_error(str(error))
+            raise typer.Exit(EXIT_REFUSED) from None
+        except KeyboardInterrupt:
+            print_error("stopped; run again to continue")
+            raise typer.Exit(EXIT_STOPPED) from None
+
+
+app = typer.Typer(
+    name="distspectral",
+    cls=Group,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    add_completion=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback(help="Spectral embedding and clustering for datasets that do not fit.")
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Take the options that stand before the command; ``Group`` and the eager callback read them."""
+
+
+for module in (run, stage, inspect, validate, demo):
+    module.register(app)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    app(prog_name="distspectral")

@@ -1,0 +1,158 @@
+"""What the user sees: errors and progress on stderr, results on stdout, one JSON object where asked for."""
+
+from __future__ import annotations
+
+import json
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from distspectral.storage.manifest import Manifest
+
+SHOWN_ITEMS = 12
+PAST_TENSE = {
+    "pack": "packed",
+    "neighbors": "searched neighbours",
+    "graph": "weighed edges",
+    "train": "trained",
+    "calibrate": "calibrated",
+    "cluster": "clustered",
+    "embed": "embedded",
+}
+
+
+def print_error(message: str) -> None:
+    """Print ``error: message`` on stderr, whatever characters the message holds."""
+    Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
+
+
+def print_table(table: Table) -> None:
+    """Print a table on stdout."""
+    Console(highlight=False).print(table)
+
+
+def print_note(message: str) -> None:
+    """Print a line on stdout as it is."""
+    sys.stdout.write(message + "\n")
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object on stdout."""
+    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+
+
+class StageProgress:
+    """An observer of the pipeline: one line per stage on stderr, and a bar while a stage works.
+
+    Args:
+        quiet: say nothing.
+    """
+
+    def __init__(self, quiet: bool) -> None:
+        self._console = Console(stderr=True, highlight=False, quiet=quiet)
+        self._bar = Progress(
+            TextColumn("  {task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=quiet or not self._console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def started(self, stage: str) -> None:
+        """Name the stage, so that a bar below it is understood."""
+        self._tasks[stage] = self._bar.add_task(f"[bold]{stage}", total=None)
+
+    def skipped(self, stage: str) -> None:
+        """Say that the stage has nothing to do."""
+        self._console.print(f"[dim]{stage:<10} up to date[/]")
+
+    def finished(self, stage: str, seconds: float) -> None:
+        """Say what the stage took and take its bars away."""
+        for task in self._tasks.values():
+            self._bar.remove_task(task)
+        self._tasks.clear()
+        self._console.print(f"[green]{stage:<10}[/] {PAST_TENSE[stage]} in {seconds:.1f} s")
+
+    def progress(self, description: str, done: int, total: int) -> None:
+        """Move the bar of what is being done."""
+        if description not in self._tasks:
+            self._tasks[description] = self._bar.add_task(description, total=total)
+        self._bar.update(self._tasks[description], completed=done, total=total)
+
+
+def results_table(metrics: dict[str, Any]) -> Table:
+    """Return a run's metrics as a table for people."""
+    table = Table(title=f"Run {escape(metrics['name'])}", show_header=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column()
+    table.add_row("rows x features", f"{metrics['n_rows']:,} x {metrics['dim']:,}")
+    for stage, seconds in metrics["seconds"].items():
+        table.add_row(f"{stage} seconds", f"{seconds:.1f}")
+    table.add_row("peak memory", f"{metrics['peak_rss_bytes'] / 2**20:,.0f} MiB")
+    graph, train = metrics["graph"], metrics["train"]
+    share = graph["largest_component_share"]
+    table.add_row("graph", f"k = {graph['k']}, {graph['components']} components, largest {share:.1%} of the rows")
+    table.add_row(
+        "training", f"{train['steps']:,} steps, {train['edges_per_second']:,.0f} edges/s, {train['stopped_because']}"
+    )
+    kept = metrics["calibrate"]["n_components"]
+    table.add_row("Ritz values", " ".join(f"{value:.4f}" for value in metrics["calibrate"]["ritz_values"][:kept]))
+    table.add_row("clusters", str(metrics["cluster"]["n_clusters"]))
+    if scores := metrics.get("evaluate"):
+        table.add_row("ACC / NMI / ARI", " / ".join(f"{scores[name]:.3f}" for name in ("acc", "nmi", "ari")))
+    return table
+
+
+def manifest_table(manifest: Manifest, uri: str | None = None) -> Table:
+    """Return a manifest as a table for people."""
+    table = Table(title=escape(uri or manifest.stage), show_header=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    table.add_row("stage", manifest.stage)
+    table.add_row("fingerprint", manifest.fingerprint)
+    if manifest.shards:
+        size = sum(shard.n_bytes for shard in manifest.shards)
+        table.add_row("shards", f"{len(manifest.shards):,}, {manifest.n_rows:,} rows, {size / 2**20:,.1f} MiB")
+    for group in (manifest.properties, manifest.metrics):
+        for key, value in group.items():
+            table.add_row(key, escape(_short(value)))
+    return table
+
+
+def _short(value: Any) -> str:
+    """Return a value in one line: long lists by their beginning, nested ones by their keys."""
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    if isinstance(value, list):
+        shown = ", ".join(_short(item) for item in value[:SHOWN_ITEMS])
+        return f"{shown}, ... ({len(value):,} in all)" if len(value) > SHOWN_ITEMS else shown
+    if isinstance(value, dict):
+        return ", ".join(value)
+    return str(value)

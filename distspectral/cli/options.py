@@ -1,0 +1,35 @@
+"""Arguments that several commands share, and what they are turned into."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from distspectral.config import RunConfig
+    from distspectral.orchestration.engine import Engine
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the run.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=C", help="Replace a value of the config; may be repeated.", show_default=False),
+]
+Local = Annotated[bool, typer.Option("--local", help="Work in this process, without Ray.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
+
+
+def load(path: Path, overrides: list[str] | None) -> RunConfig:
+    """Return the config of a file with its overrides."""
+    from distspectral.config import load_config
+
+    return load_config(path, overrides or ())
+
+
+def engine_of(config: RunConfig, local: bool) -> Engine:
+    """Return the engine that the config, or ``--local``, asks for."""
+    from distspectral.orchestration.engine import LocalEngine, make_engine
+
+    return LocalEngine() if local else make_engine(config.ray)

@@ -1,0 +1,47 @@
+"""``distspectral run``: the whole pipeline; what is current is skipped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from distspectral.cli.console import StageProgress, print_json, print_note, print_table, results_table
+from distspectral.cli.options import AsJson, ConfigPath, Local, Overrides, Quiet, engine_of, load
+
+if TYPE_CHECKING:
+    from distspectral.config import RunConfig
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("run")(run)
+
+
+def run(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    local: Local = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring every stage up to date: pack, graph, train, calibrate, cluster, embed, report."""
+    loaded = load(config, overrides)
+    show(loaded, run_config(loaded, local, quiet), as_json)
+
+
+def run_config(config: RunConfig, local: bool, quiet: bool) -> dict[str, Any]:
+    """Run a config with progress on stderr and return its metrics."""
+    from distspectral.orchestration.pipeline import run as run_pipeline
+
+    with StageProgress(quiet) as progress:
+        return run_pipeline(config, engine_of(config, local), progress)
+
+
+def show(config: RunConfig, metrics: dict[str, Any], as_json: bool) -> None:
+    """Print a run's metrics, and for people where its report is."""
+    if as_json:
+        print_json(metrics)
+        return
+    print_table(results_table(metrics))
+    print_note(f"report: {config.root.rstrip('/')}/report.html")

@@ -1,0 +1,116 @@
+"""One command per stage: its inputs must be there and made from this config; a current stage is skipped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from distspectral.cli.console import StageProgress, manifest_table, print_json, print_table
+from distspectral.cli.options import AsJson, ConfigPath, Local, Overrides, Quiet, engine_of, load
+from distspectral.cli.run import show
+from distspectral.errors import ConfigError
+
+if TYPE_CHECKING:
+    from distspectral.config import RunConfig
+    from distspectral.orchestration.engine import Engine
+    from distspectral.orchestration.pipeline import Observer, Pipeline
+    from distspectral.storage.manifest import Manifest
+
+SourcePath = Annotated[
+    str | None, typer.Option("--source", metavar="PATH", help="Embed these shards instead of data.path.")
+]
+OutputPath = Annotated[str | None, typer.Option("--output", metavar="DIR", help="Where the rows of --source go.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for name, purpose in (
+        ("pack", "Check the source shards and pack them for random access."),
+        ("graph", "Find every row's neighbours and weigh the edges."),
+        ("train", "Train the network on the graph's edges."),
+        ("calibrate", "Make the network's outputs eigenfunctions, exactly orthonormal over the dataset."),
+        ("cluster", "Find the clusters' centroids."),
+    ):
+        app.command(name, help=purpose)(_command(name))
+    app.command("embed")(embed)
+    app.command("report")(report)
+
+
+def _command(name: str) -> Any:
+    def command(
+        config: ConfigPath,
+        overrides: Overrides = None,
+        local: Local = False,
+        quiet: Quiet = False,
+        as_json: AsJson = False,
+    ) -> None:
+        _run_stage(name, config, overrides, local, quiet, as_json)
+
+    return command
+
+
+def _run_stage(name: str, path: ConfigPath, overrides: Overrides, local: bool, quiet: bool, as_json: bool) -> None:
+    config = load(path, overrides)
+    engine = engine_of(config, local)
+    try:
+        with StageProgress(quiet) as progress:
+            manifest = _pipeline(config, engine, progress).command(name)
+    finally:
+        engine.close()
+    _show(manifest, as_json)
+
+
+def _pipeline(config: RunConfig, engine: Engine, observer: Observer) -> Pipeline:
+    """Return the pipeline of a config that passed all checks."""
+    from distspectral.config import check
+    from distspectral.orchestration.pipeline import Pipeline
+    from distspectral.storage.sources import Source
+
+    source = Source.open(config.data)
+    check(config, source)
+    return Pipeline(config, source, engine, observer)
+
+
+def embed(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    source: SourcePath = None,
+    output: OutputPath = None,
+    local: Local = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Embed and cluster every row; with --source and --output other rows, by the same trained model."""
+    if (source is None) != (output is None):
+        raise ConfigError("--source and --output: give both to embed other rows, or neither")
+    if source is None or output is None:
+        _run_stage("embed", config, overrides, local, quiet, as_json)
+        return
+    from distspectral.storage.sources import Source
+
+    loaded = load(config, overrides)
+    engine = engine_of(loaded, local)
+    try:
+        with StageProgress(quiet) as progress:
+            other = Source.open(loaded.data.model_copy(update={"path": source}))
+            manifest = _pipeline(loaded, engine, progress).embed_other(other, output)
+    finally:
+        engine.close()
+    _show(manifest, as_json)
+
+
+def report(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Write metrics.json and report.html anew from the finished artifacts."""
+    from distspectral.orchestration.engine import LocalEngine
+    from distspectral.orchestration.pipeline import SilentObserver
+
+    loaded = load(config, overrides)
+    show(loaded, _pipeline(loaded, LocalEngine(), SilentObserver()).report(), as_json)
+
+
+def _show(manifest: Manifest, as_json: bool) -> None:
+    if as_json:
+        print_json(manifest.model_dump())
+    else:
+        print_table(manifest_table(manifest))

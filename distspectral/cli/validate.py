@@ -1,0 +1,39 @@
+"""``distspectral validate`` and ``distspectral schema``: what a config may say, and whether this one can run."""
+
+from __future__ import annotations
+
+import typer
+
+from distspectral.cli.console import print_json, print_note
+from distspectral.cli.options import AsJson, ConfigPath, Overrides, load
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("validate")(validate)
+    app.command("schema")(schema)
+
+
+def validate(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Refuse all that can be refused before a run: keys, values, shards' headers, root, libraries. Starts nothing."""
+    from distspectral.config import check
+    from distspectral.storage.sources import Source
+
+    loaded = load(config, overrides)
+    source = Source.open(loaded.data)
+    check(loaded, source)
+    if as_json:
+        facts = {"n_rows": source.n_rows, "dim": source.dim, "n_shards": len(source.shards)}
+        print_json({"valid": True, **facts, "config": loaded.model_dump(mode="json")})
+        return
+    print_note(
+        f"{config}: valid; {source.n_rows:,} rows of width {source.dim:,} in {len(source.shards):,} shards, "
+        f"{loaded.n_components} eigenfunctions kept, artifacts go to {loaded.root}"
+    )
+
+
+def schema() -> None:
+    """Print the JSON schema of a config."""
+    from distspectral.config import RunConfig
+
+    print_json(RunConfig.model_json_schema())

@@ -1,0 +1,110 @@
+"""Clusters in the spectral embedding: coordinates to cluster in, k-means on a sample, stable assignment.
+
+Shape letters: N rows, B rows of a block, P components (the constant one included), C clusters.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from torch import Tensor, nn
+
+from distspectral.errors import TooManyClustersError
+from distspectral.graph.faiss_search import import_faiss
+
+
+class ClusterConfig(BaseModel):
+    """How rows are grouped (YAML section ``cluster``)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n_clusters: PositiveInt | Literal["auto"] = Field("auto", description="auto = at the largest relative Ritz gap")
+    diffusion_time: float = Field(0.0, ge=0, description="scale function e by (1 - lambda_e)^t; 0 = leave as they are")
+    normalize_rows: bool = Field(True, description="scale each row to length 1 first (Ng, Jordan, Weiss)")
+    sample_rows: PositiveInt = Field(200_000, description="rows that k-means sees; all rows are then assigned")
+    restarts: PositiveInt = Field(10, description="k-means runs; the one with the lowest inertia is kept")
+    iterations: PositiveInt = Field(50, description="of each k-means run")
+
+
+class Assigner(nn.Module):
+    """Nearest centroid in the clustering coordinates; never refitted, so labels are stable.
+
+    Args:
+        scale: (P,) factor of each spectral coordinate.
+        centroids: (C, P) in the scaled coordinates.
+        normalize_rows: scale rows to length 1 after scaling coordinates.
+    """
+
+    scale: Tensor
+    centroids: Tensor
+
+    def __init__(self, scale: Tensor, centroids: Tensor, normalize_rows: bool) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale)
+        self.register_buffer("centroids", centroids)
+        self.normalize_rows = normalize_rows
+
+    def coordinates(self, embedding: Tensor) -> Tensor:
+        """Return the coordinates (B, P) in which clusters live."""
+        return clustering_coordinates(embedding, self.scale, self.normalize_rows)
+
+    def forward(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (cluster int64, distance float32), (B,) each, of embedded rows (B, P)."""
+        squared, cluster = squared_distances(self.coordinates(embedding), self.centroids).min(1)
+        return cluster, squared.sqrt()
+
+
+def clustering_coordinates(embedding: Tensor, scale: Tensor, normalize_rows: bool) -> Tensor:
+    """Return the embedding (B, P) scaled per coordinate and, if asked, to rows of length 1."""
+    scaled = embedding * scale
+    return nn.functional.normalize(scaled, dim=1) if normalize_rows else scaled
+
+
+def squared_distances(points: Tensor, centroids: Tensor) -> Tensor:
+    """Return squared Euclidean distances (B, C), never negative."""
+    return (points.square().sum(1, keepdim=True) - 2 * points @ centroids.T + centroids.square().sum(1)).clamp(min=0)
+
+
+def diffusion_scale(ritz_values: NDArray[np.float64], time: float) -> NDArray[np.float32]:
+    """Return (1 - lambda)^time for each Ritz value (P,): diffusion-map coordinates.
+
+    Reference: Coifman and Lafon, Diffusion maps, 2006.
+    """
+    return np.clip(1.0 - ritz_values, 0.0, 1.0).astype(np.float32) ** np.float32(time)
+
+
+def fit_centroids(
+    points: NDArray[np.float32], n_clusters: int, config: ClusterConfig, seed: int
+) -> NDArray[np.float32]:
+    """Return the centroids (C, P) of the k-means run with the lowest inertia.
+
+    Args:
+        points: (n, P) sample in the clustering coordinates.
+        n_clusters: C.
+        config: restarts and iterations.
+        seed: of the restarts.
+
+    Raises:
+        TooManyClustersError: more clusters than points.
+        MissingDependencyError: faiss is not installed.
+    """
+    if n_clusters > len(points):
+        raise TooManyClustersError(
+            f"cluster.n_clusters = {n_clusters}, but there are only {len(points)} rows; ask for at most as many as rows"
+        )
+    faiss = import_faiss()
+    kmeans = faiss.Kmeans(
+        points.shape[1],
+        n_clusters,
+        niter=config.iterations,
+        nredo=config.restarts,
+        seed=seed,
+        init_method=faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS,
+        min_points_per_centroid=1,
+        max_points_per_centroid=max(len(points), 1),
+    )
+    kmeans.train(np.ascontiguousarray(points))
+    return np.asarray(kmeans.centroids)

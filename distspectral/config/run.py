@@ -1,0 +1,66 @@
+"""One run as one frozen model: each section is the config model that its package owns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
+
+from distspectral.clusters import ClusterConfig
+from distspectral.graph.config import AffinityConfig, GraphConfig
+from distspectral.models.networks import NetworkConfig
+from distspectral.models.orthonorm_layer import OrthonormConfig
+from distspectral.objectives.spectral import SpectralConfig, default_n_components
+from distspectral.orchestration.config import RayConfig
+from distspectral.stages.embed import EmbedConfig
+from distspectral.stages.pack import PackConfig
+from distspectral.storage.sources import SourceConfig
+from distspectral.training.build import TrainSettings
+from distspectral.training.config import TrainConfig
+
+
+class RunConfig(BaseModel):
+    """Everything that ``distspectral run`` needs to know; YAML mirrors it key for key."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the run, in reports and job names")
+    root: str = Field("", description="directory or URI of all artifacts; default runs/<name>")
+    seed: NonNegativeInt = Field(0, description="of every random choice")
+    data: SourceConfig
+    pack: PackConfig = PackConfig()
+    graph: GraphConfig = GraphConfig()
+    affinity: AffinityConfig = AffinityConfig()
+    network: NetworkConfig = NetworkConfig()
+    spectral: SpectralConfig = SpectralConfig()
+    orthonorm: OrthonormConfig = OrthonormConfig()
+    train: TrainConfig = TrainConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    embed: EmbedConfig = EmbedConfig()
+    ray: RayConfig = RayConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_root(cls, values: Any) -> Any:
+        if isinstance(values, dict) and not values.get("root") and "name" in values:
+            return {**values, "root": f"runs/{values['name']}"}
+        return values
+
+    @property
+    def n_components(self) -> int:
+        """Eigenfunctions kept, the constant one included."""
+        return self.spectral.n_components or default_n_components(self.cluster.n_clusters)
+
+    @property
+    def train_settings(self) -> TrainSettings:
+        """What training and calibration take of this config."""
+        return TrainSettings(
+            network=self.network,
+            spectral=self.spectral,
+            orthonorm=self.orthonorm,
+            train=self.train,
+            affinity=self.affinity,
+            n_neighbors=self.graph.n_neighbors,
+            n_components=self.n_components,
+            seed=self.seed,
+        )

@@ -1,0 +1,106 @@
+"""One family of exceptions: each says where, what was found, what was expected and what to do.
+
+Every class takes one message, so instances survive pickling between Ray processes unchanged.
+"""
+
+from __future__ import annotations
+
+
+class DistSpectralError(Exception):
+    """Base of every error that distspectral raises on purpose."""
+
+
+class ConfigError(DistSpectralError, ValueError):
+    """A config value is missing, malformed or contradicts another one."""
+
+
+class UnknownKeyError(ConfigError):
+    """A config key that does not exist; the message names the nearest real one."""
+
+
+class MissingDependencyError(DistSpectralError):
+    """An optional dependency is not installed; the message says which to install."""
+
+
+class SourceError(DistSpectralError, ValueError):
+    """Something is wrong with the user's data; the message names file and row."""
+
+
+class NoShardsError(SourceError):
+    """The path names no readable shard."""
+
+
+class CorruptShardError(SourceError):
+    """A shard cannot be parsed."""
+
+
+class EmptyShardError(SourceError):
+    """A shard holds no rows."""
+
+
+class ShardWidthError(SourceError):
+    """A shard's vectors have another dimension than the first shard's."""
+
+
+class UnknownColumnError(SourceError):
+    """A column named in the config is not in the shard."""
+
+
+class UnsupportedTypeError(SourceError):
+    """A column's type is none of those that can be read."""
+
+
+class NonFiniteRowError(SourceError):
+    """A vector holds NaN or infinity."""
+
+
+class DuplicateIdError(SourceError):
+    """Two rows carry the same id."""
+
+
+class TooFewRowsError(SourceError):
+    """There are fewer rows than the graph's k + 1."""
+
+
+class ConstantDataError(SourceError):
+    """All rows are equal, so no neighbourhood carries information."""
+
+
+class TooManyClustersError(ConfigError):
+    """More clusters were asked for than there are rows."""
+
+
+class ArtifactError(DistSpectralError):
+    """An artifact directory cannot be used."""
+
+
+class MissingArtifactError(ArtifactError):
+    """A stage's input does not exist or was never finished."""
+
+
+class FingerprintMismatchError(ArtifactError):
+    """An artifact was made from other inputs or another config than the one at hand."""
+
+
+class DamagedArtifactError(ArtifactError):
+    """A file of a finished artifact is missing or has another size than its manifest says."""
+
+
+class OutputNotWritableError(ArtifactError):
+    """The output directory cannot be created or written, or belongs to something else."""
+
+
+class NumericalError(DistSpectralError):
+    """The mathematics cannot go on."""
+
+
+class RankDeficientError(NumericalError):
+    """A Gram matrix is not positive definite after jitter: some functions are dependent."""
+
+
+class NonFiniteStepError(NumericalError):
+    """A training step met NaN or infinity; all ranks see it in the same step."""
+
+
+class RanksDivergedError(NumericalError):
+    """Workers hold different moving-average factors although they must be bit-identical."""

@@ -1,0 +1,52 @@
+"""Rows that exist more often than any neighbour list can show need not be searched.
+
+Of equal rows only the k + 1 with the lowest ids can be anyone's neighbours, since ties are broken by id. Leaving
+the others out of the base keeps thousands of duplicates from crowding out all other candidates.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distspectral.storage.vectors import Vectors
+
+HASH_SEED = 20180213
+BLOCK_BYTES = 1 << 26
+
+
+def surplus_duplicates(vectors: Vectors, n_kept: int) -> tuple[NDArray[np.int64], int]:
+    """Return the rows that have ``n_kept`` or more equal rows before them, and the number of distinct rows.
+
+    Rows are compared by a 64-bit hash (two different rows share one with probability about 2^-64), in one streaming
+    pass that keeps 8 bytes a row.
+
+    Args:
+        vectors: (N, D).
+        n_kept: how many of equal rows stay.
+
+    Returns:
+        surplus: (S,) int64, ascending.
+        n_distinct: how many different rows there are.
+    """
+    hashes = np.empty(vectors.n_rows, np.uint64)
+    factors = np.random.default_rng(HASH_SEED).integers(0, 1 << 63, vectors.dim, dtype=np.uint64) * 2 + 1
+    block_rows = max(1, BLOCK_BYTES // (8 * vectors.dim))
+    for start in range(0, vectors.n_rows, block_rows):
+        stop = min(start + block_rows, vectors.n_rows)
+        hashes[start:stop] = _row_hashes(vectors.block(start, stop), factors)
+    order = np.argsort(hashes, kind="stable")
+    first = np.ones(len(order), bool)
+    first[1:] = np.diff(hashes[order]) != 0
+    run_starts = np.flatnonzero(first)
+    rank = np.arange(len(order)) - np.repeat(run_starts, np.diff(run_starts, append=len(order)))
+    return np.sort(order[rank >= n_kept]), len(run_starts)
+
+
+def _row_hashes(block: NDArray[np.float32], factors: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    words = np.ascontiguousarray(block + np.float32(0)).view(np.uint32).astype(np.uint64)  # + 0: one sign of zero
+    words *= np.uint64(0x9E3779B97F4A7C15)
+    words ^= words >> np.uint64(32)  # the low bits of short mantissas are zero: bring the high ones down
+    words *= factors
+    hashes: NDArray[np.uint64] = words.sum(axis=1, dtype=np.uint64)
+    return hashes

@@ -1,0 +1,105 @@
+"""Where a block of queries meets a block of base vectors: FAISS on the CPU or on a GPU, behind one signature."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distspectral.errors import ConfigError, MissingDependencyError
+
+logger = logging.getLogger(__name__)
+
+Device = Literal["auto", "cpu", "cuda"]
+Search = Callable[
+    [NDArray[np.float32], NDArray[np.float32], int], tuple[NDArray[np.float32], NDArray[np.int64]]
+]  # (queries, base, k) -> squared distances, positions in base
+SMALLEST_GPU_BLOCK_BYTES = 1 << 20
+
+
+def import_faiss() -> Any:
+    """Return the module ``faiss``.
+
+    Raises:
+        MissingDependencyError: neither faiss-cpu nor faiss-gpu is installed.
+    """
+    try:
+        import faiss
+    except ImportError as error:
+        raise MissingDependencyError(
+            "faiss is not installed: pip install 'distspectral[cpu]' (or 'distspectral[gpu]' with CUDA)"
+        ) from error
+    return faiss
+
+
+def select_search(device: Device) -> Search:
+    """Return the search for a device.
+
+    Args:
+        device: ``auto`` takes a GPU if FAISS is built for GPUs and one is there.
+
+    Raises:
+        MissingDependencyError: FAISS is not installed, or ``cuda`` is asked of a FAISS without GPU support.
+        ConfigError: ``cuda`` is asked of a machine without a GPU.
+    """
+    faiss = import_faiss()
+    has_support = hasattr(faiss, "StandardGpuResources")
+    has_device = has_support and faiss.get_num_gpus() > 0
+    if device == "cuda" and not has_support:
+        raise MissingDependencyError(
+            "graph.device is cuda, but the installed faiss has no GPU support: pip uninstall faiss-cpu, "
+            "then pip install 'distspectral[gpu]'; or set graph.device to auto"
+        )
+    if device == "cuda" and not has_device:
+        raise ConfigError("graph.device: is cuda, but FAISS finds no GPU on this machine; set it to auto or cpu")
+    if device == "cpu" or not has_device:
+        return faiss.knn  # type: ignore[no-any-return]
+    return GpuSearch(faiss)
+
+
+class GpuSearch:
+    """Brute force on one GPU; out of memory, it goes on with blocks half the size.
+
+    Args:
+        faiss: the module, so that tests can hand in another one.
+    """
+
+    def __init__(self, faiss: Any) -> None:
+        self._faiss = faiss
+        self._resources = faiss.StandardGpuResources()
+        self._limit_bytes = 0  # of either side in one piece; 0: no limit
+
+    def __call__(
+        self, queries: NDArray[np.float32], base: NDArray[np.float32], k: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return the k nearest base vectors of each query: squared distances and positions, both (B, k).
+
+        Raises:
+            ConfigError: out of memory even with the smallest blocks.
+        """
+        smallest = max(SMALLEST_GPU_BLOCK_BYTES, k * base.shape[1] * base.itemsize)
+        while True:
+            try:
+                distances, positions = self._faiss.knn_gpu(
+                    self._resources,
+                    queries,
+                    base,
+                    k,
+                    vectorsMemoryLimit=self._limit_bytes,
+                    queriesMemoryLimit=self._limit_bytes,
+                )
+                return distances, positions
+            except (RuntimeError, MemoryError) as error:
+                if isinstance(error, RuntimeError) and "out of memory" not in str(error).lower():
+                    raise
+                limit = (self._limit_bytes or max(queries.nbytes, base.nbytes)) // 2
+                if limit < smallest:
+                    raise ConfigError(
+                        f"graph.device: the GPU is out of memory even with blocks of {2 * limit:,} bytes; "
+                        "free it from other processes or set graph.device to cpu"
+                    ) from error
+                logger.warning("GPU out of memory: searching on with blocks of %s bytes", f"{limit:,}")
+                self._limit_bytes = limit

@@ -1,0 +1,157 @@
+"""A kNN graph as rows of K neighbours and K affinities, in memory or memory-mapped, read by block or by row.
+
+K is constant, so there are no row pointers; a missing slot is the row's own id with affinity 0.
+
+Shape letters: N rows, B rows asked for, K neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
+from numpy.typing import NDArray
+
+from distspectral.storage.artifacts import Artifact
+from distspectral.storage.manifest import Shard
+
+NEIGHBORS = "neighbors"
+SQUARED_DISTANCES = "squared_distances"
+AFFINITIES = "affinities"
+
+Rows = tuple[NDArray[np.int64], NDArray[np.float32]]
+"""(B, K) neighbours and (B, K) affinities."""
+
+
+class Graph(Protocol):
+    """What training, calibration and statistics need of a graph."""
+
+    @property
+    def n_rows(self) -> int:
+        """N."""
+        ...
+
+    @property
+    def n_neighbors(self) -> int:
+        """K."""
+        ...
+
+    def block(self, start: int, stop: int) -> Rows:
+        """Return neighbours (B, K) int64 and affinities (B, K) float32 of rows ``start`` to ``stop``."""
+        ...
+
+    def gather(self, rows: NDArray[np.int64]) -> Rows:
+        """Return the same of any rows, in any order, repeats allowed."""
+        ...
+
+
+class ArrayGraph:
+    """A graph in memory.
+
+    Args:
+        neighbors: (N, K) ids.
+        affinities: (N, K).
+    """
+
+    def __init__(self, neighbors: NDArray[np.integer[Any]], affinities: NDArray[np.floating[Any]]) -> None:
+        assert neighbors.shape == affinities.shape, (neighbors.shape, affinities.shape)
+        self._neighbors = neighbors
+        self._affinities = affinities
+        self.n_rows, self.n_neighbors = neighbors.shape
+
+    def block(self, start: int, stop: int) -> Rows:
+        """Return neighbours (B, K) int64 and affinities (B, K) float32 of rows ``start`` to ``stop``."""
+        return self._neighbors[start:stop].astype(np.int64), self._affinities[start:stop].astype(np.float32)
+
+    def gather(self, rows: NDArray[np.int64]) -> Rows:
+        """Return the same of any rows, in any order, repeats allowed."""
+        return self._neighbors[rows].astype(np.int64), self._affinities[rows].astype(np.float32)
+
+
+class MappedGraph:
+    """The shards of the ``graph`` artifact: mapped where it is local, else read into memory.
+
+    Picklable (the files are opened again) and safe to share between threads.
+
+    Args:
+        artifact: written by :func:`distspectral.stages.graph.affinities`.
+        shards: its shards in row order; by default those of the manifest.
+
+    Raises:
+        MissingArtifactError: the artifact is not finished.
+    """
+
+    def __init__(self, artifact: Artifact, shards: Sequence[Shard] | None = None) -> None:
+        self._origin = (artifact, shards)
+        self._blocks: list[tuple[NDArray[Any], NDArray[Any]]] = []
+        for shard in artifact.manifest().shards if shards is None else shards:
+            for batch in artifact.read_table(shard.name).select([NEIGHBORS, AFFINITIES]).to_batches():
+                neighbors, affinities = (_array(column) for column in batch.columns)
+                self._blocks.append((neighbors, affinities))
+        self._offsets = np.cumsum([0, *(len(neighbors) for neighbors, _ in self._blocks)], dtype=np.int64)
+        self.n_rows = int(self._offsets[-1])
+        self.n_neighbors = int(self._blocks[0][0].shape[1])
+
+    def __reduce__(self) -> tuple[type[MappedGraph], tuple[Artifact, Sequence[Shard] | None]]:
+        return MappedGraph, self._origin
+
+    def block(self, start: int, stop: int) -> Rows:
+        """Return neighbours (B, K) int64 and affinities (B, K) float32 of rows ``start`` to ``stop``."""
+        return self.gather(np.arange(start, stop, dtype=np.int64))
+
+    def gather(self, rows: NDArray[np.int64]) -> Rows:
+        """Return the same of any rows, in any order, repeats allowed.
+
+        Raises:
+            IndexError: a row number is negative or at least N.
+        """
+        if len(rows) and (rows.min() < 0 or rows.max() >= self.n_rows):
+            raise IndexError(f"rows {rows.min()} to {rows.max()} asked for, there are rows 0 to {self.n_rows - 1}")
+        neighbors = np.empty((len(rows), self.n_neighbors), np.int64)
+        affinities = np.empty((len(rows), self.n_neighbors), np.float32)
+        order = np.argsort(rows, kind="stable")  # by row, not only by block: neighbours share pages
+        ordered = rows[order]
+        cuts = np.searchsorted(ordered, self._offsets)
+        for index in np.flatnonzero(np.diff(cuts)):
+            here = slice(cuts[index], cuts[index + 1])
+            local_rows = ordered[here] - self._offsets[index]
+            neighbors[order[here]] = np.take(self._blocks[index][0], local_rows, axis=0)
+            affinities[order[here]] = np.take(self._blocks[index][1], local_rows, axis=0)
+        return neighbors, affinities
+
+
+def _array(column: Any) -> NDArray[Any]:
+    """Return a FixedSizeList column as a (B, K) view of its buffer."""
+    array: NDArray[Any] = column.flatten().to_numpy(zero_copy_only=True).reshape(len(column), -1)
+    return array
+
+
+def read_neighbors(artifact: Artifact, shard: str) -> Rows:
+    """Return one shard of a ``neighbors`` artifact: ids (B, K) int64 and squared distances (B, K) float32."""
+    table = artifact.read_table(shard)
+    ids, squared_distances = (_array(table[name].combine_chunks()) for name in (NEIGHBORS, SQUARED_DISTANCES))
+    return ids.astype(np.int64), squared_distances
+
+
+def write_rows(artifact: Artifact, name: str, n_rows_global: int, columns: dict[str, NDArray[Any]]) -> Shard:
+    """Write (B, K) columns as one shard of fixed-size lists; ids as u32 where all rows of the dataset fit into it."""
+    small = n_rows_global <= np.iinfo(np.uint32).max
+    arrays = {
+        key: column.astype(np.uint32 if small else np.uint64) if key == NEIGHBORS else column
+        for key, column in columns.items()
+    }
+    table = pa.table(
+        {
+            key: pa.FixedSizeListArray.from_arrays(pa.array(column.reshape(-1)), column.shape[1])
+            for key, column in arrays.items()
+        }
+    )
+
+    def write(stream: Any) -> None:
+        with pyarrow.ipc.new_file(stream, table.schema) as writer:
+            writer.write_table(table)
+
+    return artifact.write_shard(name, table.num_rows, write)

@@ -1,0 +1,1 @@
+"""Networks that know no ranks, and the orthonormalisation layer."""

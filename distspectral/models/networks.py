@@ -1,0 +1,104 @@
+"""The network that maps a vector to E functions: standardise, multilayer perceptron, constant function first.
+
+The constant function is an eigenfunction of every Laplacian here (eigenvalue 0), so it is given as an exact
+output instead of being learned, and the learned functions are orthogonal to it from the first step on.
+
+Shape letters: B rows, D features, E functions.
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from torch import Tensor, nn
+
+
+class NetworkConfig(BaseModel):
+    """Shape of the network (YAML section ``network``)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hidden: tuple[PositiveInt, ...] = Field((512, 512, 256), min_length=1, description="units of each hidden layer")
+
+
+def torch_device(name: str) -> torch.device:
+    """Return the device ``name``; ``auto`` is cuda where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+class Perceptron(nn.Module):
+    """Standardised input, ReLU hidden layers, one linear output layer.
+
+    Args:
+        dim: D, features of a row.
+        n_outputs: width of the output.
+        hidden: units of each hidden layer.
+
+    Buffers ``input_mean`` (D,) and ``input_scale`` () hold the training data's mean and the root of its mean
+    feature variance: one scale for all features, so that nearly constant features are not blown up.
+    """
+
+    input_mean: Tensor
+    input_scale: Tensor
+
+    def __init__(self, dim: int, n_outputs: int, hidden: tuple[int, ...]) -> None:
+        super().__init__()
+        self.hidden = tuple(hidden)
+        layers: list[nn.Module] = []
+        for n_in, n_out in zip((dim, *hidden), hidden, strict=False):
+            layers += [nn.Linear(n_in, n_out), nn.ReLU()]
+        self.trunk = nn.Sequential(*layers)
+        self.head = nn.Linear(hidden[-1], n_outputs)
+        self.register_buffer("input_mean", torch.zeros(dim))
+        self.register_buffer("input_scale", torch.ones(()))
+
+    def standardize_by(self, mean: Tensor, scale: float) -> None:
+        """Set the input's mean (D,) and scale from the training data's statistics."""
+        self.input_mean.copy_(mean)
+        self.input_scale.fill_(scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the outputs (B, n_outputs) at rows ``x`` (B, D)."""
+        outputs: Tensor = self.head(self.trunk((x - self.input_mean) / self.input_scale))
+        return outputs
+
+
+class SpectralNetwork(nn.Module):
+    """E functions of a row, the first of them the constant 1.
+
+    Args:
+        dim: D, features of a row.
+        n_functions: E, at least 2.
+        hidden: units of each hidden layer.
+    """
+
+    perceptron: Perceptron
+
+    def __init__(self, dim: int, n_functions: int, hidden: tuple[int, ...]) -> None:
+        super().__init__()
+        self.n_functions = n_functions
+        self.perceptron = Perceptron(dim, n_functions - 1, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the functions (B, E) at rows ``x`` (B, D)."""
+        learned = self.perceptron(x)
+        return torch.cat([learned.new_ones(len(learned), 1), learned], dim=1)
+
+    @torch.no_grad()
+    def folded(self, rotation: Tensor) -> Perceptron:
+        """Return a perceptron that emits ``f @ rotation``: the rotation goes into its last linear layer.
+
+        Args:
+            rotation: (E, P) float64, the kept columns of
+                :func:`distspectral.spectral.rayleigh.rayleigh_ritz`.
+        """
+        source = self.perceptron
+        result = Perceptron(len(source.input_mean), rotation.shape[1], source.hidden).to(source.input_mean)
+        head = {
+            "head.weight": rotation[1:].T @ source.head.weight.double(),
+            "head.bias": rotation[0] + rotation[1:].T @ source.head.bias.double(),
+        }
+        result.load_state_dict(source.state_dict() | head)
+        return result

@@ -1,0 +1,60 @@
+"""Joining and leaving Ray: quietly, only when a stage has work, and never ending a Ray that another one started."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import ray
+
+from distspectral.errors import ConfigError
+from distspectral.orchestration.config import RayConfig
+
+OBJECT_STORE_BYTES = 256 << 20
+"""Of a local Ray: tasks exchange receipts and paths, the vectors stay in files."""
+
+
+def connect(config: RayConfig) -> bool:
+    """Join the cluster, or start a local one; return whether this call did so.
+
+    A process that is connected already stays where it is. With ``address: null`` a job started by
+    ``ray job submit`` joins the cluster it was submitted to.
+
+    Raises:
+        ConfigError: nothing answers at ``ray.address``.
+    """
+    if ray.is_initialized():
+        return False
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    address = config.address or os.environ.get("RAY_ADDRESS") or "local"
+    try:
+        if address == "local":
+            os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+            ray.init(
+                address="local",
+                num_cpus=max(os.cpu_count() or 1, config.workers * config.cpus_per_worker),
+                object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
+        else:
+            ray.init(address=address, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"ray.address: no Ray cluster at {address!r} ({str(error).splitlines()[0]}); start one with "
+            "`ray start --head`, or set ray.address to null for a local one"
+        ) from error
+    return True
+
+
+def disconnect() -> None:
+    """Leave the cluster; ends a local one that :func:`connect` started."""
+    ray.shutdown()
+
+
+def wants_gpus(config: RayConfig) -> bool:
+    """Whether each training worker gets a GPU; needs a connection for ``auto``."""
+    if config.use_gpu == "auto":
+        return bool(ray.cluster_resources().get("GPU", 0) >= config.workers)
+    return config.use_gpu

@@ -1,0 +1,43 @@
+"""Where a run gets its hands: one process, a Ray of its own, or a running cluster."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+
+
+class ActorCount(BaseModel):
+    """Bounds of an autoscaling pool of actors (YAML ``ray.actors``)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min: PositiveInt = Field(1, description="actors kept from the start")
+    max: PositiveInt = Field(64, description="actors at most; the cluster's CPUs are the other bound")
+
+    @model_validator(mode="after")
+    def _min_is_below_max(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        return self
+
+
+class RayConfig(BaseModel):
+    """What the run asks of Ray (YAML section ``ray``). Nothing here changes a result."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = Field(True, description="false = everything in this process")
+    address: str | None = Field(
+        None,
+        description="null = a local Ray for this run (inside `ray job submit`, the job's cluster); "
+        "auto = the cluster running on this machine; else host:port or ray://host:port",
+    )
+    workers: PositiveInt = Field(2, description="training workers")
+    use_gpu: bool | Literal["auto"] = Field(
+        "auto", description="one GPU per training worker and actor; auto = where the cluster has that many"
+    )
+    cpus_per_worker: PositiveInt = Field(1, description="CPUs, and threads, of each training worker")
+    cpus_per_task: PositiveInt = Field(1, description="CPUs, and threads, of each task and actor")
+    task_retries: NonNegativeInt = Field(3, description="reruns of a task whose worker or node was lost")
+    actors: ActorCount = Field(ActorCount(), description="pool that embeds")

@@ -1,0 +1,74 @@
+"""Items that share a model, through a pool of Ray Data actors: each loads it once and takes shard after shard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext
+from ray.exceptions import RayTaskError
+from threadpoolctl import threadpool_limits
+
+from distspectral.errors import DistSpectralError
+from distspectral.orchestration.cluster import wants_gpus
+from distspectral.orchestration.config import RayConfig
+from distspectral.stages.mapping import Mapper
+
+
+class ItemActor:
+    """Calls the stage's function on one item at a time.
+
+    Args:
+        function: of one item; keeps what is costly to load in the process.
+        items: all items; a row of the dataset is an index into them.
+        n_threads: threads of this actor.
+    """
+
+    def __init__(self, function: Callable[[Any], Any], items: Sequence[Any], n_threads: int) -> None:
+        self.function, self.items, self.n_threads = function, items, n_threads
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Return the result for the item with index ``row["id"]``, or the error of ours that it met.
+
+        An error of ours would come again on a retry, so it is returned: Ray retries what is raised.
+        """
+        with threadpool_limits(self.n_threads):
+            try:
+                return {"result": self.function(self.items[row["id"]])}
+            except DistSpectralError as error:
+                return {"result": error}
+
+
+def actor_mapper(config: RayConfig) -> Mapper:
+    """Return a mapper over an autoscaling pool of actors on the connected cluster; an item is a shard, not a row.
+
+    The dataset holds one number per shard, so nothing of the data passes through Ray: an actor reads its shard,
+    writes its output and returns the receipt.
+    """
+
+    def map_items(function: Callable[[Any], Any], items: Sequence[Any], description: str) -> Iterator[Any]:
+        if not items:
+            return
+        context = DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        pool = ActorPoolStrategy(
+            min_size=config.actors.min, max_size=max(config.actors.min, min(config.actors.max, len(items)))
+        )
+        dataset = ray.data.range(len(items), override_num_blocks=len(items)).map(
+            ItemActor,
+            fn_constructor_args=(function, list(items), config.cpus_per_task),
+            compute=pool,
+            num_cpus=config.cpus_per_task,
+            num_gpus=1 if wants_gpus(config) else None,
+        )
+        try:
+            for row in dataset.iter_rows():
+                if isinstance(row["result"], DistSpectralError):
+                    raise row["result"]
+                yield row["result"]
+        except RayTaskError as error:
+            raise (error.cause if isinstance(error.cause, Exception) else error) from None
+
+    return map_items

@@ -1,0 +1,114 @@
+"""Who does a stage's work: this process alone, or a Ray cluster that is joined when the first stage has work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from distspectral.orchestration.config import RayConfig
+from distspectral.stages.mapping import Mapper, local_map
+from distspectral.storage.artifacts import Artifact, Output
+from distspectral.storage.manifest import Manifest
+
+if TYPE_CHECKING:
+    from distspectral.training.build import TrainSettings
+
+OnWindow = Callable[[dict[str, Any]], None]
+
+
+class Engine(Protocol):
+    """Hands out items, actors and training."""
+
+    def start(self) -> None:
+        """Get ready, once; called before a stage that has work."""
+
+    def tasks(self) -> Mapper:
+        """Return the mapper for independent items."""
+
+    def actors(self) -> Mapper:
+        """Return the mapper for items that share something costly to load, such as a model."""
+
+    def train(
+        self, vectors: Artifact, graph: Artifact, output: Output, settings: TrainSettings, on_window: OnWindow
+    ) -> Manifest:
+        """Train; ``on_window`` hears of each window of steps."""
+
+    def close(self) -> None:
+        """Give back what was taken."""
+
+
+class LocalEngine:
+    """Everything in this process, one item after the other; never imports Ray."""
+
+    def start(self) -> None:
+        """Do nothing."""
+
+    def tasks(self) -> Mapper:
+        """Return the plain loop."""
+        return local_map
+
+    def actors(self) -> Mapper:
+        """Return the plain loop."""
+        return local_map
+
+    def train(
+        self, vectors: Artifact, graph: Artifact, output: Output, settings: TrainSettings, on_window: OnWindow
+    ) -> Manifest:
+        """Train in this process."""
+        from distspectral.stages.train import train
+
+        return train(vectors, graph, output, settings, on_window=on_window)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class RayEngine:
+    """Ray tasks, a Ray Data actor pool and Ray Train, on a cluster joined by ``start``.
+
+    Args:
+        config: the YAML section ``ray``.
+    """
+
+    def __init__(self, config: RayConfig) -> None:
+        self.config = config
+        self._connected_here = False
+
+    def start(self) -> None:
+        """Join the cluster, or start a local one."""
+        from distspectral.orchestration.cluster import connect
+
+        self._connected_here |= connect(self.config)
+
+    def tasks(self) -> Mapper:
+        """Return the mapper over Ray tasks."""
+        from distspectral.orchestration.tasks import task_mapper
+
+        return task_mapper(self.config)
+
+    def actors(self) -> Mapper:
+        """Return the mapper over a pool of actors."""
+        from distspectral.orchestration.embed import actor_mapper
+
+        return actor_mapper(self.config)
+
+    def train(
+        self, vectors: Artifact, graph: Artifact, output: Output, settings: TrainSettings, on_window: OnWindow
+    ) -> Manifest:
+        """Train with Ray Train."""
+        from distspectral.orchestration.train import train
+
+        return train(vectors, graph, output, settings, self.config, on_window=on_window)
+
+    def close(self) -> None:
+        """Leave the cluster, if this engine joined it."""
+        if self._connected_here:
+            from distspectral.orchestration.cluster import disconnect
+
+            disconnect()
+            self._connected_here = False
+
+
+def make_engine(config: RayConfig) -> Engine:
+    """Return the engine that the config asks for; nothing is started yet."""
+    return RayEngine(config) if config.enabled else LocalEngine()

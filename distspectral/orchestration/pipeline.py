@@ -1,0 +1,241 @@
+"""The order of the stages: what is current is skipped, what is not runs, and the root then says how it went."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pydantic import BaseModel
+
+from distspectral.orchestration.engine import Engine
+from distspectral.orchestration.memory import PeakMemory
+from distspectral.stages.mapping import Mapper
+from distspectral.stages.metrics import METRICS, PAGE, STAGES, run_metrics
+from distspectral.stages.plan import CHAIN, Plan, make_plan
+from distspectral.storage.artifacts import Artifact, Output
+from distspectral.storage.manifest import Manifest
+from distspectral.storage.sources import Source
+
+if TYPE_CHECKING:
+    from distspectral.config import RunConfig
+
+class Observer(Protocol):
+    """Hears how a run goes on; ``progress`` may be called from another thread."""
+
+    def started(self, stage: str) -> None:
+        """A stage begins to work."""
+
+    def skipped(self, stage: str) -> None:
+        """A stage is up to date."""
+
+    def finished(self, stage: str, seconds: float) -> None:
+        """A stage is done."""
+
+    def progress(self, description: str, done: int, total: int) -> None:
+        """Items, or steps of training, are done."""
+
+
+class SilentObserver:
+    """Says nothing."""
+
+    def started(self, stage: str) -> None:
+        """Do nothing."""
+
+    def skipped(self, stage: str) -> None:
+        """Do nothing."""
+
+    def finished(self, stage: str, seconds: float) -> None:
+        """Do nothing."""
+
+    def progress(self, description: str, done: int, total: int) -> None:
+        """Do nothing."""
+
+
+class Pipeline:
+    """One run: its config, its opened data, its plan, and the engine that does the work.
+
+    Args:
+        config: the run, checked.
+        source: its opened data.
+        engine: does the stages' work; nothing is asked of it while all stages are current.
+        observer: hears how it goes on.
+    """
+
+    def __init__(self, config: RunConfig, source: Source, engine: Engine, observer: Observer) -> None:
+        self.config, self.source, self.engine, self.observer = config, source, engine, observer
+        settings: dict[str, BaseModel | int] = {
+            "pack": config.pack,
+            "graph": config.graph,
+            "affinity": config.affinity,
+            "training": config.train_settings,
+            "cluster": config.cluster,
+            "embed": config.embed,
+            "seed": config.seed,
+        }
+        # absolute, for workers may have another working directory
+        root = config.root if "://" in config.root else str(Path(config.root).expanduser().absolute())
+        self.plan: Plan = make_plan(Artifact(root), self.source.fingerprint(), settings)
+
+    # ---- the whole -----------------------------------------------------------------------------------------
+
+    def run(self) -> dict[str, Any]:
+        """Bring every stage up to date, then write ``metrics.json`` and ``report.html``; return the metrics."""
+        worked = False
+        for stage in CHAIN:
+            output = self.plan.outputs[stage]
+            if output.artifact.is_current(output.fingerprint):
+                self.observer.skipped(stage)
+            else:
+                self._work(stage, output)
+                worked = True
+        if not worked and (metrics := self._standing_metrics()) is not None:
+            return metrics
+        return self.report()
+
+    def command(self, name: str) -> Manifest:
+        """Run the stages behind one command, their inputs being there; a current one is skipped.
+
+        Raises:
+            ArtifactError: an input is missing, damaged or made from another config.
+        """
+        for stage in STAGES[name]:
+            output = self.plan.outputs[stage]
+            if output.artifact.is_current(output.fingerprint):
+                self.observer.skipped(stage)
+            else:
+                self._require_inputs(stage)
+                self._work(stage, output)
+        return self.plan.artifact(STAGES[name][-1]).manifest()
+
+    def embed_other(self, source: Source, directory: str) -> Manifest:
+        """Embed other rows with this run's finished model.
+
+        Args:
+            source: the other rows, opened.
+            directory: local path or URI of their output.
+
+        Raises:
+            ArtifactError: the model is missing or made from another config.
+        """
+        self._require_inputs("embed")
+        output = self.plan.embedding_of(source.fingerprint(), Artifact(directory))
+        if output.artifact.is_current(output.fingerprint):
+            self.observer.skipped("embed")
+            return output.artifact.manifest()
+        return self._work("embed", output, source)
+
+    def report(self) -> dict[str, Any]:
+        """Write ``metrics.json`` and ``report.html`` from the finished artifacts; return the metrics.
+
+        Raises:
+            ArtifactError: a stage has not been run, or with another config.
+        """
+        from distspectral.stages.evaluate import evaluate
+        from distspectral.stages.report import collect, write_report
+
+        manifests = {name: out.artifact.require(out.fingerprint) for name, out in self.plan.outputs.items()}
+        artifacts = {name: out.artifact for name, out in self.plan.outputs.items()}
+        evaluation = evaluate(artifacts["embed"])
+        metrics = run_metrics(self.config.name, manifests, len(self.source.shards), evaluation)
+        write_report(self.plan.root, collect(self.config.model_dump(mode="json"), metrics, artifacts, manifests))
+        self.plan.root.write_json(METRICS, metrics)
+        return metrics
+
+    # ---- one stage -----------------------------------------------------------------------------------------
+
+    def _require_inputs(self, stage: str) -> None:
+        for name in self.plan.inputs(stage):
+            planned = self.plan.outputs[name]
+            planned.artifact.require(planned.fingerprint)
+
+    def _work(self, stage: str, output: Output, source: Source | None = None) -> Manifest:
+        """Run a stage and add to its manifest what it cost."""
+        self.observer.started(stage)
+        self.engine.start()
+        began = time.perf_counter()
+        with PeakMemory() as memory:
+            manifest = self._stage(stage, output, source or self.source)
+        seconds = time.perf_counter() - began
+        cost = {"seconds": seconds, "peak_rss_bytes": memory.peak_bytes}
+        manifest = manifest.model_copy(update={"metrics": manifest.metrics | cost})
+        output.artifact.commit(manifest)
+        self.observer.finished(stage, seconds)
+        return manifest
+
+    def _stage(self, stage: str, output: Output, source: Source) -> Manifest:
+        """Call the stage's function; its module is imported only now."""
+        config, artifact = self.config, self.plan.artifact
+        if stage == "pack":
+            from distspectral.stages.pack import pack
+
+            return pack(source, output, config.pack, self._tasks())
+        if stage == "neighbors":
+            from distspectral.stages.graph import neighbors
+
+            return neighbors(artifact("pack"), output, config.graph, self._tasks())
+        if stage == "graph":
+            from distspectral.stages.graph import affinities
+
+            return affinities(artifact("neighbors"), output, config.affinity, self._tasks())
+        if stage == "train":
+            return self.engine.train(artifact("pack"), artifact("graph"), output, config.train_settings, self._window)
+        if stage == "calibrate":
+            from distspectral.stages.calibrate import calibrate
+
+            inputs = artifact("pack"), artifact("graph"), artifact("train")
+            return calibrate(*inputs, output, config.train_settings, self._tasks())
+        if stage == "cluster":
+            from distspectral.stages.cluster import cluster
+
+            inputs_of_cluster = artifact("pack"), artifact("calibrate")
+            return cluster(*inputs_of_cluster, output, config.cluster, config.seed)
+        from distspectral.stages.embed import embed
+
+        models = artifact("calibrate"), artifact("cluster")
+        return embed(source, *models, output, config.embed, self._watched(self.engine.actors()))
+
+    def _tasks(self) -> Mapper:
+        return self._watched(self.engine.tasks())
+
+    def _watched(self, mapper: Mapper) -> Mapper:
+        """Return the mapper, reporting each item to the observer."""
+
+        def mapped(function: Callable[[Any], Any], items: Sequence[Any], description: str) -> Iterator[Any]:
+            self.observer.progress(description, 0, len(items))
+            for done, result in enumerate(mapper(function, items, description), 1):
+                self.observer.progress(description, done, len(items))
+                yield result
+
+        return mapped
+
+    def _window(self, record: dict[str, Any]) -> None:
+        self.observer.progress("training", record["step"], self.config.train.max_steps)
+
+    def _standing_metrics(self) -> dict[str, Any] | None:
+        """Return ``metrics.json`` if it is of these very artifacts and the report stands beside it."""
+        root = self.plan.root
+        if not (root.has(METRICS) and root.has(PAGE)):
+            return None
+        try:
+            metrics: dict[str, Any] = root.read_json(METRICS)
+        except ValueError:
+            return None
+        return metrics if metrics.get("fingerprint") == self.plan.outputs["embed"].fingerprint else None
+
+
+def run(config: RunConfig, engine: Engine, observer: Observer) -> dict[str, Any]:
+    """Run the whole pipeline and return its metrics; the engine is closed at the end.
+
+    Raises:
+        DistSpectralError: what the config checks and the stages raise.
+    """
+    from distspectral.config import check
+
+    source = Source.open(config.data)
+    check(config, source)
+    try:
+        return Pipeline(config, source, engine, observer).run()
+    finally:
+        engine.close()

@@ -1,0 +1,80 @@
+"""Items as Ray tasks: a bounded number in flight, lost workers retried, the user's errors as they were raised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+from threadpoolctl import threadpool_limits
+
+from distspectral.errors import DistSpectralError
+from distspectral.orchestration.config import RayConfig
+from distspectral.stages.mapping import Mapper
+
+IN_FLIGHT_PER_SLOT = 2
+"""One running and one waiting, so that no CPU idles between two tasks."""
+
+
+def _call(function: Callable[[Any], Any], item: Any, n_threads: int) -> Any:
+    """Run one item in a worker; Ray set OMP_NUM_THREADS for libraries loaded later, this is for those loaded."""
+    with threadpool_limits(n_threads):
+        return function(item)
+
+
+def task_mapper(config: RayConfig) -> Mapper:
+    """Return a mapper that runs each item as one Ray task on the connected cluster.
+
+    A task whose worker or node is lost runs again, up to ``config.task_retries`` times, so functions must bear
+    being run twice on an item. An exception that the function raises is not retried: it reaches the caller as it
+    was raised. When the caller stops early, tasks not yet begun are cancelled.
+
+    Raises:
+        DistSpectralError: an item's worker was lost more often than ``config.task_retries``.
+    """
+
+    def map_tasks(function: Callable[[Any], Any], items: Sequence[Any], description: str) -> Iterator[Any]:
+        task = ray.remote(_call).options(
+            name=description, num_cpus=config.cpus_per_task, max_retries=config.task_retries, retry_exceptions=False
+        )
+        shared = ray.put(function)
+        upcoming = iter(items)
+        running: list[Any] = []
+        try:
+            while True:
+                for _ in range(_limit(config) - len(running)):
+                    try:
+                        item = next(upcoming)
+                    except StopIteration:
+                        break
+                    running.append(task.remote(shared, item, config.cpus_per_task))
+                if not running:
+                    return
+                (finished,), running = ray.wait(running, num_returns=1)
+                yield _result(finished, description, config)
+        finally:
+            for reference in running:
+                ray.cancel(reference, force=False)
+
+    return map_tasks
+
+
+def _limit(config: RayConfig) -> int:
+    """Return how many tasks to hand out at once, by the cluster's size of this moment."""
+    slots = int(ray.cluster_resources().get("CPU", 0)) // config.cpus_per_task
+    return IN_FLIGHT_PER_SLOT * max(slots, 1)
+
+
+def _result(reference: Any, description: str, config: RayConfig) -> Any:
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        cause = error.cause if isinstance(error.cause, Exception) else error
+        raise cause from None
+    except RayError as error:
+        raise DistSpectralError(
+            f"{description}: a task's worker was lost {config.task_retries + 1} times "
+            f"({str(error).splitlines()[0]}); often it ran out of memory: raise ray.cpus_per_task, so that fewer run "
+            "at once, or ray.task_retries on machines that come and go"
+        ) from error

@@ -1,0 +1,186 @@
+"""The ranks of ``stages.train`` as Ray Train workers: DDP, gloo or NCCL, checkpoints through ``ray.train.report``."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+from typing import Any
+
+import ray.train
+import torch
+from ray.train import Checkpoint, CheckpointConfig, CheckpointUploadMode, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2.api.exceptions import WorkerGroupError
+
+from distspectral.comm import collectives
+from distspectral.errors import DistSpectralError
+from distspectral.graph.store import MappedGraph
+from distspectral.orchestration.cluster import wants_gpus
+from distspectral.orchestration.config import RayConfig
+from distspectral.stages.train import CHECKPOINTS, KEPT_CHECKPOINTS, OnWindow, RunLog, finish, trainer_summary
+from distspectral.storage.artifacts import Artifact, Output
+from distspectral.storage.manifest import Manifest
+from distspectral.storage.vectors import MappedVectors
+from distspectral.training.build import TrainSettings, build_trainer
+from distspectral.training.checkpoint import read_state, write_state
+from distspectral.training.loop import Trainer
+
+CHECKPOINT_FILE = "checkpoint.pt"
+COLLECTIVE_TIMEOUT_S = 300
+"""A rank that misses a collective for so long is taken for lost."""
+
+POLL_S = 0.5
+"""How often the driver looks for new windows."""
+
+
+class RayObserver:
+    """The observer of one Ray Train worker; rank 0 owns the log and the checkpoint's content.
+
+    Args:
+        log: on rank 0, None elsewhere.
+    """
+
+    def __init__(self, log: RunLog | None) -> None:
+        self.log = log
+
+    def window(self, record: dict[str, Any]) -> None:
+        """Pass the window to the log."""
+        if self.log is not None:
+            self.log.window(record)
+
+    def checkpoint(self, trainer: Trainer) -> None:
+        """Hand the state to Ray Train, which stores it while training goes on; every rank must call this."""
+        name, checkpoint = f"step-{trainer.step:09d}", None
+        if self.log is not None:
+            folder = tempfile.mkdtemp(prefix="distspectral-checkpoint-")
+            write_state(Artifact(folder), CHECKPOINT_FILE, trainer.state_dict() | {"history": self.log.history})
+            checkpoint = Checkpoint.from_directory(folder)
+        ray.train.report(
+            {"step": trainer.step},
+            checkpoint=checkpoint,
+            checkpoint_dir_name=name,
+            checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
+            delete_local_checkpoint_after_upload=True,
+        )
+
+
+def train(
+    vectors: Artifact,
+    graph: Artifact,
+    output: Output,
+    settings: TrainSettings,
+    config: RayConfig,
+    on_window: OnWindow | None = None,
+) -> Manifest:
+    """Train with Ray Train on the connected cluster; an interrupted run goes on from its last checkpoint.
+
+    Args:
+        vectors: finished ``vectors`` artifact, reachable from every worker.
+        graph: finished ``graph`` artifact over the same rows, likewise.
+        output: where the artifact ``training`` goes.
+        settings: all that decides the model.
+        config: workers and what each gets.
+        on_window: called in this process with each window's metrics.
+
+    Raises:
+        DistSpectralError: as it was raised on the ranks; a lost worker is retried, this is not.
+    """
+    output.begin()
+    use_gpu = wants_gpus(config)
+    trainer = TorchTrainer(
+        _train_rank,
+        train_loop_config={
+            "vectors": vectors,
+            "graph": graph,
+            "artifact": output.artifact,
+            "settings": settings,
+            "n_threads": config.cpus_per_worker,
+        },
+        torch_config=TorchConfig("nccl" if use_gpu else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S),
+        scaling_config=ScalingConfig(
+            num_workers=config.workers, use_gpu=use_gpu, resources_per_worker={"CPU": config.cpus_per_worker}
+        ),
+        run_config=RunConfig(
+            name=CHECKPOINTS,
+            storage_path=output.artifact.path,
+            storage_filesystem=output.artifact.filesystem,
+            failure_config=FailureConfig(max_failures=config.task_retries),
+            checkpoint_config=CheckpointConfig(num_to_keep=KEPT_CHECKPOINTS),
+        ),
+    )
+    with _Follower(output.artifact, on_window):
+        try:
+            result = trainer.fit().return_value
+        except WorkerGroupError as error:
+            first = next(iter(error.worker_failures.values()), error)
+            raise DistSpectralError(
+                f"training failed on worker {next(iter(error.worker_failures), '?')} more often than ray.task_retries "
+                f"= {config.task_retries}: {str(first).strip().splitlines()[-1]}; run again to go on from the last "
+                "checkpoint"
+            ) from error
+    if isinstance(result, DistSpectralError):
+        raise result
+    return finish(output, settings, result)
+
+
+def _train_rank(config: dict[str, Any]) -> dict[str, Any] | DistSpectralError | None:
+    """Train one rank; return the summary on rank 0, or the error that all ranks met.
+
+    An error of ours would come again on a retry, so it is returned: Ray Train retries what is raised.
+    """
+    torch.set_num_threads(config["n_threads"])
+    settings: TrainSettings = config["settings"]
+    log: RunLog | None = None
+    try:
+        trainer = build_trainer(MappedVectors(config["vectors"]), MappedGraph(config["graph"]), settings)
+        history: list[dict[str, Any]] = []
+        if (checkpoint := ray.train.get_checkpoint()) is not None:
+            with checkpoint.as_directory() as folder:
+                state = read_state(Artifact(folder), CHECKPOINT_FILE)
+            history = state.pop("history")
+            trainer.load_state_dict(state)
+        if collectives.rank() == 0:
+            log = RunLog(config["artifact"], history)
+        trainer.fit(RayObserver(log))
+        return None if log is None else trainer_summary(trainer, config["artifact"], log.history)
+    except DistSpectralError as error:
+        return error
+    finally:
+        if log is not None:
+            log.close()
+
+
+class _Follower(threading.Thread):
+    """Passes the windows that rank 0 writes, possibly on another node, to ``on_window`` in this process."""
+
+    def __init__(self, artifact: Artifact, on_window: OnWindow | None) -> None:
+        super().__init__(daemon=True)
+        self.artifact, self.on_window = artifact, on_window
+        self.ended = threading.Event()
+        self.n_seen = 0
+
+    def __enter__(self) -> None:
+        if self.on_window is not None:
+            self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        if self.on_window is not None:
+            self.join()
+
+    def run(self) -> None:
+        """Poll until the end."""
+        while not self.ended.wait(POLL_S):
+            self.pass_on()
+        self.pass_on()
+
+    def pass_on(self) -> None:
+        """Pass on the windows not seen before."""
+        assert self.on_window is not None, "the thread runs only for a listener"
+        if not self.artifact.has("metrics.jsonl"):
+            return
+        lines = self.artifact.read_bytes("metrics.jsonl").splitlines()
+        for line in lines[self.n_seen :]:
+            self.on_window(json.loads(line))
+        self.n_seen = max(self.n_seen, len(lines))

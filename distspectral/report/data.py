@@ -1,0 +1,161 @@
+"""Everything the report shows, as plain values, so that a page can be made without a run.
+
+Shape letters: E trained functions, C clusters, S sampled rows, H histogram bins.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class _Facts(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Histogram(_Facts):
+    """H counts between H + 1 ascending edges; both lists may be empty."""
+
+    counts: list[int]
+    edges: list[float]
+
+    @model_validator(mode="after")
+    def _edges_enclose_counts(self) -> Self:
+        if self.counts and len(self.edges) != len(self.counts) + 1:
+            raise ValueError(f"histogram: {len(self.counts)} counts need one more edge, got {len(self.edges)} edges")
+        return self
+
+
+class GraphFacts(_Facts):
+    """The neighbour graph in numbers."""
+
+    n_neighbors: int
+    affinity: str = Field(description="name of the affinity, such as 'self-tuning'")
+    components: int
+    largest_component_share: float = Field(description="share of the rows in the largest component, 0 to 1")
+    degree_min: float
+    degree_median: float
+    degree_max: float
+    degree_histogram: Histogram
+
+
+class TrainingWindow(_Facts):
+    """What training measured over one window of steps."""
+
+    step: int
+    loss: float
+    ritz_values: list[float] = Field(description="(E,) ascending")
+    ritz_sum: float
+    learning_rate: float
+    edges_per_second: float
+
+
+class TrainingFacts(_Facts):
+    """How training went."""
+
+    steps: int
+    edges_per_second: float
+    stopped_because: str = Field(description="completes the sentence 'Training stopped because ...'")
+    history: list[TrainingWindow] = Field(default_factory=list)
+
+
+class SpectrumFacts(_Facts):
+    """The calibrated Ritz values.
+
+    Attributes:
+        ritz_values: (E,) all trained functions, ascending.
+        n_kept: the lowest ``n_kept`` of them form the embedding.
+        suggested_n_clusters: number of values below the largest relative gap; None without a gap.
+        gaps: ``gaps[e]`` is the relative gap between ``ritz_values[e]`` and ``ritz_values[e + 1]``; may be empty.
+    """
+
+    ritz_values: list[float]
+    n_kept: int
+    suggested_n_clusters: int | None = None
+    gaps: list[float] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _gaps_lie_between_values(self) -> Self:
+        if len(self.gaps) > max(len(self.ritz_values) - 1, 0):
+            raise ValueError(f"spectrum: {len(self.gaps)} gaps do not fit between {len(self.ritz_values)} Ritz values")
+        return self
+
+
+class ClusterFacts(_Facts):
+    """(C,) rows per cluster and mean distance to the centroid, by cluster number."""
+
+    n_clusters: int
+    sizes: list[int]
+    mean_distance: list[float]
+
+    @model_validator(mode="after")
+    def _one_entry_per_cluster(self) -> Self:
+        if not self.n_clusters == len(self.sizes) == len(self.mean_distance):
+            raise ValueError(
+                f"clusters: n_clusters {self.n_clusters}, {len(self.sizes)} sizes and {len(self.mean_distance)} mean "
+                "distances must be the same number"
+            )
+        return self
+
+
+class ScatterSample(_Facts):
+    """(S,) sampled rows: the first two non-constant coordinates, the cluster and, where known, the label."""
+
+    x: list[float]
+    y: list[float]
+    cluster: list[int]
+    labels: list[int | str] | None = None
+    n_rows_sampled: int
+
+    @model_validator(mode="after")
+    def _columns_are_equally_long(self) -> Self:
+        lengths = {len(self.x), len(self.y), len(self.cluster)} | ({len(self.labels)} if self.labels else set())
+        if len(lengths) != 1:
+            raise ValueError(f"scatter: x, y, cluster and labels must be equally long, got lengths {sorted(lengths)}")
+        return self
+
+
+class Scores(_Facts):
+    """Agreement of clusters with labels: accuracy of the best matching, NMI and ARI."""
+
+    acc: float
+    nmi: float
+    ari: float
+
+
+class ReportData(_Facts):
+    """One run, ready to be shown.
+
+    Attributes:
+        name: the run's name.
+        created_at: when the report was made; an ISO string is parsed.
+        version: of distspectral.
+        config: the resolved config, nested plain values.
+        n_rows: rows of the dataset.
+        dim: their width.
+        n_shards: source shards.
+        dtype: of the stored vectors.
+        seconds: stage to wall-clock seconds, in the order of the run.
+        peak_rss_bytes: highest resident memory of one process.
+        notes: warnings in plain words; hints the reader should weigh.
+    """
+
+    name: str
+    created_at: datetime
+    version: str
+    config: dict[str, Any]
+    n_rows: int
+    dim: int
+    n_shards: int
+    dtype: str
+    seconds: dict[str, float]
+    peak_rss_bytes: int
+    graph: GraphFacts
+    training: TrainingFacts
+    spectrum: SpectrumFacts
+    clusters: ClusterFacts
+    scatter: ScatterSample
+    evaluation: Scores | None = None
+    notes: list[str] = Field(default_factory=list)

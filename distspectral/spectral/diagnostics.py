@@ -1,0 +1,74 @@
+"""Numbers that say how far to trust a result: subspace angles, label agreement, eigengaps.
+
+Shape letters: N points, E functions, C clusters, L classes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def sin2_principal_angles(a: Tensor, b: Tensor, mass: Tensor | None = None) -> Tensor:
+    """Return sin^2 of the principal angles between two column spaces, ascending.
+
+    Args:
+        a: (N, P) basis of the first space, full column rank.
+        b: (N, E) basis of the second, full column rank, P <= E or P >= E.
+        mass: (N,) positive weights of the inner product (degrees for the random-walk Laplacian);
+            None for the plain one.
+
+    Returns:
+        (min(P, E),) float64 in [0, 1]; 0 means that the smaller space lies in the larger.
+    """
+    root = 1.0 if mass is None else mass.double().sqrt()[:, None]
+    qa, _ = torch.linalg.qr(a.double() * root)
+    qb, _ = torch.linalg.qr(b.double() * root)
+    cosines: Tensor = torch.linalg.svdvals(qa.T @ qb)
+    return (1 - cosines.clamp(max=1).square()).clamp(min=0)
+
+
+def suggested_n_clusters(eigenvalues: NDArray[np.float64], maximum: int | None = None) -> int:
+    """Return the number of clusters at the largest relative gap of a Laplacian spectrum.
+
+    The gap after value c is (lambda_{c+1} - lambda_c) / lambda_{c+1}, looked for from c = 2 on: cutting
+    after the constant function alone would say that there is no structure, which nobody asks for.
+
+    Args:
+        eigenvalues: (E,) ascending, the constant function's zero included.
+        maximum: largest number to consider; default E - 1.
+    """
+    values = np.maximum(np.asarray(eigenvalues, dtype=np.float64), 0.0)
+    last = min(len(values) - 1, maximum or len(values) - 1)
+    if last < 2:
+        return max(last, 1)
+    upper, lower = values[2 : last + 1], values[1:last]
+    gaps = (upper - lower) / np.maximum(upper, np.finfo(np.float64).tiny)
+    return int(np.argmax(gaps)) + 2
+
+
+def label_agreement(contingency: NDArray[np.int64]) -> dict[str, float]:
+    """Return ``acc`` (best one-to-one matching, Hungarian), ``nmi`` (arithmetic mean) and ``ari``.
+
+    Args:
+        contingency: (L, C) counts of rows by class and cluster, at least one row.
+    """
+    from scipy.optimize import linear_sum_assignment
+    from scipy.stats import entropy
+    from sklearn.metrics import mutual_info_score
+
+    counts = np.asarray(contingency, dtype=np.float64)
+    total, classes, clusters = counts.sum(), counts.sum(1), counts.sum(0)
+    rows, columns = linear_sum_assignment(counts, maximize=True)
+    mean_entropy = (entropy(classes) + entropy(clusters)) / 2
+    information = mutual_info_score(None, None, contingency=counts)
+    together, of_class, of_cluster = (np.sum(n * (n - 1) / 2) for n in (counts, classes, clusters))
+    expected = of_class * of_cluster / max(total * (total - 1) / 2, 1.0)
+    largest = (of_class + of_cluster) / 2
+    return {
+        "acc": float(counts[rows, columns].sum() / total),
+        "nmi": float(information / mean_entropy) if mean_entropy > 0 else 1.0,
+        "ari": float((together - expected) / (largest - expected)) if largest != expected else 1.0,
+    }

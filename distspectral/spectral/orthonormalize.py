@@ -1,0 +1,63 @@
+"""Orthonormal outputs from a Gram matrix: its Cholesky factor and its moving average.
+
+Always average Grams, never factors: the mean of two Cholesky factors is not the factor of the mean.
+
+Shape letters: B rows, E functions.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from distspectral.errors import RankDeficientError
+
+
+def cholesky_factor(gram: Tensor, *, jitter: float = 1e-9) -> Tensor:
+    """Return the lower-triangular R with R R' = G + jitter mean(diag G) I.
+
+    Args:
+        gram: (E, E) symmetric, already summed over ranks; computed with in float64.
+        jitter: diagonal loading, as a fraction of mean(diag(gram)).
+
+    Raises:
+        RankDeficientError: not positive definite after jitter; names the first dependent function.
+
+    Communication: none. Gradient: none.
+    """
+    gram = gram.detach().double()
+    loading = jitter * gram.diagonal().mean()
+    factor: Tensor
+    factor, info = torch.linalg.cholesky_ex(gram + loading * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
+    if int(info) > 0 or not bool(torch.isfinite(factor).all()):
+        raise RankDeficientError(
+            f"the Gram matrix of {len(gram)} functions is not positive definite: function {int(info)} depends on "
+            f"those before it (jitter {jitter:g}); use a larger batch, fewer functions, or a wider last hidden layer"
+        )
+    return factor
+
+
+def whiten(f: Tensor, factor: Tensor) -> Tensor:
+    """Return f R^-T, whose rows have Gram matrix I when ``factor`` is that of f's Gram.
+
+    Args:
+        f: (B, E) functions.
+        factor: (E, E) lower-triangular Cholesky factor R.
+
+    Returns:
+        (B, E) in the dtype of ``f``. Gradient: flows to ``f``, not to ``factor``.
+
+    Reference: Shaham et al., SpectralNet, ICLR 2018, section 3.2.
+    """
+    whitened: Tensor = torch.linalg.solve_triangular(factor.detach().to(f.dtype), f.T, upper=False).T
+    return whitened
+
+
+def moving_average(average: Tensor, value: Tensor, decay: float) -> Tensor:
+    """Return decay * average + (1 - decay) * value; start from zeros and divide by :func:`bias`."""
+    return decay * average + (1 - decay) * value
+
+
+def bias(n_updates: int, decay: float) -> float:
+    """Return 1 - decay^n: a moving average begun at zero reaches only this share after n updates."""
+    return 1.0 - decay**n_updates

@@ -1,0 +1,173 @@
+"""Everything is a Rayleigh quotient of an edge distribution: its two matrices, its gradient, its solution.
+
+For functions ``f: R^D -> R^E`` and edges (i, j) drawn with probability proportional to their affinity,
+
+    energy  Q = E[(f_i - f_j)(f_i - f_j)'] / 2          Dirichlet energy
+    gram    G = E[f_i f_i']  under the vertex mass      (degree: random walk; uniform: unnormalised)
+
+and the eigenvalues of G^-1 Q, the Ritz values, estimate the smallest eigenvalues of the Laplacian of
+(W + W')/2 one by one. Neither a symmetrised matrix nor a degree vector is ever built.
+
+Shape letters: B rows of a batch, M edges of a batch, E functions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from distspectral.spectral.orthonormalize import cholesky_factor
+
+Objective = Literal["trace", "logdet"]
+
+
+def dirichlet_energy(f: Tensor, heads: Tensor, tails: Tensor, weights: Tensor) -> Tensor:
+    """Return this rank's sum of w (f_i - f_j)(f_i - f_j)' / 2 over its edges.
+
+    Args:
+        f: (B, E) outputs of the network, any float dtype.
+        heads: (M,) int64 row in ``f`` of each edge's first end.
+        tails: (M,) int64 row in ``f`` of each edge's second end.
+        weights: (M,) float64, already divided by the global total if an expectation is wanted.
+
+    Returns:
+        (E, E) float64, symmetric positive semi-definite.
+
+    Communication: none, the caller adds ranks. Gradient: flows to ``f``.
+    """
+    difference = f[heads].double() - f[tails].double()
+    return difference.T @ (difference * weights[:, None]) / 2
+
+
+def gram(f: Tensor, mass: Tensor) -> Tensor:
+    """Return this rank's sum of m f f' over its rows.
+
+    Args:
+        f: (B, E) outputs of the network, any float dtype.
+        mass: (B,) float64 measure of each row: half the weight of the edges it ends for the random-walk
+            Laplacian, 1 / n for the unnormalised one.
+
+    Returns:
+        (E, E) float64, symmetric positive semi-definite.
+
+    Communication: none, the caller adds ranks. Gradient: flows to ``f``.
+    """
+    f = f.double()
+    return f.T @ (f * mass[:, None])
+
+
+@dataclasses.dataclass(frozen=True)
+class Linearization:
+    """The objective at the current functions and its exact linear form in (Q, G).
+
+    Attributes:
+        value: () float64, the objective.
+        energy_coefficient: (E, E) float64, derivative with respect to Q.
+        gram_coefficient: (E, E) float64, minus the derivative with respect to G.
+        factor: (E, E) float64, lower-triangular Cholesky factor of G.
+    """
+
+    value: Tensor
+    energy_coefficient: Tensor
+    gram_coefficient: Tensor
+    factor: Tensor
+
+    def surrogate(self, energy: Tensor, gram: Tensor) -> Tensor:
+        """Return <dQ, Q_rank> - <dG, G_rank>, whose gradient summed over ranks is the objective's.
+
+        Args:
+            energy: (E, E) this rank's differentiable share of Q.
+            gram: (E, E) this rank's differentiable share of G.
+        """
+        return (self.energy_coefficient * energy).sum() - (self.gram_coefficient * gram).sum()
+
+
+def linearize(
+    energy: Tensor,
+    gram: Tensor,
+    *,
+    objective: Objective = "trace",
+    epsilon: float = 1e-3,
+    jitter: float = 1e-9,
+    factor: Tensor | None = None,
+) -> Linearization:
+    """Return the objective of G^-1 Q and its derivatives, from matrices already summed over ranks.
+
+    With L = R^-1 Q R^-T (R the Cholesky factor of G), the objective is tr L, or log det(L + epsilon I),
+    which weighs small eigenvalues relatively. Its derivative M = I or (L + epsilon I)^-1 gives
+
+        d/dQ = R^-T M R^-1,      d/dG = -R^-T M L R^-1.
+
+    Nothing is differentiated through a factorisation or a collective.
+
+    Args:
+        energy: (E, E) float64 global Q.
+        gram: (E, E) float64 global G.
+        objective: ``trace`` (SpectralNet) or ``logdet``.
+        epsilon: eigenvalues far below it no longer count in ``logdet``.
+        jitter: diagonal loading of G, as a fraction of its mean diagonal.
+        factor: (E, E) factor to use in place of that of ``gram`` (moving-average training).
+
+    Raises:
+        RankDeficientError: ``gram`` is not positive definite after jitter.
+
+    Reference: Shaham et al., SpectralNet, ICLR 2018 (trace objective).
+    """
+    energy, gram = energy.detach(), gram.detach()
+    if factor is None:
+        factor = cholesky_factor(gram, jitter=jitter)
+    quotient = whitened_energy(energy, factor)
+    identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    if objective == "trace":
+        value, derivative = quotient.trace(), identity
+    else:
+        loaded = quotient + epsilon * identity
+        value, derivative = torch.logdet(loaded), torch.linalg.inv(loaded)
+    inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
+    return Linearization(
+        value=value,
+        energy_coefficient=inverse.T @ derivative @ inverse,
+        gram_coefficient=inverse.T @ derivative @ quotient @ inverse,
+        factor=factor,
+    )
+
+
+def whitened_energy(energy: Tensor, factor: Tensor) -> Tensor:
+    """Return R^-1 Q R^-T, symmetric (E, E): the energy of the functions that R orthonormalises."""
+    left = torch.linalg.solve_triangular(factor, energy, upper=False)
+    quotient: Tensor = torch.linalg.solve_triangular(factor, left.T, upper=False)
+    return (quotient + quotient.T) / 2
+
+
+def rayleigh_ritz(
+    energy: Tensor, gram: Tensor, *, jitter: float = 1e-9, tolerance: float = 1e-8
+) -> tuple[Tensor, Tensor]:
+    """Return the Ritz values, ascending, and the rotation that turns f into Ritz functions.
+
+    Solves Q t = lambda G t: with V the eigenvectors of R^-1 Q R^-T, T = R^-T V gives T'GT = I and
+    T'QT = diag(lambda). A function that those before it determine is left out (its row of T is zero). The sign of
+    each column is fixed so that its largest coefficient is positive.
+
+    Args:
+        energy: (E, E) float64 global Q.
+        gram: (E, E) float64 global G.
+        jitter: diagonal loading of G, as a fraction of its mean diagonal.
+        tolerance: share of a function's mass beyond the span of those before it that makes it count.
+
+    Returns:
+        values (P,) float64 and rotation T (E, P) float64, P <= E; the Ritz functions are ``f @ T``.
+
+    Raises:
+        RankDeficientError: ``gram`` is not positive definite after jitter.
+    """
+    pivots = cholesky_factor(gram, jitter=jitter).diagonal().square()
+    independent = torch.nonzero(pivots > (tolerance + jitter) * gram.diagonal()).squeeze(1)
+    factor = cholesky_factor(gram[independent][:, independent], jitter=jitter)
+    values, vectors = torch.linalg.eigh(whitened_energy(energy[independent][:, independent], factor))
+    rotation = torch.zeros(len(gram), len(values), dtype=values.dtype, device=values.device)
+    rotation[independent] = torch.linalg.solve_triangular(factor.T, vectors, upper=True)
+    largest = rotation.gather(0, rotation.abs().argmax(0, keepdim=True))
+    return values, rotation * torch.where(largest < 0, -1.0, 1.0)

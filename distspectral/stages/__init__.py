@@ -1,0 +1,1 @@
+"""The stages as plain functions: artifacts in, one artifact out, no Ray."""

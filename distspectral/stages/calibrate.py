@@ -1,0 +1,188 @@
+"""Exact Gram and energy over every edge, Rayleigh-Ritz, and the rotation folded into the network.
+
+Afterwards the network emits eigenfunctions in eigenvalue order, orthonormal over the dataset.
+Shape letters: N rows, B rows of a block, K neighbours, E functions trained, P components kept.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distspectral.errors import RankDeficientError
+from distspectral.graph.store import Graph, MappedGraph
+from distspectral.models.networks import Perceptron, SpectralNetwork
+from distspectral.spectral.diagnostics import suggested_n_clusters
+from distspectral.spectral.rayleigh import dirichlet_energy, gram, rayleigh_ritz
+from distspectral.stages.encode import encode
+from distspectral.stages.mapping import Mapper, local_map
+from distspectral.storage.artifacts import Artifact, Output
+from distspectral.storage.manifest import Manifest
+from distspectral.storage.vectors import MappedVectors, Vectors
+from distspectral.training.build import TrainSettings, build_model
+from distspectral.training.checkpoint import read_state, write_state
+
+BLOCK_ROWS = 1 << 13
+"""Rows of the graph whose edges are summed at a time."""
+
+TASK_ROWS = 1 << 20
+"""Rows of the graph in one task."""
+
+
+def calibrate(
+    vectors: Artifact,
+    graph: Artifact,
+    training: Artifact,
+    output: Output,
+    settings: TrainSettings,
+    mapper: Mapper = local_map,
+) -> Manifest:
+    """Write the artifact ``model``: the calibrated network and its card.
+
+    Every row passes the network once (``features``, removed at the end); then every edge of the graph is summed.
+
+    Args:
+        vectors: finished ``vectors`` artifact.
+        graph: finished ``graph`` artifact over the same rows.
+        training: finished ``training`` artifact.
+        output: where the artifact ``model`` goes.
+        settings: those the network was trained with.
+        mapper: hands out shards and row ranges.
+
+    Raises:
+        RankDeficientError: the trained functions are linearly dependent over the dataset.
+    """
+    output.begin()
+    features = output.artifact.child("features")
+    feature_output = Output(features, "features", output.fingerprint, {}, {})
+    if not features.is_current(output.fingerprint):
+        load = functools.partial(load_trained_network, training, settings)
+        encode(vectors, feature_output, load, settings.train.device, mapper)
+    n_rows = vectors.manifest().n_rows
+    ranges = [(start, min(start + TASK_ROWS, n_rows)) for start in range(0, n_rows, TASK_ROWS)]
+    task = functools.partial(_mapped_sums, features, graph, settings.spectral.laplacian)
+    sums = sorted(mapper(task, ranges, "calibrating"), key=lambda part: part[0])
+    energy, gram_matrix, affinity = (sum(part[index] for part in sums) for index in (1, 2, 3))
+    network, ritz_values = calibrated(
+        load_trained_network(training, settings),
+        torch.as_tensor(energy),
+        torch.as_tensor(gram_matrix),
+        float(affinity),
+        n_rows,
+        settings,
+    )
+    write_state(output.artifact, "model.pt", network.state_dict())
+    properties = {
+        "dim": len(network.input_mean),
+        "n_components": settings.n_components,
+        "hidden": list(network.hidden),
+        "laplacian": settings.spectral.laplacian,
+        "ritz_values": ritz_values.tolist(),
+        "suggested_n_clusters": suggested_n_clusters(ritz_values, settings.n_components),
+    }
+    output.artifact.write_json("model_card.json", model_card(properties, settings, training.manifest(), n_rows))
+    features.filesystem.delete_dir(features.path)
+    return output.commit([], properties, {})
+
+
+def edge_sums(
+    features: Vectors, graph: Graph, start: int, stop: int, laplacian: Literal["random_walk", "unnormalized"]
+) -> tuple[Tensor, Tensor, float]:
+    """Return energy (E, E), Gram (E, E) and affinity summed over the edges of rows [start, stop).
+
+    The Gram is weighted by degree for the random-walk Laplacian and by 1 per row for the unnormalised one.
+    """
+    n_functions, n_neighbors = features.dim, graph.n_neighbors
+    energy = torch.zeros(n_functions, n_functions, dtype=torch.float64)
+    gram_sum, affinity = torch.zeros_like(energy), 0.0
+    for first in range(start, stop, BLOCK_ROWS):
+        last = min(first + BLOCK_ROWS, stop)
+        neighbors, affinities = graph.block(first, last)
+        weights = torch.from_numpy(np.asarray(affinities, dtype=np.float64)).reshape(-1)
+        anchors = torch.tensor(features.block(first, last))
+        others = torch.from_numpy(features.gather(np.asarray(neighbors, dtype=np.int64).reshape(-1)))
+        n_rows = len(anchors)
+        both = torch.cat([anchors, others])
+        heads = torch.arange(n_rows).repeat_interleave(n_neighbors)
+        energy += dirichlet_energy(both, heads, torch.arange(n_rows, len(both)), weights)
+        if laplacian == "random_walk":
+            mass = torch.cat([weights.view(n_rows, -1).sum(1), weights]) / 2
+            gram_sum += gram(both, mass)
+        else:
+            gram_sum += gram(anchors, torch.ones(n_rows, dtype=torch.float64))
+        affinity += float(weights.sum())
+    return energy, gram_sum, affinity
+
+
+def _mapped_sums(
+    features: Artifact, graph: Artifact, laplacian: Literal["random_walk", "unnormalized"], rows: tuple[int, int]
+) -> tuple[int, Any, Any, float]:
+    """Return the range's start and its :func:`edge_sums` as arrays; one task."""
+    energy, gram_sum, affinity = edge_sums(MappedVectors(features), MappedGraph(graph), *rows, laplacian)
+    return rows[0], energy.numpy(), gram_sum.numpy(), affinity
+
+
+def calibrated(
+    network: SpectralNetwork, energy: Tensor, gram_sum: Tensor, affinity: float, n_rows: int, settings: TrainSettings
+) -> tuple[Perceptron, np.ndarray[Any, np.dtype[np.float64]]]:
+    """Return the folded network of P components and all E Ritz values, estimates of the Laplacian's eigenvalues.
+
+    Args:
+        network: trained, emits (B, E).
+        energy: (E, E) float64 of :func:`edge_sums` over all rows.
+        gram_sum: (E, E) float64 likewise.
+        affinity: sum of all affinities.
+        n_rows: N.
+        settings: those the network was trained with.
+
+    Raises:
+        RankDeficientError: the functions are linearly dependent over the dataset.
+    """
+    random_walk = settings.spectral.laplacian == "random_walk"
+    total_mass = affinity if random_walk else float(n_rows)
+    values, rotation = rayleigh_ritz(energy / affinity, gram_sum / total_mass, jitter=settings.orthonorm.jitter)
+    if len(values) < settings.n_components:
+        raise RankDeficientError(
+            f"only {len(values)} of the {settings.n_functions} trained functions are independent over the {n_rows} "
+            f"rows, but spectral.n_components is {settings.n_components}; ask for fewer, or train longer or a wider network"
+        )
+    mean_degree = affinity / n_rows
+    values = values.clamp(min=0) * (1.0 if random_walk else mean_degree)
+    return network.folded(rotation[:, : settings.n_components]).eval(), values.numpy()
+
+
+def load_trained_network(training: Artifact, settings: TrainSettings) -> SpectralNetwork:
+    """Return the network of a finished ``training`` artifact on the CPU, ready to evaluate."""
+    model = build_model(training.manifest().properties["dim"], settings)
+    model.load_state_dict(read_state(training, "model.pt"))
+    return model.network.eval()
+
+
+def load_calibrated_network(model: Artifact) -> Perceptron:
+    """Return the network of a finished ``model`` artifact on the CPU, ready to evaluate."""
+    properties = model.manifest().properties
+    network = Perceptron(properties["dim"], properties["n_components"], tuple(properties["hidden"]))
+    network.load_state_dict(read_state(model, "model.pt"))
+    return network.eval()
+
+
+def model_card(properties: dict[str, Any], settings: TrainSettings, training: Manifest, n_rows: int) -> dict[str, Any]:
+    """Return what someone who is handed ``model.pt`` alone needs to know."""
+    return {
+        "what": "maps a raw vector to its coordinates in the eigenspace of the training data's graph Laplacian",
+        "input": f"({properties['dim']},) float32, scaled as data.scale of the run says, not standardised",
+        "output": f"({properties['n_components']},) float32, eigenfunctions in eigenvalue order, the constant 1 first; "
+        "orthonormal over the training rows "
+        + ("weighted by degree" if properties["laplacian"] == "random_walk" else "with equal weights"),
+        "network": {"hidden": properties["hidden"], "activation": "relu", "output": "linear"},
+        "eigenvalues": properties["ritz_values"][: properties["n_components"]],
+        "suggested_n_clusters": properties["suggested_n_clusters"],
+        "training_rows": n_rows,
+        "training": {"steps": training.metrics["steps"], "stopped_because": training.metrics["stopped_because"]},
+        "settings": settings.model_dump(mode="json"),
+        "limits": "rows far from the training data get coordinates too; nothing here warns of them",
+    }

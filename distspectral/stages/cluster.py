@@ -1,0 +1,84 @@
+"""Centroids in the calibrated embedding: k-means on a sample once, never again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from distspectral.clusters import Assigner, ClusterConfig, clustering_coordinates, diffusion_scale, fit_centroids
+from distspectral.models.networks import Perceptron, torch_device
+from distspectral.stages.calibrate import load_calibrated_network
+from distspectral.stages.encode import BLOCK_ROWS, forward
+from distspectral.storage.artifacts import Artifact, Output
+from distspectral.storage.manifest import Manifest
+from distspectral.storage.vectors import MappedVectors, Vectors
+from distspectral.training.checkpoint import read_state, write_state
+
+
+def cluster(vectors: Artifact, model: Artifact, output: Output, config: ClusterConfig, seed: int) -> Manifest:
+    """Write the artifact ``clusters``: how coordinates are scaled, and the centroids.
+
+    Args:
+        vectors: finished ``vectors`` artifact.
+        model: finished ``model`` artifact.
+        output: where the artifact ``clusters`` goes.
+        config: number of clusters, coordinates, k-means.
+        seed: of the sample and of k-means.
+
+    Raises:
+        TooManyClustersError: more clusters than rows.
+    """
+    output.begin()
+    properties = model.manifest().properties
+    network = load_calibrated_network(model).to(torch_device("auto"))
+    assigner = fit_assigner(
+        MappedVectors(vectors),
+        network,
+        np.asarray(properties["ritz_values"][: properties["n_components"]]),
+        properties["suggested_n_clusters"] if config.n_clusters == "auto" else config.n_clusters,
+        config,
+        seed,
+    )
+    write_state(output.artifact, "clusters.pt", assigner.state_dict())
+    facts = {
+        "n_clusters": len(assigner.centroids),
+        "n_components": len(assigner.scale),
+        "normalize_rows": assigner.normalize_rows,
+    }
+    return output.commit([], facts, {})
+
+
+def fit_assigner(
+    vectors: Vectors,
+    network: Perceptron,
+    ritz_values: np.ndarray[Any, np.dtype[np.float64]],
+    n_clusters: int,
+    config: ClusterConfig,
+    seed: int,
+) -> Assigner:
+    """Return the assigner fitted to a seeded sample of the rows.
+
+    Args:
+        vectors: all N rows.
+        network: calibrated, emits P components.
+        ritz_values: (P,) of those components.
+        n_clusters: C.
+        config: coordinates and k-means.
+        seed: of the sample and of k-means.
+    """
+    generator = np.random.default_rng(seed)
+    n_sample = min(config.sample_rows, vectors.n_rows)
+    rows = np.sort(generator.choice(vectors.n_rows, n_sample, replace=False)).astype(np.int64)
+    parts = [forward(network, vectors.gather(rows[i : i + BLOCK_ROWS])) for i in range(0, n_sample, BLOCK_ROWS)]
+    scale = torch.from_numpy(diffusion_scale(ritz_values, config.diffusion_time))
+    points = clustering_coordinates(torch.from_numpy(np.concatenate(parts)), scale, config.normalize_rows).numpy()
+    centroids = fit_centroids(points, n_clusters, config, seed)
+    return Assigner(scale, torch.from_numpy(centroids), config.normalize_rows).eval()
+
+
+def load_assigner(clusters: Artifact) -> Assigner:
+    """Return the assigner of a finished ``clusters`` artifact on the CPU."""
+    state = read_state(clusters, "clusters.pt")
+    return Assigner(state["scale"], state["centroids"], clusters.manifest().properties["normalize_rows"]).eval()

@@ -1,0 +1,109 @@
+"""Vectors through a network to new vectors: the same format, so that every stage that reads the one reads the other."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import nn
+
+from distspectral.models.networks import torch_device
+from distspectral.stages.mapping import Mapper, local_map
+from distspectral.storage.artifacts import Artifact, Output
+from distspectral.storage.columns import ScalarType
+from distspectral.storage.manifest import Manifest, Shard
+from distspectral.storage.moments import Moments
+from distspectral.storage.packed import PackedWriter
+from distspectral.storage.sources import Block
+from distspectral.storage.vectors import MappedVectors
+
+BLOCK_ROWS = 1 << 14
+"""Rows that pass the network at a time."""
+
+
+def encode(
+    vectors: Artifact,
+    output: Output,
+    load: Callable[[], nn.Module],
+    device: str = "auto",
+    mapper: Mapper = local_map,
+) -> Manifest:
+    """Write the network's outputs at every row as a vectors artifact, shard for shard, ids and labels kept.
+
+    Args:
+        vectors: finished ``vectors`` artifact, (N, D).
+        output: where the new one goes.
+        load: picklable; returns the network, (B, D) to (B, E), on the CPU.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        mapper: hands out the shards that are still missing.
+    """
+    done = output.begin()
+    source = vectors.manifest()
+    offsets = np.cumsum([0, *(shard.n_rows for shard in source.shards)])
+    items = [
+        (shard.name, int(start), int(stop))
+        for shard, start, stop in zip(source.shards, offsets[:-1], offsets[1:], strict=True)
+        if shard.name not in done
+    ]
+    task = functools.partial(_encode_shard, vectors, output.artifact, load, device)
+    for written in mapper(task, items, "encoding"):
+        done[written.name] = written
+    shards = [done[shard.name] for shard in source.shards]
+    moments = functools.reduce(Moments.merge, (_moments(shard) for shard in shards))
+    kept = {name: source.properties[name] for name in ("has_labels", "id_type", "source_shards")}
+    return output.commit(
+        shards,
+        {
+            "dim": len(moments.mean),
+            "dtype": "float32",
+            "mean": moments.mean.tolist(),
+            "variance": moments.variance,
+            **kept,
+        },
+        {},
+    )
+
+
+def _moments(shard: Shard) -> Moments:
+    return Moments(shard.n_rows, np.asarray(shard.details["mean"]), shard.details["squared_deviations"])
+
+
+def _encode_shard(
+    vectors: Artifact, artifact: Artifact, load: Callable[[], nn.Module], device: str, item: tuple[str, int, int]
+) -> Shard:
+    """Write the outputs at rows [start, stop) of the dataset as one packed shard."""
+    name, start, stop = item
+    rows, network = MappedVectors(vectors), load().eval().to(torch_device(device))
+    ids, labels, id_type = rows.ids(), rows.labels(), vectors.manifest().properties["id_type"]
+    label_type: ScalarType | None = None
+    if labels is not None:
+        label_type = "string" if pa.types.is_string(labels.type) else "int64"
+    details: dict[str, Any] = {}
+
+    def write(stream: IO[bytes]) -> None:
+        width = len(forward(network, rows.block(start, start + 1))[0])
+        with PackedWriter(
+            stream, f"{vectors.uri}/{name}", stop - start, width, "float32", id_type, label_type
+        ) as writer:
+            for first in range(start, stop, BLOCK_ROWS):
+                last = min(first + BLOCK_ROWS, stop)
+                outputs = forward(network, rows.block(first, last))
+                block_labels = None if labels is None else labels.slice(first, last - first).combine_chunks()
+                block = Block(outputs, None, block_labels, first - start)
+                writer.append(block, ids.slice(first, last - first).combine_chunks())
+        assert writer.moments is not None, "a shard of a finished artifact has rows"
+        details.update(mean=writer.moments.mean.tolist(), squared_deviations=writer.moments.squared_deviations)
+
+    return artifact.write_shard(name, stop - start, write, details)
+
+
+@torch.inference_mode()
+def forward(network: nn.Module, block: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return the network's outputs (B, E) float32 at a block (B, D), computed where the network's buffers are."""
+    device = next(network.parameters()).device
+    outputs: np.ndarray[Any, np.dtype[np.float32]] = network(torch.tensor(block, device=device)).float().cpu().numpy()
+    return outputs

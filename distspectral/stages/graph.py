@@ -1,0 +1,132 @@
+"""The graph stage: every block of rows finds its neighbours, then every shard of neighbours becomes affinities."""
+
+from __future__ import annotations
+
+import functools
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distspectral.graph.build import (
+    all_scales,
+    block_affinities,
+    exact_solver,
+    graph_facts,
+    needs_scales,
+    query_blocks,
+    row_scales,
+)
+from distspectral.graph.config import AffinityConfig, GraphConfig, check
+from distspectral.graph.solvers import Solver
+from distspectral.graph.store import (
+    AFFINITIES,
+    NEIGHBORS,
+    SQUARED_DISTANCES,
+    MappedGraph,
+    read_neighbors,
+    write_rows,
+)
+from distspectral.stages.mapping import Mapper, local_map
+from distspectral.storage.artifacts import Artifact, Output
+from distspectral.storage.manifest import Manifest, Shard
+from distspectral.storage.vectors import MappedVectors
+
+SCALES = "scales.npy"
+
+
+def neighbors(vectors: Artifact, output: Output, config: GraphConfig, mapper: Mapper = local_map) -> Manifest:
+    """Find the nearest neighbours of every row; one task and one shard per block of query rows.
+
+    Args:
+        vectors: the finished ``vectors`` artifact.
+        output: where ``neighbors`` is written.
+        config: the section ``graph``.
+        mapper: runs the tasks.
+
+    Returns:
+        The manifest; properties ``k``, ``n_rows``.
+
+    Raises:
+        TooFewRowsError, ConstantDataError: the data has no such graph.
+        MissingDependencyError: FAISS is not installed.
+        ConfigError: the device cannot do it.
+    """
+    mapped = MappedVectors(vectors)
+    solver = exact_solver(mapped, config)
+    done = output.begin()
+    cuts = query_blocks(mapped, config)
+    names = [f"part-{index:05d}.arrow" for index in range(len(cuts))]
+    missing = [(name, start, stop) for name, (start, stop) in zip(names, cuts, strict=True) if name not in done]
+    task = functools.partial(_search, vectors=vectors, output=output.artifact, solver=solver)
+    done |= {shard.name: shard for shard in mapper(task, missing, "searching neighbours")}
+    return output.commit(
+        [done[name] for name in names],
+        properties={"k": config.n_neighbors, "n_rows": mapped.n_rows},
+        metrics={"surplus_duplicates": len(solver.surplus)},
+    )
+
+
+def _search(item: tuple[str, int, int], *, vectors: Artifact, output: Artifact, solver: Solver) -> Shard:
+    name, start, stop = item
+    mapped = MappedVectors(vectors)
+    ids, squared_distances = solver(mapped, start, stop)
+    return write_rows(output, name, mapped.n_rows, {NEIGHBORS: ids, SQUARED_DISTANCES: squared_distances})
+
+
+def affinities(neighbors: Artifact, output: Output, config: AffinityConfig, mapper: Mapper = local_map) -> Manifest:
+    """Weigh every edge; one task per shard of ``neighbors``, after one cheap pass for the scales of all rows.
+
+    Args:
+        neighbors: the finished ``neighbors`` artifact.
+        output: where ``graph`` is written.
+        config: the section ``affinity``.
+        mapper: runs the tasks.
+
+    Returns:
+        The manifest; properties ``k``, ``n_rows``, ``components``, ``largest_component_share``, ``total_affinity``,
+        ``degree_min``, ``degree_median``, ``degree_max``, ``degree_histogram`` (``counts``, ``edges``).
+
+    Raises:
+        ConfigError: the scale neighbour is beyond the neighbours there are.
+    """
+    source = neighbors.manifest()
+    check(source.properties["k"], config)
+    done = output.begin()
+    if needs_scales(config) and not output.artifact.has(SCALES):
+        _write_scales(neighbors, source, output.artifact, config)
+    starts = np.cumsum([0, *(shard.n_rows for shard in source.shards)]).tolist()
+    missing = [
+        (shard.name, start) for shard, start in zip(source.shards, starts, strict=False) if shard.name not in done
+    ]
+    task = functools.partial(
+        _weigh, neighbors=neighbors, output=output.artifact, n_rows_global=source.n_rows, config=config
+    )
+    done |= {shard.name: shard for shard in mapper(task, missing, "weighing edges")}
+    shards = [done[shard.name] for shard in source.shards]
+    facts = graph_facts(MappedGraph(output.artifact, shards))
+    return output.commit(shards, properties={"n_rows": source.n_rows, **facts}, metrics={})
+
+
+def _write_scales(neighbors: Artifact, source: Manifest, output: Artifact, config: AffinityConfig) -> None:
+    scales = np.concatenate([row_scales(read_neighbors(neighbors, shard.name)[1], config) for shard in source.shards])
+    completed = all_scales(scales, config)
+    output.write_file(SCALES, functools.partial(np.save, arr=completed))
+
+
+def _read_scales(output: Artifact) -> NDArray[np.float32]:
+    if output.is_local:
+        scales: NDArray[np.float32] = np.load(output.file_path(SCALES), mmap_mode="r")
+    else:
+        scales = np.load(io.BytesIO(output.read_bytes(SCALES)))
+    return scales
+
+
+def _weigh(
+    item: tuple[str, int], *, neighbors: Artifact, output: Artifact, n_rows_global: int, config: AffinityConfig
+) -> Shard:
+    name, start = item
+    ids, squared_distances = read_neighbors(neighbors, name)
+    scales = _read_scales(output) if needs_scales(config) else None
+    weights = block_affinities(start, ids, squared_distances, scales, config)
+    return write_rows(output, name, n_rows_global, {NEIGHBORS: ids, AFFINITIES: weights})

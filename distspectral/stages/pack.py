@@ -1,0 +1,105 @@
+"""Source shards to packed shards: validated once, then mapped and gathered by row for the rest of the run."""
+
+from __future__ import annotations
+
+import functools
+from typing import IO, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from distspectral.errors import ConstantDataError
+from distspectral.stages.mapping import Mapper, local_map
+from distspectral.storage.artifacts import Artifact, Output
+from distspectral.storage.ids import IdRange, refuse_duplicates
+from distspectral.storage.manifest import Manifest, Shard
+from distspectral.storage.moments import Moments
+from distspectral.storage.packed import PackedWriter
+from distspectral.storage.sources import ShardReader, Source, SourceShard
+
+
+class PackConfig(BaseModel):
+    """How vectors are stored (section ``pack``)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dtype: Literal["float32", "float16"] = Field(
+        "float32", description="Stored type; float16 halves disk and page cache and keeps three digits."
+    )
+
+
+def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = local_map) -> Manifest:
+    """Write one packed shard per source shard, same rows in the same order.
+
+    Args:
+        source: the opened dataset.
+        output: where the artifact ``vectors`` goes.
+        config: how vectors are stored.
+        mapper: hands out the shards that are still missing.
+
+    Returns:
+        The manifest; its properties are dim, dtype, has_labels, id_type, mean, variance and source_shards.
+
+    Raises:
+        SourceError: a row cannot be used; the message names file and row.
+        DuplicateIdError: an id occurs twice in the dataset.
+        ConstantDataError: all rows are equal.
+        OutputNotWritableError: the directory cannot be written.
+    """
+    done = output.begin()
+    names = [f"part-{index:05d}.arrow" for index in range(len(source.shards))]
+    missing = [(name, shard) for name, shard in zip(names, source.shards, strict=True) if name not in done]
+    task = functools.partial(_pack_shard, source.reader, output.artifact, config.dtype)
+    for written in mapper(task, missing, "packing"):
+        done[written.name] = written
+    shards = [done[name] for name in names]
+    uris = [shard.uri for shard in source.shards]
+    if source.config.id_column is not None:
+        refuse_duplicates(output.artifact, shards, uris)
+    moments = functools.reduce(Moments.merge, (_moments(shard) for shard in shards))
+    if moments.variance == 0.0:
+        raise ConstantDataError(
+            f"{uris[0]}: all {moments.n_rows} rows of the dataset are equal, so no row is nearer than another; "
+            "check data.column and data.scale"
+        )
+    properties: dict[str, Any] = {
+        "dim": source.dim,
+        "dtype": config.dtype,
+        "has_labels": source.label_type is not None,
+        "id_type": source.id_type,
+        "mean": moments.mean.tolist(),
+        "variance": moments.variance,
+        "source_shards": uris,
+    }
+    # the receipts' means would make the manifest as large as a small shard
+    return output.commit([shard.model_copy(update={"details": {}}) for shard in shards], properties, {})
+
+
+def _moments(shard: Shard) -> Moments:
+    mean = np.asarray(shard.details["mean"], dtype=np.float64)
+    return Moments(shard.n_rows, mean, shard.details["squared_deviations"])
+
+
+def _pack_shard(
+    reader: ShardReader, artifact: Artifact, dtype: Literal["float32", "float16"], item: tuple[str, SourceShard]
+) -> Shard:
+    """Write one packed shard and its receipt, whose details carry moments and the range of ids."""
+    name, shard = item
+    details: dict[str, Any] = {}
+
+    def write(stream: IO[bytes]) -> None:
+        ids = IdRange()
+        id_type = reader.id_type or "int64"
+        with PackedWriter(stream, shard.uri, shard.n_rows, reader.dim, dtype, id_type, reader.label_type) as writer:
+            for block in reader.read_blocks(shard):
+                block_ids = block.global_ids(shard)
+                ids.update(block_ids)
+                writer.append(block, block_ids)
+        assert writer.moments is not None, "an opened source has no empty shard"
+        details.update(
+            mean=writer.moments.mean.tolist(),
+            squared_deviations=writer.moments.squared_deviations,
+            **ids.details(),
+        )
+
+    return artifact.write_shard(name, shard.n_rows, write, details)

@@ -1,0 +1,192 @@
+"""The finished artifacts of a run to its report page; nothing is computed anew, rows are only sampled.
+
+Shape letters: N rows, S sampled rows, E components.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from distspectral import __version__
+from distspectral.report import (
+    ClusterFacts,
+    GraphFacts,
+    Histogram,
+    ReportData,
+    ScatterSample,
+    Scores,
+    SpectrumFacts,
+    TrainingFacts,
+    TrainingWindow,
+    render,
+)
+from distspectral.stages.metrics import PAGE
+from distspectral.storage.artifacts import Artifact, void
+from distspectral.storage.manifest import Manifest
+from distspectral.storage.vectors import MappedVectors
+
+SAMPLE_ROWS = 5000
+SAMPLE_SHARDS = 64
+"""Shards that are opened for the sample; of more, a seeded choice."""
+
+
+def write_report(root: Artifact, data: ReportData) -> None:
+    """Write the page to ``report.html`` in the run's root, whole or not at all."""
+    page = render(data).encode()
+    root.write_file(PAGE, lambda stream: void(stream.write(page)))
+
+
+def collect(
+    config: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    artifacts: Mapping[str, Artifact],
+    manifests: Mapping[str, Manifest],
+) -> ReportData:
+    """Return what the page shows.
+
+    Args:
+        config: the whole resolved config as plain values.
+        metrics: of the run, as in ``metrics.json``.
+        artifacts: by stage name.
+        manifests: by stage name.
+    """
+    vectors = manifests["pack"]
+    return ReportData(
+        name=config["name"],
+        created_at=datetime.now(UTC),
+        version=__version__,
+        config=dict(config),
+        n_rows=metrics["n_rows"],
+        dim=metrics["dim"],
+        n_shards=metrics["n_shards"],
+        dtype=vectors.properties["dtype"],
+        seconds=metrics["seconds"],
+        peak_rss_bytes=metrics["peak_rss_bytes"],
+        graph=_graph(manifests["graph"], config["affinity"]["kind"]),
+        training=_training(artifacts["train"], manifests["train"]),
+        spectrum=_spectrum(manifests["calibrate"]),
+        clusters=_clusters(manifests["embed"]),
+        scatter=scatter_sample(artifacts["pack"], artifacts["embed"], manifests["embed"], config["seed"]),
+        evaluation=Scores(**metrics["evaluate"]) if "evaluate" in metrics else None,
+        notes=_notes(config, metrics),
+    )
+
+
+def _graph(manifest: Manifest, affinity: str) -> GraphFacts:
+    facts = manifest.properties
+    copied = ("components", "largest_component_share", "degree_min", "degree_median", "degree_max")
+    return GraphFacts(
+        n_neighbors=facts["k"],
+        affinity=affinity.replace("_", "-"),
+        degree_histogram=Histogram(**facts["degree_histogram"]),
+        **{key: facts[key] for key in copied},
+    )
+
+
+def _training(artifact: Artifact, manifest: Manifest) -> TrainingFacts:
+    lines = artifact.read_bytes("metrics.jsonl").decode().splitlines() if artifact.has("metrics.jsonl") else []
+    windows = [json.loads(line) for line in lines]
+    shown = TrainingWindow.model_fields
+    return TrainingFacts(
+        steps=manifest.metrics["steps"],
+        edges_per_second=manifest.metrics["edges_per_second"],
+        stopped_because=manifest.metrics["stopped_because"],
+        history=[TrainingWindow(**{key: window[key] for key in shown}) for window in windows],
+    )
+
+
+def _spectrum(manifest: Manifest) -> SpectrumFacts:
+    values = np.maximum(np.asarray(manifest.properties["ritz_values"], dtype=np.float64), 0.0)
+    gaps = np.diff(values) / np.maximum(values[1:], np.finfo(np.float64).tiny)
+    return SpectrumFacts(
+        ritz_values=values.tolist(),
+        n_kept=manifest.properties["n_components"],
+        suggested_n_clusters=manifest.properties["suggested_n_clusters"],
+        gaps=gaps.tolist(),
+    )
+
+
+def _clusters(manifest: Manifest) -> ClusterFacts:
+    sizes = np.sum([shard.details["cluster_counts"] for shard in manifest.shards], axis=0)
+    distances = np.sum([shard.details["distance_sums"] for shard in manifest.shards], axis=0)
+    return ClusterFacts(
+        n_clusters=len(sizes),
+        sizes=[int(size) for size in sizes],
+        mean_distance=(distances / np.maximum(sizes, 1)).tolist(),
+    )
+
+
+def _notes(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
+    notes = []
+    if (components := metrics["graph"]["components"]) > 1:
+        notes.append(
+            f"The graph has {components} components that no edge joins; the first functions tell them apart. "
+            "Raise graph.n_neighbors if they should be one."
+        )
+    wanted, found = config["cluster"]["n_clusters"], metrics["calibrate"]["suggested_n_clusters"]
+    if isinstance(wanted, int) and found is not None and wanted != found:
+        notes.append(f"The largest gap of the spectrum suggests {found} clusters; the config asks for {wanted}.")
+    return notes
+
+
+def scatter_sample(vectors: Artifact, output: Artifact, manifest: Manifest, seed: int) -> ScatterSample:
+    """Return a seeded sample of the output: the first two coordinates that are not constant.
+
+    Args:
+        vectors: ``vectors`` artifact of the same rows, for labels.
+        output: finished ``output`` artifact.
+        manifest: of ``output``.
+        seed: of the choice.
+    """
+    generator = np.random.default_rng(seed)
+    starts = np.cumsum([0, *(shard.n_rows for shard in manifest.shards)])
+    n_shards = len(manifest.shards)
+    chosen = np.sort(generator.choice(n_shards, min(n_shards, SAMPLE_SHARDS), replace=False))
+    candidates = int(sum(manifest.shards[index].n_rows for index in chosen))
+    picks = np.sort(generator.choice(candidates, min(candidates, SAMPLE_ROWS), replace=False, shuffle=False))
+    columns: list[tuple[NDArray[np.float32], NDArray[np.int32]]] = []
+    rows: list[NDArray[np.int64]] = []
+    first = 0
+    for index in chosen:
+        shard = manifest.shards[index]
+        local = picks[(picks >= first) & (picks < first + shard.n_rows)] - first
+        first += shard.n_rows
+        if len(local):
+            columns.append(_read_rows(output, shard.name, local))
+            rows.append(local + starts[index])
+    embedding = np.concatenate([embedding for embedding, _ in columns])
+    cluster = np.concatenate([cluster for _, cluster in columns])
+    last = embedding.shape[1] - 1
+    labels = MappedVectors(vectors).labels()
+    return ScatterSample(
+        x=embedding[:, min(1, last)].tolist(),
+        y=embedding[:, min(2, last)].tolist(),
+        cluster=cluster.tolist(),
+        labels=None if labels is None else labels.take(np.concatenate(rows)).to_pylist(),
+        n_rows_sampled=len(cluster),
+    )
+
+
+def _read_rows(output: Artifact, name: str, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Return embedding (S, E) and cluster (S,) of ascending local rows; only their row groups are read."""
+    embeddings, clusters = [], []
+    with output.filesystem.open_input_file(output.file_path(name)) as stream:
+        file = pq.ParquetFile(stream)
+        start = 0
+        for group in range(file.num_row_groups):
+            stop = start + file.metadata.row_group(group).num_rows
+            here = rows[(rows >= start) & (rows < stop)] - start
+            start = stop
+            if len(here):
+                table = file.read_row_group(group, columns=["embedding", "cluster"]).take(here).combine_chunks()
+                vectors = table["embedding"].combine_chunks()
+                embeddings.append(vectors.flatten().to_numpy().reshape(len(here), -1))
+                clusters.append(table["cluster"].to_numpy())
+    return np.concatenate(embeddings), np.concatenate(clusters)

@@ -1,0 +1,138 @@
+"""Train the network on the graph's edges: one process here; ``orchestration.train`` runs the same ranks under Ray."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from pyarrow import fs
+
+from distspectral.graph.store import MappedGraph
+from distspectral.storage.artifacts import Artifact, Output, void
+from distspectral.storage.manifest import Manifest
+from distspectral.storage.vectors import MappedVectors
+from distspectral.training.build import TrainSettings, build_trainer
+from distspectral.training.checkpoint import read_state, write_state
+from distspectral.training.loop import Trainer
+
+OnWindow = Callable[[dict[str, Any]], None]
+CHECKPOINTS = "checkpoints"
+KEPT_CHECKPOINTS = 2
+
+
+class RunLog:
+    """Writes a run's windows to ``metrics.jsonl`` and TensorBoard; made on the one rank that owns the log.
+
+    Args:
+        artifact: the ``training`` artifact.
+        history: windows before a restart, from the checkpoint.
+        on_window: hears of each window too.
+    """
+
+    def __init__(self, artifact: Artifact, history: list[dict[str, Any]], on_window: OnWindow | None = None) -> None:
+        from tensorboardX import SummaryWriter
+
+        self.artifact, self.history, self.on_window = artifact, list(history), on_window
+        # TensorBoard's event files are appended to, which object stores do not offer.
+        purge = history[-1]["step"] + 1 if history else 0
+        self.board = SummaryWriter(artifact.file_path("tensorboard"), purge_step=purge) if artifact.is_local else None
+
+    def window(self, record: dict[str, Any]) -> None:
+        """Write one window's metrics; the file is replaced whole, so that it never disagrees with a checkpoint."""
+        self.history.append(record)
+        lines = "".join(json.dumps(line) + "\n" for line in self.history)
+        self.artifact.write_file("metrics.jsonl", lambda stream: void(stream.write(lines.encode())))
+        if self.board is not None:
+            for name in ("loss", "ritz_sum", "learning_rate", "edges_per_second"):
+                self.board.add_scalar(f"train/{name}", record[name], record["step"])
+            for index, value in enumerate(record["ritz_values"]):
+                self.board.add_scalar(f"ritz/{index:03d}", value, record["step"])
+        if self.on_window is not None:
+            self.on_window(record)
+
+    def close(self) -> None:
+        """Flush TensorBoard."""
+        if self.board is not None:
+            self.board.close()
+
+
+class LocalObserver:
+    """The observer of a single process: a log, and checkpoints in the artifact itself, the last ones kept."""
+
+    def __init__(self, log: RunLog) -> None:
+        self.log = log
+
+    def window(self, record: dict[str, Any]) -> None:
+        """Pass the window to the log."""
+        self.log.window(record)
+
+    def checkpoint(self, trainer: Trainer) -> None:
+        """Write a checkpoint, whole or not at all, then drop the oldest beyond those kept."""
+        artifact = self.log.artifact
+        state = trainer.state_dict() | {"history": self.log.history}
+        write_state(artifact, f"{CHECKPOINTS}/step-{trainer.step:09d}.pt", state)
+        for name in checkpoint_names(artifact)[:-KEPT_CHECKPOINTS]:
+            artifact.filesystem.delete_file(artifact.file_path(name))
+
+
+def checkpoint_names(artifact: Artifact) -> list[str]:
+    """Return the artifact's own checkpoints, oldest first."""
+    selector = fs.FileSelector(artifact.file_path(CHECKPOINTS), allow_not_found=True)
+    names = [info.base_name for info in artifact.filesystem.get_file_info(selector)]
+    return sorted(f"{CHECKPOINTS}/{name}" for name in names if name.startswith("step-") and name.endswith(".pt"))
+
+
+def train(
+    vectors: Artifact, graph: Artifact, output: Output, settings: TrainSettings, on_window: OnWindow | None = None
+) -> Manifest:
+    """Train in this process; an interrupted run goes on from its last checkpoint.
+
+    Args:
+        vectors: finished ``vectors`` artifact.
+        graph: finished ``graph`` artifact over the same rows.
+        output: where the artifact ``training`` goes.
+        settings: all that decides the model.
+        on_window: called with each window's metrics.
+
+    Raises:
+        NonFiniteStepError, RankDeficientError: training cannot go on.
+    """
+    output.begin()
+    trainer = build_trainer(MappedVectors(vectors), MappedGraph(graph), settings)
+    history: list[dict[str, Any]] = []
+    if names := checkpoint_names(output.artifact):
+        state = read_state(output.artifact, names[-1])
+        history = state.pop("history")
+        trainer.load_state_dict(state)
+    log = RunLog(output.artifact, history, on_window)
+    try:
+        trainer.fit(LocalObserver(log))
+    finally:
+        log.close()
+    return finish(output, settings, trainer_summary(trainer, output.artifact, log.history))
+
+
+def trainer_summary(trainer: Trainer, artifact: Artifact, history: list[dict[str, Any]]) -> dict[str, Any]:
+    """Write the trained weights to ``model.pt`` and return what the manifest says of them; the log's rank only."""
+    write_state(artifact, "model.pt", trainer.model.cpu().state_dict())
+    seconds = sum(record["seconds"] for record in history)
+    return {
+        "dim": len(trainer.model.network.perceptron.input_mean),
+        "steps": trainer.step,
+        "edges_per_second": trainer.step * trainer.config.batch_size / seconds,
+        "stopped_because": "the Ritz sum reached a plateau" if trainer.schedule.plateaued else "max_steps was reached",
+        "ritz_values": history[-1]["ritz_values"],
+    }
+
+
+def finish(output: Output, settings: TrainSettings, summary: dict[str, Any]) -> Manifest:
+    """Commit the artifact ``training`` from what the log's rank returned."""
+    summary = dict(summary)
+    properties = {
+        "dim": summary.pop("dim"),
+        "n_functions": settings.n_functions,
+        "n_components": settings.n_components,
+        "hidden": list(settings.network.hidden),
+    }
+    return output.commit([], properties, summary)

@@ -1,0 +1,339 @@
+"""A directory that one stage writes: each file whole or absent, the manifest last.
+
+Works on any pyarrow filesystem. Locally a file is written under a temporary name, fsynced and renamed;
+on object stores it is assembled in a local temporary file and sent by one upload. A shard's *receipt* (a
+small JSON file written after it) marks it as done, so a stage that died continues with the shards it lacks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.ipc
+import yaml
+from pyarrow import fs
+
+from distspectral.errors import (
+    DamagedArtifactError,
+    FingerprintMismatchError,
+    MissingArtifactError,
+    OutputNotWritableError,
+)
+from distspectral.storage.manifest import Manifest, Shard
+
+MANIFEST = "manifest.json"
+BUILDING = "building.json"
+RECEIPTS = "receipts"
+
+
+def resolve(uri: str) -> tuple[fs.FileSystem, str]:
+    """Return (filesystem, path) of a local path or a URI; local paths become absolute."""
+    if "://" in uri:
+        filesystem, path = fs.FileSystem.from_uri(uri)
+        return filesystem, path
+    return fs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
+
+
+class Artifact:
+    """One artifact directory, local or remote. Cheap to make, picklable, holds no open files.
+
+    Args:
+        uri: local path or a URI that ``pyarrow.fs`` understands.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self.filesystem, self.path = resolve(uri)
+
+    def __repr__(self) -> str:
+        return f"Artifact({self.uri!r})"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether files can be memory-mapped by path."""
+        return isinstance(self.filesystem, fs.LocalFileSystem)
+
+    def child(self, name: str) -> Artifact:
+        """Return the artifact in the subdirectory ``name``."""
+        return Artifact(f"{self.uri.rstrip('/')}/{name}")
+
+    def file_path(self, name: str) -> str:
+        """Return the path of a file as the filesystem names it."""
+        return f"{self.path.rstrip('/')}/{name}"
+
+    # ---- reading -------------------------------------------------------------------------------------------
+
+    def has(self, name: str) -> bool:
+        """Whether the file ``name`` exists."""
+        return bool(self.filesystem.get_file_info(self.file_path(name)).type == fs.FileType.File)
+
+    def read_bytes(self, name: str) -> bytes:
+        """Return a whole file.
+
+        Raises:
+            MissingArtifactError: there is no such file.
+        """
+        try:
+            with self.filesystem.open_input_stream(self.file_path(name)) as stream:
+                return bytes(stream.read())
+        except FileNotFoundError as error:
+            raise MissingArtifactError(f"{self.uri}: has no file {name}; run the stage that writes it") from error
+
+    def read_json(self, name: str) -> Any:
+        """Return the parsed content of a JSON file."""
+        return json.loads(self.read_bytes(name))
+
+    def manifest(self) -> Manifest:
+        """Return the manifest.
+
+        Raises:
+            MissingArtifactError: the stage never finished here.
+            DamagedArtifactError: the manifest cannot be parsed.
+        """
+        if not self.has(MANIFEST):
+            raise MissingArtifactError(
+                f"{self.uri}: holds no finished artifact (no {MANIFEST}); run the stage that writes it"
+            )
+        try:
+            return Manifest.model_validate_json(self.read_bytes(MANIFEST))
+        except ValueError as error:
+            raise DamagedArtifactError(
+                f"{self.uri}/{MANIFEST}: cannot be parsed; delete the directory and run again"
+            ) from error
+
+    def is_current(self, fingerprint: str) -> bool:
+        """Whether a finished artifact with this fingerprint stands here, every listed file with its size."""
+        if not self.has(MANIFEST):
+            return False
+        manifest = self.manifest()
+        return manifest.fingerprint == fingerprint and not self._damaged(manifest)
+
+    def require(self, fingerprint: str) -> Manifest:
+        """Return the manifest of a finished, undamaged artifact with this fingerprint.
+
+        Raises:
+            MissingArtifactError: the stage never finished here.
+            FingerprintMismatchError: it was made from other inputs or another config.
+            DamagedArtifactError: a listed file is missing or has another size.
+        """
+        manifest = self.manifest()
+        if manifest.fingerprint != fingerprint:
+            raise FingerprintMismatchError(
+                f"{self.uri}: made from other inputs or another config (fingerprint {manifest.fingerprint}, "
+                f"expected {fingerprint}); run the stage `{manifest.stage}` again, or `distspectral run`"
+            )
+        if damaged := self._damaged(manifest):
+            raise DamagedArtifactError(
+                f"{self.uri}/{damaged}: missing or of another size than {MANIFEST} says; "
+                f"delete {self.uri} and run the stage `{manifest.stage}` again"
+            )
+        return manifest
+
+    def _damaged(self, manifest: Manifest) -> str | None:
+        """Return the name of the first listed file that is missing or has another size."""
+        infos = self.filesystem.get_file_info([self.file_path(shard.name) for shard in manifest.shards])
+        for shard, info in zip(manifest.shards, infos, strict=True):
+            if info.type != fs.FileType.File or info.size != shard.n_bytes:
+                return shard.name
+        return None
+
+    def read_table(self, name: str) -> pa.Table:
+        """Return an Arrow IPC file as a table; memory-mapped, without copying, where the file is local."""
+        path = self.file_path(name)
+        source = pa.memory_map(path, "r") if self.is_local else self.filesystem.open_input_file(path)
+        return pyarrow.ipc.open_file(source).read_all()
+
+    # ---- writing -------------------------------------------------------------------------------------------
+
+    def begin(self, stage: str, fingerprint: str) -> dict[str, Shard]:
+        """Open the directory for writing and return the shards already done by an interrupted run.
+
+        What another fingerprint left here is removed first, and only if it is an artifact of ours.
+
+        Raises:
+            OutputNotWritableError: the directory cannot be made or written, or holds foreign files.
+        """
+        try:
+            info = self.filesystem.get_file_info(self.path)
+            if info.type == fs.FileType.File:
+                raise OutputNotWritableError(f"{self.uri}: is a file; choose another output directory")
+            if info.type == fs.FileType.Directory:
+                self._sweep()
+                if not self._resumes(stage, fingerprint):
+                    self._clear()
+            self.filesystem.create_dir(self.path, recursive=True)
+            self.write_json(BUILDING, {"stage": stage, "fingerprint": fingerprint})
+        except (PermissionError, NotADirectoryError, FileExistsError) as error:
+            raise OutputNotWritableError(f"{self.uri}: cannot be written ({error}); choose another root") from error
+        except OSError as error:
+            raise OutputNotWritableError(f"{self.uri}: cannot be written ({error})") from error
+        return self._receipts()
+
+    def _resumes(self, stage: str, fingerprint: str) -> bool:
+        if self.has(MANIFEST) or not self.has(BUILDING):
+            return False
+        return bool(self.read_json(BUILDING) == {"stage": stage, "fingerprint": fingerprint})
+
+    def _clear(self) -> None:
+        entries = self.filesystem.get_file_info(fs.FileSelector(self.path))
+        names = {entry.base_name for entry in entries}
+        if names and not names & {MANIFEST, BUILDING}:
+            raise OutputNotWritableError(
+                f"{self.uri}: holds files that distspectral did not write ({min(names)}, ...); choose another root"
+            )
+        self.write_json(BUILDING, {})  # the directory stays recognisable as ours if this is interrupted
+        if MANIFEST in names:  # first, so that a crash in here never leaves a manifest without its shards
+            self.filesystem.delete_file(self.file_path(MANIFEST))
+        for entry in entries:
+            if entry.type == fs.FileType.Directory:
+                self.filesystem.delete_dir(entry.path)
+            elif entry.base_name not in (MANIFEST, BUILDING):
+                self.filesystem.delete_file(entry.path)
+
+    def _sweep(self) -> None:
+        """Remove the temporary files of a writer that was killed."""
+        if self.is_local:
+            for left_over in Path(self.path).rglob(f".*.{'[0-9a-f]' * 32}.tmp"):
+                left_over.unlink(missing_ok=True)
+
+    def _receipts(self) -> dict[str, Shard]:
+        selector = fs.FileSelector(self.file_path(RECEIPTS), allow_not_found=True)
+        done: dict[str, Shard] = {}
+        for info in self.filesystem.get_file_info(selector):
+            if info.base_name.endswith(".json") and not info.base_name.startswith("."):
+                shard = Shard.model_validate(self.read_json(f"{RECEIPTS}/{info.base_name}"))
+                if self.filesystem.get_file_info(self.file_path(shard.name)).size == shard.n_bytes:
+                    done[shard.name] = shard
+        return done
+
+    def write_file(self, name: str, write: Callable[[IO[bytes]], None]) -> int:
+        """Write one file, whole or not at all, and return its size in bytes.
+
+        Args:
+            name: file name relative to the directory.
+            write: called with an open binary file; its exceptions pass through and leave no file behind.
+
+        Raises:
+            OutputNotWritableError: the disk is full.
+        """
+        try:
+            with self._assembled(name) as stream:
+                write(stream)
+                size = stream.tell()
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise OutputNotWritableError(
+                    f"{self.uri}/{name}: no space left; free some or choose another root, then run again to go on"
+                ) from error
+            raise
+        return size
+
+    @contextlib.contextmanager
+    def _assembled(self, name: str) -> Iterator[IO[bytes]]:
+        if not self.is_local:
+            with tempfile.TemporaryFile() as stream:
+                yield stream
+                stream.seek(0)
+                with self.filesystem.open_output_stream(self.file_path(name)) as target:
+                    shutil.copyfileobj(stream, target, 1 << 24)
+            return
+        final = Path(self.file_path(name))
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            with open(temporary, "wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, final)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a value as an indented JSON file."""
+        text = json.dumps(value, indent=2, default=str)
+        self.write_file(name, lambda stream: void(stream.write(text.encode())))
+
+    def write_shard(
+        self, name: str, n_rows: int, write: Callable[[IO[bytes]], None], details: dict[str, Any] | None = None
+    ) -> Shard:
+        """Write one shard and then its receipt; return the receipt.
+
+        Args:
+            name: file name relative to the directory.
+            n_rows: rows the shard holds.
+            write: called with an open binary file.
+            details: JSON-serialisable facts that the stage's last step needs of each shard; ``write`` may still
+                fill them in.
+        """
+        n_bytes = self.write_file(name, write)
+        shard = Shard(name=name, n_rows=n_rows, n_bytes=n_bytes, details=details or {})
+        if not self.is_local or not os.path.isdir(self.file_path(RECEIPTS)):
+            self.filesystem.create_dir(self.file_path(RECEIPTS), recursive=True)
+        self.write_json(f"{RECEIPTS}/{name}.json", shard.model_dump())
+        return shard
+
+    def commit(self, manifest: Manifest) -> Manifest:
+        """Write the manifest, which declares the artifact finished, and tidy up what led to it."""
+        self.write_json(MANIFEST, manifest.model_dump())
+        self.filesystem.delete_dir_contents(self.file_path(RECEIPTS), missing_dir_ok=True)
+        with contextlib.suppress(OSError):
+            self.filesystem.delete_dir(self.file_path(RECEIPTS))
+        with contextlib.suppress(OSError):
+            self.filesystem.delete_file(self.file_path(BUILDING))
+        return manifest
+
+
+def void(_: object) -> None:
+    """Discard a value where a callable must return None."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """Where a stage writes and what identifies the result; handed to every stage function.
+
+    Attributes:
+        artifact: the directory to write.
+        stage: the stage's name.
+        fingerprint: digest of ``config`` and ``inputs``, see :func:`distspectral.storage.manifest.fingerprint`.
+        config: the stage's resolved config as plain values.
+        inputs: fingerprint of each input by name.
+    """
+
+    artifact: Artifact
+    stage: str
+    fingerprint: str
+    config: dict[str, Any]
+    inputs: dict[str, str]
+
+    def begin(self) -> dict[str, Shard]:
+        """Open the directory, write the resolved config, return the shards an interrupted run left done."""
+        done = self.artifact.begin(self.stage, self.fingerprint)
+        text = yaml.safe_dump({self.stage: self.config}, sort_keys=False)
+        self.artifact.write_file("config.yaml", lambda stream: void(stream.write(text.encode())))
+        return done
+
+    def commit(self, shards: list[Shard], properties: dict[str, Any], metrics: dict[str, Any]) -> Manifest:
+        """Write the manifest; ``shards`` are in row order."""
+        return self.artifact.commit(
+            Manifest(
+                stage=self.stage,
+                fingerprint=self.fingerprint,
+                config=self.config,
+                inputs=self.inputs,
+                shards=shards,
+                properties=properties,
+                metrics=metrics,
+            )
+        )

@@ -1,0 +1,178 @@
+"""Arrow columns to NumPy and back: vectors as matrices, ids and labels as int64 or string, bad rows named.
+
+Shape letters: B rows of a block, D features.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import IO, Any, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from distspectral.errors import (
+    NonFiniteRowError,
+    ShardWidthError,
+    SourceError,
+    UnknownColumnError,
+    UnsupportedTypeError,
+)
+
+ScalarType = Literal["int64", "string"]
+
+VALUE_TYPES = (pa.float16(), pa.float32(), pa.float64(), pa.uint8())
+VALUE_TYPE_NAMES = "float16, float32, float64 or uint8"
+
+
+class Columns(NamedTuple):
+    """Names of the columns to read; None where there is none."""
+
+    vector: str
+    id: str | None
+    label: str | None
+
+    @property
+    def present(self) -> list[str]:
+        """The names that are set."""
+        return [name for name in self if name is not None]
+
+
+def require_columns(columns: Columns, schema: pa.Schema, uri: str) -> None:
+    """Check that a shard has the columns.
+
+    Raises:
+        UnknownColumnError: naming the nearest column and those there are.
+    """
+    for key, name in zip(("column", "id_column", "label_column"), columns, strict=True):
+        if name is not None and name not in schema.names:
+            nearest = difflib.get_close_matches(name, schema.names, n=1, cutoff=0.0)
+            hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+            raise UnknownColumnError(
+                f"{uri}: has no column {name!r}; {hint}It has {', '.join(schema.names) or 'none'}; set data.{key}"
+            )
+
+
+def vector_width(kind: pa.DataType, name: str, uri: str) -> int | None:
+    """Return D of a vector column's type, or None where only the rows tell (List).
+
+    Raises:
+        UnsupportedTypeError: the type is not a list of numbers that can be read.
+    """
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    if not is_list or kind.value_type not in VALUE_TYPES:
+        raise UnsupportedTypeError(
+            f"{uri}: column {name!r} is {kind}; expected FixedSizeList or List of {VALUE_TYPE_NAMES}; "
+            "convert it or set data.column"
+        )
+    return int(kind.list_size) if pa.types.is_fixed_size_list(kind) else None
+
+
+def scalar_type(kind: pa.DataType, name: str, uri: str) -> ScalarType:
+    """Return what an id or label column is read as.
+
+    Raises:
+        UnsupportedTypeError: neither integers nor strings.
+    """
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+        return "int64"
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return "string"
+    raise UnsupportedTypeError(f"{uri}: column {name!r} is {kind}; ids and labels are integers or strings; convert it")
+
+
+def to_matrix(column: pa.Array, dim: int, scale: float, *, name: str, uri: str, first_row: int) -> NDArray[np.float32]:
+    """Return a vector column as a matrix of its own, scaled.
+
+    Args:
+        column: B lists of numbers, possibly a slice.
+        dim: the width D that every row must have.
+        scale: factor for every value.
+        name: the column's name, for messages.
+        uri: the shard, for messages.
+        first_row: the shard's row that ``column`` begins with, for messages.
+
+    Returns:
+        (B, D) float32, writable, C-contiguous.
+
+    Raises:
+        ShardWidthError: a row has another width.
+        NonFiniteRowError: a value is NaN, infinite or beyond float32.
+        SourceError: a row or a value is null.
+    """
+    _refuse_nulls(column, name, uri, first_row)
+    if not pa.types.is_fixed_size_list(column.type):
+        widths = pc.list_value_length(column).to_numpy(zero_copy_only=False)
+        if len(other := np.flatnonzero(widths != dim)):
+            raise ShardWidthError(
+                f"{uri}: row {first_row + other[0]} of column {name!r} has width {widths[other[0]]}, expected {dim}; "
+                "all vectors need the same width"
+            )
+    values = column.flatten()  # not .values, which forgets that the array may be a slice
+    if values.null_count:
+        row, feature = divmod(int(np.flatnonzero(values.is_null())[0]), dim)
+        raise SourceError(
+            f"{uri}: row {first_row + row} of column {name!r} is null at feature {feature}; fill it or drop the row"
+        )
+    raw = values.to_numpy(zero_copy_only=True).reshape(-1, dim)
+    with np.errstate(over="ignore", invalid="ignore"):
+        matrix = np.array(raw, dtype=np.float32, order="C")
+        if scale != 1.0:
+            matrix *= np.float32(scale)
+    if raw.dtype != np.uint8 and not np.isfinite(matrix).all():
+        row, feature = (int(index[0]) for index in np.nonzero(~np.isfinite(matrix)))
+        found = raw[row, feature]
+        what = f"{found} is beyond float32" if np.isfinite(found) else f"found {found}"
+        raise NonFiniteRowError(
+            f"{uri}: row {first_row + row} of column {name!r}, feature {feature}: {what}, expected a finite number; "
+            "drop or repair the row"
+        )
+    return matrix
+
+
+def to_scalars(column: pa.Array, kind: ScalarType, *, name: str, uri: str, first_row: int) -> pa.Array:
+    """Return an id or label column as int64 or string.
+
+    Raises:
+        UnsupportedTypeError: a value is beyond int64.
+        SourceError: a value is null.
+    """
+    _refuse_nulls(column, name, uri, first_row)
+    try:
+        return column.cast(pa.int64() if kind == "int64" else pa.string())
+    except pa.ArrowInvalid as error:
+        raise UnsupportedTypeError(
+            f"{uri}: column {name!r} does not fit {kind} between rows {first_row} and "
+            f"{first_row + len(column) - 1} ({error})"
+        ) from error
+
+
+def _refuse_nulls(column: pa.Array, name: str, uri: str, first_row: int) -> None:
+    if column.null_count:
+        row = first_row + int(np.flatnonzero(column.is_null())[0])
+        raise SourceError(f"{uri}: row {row} of column {name!r} is null; fill it or drop the row")
+
+
+def to_lists(matrix: NDArray[Any]) -> pa.FixedSizeListArray:
+    """Return a (B, D) matrix as B lists of width D, without copying where it is C-contiguous."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), matrix.shape[1])
+
+
+def write_parquet(stream: IO[bytes], columns: Mapping[str, Any]) -> None:
+    """Write one Parquet file.
+
+    Args:
+        stream: open binary file.
+        columns: by name; (B, D) NumPy matrices become FixedSizeList columns, all else what pyarrow makes of it.
+    """
+    arrays = {
+        name: to_lists(column) if isinstance(column, np.ndarray) and column.ndim == 2 else column
+        for name, column in columns.items()
+    }
+    pq.write_table(pa.table(arrays), stream)

@@ -1,0 +1,280 @@
+"""The file formats a source shard can have: each tells its rows and width from its header, and streams batches.
+
+Every format yields Arrow record batches, so that what follows has one path. Raw formats (.npy, .fbin) are
+wrapped without copying.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.ipc
+import pyarrow.parquet as pq
+
+from distspectral.errors import CorruptShardError, UnknownColumnError, UnsupportedTypeError
+from distspectral.storage.columns import (
+    VALUE_TYPE_NAMES,
+    Columns,
+    ScalarType,
+    require_columns,
+    scalar_type,
+    to_lists,
+    to_matrix,
+    vector_width,
+)
+from distspectral.storage.listing import ShardFile
+
+FormatName = Literal["parquet", "arrow", "npy", "fbin"]
+
+FBIN_HEADER = struct.Struct("<II")
+IPC_FILE_MAGIC = b"ARROW1"
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What a shard says of itself before its rows are read.
+
+    Attributes:
+        n_rows: number of rows.
+        dim: width of the vectors.
+        id_type: type of the id column, None where none was asked for.
+        label_type: type of the label column, None where none was asked for.
+    """
+
+    n_rows: int
+    dim: int
+    id_type: ScalarType | None = None
+    label_type: ScalarType | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """One file format.
+
+    Attributes:
+        extensions: of its files, lower case with the dot.
+        header: reads the header or footer only (an Arrow stream has neither and is walked once).
+        batches: yields record batches of the columns, at most so many rows each.
+    """
+
+    extensions: tuple[str, ...]
+    header: Callable[[ShardFile, Columns], Header]
+    batches: Callable[[ShardFile, Columns, int], Iterator[pa.RecordBatch]]
+
+
+@contextlib.contextmanager
+def reading(file: ShardFile, format_name: str) -> Iterator[None]:
+    """Turn what a parser raises into one error that names the shard.
+
+    A remote file system's OSError passes through: a retry may cure it, where no retry cures a corrupt file.
+
+    Raises:
+        CorruptShardError: the shard cannot be parsed.
+    """
+    try:
+        yield
+    except (OSError, ValueError, pa.ArrowException) as error:
+        if isinstance(error, OSError) and not file.is_local:
+            raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CorruptShardError(
+            f"{file.uri}: cannot be read as {format_name} ({reason}); write the shard again or set data.format"
+        ) from error
+
+
+def _table_header(schema: pa.Schema, columns: Columns, file: ShardFile) -> tuple[int | None, dict[str, Any]]:
+    require_columns(columns, schema, file.uri)
+    types = {
+        f"{role}_type": scalar_type(schema.field(name).type, name, file.uri)
+        for role, name in (("id", columns.id), ("label", columns.label))
+        if name is not None
+    }
+    return vector_width(schema.field(columns.vector).type, columns.vector, file.uri), types
+
+
+def _first_width(batches: Iterator[pa.RecordBatch], columns: Columns) -> int:
+    """Return the width of the first row; 0 where there is none or it is null."""
+    first = next((batch.column(columns.vector)[0] for batch in batches if batch.num_rows), None)
+    return 0 if first is None or not first.is_valid else len(first)
+
+
+# ---- Parquet ---------------------------------------------------------------------------------------------------
+
+
+def _open_parquet(file: ShardFile) -> pq.ParquetFile:
+    return pq.ParquetFile(file.open(), pre_buffer=not file.is_local)
+
+
+def _parquet_header(file: ShardFile, columns: Columns) -> Header:
+    with _open_parquet(file) as parquet:
+        dim, types = _table_header(parquet.schema_arrow, columns, file)
+        n_rows = parquet.metadata.num_rows
+        if dim is None and n_rows:
+            dim = _parquet_list_width(parquet, file, columns)
+    return Header(n_rows, dim or 0, **types)
+
+
+def _parquet_list_width(parquet: pq.ParquetFile, file: ShardFile, columns: Columns) -> int:
+    """Return D of a List column from the footer's value counts; where they betray a ragged row, find it and raise."""
+    metadata = parquet.metadata
+    leaf = next(
+        index
+        for index in range(metadata.num_columns)
+        if metadata.schema.column(index).path.split(".")[0] == columns.vector
+    )
+    n_values = sum(metadata.row_group(group).column(leaf).num_values for group in range(metadata.num_row_groups))
+    if n_values % metadata.num_rows == 0:
+        return int(n_values // metadata.num_rows)
+    vectors_only = Columns(columns.vector, None, None)
+    width = _first_width(_parquet_batches(file, vectors_only, 1), vectors_only)
+    first_row = 0
+    for batch in _parquet_batches(file, vectors_only, 1 << 14):
+        vectors = batch.column(columns.vector)
+        to_matrix(vectors, width, 1.0, name=columns.vector, uri=file.uri, first_row=first_row)
+        first_row += batch.num_rows
+    raise CorruptShardError(
+        f"{file.uri}: the footer counts {n_values} values in {metadata.num_rows} rows; write it again"
+    )
+
+
+def _parquet_batches(file: ShardFile, columns: Columns, rows: int) -> Iterator[pa.RecordBatch]:
+    with _open_parquet(file) as parquet:
+        for group in range(parquet.num_row_groups):  # one at a time: pre-buffering would hold all that are asked for
+            yield from parquet.iter_batches(rows, row_groups=[group], columns=columns.present)
+
+
+# ---- Arrow IPC -------------------------------------------------------------------------------------------------
+
+
+def _ipc_is_file(stream: pa.NativeFile) -> bool:
+    magic = stream.read(len(IPC_FILE_MAGIC))
+    stream.seek(0)
+    return bool(magic == IPC_FILE_MAGIC)
+
+
+def _open_ipc(stream: pa.NativeFile, options: pa.ipc.IpcReadOptions) -> Any:
+    opener = pa.ipc.open_file if _ipc_is_file(stream) else pa.ipc.open_stream
+    return opener(stream, options=options)
+
+
+def _walk_ipc(file: ShardFile, names: list[str]) -> Iterator[pa.RecordBatch]:
+    """Yield the file's own record batches with the named columns only."""
+    with file.open() as stream:
+        schema = _open_ipc(stream, pa.ipc.IpcReadOptions()).schema
+        stream.seek(0)
+        options = pa.ipc.IpcReadOptions(included_fields=[schema.get_field_index(name) for name in names])
+        reader = _open_ipc(stream, options)
+        if isinstance(reader, pa.ipc.RecordBatchFileReader):
+            yield from (reader.get_batch(index) for index in range(reader.num_record_batches))
+        else:
+            yield from reader
+
+
+def _ipc_header(file: ShardFile, columns: Columns) -> Header:
+    with file.open() as stream:
+        is_file = _ipc_is_file(stream)
+        dim, types = _table_header(_open_ipc(stream, pa.ipc.IpcReadOptions()).schema, columns, file)
+    if is_file:
+        fragment = pyarrow.dataset.IpcFileFormat().make_fragment(file.path, file.filesystem)
+        n_rows = fragment.count_rows()
+    else:
+        n_rows = sum(batch.num_rows for batch in _walk_ipc(file, [columns.vector]))
+    if dim is None:
+        dim = _first_width(_walk_ipc(file, [columns.vector]), columns)
+    return Header(n_rows, dim, **types)
+
+
+def _ipc_batches(file: ShardFile, columns: Columns, rows: int) -> Iterator[pa.RecordBatch]:
+    for batch in _walk_ipc(file, columns.present):
+        for start in range(0, batch.num_rows, rows):
+            yield batch.slice(start, rows)
+
+
+# ---- raw: a header, then the values row by row -----------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _RawLayout:
+    n_rows: int
+    dim: int
+    dtype: np.dtype[Any]
+    offset: int
+
+
+def _npy_layout(file: ShardFile, stream: pa.NativeFile) -> _RawLayout:
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
+    elif version == (2, 0):
+        shape, fortran_order, dtype = np.lib.format.read_array_header_2_0(stream)
+    else:
+        raise UnsupportedTypeError(f"{file.uri}: .npy version {version}; write it again with numpy.save")
+    if len(shape) != 2 or dtype.newbyteorder("=") not in (np.float16, np.float32, np.float64, np.uint8):
+        raise UnsupportedTypeError(
+            f"{file.uri}: holds {dtype} of shape {shape}; expected (rows, features) of {VALUE_TYPE_NAMES}"
+        )
+    if fortran_order and min(shape) > 1:
+        raise UnsupportedTypeError(
+            f"{file.uri}: is stored column by column (Fortran order) and cannot be streamed by row; "
+            "save numpy.ascontiguousarray(array)"
+        )
+    return _RawLayout(shape[0], shape[1], dtype, stream.tell())
+
+
+def _fbin_layout(file: ShardFile, stream: pa.NativeFile) -> _RawLayout:
+    n_rows, dim = FBIN_HEADER.unpack(stream.read(FBIN_HEADER.size).ljust(FBIN_HEADER.size, b"\0"))
+    return _RawLayout(n_rows, dim, np.dtype("<f4"), FBIN_HEADER.size)
+
+
+_Layout = Callable[[ShardFile, pa.NativeFile], _RawLayout]
+
+
+def _raw_header(layout_of: _Layout, file: ShardFile, columns: Columns) -> Header:
+    for key, name in (("id_column", columns.id), ("label_column", columns.label)):
+        if name is not None:
+            raise UnknownColumnError(
+                f"{file.uri}: has no column {name!r}; {file.extension} shards hold vectors only; remove data.{key}"
+            )
+    with file.open() as stream:
+        layout = layout_of(file, stream)
+    expected = layout.offset + layout.n_rows * layout.dim * layout.dtype.itemsize
+    if file.size != expected:
+        raise CorruptShardError(
+            f"{file.uri}: is {file.size} bytes long, but its header ({layout.n_rows} rows of width {layout.dim}, "
+            f"{layout.dtype}) makes it {expected}; write the shard again"
+        )
+    return Header(layout.n_rows, layout.dim)
+
+
+def _raw_batches(layout_of: _Layout, file: ShardFile, columns: Columns, rows: int) -> Iterator[pa.RecordBatch]:
+    with file.open() as stream:
+        layout = layout_of(file, stream)
+        for start in range(0, layout.n_rows, rows):
+            count = min(rows, layout.n_rows - start) * layout.dim
+            values = np.frombuffer(stream.read_buffer(count * layout.dtype.itemsize), layout.dtype)
+            native = values.astype(layout.dtype.newbyteorder("="), copy=False)
+            yield pa.record_batch({columns.vector: to_lists(native.reshape(-1, layout.dim))})
+
+
+def _raw_format(extension: str, layout_of: _Layout) -> Format:
+    return Format(
+        (extension,),
+        lambda file, columns: _raw_header(layout_of, file, columns),
+        lambda file, columns, rows: _raw_batches(layout_of, file, columns, rows),
+    )
+
+
+FORMATS: dict[FormatName, Format] = {
+    "parquet": Format((".parquet", ".pq"), _parquet_header, _parquet_batches),
+    "arrow": Format((".arrow", ".feather", ".ipc"), _ipc_header, _ipc_batches),
+    "npy": _raw_format(".npy", _npy_layout),
+    "fbin": _raw_format(".fbin", _fbin_layout),
+}
+"""By the name that ``data.format`` gives it."""

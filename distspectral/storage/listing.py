@@ -1,0 +1,123 @@
+"""From a file, folder, glob or URI to the list of files it names, in an order that never changes by itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections.abc import Iterable
+
+import pyarrow as pa
+from pyarrow import fs
+
+from distspectral.errors import ConfigError, NoShardsError
+from distspectral.storage.artifacts import resolve
+
+LISTING_HINT = "data.path is a file, a folder, a glob or a URI such as s3://bucket/folder, or a list of these"
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardFile:
+    """One file of the source, known by name only: nothing of it has been read.
+
+    Attributes:
+        filesystem: where it lives; picklable.
+        path: as the filesystem names it.
+        uri: as messages name it.
+        name: relative to the folder or glob it was found by, so that a moved dataset keeps its fingerprint.
+        size: bytes.
+        mtime_ns: last change, where the filesystem knows it.
+    """
+
+    filesystem: fs.FileSystem
+    path: str
+    uri: str
+    name: str
+    size: int
+    mtime_ns: int | None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the file can be memory-mapped."""
+        return isinstance(self.filesystem, fs.LocalFileSystem)
+
+    @property
+    def extension(self) -> str:
+        """What follows the last dot of the file's name, lower case, with the dot; empty without one."""
+        stem, dot, extension = self.path.rpartition("/")[2].rpartition(".")
+        return f".{extension.lower()}" if stem and dot else ""
+
+    def open(self) -> pa.NativeFile:
+        """Open for random access; memory-mapped where the file is local."""
+        return pa.memory_map(self.path, "r") if self.is_local else self.filesystem.open_input_file(self.path)
+
+
+def find_files(paths: Iterable[str], extensions: frozenset[str] | None) -> list[ShardFile]:
+    """List the files that ``paths`` name: in the order given, and sorted by name within a folder or glob.
+
+    Folders are searched recursively. Names that begin with a dot or an underscore (``.crc``, ``_SUCCESS``) are ignored.
+
+    Args:
+        paths: files, folders, globs (``*``, ``?``, ``[..]``, ``**``) or URIs.
+        extensions: what to look for, lower case with the dot; None takes every visible file.
+
+    Raises:
+        NoShardsError: a path names nothing that could be read.
+        ConfigError: a file is named twice.
+    """
+    found: dict[str, ShardFile] = {}
+    for path in paths:
+        try:
+            files = [file for file in _list(path) if extensions is None or file.extension in extensions]
+        except (OSError, ValueError) as error:
+            raise NoShardsError(f"{path}: cannot be listed ({error}); {LISTING_HINT}") from error
+        if not files:
+            looked_for = "any file" if extensions is None else f"{', '.join(sorted(extensions))} (or set data.format)"
+            raise NoShardsError(f"{path}: names no shard; looked for {looked_for}; {LISTING_HINT}")
+        for file in files:
+            if file.uri in found:
+                raise ConfigError(f"data.path: names {file.uri} twice; name each shard once")
+            found[file.uri] = file
+    return list(found.values())
+
+
+def _list(path: str) -> list[ShardFile]:
+    location, question_mark, query = path.partition("?") if "://" in path else (path, "", "")
+    if "://" in path or not _exists(path):  # a name such as `a[1].npy` means itself where it exists
+        parts = location.split("/")
+        wild = next((index for index, part in enumerate(parts) if any(sign in part for sign in "*?[")), None)
+        if wild is not None:
+            root = "/".join(parts[:wild]) or ("/" if location.startswith("/") else ".")
+            files = _walk(root + question_mark + query)
+            return [file for file in files if _matches(file.name.split("/"), parts[wild:])]
+    return _walk(path)
+
+
+def _exists(path: str) -> bool:
+    filesystem, place = resolve(path)
+    return bool(filesystem.get_file_info(place).type != fs.FileType.NotFound)
+
+
+def _walk(path: str) -> list[ShardFile]:
+    """Return the file at ``path``, or the visible files below it sorted by name."""
+    filesystem, root = resolve(path)
+    root = root.rstrip("/") or "/"
+    scheme = f"{path.partition('://')[0]}://" if "://" in path else ""
+    info = filesystem.get_file_info(root)
+    if info.type == fs.FileType.File:
+        return [ShardFile(filesystem, info.path, scheme + info.path, info.base_name, info.size, info.mtime_ns)]
+    if info.type != fs.FileType.Directory:
+        return []
+    files = []
+    for entry in filesystem.get_file_info(fs.FileSelector(root, recursive=True)):
+        name = entry.path[len(root) :].lstrip("/")
+        if entry.type == fs.FileType.File and not any(part.startswith((".", "_")) for part in name.split("/")):
+            files.append(ShardFile(filesystem, entry.path, scheme + entry.path, name, entry.size, entry.mtime_ns))
+    return sorted(files, key=lambda file: file.name)
+
+
+def _matches(parts: list[str], pattern: list[str]) -> bool:
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_matches(parts[skipped:], pattern[1:]) for skipped in range(len(parts) + 1))
+    return bool(parts) and fnmatch.fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])

@@ -1,0 +1,72 @@
+"""What an artifact says of itself: shards, rows, schema, fingerprint and what it cost.
+
+The manifest is the last file a stage writes, so its presence means that everything it lists is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+FORMAT_VERSION = 1
+"""Raised whenever a stage's output for the same input and config changes."""
+
+
+class Shard(BaseModel):
+    """One file of an artifact: its name, rows, size and what its writer measured."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    n_rows: int
+    n_bytes: int
+    details: dict[str, Any] = Field(default_factory=dict)
+
+
+class Manifest(BaseModel):
+    """The table of contents of a finished artifact.
+
+    Attributes:
+        stage: name of the stage that wrote it.
+        fingerprint: digest of inputs, config and format version.
+        config: the stage's resolved config.
+        inputs: fingerprint of each input by name.
+        shards: files in row order.
+        properties: facts later stages rely on (dim, dtype, k, ...).
+        metrics: what was measured while writing (seconds, recall, ...).
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    stage: str
+    fingerprint: str
+    format_version: int = FORMAT_VERSION
+    config: dict[str, Any] = Field(default_factory=dict)
+    inputs: dict[str, str] = Field(default_factory=dict)
+    shards: list[Shard] = Field(default_factory=list)
+    properties: dict[str, Any] = Field(default_factory=dict)
+    metrics: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of all shards together."""
+        return sum(shard.n_rows for shard in self.shards)
+
+
+def fingerprint(stage: str, config: dict[str, Any], inputs: dict[str, str]) -> str:
+    """Return the digest that decides whether a stage's output can be reused.
+
+    Args:
+        stage: name of the stage.
+        config: every value that can change the output, JSON-serialisable.
+        inputs: fingerprint of each input artifact or source by name.
+    """
+    text = json.dumps(
+        {"stage": stage, "format": FORMAT_VERSION, "config": config, "inputs": inputs},
+        sort_keys=True,
+        default=str,
+    )
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

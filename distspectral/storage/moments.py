@@ -1,0 +1,61 @@
+"""Mean and variance of more rows than fit: each part's moments, merged by Chan's formula in float64.
+
+Float64 adds two million equal float32 values without rounding, so equal rows give a variance of exactly zero.
+Reference: Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm", 1979.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+COPY_BYTES = 16 << 20
+"""Most bytes of float64 deviations held at once."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Moments:
+    """Moments of some rows.
+
+    Attributes:
+        n_rows: how many rows.
+        mean: (D,) float64.
+        squared_deviations: sum over rows and features of (x - mean)^2.
+    """
+
+    n_rows: int
+    mean: NDArray[np.float64]
+    squared_deviations: float
+
+    @classmethod
+    def of(cls, rows: NDArray[Any]) -> Moments:
+        """Return the moments of (B, D) float16 or float32 rows, B at least 1; copies 16 MiB at a time."""
+        step = max(1, COPY_BYTES // (8 * rows.shape[1]))
+        parts = (cls._of_part(rows[start : start + step]) for start in range(0, len(rows), step))
+        return functools.reduce(cls.merge, parts)
+
+    @classmethod
+    def _of_part(cls, rows: NDArray[Any]) -> Moments:
+        mean = rows.mean(axis=0, dtype=np.float64)
+        deviations = rows - mean
+        return cls(len(rows), mean, float(np.vdot(deviations, deviations)))
+
+    def merge(self, other: Moments) -> Moments:
+        """Return the moments of both sets of rows together."""
+        n_rows = self.n_rows + other.n_rows
+        delta = other.mean - self.mean
+        between = float(delta @ delta) * self.n_rows * other.n_rows / n_rows
+        return Moments(
+            n_rows,
+            self.mean + delta * (other.n_rows / n_rows),
+            self.squared_deviations + other.squared_deviations + between,
+        )
+
+    @property
+    def variance(self) -> float:
+        """Mean over features of the variance over rows."""
+        return self.squared_deviations / (self.n_rows * len(self.mean))

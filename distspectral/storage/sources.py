@@ -1,0 +1,278 @@
+"""The user's shards as one dataset: refused early where headers tell, then streamed as float32 blocks.
+
+Shape letters: N rows of all shards, B rows of a block, D features.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from distspectral.errors import CorruptShardError, EmptyShardError, ShardWidthError, UnsupportedTypeError
+from distspectral.storage.columns import Columns, ScalarType, to_matrix, to_scalars
+from distspectral.storage.formats import FORMATS, FormatName, Header, reading
+from distspectral.storage.listing import ShardFile, find_files
+
+BLOCK_BYTES = 16 << 20
+"""Size of a block's float32 vectors unless the caller says otherwise."""
+
+HEADER_THREADS = 16
+"""Headers read at once; opening thousands of remote shards is all waiting."""
+
+
+class SourceConfig(BaseModel):
+    """Where the vectors are and how to read them (section ``data``)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)] = Field(
+        description="File, folder, glob or URI of the shards, or a list of these."
+    )
+    format: Literal["auto", "parquet", "arrow", "npy", "fbin"] = Field(
+        "auto", description="Format of every shard; `auto` goes by the file's extension and ignores other files."
+    )
+    column: str = Field("vector", description="Vector column (Parquet and Arrow).")
+    id_column: str | None = Field(
+        None, description="Column of unique ids, integers or strings; without one a row's number is its id."
+    )
+    label_column: str | None = Field(None, description="Column of labels, integers or strings, for evaluation only.")
+    scale: float = Field(1.0, gt=0, allow_inf_nan=False, description="Factor for every value, e.g. 1/255 for pixels.")
+
+    @property
+    def columns(self) -> Columns:
+        """Names of the columns to read."""
+        return Columns(self.column, self.id_column, self.label_column)
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceShard:
+    """One shard whose header has been read.
+
+    Attributes:
+        file: where it is.
+        format: how to read it.
+        n_rows: its rows.
+        first_row: number of its first row in the whole dataset.
+    """
+
+    file: ShardFile
+    format: FormatName
+    n_rows: int
+    first_row: int
+
+    @property
+    def uri(self) -> str:
+        """Path or URI, as messages name it."""
+        return self.file.uri
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self.file.size
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """Consecutive rows of one shard.
+
+    Attributes:
+        vectors: (B, D) float32, scaled, finite, writable.
+        ids: B ids (int64 or string), None where the source has no id column.
+        labels: B labels (int64 or string), None where the source has no label column.
+        first_row: the shard's row that the block begins with.
+    """
+
+    vectors: NDArray[np.float32]
+    ids: pa.Array | None
+    labels: pa.Array | None
+    first_row: int
+
+    @property
+    def n_rows(self) -> int:
+        """B."""
+        return len(self.vectors)
+
+    def global_ids(self, shard: SourceShard) -> pa.Array:
+        """Return the B ids; where the source has none, row numbers in the whole dataset (int64)."""
+        if self.ids is not None:
+            return self.ids
+        first_row = shard.first_row + self.first_row
+        return pa.array(np.arange(first_row, first_row + self.n_rows, dtype=np.int64))
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardReader:
+    """What a task needs to read any one shard: small, picklable, holds no open files.
+
+    Attributes:
+        columns: names of the columns to read.
+        scale: factor for every value.
+        dim: D, which every row must have.
+        id_type: type of the ids read, None without an id column.
+        label_type: type of the labels read, None without a label column.
+    """
+
+    columns: Columns
+    scale: float
+    dim: int
+    id_type: ScalarType | None
+    label_type: ScalarType | None
+
+    def read_blocks(self, shard: SourceShard, block_rows: int | None = None) -> Iterator[Block]:
+        """Stream a shard in row order, holding about one block at a time.
+
+        A compressed Arrow record batch is the least that can be decompressed, so it bounds memory from below.
+
+        Args:
+            shard: one of ``Source.shards``.
+            block_rows: most rows in a block; by default as many as fill 16 MiB.
+
+        Raises:
+            CorruptShardError: the shard cannot be parsed, or holds other rows than its header says.
+            ShardWidthError: a row has another width than D.
+            NonFiniteRowError: a value is NaN, infinite or beyond float32.
+            SourceError: a vector, id or label is null.
+        """
+        uri, columns = shard.uri, self.columns
+        rows = block_rows or max(1, BLOCK_BYTES // (4 * self.dim))
+        batches = FORMATS[shard.format].batches(shard.file, columns, rows)
+        first_row = 0
+        while True:
+            with reading(shard.file, shard.format):
+                batch = next(batches, None)
+            if batch is None:
+                break
+            if batch.num_rows == 0:
+                continue
+            vectors = batch.column(columns.vector)
+            matrix = to_matrix(vectors, self.dim, self.scale, name=columns.vector, uri=uri, first_row=first_row)
+            ids = self._scalars(batch, columns.id, self.id_type, uri, first_row)
+            labels = self._scalars(batch, columns.label, self.label_type, uri, first_row)
+            yield Block(matrix, ids, labels, first_row)
+            first_row += batch.num_rows
+        if first_row != shard.n_rows:
+            raise CorruptShardError(
+                f"{uri}: holds {first_row} rows, but {shard.n_rows} when it was opened; leave shards alone during a run"
+            )
+
+    @staticmethod
+    def _scalars(
+        batch: pa.RecordBatch, name: str | None, kind: ScalarType | None, uri: str, first_row: int
+    ) -> pa.Array | None:
+        if name is None or kind is None:
+            return None
+        return to_scalars(batch.column(name), kind, name=name, uri=uri, first_row=first_row)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """All shards of a dataset, opened: headers read, rows not. Picklable.
+
+    Attributes:
+        config: what was asked for.
+        shards: in row order.
+        reader: reads any one of them; hand this and a shard to a remote task.
+    """
+
+    config: SourceConfig
+    shards: list[SourceShard]
+    reader: ShardReader
+
+    @classmethod
+    def open(cls, config: SourceConfig) -> Source:
+        """List the shards and read their headers or footers.
+
+        Raises:
+            NoShardsError: a path names no shard.
+            CorruptShardError: a header cannot be parsed or contradicts the file.
+            EmptyShardError: a shard has no rows.
+            ShardWidthError: two shards differ in width.
+            UnknownColumnError: a shard lacks a column.
+            UnsupportedTypeError: a column's type cannot be read, or differs between shards.
+        """
+        extensions = {extension: name for name, one in FORMATS.items() for extension in one.extensions}
+        paths = [config.path] if isinstance(config.path, str) else config.path
+        files = find_files(paths, frozenset(extensions) if config.format == "auto" else None)
+        formats: list[FormatName] = [
+            extensions[file.extension] if config.format == "auto" else config.format for file in files
+        ]
+        with ThreadPoolExecutor(min(HEADER_THREADS, max(1, len(files)))) as pool:
+            headers = list(pool.map(_read_header, files, formats, [config.columns] * len(files)))
+        shards, first_row = [], 0
+        for file, name, header in zip(files, formats, headers, strict=True):
+            _refuse_mixture(files[0], headers[0], file, header)
+            shards.append(SourceShard(file, name, header.n_rows, first_row))
+            first_row += header.n_rows
+        first = headers[0]
+        reader = ShardReader(config.columns, config.scale, first.dim, first.id_type, first.label_type)
+        return cls(config, shards, reader)
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return self.reader.dim
+
+    @property
+    def n_rows(self) -> int:
+        """N."""
+        return sum(shard.n_rows for shard in self.shards)
+
+    @property
+    def id_type(self) -> ScalarType:
+        """Type of the ids; row numbers are int64."""
+        return self.reader.id_type or "int64"
+
+    @property
+    def label_type(self) -> ScalarType | None:
+        """Type of the labels, None without a label column."""
+        return self.reader.label_type
+
+    def read_blocks(self, shard: SourceShard, block_rows: int | None = None) -> Iterator[Block]:
+        """Stream one shard; see :meth:`ShardReader.read_blocks`."""
+        return self.reader.read_blocks(shard, block_rows)
+
+    def fingerprint(self) -> str:
+        """Return the digest of every shard's name, size and time of change, and of how they are read.
+
+        Names are relative to what ``data.path`` names, so a dataset moved with its times keeps its fingerprint.
+        """
+        files = [(shard.file.name, shard.file.size, shard.file.mtime_ns) for shard in self.shards]
+        text = json.dumps({"files": files, "config": self.config.model_dump(exclude={"path"})}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _read_header(file: ShardFile, format_name: FormatName, columns: Columns) -> Header:
+    if file.size == 0:
+        raise EmptyShardError(f"{file.uri}: is an empty file; delete it or write it again")
+    with reading(file, format_name):
+        header = FORMATS[format_name].header(file, columns)
+    if header.n_rows == 0:
+        raise EmptyShardError(f"{file.uri}: holds no rows; delete it or write it again")
+    if header.dim < 1:
+        raise UnsupportedTypeError(f"{file.uri}: vectors have width 0 or the first one is null; expected at least 1")
+    return header
+
+
+def _refuse_mixture(first_file: ShardFile, first: Header, file: ShardFile, header: Header) -> None:
+    if header.dim != first.dim:
+        raise ShardWidthError(
+            f"{file.uri}: vectors have width {header.dim}, but {first.dim} in {first_file.uri}; "
+            "all shards of a dataset need the same width"
+        )
+    for role, kind, first_kind in (
+        ("ids", header.id_type, first.id_type),
+        ("labels", header.label_type, first.label_type),
+    ):
+        if kind != first_kind:
+            raise UnsupportedTypeError(
+                f"{file.uri}: {role} are {kind}, but {first_kind} in {first_file.uri}; use one type in all shards"
+            )

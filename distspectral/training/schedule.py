@@ -1,0 +1,60 @@
+"""When the learning rate falls and when training ends: warm up, hold until a plateau, cool down, stop.
+
+The Ritz sum of each window decides; all ranks see the same sums, so they decide alike.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+class PlateauSchedule:
+    """Learning-rate factor by step: linear warm-up, 1 until a plateau or the budget's end, cosine to 0.
+
+    Args:
+        max_steps: budget of steps, cool-down included.
+        warmup_steps: steps of linear warm-up.
+        cooldown: share of ``max_steps`` spent cooling down.
+        patience: windows without enough improvement that make a plateau; 0 never stops early.
+        tolerance: relative improvement of the best Ritz sum that counts.
+    """
+
+    def __init__(self, max_steps: int, *, warmup_steps: int, cooldown: float, patience: int, tolerance: float) -> None:
+        self.max_steps, self.warmup_steps = max_steps, max(warmup_steps, 1)
+        self.cooldown_steps = max(round(max_steps * cooldown), 1)
+        self.patience, self.tolerance = patience, tolerance
+        self.cooldown_start = max_steps - self.cooldown_steps
+        self.best = math.inf
+        self.n_stale = 0
+        self.plateaued = False
+
+    @property
+    def last_step(self) -> int:
+        """The number of steps after which training is over."""
+        return self.cooldown_start + self.cooldown_steps
+
+    def factor(self, step: int) -> float:
+        """Return the learning-rate factor of ``step``, counted from 0."""
+        warm = min((step + 1) / self.warmup_steps, 1.0)
+        progress = (step - self.cooldown_start) / self.cooldown_steps
+        return warm * (0.5 + 0.5 * math.cos(math.pi * min(max(progress, 0.0), 1.0)))
+
+    def observe(self, step: int, ritz_sum: float) -> None:
+        """Take one window's Ritz sum, ending at ``step``; begin the cool-down on a plateau."""
+        if step >= self.cooldown_start or self.patience == 0:
+            return
+        improved = ritz_sum < self.best * (1 - self.tolerance)
+        self.n_stale = 0 if improved else self.n_stale + 1
+        self.best = min(self.best, ritz_sum)
+        if self.n_stale >= self.patience:
+            self.cooldown_start, self.plateaued = step, True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint must hold."""
+        return {name: getattr(self, name) for name in ("best", "n_stale", "cooldown_start", "plateaued")}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned."""
+        for name, value in state.items():
+            setattr(self, name, value)

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from distspectral import __version__
+from distspectral.cli.app import EXIT_REFUSED, EXIT_STOPPED, app
+from distspectral.cli.demo import demo_values
+from distspectral.errors import ConfigError
+from tests.runs import N_ROWS, write_run
+
+WIDE = {"COLUMNS": "200"}
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env=WIDE)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = write_run(tmp_path_factory.mktemp("cli"))
+    result = invoke("run", path, "--local", "--quiet")
+    assert result.exit_code == 0, result.stderr
+    return path
+
+
+def test_help_names_every_command_and_imports_nothing_heavy() -> None:
+    result = invoke("--help")
+    assert result.exit_code == 0
+    for command in ("run", "pack", "graph", "train", "calibrate", "cluster", "embed", "report"):
+        assert f" {command} " in result.stdout
+    for command in ("inspect", "demo", "validate", "schema"):
+        assert f" {command} " in result.stdout
+    code = (
+        "import sys; from distspectral.cli import main;"
+        "print(sorted({'torch', 'ray', 'faiss', 'pyarrow', 'numpy', 'pydantic'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_version_is_printed() -> None:
+    assert invoke("--version").stdout.strip() == __version__
+
+
+def test_a_run_prints_a_table_and_where_the_report_is(finished: Path) -> None:
+    result = invoke("run", finished, "--local")
+    assert result.exit_code == 0
+    assert "embed      up to date" in result.stderr
+    assert "ACC / NMI / ARI" in result.stdout
+    assert f"report: {finished.parent}/root/report.html" in result.stdout
+
+
+def test_json_is_alone_on_stdout(finished: Path) -> None:
+    result = invoke("run", finished, "--local", "--json")
+    assert json.loads(result.stdout)["n_rows"] == N_ROWS
+    assert "up to date" in result.stderr
+
+
+def test_quiet_leaves_stderr_empty(finished: Path) -> None:
+    assert invoke("run", finished, "--local", "--quiet").stderr == ""
+
+
+def test_our_errors_are_one_line_and_exit_code_2(finished: Path) -> None:
+    result = invoke("run", finished, "--set", "train.max_step=[/bold]")
+    assert result.exit_code == EXIT_REFUSED
+    assert result.stdout == ""
+    assert result.stderr == f"error: {finished}: unknown key `train.max_step`; did you mean `train.max_steps`?\n"
+
+
+def test_markup_in_a_message_is_printed_as_it_is(tmp_path: Path) -> None:
+    result = invoke("run", tmp_path / "[bold]x[/bold].yaml")
+    assert result.exit_code == EXIT_REFUSED
+    assert "[bold]x[/bold].yaml: cannot be read" in result.stderr
+
+
+def test_debug_lets_the_exception_through(tmp_path: Path) -> None:
+    result = invoke("--debug", "run", tmp_path / "absent.yaml")
+    assert isinstance(result.exception, ConfigError)
+
+
+def test_ctrl_c_says_how_to_go_on(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("distspectral.cli.run.run_config", interrupted)
+    result = invoke("run", finished)
+    assert result.exit_code == EXIT_STOPPED
+    assert result.stderr == "error: stopped; run again to continue\n"
+
+
+def test_validate_accepts_a_sound_run_and_starts_nothing(tmp_path: Path) -> None:
+    path = write_run(tmp_path)
+    result = invoke("validate", path)
+    assert result.exit_code == 0, result.stderr
+    assert f"valid; {N_ROWS} rows of width 5 in 3 shards, 4 eigenfunctions kept" in result.stdout
+    assert not (tmp_path / "root").exists()
+    facts = json.loads(invoke("validate", path, "--json").stdout)
+    assert facts["valid"] is True
+    assert facts["config"]["train"]["max_steps"] == 40
+
+
+def test_validate_refuses_what_contradicts_the_data(tmp_path: Path) -> None:
+    path = write_run(tmp_path)
+    assert "is 500, but data.path holds 120 rows" in invoke("validate", path, "--set", "cluster.n_clusters=500").stderr
+    assert "did you mean 'vector'" in invoke("validate", path, "--set", "data.column=vectr").stderr
+    assert invoke("validate", path, "--set", "data.column=vectr").exit_code == EXIT_REFUSED
+
+
+def test_the_schema_is_json() -> None:
+    assert "cluster" in json.loads(invoke("schema").stdout)["properties"]
+
+
+def test_stage_commands_run_in_order_and_demand_their_inputs(tmp_path: Path) -> None:
+    path = write_run(tmp_path)
+    refused = invoke("graph", path, "--local")
+    assert refused.exit_code == EXIT_REFUSED
+    assert "vectors: holds no finished artifact" in refused.stderr
+    for command in ("pack", "graph", "train", "calibrate", "cluster", "embed"):
+        result = invoke(command, path, "--local", "--json")
+        assert result.exit_code == 0, result.stderr
+        assert json.loads(result.stdout)["stage"] == command
+    assert not (tmp_path / "root/report.html").exists()
+    assert json.loads(invoke("report", path, "--json").stdout)["n_rows"] == N_ROWS
+    assert (tmp_path / "root/report.html").exists()
+
+
+def test_embed_takes_other_rows_only_with_their_output(finished: Path, tmp_path: Path) -> None:
+    assert "give both" in invoke("embed", finished, "--source", "x").stderr
+    source, output = finished.parent / "data/part-00000.parquet", tmp_path / "embedded"
+    result = invoke("embed", finished, "--local", "--source", source, "--output", output)
+    assert result.exit_code == 0, result.stderr
+    assert "1, 50 rows" in result.stdout
+    assert (output / "part-00000.parquet").exists()
+
+
+def test_inspect_shows_an_artifact_or_a_whole_run(finished: Path, tmp_path: Path) -> None:
+    root = finished.parent / "root"
+    one = invoke("inspect", root / "vectors")
+    assert "3, 120 rows" in one.stdout
+    assert "float32" in one.stdout
+    assert list(json.loads(invoke("inspect", root, "--json").stdout)) == [
+        f"{root}/{name}" for name in ("vectors", "neighbors", "graph", "training", "model", "clusters", "output")
+    ]
+    assert "neither a finished artifact nor a run" in invoke("inspect", tmp_path).stderr
+
+
+def test_the_demo_runs_its_config_on_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = demo_values(str(tmp_path)) | {"train": {"max_steps": 60}, "network": {"hidden": [64]}}
+    monkeypatch.setattr("distspectral.cli.demo.demo_values", lambda root: small)
+    first = invoke("demo", "--root", tmp_path, "--local", "--json")
+    assert first.exit_code == 0, first.stderr
+    assert json.loads(first.stdout)["n_rows"] == 1797
+    second = invoke("demo", "--root", tmp_path, "--local")
+    assert second.stderr.count("up to date") == 7
+
+
+def test_the_job_script_is_the_run_command(finished: Path) -> None:
+    script = Path(__file__).parents[2] / "jobs" / "pipeline.py"
+    arguments = [sys.executable, str(script), "--config", str(finished), "--json", "--quiet"]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["n_rows"] == N_ROWS
+    arguments[3] = "absent.yaml"
+    assert subprocess.run(arguments, capture_output=True, check=False).returncode == EXIT_REFUSED

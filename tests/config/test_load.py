@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from distspectral.cli.demo import demo_values
+from distspectral.config import RunConfig, load_config, parse_config
+from distspectral.config.load import validate_values
+from distspectral.config.run import default_n_components
+from distspectral.errors import ConfigError, UnknownKeyError
+
+MINIMAL = "name: tiny\ndata:\n  path: shards\n"
+CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
+
+
+def test_a_name_and_a_path_are_enough() -> None:
+    config = parse_config(MINIMAL, "run.yaml")
+    assert (config.root, config.seed, config.data.path) == ("runs/tiny", 0, "shards")
+
+
+def test_a_file_is_read_and_a_missing_one_named(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(MINIMAL)
+    assert load_config(path).name == "tiny"
+    with pytest.raises(ConfigError, match=r"absent\.yaml: cannot be read"):
+        load_config(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train:\n  max_step: 5\n", r"run\.yaml: unknown key `train\.max_step`; did you mean `train\.max_steps`\?"),
+        ("trian:\n  max_steps: 5\n", r"unknown key `trian`; did you mean `train`\?"),
+        ("train:\n  n_clusters: 5\n", r"unknown key `train\.n_clusters`; there is `cluster\.n_clusters`"),
+        ("ray:\n  actors: {mim: 1}\n", r"unknown key `ray\.actors\.mim`; did you mean `ray\.actors\.min`\?"),
+        ("ray:\n  hidden_unit: 1\n", r"unknown key `ray\.hidden_unit`; did you mean `network\.hidden`\?"),
+        ("pack:\n  zzzzzz: 1\n", r"unknown key `pack\.zzzzzz`; pack has dtype"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_real_one(text: str, message: str) -> None:
+    with pytest.raises(UnknownKeyError, match=message):
+        parse_config(MINIMAL + text, "run.yaml")
+
+
+def test_all_refused_values_are_listed_with_what_was_found() -> None:
+    text = "data: {}\ntrain: {max_steps: -3, learning_rate: fast}\ncluster: {n_clusters: some}\n"
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text, "run.yaml")
+    message = str(caught.value)
+    assert type(caught.value) is ConfigError
+    assert "run.yaml: 6 problems" in message
+    assert "\n  name: is missing" in message
+    assert "\n  data.path: is missing" in message
+    assert "train.max_steps: input should be greater than 0 (got -3)" in message
+    assert "train.learning_rate: input should be a valid number, unable to parse string as a number (got 'fast')" in message
+    assert "cluster.n_clusters: input should be 'auto' (got 'some')" in message
+
+
+def test_broken_yaml_is_refused_with_its_line() -> None:
+    with pytest.raises(ConfigError, match=r"run\.yaml: line 3, column \d+: not valid YAML"):
+        parse_config("name: x\ndata:\n  path: [unclosed\ntrain: {}\n".replace("[unclosed", "a: b: c"), "run.yaml")
+    with pytest.raises(ConfigError, match=r"line 3, column 1: not valid YAML: key 'name' occurs twice"):
+        parse_config("name: x\nseed: 1\nname: y\n", "run.yaml")
+    with pytest.raises(ConfigError, match="holds a list"):
+        parse_config("- name\n", "run.yaml")
+    with pytest.raises(ConfigError, match="name: is missing"):
+        parse_config("", "run.yaml")
+
+
+def test_overrides_replace_values_read_as_yaml() -> None:
+    overrides = ["train.max_steps=7", "network.hidden=[8, 4]", "cluster.n_clusters=auto", "train.learning_rate=1e-2"]
+    config = parse_config(MINIMAL, "run.yaml", [*overrides, "data.id_column=null", "data.path=a=b"])
+    assert config.train.max_steps == 7
+    assert config.network.hidden == (8, 4)
+    assert config.cluster.n_clusters == "auto"
+    assert config.train.learning_rate == 0.01
+    assert config.data.path == "a=b"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.max_steps", "expected section.key=value"),
+        ("=5", "expected section.key=value"),
+        ("train..x=5", "expected section.key=value"),
+        ("name.x=5", "`name` is a value, not a section"),
+        ("train.max_steps=[", "not valid YAML"),
+    ],
+)
+def test_a_malformed_override_is_refused(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_config(MINIMAL, "run.yaml", [override])
+
+
+def test_an_override_with_an_unknown_key_is_refused() -> None:
+    with pytest.raises(UnknownKeyError, match="did you mean `train.max_steps`"):
+        parse_config(MINIMAL, "run.yaml", ["train.maxsteps=5"])
+
+
+def test_a_dumped_config_is_read_back_the_same() -> None:
+    config = parse_config(MINIMAL + "network: {hidden: [8]}\n", "run.yaml")
+    assert validate_values(config.model_dump(mode="json"), "dump") == config
+
+
+def test_the_schema_describes_every_section() -> None:
+    schema = RunConfig.model_json_schema()
+    assert schema["additionalProperties"] is False
+    assert set(RunConfig.model_fields) == set(schema["properties"])
+
+
+def test_the_shipped_configs_are_valid_and_digits_is_the_demo() -> None:
+    for path in CONFIGS.glob("*.yaml"):
+        load_config(path)
+    assert load_config(CONFIGS / "digits.yaml") == validate_values(demo_values("runs/demo"), "demo")
+
+
+def test_more_functions_are_kept_than_clusters_are_sought() -> None:
+    assert [default_n_components(n) for n in (1, 10, 40, "auto")] == [7, 16, 60, 20]
+    assert parse_config(MINIMAL, "x", ["spectral.n_components=3"]).n_components == 3
+    assert parse_config(MINIMAL, "x", ["cluster.n_clusters=10"]).train_settings.n_components == 16

@@ -1,0 +1,99 @@
+"""Datasets and shards for tests: seeded blobs, uneven shards, files in every source format, packed artifacts."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from distspectral.datasets import write_vectors
+from distspectral.stages.mapping import Mapper, local_map
+from distspectral.stages.pack import PackConfig, pack
+from distspectral.storage.artifacts import Artifact, Output
+from distspectral.storage.manifest import fingerprint
+from distspectral.storage.sources import Source, SourceConfig
+
+UNEVEN = (1, 40, 7, 52)
+"""Sizes of four shards that together hold 100 rows."""
+
+
+def blobs(n_rows: int, dim: int, n_clusters: int = 3, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return well separated Gaussian blobs: vectors (N, D) float32 and labels (N,), rows shuffled."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, n_clusters, n_rows)
+    centers = 8 * rng.standard_normal((n_clusters, dim))
+    return (centers[labels] + rng.standard_normal((n_rows, dim))).astype(np.float32), labels.astype(np.int64)
+
+
+def as_lists(matrix: NDArray[Any], kind: str = "fixed") -> pa.Array:
+    """Return a matrix as a FixedSizeList, List or LargeList column."""
+    values = pa.array(matrix.reshape(-1))
+    if kind == "fixed":
+        return pa.FixedSizeListArray.from_arrays(values, matrix.shape[1])
+    offsets = np.arange(0, matrix.size + 1, matrix.shape[1])
+    if kind == "list":
+        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
+    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), values)
+
+
+def write_table(path: Path, columns: dict[str, Any]) -> None:
+    """Write a table as the path's extension says: .parquet, .arrow (IPC file) or .ipc (IPC stream)."""
+    table = pa.table(columns)
+    if path.suffix == ".parquet":
+        pq.write_table(table, path, row_group_size=16)
+        return
+    opener = pa.ipc.new_stream if path.suffix == ".ipc" else pa.ipc.new_file
+    with opener(path, table.schema) as writer:
+        writer.write_table(table, max_chunksize=16)
+
+
+def write_raw(path: Path, matrix: NDArray[Any]) -> None:
+    """Write a matrix as .npy or .fbin."""
+    if path.suffix == ".npy":
+        np.save(path, matrix)
+    else:
+        path.write_bytes(struct.pack("<II", *matrix.shape) + matrix.astype("<f4").tobytes())
+
+
+def read_all(source: Source, block_rows: int | None = None) -> NDArray[np.float32]:
+    """Return all vectors of a source as one (N, D) matrix."""
+    blocks = [block.vectors for shard in source.shards for block in source.read_blocks(shard, block_rows)]
+    return np.concatenate(blocks)
+
+
+def vectors_output(folder: Path | str, source: Source, config: PackConfig | None = None) -> Output:
+    """Return the output of the stage ``pack`` for a source."""
+    values = (config or PackConfig()).model_dump()
+    inputs = {"source": source.fingerprint()}
+    return Output(Artifact(str(folder)), "pack", fingerprint("pack", values, inputs), values, inputs)
+
+
+def packed(
+    folder: Path,
+    vectors: NDArray[Any],
+    *,
+    labels: NDArray[Any] | None = None,
+    ids: NDArray[Any] | None = None,
+    sizes: Sequence[int] | None = None,
+    config: PackConfig | None = None,
+    mapper: Mapper = local_map,
+) -> Artifact:
+    """Write arrays as shards under ``folder/source`` and pack them; return the artifact ``folder/vectors``."""
+    write_vectors(str(folder / "source"), vectors, labels=labels, ids=ids, sizes=sizes)
+    source = Source.open(
+        SourceConfig(
+            path=str(folder / "source"),
+            id_column=None if ids is None else "id",
+            label_column=None if labels is None else "label",
+        )
+    )
+    output = vectors_output(folder / "vectors", source, config)
+    pack(source, output, config or PackConfig(), mapper)
+    return output.artifact

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import numpy as np
+
+from distspectral.graph.merge import top_k
+
+
+def merge(ids, distances, own, k):
+    return top_k(np.array(ids, np.int64), np.array(distances, np.float32), np.array(own, np.int64), k)
+
+
+def test_nearest_come_first_and_ties_go_to_the_smaller_id():
+    ids, distances = merge([[9, 4, 7, 2]], [[1, 2, 1, 5]], [0], 3)
+    assert ids.tolist() == [[7, 9, 4]]
+    assert distances.tolist() == [[1, 1, 2]]
+
+
+def test_order_of_candidates_does_not_matter():
+    rng = np.random.default_rng(0)
+    ids = np.stack([rng.permutation(50) for _ in range(20)])
+    distances = rng.integers(0, 5, ids.shape).astype(np.float32)
+    shuffle = rng.permutation(50)
+    one = merge(ids, distances, np.arange(20), 7)
+    other = merge(ids[:, shuffle], distances[:, shuffle], np.arange(20), 7)
+    np.testing.assert_array_equal(one[0], other[0])
+    np.testing.assert_array_equal(one[1], other[1])
+
+
+def test_self_is_dropped_by_id_wherever_it_stands():
+    ids, _ = merge([[3, 1, 2], [3, 1, 2]], [[0, 0, 0], [1, 0, 2]], [1, 3], 2)
+    assert ids.tolist() == [[2, 3], [1, 2]]
+
+
+def test_repeated_id_counts_once_at_its_smallest_distance():
+    ids, distances = merge([[5, 6, 5, 6]], [[3, 2, 1, 2.5]], [0], 3)
+    assert ids.tolist() == [[5, 6, 0]]
+    assert distances.tolist() == [[1, 2, np.inf]]
+
+
+def test_missing_neighbours_are_the_row_itself_at_infinity():
+    ids, distances = merge([[-1, 8]], [[0, 4]], [2], 4)
+    assert ids.tolist() == [[8, 2, 2, 2]]
+    assert distances.tolist() == [[4, np.inf, np.inf, np.inf]]

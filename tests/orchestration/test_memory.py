@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from distspectral.orchestration.memory import PeakMemory, resident_bytes
+
+CHUNK = 150 << 20
+
+
+def test_the_peak_is_kept_after_memory_is_given_back() -> None:
+    before = resident_bytes()
+    with PeakMemory(interval_s=60) as memory:
+        block = bytearray(CHUNK)
+        memory.sample()
+        del block
+    assert memory.peak_bytes >= before + CHUNK * 0.9
+
+
+def test_children_and_their_children_are_counted() -> None:
+    hold = f"block = bytearray({CHUNK}); print('ready', flush=True); input()"
+    spawn = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hold!r}])"
+    with subprocess.Popen(
+        [sys.executable, "-c", spawn], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        assert resident_bytes() >= CHUNK * 0.9 + resident_bytes_alone()
+        process.communicate("\n")
+
+
+def resident_bytes_alone() -> int:
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from distspectral.config import load_config
+from distspectral.datasets import write_vectors
+from distspectral.errors import FingerprintMismatchError, MissingArtifactError, NonFiniteRowError
+from distspectral.orchestration.engine import LocalEngine, RayEngine
+from distspectral.orchestration.pipeline import Pipeline, run
+from distspectral.stages.mapping import Mapper
+from distspectral.stages.plan import CHAIN
+from distspectral.storage.sources import Source
+from tests.runs import DIM, N_ROWS, write_run
+
+
+class Recorder:
+    """Keeps what the pipeline says."""
+
+    def __init__(self) -> None:
+        self.worked: list[str] = []
+        self.up_to_date: list[str] = []
+        self.steps: list[tuple[str, int, int]] = []
+
+    def started(self, stage: str) -> None:
+        self.worked.append(stage)
+
+    def skipped(self, stage: str) -> None:
+        self.up_to_date.append(stage)
+
+    def finished(self, stage: str, seconds: float) -> None:
+        assert seconds > 0
+
+    def progress(self, description: str, done: int, total: int) -> None:
+        self.steps.append((description, done, total))
+
+
+class StoppingEngine(LocalEngine):
+    """Dies after some items, as a killed driver would."""
+
+    def __init__(self, n_items: int) -> None:
+        self.n_items = n_items
+        self.handed_out: list[Any] = []
+
+    def actors(self) -> Mapper:
+        def mapped(function: Any, items: Any, description: str) -> Iterator[Any]:
+            for item in items:
+                if len(self.handed_out) == self.n_items:
+                    raise KeyboardInterrupt
+                self.handed_out.append(item)
+                yield function(item)
+
+        return mapped
+
+
+class IdleEngine(LocalEngine):
+    """Must never be asked to work."""
+
+    def start(self) -> None:
+        raise AssertionError("a stage has work although all are current")
+
+
+def run_local(path: Path, *overrides: str) -> tuple[dict[str, Any], Recorder]:
+    recorder = Recorder()
+    return run(load_config(path, overrides), LocalEngine(), recorder), recorder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = write_run(tmp_path_factory.mktemp("finished"))
+    run_local(path)
+    return path
+
+
+@pytest.fixture
+def own(finished: Path, tmp_path: Path) -> Path:
+    """A finished run of one's own to spoil; the data, and so the fingerprints, stay those of ``finished``."""
+    shutil.copytree(finished.parent / "root", tmp_path / "root")
+    path = tmp_path / "run.yaml"
+    path.write_text(finished.read_text().replace(f"root: {finished.parent}/root", f"root: {tmp_path}/root"))
+    return path
+
+
+def test_metrics_and_report_stand_at_the_root(finished: Path) -> None:
+    root = finished.parent / "root"
+    metrics = json.loads((root / "metrics.json").read_text())
+    assert (metrics["n_rows"], metrics["dim"]) == (N_ROWS, DIM)
+    assert list(metrics["seconds"]) == ["pack", "graph", "train", "calibrate", "cluster", "embed"]
+    assert all(seconds > 0 for seconds in metrics["seconds"].values())
+    assert metrics["peak_rss_bytes"] > 10 << 20
+    assert set(metrics["graph"]) == {"k", "components", "largest_component_share"}
+    assert metrics["train"]["steps"] == 40
+    assert metrics["train"]["edges_per_second"] > 0
+    assert len(metrics["train"]["ritz_values"]) == 6
+    assert set(metrics["evaluate"]) == {"acc", "nmi", "ari"}
+    assert "<svg" in (root / "report.html").read_text()
+
+
+def test_every_row_is_in_the_output_once_and_in_order(finished: Path) -> None:
+    ids = [pq.read_table(file)["id"].to_numpy() for file in sorted((finished.parent / "root/output").glob("*.parquet"))]
+    assert [len(part) for part in ids] == [50, 30, 40]
+    assert np.array_equal(np.concatenate(ids), np.arange(N_ROWS))
+
+
+def test_a_second_run_skips_everything_and_tells_the_same(finished: Path) -> None:
+    root = finished.parent / "root"
+    before = (root / "metrics.json").read_bytes(), (root / "report.html").read_bytes()
+    recorder = Recorder()
+    metrics = run(load_config(finished), IdleEngine(), recorder)
+    assert recorder.up_to_date == list(CHAIN)
+    assert recorder.worked == []
+    assert metrics == json.loads(before[0])
+    assert ((root / "metrics.json").read_bytes(), (root / "report.html").read_bytes()) == before
+
+
+def test_a_second_run_neither_imports_nor_starts_ray(finished: Path) -> None:
+    code = (
+        "import sys; from distspectral.config import load_config;"
+        "from distspectral.orchestration.engine import make_engine;"
+        "from distspectral.orchestration.pipeline import SilentObserver, run;"
+        f"config = load_config({str(finished)!r}); assert config.ray.enabled;"
+        "run(config, make_engine(config.ray), SilentObserver());"
+        "print(sorted({'ray', 'faiss', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_missing_metrics_file_is_written_again_with_the_seconds_of_then(own: Path) -> None:
+    file = own.parent / "root/metrics.json"
+    before = json.loads(file.read_text())
+    file.unlink()
+    metrics, recorder = run_local(own)
+    assert recorder.worked == []
+    assert metrics == before == json.loads(file.read_text())
+
+
+def test_only_stages_behind_a_change_run_again(own: Path) -> None:
+    metrics, recorder = run_local(own, "cluster.n_clusters=4")
+    assert recorder.up_to_date == ["pack", "neighbors", "graph", "train", "calibrate"]
+    assert recorder.worked == ["cluster", "embed"]
+    assert metrics["cluster"]["n_clusters"] == 4
+
+
+def test_a_damaged_output_is_made_again(own: Path) -> None:
+    (own.parent / "root/output/part-00001.parquet").write_bytes(b"short")
+    _, recorder = run_local(own)
+    assert recorder.worked == ["embed"]
+
+
+def test_an_interrupted_embedding_goes_on_with_the_shards_it_lacks(own: Path) -> None:
+    output = own.parent / "root/output"
+    before = [pq.read_table(file) for file in sorted(output.glob("*.parquet"))]
+    shutil.rmtree(output)
+    with pytest.raises(KeyboardInterrupt):
+        run(load_config(own), StoppingEngine(2), Recorder())
+    rest = StoppingEngine(99)
+    recorder = Recorder()
+    run(load_config(own), rest, recorder)
+    assert recorder.worked == ["embed"]
+    assert [name for name, _ in rest.handed_out] == ["part-00002.parquet"]
+    assert [pq.read_table(file) for file in sorted(output.glob("*.parquet"))] == before
+
+
+def test_a_run_without_labels_has_no_evaluation(tmp_path: Path) -> None:
+    path = write_run(tmp_path)
+    metrics, _ = run_local(path, "data.label_column=null", "train.max_steps=10")
+    assert "evaluate" not in metrics
+
+
+def test_progress_is_reported_for_items_and_for_training(tmp_path: Path) -> None:
+    _, recorder = run_local(write_run(tmp_path))
+    assert [step for step in recorder.steps if step[0] == "packing"] == [("packing", done, 3) for done in range(4)]
+    assert [step for step in recorder.steps if step[0] == "training"] == [("training", 20, 40), ("training", 40, 40)]
+
+
+def test_a_stage_alone_demands_its_inputs(tmp_path: Path, own: Path) -> None:
+    path = write_run(tmp_path / "fresh")
+    with pytest.raises(MissingArtifactError, match="vectors: holds no finished artifact"):
+        opened(path).command("graph")
+    with pytest.raises(FingerprintMismatchError, match="training: made from other inputs or another config"):
+        opened(own, "train.max_steps=41").command("calibrate")
+
+
+def test_a_stage_alone_runs_or_is_skipped(own: Path) -> None:
+    pipeline = opened(own, "affinity.kind=uniform")
+    assert pipeline.command("graph").stage == "graph"
+    assert pipeline.observer.worked == ["graph"]  # type: ignore[attr-defined]
+    assert pipeline.observer.up_to_date == ["neighbors"]  # type: ignore[attr-defined]
+
+
+def opened(path: Path, *overrides: str) -> Pipeline:
+    config = load_config(path, overrides)
+    return Pipeline(config, Source.open(config.data), LocalEngine(), Recorder())
+
+
+def test_the_same_rows_embedded_as_other_rows_get_the_same_coordinates(own: Path, tmp_path: Path) -> None:
+    pipeline = opened(own)
+    vectors = [pq.read_table(file)["vector"] for file in Source.open(pipeline.config.data).shards[1:2] for file in [file.uri]]
+    rows = np.stack(pa.chunked_array([chunk for one in vectors for chunk in one.chunks]).to_pylist()).astype(np.float32)
+    write_vectors(str(tmp_path / "other"), rows, labels=np.zeros(len(rows), np.int64), ids=np.arange(900, 900 + len(rows)))
+    source = Source.open(pipeline.config.data.model_copy(update={"path": str(tmp_path / "other")}))
+    manifest = pipeline.embed_other(source, str(tmp_path / "embedded"))
+    assert manifest.n_rows == len(rows) == 30
+    other = pq.read_table(tmp_path / "embedded" / "part-00000.parquet")
+    known = pq.read_table(own.parent / "root/output/part-00001.parquet")
+    assert other["id"].to_pylist() == list(range(900, 930))
+    assert other["cluster"] == known["cluster"]
+    np.testing.assert_allclose(other["embedding"].to_pylist(), known["embedding"].to_pylist(), rtol=1e-5, atol=1e-6)
+    again = opened(own)
+    again.embed_other(source, str(tmp_path / "embedded"))
+    assert again.observer.up_to_date == ["embed"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_run_on_ray_finishes_and_leaves_the_cluster_it_found(tmp_path: Path) -> None:
+    import ray
+
+    config = load_config(write_run(tmp_path))
+    recorder = Recorder()
+    metrics = run(config, RayEngine(config.ray), recorder)
+    assert recorder.worked == list(CHAIN)
+    assert metrics["n_rows"] == N_ROWS
+    assert ray.is_initialized()
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_bad_row_met_in_a_ray_task_is_the_users_error(tmp_path: Path) -> None:
+    path = write_run(tmp_path)
+    vectors = np.ones((5, DIM), np.float32)
+    vectors[3, 2] = np.nan
+    write_vectors(str(tmp_path / "data"), vectors, labels=np.zeros(5, np.int64))  # replaces part-00000
+    config = load_config(path, ["data.id_column=null"])
+    with pytest.raises(NonFiniteRowError, match=r"part-00000\.parquet.*row 3"):
+        run(config, RayEngine(config.ray), Recorder())

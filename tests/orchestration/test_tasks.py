@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distspectral.errors import DistSpectralError, NonFiniteRowError
+from distspectral.orchestration.config import RayConfig
+from distspectral.orchestration.tasks import IN_FLIGHT_PER_SLOT, task_mapper
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def wait(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+def refuse(item: int, *, calls: Path) -> int:
+    (calls / str(time.time_ns())).touch()
+    raise NonFiniteRowError(f"part-00003.parquet: row {item} holds NaN")
+
+
+def divide(item: int) -> float:
+    return 1 / item
+
+
+def die(item: int, *, marker: Path, always: bool) -> int:
+    if item == 1 and (always or not marker.exists()):
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+
+def threads(_: int) -> dict[str, Any]:
+    import numpy as np
+    from threadpoolctl import threadpool_info
+
+    np.ones((2, 2)) @ np.ones((2, 2))
+    return {"omp": os.environ["OMP_NUM_THREADS"], "pools": [pool["num_threads"] for pool in threadpool_info()]}
+
+
+def test_every_item_comes_back_once() -> None:
+    assert sorted(task_mapper(RayConfig())(square, range(20), "squaring")) == [n * n for n in range(20)]
+    assert list(task_mapper(RayConfig())(square, [], "squaring")) == []
+
+
+def test_results_come_in_the_order_of_completion() -> None:
+    list(task_mapper(RayConfig())(wait, [0.0, 0.0], "warming up two workers"))
+    assert list(task_mapper(RayConfig())(wait, [3.0, 0.1], "waiting")) == [0.1, 3.0]
+
+
+def test_the_users_error_arrives_as_raised_and_is_not_retried(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteRowError) as caught:
+        list(task_mapper(RayConfig())(functools.partial(refuse, calls=tmp_path), [7], "packing"))
+    assert type(caught.value) is NonFiniteRowError
+    assert str(caught.value) == "part-00003.parquet: row 7 holds NaN"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_foreign_error_keeps_its_class_too() -> None:
+    with pytest.raises(ZeroDivisionError) as caught:
+        list(task_mapper(RayConfig())(divide, [0], "dividing"))
+    assert type(caught.value) is ZeroDivisionError
+
+
+def test_a_killed_worker_is_retried(tmp_path: Path) -> None:
+    function = functools.partial(die, marker=tmp_path / "killed", always=False)
+    assert sorted(task_mapper(RayConfig(task_retries=1))(function, range(4), "dying once")) == [0, 1, 2, 3]
+    assert (tmp_path / "killed").exists()
+
+
+def test_a_worker_killed_too_often_is_explained(tmp_path: Path) -> None:
+    function = functools.partial(die, marker=tmp_path / "killed", always=True)
+    with pytest.raises(DistSpectralError, match=r"dying: a task's worker was lost 2 times.*ray\.cpus_per_task"):
+        list(task_mapper(RayConfig(task_retries=1))(function, [1], "dying"))
+
+
+def test_a_bounded_number_of_tasks_is_in_flight() -> None:
+    class Items(list[int]):
+        taken = 0
+
+        def __iter__(self) -> Any:
+            for item in range(1000):
+                self.taken += 1
+                yield item
+
+    items = Items()
+    results = task_mapper(RayConfig())(square, items, "squaring")
+    next(results)
+    assert items.taken <= IN_FLIGHT_PER_SLOT * 2
+    results.close()  # type: ignore[attr-defined]
+
+
+def test_a_task_has_as_many_threads_as_cpus() -> None:
+    (seen,) = task_mapper(RayConfig(cpus_per_task=1))(threads, [0], "counting threads")
+    assert seen["pools"], "threadpoolctl sees no library"
+    assert set(seen["pools"]) == {1}

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from distspectral.report import ReportData, render
+
+N_SAMPLED = 200
+FINAL = [1e-7, 0.002, 0.004, 0.006, 0.05, 0.06]
+
+
+def values(n_clusters: int = 4, **changes: Any) -> dict[str, Any]:
+    """A run with everything in it, as plain values; ``changes`` replace top-level fields."""
+    rng = np.random.default_rng(0)
+    clusters = rng.integers(0, n_clusters, N_SAMPLED)
+    history = [
+        {
+            "step": 25 * (window + 1),
+            "loss": 2.0 ** (-window),
+            "ritz_values": [value + 0.1 * 2.0 ** (-window) for value in FINAL],
+            "ritz_sum": sum(FINAL) + 0.6 * 2.0 ** (-window),
+            "learning_rate": 1e-3,
+            "edges_per_second": 11_000.0,
+        }
+        for window in range(12)
+    ]
+    return {
+        "name": "two moons",
+        "created_at": "2026-11-21T14:05:00+00:00",
+        "version": "0.1.0",
+        "config": {"data": {"source": "data/*.parquet"}, "train": {"hidden": [512, 256], "seed": 0}},
+        "n_rows": 70_000,
+        "dim": 784,
+        "n_shards": 8,
+        "dtype": "float32",
+        "seconds": {"pack": 4.2, "graph": 71.0, "train": 49.8},
+        "peak_rss_bytes": 3 * 2**29,
+        "graph": {
+            "n_neighbors": 10,
+            "affinity": "self-tuning",
+            "components": 3,
+            "largest_component_share": 0.9998,
+            "degree_min": 1.5,
+            "degree_median": 9.75,
+            "degree_max": 88.0,
+            "degree_histogram": {"counts": [5, 60_000, 9_995], "edges": [1.5, 5.0, 20.0, 88.0]},
+        },
+        "training": {
+            "steps": 300,
+            "edges_per_second": 11_234.0,
+            "stopped_because": "the Ritz sum no longer fell",
+            "history": history,
+        },
+        "spectrum": {
+            "ritz_values": FINAL,
+            "n_kept": 4,
+            "suggested_n_clusters": 4,
+            "gaps": [0.0, 0.5, 0.33, 0.88, 0.17],
+        },
+        "clusters": {
+            "n_clusters": n_clusters,
+            "sizes": rng.multinomial(70_000, np.full(n_clusters, 1 / n_clusters)).tolist(),
+            "mean_distance": rng.random(n_clusters).tolist(),
+        },
+        "scatter": {
+            "x": rng.normal(size=N_SAMPLED).tolist(),
+            "y": rng.normal(size=N_SAMPLED).tolist(),
+            "cluster": clusters.tolist(),
+            "labels": [f"moon {cluster}" for cluster in clusters],
+            "n_rows_sampled": N_SAMPLED,
+        },
+        "evaluation": {"acc": 0.6812, "nmi": 0.7656, "ari": 0.6021},
+        "notes": ["The graph has 3 components."],
+        **changes,
+    }
+
+
+@pytest.fixture(name="values")
+def values_fixture() -> Any:
+    return values
+
+
+@pytest.fixture(scope="session")
+def full() -> ReportData:
+    return ReportData.model_validate(values())
+
+
+@pytest.fixture(scope="session")
+def full_page(full: ReportData) -> str:
+    return render(full)

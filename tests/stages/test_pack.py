@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
+import pytest
+from numpy.typing import NDArray
+
+from distspectral.errors import ConstantDataError, DuplicateIdError, NonFiniteRowError, SourceError
+from distspectral.stages.mapping import local_map
+from distspectral.stages.pack import PackConfig, pack
+from distspectral.storage import ids as ids_module
+from distspectral.storage import packed as packed_module
+from distspectral.storage import sources as sources_module
+from distspectral.storage.artifacts import MANIFEST
+from distspectral.storage.sources import Source, SourceConfig
+from distspectral.storage.vectors import MappedVectors
+from tests.datasets import UNEVEN, blobs, packed, vectors_output
+
+VECTORS, LABELS = blobs(100, 6)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir() if path.is_file()}
+
+
+def dies_after(n_shards: int) -> Callable[..., Iterator[Any]]:
+    def mapper(function: Callable[[Any], Any], items: Sequence[Any], description: str) -> Iterator[Any]:
+        yield from local_map(function, items[:n_shards], description)
+        raise KeyboardInterrupt
+
+    return mapper
+
+
+def test_packed_shards_mirror_the_source(tmp_path: Path) -> None:
+    artifact = packed(tmp_path, VECTORS, labels=LABELS, sizes=UNEVEN)
+    manifest = artifact.manifest()
+    assert [shard.n_rows for shard in manifest.shards] == list(UNEVEN)
+    assert [shard.name for shard in manifest.shards] == [f"part-0000{index}.arrow" for index in range(4)]
+    assert manifest.properties.keys() == {
+        "dim", "dtype", "has_labels", "id_type", "mean", "variance", "source_shards",
+    }  # fmt: skip
+    assert manifest.properties["source_shards"][1].endswith("source/part-00001.parquet")
+    assert manifest.properties["variance"] == pytest.approx(VECTORS.astype(np.float64).var(axis=0).mean(), rel=1e-12)
+    table = artifact.read_table("part-00001.arrow")
+    assert table.schema == pa.schema([("id", pa.int64()), ("vector", pa.list_(pa.float32(), 6)), ("label", pa.int64())])
+    assert table["label"].to_pylist() == LABELS[1:41].tolist()
+    assert table["id"].to_pylist() == list(range(1, 41))
+
+
+def test_manifest_stays_small(tmp_path: Path) -> None:
+    artifact = packed(tmp_path, VECTORS, sizes=UNEVEN)
+    assert all(shard.details == {} for shard in artifact.manifest().shards)
+
+
+@pytest.mark.parametrize("sizes", [(100,), UNEVEN, (1,) * 100])
+def test_recutting_shards_leaves_vectors_and_moments_alone(tmp_path: Path, sizes: tuple[int, ...]) -> None:
+    vectors = MappedVectors(packed(tmp_path, VECTORS, sizes=sizes))
+    np.testing.assert_array_equal(vectors.block(0, 100), VECTORS)
+    np.testing.assert_allclose(vectors.mean, VECTORS.mean(axis=0, dtype=np.float64), rtol=1e-12)
+
+
+def test_bytes_do_not_depend_on_how_blocks_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed_module, "BATCH_BYTES", 16 * 6 * 4)
+    packed(tmp_path / "a", VECTORS, sizes=UNEVEN)
+    monkeypatch.setattr(sources_module, "BLOCK_BYTES", 5 * 6 * 4)
+    artifact = packed(tmp_path / "b", VECTORS, sizes=UNEVEN)
+    for index in range(4):
+        name = f"part-0000{index}.arrow"
+        assert (tmp_path / "a/vectors" / name).read_bytes() == (tmp_path / "b/vectors" / name).read_bytes()
+    with pa.OSFile(artifact.file_path("part-00001.arrow")) as stream:
+        reader = pa.ipc.open_file(stream)
+        assert [reader.get_batch(index).num_rows for index in range(reader.num_record_batches)] == [16, 16, 8]
+
+
+def test_interrupted_pack_resumes_without_rewriting_and_gives_identical_bytes(tmp_path: Path) -> None:
+    whole = packed(tmp_path / "whole", VECTORS, labels=LABELS, sizes=UNEVEN)
+    (tmp_path / "resumed").mkdir()
+    (tmp_path / "whole/source").rename(tmp_path / "resumed/source")
+    folder = tmp_path / "resumed/vectors"
+    source = Source.open(SourceConfig(path=str(tmp_path / "resumed/source"), label_column="label"))
+    output = vectors_output(folder, source)
+    with pytest.raises(KeyboardInterrupt):
+        pack(source, output, PackConfig(), dies_after(2))
+    assert not (folder / MANIFEST).exists()
+    before = {path.name: path.stat().st_ino for path in folder.glob("part-*")}
+    assert sorted(before) == ["part-00000.arrow", "part-00001.arrow"]
+
+    pack(source, output, PackConfig())
+
+    assert {name: (folder / name).stat().st_ino for name in before} == before
+    ours, theirs = digests(folder), digests(tmp_path / "whole/vectors")
+    del ours[MANIFEST], theirs[MANIFEST]  # they name the source's folder
+    assert ours == theirs
+    properties = [artifact.manifest().properties for artifact in (whole, output.artifact)]
+    assert properties[0].pop("source_shards") != properties[1].pop("source_shards")
+    assert properties[0] == properties[1]
+
+
+def test_shard_that_fails_leaves_no_file_and_the_others_stay(tmp_path: Path) -> None:
+    bad = VECTORS.copy()
+    bad[45, 2] = np.nan
+    with pytest.raises(NonFiniteRowError, match=r"part-00002\.parquet: row 4 of column 'vector', feature 2"):
+        packed(tmp_path, bad, sizes=UNEVEN)
+    names = {path.name for path in (tmp_path / "vectors").iterdir()}
+    assert {"part-00000.arrow", "part-00001.arrow"} <= names
+    assert not any("part-00002" in name or name == MANIFEST for name in names)
+
+
+def test_float16_halves_the_values_and_refuses_what_does_not_fit(tmp_path: Path) -> None:
+    half = MappedVectors(packed(tmp_path / "fits", VECTORS, config=PackConfig(dtype="float16")))
+    np.testing.assert_array_equal(half.block(0, 100), VECTORS.astype(np.float16))
+    large = VECTORS.copy()
+    large[45, 2] = 1e5
+    with pytest.raises(SourceError, match=r"part-00002\.parquet: row 4, feature 2: 100000 is beyond float16.*float32"):
+        packed(tmp_path / "large", large, sizes=UNEVEN, config=PackConfig(dtype="float16"))
+
+
+def test_equal_rows_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConstantDataError, match="all 100 rows of the dataset are equal"):
+        packed(tmp_path, np.full((100, 6), 0.1, np.float32), sizes=UNEVEN)
+    assert not (tmp_path / "vectors" / MANIFEST).exists()
+
+
+def as_strings(ids: NDArray[np.int64]) -> NDArray[Any]:
+    return np.array([f"key-{one:04d}" for one in ids])
+
+
+@pytest.mark.parametrize("make", [np.asarray, as_strings], ids=["integers", "strings"])
+@pytest.mark.parametrize(
+    ("first", "second", "places"),
+    [
+        (2, 3, "row 1 of .*part-00001.parquet and row 2 of .*part-00001.parquet"),
+        (0, 99, "row 0 of .*part-00000.parquet and row 51 of .*part-00003.parquet"),
+        (40, 41, "row 39 of .*part-00001.parquet and row 0 of .*part-00002.parquet"),
+    ],
+    ids=["neighbours", "far shards", "border"],
+)
+def test_duplicate_id_is_refused_with_both_places(
+    tmp_path: Path, first: int, second: int, places: str, make: Callable[[NDArray[np.int64]], NDArray[Any]]
+) -> None:
+    ids = np.arange(100) * 3
+    ids[second] = ids[first]
+    ids = make(ids)
+    with pytest.raises(DuplicateIdError, match=f"id {ids[first].item()!r} occurs twice: {places}"):
+        packed(tmp_path, VECTORS, ids=ids, sizes=UNEVEN)
+    assert not (tmp_path / "vectors" / MANIFEST).exists()
+
+
+@pytest.mark.parametrize("make", [np.asarray, as_strings], ids=["integers", "strings"])
+def test_shuffled_unique_ids_are_accepted(tmp_path: Path, make: Callable[[NDArray[np.int64]], NDArray[Any]]) -> None:
+    ids = make(np.random.default_rng(0).permutation(100))
+    assert MappedVectors(packed(tmp_path, VECTORS, ids=ids, sizes=UNEVEN)).ids().to_pylist() == ids.tolist()
+
+
+def test_increasing_disjoint_ids_are_proven_without_reading_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unexpected(*args: object) -> None:
+        raise AssertionError("ids were compared")
+
+    monkeypatch.setattr(ids_module, "_compare", unexpected)
+    ids = np.concatenate([np.arange(48, 100), np.arange(48)])  # shards out of order, each increasing
+    packed(tmp_path, VECTORS, ids=ids, sizes=(52, 48))
+
+
+def test_range_that_holds_two_others_is_compared_with_both(tmp_path: Path) -> None:
+    ids = np.concatenate([np.arange(0, 100, 2), np.arange(1, 40, 2), np.arange(80, 110)])
+    with pytest.raises(DuplicateIdError, match="id 80 occurs twice"):
+        packed(tmp_path, VECTORS, ids=ids, sizes=(50, 20, 30))
+
+
+def test_id_order_is_followed_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources_module, "BLOCK_BYTES", 10 * 6 * 4)
+    ids = np.arange(100)
+    ids[10] = 9  # the last of the first block
+    with pytest.raises(DuplicateIdError, match=r"id 9 occurs twice: row 9 of .* and row 10"):
+        packed(tmp_path, VECTORS, ids=ids)

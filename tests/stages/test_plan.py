@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from distspectral.config import parse_config
+from distspectral.stages.plan import CHAIN, Plan, make_plan
+from distspectral.storage.artifacts import Artifact
+
+
+def plan_of(*overrides: str, source: str = "rows") -> Plan:
+    config = parse_config("name: x\ndata: {path: shards}\ncluster: {n_clusters: 3}", "run.yaml", overrides)
+    settings = {
+        "pack": config.pack,
+        "graph": config.graph,
+        "affinity": config.affinity,
+        "training": config.train_settings,
+        "cluster": config.cluster,
+        "embed": config.embed,
+        "seed": config.seed,
+    }
+    return make_plan(Artifact("/nowhere"), source, settings)
+
+
+def changed_by(*overrides: str, source: str = "rows") -> list[str]:
+    before, after = plan_of(), plan_of(*overrides, source=source)
+    return [name for name in CHAIN if before.outputs[name].fingerprint != after.outputs[name].fingerprint]
+
+
+AFTER_GRAPH = ["train", "calibrate", "cluster", "embed"]
+
+
+@pytest.mark.parametrize(
+    ("override", "stages"),
+    [
+        ("pack.dtype=float16", list(CHAIN)),
+        ("graph.n_neighbors=9", ["neighbors", "graph", *AFTER_GRAPH]),
+        ("graph.block_rows=9", ["neighbors", "graph", *AFTER_GRAPH]),
+        ("affinity.kind=uniform", ["graph", *AFTER_GRAPH]),
+        ("affinity.scope=batch", AFTER_GRAPH),
+        ("train.max_steps=9", AFTER_GRAPH),
+        ("network.hidden=[9]", AFTER_GRAPH),
+        ("spectral.laplacian=unnormalized", AFTER_GRAPH),
+        ("seed=1", AFTER_GRAPH),
+        ("cluster.n_clusters=9", AFTER_GRAPH),  # it decides how many functions are kept
+        ("cluster.restarts=9", ["cluster", "embed"]),
+    ],
+)
+def test_a_value_invalidates_what_it_can_change_and_nothing_before(override: str, stages: list[str]) -> None:
+    assert changed_by(override) == stages
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "name=y",
+        "graph.device=cpu",
+        "train.device=cpu",
+        "train.checkpoint_steps=9",
+        "embed.batch_rows=9",
+        "ray.workers=5",
+        "ray.enabled=false",
+    ],
+)
+def test_a_value_that_changes_no_result_invalidates_nothing(override: str) -> None:
+    assert changed_by(override) == []
+
+
+def test_other_rows_invalidate_everything() -> None:
+    assert changed_by(source="other rows") == list(CHAIN)
+
+
+def test_clusters_alone_change_when_the_number_of_functions_is_fixed() -> None:
+    fixed = "spectral.n_components=5"
+    before, after = plan_of(fixed), plan_of(fixed, "cluster.n_clusters=4")
+    assert before.outputs["calibrate"].fingerprint == after.outputs["calibrate"].fingerprint
+    assert before.outputs["cluster"].fingerprint != after.outputs["cluster"].fingerprint
+
+
+def test_each_stage_has_a_directory_and_its_resolved_config() -> None:
+    plan = plan_of()
+    assert [Path(plan.artifact(name).path).name for name in CHAIN] == [
+        "vectors",
+        "neighbors",
+        "graph",
+        "training",
+        "model",
+        "clusters",
+        "output",
+    ]
+    assert plan.outputs["pack"].config == {"dtype": "float32"}
+    assert plan.outputs["cluster"].config["n_clusters"] == 3
+    assert plan.outputs["cluster"].config["seed"] == 0
+    assert plan.outputs["train"].config["train"]["max_steps"] > 0
+
+
+def test_other_rows_are_embedded_under_the_same_model_and_another_fingerprint() -> None:
+    plan = plan_of()
+    other = plan.embedding_of("other rows", Artifact("/elsewhere"))
+    planned = plan.outputs["embed"]
+    assert other.fingerprint != planned.fingerprint
+    assert other.inputs == {**planned.inputs, "source": "other rows"}
+    assert plan.embedding_of("rows", Artifact("/elsewhere")).fingerprint == planned.fingerprint

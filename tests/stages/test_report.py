@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from distspectral.config import load_config
+from distspectral.orchestration.engine import LocalEngine
+from distspectral.orchestration.pipeline import Pipeline, SilentObserver
+from distspectral.stages import report
+from distspectral.stages.metrics import run_metrics
+from distspectral.stages.plan import CHAIN
+from distspectral.storage.sources import Source
+from tests.datasets import blobs
+from tests.runs import DIM, N_ROWS, write_run
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    config = load_config(write_run(tmp_path_factory.mktemp("report")))
+    made = Pipeline(config, Source.open(config.data), LocalEngine(), SilentObserver())
+    made.run()
+    return made
+
+
+@pytest.fixture(scope="module")
+def output(pipeline: Pipeline) -> pa.Table:
+    files = sorted(Path(pipeline.plan.artifact("embed").path).glob("*.parquet"))
+    return pa.concat_tables([pq.read_table(file) for file in files])
+
+
+def sample(pipeline: Pipeline, seed: int = 0) -> report.ScatterSample:
+    artifact = pipeline.plan.artifact("embed")
+    return report.scatter_sample(pipeline.plan.artifact("pack"), artifact, artifact.manifest(), seed)
+
+
+def test_a_small_output_is_shown_whole_without_the_constant_column(pipeline: Pipeline, output: pa.Table) -> None:
+    shown = sample(pipeline)
+    embedding = np.stack(output["embedding"].to_pylist())
+    assert shown.n_rows_sampled == N_ROWS
+    assert np.array_equal(shown.x, embedding[:, 1])
+    assert np.array_equal(shown.y, embedding[:, 2])
+    assert shown.cluster == output["cluster"].to_pylist()
+    assert shown.labels == blobs(N_ROWS, DIM)[1].tolist()
+
+
+def test_a_large_output_is_sampled_with_labels_of_the_same_rows(
+    pipeline: Pipeline, output: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "SAMPLE_ROWS", 20)
+    monkeypatch.setattr(report, "SAMPLE_SHARDS", 2)
+    shown = sample(pipeline)
+    assert shown.n_rows_sampled == 20
+    assert shown == sample(pipeline)
+    assert shown != sample(pipeline, seed=1)
+    labels = blobs(N_ROWS, DIM)[1]
+    by_x = {np.float32(vector[1]): row for row, vector in enumerate(output["embedding"].to_pylist())}
+    rows = [by_x[np.float32(x)] for x in shown.x]
+    assert len(set(rows)) == 20
+    assert shown.labels == labels[rows].tolist()
+    assert shown.cluster == output["cluster"].take(rows).to_pylist()
+
+
+def test_the_facts_shown_are_those_of_the_artifacts(pipeline: Pipeline, output: pa.Table) -> None:
+    manifests = {name: pipeline.plan.artifact(name).manifest() for name in CHAIN}
+    artifacts = {name: pipeline.plan.artifact(name) for name in CHAIN}
+    metrics = run_metrics("tiny", manifests, 3, None)
+    data = report.collect(pipeline.config.model_dump(mode="json"), metrics, artifacts, manifests)
+    assert (data.n_rows, data.dim, data.n_shards, data.dtype) == (N_ROWS, DIM, 3, "float32")
+    assert data.clusters.sizes == np.bincount(output["cluster"].to_numpy(), minlength=3).tolist()
+    mean = [output.filter(pa.compute.equal(output["cluster"], c))["distance"].to_numpy().mean() for c in range(3)]
+    np.testing.assert_allclose(data.clusters.mean_distance, mean, rtol=1e-5)
+    assert [window.step for window in data.training.history] == [20, 40]
+    assert data.spectrum.n_kept == 4
+    values = data.spectrum.ritz_values
+    assert values == sorted(values)
+    assert data.spectrum.gaps[1] == pytest.approx((values[2] - values[1]) / values[2])
+    assert data.graph.n_neighbors == 8
+    assert data.evaluation is None
+    assert metrics["seconds"]["graph"] == pytest.approx(
+        manifests["neighbors"].metrics["seconds"] + manifests["graph"].metrics["seconds"]
+    )
