@@ -12,11 +12,13 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from pydantic import ValidationError
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from distspectral.clusters import Assigner, ClusterConfig
+from distspectral.errors import ConfigError, TooManyClustersError
 from distspectral.graph.build import knn_graph
 from distspectral.graph.config import AffinityConfig, GraphConfig
 from distspectral.models.networks import NetworkConfig, Perceptron, torch_device
@@ -33,6 +35,10 @@ from distspectral.training.build import TrainSettings, build_trainer
 from distspectral.training.checkpoint import read_state, write_state
 from distspectral.training.config import TrainConfig
 from distspectral.training.loop import SilentObserver
+
+
+PARAMETERS: dict[int | str, str] = {"kind": "affinity"}
+"""Parameters of the estimator that the configs call otherwise."""
 
 
 class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[misc]
@@ -85,7 +91,7 @@ class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
         n_neighbors: int = 15,
         affinity: AffinityKind = "self_tuning",
         laplacian: Literal["random_walk", "unnormalized"] = "random_walk",
-        hidden: tuple[int, ...] = (512, 512, 256),
+        hidden: tuple[int, ...] = (512, 256),
         batch_size: int = 1024,
         max_steps: int = 2000,
         device: Literal["auto", "cpu", "cuda"] = "auto",
@@ -116,8 +122,14 @@ class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
             MissingDependencyError: FAISS is not installed.
         """
         rows = ArrayVectors(self._validated(X, reset=True))
-        cluster = ClusterConfig(n_clusters=self.n_clusters)
-        settings = self._settings(rows.n_rows)
+        try:
+            cluster, settings = ClusterConfig(n_clusters=self.n_clusters), self._settings(rows.n_rows)
+        except ValidationError as error:
+            raise ConfigError(_problems(error)) from None
+        if cluster.n_clusters != "auto" and cluster.n_clusters > rows.n_rows:
+            raise TooManyClustersError(
+                f"n_clusters = {cluster.n_clusters}, but X has {rows.n_rows} rows; ask for at most as many"
+            )
         graph_config = GraphConfig(n_neighbors=settings.n_neighbors, device=self.device)
         graph, self.graph_ = knn_graph(rows, graph_config, settings.affinity)
 
@@ -159,8 +171,6 @@ class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
         seed = self.random_state if isinstance(self.random_state, int) else None
         state = {
             "params": self.get_params(deep=False) | {"random_state": seed, "hidden": list(self.hidden)},
-            "shape": [self.n_features_in_, len(self.eigenvalues_)],
-            "hidden": list(self.model_.network.hidden),
             "network": self.model_.network.state_dict(),
             "assigner": self.model_.assigner.state_dict(),
             "normalize_rows": self.model_.assigner.normalize_rows,
@@ -183,16 +193,12 @@ class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
         path = Path(path).absolute()
         state = read_state(Artifact(str(path.parent)), path.name)
         estimator = cls(**state["params"] | {"hidden": tuple(state["params"]["hidden"])})
-        dim, n_components = state["shape"]
-        network = Perceptron(dim, n_components, tuple(state["hidden"]))
-        network.load_state_dict(state["network"])
+        network = Perceptron.from_state(state["network"])
         parts = state["assigner"]
-        estimator._set_model(
-            Embedder(network, Assigner(parts["scale"], parts["centroids"], state["normalize_rows"])).eval()
-        )
+        estimator._set_model(Embedder(network, Assigner(parts["scale"], parts["centroids"], state["normalize_rows"])))
         for name, tensor in state["arrays"].items():
             setattr(estimator, name, tensor.numpy())
-        estimator.n_features_in_ = dim
+        estimator.n_features_in_ = len(network.input_mean)
         estimator.history_, estimator.graph_ = state["history"], state["graph"]
         return estimator
 
@@ -242,6 +248,14 @@ class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
+
+
+def _problems(error: ValidationError) -> str:
+    """Return each refused parameter with what was expected and what was given."""
+    return "; ".join(
+        f"{PARAMETERS.get(problem['loc'][0], problem['loc'][0])}: {problem['msg']} (got {problem['input']!r})"
+        for problem in error.errors()
+    )
 
 
 class _Printer(SilentObserver):

@@ -8,6 +8,8 @@ Shape letters: B rows, D features, E functions.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
@@ -18,7 +20,7 @@ class NetworkConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    hidden: tuple[PositiveInt, ...] = Field((512, 512, 256), min_length=1, description="units of each hidden layer")
+    hidden: tuple[PositiveInt, ...] = Field((512, 256), min_length=1, description="units of each hidden layer")
 
 
 def torch_device(name: str) -> torch.device:
@@ -45,7 +47,6 @@ class Perceptron(nn.Module):
 
     def __init__(self, dim: int, n_outputs: int, hidden: tuple[int, ...]) -> None:
         super().__init__()
-        self.hidden = tuple(hidden)
         layers: list[nn.Module] = []
         for n_in, n_out in zip((dim, *hidden), hidden, strict=False):
             layers += [nn.Linear(n_in, n_out), nn.ReLU()]
@@ -53,6 +54,15 @@ class Perceptron(nn.Module):
         self.head = nn.Linear(hidden[-1], n_outputs)
         self.register_buffer("input_mean", torch.zeros(dim))
         self.register_buffer("input_scale", torch.ones(()))
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor]) -> Perceptron:
+        """Return the perceptron with this state dict, copied; its shape is read off the tensors."""
+        widths = [len(tensor) for name, tensor in state.items() if name.startswith("trunk.") and tensor.ndim == 2]
+        with torch.device("meta"):  # no initial weights are drawn, so the global random state stays as it is
+            perceptron = cls(len(state["input_mean"]), len(state["head.weight"]), tuple(widths))
+        perceptron.load_state_dict({name: tensor.detach().clone() for name, tensor in state.items()}, assign=True)
+        return perceptron.eval()
 
     def standardize_by(self, mean: Tensor, scale: float) -> None:
         """Set the input's mean (D,) and scale from the training data's statistics."""
@@ -95,10 +105,7 @@ class SpectralNetwork(nn.Module):
                 :func:`distspectral.spectral.rayleigh.rayleigh_ritz`.
         """
         source = self.perceptron
-        result = Perceptron(len(source.input_mean), rotation.shape[1], source.hidden).to(source.input_mean)
-        head = {
-            "head.weight": rotation[1:].T @ source.head.weight.double(),
-            "head.bias": rotation[0] + rotation[1:].T @ source.head.bias.double(),
-        }
-        result.load_state_dict(source.state_dict() | head)
-        return result
+        weight = rotation[1:].T @ source.head.weight.double()
+        bias = rotation[0] + rotation[1:].T @ source.head.bias.double()
+        head = {"head.weight": weight.to(source.head.weight), "head.bias": bias.to(source.head.bias)}
+        return Perceptron.from_state(source.state_dict() | head)

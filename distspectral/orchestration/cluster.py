@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 
 import ray
 
@@ -12,6 +13,9 @@ from distspectral.orchestration.config import RayConfig
 
 OBJECT_STORE_BYTES = 256 << 20
 """Of a local Ray: tasks exchange receipts and paths, the vectors stay in files."""
+
+ANSWER_S = 10
+"""An address that nobody answers is refused after it; Ray by itself tries for minutes."""
 
 
 def connect(config: RayConfig) -> bool:
@@ -39,13 +43,21 @@ def connect(config: RayConfig) -> bool:
                 log_to_driver=False,
             )
         else:
+            _knock(address)
             ray.init(address=address, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"ray.address: no Ray cluster at {address!r} ({str(error).splitlines()[0]}); start one with "
             "`ray start --head`, or set ray.address to null for a local one"
         ) from error
     return True
+
+
+def _knock(address: str) -> None:
+    """Raise OSError if nothing listens at host:port or ray://host:port."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
 
 
 def disconnect() -> None:

@@ -21,6 +21,7 @@ from distspectral.storage.sources import Source
 if TYPE_CHECKING:
     from distspectral.config import RunConfig
 
+
 class Observer(Protocol):
     """Hears how a run goes on; ``progress`` may be called from another thread."""
 

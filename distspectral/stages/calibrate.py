@@ -79,7 +79,7 @@ def calibrate(
     properties = {
         "dim": len(network.input_mean),
         "n_components": settings.n_components,
-        "hidden": list(network.hidden),
+        "hidden": list(settings.network.hidden),
         "laplacian": settings.spectral.laplacian,
         "ritz_values": ritz_values.tolist(),
         "suggested_n_clusters": suggested_n_clusters(ritz_values, settings.n_components),
@@ -148,11 +148,11 @@ def calibrated(
     if len(values) < settings.n_components:
         raise RankDeficientError(
             f"only {len(values)} of the {settings.n_functions} trained functions are independent over the {n_rows} "
-            f"rows, but spectral.n_components is {settings.n_components}; ask for fewer, or train longer or a wider network"
+            f"rows, but spectral.n_components is {settings.n_components}; ask for fewer, train longer, or widen the network"
         )
     mean_degree = affinity / n_rows
     values = values.clamp(min=0) * (1.0 if random_walk else mean_degree)
-    return network.folded(rotation[:, : settings.n_components]).eval(), values.numpy()
+    return network.folded(rotation[:, : settings.n_components]), values.numpy()
 
 
 def load_trained_network(training: Artifact, settings: TrainSettings) -> SpectralNetwork:
@@ -164,10 +164,7 @@ def load_trained_network(training: Artifact, settings: TrainSettings) -> Spectra
 
 def load_calibrated_network(model: Artifact) -> Perceptron:
     """Return the network of a finished ``model`` artifact on the CPU, ready to evaluate."""
-    properties = model.manifest().properties
-    network = Perceptron(properties["dim"], properties["n_components"], tuple(properties["hidden"]))
-    network.load_state_dict(read_state(model, "model.pt"))
-    return network.eval()
+    return Perceptron.from_state(read_state(model, "model.pt"))
 
 
 def model_card(properties: dict[str, Any], settings: TrainSettings, training: Manifest, n_rows: int) -> dict[str, Any]:

@@ -84,7 +84,10 @@ class Plan:
         planned = self.outputs["embed"]
         inputs = {**planned.inputs, SOURCE: source}
         return dataclasses.replace(
-            planned, artifact=directory, inputs=inputs, fingerprint=fingerprint("embed", dict(self.embed_identity), inputs)
+            planned,
+            artifact=directory,
+            inputs=inputs,
+            fingerprint=fingerprint("embed", dict(self.embed_identity), inputs),
         )
 
 

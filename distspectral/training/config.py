@@ -16,11 +16,11 @@ class TrainConfig(BaseModel):
     max_steps: PositiveInt = Field(2000, description="budget of steps; a plateau ends training earlier")
     learning_rate: PositiveFloat = Field(1e-3, description="of Adam, between warm-up and cool-down")
     warmup_steps: NonNegativeInt = Field(50, description="steps of linear warm-up")
-    cooldown: float = Field(0.4, gt=0, le=1, description="share of max_steps over which the rate falls to zero")
+    cooldown: float = Field(0.4, gt=0, lt=1, description="share of the run over which the rate falls to zero")
     patience: NonNegativeInt = Field(
-        8, description="windows without improvement of the Ritz sum that begin the cool-down; 0 = never"
+        6, description="windows without improvement of the Ritz sum that begin the cool-down; 0 = never"
     )
-    tolerance: float = Field(0.005, ge=0, description="relative improvement of the Ritz sum that counts")
+    tolerance: float = Field(0.02, ge=0, description="relative improvement of the Ritz sum that counts")
     window_steps: PositiveInt = Field(50, description="steps per line of metrics; ranks are compared as often")
     checkpoint_steps: PositiveInt = Field(200, description="steps between checkpoints")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto = cuda where there is one")

@@ -15,13 +15,14 @@ class PlateauSchedule:
     Args:
         max_steps: budget of steps, cool-down included.
         warmup_steps: steps of linear warm-up.
-        cooldown: share of ``max_steps`` spent cooling down.
-        patience: windows without enough improvement that make a plateau; 0 never stops early.
-        tolerance: relative improvement of the best Ritz sum that counts.
+        cooldown: share of the run, whether full or cut short, spent cooling down.
+        patience: windows in a row without improvement that make a plateau; 0 never stops early.
+        tolerance: relative improvement since the last one that counts, so slow progress adds up.
     """
 
     def __init__(self, max_steps: int, *, warmup_steps: int, cooldown: float, patience: int, tolerance: float) -> None:
         self.max_steps, self.warmup_steps = max_steps, max(warmup_steps, 1)
+        self.cooldown = cooldown
         self.cooldown_steps = max(round(max_steps * cooldown), 1)
         self.patience, self.tolerance = patience, tolerance
         self.cooldown_start = max_steps - self.cooldown_steps
@@ -44,15 +45,20 @@ class PlateauSchedule:
         """Take one window's Ritz sum, ending at ``step``; begin the cool-down on a plateau."""
         if step >= self.cooldown_start or self.patience == 0:
             return
-        improved = ritz_sum < self.best * (1 - self.tolerance)
-        self.n_stale = 0 if improved else self.n_stale + 1
-        self.best = min(self.best, ritz_sum)
+        if ritz_sum < self.best * (1 - self.tolerance):
+            self.best, self.n_stale = ritz_sum, 0
+        else:
+            self.n_stale += 1
         if self.n_stale >= self.patience:
+            of_full_run = self.cooldown / (1 - self.cooldown)
+            self.cooldown_steps = min(max(round(step * of_full_run), 1), self.max_steps - step)
             self.cooldown_start, self.plateaued = step, True
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint must hold."""
-        return {name: getattr(self, name) for name in ("best", "n_stale", "cooldown_start", "plateaued")}
+        return {
+            name: getattr(self, name) for name in ("best", "n_stale", "cooldown_start", "cooldown_steps", "plateaued")
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`state_dict` returned."""

@@ -53,7 +53,10 @@ def test_all_refused_values_are_listed_with_what_was_found() -> None:
     assert "\n  name: is missing" in message
     assert "\n  data.path: is missing" in message
     assert "train.max_steps: input should be greater than 0 (got -3)" in message
-    assert "train.learning_rate: input should be a valid number, unable to parse string as a number (got 'fast')" in message
+    assert (
+        "train.learning_rate: input should be a valid number, unable to parse string as a number (got 'fast')"
+        in message
+    )
     assert "cluster.n_clusters: input should be 'auto' (got 'some')" in message
 
 

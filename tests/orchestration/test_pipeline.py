@@ -206,9 +206,13 @@ def opened(path: Path, *overrides: str) -> Pipeline:
 
 def test_the_same_rows_embedded_as_other_rows_get_the_same_coordinates(own: Path, tmp_path: Path) -> None:
     pipeline = opened(own)
-    vectors = [pq.read_table(file)["vector"] for file in Source.open(pipeline.config.data).shards[1:2] for file in [file.uri]]
+    vectors = [
+        pq.read_table(file)["vector"] for file in Source.open(pipeline.config.data).shards[1:2] for file in [file.uri]
+    ]
     rows = np.stack(pa.chunked_array([chunk for one in vectors for chunk in one.chunks]).to_pylist()).astype(np.float32)
-    write_vectors(str(tmp_path / "other"), rows, labels=np.zeros(len(rows), np.int64), ids=np.arange(900, 900 + len(rows)))
+    write_vectors(
+        str(tmp_path / "other"), rows, labels=np.zeros(len(rows), np.int64), ids=np.arange(900, 900 + len(rows))
+    )
     source = Source.open(pipeline.config.data.model_copy(update={"path": str(tmp_path / "other")}))
     manifest = pipeline.embed_other(source, str(tmp_path / "embedded"))
     assert manifest.n_rows == len(rows) == 30

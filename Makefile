@@ -1,0 +1,28 @@
+# Each target does its own set-up: Python 3.11 to 3.13 with pip is all that a fresh machine needs.
+PYTHON ?= python3
+BIN := .venv/bin
+# faiss-cpu or, on a machine with CUDA 12, `make demo FAISS=gpu`.
+FAISS ?= cpu
+# OpenMP threads that spin while they wait slow each other down ten times over on busy cores.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: demo test lint clean
+
+demo: .venv/installed
+	$(BIN)/distspectral demo --root runs/demo
+
+test: .venv/installed
+	$(BIN)/pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable ".[$(FAISS),dev]"
+	touch $@
+
+clean:
+	rm -rf .venv runs build *.egg-info

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from distspectral.orchestration.config import ActorCount, RayConfig
+from distspectral.orchestration.engine import LocalEngine, RayEngine, make_engine
+
+
+def test_bounds_of_the_pool_must_be_in_order() -> None:
+    assert ActorCount(min=2, max=2).max == 2
+    with pytest.raises(ValidationError, match="min 3 is above max 2"):
+        ActorCount(min=3, max=2)
+
+
+def test_the_engine_follows_the_config() -> None:
+    assert isinstance(make_engine(RayConfig(enabled=False)), LocalEngine)
+    assert isinstance(make_engine(RayConfig()), RayEngine)
+
+
+def test_making_and_closing_an_engine_does_not_import_ray() -> None:
+    code = (
+        "import sys; from distspectral.orchestration.config import RayConfig;"
+        "from distspectral.orchestration.engine import make_engine;"
+        "make_engine(RayConfig()).close(); print('ray' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

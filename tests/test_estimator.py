@@ -1,0 +1,149 @@
+"""The estimator: scikit-learn's own checks, and what its users rely on beyond them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import make_blobs
+from sklearn.metrics import adjusted_rand_score
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from distspectral import SpectralNet
+from distspectral.datasets import two_moons
+from distspectral.errors import (
+    ConfigError,
+    ConstantDataError,
+    DamagedArtifactError,
+    MissingArtifactError,
+    TooManyClustersError,
+)
+
+SMALL = {"n_clusters": 3, "hidden": (32,), "batch_size": 256, "max_steps": 100, "random_state": 0}
+
+
+@pytest.mark.filterwarnings("ignore")  # the checks feed data that falls apart into components on purpose
+@parametrize_with_checks([SpectralNet(**SMALL)])
+def test_keeps_scikit_learns_contract(estimator, check):
+    # None is expected to fail. scikit-learn itself skips the array-API check unless SCIPY_ARRAY_API is set.
+    check(estimator)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return make_blobs(600, n_features=5, centers=3, cluster_std=0.8, random_state=1)
+
+
+@pytest.fixture(scope="module")
+def fitted(rows):
+    return SpectralNet(n_neighbors=40, **SMALL).fit(rows[0])
+
+
+def test_defaults_separate_two_moons():
+    X, y = two_moons(1000, noise=0.05, seed=0)
+    assert adjusted_rand_score(y, SpectralNet(n_clusters=2, max_steps=600, random_state=0).fit_predict(X)) > 0.99
+
+
+def test_finds_blobs(rows, fitted):
+    assert adjusted_rand_score(rows[1], fitted.labels_) > 0.99
+
+
+def test_embedding_is_orthonormal_and_ordered_with_the_constant_first():
+    # Rows overlap, so that the graph is connected; equal weights, so that the plain Gram is the identity.
+    X, _ = make_blobs(500, n_features=4, centers=3, cluster_std=4.0, random_state=0)
+    model = SpectralNet(laplacian="unnormalized", **SMALL).fit(X)
+    gram = model.embedding_.astype(float).T @ model.embedding_ / len(X)
+    np.testing.assert_allclose(gram, np.eye(len(gram)), atol=1e-5)  # float32 rounding of the folded layer
+    np.testing.assert_allclose(model.embedding_[:, 0], 1.0, atol=1e-6)
+    assert model.eigenvalues_[0] == pytest.approx(0.0, abs=1e-12)
+    assert np.all(np.diff(model.eigenvalues_) >= 0)
+
+
+def test_predict_never_refits(rows, fitted):
+    np.testing.assert_array_equal(fitted.predict(rows[0]), fitted.labels_)
+    alone = np.concatenate([fitted.predict(rows[0][i : i + 1]) for i in range(40)])
+    np.testing.assert_array_equal(alone, fitted.labels_[:40])
+
+
+def test_one_row_is_embedded_as_in_company(rows, fitted):
+    np.testing.assert_allclose(fitted.transform(rows[0][7:8])[0], fitted.embedding_[7], rtol=1e-4, atol=1e-5)
+
+
+def test_same_seed_gives_the_same_result(rows, fitted):
+    again = SpectralNet(n_neighbors=40, **SMALL).fit(rows[0])
+    np.testing.assert_array_equal(again.embedding_, fitted.embedding_)
+    np.testing.assert_array_equal(again.labels_, fitted.labels_)
+
+
+def test_the_callers_array_and_random_state_are_left_alone(rows):
+    X = rows[0].astype(np.float32)
+    before, torch_state = X.copy(), torch.random.get_rng_state()
+    SpectralNet(**SMALL | {"max_steps": 5}).fit(X)
+    np.testing.assert_array_equal(X, before)
+    assert torch.equal(torch.random.get_rng_state(), torch_state)
+
+
+def test_auto_finds_the_number_of_separate_blobs():
+    X, _ = make_blobs(400, n_features=4, centers=4, cluster_std=1.0, center_box=(-12, 12), random_state=3)
+    model = SpectralNet(**SMALL | {"n_clusters": "auto", "n_neighbors": 60, "max_steps": 300}).fit(X)
+    assert model.n_clusters_ == 4
+
+
+def test_saved_model_gives_the_same_numbers_in_a_fresh_process(rows, fitted, tmp_path):
+    fitted.save(tmp_path / "model.pt")
+    np.save(tmp_path / "rows.npy", rows[0])
+    code = (
+        "import numpy as np, sys; from distspectral import SpectralNet\n"
+        f"model = SpectralNet.load(r'{tmp_path}/model.pt'); X = np.load(r'{tmp_path}/rows.npy')\n"
+        f"np.savez(r'{tmp_path}/out.npz', e=model.transform(X), p=model.predict(X), l=model.labels_)\n"
+        "assert 'ray' not in sys.modules, 'the estimator imported Ray'\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    out = np.load(tmp_path / "out.npz")
+    np.testing.assert_allclose(out["e"], fitted.embedding_, rtol=1e-5, atol=1e-6)  # thread counts may differ
+    np.testing.assert_array_equal(out["p"], fitted.labels_)
+    np.testing.assert_array_equal(out["l"], fitted.labels_)
+
+
+def test_loaded_model_keeps_parameters_and_attributes(fitted, tmp_path):
+    fitted.save(tmp_path / "model.pt")
+    loaded = SpectralNet.load(tmp_path / "model.pt")
+    assert loaded.get_params() == fitted.get_params()
+    for name in ("eigenvalues_", "cluster_centers_", "embedding_"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(fitted, name))
+    assert (loaded.n_features_in_, loaded.n_clusters_) == (fitted.n_features_in_, fitted.n_clusters_)
+    assert loaded.history_ == fitted.history_
+
+
+def test_load_names_what_is_wrong_with_the_file(tmp_path):
+    with pytest.raises(MissingArtifactError, match=r"nothing\.pt"):
+        SpectralNet.load(tmp_path / "nothing.pt")
+    (tmp_path / "broken.pt").write_bytes(b"no model")
+    with pytest.raises(DamagedArtifactError, match=r"broken\.pt"):
+        SpectralNet.load(tmp_path / "broken.pt")
+
+
+def test_more_clusters_than_rows_are_refused():
+    X = np.random.default_rng(0).normal(size=(20, 3))
+    with pytest.raises(TooManyClustersError, match="21"):
+        SpectralNet(**SMALL | {"n_clusters": 21}).fit(X)
+
+
+def test_equal_rows_are_refused():
+    with pytest.raises(ConstantDataError):
+        SpectralNet(**SMALL).fit(np.ones((30, 4)))
+
+
+@pytest.mark.parametrize("change", [{"affinity": "cosine"}, {"n_clusters": 0}, {"hidden": ()}, {"max_steps": 0}])
+def test_bad_parameters_are_value_errors_that_name_the_parameter(change, rows):
+    with pytest.raises(ValueError, match=next(iter(change))) as caught:
+        SpectralNet(**SMALL | change).fit(rows[0])
+    assert isinstance(caught.value, ConfigError)
+
+
+def test_verbose_prints_a_line_per_window(rows, capsys):
+    SpectralNet(**SMALL | {"verbose": True}).fit(rows[0])
+    assert "step    100" in capsys.readouterr().out
