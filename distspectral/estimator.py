@@ -36,7 +36,6 @@ from distspectral.training.checkpoint import read_state, write_state
 from distspectral.training.config import TrainConfig
 from distspectral.training.loop import SilentObserver
 
-
 PARAMETERS: dict[int | str, str] = {"kind": "affinity"}
 """Parameters of the estimator that the configs call otherwise."""
 

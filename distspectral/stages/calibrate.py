@@ -148,7 +148,7 @@ def calibrated(
     if len(values) < settings.n_components:
         raise RankDeficientError(
             f"only {len(values)} of the {settings.n_functions} trained functions are independent over the {n_rows} "
-            f"rows, but spectral.n_components is {settings.n_components}; ask for fewer, train longer, or widen the network"
+            f"rows, but spectral.n_components = {settings.n_components}; ask for fewer, or train longer or wider"
         )
     mean_degree = affinity / n_rows
     values = values.clamp(min=0) * (1.0 if random_walk else mean_degree)

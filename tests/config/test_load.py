@@ -97,7 +97,7 @@ def test_a_malformed_override_is_refused(override: str, message: str) -> None:
 
 
 def test_an_override_with_an_unknown_key_is_refused() -> None:
-    with pytest.raises(UnknownKeyError, match="did you mean `train.max_steps`"):
+    with pytest.raises(UnknownKeyError, match=r"did you mean `train\.max_steps`"):
         parse_config(MINIMAL, "run.yaml", ["train.maxsteps=5"])
 
 
