@@ -22,7 +22,7 @@ class ClusterConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     n_clusters: PositiveInt | Literal["auto"] = Field("auto", description="auto = at the largest relative Ritz gap")
-    diffusion_time: float = Field(0.0, ge=0, description="scale function e by (1 - lambda_e)^t; 0 = leave as they are")
+    diffusion_time: float = Field(10.0, ge=0, description="scale function e by (1 - lambda_e)^t; 0 = leave as they are")
     normalize_rows: bool = Field(True, description="scale each row to length 1 first (Ng, Jordan, Weiss)")
     sample_rows: PositiveInt = Field(200_000, description="rows that k-means sees; all rows are then assigned")
     restarts: PositiveInt = Field(10, description="k-means runs; the one with the lowest inertia is kept")

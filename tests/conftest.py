@@ -6,6 +6,10 @@ import os
 from collections.abc import Iterator
 
 import pytest
+import torch
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads on a busy machine cost tenfold
+torch.set_num_threads(1)
 
 OBJECT_STORE_BYTES = 200 << 20
 

@@ -30,8 +30,6 @@ def demo_values(root: str) -> dict[str, Any]:
             "label_column": "label",
             "scale": 0.0625,
         },
-        "graph": {"n_neighbors": 10},
-        "network": {"hidden": [256, 256]},
         "cluster": {"n_clusters": 10},
         "ray": {"workers": 2},
     }

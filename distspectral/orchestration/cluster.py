@@ -34,6 +34,8 @@ def connect(config: RayConfig) -> bool:
     try:
         if address == "local":
             os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+            # Ray Data warns from C++ of every actor pool (ray-project/ray issue 53727); failures reach Python anyway.
+            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
             ray.init(
                 address="local",
                 num_cpus=max(os.cpu_count() or 1, config.workers * config.cpus_per_worker),

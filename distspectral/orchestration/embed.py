@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -50,9 +51,8 @@ def actor_mapper(config: RayConfig) -> Mapper:
     def map_items(function: Callable[[Any], Any], items: Sequence[Any], description: str) -> Iterator[Any]:
         if not items:
             return
-        context = DataContext.get_current()
-        context.enable_progress_bars = False
-        context.print_on_execution_start = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # progress is shown by whoever called the mapper
+        DataContext.get_current().enable_progress_bars = False
         pool = ActorPoolStrategy(
             min_size=config.actors.min, max_size=max(config.actors.min, min(config.actors.max, len(items)))
         )

@@ -154,7 +154,7 @@ def rayleigh_ritz(
     Args:
         energy: (E, E) float64 global Q.
         gram: (E, E) float64 global G.
-        jitter: diagonal loading of G, as a fraction of its mean diagonal.
+        jitter: diagonal loading of G in the search for dependent functions, as a fraction of the diagonal.
         tolerance: share of a function's mass beyond the span of those before it that makes it count.
 
     Returns:
@@ -163,9 +163,10 @@ def rayleigh_ritz(
     Raises:
         RankDeficientError: ``gram`` is not positive definite after jitter.
     """
-    pivots = cholesky_factor(gram, jitter=jitter).diagonal().square()
-    independent = torch.nonzero(pivots > (tolerance + jitter) * gram.diagonal()).squeeze(1)
-    factor = cholesky_factor(gram[independent][:, independent], jitter=jitter)
+    scale = gram.diagonal().sqrt().clamp(min=torch.finfo(gram.dtype).tiny)  # dependence knows no units
+    pivots = cholesky_factor(gram / scale / scale[:, None], jitter=jitter).diagonal().square()
+    independent = torch.nonzero(pivots > tolerance + jitter).squeeze(1)
+    factor = cholesky_factor(gram[independent][:, independent], jitter=0.0)  # what is left needs no loading
     values, vectors = torch.linalg.eigh(whitened_energy(energy[independent][:, independent], factor))
     rotation = torch.zeros(len(gram), len(values), dtype=values.dtype, device=values.device)
     rotation[independent] = torch.linalg.solve_triangular(factor.T, vectors, upper=True)

@@ -86,7 +86,7 @@ def calibrate(
     }
     output.artifact.write_json("model_card.json", model_card(properties, settings, training.manifest(), n_rows))
     features.filesystem.delete_dir(features.path)
-    return output.commit([], properties, {})
+    return output.commit([], properties, {}, files=("model.pt", "model_card.json"))
 
 
 def edge_sums(

@@ -47,7 +47,7 @@ def cluster(vectors: Artifact, model: Artifact, output: Output, config: ClusterC
         "n_components": len(assigner.scale),
         "normalize_rows": assigner.normalize_rows,
     }
-    return output.commit([], facts, {})
+    return output.commit([], facts, {}, files=("clusters.pt",))
 
 
 def fit_assigner(

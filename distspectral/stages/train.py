@@ -135,4 +135,4 @@ def finish(output: Output, settings: TrainSettings, summary: dict[str, Any]) -> 
         "n_components": settings.n_components,
         "hidden": list(settings.network.hidden),
     }
-    return output.commit([], properties, summary)
+    return output.commit([], properties, summary, files=("model.pt", "metrics.jsonl"))

@@ -142,10 +142,11 @@ class Artifact:
 
     def _damaged(self, manifest: Manifest) -> str | None:
         """Return the name of the first listed file that is missing or has another size."""
-        infos = self.filesystem.get_file_info([self.file_path(shard.name) for shard in manifest.shards])
-        for shard, info in zip(manifest.shards, infos, strict=True):
-            if info.type != fs.FileType.File or info.size != shard.n_bytes:
-                return shard.name
+        sizes = {shard.name: shard.n_bytes for shard in manifest.shards} | manifest.files
+        infos = self.filesystem.get_file_info([self.file_path(name) for name in sizes])
+        for (name, size), info in zip(sizes.items(), infos, strict=True):
+            if info.type != fs.FileType.File or info.size != size:
+                return name
         return None
 
     def read_table(self, name: str) -> pa.Table:
@@ -324,8 +325,11 @@ class Output:
         self.artifact.write_file("config.yaml", lambda stream: void(stream.write(text.encode())))
         return done
 
-    def commit(self, shards: list[Shard], properties: dict[str, Any], metrics: dict[str, Any]) -> Manifest:
-        """Write the manifest; ``shards`` are in row order."""
+    def commit(
+        self, shards: list[Shard], properties: dict[str, Any], metrics: dict[str, Any], files: tuple[str, ...] = ()
+    ) -> Manifest:
+        """Write the manifest; ``shards`` are in row order, ``files`` are others that later stages rely on."""
+        infos = self.artifact.filesystem.get_file_info([self.artifact.file_path(name) for name in files])
         return self.artifact.commit(
             Manifest(
                 stage=self.stage,
@@ -333,6 +337,7 @@ class Output:
                 config=self.config,
                 inputs=self.inputs,
                 shards=shards,
+                files={name: info.size for name, info in zip(files, infos, strict=True)},
                 properties=properties,
                 metrics=metrics,
             )

@@ -34,7 +34,8 @@ class Manifest(BaseModel):
         fingerprint: digest of inputs, config and format version.
         config: the stage's resolved config.
         inputs: fingerprint of each input by name.
-        shards: files in row order.
+        shards: files that hold rows, in row order.
+        files: size in bytes of each other file that later stages rely on.
         properties: facts later stages rely on (dim, dtype, k, ...).
         metrics: what was measured while writing (seconds, recall, ...).
     """
@@ -47,6 +48,7 @@ class Manifest(BaseModel):
     config: dict[str, Any] = Field(default_factory=dict)
     inputs: dict[str, str] = Field(default_factory=dict)
     shards: list[Shard] = Field(default_factory=list)
+    files: dict[str, int] = Field(default_factory=dict)
     properties: dict[str, Any] = Field(default_factory=dict)
     metrics: dict[str, Any] = Field(default_factory=dict)
 

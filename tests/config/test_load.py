@@ -7,8 +7,8 @@ import pytest
 from distspectral.cli.demo import demo_values
 from distspectral.config import RunConfig, load_config, parse_config
 from distspectral.config.load import validate_values
-from distspectral.config.run import default_n_components
 from distspectral.errors import ConfigError, UnknownKeyError
+from distspectral.objectives.spectral import default_n_components
 
 MINIMAL = "name: tiny\ndata:\n  path: shards\n"
 CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
@@ -118,7 +118,9 @@ def test_the_shipped_configs_are_valid_and_digits_is_the_demo() -> None:
     assert load_config(CONFIGS / "digits.yaml") == validate_values(demo_values("runs/demo"), "demo")
 
 
-def test_more_functions_are_kept_than_clusters_are_sought() -> None:
-    assert [default_n_components(n) for n in (1, 10, 40, "auto")] == [7, 16, 60, 20]
+def test_more_functions_are_kept_than_clusters_are_sought_unless_the_config_says_how_many() -> None:
+    for n_clusters in (1, 10, 40):
+        config = parse_config(MINIMAL, "x", [f"cluster.n_clusters={n_clusters}"])
+        assert config.n_components == default_n_components(n_clusters) > n_clusters
+        assert config.train_settings.n_components == config.n_components
     assert parse_config(MINIMAL, "x", ["spectral.n_components=3"]).n_components == 3
-    assert parse_config(MINIMAL, "x", ["cluster.n_clusters=10"]).train_settings.n_components == 16

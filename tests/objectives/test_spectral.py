@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from distspectral.errors import NonFiniteStepError, RankDeficientError
+from distspectral.models.orthonorm_layer import OrthonormalLayer, OrthonormConfig
+from distspectral.objectives.spectral import SpectralConfig, SpectralObjective, default_n_components
+from distspectral.spectral.rayleigh import linearize
+from tests.oracles import all_edges, random_graph
+
+N_FUNCTIONS = 4
+
+
+@pytest.fixture
+def batch():
+    rows = torch.from_numpy(np.random.default_rng(0).standard_normal((30, N_FUNCTIONS)))
+    return all_edges(rows, random_graph(30, 5))
+
+
+def make(train_factor="batch", **spectral) -> SpectralObjective:
+    layer = OrthonormalLayer(N_FUNCTIONS, OrthonormConfig(train_factor=train_factor, decay=0.5))
+    return SpectralObjective(SpectralConfig(**spectral), layer)
+
+
+def value_of(objective, f, batch) -> float:
+    local = objective.local_sums(f, batch)
+    return float(objective.surrogate(local, {name: tensor.detach() for name, tensor in local.items()})[1])
+
+
+@pytest.mark.parametrize("kind", ["trace", "logdet"])
+def test_config_decides_the_objective_and_its_epsilon(batch, kind):
+    objective = make(objective=kind, epsilon=0.02)
+    local = objective.local_sums(batch.vectors, batch)
+    expected = linearize(local["energy"], local["gram"], objective=kind, epsilon=0.02).value
+    assert value_of(objective, batch.vectors, batch) == float(expected)
+
+
+def test_value_does_not_depend_on_the_basis_of_the_functions(batch):
+    mixing = torch.from_numpy(np.random.default_rng(1).standard_normal((N_FUNCTIONS, N_FUNCTIONS)))
+    objective = make(objective="trace")
+    assert value_of(objective, batch.vectors @ mixing, batch) == pytest.approx(
+        value_of(objective, batch.vectors, batch), rel=1e-6
+    )
+
+
+def test_moving_average_follows_the_steps_gram(batch):
+    objective = make()
+    local = objective.local_sums(batch.vectors, batch)
+    objective.after_step(local)
+    factor = objective.orthonormal.cholesky_factor
+    torch.testing.assert_close(factor @ factor.T, local["gram"], rtol=1e-6, atol=1e-8)
+
+
+def test_ema_factor_is_used_from_the_second_step_on(batch):
+    objective = make("ema", objective="trace")
+    first = value_of(objective, batch.vectors, batch)
+    assert first == value_of(make(objective="trace"), batch.vectors, batch)
+    objective.after_step({"gram": 4 * objective.local_sums(batch.vectors, batch)["gram"]})
+    assert value_of(objective, batch.vectors, batch) == pytest.approx(first / 4, rel=1e-8)
+
+
+def test_batch_factor_ignores_the_average(batch):
+    objective = make(objective="trace")
+    first = value_of(objective, batch.vectors, batch)
+    objective.after_step({"gram": 4 * objective.local_sums(batch.vectors, batch)["gram"]})
+    assert value_of(objective, batch.vectors, batch) == first
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_sums_that_are_not_finite_are_refused(batch, bad):
+    f = batch.vectors.clone()
+    f[3, 1] = bad
+    with pytest.raises(NonFiniteStepError, match=r"train\.learning_rate"):
+        value_of(make(), f, batch)
+
+
+def test_dependent_functions_are_refused(batch):
+    layer = OrthonormalLayer(N_FUNCTIONS, OrthonormConfig(jitter=0.0))
+    f = batch.vectors.clone()
+    f[:, 2] = 0
+    with pytest.raises(RankDeficientError, match="function 3"):
+        value_of(SpectralObjective(SpectralConfig(), layer), f, batch)
+
+
+@pytest.mark.parametrize(
+    ("n_components", "oversampling", "expected"), [(10, None, 16), (30, None, 45), (4, 0, 4), (4, 2, 6), (1, 0, 2)]
+)
+def test_more_functions_are_trained_than_kept(n_components, oversampling, expected):
+    assert SpectralConfig(oversampling=oversampling).n_functions(n_components) == expected
+
+
+@pytest.mark.parametrize(("n_clusters", "expected"), [("auto", 20), (2, 5), (10, 15), (100, 150)])
+def test_more_components_are_kept_than_clusters(n_clusters, expected):
+    assert default_n_components(n_clusters) == expected

@@ -1,0 +1,52 @@
+"""Several gloo ranks as processes of this machine, and one global batch cut unevenly among them."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from distspectral.objectives.batches import EdgeBatch
+
+TIMEOUT = datetime.timedelta(seconds=60)
+
+
+def run_ranks(function: Callable[..., Any], world_size: int, folder: Path, *args: Any) -> list[Any]:
+    """Call ``function(*args)``, of module level, on every rank of a gloo group; return the results by rank."""
+    folder.mkdir(parents=True, exist_ok=True)
+    mp.spawn(_rank, (world_size, str(folder), function, args), nprocs=world_size)
+    return [torch.load(folder / f"result-{rank}.pt", weights_only=True) for rank in range(world_size)]
+
+
+def _rank(rank: int, world_size: int, folder: str, function: Callable[..., Any], args: Sequence[Any]) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size, timeout=TIMEOUT
+    )
+    try:
+        torch.save(function(*args), f"{folder}/result-{rank}.pt")
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
+
+
+def share_of_batch(batch: EdgeBatch, shares: Sequence[float], rank: int) -> EdgeBatch:
+    """Return the consecutive edges that ``rank`` gets of a random-walk batch, with only the rows they touch.
+
+    Args:
+        batch: of all ranks together.
+        shares: of the edges, one per rank, adding up to 1.
+        rank: whose.
+    """
+    cuts = [round(sum(shares[:r]) * len(batch.heads)) for r in range(len(shares) + 1)]
+    own = slice(cuts[rank], cuts[rank + 1])
+    ends, weights = torch.cat([batch.heads[own], batch.tails[own]]), batch.weights[own]
+    rows, inverse = torch.unique(ends, return_inverse=True)
+    mass = torch.zeros(len(rows), dtype=torch.float64).index_add_(0, inverse, weights.repeat(2) / 2)
+    n = len(weights)
+    return EdgeBatch(batch.vectors[rows], inverse[:n], inverse[n:], weights, mass)
