@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -107,11 +108,19 @@ class StageProgress:
         self._bar.update(self._tasks[description], completed=done, total=total)
 
 
+def fact_table(title: str, facts: Iterable[tuple[str, str]] = ()) -> Table:
+    """Return a table of names and values, to which rows may be added."""
+    table = Table(title=escape(title), show_header=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in facts:
+        table.add_row(name, value)
+    return table
+
+
 def results_table(metrics: dict[str, Any]) -> Table:
     """Return a run's metrics as a table for people."""
-    table = Table(title=f"Run {escape(metrics['name'])}", show_header=False, title_justify="left")
-    table.add_column(style="bold")
-    table.add_column()
+    table = fact_table(f"Run {metrics['name']}")
     table.add_row("rows x features", f"{metrics['n_rows']:,} x {metrics['dim']:,}")
     for stage, seconds in metrics["seconds"].items():
         table.add_row(f"{stage} seconds", f"{seconds:.1f}")
@@ -132,9 +141,7 @@ def results_table(metrics: dict[str, Any]) -> Table:
 
 def manifest_table(manifest: Manifest, uri: str | None = None) -> Table:
     """Return a manifest as a table for people."""
-    table = Table(title=escape(uri or manifest.stage), show_header=False, title_justify="left")
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
+    table = fact_table(uri or manifest.stage)
     table.add_row("stage", manifest.stage)
     table.add_row("fingerprint", manifest.fingerprint)
     if manifest.shards:
@@ -154,5 +161,5 @@ def _short(value: Any) -> str:
         shown = ", ".join(_short(item) for item in value[:SHOWN_ITEMS])
         return f"{shown}, ... ({len(value):,} in all)" if len(value) > SHOWN_ITEMS else shown
     if isinstance(value, dict):
-        return ", ".join(value)
+        return ", ".join(f"{key} {_short(inner)}" for key, inner in value.items())
     return str(value)

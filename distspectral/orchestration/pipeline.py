@@ -133,13 +133,11 @@ class Pipeline:
         Raises:
             ArtifactError: a stage has not been run, or with another config.
         """
-        from distspectral.stages.evaluate import evaluate
         from distspectral.stages.report import collect, write_report
 
         manifests = {name: out.artifact.require(out.fingerprint) for name, out in self.plan.outputs.items()}
         artifacts = {name: out.artifact for name, out in self.plan.outputs.items()}
-        evaluation = evaluate(artifacts["embed"])
-        metrics = run_metrics(self.config.name, manifests, len(self.source.shards), evaluation)
+        metrics = run_metrics(self.config.name, manifests, len(self.source.shards))
         write_report(self.plan.root, collect(self.config.model_dump(mode="json"), metrics, artifacts, manifests))
         self.plan.root.write_json(METRICS, metrics)
         return metrics

@@ -87,7 +87,7 @@ def _cards(data: ReportData) -> list[Card]:
             Card(f"{data.evaluation.ari:.3f}", "ARI, agreement beyond chance"),
         ]
     cards.append(Card(duration(sum(data.seconds.values())), "total time"))
-    return [*cards, Card(n_bytes(data.peak_rss_bytes), "peak memory of a process")]
+    return [*cards, Card(n_bytes(data.peak_rss_bytes), "peak memory, all processes")]
 
 
 def _result_plots(data: ReportData) -> list[Plot]:
@@ -261,7 +261,7 @@ def _made_facts(data: ReportData) -> list[tuple[str, str]]:
         ("Training", f"{plural(training.steps, 'step')}, {speed} edges per second"),
         ("Training stopped because", training.stopped_because or MISSING),
         ("Learning rate at the end", number(training.history[-1].learning_rate) if training.history else MISSING),
-        ("Peak memory of a process", n_bytes(data.peak_rss_bytes)),
+        ("Peak memory, all processes", n_bytes(data.peak_rss_bytes)),
         ("distspectral", data.version),
     ]
 

@@ -18,6 +18,7 @@ from distspectral.errors import ShardWidthError
 from distspectral.models.networks import Perceptron, torch_device
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.cluster import load_assigner
+from distspectral.stages.evaluate import evaluate
 from distspectral.stages.mapping import Mapper, local_map
 from distspectral.storage.artifacts import Artifact, Output
 from distspectral.storage.manifest import Manifest, Shard
@@ -87,8 +88,11 @@ def embed(
     task = functools.partial(_embed_shard, source.reader, model, clusters, versions, output.artifact, config.batch_rows)
     for written in mapper(task, missing, "embedding"):
         done[written.name] = written
-    properties = {"n_components": n_components, "n_clusters": clusters.manifest().properties["n_clusters"]}
-    return output.commit([done[name] for name in names], properties, {})
+    n_clusters = clusters.manifest().properties["n_clusters"]
+    shards = [done[name] for name in names]
+    agreement = evaluate(shards, n_clusters)
+    properties = {"n_components": n_components, "n_clusters": n_clusters}
+    return output.commit(shards, properties, {} if agreement is None else {"evaluate": agreement})
 
 
 @functools.lru_cache(maxsize=1)

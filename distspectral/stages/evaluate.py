@@ -5,20 +5,20 @@ from __future__ import annotations
 import numpy as np
 
 from distspectral.spectral.diagnostics import label_agreement
-from distspectral.storage.artifacts import Artifact
+from distspectral.storage.manifest import Shard
 
 
-def evaluate(output: Artifact) -> dict[str, float] | None:
-    """Return ``acc``, ``nmi`` and ``ari`` of an ``output`` artifact, None where the source had no labels.
+def evaluate(shards: list[Shard], n_clusters: int) -> dict[str, float] | None:
+    """Return ``acc``, ``nmi`` and ``ari`` of embedded shards, None where their source had no labels.
 
     Args:
-        output: finished; its receipts hold the rows met of each (label, cluster).
+        shards: of the stage ``embed``; their details hold the rows met of each (label, cluster).
+        n_clusters: clusters there are.
     """
-    manifest = output.manifest()
-    tallies = [tally for shard in manifest.shards for tally in shard.details["label_counts"]]
+    tallies = [tally for shard in shards for tally in shard.details["label_counts"]]
     if not tallies:
         return None
     classes, rows = np.unique(np.asarray([str(label) for label, _, _ in tallies]), return_inverse=True)
-    contingency = np.zeros((len(classes), manifest.properties["n_clusters"]), dtype=np.int64)
+    contingency = np.zeros((len(classes), n_clusters), dtype=np.int64)
     np.add.at(contingency, (rows, [cluster for _, cluster, _ in tallies]), [count for _, _, count in tallies])
     return label_agreement(contingency)

@@ -20,16 +20,13 @@ STAGES = {
 """The stages that users name, and the links of the chain behind each."""
 
 
-def run_metrics(
-    name: str, manifests: Mapping[str, Manifest], n_shards: int, evaluation: Mapping[str, float] | None
-) -> dict[str, Any]:
+def run_metrics(name: str, manifests: Mapping[str, Manifest], n_shards: int) -> dict[str, Any]:
     """Return what ``metrics.json`` holds; seconds are those of when each artifact was made.
 
     Args:
         name: of the run.
         manifests: of every stage, by its name.
         n_shards: shards of the source.
-        evaluation: ``acc``, ``nmi`` and ``ari``, None without labels.
     """
     vectors, graph, training = manifests["pack"], manifests["graph"], manifests["train"].metrics
     model, clusters = manifests["calibrate"].properties, manifests["cluster"].properties
@@ -46,8 +43,8 @@ def run_metrics(
         "calibrate": {key: model[key] for key in ("n_components", "ritz_values", "suggested_n_clusters")},
         "cluster": {"n_clusters": clusters["n_clusters"]},
     }
-    if evaluation is not None:
-        metrics["evaluate"] = {key: float(evaluation[key]) for key in ("acc", "nmi", "ari")}
+    if evaluation := manifests["embed"].metrics.get("evaluate"):
+        metrics["evaluate"] = evaluation
     return metrics
 
 

@@ -67,7 +67,7 @@ def test_a_large_output_is_sampled_with_labels_of_the_same_rows(
 def test_the_facts_shown_are_those_of_the_artifacts(pipeline: Pipeline, output: pa.Table) -> None:
     manifests = {name: pipeline.plan.artifact(name).manifest() for name in CHAIN}
     artifacts = {name: pipeline.plan.artifact(name) for name in CHAIN}
-    metrics = run_metrics("tiny", manifests, 3, None)
+    metrics = run_metrics("tiny", manifests, 3)
     data = report.collect(pipeline.config.model_dump(mode="json"), metrics, artifacts, manifests)
     assert (data.n_rows, data.dim, data.n_shards, data.dtype) == (N_ROWS, DIM, 3, "float32")
     assert data.clusters.sizes == np.bincount(output["cluster"].to_numpy(), minlength=3).tolist()

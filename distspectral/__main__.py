@@ -1,0 +1,5 @@
+"""``python -m distspectral`` is the command ``distspectral``."""
+
+from distspectral.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""What ``distspectral bench NAME`` runs: our results beside their baselines, in one run."""

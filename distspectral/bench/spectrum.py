@@ -1,0 +1,124 @@
+"""How close a run came to the exact eigenvectors of the graph it built, and what those would have given.
+
+The whole graph is held as one sparse matrix, about 24 bytes an edge, so this is for up to some million rows.
+Shape letters: N rows, P components kept.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import scipy.sparse
+import scipy.sparse.linalg
+import torch
+from numpy.typing import NDArray
+
+from distspectral.clusters import Assigner, ClusterConfig, clustering_coordinates, diffusion_scale, fit_centroids
+from distspectral.errors import ConfigError
+from distspectral.graph.store import Graph, MappedGraph
+from distspectral.spectral.diagnostics import label_agreement, sin2_principal_angles
+from distspectral.stages.plan import CHAIN
+from distspectral.storage.artifacts import Artifact
+from distspectral.storage.vectors import MappedVectors
+
+TOLERANCE = 1e-6
+"""Of the eigenvalues, absolute; far below the differences that are measured."""
+
+
+def compare_with_exact(root: Artifact, n_functions: int | None = None) -> dict[str, Any]:
+    """Return a finished run's subspace error, Ritz sum and label agreement beside the exact ones.
+
+    Args:
+        root: the run's directory.
+        n_functions: lowest functions compared, the constant one included; default all that were kept.
+
+    Raises:
+        MissingArtifactError: the run is not finished.
+        ConfigError: the run used the unnormalised Laplacian, or keeps fewer functions than asked for.
+    """
+    model, clusters, output = (root.child(CHAIN[name].directory) for name in ("calibrate", "cluster", "embed"))
+    properties = model.manifest().properties
+    if properties["laplacian"] != "random_walk":
+        raise ConfigError(f"{root.uri}: made with spectral.laplacian = unnormalized; this compares random_walk runs")
+    n_kept = properties["n_components"]
+    n_compared = n_functions or n_kept
+    if n_compared > n_kept:
+        raise ConfigError(f"--functions: is {n_compared}, but {root.uri} keeps {n_kept} functions; ask for fewer")
+    learned = _embedding(output, n_kept)
+    began = time.perf_counter()
+    values, vectors, degree = exact_spectrum(MappedGraph(root.child(CHAIN["graph"].directory)), n_kept)
+    seconds = time.perf_counter() - began
+    sin2 = sin2_principal_angles(
+        torch.from_numpy(learned[:, :n_compared]), torch.from_numpy(vectors[:, :n_compared]), torch.from_numpy(degree)
+    )
+    result: dict[str, Any] = {
+        "n_rows": len(learned),
+        "n_functions": n_compared,
+        "mean_sin2": float(sin2.mean()),
+        "max_sin2": float(sin2.max()),
+        "ritz_sum": float(np.sum(properties["ritz_values"][:n_compared])),
+        "exact_sum": float(values[:n_compared].sum()),
+        "exact_seconds": seconds,
+    }
+    labels = MappedVectors(root.child(CHAIN["pack"].directory)).labels()
+    if labels is not None:
+        manifest = clusters.manifest()
+        config = ClusterConfig.model_validate({k: v for k, v in manifest.config.items() if k != "seed"})
+        exact = _exact_clusters(vectors, values, manifest.properties["n_clusters"], config, manifest.config["seed"])
+        classes = np.unique(np.asarray(labels.to_pylist(), dtype=str), return_inverse=True)[1]
+        result["evaluate"] = output.manifest().metrics["evaluate"]
+        result["exact_evaluate"] = _agreement(classes, exact)
+    return result
+
+
+def exact_spectrum(
+    graph: Graph, n_functions: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return the lowest eigenvalues (P,), eigenvectors (N, P) and degrees (N,) of the random-walk Laplacian.
+
+    Eigenvectors are orthonormal under degree / sum of degrees, as the calibrated network's outputs are. Found by
+    ARPACK on D^-1/2 (W + W')/2 D^-1/2, whose largest eigenvalues are one minus the Laplacian's smallest.
+    """
+    n_rows, n_neighbors = graph.n_rows, graph.n_neighbors
+    neighbors, affinities = graph.block(0, n_rows)
+    indptr = np.arange(0, n_rows * n_neighbors + 1, n_neighbors)
+    directed = scipy.sparse.csr_matrix((affinities.reshape(-1).astype(np.float64), neighbors.reshape(-1), indptr))
+    affinity = (directed + directed.T) / 2
+    degree = np.asarray(affinity.sum(axis=1)).reshape(-1)
+    root = scipy.sparse.diags(1 / np.sqrt(degree))
+    start = np.random.default_rng(0).normal(size=n_rows)  # ARPACK's own start is not seeded
+    largest, vectors = scipy.sparse.linalg.eigsh(
+        root @ affinity @ root, k=n_functions, which="LA", tol=TOLERANCE, v0=start
+    )
+    order = np.argsort(-largest)
+    return 1 - largest[order], (root @ vectors[:, order]) * np.sqrt(degree.sum()), degree
+
+
+def _exact_clusters(
+    vectors: NDArray[np.float64], values: NDArray[np.float64], n_clusters: int, config: ClusterConfig, seed: int
+) -> NDArray[np.int64]:
+    """Return the clusters (N,) that the run's own recipe finds in the exact eigenvectors."""
+    scale = torch.from_numpy(diffusion_scale(values, config.diffusion_time))
+    embedding = torch.from_numpy(vectors.astype(np.float32))
+    points = clustering_coordinates(embedding, scale, config.normalize_rows).numpy()
+    rows = np.sort(np.random.default_rng(seed).permutation(len(points))[: config.sample_rows])
+    centroids = torch.from_numpy(fit_centroids(points[rows], n_clusters, config, seed))
+    clusters: NDArray[np.int64] = Assigner(scale, centroids, config.normalize_rows)(embedding)[0].numpy()
+    return clusters
+
+
+def _agreement(classes: NDArray[np.int64], clusters: NDArray[np.int64]) -> dict[str, float]:
+    contingency = np.zeros((classes.max() + 1, clusters.max() + 1), dtype=np.int64)
+    np.add.at(contingency, (classes, clusters), 1)
+    return label_agreement(contingency)
+
+
+def _embedding(output: Artifact, width: int) -> NDArray[np.float32]:
+    """Return the embedding (N, P) of all rows of a finished ``output`` artifact."""
+    paths = [output.file_path(shard.name) for shard in output.manifest().shards]
+    tables = [pq.read_table(path, columns=["embedding"], filesystem=output.filesystem) for path in paths]
+    flat = [table.column("embedding").combine_chunks().flatten().to_numpy() for table in tables]
+    return np.concatenate(flat).reshape(-1, width)

@@ -1,0 +1,80 @@
+"""Training under Ray Train: the user's errors as they were raised, lost workers replaced, windows followed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from distspectral.config import load_config
+from distspectral.errors import NonFiniteStepError
+from distspectral.orchestration.engine import LocalEngine
+from distspectral.orchestration.pipeline import Pipeline, SilentObserver
+from distspectral.orchestration.train import train
+from distspectral.storage.artifacts import Artifact, Output
+from distspectral.storage.sources import Source
+from tests.runs import write_run
+
+pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    """Everything that training reads, made without Ray."""
+    config = load_config(str(write_run(tmp_path_factory.mktemp("run"), ray={"workers": 2})))
+    pipeline = Pipeline(config, Source.open(config.data), LocalEngine(), SilentObserver())
+    pipeline.command("pack")
+    pipeline.command("graph")
+    return pipeline
+
+
+def ray_train(pipeline: Pipeline, folder: Path, on_window: Any = None, **changes: Any) -> Any:
+    settings = pipeline.config.train_settings
+    settings = settings.model_copy(update={"train": settings.train.model_copy(update=changes)})
+    output = Output(Artifact(str(folder)), "train", "print", {}, {})
+    inputs = pipeline.plan.artifact("pack"), pipeline.plan.artifact("graph")
+    return train(*inputs, output, settings, pipeline.config.ray, on_window=on_window)
+
+
+def test_two_workers_train_and_every_window_is_heard_once(
+    ray_cluster: None, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    heard: list[dict[str, Any]] = []
+    manifest = ray_train(pipeline, tmp_path / "training", heard.append)
+    assert [record["step"] for record in heard] == [20, 40]
+    assert manifest.metrics["steps"] == 40
+    assert set(manifest.files) == {"model.pt", "metrics.jsonl"}
+
+
+def test_an_error_of_ours_reaches_the_caller_and_is_not_retried(
+    ray_cluster: None, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    with pytest.raises(NonFiniteStepError, match="learning_rate"):
+        ray_train(pipeline, tmp_path / "training", learning_rate=1e30)
+    assert not (tmp_path / "training" / "manifest.json").exists()
+
+
+def test_a_killed_worker_is_replaced_and_training_goes_on_from_the_checkpoint(
+    ray_cluster: None, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    killed: list[int] = []
+    heard: list[int] = []
+
+    def kill_one(record: dict[str, Any]) -> None:
+        heard.append(record["step"])
+        if not killed and record["step"] >= 100:
+            workers = [p for p in psutil.process_iter(["name"]) if "RayTrainWorker" in (p.info["name"] or "")]
+            killed.extend(p.pid for p in workers[:1])
+            os.kill(killed[0], signal.SIGKILL)
+
+    manifest = ray_train(
+        pipeline, tmp_path / "training", kill_one, max_steps=3000, checkpoint_steps=40, patience=0, batch_size=512
+    )
+    assert killed
+    assert manifest.metrics["steps"] == 3000
+    lines = Artifact(str(tmp_path / "training")).read_bytes("metrics.jsonl").splitlines()
+    assert len(lines) == 3000 / 20, "no window is lost or repeated"
