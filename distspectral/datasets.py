@@ -1,7 +1,8 @@
-"""Small datasets as shards on disk: scikit-learn's bundled digits, two moons, or any arrays at hand."""
+"""Datasets as shards on disk: scikit-learn's digits, two moons, any arrays at hand, or a mixture of any size."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -73,3 +74,84 @@ def two_moons(n_rows: int, noise: float = 0.05, seed: int = 0) -> tuple[NDArray[
     """Return two interleaved half circles: vectors (N, 2) float32 and labels (N,) in {0, 1}, rows shuffled."""
     vectors, labels = make_moons(n_rows, noise=noise, random_state=seed)
     return vectors.astype(np.float32), labels.astype(np.int64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """Clustered rows near a curved manifold of known dimension, any number of them, each a function of its number.
+
+    A latent point z is drawn from a mixture of Gaussians in M dimensions; the row is x = cos(z W + b) A, a smooth map
+    with random frequencies W and phases b, plus white noise. Rows are made in blocks seeded by (seed, block), so row i
+    is the same however rows are cut and however many there are.
+
+    Attributes:
+        dim: D, features of a row.
+        intrinsic_dim: M.
+        n_clusters: components of the mixture, equally likely.
+        spread: standard deviation of the components' means, whose own is 1.
+        noise: standard deviation of the white noise, relative to that of a feature.
+        seed: of everything.
+    """
+
+    dim: int
+    intrinsic_dim: int = 8
+    n_clusters: int = 20
+    spread: float = 2.0
+    noise: float = 0.01
+    seed: int = 0
+
+    @functools.cached_property
+    def _map(self) -> tuple[NDArray[np.float64], ...]:
+        rng = np.random.default_rng([self.seed, 0])
+        n_waves = 2 * max(self.dim, self.intrinsic_dim)
+        means = self.spread * rng.standard_normal((self.n_clusters, self.intrinsic_dim))
+        frequencies = 0.25 * rng.standard_normal((self.intrinsic_dim, n_waves))
+        phases = rng.uniform(0, 2 * np.pi, n_waves)
+        amplitudes = rng.standard_normal((n_waves, self.dim)) / np.sqrt(n_waves / 2)
+        return means, frequencies, phases, amplitudes
+
+    def rows(self, start: int, stop: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return rows ``start`` to ``stop``: vectors (B, D) and the component (B,) each was drawn from."""
+        first = start // MIXTURE_BLOCK
+        parts = [self._block(block) for block in range(first, -(-stop // MIXTURE_BLOCK))]
+        cut = slice(start - first * MIXTURE_BLOCK, stop - first * MIXTURE_BLOCK)
+        return np.concatenate([part[0] for part in parts])[cut], np.concatenate([part[1] for part in parts])[cut]
+
+    def _block(self, block: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        means, frequencies, phases, amplitudes = self._map
+        rng = np.random.default_rng([self.seed, 1, block])
+        labels = rng.integers(0, self.n_clusters, MIXTURE_BLOCK)
+        latent = means[labels] + rng.standard_normal((MIXTURE_BLOCK, self.intrinsic_dim))
+        vectors = (np.cos(latent @ frequencies + phases) @ amplitudes).astype(np.float32)
+        vectors += np.float32(self.noise) * rng.standard_normal(vectors.shape, np.float32)
+        return vectors, labels
+
+
+MIXTURE_BLOCK = 1 << 14
+
+
+def write_mixture(
+    folder: str, mixture: Mixture, n_rows: int, *, rows_per_shard: int = 1 << 18, dtype: str = "float32"
+) -> list[str]:
+    """Write the first rows of a mixture as Parquet shards, one shard in memory at a time; return their paths.
+
+    Args:
+        folder: local path or URI; made if absent. A shard that is already there is kept.
+        mixture: what to draw from.
+        n_rows: N.
+        rows_per_shard: rows of each shard but the last.
+        dtype: type of the vectors.
+    """
+    artifact = Artifact(folder)
+    artifact.filesystem.create_dir(artifact.path, recursive=True)
+    paths = []
+    for index, start in enumerate(range(0, n_rows, rows_per_shard)):
+        name = f"part-{index:05d}.parquet"
+        paths.append(f"{folder.rstrip('/')}/{name}")
+        if artifact.has(name):
+            continue
+        stop = min(start + rows_per_shard, n_rows)
+        vectors, labels = mixture.rows(start, stop)
+        part = {"id": np.arange(start, stop), "vector": vectors.astype(dtype), "label": labels}
+        artifact.write_file(name, functools.partial(write_parquet, columns=part))
+    return paths

@@ -6,6 +6,8 @@ Shape letters: N rows, B rows of a block, K neighbours.
 from __future__ import annotations
 
 import logging
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,12 +19,28 @@ from distspectral.graph.components import component_facts
 from distspectral.graph.config import AffinityConfig, GraphConfig, check
 from distspectral.graph.degrees import degree_facts
 from distspectral.graph.duplicates import surplus_duplicates
+from distspectral.graph.metrics import under_metric
+from distspectral.graph.search import search_cells
 from distspectral.graph.solvers import ExactSolver, rows_per_task
-from distspectral.graph.store import ArrayGraph, Graph
+from distspectral.graph.store import ArrayGraph, Graph, read_neighbors
 from distspectral.spectral import affinity
+from distspectral.storage.artifacts import Artifact
 from distspectral.storage.vectors import Vectors
 
 logger = logging.getLogger(__name__)
+
+
+def refuse_too_few(vectors: Vectors, config: GraphConfig) -> None:
+    """Refuse data with fewer than ``n_neighbors + 1`` rows.
+
+    Raises:
+        TooFewRowsError: just that.
+    """
+    if vectors.n_rows < config.n_neighbors + 1:
+        raise TooFewRowsError(
+            f"the data has {vectors.n_rows} rows, but a graph of {config.n_neighbors} neighbours a row needs at least "
+            f"{config.n_neighbors + 1}; lower graph.n_neighbors or bring more rows"
+        )
 
 
 def exact_solver(vectors: Vectors, config: GraphConfig) -> ExactSolver:
@@ -32,11 +50,7 @@ def exact_solver(vectors: Vectors, config: GraphConfig) -> ExactSolver:
         TooFewRowsError: there are fewer than ``n_neighbors + 1`` rows.
         ConstantDataError: all rows are equal.
     """
-    if vectors.n_rows < config.n_neighbors + 1:
-        raise TooFewRowsError(
-            f"the data has {vectors.n_rows} rows, but a graph of {config.n_neighbors} neighbours a row needs at least "
-            f"{config.n_neighbors + 1}; lower graph.n_neighbors or bring more rows"
-        )
+    refuse_too_few(vectors, config)
     surplus, n_distinct = surplus_duplicates(vectors, config.n_neighbors + 1)
     if n_distinct == 1:
         raise ConstantDataError(
@@ -131,11 +145,17 @@ def knn_graph(
         MissingDependencyError: FAISS is not installed.
     """
     check(graph_config.n_neighbors, affinity_config)
-    solver = exact_solver(vectors, graph_config)
+    vectors = under_metric(vectors, graph_config.metric)
+    refuse_too_few(vectors, graph_config)
     cuts = query_blocks(vectors, graph_config)
-    found = [solver(vectors, start, stop) for start, stop in cuts]
-    neighbors = np.concatenate([ids for ids, _ in found])
-    squared_distances = np.concatenate([distances for _, distances in found])
+    searched: dict[str, Any] = {}
+    if graph_config.searches_cells(vectors.n_rows):
+        neighbors, squared_distances, searched = _through_cells(vectors, graph_config)
+    else:
+        solver = exact_solver(vectors, graph_config)
+        found = [solver(vectors, start, stop) for start, stop in cuts]
+        neighbors = np.concatenate([ids for ids, _ in found])
+        squared_distances = np.concatenate([distances for _, distances in found])
     scales = None
     if needs_scales(affinity_config):
         scales = all_scales(row_scales(squared_distances, affinity_config), affinity_config)
@@ -144,7 +164,25 @@ def knn_graph(
         part = slice(start, stop)
         weights[part] = block_affinities(start, neighbors[part], squared_distances[part], scales, affinity_config)
     graph = ArrayGraph(neighbors, weights)
-    return graph, graph_facts(graph)
+    return graph, graph_facts(graph) | searched
+
+
+def _through_cells(
+    vectors: Vectors, config: GraphConfig
+) -> tuple[NDArray[np.int64], NDArray[np.float32], dict[str, Any]]:
+    """Return what the stage would write, by way of a temporary directory."""
+    plain = config.model_copy(update={"metric": "l2"})  # the vectors are under the metric already
+    with tempfile.TemporaryDirectory(prefix="distspectral-") as folder:
+        artifact = Artifact(folder)
+        found = search_cells(vectors, artifact, {}, plain, _each)
+        parts = [read_neighbors(artifact, shard.name) for shard in found.shards]
+        neighbors, distances = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return neighbors, distances, found.metrics
+
+
+def _each(function: Callable[[Any], Any], items: Sequence[Any], description: str) -> Iterator[Any]:
+    del description
+    return map(function, items)
 
 
 def _tensor(array: NDArray[Any]) -> torch.Tensor:

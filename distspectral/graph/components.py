@@ -33,12 +33,12 @@ def component_labels(graph: Graph, block_rows: int | None = None) -> NDArray[np.
         neighbors, affinities = graph.block(start, stop)
         heads = np.repeat(np.arange(start, stop), graph.n_neighbors)[affinities.ravel() > 0]
         tails = neighbors.ravel()[affinities.ravel() > 0]
-        roots, ends = np.unique(_roots(parents, np.concatenate([heads, tails])), return_inverse=True)
-        edges = (np.ones(len(heads), bool), (ends[: len(heads)], ends[len(heads) :]))
-        contracted = scipy.sparse.coo_array(edges, shape=(len(roots), len(roots)))
-        _, merged = csgraph.connected_components(contracted, directed=False)
-        _, first = np.unique(merged, return_index=True)  # roots ascend: the first of a component is its smallest
-        parents[roots] = roots[first[merged]]
+        ends = _roots(parents, np.concatenate([heads, tails]))
+        if graph.n_rows <= len(ends):  # then sorting out which rows the block names costs more than taking all
+            parents = _merged(ends, graph.n_rows)[parents]
+        else:
+            roots, ends = np.unique(ends, return_inverse=True)
+            parents[roots] = roots[_merged(ends, len(roots))]
     return _roots(parents, parents)
 
 
@@ -49,6 +49,16 @@ def component_facts(graph: Graph, block_rows: int | None = None) -> dict[str, An
         "components": int(np.count_nonzero(sizes)),
         "largest_component_share": float(sizes.max() / graph.n_rows),
     }
+
+
+def _merged(ends: NDArray[np.int64], n_rows: int) -> NDArray[np.int64]:
+    """Return the smallest row that each row is connected to by edges from the first half of ``ends`` to the second."""
+    heads, tails = np.split(ends, 2)
+    edges = scipy.sparse.coo_array((np.ones(len(heads), bool), (heads, tails)), shape=(n_rows, n_rows))
+    _, merged = csgraph.connected_components(edges, directed=False)
+    _, first = np.unique(merged, return_index=True)
+    smallest: NDArray[np.int64] = first[merged]
+    return smallest
 
 
 def _roots(parents: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from distspectral.errors import ConfigError
 from distspectral.spectral.affinity import AffinityKind
@@ -13,18 +13,73 @@ MAX_NEIGHBORS = 1024
 """A GPU search returns at most 2,048 candidates a row; half of them leave room for ties."""
 
 
+EXACT_ROWS = 50_000
+"""Up to here ``method: auto`` searches exactly: quadratic, but cheaper than cutting."""
+
+MIN_TASK_MEMORY = 64 << 20
+UNITS = {"KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}
+
+
+def _bytes(value: Any) -> Any:
+    """Return bytes of a text such as ``1.5GiB``; other values are left to the type's own check."""
+    if isinstance(value, str):
+        for unit, exponent in UNITS.items():
+            number = value.strip().removesuffix(unit).strip()
+            if value.strip().endswith(unit) and number.replace(".", "", 1).isdigit():
+                return int(float(number) * (1 << exponent))
+    return value
+
+
+Bytes = Annotated[int, BeforeValidator(_bytes)]
+Metric = Literal["l2", "cosine", "inner_product"]
+LocalSolver = Literal["exact", "nn_descent", "hnsw"]
+
+
 class GraphConfig(BaseModel):
     """The nearest-neighbour search."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     n_neighbors: int = Field(15, ge=1, le=MAX_NEIGHBORS, description="Neighbours of each row, the row itself excluded.")
+    metric: Metric = Field(
+        "l2", description="l2: Euclidean; cosine: Euclidean between rows of length 1; inner_product: largest first."
+    )
+    method: Literal["auto", "exact", "cells"] = Field(
+        "auto",
+        description=f"exact: every row against every row; cells: inside overlapping cells, calibrated; auto: exact up "
+        f"to {EXACT_ROWS:,} rows.",
+    )
+    target_recall: float = Field(
+        0.985, gt=0.5, lt=1, description="Share of the true neighbours that cells are calibrated to find."
+    )
+    task_memory: Bytes = Field(
+        1 << 30, ge=MIN_TASK_MEMORY, description="Bytes (or text like 1GiB) that one task may take for its rows."
+    )
+    solver: Literal["auto", "exact", "nn_descent", "hnsw"] = Field(
+        "auto", description="Inside a cell; auto: by device, cell size and dimension."
+    )
+    seed: int = Field(0, ge=0, description="Of samples, cells and local solvers.")
     block_rows: int | None = Field(
-        None, ge=1, description="Query rows of one task, which writes one shard; null: chosen from the vectors' size."
+        None, ge=1, description="Rows of one task, which writes one shard; null: chosen from the vectors' size."
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where to search: auto takes a GPU if FAISS and the machine have one."
     )
+
+    @model_validator(mode="after")
+    def _inner_product_is_exact(self) -> GraphConfig:
+        if self.metric == "inner_product" and self.method == "cells":
+            raise ValueError(
+                "metric inner_product has no cells: a row as a query is not the point it is as a neighbour; "
+                "set method to exact, or metric to cosine"
+            )
+        return self
+
+    def searches_cells(self, n_rows: int) -> bool:
+        """Whether a dataset of ``n_rows`` is cut into cells."""
+        return self.method == "cells" or (
+            self.method == "auto" and n_rows > EXACT_ROWS and self.metric != "inner_product"
+        )
 
 
 class AffinityConfig(BaseModel):

@@ -30,20 +30,48 @@ def surplus_duplicates(vectors: Vectors, n_kept: int) -> tuple[NDArray[np.int64]
         n_distinct: how many different rows there are.
     """
     hashes = np.empty(vectors.n_rows, np.uint64)
-    factors = np.random.default_rng(HASH_SEED).integers(0, 1 << 63, vectors.dim, dtype=np.uint64) * 2 + 1
     block_rows = max(1, BLOCK_BYTES // (8 * vectors.dim))
     for start in range(0, vectors.n_rows, block_rows):
         stop = min(start + block_rows, vectors.n_rows)
-        hashes[start:stop] = _row_hashes(vectors.block(start, stop), factors)
+        hashes[start:stop] = row_hashes(vectors.block(start, stop))
+    surplus, _, n_distinct = crowd(hashes, n_kept)
+    return surplus, n_distinct
+
+
+def crowd(hashes: NDArray[np.uint64], n_kept: int) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    """Return which rows have ``n_kept`` or more equal rows before them.
+
+    Args:
+        hashes: (B,) of :func:`row_hashes`.
+        n_kept: how many of equal rows stay.
+
+    Returns:
+        surplus: (S,) positions, ascending.
+        first: (S,) position of the first of each one's equals.
+        n_distinct: how many different rows there are.
+    """
     order = np.argsort(hashes, kind="stable")
-    first = np.ones(len(order), bool)
-    first[1:] = np.diff(hashes[order]) != 0
-    run_starts = np.flatnonzero(first)
-    rank = np.arange(len(order)) - np.repeat(run_starts, np.diff(run_starts, append=len(order)))
-    return np.sort(order[rank >= n_kept]), len(run_starts)
+    is_first = np.ones(len(order), bool)
+    is_first[1:] = np.diff(hashes[order]) != 0
+    run_starts = np.flatnonzero(is_first)
+    lengths = np.diff(run_starts, append=len(order))
+    rank = np.arange(len(order)) - np.repeat(run_starts, lengths)
+    late = rank >= n_kept
+    surplus, first = order[late], order[np.repeat(run_starts, lengths)[late]]
+    ascending = np.argsort(surplus)
+    return surplus[ascending], first[ascending], len(run_starts)
 
 
-def _row_hashes(block: NDArray[np.float32], factors: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def row_hashes(block: NDArray[np.float32]) -> NDArray[np.uint64]:
+    """Return a 64-bit hash (B,) of each row (B, D); equal rows have equal ones."""
+    rng = np.random.default_rng(HASH_SEED)
+    factors = rng.integers(0, 1 << 63, block.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    step = max(1, BLOCK_BYTES // (8 * block.shape[1]))
+    parts = [_hashes(block[start : start + step], factors) for start in range(0, len(block), step)]
+    return np.concatenate(parts) if parts else np.empty(0, np.uint64)
+
+
+def _hashes(block: NDArray[np.float32], factors: NDArray[np.uint64]) -> NDArray[np.uint64]:
     words = np.ascontiguousarray(block + np.float32(0)).view(np.uint32).astype(np.uint64)  # + 0: one sign of zero
     words *= np.uint64(0x9E3779B97F4A7C15)
     words ^= words >> np.uint64(32)  # the low bits of short mantissas are zero: bring the high ones down

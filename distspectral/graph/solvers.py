@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from distspectral.graph.faiss_search import Device, Search, import_faiss, select_search
 from distspectral.graph.merge import top_k
+from distspectral.graph.metrics import as_queries
 from distspectral.storage.vectors import Vectors
 
 BLOCK_BYTES = 1 << 26
@@ -77,7 +78,7 @@ class ExactSolver:
             ConfigError: the device cannot do it.
         """
         search = select_search(self.device)
-        queries = np.ascontiguousarray(vectors.block(start, stop))
+        queries = np.ascontiguousarray(as_queries(vectors, start, stop))
         own = np.arange(start, stop, dtype=np.int64)
         neighbors = np.empty((len(own), self.n_neighbors), np.int64)
         distances = np.empty((len(own), self.n_neighbors), np.float32)
@@ -93,6 +94,18 @@ class ExactSolver:
         for part in np.split(pending, range(DIRECT_ROWS, len(pending), DIRECT_ROWS)):
             neighbors[part], distances[part] = self._by_differences(vectors, queries[part], own[part])
         return neighbors, distances
+
+    def among(
+        self, start: int, block: NDArray[np.float32], queries: NDArray[np.float32], own: NDArray[np.int64]
+    ) -> Neighbors:
+        """Return the K nearest rows of one block, which begins at row ``start``, to queries (Q, D) that are ``own``.
+
+        Products propose with a margin, differences rank; unlike a call, this proves nothing.
+        """
+        width = min(self.n_neighbors + 1 + MARGIN, len(block))
+        positions = select_search(self.device)(queries - self.mean, block - self.mean, width)[1]
+        found = squared_distances(queries, np.ascontiguousarray(block), positions)
+        return top_k(positions + start, found, own, self.n_neighbors)
 
     def _base_blocks(self, vectors: Vectors) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Yield (ids, vectors) of the base, block after block, surplus duplicates left out."""
@@ -144,7 +157,7 @@ class ExactSolver:
         for start in range(0, len(queries), rows):
             part = slice(start, start + rows)
             unique, position = np.unique(candidates[part], return_inverse=True)
-            distances[part] = _squared_distances(
+            distances[part] = squared_distances(
                 queries[part], vectors.gather(unique), position.reshape(-1, candidates.shape[1])
             )
         return top_k(candidates, distances, own, self.n_neighbors)
@@ -155,7 +168,7 @@ class ExactSolver:
         distances = np.empty((len(own), 0), np.float32)
         for ids, block in self._base_blocks(vectors):
             everyone = np.broadcast_to(np.arange(len(ids)), (len(own), len(ids)))
-            found = _squared_distances(queries, np.ascontiguousarray(block), everyone)
+            found = squared_distances(queries, np.ascontiguousarray(block), everyone)
             best = np.argsort(found, axis=1, kind="stable")[:, : self.n_neighbors + 1]  # + 1: the row itself
             neighbors, distances = top_k(
                 np.hstack([neighbors, ids[best]]),
@@ -166,7 +179,7 @@ class ExactSolver:
         return neighbors, distances
 
 
-def _squared_distances(
+def squared_distances(
     queries: NDArray[np.float32], base: NDArray[np.float32], positions: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     """Return (B, C) squared distances of query i to base rows ``positions[i]``: of one pair always the same bits."""

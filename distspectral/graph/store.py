@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.ipc
 from numpy.typing import NDArray
 
+from distspectral.storage.arrays import write_arrays
 from distspectral.storage.artifacts import Artifact
 from distspectral.storage.manifest import Shard
 
@@ -136,22 +135,17 @@ def read_neighbors(artifact: Artifact, shard: str) -> Rows:
     return ids.astype(np.int64), squared_distances
 
 
-def write_rows(artifact: Artifact, name: str, n_rows_global: int, columns: dict[str, NDArray[Any]]) -> Shard:
+def write_rows(
+    artifact: Artifact,
+    name: str,
+    n_rows_global: int,
+    columns: dict[str, NDArray[Any]],
+    details: dict[str, Any] | None = None,
+) -> Shard:
     """Write (B, K) columns as one shard of fixed-size lists; ids as u32 where all rows of the dataset fit into it."""
     small = n_rows_global <= np.iinfo(np.uint32).max
     arrays = {
         key: column.astype(np.uint32 if small else np.uint64) if key == NEIGHBORS else column
         for key, column in columns.items()
     }
-    table = pa.table(
-        {
-            key: pa.FixedSizeListArray.from_arrays(pa.array(column.reshape(-1)), column.shape[1])
-            for key, column in arrays.items()
-        }
-    )
-
-    def write(stream: Any) -> None:
-        with pyarrow.ipc.new_file(stream, table.schema) as writer:
-            writer.write_table(table)
-
-    return artifact.write_shard(name, table.num_rows, write)
+    return write_arrays(artifact, name, [arrays], details)

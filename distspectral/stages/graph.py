@@ -15,9 +15,12 @@ from distspectral.graph.build import (
     graph_facts,
     needs_scales,
     query_blocks,
+    refuse_too_few,
     row_scales,
 )
 from distspectral.graph.config import AffinityConfig, GraphConfig, check
+from distspectral.graph.metrics import under_metric
+from distspectral.graph.search import search_cells, sweep
 from distspectral.graph.solvers import Solver
 from distspectral.graph.store import (
     AFFINITIES,
@@ -52,13 +55,25 @@ def neighbors(vectors: Artifact, output: Output, config: GraphConfig, mapper: Ma
         MissingDependencyError: FAISS is not installed.
         ConfigError: the device cannot do it.
     """
-    mapped = MappedVectors(vectors)
+    mapped = under_metric(MappedVectors(vectors), config.metric)
+    refuse_too_few(mapped, config)
+    if config.searches_cells(mapped.n_rows):
+        n_rows = mapped.n_rows
+        del mapped  # its pages: tasks open their own
+        done = output.begin()
+        found = search_cells(vectors, output.artifact, done, config, mapper)
+        properties = {"k": config.n_neighbors, "n_rows": n_rows}
+        manifest = output.commit(
+            [shard.model_copy(update={"details": {}}) for shard in found.shards], properties, found.metrics
+        )
+        sweep(output.artifact, done)
+        return manifest
     solver = exact_solver(mapped, config)
     done = output.begin()
     cuts = query_blocks(mapped, config)
     names = [f"part-{index:05d}.arrow" for index in range(len(cuts))]
     missing = [(name, start, stop) for name, (start, stop) in zip(names, cuts, strict=True) if name not in done]
-    task = functools.partial(_search, vectors=vectors, output=output.artifact, solver=solver)
+    task = functools.partial(_search, vectors=vectors, output=output.artifact, solver=solver, config=config)
     done |= {shard.name: shard for shard in mapper(task, missing, "searching neighbours")}
     return output.commit(
         [done[name] for name in names],
@@ -67,9 +82,11 @@ def neighbors(vectors: Artifact, output: Output, config: GraphConfig, mapper: Ma
     )
 
 
-def _search(item: tuple[str, int, int], *, vectors: Artifact, output: Artifact, solver: Solver) -> Shard:
+def _search(
+    item: tuple[str, int, int], *, vectors: Artifact, output: Artifact, solver: Solver, config: GraphConfig
+) -> Shard:
     name, start, stop = item
-    mapped = MappedVectors(vectors)
+    mapped = under_metric(MappedVectors(vectors), config.metric)
     ids, squared_distances = solver(mapped, start, stop)
     return write_rows(output, name, mapped.n_rows, {NEIGHBORS: ids, SQUARED_DISTANCES: squared_distances})
 

@@ -279,11 +279,19 @@ class Artifact:
                 fill them in.
         """
         n_bytes = self.write_file(name, write)
-        shard = Shard(name=name, n_rows=n_rows, n_bytes=n_bytes, details=details or {})
+        return self.write_receipt(Shard(name=name, n_rows=n_rows, n_bytes=n_bytes, details=details or {}))
+
+    def write_receipt(self, shard: Shard) -> Shard:
+        """Mark a shard that stands in the directory as done; return it."""
         if not self.is_local or not os.path.isdir(self.file_path(RECEIPTS)):
             self.filesystem.create_dir(self.file_path(RECEIPTS), recursive=True)
-        self.write_json(f"{RECEIPTS}/{name}.json", shard.model_dump())
+        self.write_json(f"{RECEIPTS}/{shard.name}.json", shard.model_dump())
         return shard
+
+    def delete_file(self, name: str) -> None:
+        """Delete a file, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            self.filesystem.delete_file(self.file_path(name))
 
     def commit(self, manifest: Manifest) -> Manifest:
         """Write the manifest, which declares the artifact finished, and tidy up what led to it."""

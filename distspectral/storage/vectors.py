@@ -128,6 +128,7 @@ class MappedVectors:
             chunk.flatten().to_numpy(zero_copy_only=True).reshape(-1, self.dim) for chunk in chunks
         ]
         self._offsets = np.cumsum([0, *(len(block) for block in self._blocks)], dtype=np.int64)
+        self.dtype: np.dtype[Any] = self._blocks[0].dtype
 
     def __reduce__(self) -> tuple[type[MappedVectors], tuple[Artifact]]:
         return MappedVectors, (self._artifact,)
