@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from distspectral.cli.console import fact_table, print_json, print_table
 from distspectral.cli.options import AsJson
+
+if TYPE_CHECKING:
+    from distspectral.storage.vectors import ArrayVectors
 
 RunPath = Annotated[str, typer.Argument(metavar="RUN", help="Directory of a finished run.", show_default=False)]
 Functions = Annotated[
@@ -15,10 +18,23 @@ Functions = Annotated[
 ]
 
 
+Rows = Annotated[int | None, typer.Option("--rows", min=32, help="Rows. [default: all of --data, or 100,000]")]
+Dim = Annotated[int, typer.Option("--dim", min=1, help="Features of generated rows.")]
+Data = Annotated[
+    str | None, typer.Option("--data", metavar="PATH", help="Shards with a column `vector`; default: generated rows.")
+]
+Neighbors = Annotated[int, typer.Option("--neighbors", "-k", min=1, help="Neighbours of each row.")]
+Method = Annotated[
+    list[str] | None, typer.Option("--method", help="Only this one; may be repeated.", show_default=False)
+]
+Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of each method's process.")]
+
+
 def register(app: typer.Typer) -> None:
     """Add the group of benchmarks."""
     group = typer.Typer(help="Measure results beside their baselines.", no_args_is_help=True)
     group.command("spectrum")(spectrum)
+    group.command("graph")(graph)
     app.add_typer(group, name="bench")
 
 
@@ -41,3 +57,46 @@ def spectrum(run: RunPath, functions: Functions = None, as_json: AsJson = False)
         if scores := result.get(key):
             facts.append((f"ACC / NMI / ARI, {name}", " / ".join(f"{scores[s]:.3f}" for s in ("acc", "nmi", "ari"))))
     print_table(fact_table(f"Spectrum of {run}", facts))
+
+
+def graph(
+    rows: Rows = None,
+    dim: Dim = 96,
+    data: Data = None,
+    neighbors: Neighbors = 15,
+    method: Method = None,
+    threads: Threads = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the neighbour search with pynndescent, FAISS HNSW, FAISS IVF-Flat and exact search."""
+    from distspectral.bench.graph import METHODS, compare_searches
+    from distspectral.errors import ConfigError
+
+    if unknown := set(method or ()) - set(METHODS):
+        raise ConfigError(f"--method: is {min(unknown)}; choose from {', '.join(METHODS)}")
+    result = compare_searches(_bench_rows(rows, dim, data), neighbors, method or METHODS, threads)
+    if as_json:
+        print_json(result)
+        return
+    for row in result["methods"]:
+        facts = [
+            ("recall", f"{row['recall']:.4f}"),
+            ("components", "unknown" if row["components"] is None else f"{row['components']:,}"),
+            ("core-seconds, wall seconds", f"{row['core_seconds']:.1f}, {row['wall_seconds']:.1f}"),
+            ("peak memory", f"{row['peak_rss_bytes'] / 2**30:.2f} GiB"),
+        ]
+        print_table(fact_table(row["name"], facts))
+
+
+def _bench_rows(n_rows: int | None, dim: int, data: str | None) -> ArrayVectors:
+    import numpy as np
+
+    from distspectral.datasets import Mixture
+    from distspectral.storage.sources import Source, SourceConfig
+    from distspectral.storage.vectors import ArrayVectors
+
+    if data is None:
+        return ArrayVectors(Mixture(dim).rows(0, n_rows or 100_000)[0])
+    source = Source.open(SourceConfig(path=data))
+    blocks = [block.vectors for shard in source.shards for block in source.read_blocks(shard)]
+    return ArrayVectors(np.concatenate(blocks)[:n_rows])

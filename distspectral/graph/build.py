@@ -174,13 +174,14 @@ def _through_cells(
     plain = config.model_copy(update={"metric": "l2"})  # the vectors are under the metric already
     with tempfile.TemporaryDirectory(prefix="distspectral-") as folder:
         artifact = Artifact(folder)
-        found = search_cells(vectors, artifact, {}, plain, _each)
+        found = search_cells(vectors, artifact, {}, plain, each)
         parts = [read_neighbors(artifact, shard.name) for shard in found.shards]
         neighbors, distances = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return neighbors, distances, found.metrics
 
 
-def _each(function: Callable[[Any], Any], items: Sequence[Any], description: str) -> Iterator[Any]:
+def each(function: Callable[[Any], Any], items: Sequence[Any], description: str) -> Iterator[Any]:
+    """Call ``function`` on the items one after the other in this process."""
     del description
     return map(function, items)
 

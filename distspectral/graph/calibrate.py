@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from distspectral.errors import ConfigError
 from distspectral.graph.cells import POINTS_PER_CENTROID, Cells, fit_centroids, split_large
 from distspectral.graph.config import GraphConfig, LocalSolver
+from distspectral.graph.faiss_search import uses_gpu
 from distspectral.graph.local import bytes_per_row, choose_solver, exact_us, nn_descent_us
 from distspectral.storage.vectors import Vectors
 
@@ -30,9 +31,13 @@ MIN_SAMPLE_ROWS = 20_000
 EXTRA = (1, 2, 3, 5, 7)
 FILL = 0.75
 """Share of a task's memory that cells are planned to fill; the sample may underestimate the largest."""
+COMPILE_US = 5e7
+"""Core-microseconds that pynndescent compiles in each process before it finds anything (0.7.0: about 50 s)."""
 LOCAL_SHARE = 0.4
 """Share of the loss that an approximate local solver may cause; borders may cause the rest."""
 EXACT_CELL_ROWS = (1000, 2000, 4000, 8000, 16_000, 32_000, 64_000, 128_000)
+GPU_CELL_ROWS = (128_000, 64_000)
+"""Large enough to fill a GPU; unmeasured, and the cost model knows CPUs only."""
 APPROXIMATE_CELL_ROWS = (16_000, 32_000, 64_000, 128_000, MAX_CELL_ROWS)
 
 
@@ -72,9 +77,11 @@ def most_rows(config: GraphConfig, solver: LocalSolver, dim: int) -> int:
 
 
 def single_cell(vectors: Vectors, config: GraphConfig) -> Setting | None:
-    """Return the setting of one cell for everything where that is the cheapest, else None."""
+    """Return the setting of one cell for everything where an approximate solver is asked for and that fits."""
+    if config.solver in ("auto", "exact"):
+        return None
     solver = choose_solver(config.solver, config.device, vectors.n_rows, vectors.dim)
-    if vectors.n_rows > min(MAX_CELL_ROWS, FILL * most_rows(config, solver, vectors.dim)) or solver == "exact":
+    if vectors.n_rows > min(MAX_CELL_ROWS, FILL * most_rows(config, solver, vectors.dim)):
         return None
     cells = Cells(vectors.mean.astype(np.float32)[None], 0, 0.0)
     return Setting(cells, solver, config.target_recall, 1.0, 1.0, nn_descent_us(vectors.n_rows, vectors.dim))
@@ -122,6 +129,12 @@ def calibrate(vectors: Vectors, config: GraphConfig, queries: NDArray[np.int64],
 def _candidates(config: GraphConfig, n_rows: int, dim: int) -> list[tuple[LocalSolver, int]]:
     """Return (solver, rows of a cell), the likeliest to be cheap first."""
     candidates: list[tuple[LocalSolver, int]] = []
+    if uses_gpu(config.device):
+        on_gpu = [rows for rows in GPU_CELL_ROWS if rows <= FILL * most_rows(config, "exact", dim)]
+        candidates = [("exact", rows) for rows in on_gpu if rows < n_rows]
+        if candidates and config.solver in ("auto", "exact"):
+            return candidates
+        candidates = []
     for cell_rows in sorted({*EXACT_CELL_ROWS, *APPROXIMATE_CELL_ROWS}, reverse=True):
         solver = choose_solver(config.solver, config.device, cell_rows, dim)
         sizes = EXACT_CELL_ROWS if solver == "exact" else APPROXIMATE_CELL_ROWS
@@ -141,6 +154,7 @@ def _cost(n_cells: int, dim: int, copies: float, solver: LocalSolver, sizes: lis
         solving = exact_us(squares, dim)
     else:
         solving = copies * nn_descent_us(float(np.mean(sizes)), dim) * (1 if solver == "nn_descent" else 3)
+        solving += COMPILE_US / n_rows if solver == "nn_descent" else 0.0
     return exact_us(min(n_cells, 2000), dim) + copies * (10 + 0.05 * dim) + solving
 
 

@@ -64,8 +64,8 @@ def crowd(hashes: NDArray[np.uint64], n_kept: int) -> tuple[NDArray[np.int64], N
 
 def row_hashes(block: NDArray[np.float32]) -> NDArray[np.uint64]:
     """Return a 64-bit hash (B,) of each row (B, D); equal rows have equal ones."""
-    rng = np.random.default_rng(HASH_SEED)
-    factors = rng.integers(0, 1 << 63, block.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    drawn = np.random.default_rng(HASH_SEED).integers(0, 1 << 63, block.shape[1], dtype=np.uint64)
+    factors: NDArray[np.uint64] = np.asarray(drawn * 2 + 1, np.uint64)
     step = max(1, BLOCK_BYTES // (8 * block.shape[1]))
     parts = [_hashes(block[start : start + step], factors) for start in range(0, len(block), step)]
     return np.concatenate(parts) if parts else np.empty(0, np.uint64)

@@ -1,0 +1,83 @@
+"""The neighbour search beside its peers: recall, components, core-seconds and peak memory, each in its own process.
+
+Recall is the share of found neighbours that are as near as the true k-th, on sampled rows searched exactly.
+Shape letters: N rows, Q sampled queries, D features, K neighbours.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distspectral.errors import DistSpectralError
+from distspectral.graph.merge import top_k
+from distspectral.graph.solvers import ExactSolver, rows_per_block
+from distspectral.storage.vectors import ArrayVectors, Vectors
+
+METHODS = ("distspectral", "pynndescent", "faiss_hnsw", "faiss_ivf_flat", "exact")
+N_QUERIES = 2000
+SEED = 20180213
+"""Of the sampled rows; not the search's own seed, so that its calibration is not asked about its own sample."""
+
+
+def compare_searches(
+    vectors: Vectors, n_neighbors: int, methods: Sequence[str] = METHODS, threads: int = 1
+) -> dict[str, Any]:
+    """Return what each method found and what it cost.
+
+    Args:
+        vectors: (N, D); written to a temporary file that each method's process maps.
+        n_neighbors: K.
+        methods: of :data:`METHODS`.
+        threads: each process may use.
+
+    Raises:
+        DistSpectralError: a method's process failed.
+    """
+    with tempfile.TemporaryDirectory(prefix="distspectral-bench-") as folder:
+        data = Path(folder, "vectors.npy")
+        stored = np.lib.format.open_memmap(data, "w+", np.float32, (vectors.n_rows, vectors.dim))
+        step = rows_per_block(vectors.dim)
+        for start in range(0, vectors.n_rows, step):
+            stop = min(start + step, vectors.n_rows)
+            stored[start:stop] = vectors.block(start, stop)
+        stored.flush()
+        rows = ArrayVectors(np.load(data, mmap_mode="r"))
+        queries, limits = exact_limits(rows, n_neighbors)
+        np.savez(Path(folder, "truth.npz"), queries=queries, limits=limits)
+        measured = [_measure(name, folder, n_neighbors, threads) for name in methods]
+    return {"rows": vectors.n_rows, "dim": vectors.dim, "k": n_neighbors, "methods": measured}
+
+
+def exact_limits(rows: Vectors, n_neighbors: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return sampled rows (Q,) and the squared distance (Q,) of their true k-th neighbour."""
+    rng = np.random.default_rng(SEED)
+    queries = np.sort(rng.choice(rows.n_rows, min(N_QUERIES, rows.n_rows), replace=False)).astype(np.int64)
+    mean = rows.block(0, min(rows.n_rows, 4096)).mean(axis=0)
+    solver = ExactSolver(n_neighbors, mean, np.empty(0, np.int64), "auto")
+    at, step = rows.gather(queries), rows_per_block(rows.dim)
+    ids, distances = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
+    for start in range(0, rows.n_rows, step):
+        block = np.asarray(rows.block(start, min(start + step, rows.n_rows)))
+        more_ids, more = solver.among(start, block, at, queries)
+        ids, distances = top_k(np.hstack([ids, more_ids]), np.hstack([distances, more]), queries, n_neighbors)
+    return queries, distances[:, -1]
+
+
+def _measure(name: str, folder: str, n_neighbors: int, threads: int) -> dict[str, Any]:
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "NUMBA_NUM_THREADS": str(threads)}
+    command = [sys.executable, "-m", "distspectral.bench.graph_methods", name, folder, str(n_neighbors)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        raise DistSpectralError(f"bench graph: {name} ended with {ended.returncode}: {ended.stderr.strip()[-2000:]}")
+    result: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    return result
