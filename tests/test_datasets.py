@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from sklearn.datasets import load_digits
 
-from distspectral.datasets import two_moons, write_digits, write_vectors
+from distspectral.datasets import Mixture, two_moons, write_digits, write_mixture, write_vectors
 from distspectral.storage.sources import Source, SourceConfig
 from tests.datasets import read_all
 
@@ -45,3 +45,21 @@ def test_two_moons_follow_the_seed() -> None:
     assert not np.array_equal(first, other)
     assert first.dtype == np.float32
     assert set(labels.tolist()) == {0, 1}
+
+
+def test_a_mixture_is_the_same_however_it_is_cut(tmp_path: Path) -> None:
+    mixture = Mixture(12, intrinsic_dim=3, seed=4)
+    whole, labels = mixture.rows(0, 40_000)
+    np.testing.assert_array_equal(mixture.rows(16_380, 33_000)[0], whole[16_380:33_000])
+    write_mixture(str(tmp_path), mixture, 20_000, rows_per_shard=7_000, dtype="float16")
+    source = Source.open(SourceConfig(path=str(tmp_path), id_column="id", label_column="label"))
+    assert [shard.n_rows for shard in source.shards] == [7_000, 7_000, 6_000]
+    np.testing.assert_array_equal(read_all(source), whole[:20_000].astype(np.float16).astype(np.float32))
+    assert set(labels.tolist()) == set(range(20))
+
+
+def test_a_mixture_has_the_intrinsic_dimension_asked_for() -> None:
+    rows = Mixture(40, intrinsic_dim=3, n_clusters=1, noise=0.0).rows(0, 16_000)[0].astype(np.float64)
+    near = np.argsort(np.square(rows - rows[0]).sum(axis=1))[:30]
+    values = np.linalg.svd(rows[near] - rows[near].mean(axis=0), compute_uv=False)
+    assert values[3] < 0.2 * values[2]

@@ -77,7 +77,10 @@ def most_rows(config: GraphConfig, solver: LocalSolver, dim: int) -> int:
 
 
 def single_cell(vectors: Vectors, config: GraphConfig) -> Setting | None:
-    """Return the setting of one cell for everything where an approximate solver is asked for and that fits."""
+    """Return the setting of one cell for everything: few rows, or an approximate solver asked for and room for it."""
+    if vectors.n_rows <= min(EXACT_CELL_ROWS[0], most_rows(config, "exact", vectors.dim)):
+        cells = Cells(vectors.mean.astype(np.float32)[None], 0, 0.0)
+        return Setting(cells, "exact", 1.0, 1.0, 1.0, exact_us(vectors.n_rows, vectors.dim))
     if config.solver in ("auto", "exact"):
         return None
     solver = choose_solver(config.solver, config.device, vectors.n_rows, vectors.dim)

@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from distspectral.bench.graph import compare_searches
+from distspectral.storage.vectors import ArrayVectors
+from tests.datasets import blobs
+
+
+def test_methods_are_measured_side_by_side_in_the_promised_form():
+    result = compare_searches(ArrayVectors(blobs(1500, 6, 1)[0]), 5, ("distspectral", "exact"))
+    assert {key: result[key] for key in ("rows", "dim", "k")} == {"rows": 1500, "dim": 6, "k": 5}
+    ours, exact = result["methods"]
+    assert set(ours) == {"name", "recall", "components", "core_seconds", "wall_seconds", "peak_rss_bytes"}
+    assert (ours["name"], exact["name"]) == ("distspectral", "exact")
+    assert exact["recall"] == 1.0
+    assert ours["recall"] >= 0.98
+    assert ours["components"] == exact["components"]
+    assert ours["core_seconds"] > 0
+    assert ours["peak_rss_bytes"] > 1 << 20

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from distspectral.graph import cells as module
+from distspectral.graph.cells import NO_CELL, Cells, fit_centroids, split_large
+from tests.datasets import blobs
+
+ROWS, _ = blobs(2000, 8, 6)
+
+
+def distances_to(centroids, rows=ROWS):
+    return np.square(rows[:, None].astype(np.float64) - centroids[None]).sum(axis=2)
+
+
+def test_a_row_is_in_its_nearest_cell_and_in_those_within_eps():
+    cells = Cells(fit_centroids(ROWS, 20, 0), 3, 0.2)
+    assigned = cells.assign(ROWS)
+    distances = np.sqrt(distances_to(cells.centroids))
+    order = np.argsort(distances, axis=1)
+    for row in range(0, 2000, 97):
+        limit = 1.2 * distances[row, order[row, 0]]
+        expected = [cell for cell in order[row, :4] if distances[row, cell] <= limit]
+        assert [cell for cell in assigned[row] if cell != NO_CELL] == expected
+
+
+def test_assignment_does_not_depend_on_the_block():
+    cells = Cells(fit_centroids(ROWS, 20, 0), 3, 0.2)
+    parts = [cells.assign(ROWS[start : start + 37]) for start in range(0, 2000, 37)]
+    np.testing.assert_array_equal(np.concatenate(parts), cells.assign(ROWS))
+
+
+def test_two_levels_find_nearly_the_same_cells(monkeypatch):
+    cells = Cells(np.unique(ROWS[:900], axis=0), 0, 0.0)
+    expected = cells.nearest(ROWS, 1)[0]
+    monkeypatch.setattr(module, "TWO_LEVEL_CELLS", 100)
+    assert np.mean(cells.nearest(ROWS, 1)[0] == expected) > 0.98
+
+
+def test_many_centroids_are_fitted_in_two_steps(monkeypatch):
+    monkeypatch.setattr(module, "TWO_STEP_CELLS", 10)
+    centroids = fit_centroids(ROWS, 50, 0)
+    assert 40 <= len(centroids) <= 60
+    np.testing.assert_array_equal(centroids, fit_centroids(ROWS, 50, 0))
+
+
+def test_large_cells_are_split():
+    rows = np.concatenate([np.repeat(ROWS[:1], 10, axis=0) + 1000, ROWS])
+    start = fit_centroids(rows, 2, 0)
+    centroids = split_large(start, rows, 0.1, 0)
+    home = Cells(centroids, 0, 0.0).nearest(rows, 1)[0][:, 0]
+    assert np.bincount(home).max() <= 0.1 * len(rows)
+
+
+def test_equal_rows_cannot_be_split_and_do_not_loop():
+    rows = np.ones((500, 4), np.float32)
+    centroids = split_large(fit_centroids(rows, 3, 0), rows, 0.1, 0)
+    assert len(np.unique(Cells(centroids, 0, 0.0).assign(rows))) == 1
+
+
+@pytest.mark.parametrize("n_cells", [1, 3])
+def test_more_neighbouring_cells_than_there_are_is_no_error(n_cells):
+    assigned = Cells(ROWS[:n_cells], 7, 9.0).assign(ROWS)
+    assert assigned.shape == (2000, n_cells)

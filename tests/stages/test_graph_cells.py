@@ -1,0 +1,215 @@
+"""The stage ``neighbors`` through cells: the same graph however it is cut, interrupted or handed out."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+
+from distspectral.datasets import Mixture
+from distspectral.graph import search
+from distspectral.graph.build import knn_graph
+from distspectral.graph.calibrate import Setting
+from distspectral.graph.cells import Cells
+from distspectral.graph.config import AffinityConfig, GraphConfig
+from distspectral.graph.store import read_neighbors
+from distspectral.stages.graph import neighbors
+from distspectral.stages.pack import PackConfig
+from distspectral.storage.artifacts import Artifact, Output
+from distspectral.storage.vectors import ArrayVectors
+from tests.datasets import packed
+
+CONFIG = GraphConfig(n_neighbors=6, method="cells", block_rows=700, solver="exact")
+ROWS = Mixture(8, intrinsic_dim=3, n_clusters=4).rows(0, 4000)[0]
+
+
+def output(folder: Path) -> Output:
+    return Output(Artifact(str(folder)), "neighbors", "fingerprint", {}, {})
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.arrow"))}
+
+
+def lists(folder: Path, manifest):
+    parts = [read_neighbors(Artifact(str(folder)), shard.name) for shard in manifest.shards]
+    return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+
+
+def exact_distances(rows, k):
+    rows = rows.astype(np.float64)
+    distances = cdist(rows, rows, "sqeuclidean")
+    np.fill_diagonal(distances, np.inf)
+    return np.sort(distances, axis=1)[:, :k]
+
+
+def whole(ids, squared, n_rows):
+    """Whether every list is full, ascending, without the row itself and without repeats."""
+    own = np.arange(n_rows)[:, None]
+    ordered = np.sort(ids, axis=1)
+    assert np.isfinite(squared).all()
+    assert (np.diff(squared, axis=1) >= 0).all()
+    assert not (ids == own).any()
+    assert (np.diff(ordered, axis=1) > 0).all()
+
+
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory):
+    return packed(tmp_path_factory.mktemp("rows"), ROWS, sizes=(1000, 1, 1999, 1000))
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory, vectors):
+    folder = tmp_path_factory.mktemp("expected")
+    return folder, neighbors(vectors, output(folder / "n"), CONFIG)
+
+
+class Interrupted(Exception):
+    pass
+
+
+class Fragile:
+    """Runs items in reverse order and dies after some; remembers what was asked of each step."""
+
+    def __init__(self, n_survive: int) -> None:
+        self.left = n_survive
+        self.asked: dict[str, int] = {}
+
+    def __call__(self, function, items, description):
+        self.asked[description] = len(items)
+        for item in reversed(items):
+            if not self.left:
+                raise Interrupted
+            self.left -= 1
+            yield function(item)
+
+
+def test_recall_reaches_the_target_and_the_prediction_holds(expected):
+    folder, manifest = expected
+    ids, squared = lists(folder / "n", manifest)
+    whole(ids, squared, 4000)
+    recall = np.mean(squared <= exact_distances(ROWS, 6)[:, -1:] * (1 + 1e-6))
+    assert recall >= 0.98
+    assert abs(manifest.metrics["predicted_recall"] - recall) < 0.01
+    assert abs(manifest.metrics["reached_recall"] - recall) < 0.01
+    assert manifest.metrics["cells"] > 2
+    assert manifest.metrics["copies"] > 1
+
+
+def test_no_scratch_files_stay_behind(expected):
+    folder, manifest = expected
+    assert [path.name for path in sorted((folder / "n").glob("*.arrow"))] == [shard.name for shard in manifest.shards]
+
+
+def test_another_cut_into_shards_gives_the_same_files(tmp_path, expected):
+    neighbors(packed(tmp_path, ROWS, sizes=(4000,)), output(tmp_path / "n"), CONFIG)
+    assert digests(tmp_path / "n") == digests(expected[0] / "n")
+
+
+def test_rows_in_memory_give_the_same_graph_as_shards(expected):
+    folder, manifest = expected
+    graph, facts = knn_graph(ArrayVectors(ROWS), CONFIG, AffinityConfig(kind="uniform"))
+    np.testing.assert_array_equal(graph.block(0, 4000)[0], lists(folder / "n", manifest)[0])
+    assert facts["reached_recall"] == manifest.metrics["reached_recall"]
+
+
+@pytest.mark.parametrize("n_survive", [0, 3, 8, 12, 14, 17])
+def test_an_interrupted_search_redoes_only_what_is_missing(tmp_path, vectors, expected, n_survive):
+    first, again = Fragile(n_survive), Fragile(99)
+    with pytest.raises(Interrupted):
+        neighbors(vectors, output(tmp_path / "n"), CONFIG, first)
+    neighbors(vectors, output(tmp_path / "n"), CONFIG, again)
+    assert digests(tmp_path / "n") == digests(expected[0] / "n")
+    done = {"routing rows to cells": n_survive - 6, "searching cells": n_survive - 12}
+    for step, n_items in (("routing rows to cells", 6), ("merging neighbours", 6)):
+        finished = min(max(done.get(step, n_survive - 12 - first.asked.get("searching cells", 1)), 0), n_items)
+        assert again.asked.get(step, 0) == n_items - finished
+
+
+def test_half_precision_vectors_are_routed_as_they_are(tmp_path):
+    halves = ROWS.astype(np.float16)
+    manifest = neighbors(packed(tmp_path, ROWS, config=PackConfig(dtype="float16")), output(tmp_path / "n"), CONFIG)
+    graph, _ = knn_graph(ArrayVectors(halves), CONFIG, AffinityConfig(kind="uniform"))
+    np.testing.assert_array_equal(lists(tmp_path / "n", manifest)[0], graph.block(0, 4000)[0])
+
+
+# ---- bad input ---------------------------------------------------------------------------------------------------
+
+
+def searched(rows, **changes):
+    config = CONFIG.model_copy(update={"block_rows": 500, **changes})
+    graph, facts = knn_graph(ArrayVectors(rows), config, AffinityConfig(kind="uniform"))
+    ids, affinities = graph.block(0, len(rows))
+    assert (affinities > 0).all()
+    pairs = zip(rows[ids].astype(np.float64), rows, strict=True)
+    distances = np.stack([np.square(near - row).sum(axis=1) for near, row in pairs])
+    return ids, distances, facts
+
+
+def recall_of(rows, distances, k=6):
+    return np.mean(distances <= exact_distances(rows, k)[:, -1:] * (1 + 1e-5) + 1e-12)
+
+
+def test_thousands_of_duplicates_fill_no_cell_and_lose_no_neighbour():
+    rows = ROWS[:3000].copy()
+    rows[np.random.default_rng(0).permutation(3000)[:2000]] = rows[7]
+    ids, distances, facts = searched(rows)
+    assert recall_of(rows, distances) > 0.98
+    assert facts["largest_cell_rows"] < 1500
+    assert facts["surplus_duplicates"] > 1900
+    equal = np.flatnonzero((rows == rows[7]).all(axis=1))
+    np.testing.assert_array_equal(ids[equal[-1]], equal[:6])
+
+
+@pytest.mark.parametrize("kind", ["constant dimension", "one cluster", "far", "line", "two values"])
+def test_odd_data_reach_the_target(kind):
+    rows = ROWS[:3000].copy()
+    if kind == "constant dimension":
+        rows[:, 2] = 5
+    if kind == "one cluster":
+        rows[20:] = 1e-3 * np.random.default_rng(1).standard_normal((2980, 8))
+    if kind == "far":
+        rows += 300
+    if kind == "line":
+        rows = rows[:, :1].copy()
+    if kind == "two values":
+        rows = np.repeat(ROWS[:2], 1500, axis=0)
+    ids, distances, _ = searched(rows)
+    assert not (ids == np.arange(len(rows))[:, None]).any()
+    assert recall_of(rows, distances) > 0.975
+
+
+def test_wide_vectors_work():
+    rows = Mixture(4096, intrinsic_dim=3).rows(0, 1500)[0]
+    _, distances, _ = searched(rows)
+    assert recall_of(rows, distances) > 0.97
+
+
+@pytest.mark.parametrize("n_rows", [7, 8, 20, 150])
+def test_hardly_more_rows_than_neighbours_work(n_rows):
+    _, distances, _ = searched(ROWS[:n_rows])
+    assert recall_of(ROWS[:n_rows], distances) == 1
+
+
+def test_zero_vectors_under_cosine_work():
+    rows = ROWS[:2000].copy()
+    rows[100:400] = 0
+    ids, _, _ = searched(rows, metric="cosine")
+    np.testing.assert_array_equal(ids[399], np.arange(100, 106))
+
+
+def test_rows_whose_cells_are_smaller_than_k_are_completed(monkeypatch):
+    cells = Cells(np.unique(ROWS[:300], axis=0), 0, 0.0)
+    monkeypatch.setattr(search, "calibrate", lambda *_: Setting(cells, "exact", 1.0, 0.5, 1.0, 1.0))
+    ids, distances, facts = searched(ROWS[:600])
+    assert facts["completed_rows"] > 300
+    whole(ids, distances.astype(np.float32).cumsum(axis=1), 600)
+
+
+def test_a_cell_beyond_memory_gives_the_same_graph(monkeypatch):
+    expected_ids, _, _ = searched(ROWS[:2500])
+    monkeypatch.setattr(search, "most_rows", lambda *_: 200)
+    np.testing.assert_array_equal(searched(ROWS[:2500])[0], expected_ids)
