@@ -46,6 +46,7 @@ MIN_BLOCK_ROWS = 1 << 14
 BLOCK_BYTES = 1 << 26
 SOLVED_BYTES = 1 << 26
 """Small cells share a task until their lists are of about this size."""
+GROUPS = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +104,7 @@ def search_cells(rows: Rows, artifact: Artifact, done: dict[str, Shard], config:
         sizes = cell_sizes(routed)
     else:
         blocks, sizes = [], np.array([n_rows])
-    groups = group_cells(sizes, max(1, SOLVED_BYTES // (12 * config.n_neighbors)))
+    groups = group_cells(sizes, _rows_per_group(int(sizes.sum()), config))
     solver = CellSolver(setting.solver, config.n_neighbors, setting.local_target, config.seed, config.device)
     solve = functools.partial(
         _solve,
@@ -128,6 +129,11 @@ def sweep(artifact: Artifact, names: Iterable[str]) -> None:
     for name in names:
         if name.startswith(("route-", "cell-")):
             artifact.delete_file(name)
+
+
+def _rows_per_group(n_copies: int, config: GraphConfig) -> int:
+    """Return how many rows of small cells share a task: enough tasks for many workers, none too short or too large."""
+    return max(1, min(SOLVED_BYTES // (12 * config.n_neighbors), max(MIN_BLOCK_ROWS, n_copies // GROUPS)))
 
 
 def _named(kind: str, items: Sequence[Any]) -> list[tuple[str, Any]]:
