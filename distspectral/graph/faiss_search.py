@@ -21,6 +21,8 @@ PRODUCT_ROWS, QUERY_ROWS, BASE_ROWS = 20, 256, 4096
 """Queries from which FAISS multiplies matrices, and its blocks. Its own defaults took 45 ns a pair for 1,000 queries
 against 60,000 rows of 96 features where these take 5 (AVX-512 Xeon, faiss-cpu 1.15.1)."""
 SMALLEST_GPU_BLOCK_BYTES = 1 << 20
+BLOCK_SHARE = 0.3
+"""Of free GPU memory for queries and for base each; the rest is for distances and FAISS's own buffers."""
 
 
 def import_faiss() -> Any:
@@ -72,17 +74,26 @@ def select_search(device: Device) -> Search:
     return GpuSearch(faiss)
 
 
+def free_gpu_bytes() -> int | None:
+    """Return the free memory of the current GPU, None where torch sees no GPU."""
+    import torch
+
+    return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else None
+
+
 class GpuSearch:
-    """Brute force on one GPU; out of memory, it goes on with blocks half the size.
+    """Brute force on one GPU, in blocks of a share of its free memory; out of memory, it halves them.
 
     Args:
         faiss: the module, so that tests can hand in another one.
+        free_bytes: returns the device's free memory, None where nobody knows.
     """
 
-    def __init__(self, faiss: Any) -> None:
+    def __init__(self, faiss: Any, free_bytes: Callable[[], int | None] | None = None) -> None:
         self._faiss = faiss
         self._resources = faiss.StandardGpuResources()
-        self._limit_bytes = 0  # of either side in one piece; 0: no limit
+        free = (free_bytes or free_gpu_bytes)()
+        self._limit_bytes = 0 if free is None else int(free * BLOCK_SHARE)  # of either side; 0: no limit
 
     def __call__(
         self, queries: NDArray[np.float32], base: NDArray[np.float32], k: int

@@ -71,6 +71,12 @@ def test_out_of_memory_halves_the_blocks_and_remembers(monkeypatch, caplog):
     assert len(caplog.records) == 2
 
 
+def test_blocks_are_a_share_of_the_free_memory():
+    fake = FakeFaiss(capacity_bytes=5 << 20)
+    GpuSearch(fake, lambda: 10 << 20)(ROWS, ROWS, 3)
+    assert fake.limits == [3 << 20]
+
+
 def test_out_of_memory_with_the_smallest_blocks_is_a_clear_error():
     fake = FakeFaiss(capacity_bytes=0)
     with pytest.raises(ConfigError, match=r"out of memory.*graph.device to cpu"):
