@@ -63,7 +63,7 @@ def test_cuda_without_a_device_is_refused(monkeypatch):
 
 def test_out_of_memory_halves_the_blocks_and_remembers(monkeypatch, caplog):
     fake = FakeFaiss(capacity_bytes=5 << 20)
-    search = GpuSearch(fake)
+    search = GpuSearch(fake, lambda: None)
     assert search(ROWS, ROWS, 3) == ("distances", "positions")
     assert fake.limits == [0, 8 << 20, 4 << 20]
     search(ROWS, ROWS, 3)
@@ -80,14 +80,14 @@ def test_blocks_are_a_share_of_the_free_memory():
 def test_out_of_memory_with_the_smallest_blocks_is_a_clear_error():
     fake = FakeFaiss(capacity_bytes=0)
     with pytest.raises(ConfigError, match=r"out of memory.*graph.device to cpu"):
-        GpuSearch(fake)(ROWS, ROWS, 3)
+        GpuSearch(fake, lambda: None)(ROWS, ROWS, 3)
     assert fake.limits[-1] == faiss_search.SMALLEST_GPU_BLOCK_BYTES
 
 
 def test_other_errors_of_the_gpu_pass_through():
     fake = FakeFaiss(capacity_bytes=0, message="CUDA error 700: illegal memory access")
     with pytest.raises(RuntimeError, match="illegal"):
-        GpuSearch(fake)(ROWS, ROWS, 3)
+        GpuSearch(fake, lambda: None)(ROWS, ROWS, 3)
     assert len(fake.limits) == 1
 
 
