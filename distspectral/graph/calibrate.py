@@ -31,8 +31,8 @@ MIN_SAMPLE_ROWS = 20_000
 EXTRA = (1, 2, 3, 5, 7)
 FILL = 0.75
 """Share of a task's memory that cells are planned to fill; the sample may underestimate the largest."""
-COMPILE_US = 5e7
-"""Core-microseconds that pynndescent compiles in each process before it finds anything (0.7.0: about 50 s)."""
+COMPILE_US = 3.5e7
+"""Core-microseconds that pynndescent compiles in each process before it finds anything (0.7.0: 35 to 50 s)."""
 LOCAL_SHARE = 0.4
 """Share of the loss that an approximate local solver may cause; borders may cause the rest."""
 EXACT_CELL_ROWS = (1000, 2000, 4000, 8000, 16_000, 32_000, 64_000, 128_000)
