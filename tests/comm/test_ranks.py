@@ -125,8 +125,7 @@ def poisoned_step(batch: EdgeBatch) -> str:
     own = share_of_batch(batch, SHARES[collectives.world_size()], collectives.rank())
     if collectives.rank() == collectives.world_size() - 1:
         own.vectors[0, 0] = torch.nan
-    # In float32 a step's rounding (3e-7) would grow from step to step: every batch meets the same weights there.
-    optimizer = optim.SGD(model.network.parameters(), lr=1e-2 if dtype == "float64" else 0.0)
+    optimizer = optim.SGD(model.network.parameters(), lr=1e-2)
     try:
         optimization_step(
             parallelize(model.network), SpectralObjective(settings().spectral, model.orthonormal), own, optimizer
