@@ -90,6 +90,10 @@ class OutputNotWritableError(ArtifactError):
     """The output directory cannot be created or written, or belongs to something else."""
 
 
+class WorkerLostError(DistSpectralError):
+    """A worker or its node died more often than ``ray.task_retries`` allows."""
+
+
 class NumericalError(DistSpectralError):
     """The mathematics cannot go on."""
 

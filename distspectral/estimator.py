@@ -61,7 +61,8 @@ class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
         verbose: print a line per window of steps.
 
     Attributes:
-        eigenvalues_: (P,) float64 Ritz values of the kept functions, ascending; the first is 0.
+        eigenvalues_: (P,) float64 Ritz values of the kept functions, ascending; the first is 0. Those of the
+            unnormalised Laplacian are divided by the mean degree.
         embedding_: (N, P) float32 eigenfunctions at the training rows, the constant 1 first, orthonormal under
             the Laplacian's row weights.
         labels_: (N,) int32 clusters of the training rows.

@@ -107,6 +107,17 @@ class StageProgress:
             self._tasks[description] = self._bar.add_task(description, total=total)
         self._bar.update(self._tasks[description], completed=done, total=total)
 
+    def window(self, record: dict[str, Any]) -> None:
+        """Say how training goes: beside the bar on a terminal, as a line in a log."""
+        text = (
+            f"step {record['step']:,}  loss {record['loss']:.4f}  Ritz sum {record['ritz_sum']:.5f}  "
+            f"{record['edges_per_second']:,.0f} edges/s"
+        )
+        if self._console.is_terminal:
+            self._bar.update(self._tasks["training"], description=f"training  {text}")
+        else:
+            self._console.print(f"  {text}")
+
 
 def fact_table(title: str, facts: Iterable[tuple[str, str]] = ()) -> Table:
     """Return a table of names and values, to which rows may be added."""

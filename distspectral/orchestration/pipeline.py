@@ -37,6 +37,9 @@ class Observer(Protocol):
     def progress(self, description: str, done: int, total: int) -> None:
         """Items, or steps of training, are done."""
 
+    def window(self, record: dict[str, Any]) -> None:
+        """Training finished a window of steps; may be called from another thread."""
+
 
 class SilentObserver:
     """Says nothing."""
@@ -51,6 +54,9 @@ class SilentObserver:
         """Do nothing."""
 
     def progress(self, description: str, done: int, total: int) -> None:
+        """Do nothing."""
+
+    def window(self, record: dict[str, Any]) -> None:
         """Do nothing."""
 
 
@@ -211,6 +217,7 @@ class Pipeline:
 
     def _window(self, record: dict[str, Any]) -> None:
         self.observer.progress("training", record["step"], self.config.train.max_steps)
+        self.observer.window(record)
 
     def _standing_metrics(self) -> dict[str, Any] | None:
         """Return ``metrics.json`` if it is of these very artifacts and the report stands beside it."""

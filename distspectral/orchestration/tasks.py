@@ -9,7 +9,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from threadpoolctl import threadpool_limits
 
-from distspectral.errors import DistSpectralError
+from distspectral.errors import WorkerLostError
 from distspectral.orchestration.config import RayConfig
 from distspectral.stages.mapping import Mapper
 
@@ -31,7 +31,7 @@ def task_mapper(config: RayConfig) -> Mapper:
     was raised. When the caller stops early, tasks not yet begun are cancelled.
 
     Raises:
-        DistSpectralError: an item's worker was lost more often than ``config.task_retries``.
+        WorkerLostError: an item's worker was lost more often than ``config.task_retries``.
     """
 
     def map_tasks(function: Callable[[Any], Any], items: Sequence[Any], description: str) -> Iterator[Any]:
@@ -73,7 +73,7 @@ def _result(reference: Any, description: str, config: RayConfig) -> Any:
         cause = error.cause if isinstance(error.cause, Exception) else error
         raise cause from None
     except RayError as error:
-        raise DistSpectralError(
+        raise WorkerLostError(
             f"{description}: a task's worker was lost {config.task_retries + 1} times "
             f"({str(error).splitlines()[0]}); often it ran out of memory: raise ray.cpus_per_task, so that fewer run "
             "at once, or ray.task_retries on machines that come and go"

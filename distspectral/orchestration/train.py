@@ -11,10 +11,10 @@ import ray.train
 import torch
 from ray.train import Checkpoint, CheckpointConfig, CheckpointUploadMode, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2.api.exceptions import WorkerGroupError
+from ray.train.v2.api.exceptions import TrainingFailedError
 
 from distspectral.comm import collectives
-from distspectral.errors import DistSpectralError
+from distspectral.errors import DistSpectralError, WorkerLostError
 from distspectral.graph.store import MappedGraph
 from distspectral.orchestration.cluster import wants_gpus
 from distspectral.orchestration.config import RayConfig
@@ -85,6 +85,7 @@ def train(
 
     Raises:
         DistSpectralError: as it was raised on the ranks; a lost worker is retried, this is not.
+        WorkerLostError: workers died more often than ``config.task_retries``.
     """
     output.begin()
     use_gpu = wants_gpus(config)
@@ -112,12 +113,13 @@ def train(
     with _Follower(output.artifact, on_window):
         try:
             result = trainer.fit().return_value
-        except WorkerGroupError as error:
-            first = next(iter(error.worker_failures.values()), error)
-            raise DistSpectralError(
-                f"training failed on worker {next(iter(error.worker_failures), '?')} more often than ray.task_retries "
-                f"= {config.task_retries}: {str(first).strip().splitlines()[-1]}; run again to go on from the last "
-                "checkpoint"
+        except TrainingFailedError as error:
+            failures: dict[int, Exception] = getattr(error, "worker_failures", {})
+            ranks = ", ".join(str(rank) for rank in sorted(failures)) or "none (Ray Train's controller failed)"
+            cause = next(iter(failures.values()), error)
+            raise WorkerLostError(
+                f"training failed more often than ray.task_retries = {config.task_retries}; ranks of the last failure: "
+                f"{ranks}; cause: {str(cause).strip().splitlines()[-1]}; run again to go on from the last checkpoint"
             ) from error
     if isinstance(result, DistSpectralError):
         raise result

@@ -131,6 +131,8 @@ def calibrated(
 ) -> tuple[Perceptron, np.ndarray[Any, np.dtype[np.float64]]]:
     """Return the folded network of P components and all E Ritz values, estimates of the Laplacian's eigenvalues.
 
+    Those of the unnormalised Laplacian come divided by the mean degree, so that both kinds have the same scale.
+
     Args:
         network: trained, emits (B, E).
         energy: (E, E) float64 of :func:`edge_sums` over all rows.
@@ -150,9 +152,7 @@ def calibrated(
             f"only {len(values)} of the {settings.n_functions} trained functions are independent over the {n_rows} "
             f"rows, but spectral.n_components = {settings.n_components}; ask for fewer, or train longer or wider"
         )
-    mean_degree = affinity / n_rows
-    values = values.clamp(min=0) * (1.0 if random_walk else mean_degree)
-    return network.folded(rotation[:, : settings.n_components]), values.numpy()
+    return network.folded(rotation[:, : settings.n_components]), values.clamp(min=0).numpy()
 
 
 def load_trained_network(training: Artifact, settings: TrainSettings) -> SpectralNetwork:

@@ -18,7 +18,7 @@ import pyarrow.dataset
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
-from distspectral.errors import CorruptShardError, UnknownColumnError, UnsupportedTypeError
+from distspectral.errors import CorruptShardError, DistSpectralError, UnknownColumnError, UnsupportedTypeError
 from distspectral.storage.columns import (
     VALUE_TYPE_NAMES,
     Columns,
@@ -80,6 +80,8 @@ def reading(file: ShardFile, format_name: str) -> Iterator[None]:
     """
     try:
         yield
+    except DistSpectralError:
+        raise  # some are ValueErrors too, and say what is wrong already
     except (OSError, ValueError, pa.ArrowException) as error:
         if isinstance(error, OSError) and not file.is_local:
             raise

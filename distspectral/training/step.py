@@ -6,6 +6,7 @@ differentiates its own surrogate; averaging by DistributedDataParallel does the 
 
 from __future__ import annotations
 
+import warnings
 from typing import Protocol
 
 from torch import Tensor, nn, optim
@@ -34,7 +35,12 @@ def parallelize(network: nn.Module) -> nn.Module:
     Buffers are not broadcast: the synchronised ones are equal by construction, and a broadcast would hide it
     if they were not.
     """
-    return DistributedDataParallel(network, broadcast_buffers=False) if collectives.world_size() > 1 else network
+    if collectives.world_size() == 1:
+        return network
+    with warnings.catch_warnings():
+        # torch 2.13 renames the argument; older releases know only this name.
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        return DistributedDataParallel(network, broadcast_buffers=False)
 
 
 def optimization_step(

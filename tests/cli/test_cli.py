@@ -56,6 +56,13 @@ def test_a_run_prints_a_table_and_where_the_report_is(finished: Path) -> None:
     assert f"report: {finished.parent}/root/report.html" in result.stdout
 
 
+def test_a_log_tells_each_window_of_training(tmp_path: Path) -> None:
+    result = invoke("run", write_run(tmp_path), "--local")
+    lines = [line for line in result.stderr.splitlines() if "Ritz sum" in line]
+    assert [line.split()[1] for line in lines] == ["20", "40"]
+    assert all("loss" in line and "edges/s" in line for line in lines)
+
+
 def test_json_is_alone_on_stdout(finished: Path) -> None:
     result = invoke("run", finished, "--local", "--json")
     assert json.loads(result.stdout)["n_rows"] == N_ROWS

@@ -30,6 +30,7 @@ class Recorder:
         self.worked: list[str] = []
         self.up_to_date: list[str] = []
         self.steps: list[tuple[str, int, int]] = []
+        self.ritz_sums: list[float] = []
 
     def started(self, stage: str) -> None:
         self.worked.append(stage)
@@ -42,6 +43,9 @@ class Recorder:
 
     def progress(self, description: str, done: int, total: int) -> None:
         self.steps.append((description, done, total))
+
+    def window(self, record: dict[str, Any]) -> None:
+        self.ritz_sums.append(record["ritz_sum"])
 
 
 class StoppingEngine(LocalEngine):
@@ -181,6 +185,7 @@ def test_progress_is_reported_for_items_and_for_training(tmp_path: Path) -> None
     _, recorder = run_local(write_run(tmp_path))
     assert [step for step in recorder.steps if step[0] == "packing"] == [("packing", done, 3) for done in range(4)]
     assert [step for step in recorder.steps if step[0] == "training"] == [("training", 20, 40), ("training", 40, 40)]
+    assert len(recorder.ritz_sums) == 2
 
 
 def test_a_stage_alone_demands_its_inputs(tmp_path: Path, own: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from distspectral.errors import DistSpectralError, NonFiniteRowError
+from distspectral.errors import NonFiniteRowError, WorkerLostError
 from distspectral.orchestration.config import RayConfig
 from distspectral.orchestration.tasks import IN_FLIGHT_PER_SLOT, task_mapper
 
@@ -81,7 +81,7 @@ def test_a_killed_worker_is_retried(tmp_path: Path) -> None:
 
 def test_a_worker_killed_too_often_is_explained(tmp_path: Path) -> None:
     function = functools.partial(die, marker=tmp_path / "killed", always=True)
-    with pytest.raises(DistSpectralError, match=r"dying: a task's worker was lost 2 times.*ray\.cpus_per_task"):
+    with pytest.raises(WorkerLostError, match=r"dying: a task's worker was lost 2 times.*ray\.cpus_per_task"):
         list(task_mapper(RayConfig(task_retries=1))(function, [1], "dying"))
 
 

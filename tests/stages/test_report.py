@@ -79,7 +79,8 @@ def test_the_facts_shown_are_those_of_the_artifacts(pipeline: Pipeline, output: 
     assert values == sorted(values)
     assert data.spectrum.gaps[1] == pytest.approx((values[2] - values[1]) / values[2])
     assert data.graph.n_neighbors == 8
-    assert data.evaluation is None
+    assert data.evaluation is not None
+    assert data.evaluation.model_dump() == manifests["embed"].metrics["evaluate"]
     assert metrics["seconds"]["graph"] == pytest.approx(
         manifests["neighbors"].metrics["seconds"] + manifests["graph"].metrics["seconds"]
     )

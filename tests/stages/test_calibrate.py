@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from distspectral.errors import RankDeficientError
+from distspectral.graph.store import MappedGraph
+from distspectral.stages.calibrate import calibrate, edge_sums, load_calibrated_network
+from distspectral.stages.encode import forward
+from distspectral.storage.vectors import ArrayVectors, MappedVectors
+from distspectral.training.checkpoint import read_state, write_state
+from tests.oracles import dense_spectrum
+from tests.stages.chain import pipeline_upto
+
+
+@pytest.fixture(scope="module", params=["random_walk", "unnormalized"])
+def calibrated(request, tmp_path_factory):
+    spectral = {"n_components": 4, "oversampling": 2, "laplacian": request.param}
+    return pipeline_upto(tmp_path_factory.mktemp(request.param), "calibrate", spectral=spectral)
+
+
+def embedding(pipeline):
+    vectors = MappedVectors(pipeline.plan.artifact("pack"))
+    return forward(load_calibrated_network(pipeline.plan.artifact("calibrate")), vectors.block(0, vectors.n_rows))
+
+
+def test_outputs_are_orthonormal_ordered_and_the_first_is_one(calibrated):
+    laplacian = calibrated.config.spectral.laplacian
+    graph = MappedGraph(calibrated.plan.artifact("graph"))
+    spectrum = dense_spectrum(graph, laplacian)
+    f = embedding(calibrated).astype(float)
+    np.testing.assert_allclose(f.T @ (f * spectrum.mass[:, None]), np.eye(4), atol=1e-5)  # float32 outputs
+    values = np.array(calibrated.plan.artifact("calibrate").manifest().properties["ritz_values"])
+    assert np.all(np.diff(values) >= 0)
+    unit = 1.0 if laplacian == "random_walk" else graph.block(0, graph.n_rows)[1].sum() / graph.n_rows
+    assert np.all(values * unit >= spectrum.values[: len(values)] - 1e-6), "Ritz values bound eigenvalues from above"
+
+
+def test_ritz_values_are_the_rayleigh_quotients_of_the_outputs(calibrated):
+    laplacian = calibrated.config.spectral.laplacian
+    graph = MappedGraph(calibrated.plan.artifact("graph"))
+    f = embedding(calibrated)
+    energy, _, affinity = edge_sums(ArrayVectors(f), graph, 0, len(f), laplacian)
+    values = calibrated.plan.artifact("calibrate").manifest().properties["ritz_values"][:4]
+    # the energy of orthonormal Ritz functions is diagonal, with the Ritz values on it
+    torch.testing.assert_close(
+        energy / affinity, torch.diag(torch.tensor(values, dtype=torch.float64)), atol=1e-5, rtol=1e-4
+    )
+
+
+def test_sums_over_row_ranges_add_up_to_the_whole(calibrated):
+    graph = MappedGraph(calibrated.plan.artifact("graph"))
+    f = ArrayVectors(embedding(calibrated))
+    whole = edge_sums(f, graph, 0, f.n_rows, "random_walk")
+    parts = [edge_sums(f, graph, start, stop, "random_walk") for start, stop in ((0, 33), (33, f.n_rows))]
+    for index in range(2):
+        torch.testing.assert_close(parts[0][index] + parts[1][index], whole[index], rtol=1e-10, atol=1e-12)
+    assert parts[0][2] + parts[1][2] == pytest.approx(whole[2])
+
+
+def test_intermediate_features_are_gone_and_the_card_says_what_the_model_is(calibrated):
+    artifact = calibrated.plan.artifact("calibrate")
+    assert not artifact.has("features/manifest.json")
+    card = artifact.read_json("model_card.json")
+    assert card["eigenvalues"] == artifact.manifest().properties["ritz_values"][:4]
+    assert set(artifact.manifest().files) == {"model.pt", "model_card.json"}
+
+
+def test_a_network_of_dependent_functions_is_refused(tmp_path):
+    pipeline = pipeline_upto(tmp_path, "train")
+    training = pipeline.plan.artifact("train")
+    state = read_state(training, "model.pt")
+    for name in ("network.perceptron.head.weight", "network.perceptron.head.bias"):
+        state[name][1:] = state[name][:1]
+    write_state(training, "model.pt", state)
+    inputs = [pipeline.plan.artifact(name) for name in ("pack", "graph", "train")]
+    with pytest.raises(RankDeficientError, match="only 2 of the 6"):
+        calibrate(*inputs, pipeline.plan.outputs["calibrate"], pipeline.config.train_settings)

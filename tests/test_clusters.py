@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from distspectral.clusters import Assigner, ClusterConfig, clustering_coordinates, diffusion_scale, fit_centroids
+from distspectral.errors import TooManyClustersError
+
+
+def blobs():
+    rng = np.random.default_rng(0)
+    centres = np.array([[0, 0], [10, 0], [0, 10]], np.float32)
+    return (centres[np.arange(90) % 3] + rng.normal(scale=0.3, size=(90, 2))).astype(np.float32), centres
+
+
+def test_centroids_are_the_means_of_separate_blobs():
+    points, centres = blobs()
+    found = fit_centroids(points, 3, ClusterConfig(), seed=0)
+    means = np.stack([points[k::3].mean(0) for k in range(3)])
+    order = np.linalg.norm(found[:, None] - centres[None], axis=2).argmin(0)
+    np.testing.assert_allclose(found[order], means, atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_centroids():
+    points = np.random.default_rng(1).normal(size=(200, 4)).astype(np.float32)
+    first, again = (fit_centroids(points, 5, ClusterConfig(), seed=3) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+
+
+def test_as_many_clusters_as_rows_are_possible_and_more_are_refused():
+    points = np.arange(8, dtype=np.float32).reshape(4, 2)
+    assert len(fit_centroids(points, 4, ClusterConfig(), seed=0)) == 4
+    with pytest.raises(TooManyClustersError, match=r"5.*only 4 rows"):
+        fit_centroids(points, 5, ClusterConfig(), seed=0)
+
+
+def test_diffusion_shrinks_functions_by_their_eigenvalue():
+    np.testing.assert_allclose(diffusion_scale(np.array([0, 0.1, 0.5]), 10), [1, 0.9**10, 0.5**10], rtol=1e-5)
+    np.testing.assert_array_equal(diffusion_scale(np.array([0, 0.3, 1.4]), 0), [1, 1, 1])
+    assert diffusion_scale(np.array([1.4]), 2)[0] == 0, "beyond 1 nothing is left"
+
+
+def test_normalised_rows_have_length_one_and_a_zero_row_stays():
+    rows = clustering_coordinates(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.ones(2), True)
+    torch.testing.assert_close(rows, torch.tensor([[0.6, 0.8], [0.0, 0.0]]))
+
+
+@pytest.mark.parametrize("normalize_rows", [True, False])
+def test_assignment_is_the_nearest_centroid_and_its_distance(normalize_rows):
+    generator = torch.Generator().manual_seed(0)
+    embedding = torch.randn(50, 3, generator=generator)
+    scale, centroids = torch.tensor([1.0, 0.5, 0.1]), torch.randn(4, 3, generator=generator)
+    cluster, distance = Assigner(scale, centroids, normalize_rows)(embedding)
+    distances = torch.cdist(clustering_coordinates(embedding, scale, normalize_rows), centroids)
+    assert torch.equal(cluster, distances.argmin(1))
+    torch.testing.assert_close(distance, distances.min(1).values, atol=1e-4, rtol=1e-4)
