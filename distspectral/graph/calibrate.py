@@ -10,33 +10,51 @@ Shape letters: N rows, Q sampled queries, S sampled rows, C cells, D features, K
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distspectral.errors import ConfigError
-from distspectral.graph.cells import POINTS_PER_CENTROID, Cells, fit_centroids, split_large
+from distspectral.graph.cells import POINTS_PER_CENTROID, Cells, assign_us, fit_centroids, split_large
 from distspectral.graph.config import GraphConfig, LocalSolver
+from distspectral.graph.costs import (
+    COMPILE_US,
+    HNSW_RATIO,
+    bytes_per_row,
+    copy_us,
+    nn_descent_us,
+    pair_us,
+    query_us,
+)
 from distspectral.graph.faiss_search import uses_gpu
-from distspectral.graph.local import bytes_per_row, choose_solver, exact_us, nn_descent_us
+from distspectral.graph.local import has_nn_descent, require
+from distspectral.graph.routing import bisect
 from distspectral.storage.vectors import Vectors
 
 logger = logging.getLogger(__name__)
 
 N_QUERIES = 1000
+N_CHECKED = 500
+"""Rows that calibration does not see and whose neighbours the finished graph is compared with."""
+GROUPS = 64
+"""Tasks that rows are dealt to where they fill as many, so that many workers have some."""
+MIN_GROUP_ROWS = 1 << 14
 MAX_CELL_ROWS = 1 << 18
 """A cell is one task's work: larger ones would leave workers idle."""
-MIN_SAMPLE_ROWS = 20_000
-EXTRA = (1, 2, 3, 5, 7)
+N_SEEN = 10_000
+EXTRA = (1, 2, 3, 5)
 FILL = 0.75
 """Share of a task's memory that cells are planned to fill; the sample may underestimate the largest."""
-COMPILE_US = 3.5e7
-"""Core-microseconds that pynndescent compiles in each process before it finds anything (0.7.0: 35 to 50 s)."""
+LEAST_COPIES, TYPICAL_COPIES = 1.2, 2.5
+"""Cells of a row: where borders hardly cut, which spares trying hopeless solvers, and where to begin."""
 LOCAL_SHARE = 0.4
 """Share of the loss that an approximate local solver may cause; borders may cause the rest."""
-EXACT_CELL_ROWS = (1000, 2000, 4000, 8000, 16_000, 32_000, 64_000, 128_000)
-GPU_CELL_ROWS = (128_000, 64_000)
+EXACT_CELL_ROWS = (250, 500, 1000, 2000, 4000, 8000)
+GPU_CELL_ROWS = (64_000, 128_000)
 """Large enough to fill a GPU; unmeasured, and the cost model knows CPUs only."""
 APPROXIMATE_CELL_ROWS = (16_000, 32_000, 64_000, 128_000, MAX_CELL_ROWS)
 
@@ -47,6 +65,7 @@ class Setting:
 
     Attributes:
         cells: centroids and overlap; one cell means that nothing is cut.
+        groups: (C,) which cells share a task.
         solver: inside the cells.
         local_target: recall that the solver must reach inside a cell.
         predicted_recall: share of the sample's true pairs that share a cell.
@@ -55,11 +74,29 @@ class Setting:
     """
 
     cells: Cells
+    groups: NDArray[np.int32]
     solver: LocalSolver
     local_target: float
     predicted_recall: float
     copies: float
     microseconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """What settings are tried on.
+
+    Attributes:
+        n_rows: N, of all.
+        queries: (Q, D) sampled rows.
+        truth: (Q * K, D) their exact neighbours, query by query.
+        seen: (S, D) rows that sizes of cells are estimated from.
+    """
+
+    n_rows: int
+    queries: NDArray[np.float32]
+    truth: NDArray[np.float32]
+    seen: NDArray[np.float32]
 
 
 def sampled(n_rows: int, count: int, seed: int) -> NDArray[np.int64]:
@@ -79,15 +116,19 @@ def most_rows(config: GraphConfig, solver: LocalSolver, dim: int) -> int:
 def single_cell(vectors: Vectors, config: GraphConfig) -> Setting | None:
     """Return the setting of one cell for everything: few rows, or an approximate solver asked for and room for it."""
     if vectors.n_rows <= min(EXACT_CELL_ROWS[0], most_rows(config, "exact", vectors.dim)):
-        cells = Cells(vectors.mean.astype(np.float32)[None], 0, 0.0)
-        return Setting(cells, "exact", 1.0, 1.0, 1.0, exact_us(vectors.n_rows, vectors.dim))
-    if config.solver in ("auto", "exact"):
+        return _uncut(vectors, "exact", 1.0)
+    solver = config.solver
+    if solver == "auto" or solver == "exact":
         return None
-    solver = choose_solver(config.solver, config.device, vectors.n_rows, vectors.dim)
+    require(solver)
     if vectors.n_rows > min(MAX_CELL_ROWS, FILL * most_rows(config, solver, vectors.dim)):
         return None
+    return _uncut(vectors, solver, config.target_recall)
+
+
+def _uncut(vectors: Vectors, solver: LocalSolver, target: float) -> Setting:
     cells = Cells(vectors.mean.astype(np.float32)[None], 0, 0.0)
-    return Setting(cells, solver, config.target_recall, 1.0, 1.0, nn_descent_us(vectors.n_rows, vectors.dim))
+    return Setting(cells, np.zeros(1, np.int32), solver, target, 1.0, 1.0, 0.0)
 
 
 def calibrate(vectors: Vectors, config: GraphConfig, queries: NDArray[np.int64], truth: NDArray[np.int64]) -> Setting:
@@ -102,82 +143,106 @@ def calibrate(vectors: Vectors, config: GraphConfig, queries: NDArray[np.int64],
     Raises:
         ConfigError: no setting reaches the target within the memory.
     """
-    n_rows, dim = vectors.n_rows, vectors.dim
-    query_rows, truth_rows = vectors.gather(queries), vectors.gather(truth.ravel())
+    n_rows = vectors.n_rows
+    seen = vectors.gather(sampled(n_rows, N_SEEN, config.seed + 2))  # k-means is nearer to its own sample
+    sample = Sample(n_rows, vectors.gather(queries), vectors.gather(truth.ravel()), seen)
     best: Setting | None = None
-    for solver, cell_rows in _candidates(config, n_rows, dim):
-        n_cells = int(np.ceil(n_rows * 1.25 / cell_rows))
-        if n_cells < 2:
-            continue
-        least = _cost(n_cells, dim, 1.1, solver, [cell_rows] * n_cells, n_rows)
-        if best is not None and least >= best.microseconds:
-            continue
-        n_sample = min(n_rows, max(MIN_SAMPLE_ROWS, POINTS_PER_CENTROID * n_cells), config.task_memory // (8 * dim))
-        sample = vectors.gather(sampled(n_rows, n_sample, config.seed + 1))
-        limit = FILL * most_rows(config, solver, dim)
-        centroids = fit_centroids(sample, n_cells, config.seed)
-        centroids = split_large(centroids, sample, min(2.5 * cell_rows, limit) / 1.25 / n_rows, config.seed)
-        for setting, largest in _overlaps(config, solver, centroids, query_rows, truth_rows, sample, n_rows):
-            if largest <= limit and (best is None or setting.microseconds < best.microseconds):
-                best = setting
+    for solver, sizes in _candidates(config, n_rows, vectors.dim):
+        find = functools.partial(_cheapest, vectors, config, sample, solver)
+        if best is None or _typical_us(solver, max(sizes), n_rows, vectors.dim, LEAST_COPIES) < best.microseconds:
+            found = _descend(find, sizes, _guess(solver, sizes, n_rows, vectors.dim))
+            best = min(filter(None, (best, found)), key=lambda setting: setting.microseconds, default=None)
     if best is None:
         raise ConfigError(
             f"graph.target_recall: {config.target_recall} is out of reach with graph.task_memory = "
-            f"{config.task_memory:,} bytes for {n_rows:,} rows of {dim} features; raise the one or lower the other"
+            f"{config.task_memory:,} bytes for {n_rows:,} rows of {vectors.dim} features; raise the memory or lower "
+            "the recall"
         )
     logger.info("%d cells, %d extra, eps %.3f", len(best.cells), best.cells.max_extra, best.cells.eps)
     return best
 
 
-def _candidates(config: GraphConfig, n_rows: int, dim: int) -> list[tuple[LocalSolver, int]]:
-    """Return (solver, rows of a cell), the likeliest to be cheap first."""
-    candidates: list[tuple[LocalSolver, int]] = []
-    if uses_gpu(config.device):
-        on_gpu = [rows for rows in GPU_CELL_ROWS if rows <= FILL * most_rows(config, "exact", dim)]
-        candidates = [("exact", rows) for rows in on_gpu if rows < n_rows]
-        if candidates and config.solver in ("auto", "exact"):
-            return candidates
-        candidates = []
-    for cell_rows in sorted({*EXACT_CELL_ROWS, *APPROXIMATE_CELL_ROWS}, reverse=True):
-        solver = choose_solver(config.solver, config.device, cell_rows, dim)
-        sizes = EXACT_CELL_ROWS if solver == "exact" else APPROXIMATE_CELL_ROWS
-        floor = 8 * (config.n_neighbors + 1)
-        if cell_rows in sizes and floor <= cell_rows <= FILL * most_rows(config, solver, dim):
-            candidates.append((solver, cell_rows))
-    if not candidates or n_rows <= min(rows for _, rows in candidates):
-        fits = int(FILL * most_rows(config, "exact", dim))
-        candidates.append(("exact", max(1, min(fits, n_rows // 2))))
-    return candidates
+def _candidates(config: GraphConfig, n_rows: int, dim: int) -> list[tuple[LocalSolver, list[int]]]:
+    """Return solvers to consider and for each the numbers of rows nearest to a centroid, ascending.
+
+    Raises:
+        MissingDependencyError: NN-descent is asked for and not installed.
+    """
+    sizes: dict[LocalSolver, tuple[int, ...]] = {}
+    if config.solver == "auto" or config.solver == "exact":
+        sizes["exact"] = GPU_CELL_ROWS if uses_gpu(config.device) else EXACT_CELL_ROWS
+    if config.solver == "auto" and has_nn_descent() and not uses_gpu(config.device):
+        sizes["nn_descent"] = APPROXIMATE_CELL_ROWS
+    if config.solver == "nn_descent" or config.solver == "hnsw":
+        require(config.solver)
+        sizes[config.solver] = APPROXIMATE_CELL_ROWS
+    floor, candidates = 4 * (config.n_neighbors + 1), []
+    for solver, rows in sizes.items():
+        most = min(n_rows - 1, FILL * most_rows(config, solver, dim) / 2)
+        if fitting := [size for size in rows if floor <= size <= most]:
+            candidates.append((solver, fitting))
+    fits = int(FILL * most_rows(config, "exact", dim))
+    return candidates or [("exact", [max(1, min(fits, n_rows // 2))])]
 
 
-def _cost(n_cells: int, dim: int, copies: float, solver: LocalSolver, sizes: list[int], n_rows: int) -> float:
-    """Return core-microseconds per row: assigning, moving copies, solving."""
-    squares = float(np.square(np.asarray(sizes, np.float64)).sum()) / n_rows
+def _descend(find: Callable[[int], Setting | None], sizes: list[int], start: int) -> Setting | None:
+    """Return the cheapest setting, walking from ``sizes[start]`` both ways for as long as it gets cheaper."""
+    best = find(sizes[start])
+    for towards in (sizes[:start][::-1], sizes[start + 1 :]):
+        for size in towards:
+            found = find(size)
+            if best is not None and (found is None or found.microseconds >= best.microseconds):
+                break
+            best = found or best
+    return best
+
+
+def _cheapest(
+    vectors: Vectors, config: GraphConfig, sample: Sample, solver: LocalSolver, cell_rows: int
+) -> Setting | None:
+    """Return the cheapest sufficient overlap of cells of about ``cell_rows`` rows, None where nothing suffices."""
+    n_rows, dim = vectors.n_rows, vectors.dim
+    n_cells = -(-n_rows // cell_rows)
+    limit = FILL * most_rows(config, solver, dim)
+    n_fitted = min(n_rows, max(N_SEEN, POINTS_PER_CENTROID * n_cells), config.task_memory // (8 * dim))
+    fitted = vectors.gather(sampled(n_rows, n_fitted, config.seed + 1))
+    centroids = fit_centroids(fitted, n_cells, config.seed)
+    centroids = split_large(centroids, fitted, min(2 * cell_rows, limit) / n_rows, config.seed)
+    overlaps = _overlaps(config, solver, centroids, sample)
+    fitting = [setting for setting, largest in overlaps if largest <= limit]
+    return min(fitting, key=lambda setting: setting.microseconds, default=None)
+
+
+def _cost_us(solver: LocalSolver, dim: int, n_rows: int, sizes: NDArray[np.floating[Any]]) -> float:
+    """Return core-microseconds per row: assigning, moving copies, solving cells of ``sizes`` (C,)."""
+    copies = float(sizes.sum() / n_rows)
+    moving = assign_us(len(sizes), dim) + copies * copy_us(dim)
     if solver == "exact":
-        solving = exact_us(squares, dim)
-    else:
-        solving = copies * nn_descent_us(float(np.mean(sizes)), dim) * (1 if solver == "nn_descent" else 3)
-        solving += COMPILE_US / n_rows if solver == "nn_descent" else 0.0
-    return exact_us(min(n_cells, 2000), dim) + copies * (10 + 0.05 * dim) + solving
+        return moving + copies * query_us(dim) + float(np.square(sizes).sum()) / n_rows * pair_us(dim)
+    solving = copies * nn_descent_us(float(sizes.mean()), dim)
+    return moving + (solving + COMPILE_US / n_rows if solver == "nn_descent" else HNSW_RATIO * solving)
+
+
+def _typical_us(solver: LocalSolver, cell_rows: int, n_rows: int, dim: int, copies: float) -> float:
+    """Return what cells of equal size would cost with so many copies of a row."""
+    return _cost_us(solver, dim, n_rows, np.full(-(-n_rows // cell_rows), copies * cell_rows))
+
+
+def _guess(solver: LocalSolver, sizes: list[int], n_rows: int, dim: int) -> int:
+    return int(np.argmin([_typical_us(solver, size, n_rows, dim, TYPICAL_COPIES) for size in sizes]))
 
 
 def _overlaps(
-    config: GraphConfig,
-    solver: LocalSolver,
-    centroids: NDArray[np.float32],
-    query_rows: NDArray[np.float32],
-    truth_rows: NDArray[np.float32],
-    sample: NDArray[np.float32],
-    n_rows: int,
+    config: GraphConfig, solver: LocalSolver, centroids: NDArray[np.float32], sample: Sample
 ) -> list[tuple[Setting, float]]:
     """Return, per ``max_extra``, the setting with the smallest eps that suffices, and its largest cell's rows."""
+    dim, n_rows, seen = centroids.shape[1], sample.n_rows, sample.seen
     local_target = 1.0 if solver == "exact" else 1 - LOCAL_SHARE * (1 - config.target_recall)
     wanted = config.target_recall / local_target
     probe = Cells(centroids, 0, 0.0)
     looked_at = min(1 + max(EXTRA), len(centroids))
-    needed = _needed_eps(probe, query_rows, truth_rows, looked_at)
-    seen = sample[:: max(1, len(sample) // MIN_SAMPLE_ROWS)]
-    near, ratios = _ratios(probe, seen, looked_at)
+    needed = _needed_eps(probe, sample, looked_at)
+    near, borders = probe.nearest(seen, looked_at)
     settings = []
     for extra in EXTRA:
         if extra >= looked_at and extra != EXTRA[0]:
@@ -188,34 +253,22 @@ def _overlaps(
         if not np.isfinite(eps):
             continue
         eps = eps * (1 + 1e-6) + 1e-6
-        inside = ratios[:, :width] <= eps
-        copies = float(inside.sum() / len(seen))
-        counts = np.bincount(near[:, :width][inside], minlength=len(centroids))
-        sizes = (counts * (n_rows / len(seen))).tolist()
+        inside = near[:, :width][borders[:, :width] <= eps]
+        sizes = np.bincount(inside, minlength=len(centroids)) * (n_rows / len(seen))
+        copies = float(sizes.sum() / n_rows)
         predicted = float(np.count_nonzero(pairs <= eps) / len(pairs))
-        cost = _cost(len(centroids), centroids.shape[1], copies, solver, sizes, n_rows)
+        cost = _cost_us(solver, dim, n_rows, sizes)
+        per_group = min(FILL * most_rows(config, solver, dim), max(MIN_GROUP_ROWS, copies * n_rows / GROUPS))
+        groups = bisect(centroids, sizes, per_group)
         cells = Cells(centroids, extra, eps)
-        settings.append((Setting(cells, solver, local_target, predicted, copies, cost), max(sizes)))
+        settings.append((Setting(cells, groups, solver, local_target, predicted, copies, cost), float(sizes.max())))
     return settings
 
 
-def _ratios(cells: Cells, rows: NDArray[np.float32], looked_at: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the M nearest cells of rows and how much farther than the nearest each is, as a share."""
-    near, distances = cells.nearest(rows, looked_at)
-    nearest = distances[:, :1].astype(np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = np.sqrt(distances / nearest) - 1
-    return near, np.where(distances <= nearest, 0.0, ratios)
-
-
-def _needed_eps(
-    cells: Cells, query_rows: NDArray[np.float32], truth_rows: NDArray[np.float32], looked_at: int
-) -> NDArray[np.float32]:
+def _needed_eps(cells: Cells, sample: Sample, looked_at: int) -> NDArray[np.float32]:
     """Return (Q * K, M, M): the eps at which query's i-th and neighbour's j-th cell are both theirs, if the same."""
-    n_neighbors = len(truth_rows) // len(query_rows)
-    query_near, query_ratios = _ratios(cells, query_rows, looked_at)
-    near, ratios = _ratios(cells, truth_rows, looked_at)
-    query_near = np.repeat(query_near, n_neighbors, axis=0)[:, :, None]
-    query_ratios = np.repeat(query_ratios, n_neighbors, axis=0)[:, :, None]
-    farther = np.maximum(query_ratios, ratios[:, None, :]).astype(np.float32)
-    return np.where(query_near == near[:, None, :], farther, np.float32(np.inf))
+    n_neighbors = len(sample.truth) // len(sample.queries)
+    query_near, query_borders = (np.repeat(a, n_neighbors, axis=0) for a in cells.nearest(sample.queries, looked_at))
+    near, borders = cells.nearest(sample.truth, looked_at)
+    farther = np.maximum(query_borders[:, :, None], borders[:, None, :])
+    return np.where(query_near[:, :, None] == near[:, None, :], farther, np.float32(np.inf))

@@ -1,7 +1,8 @@
-"""Overlapping cells: a row lives in its nearest cell, and also in others that are nearly as near.
+"""Overlapping cells: a row lives in its nearest cell, and also in others whose border is near.
 
-A row goes to its nearest centroid's cell and to up to ``max_extra`` more whose distance is at most (1 + eps) times
-the nearest. Two rows that share a cell can find each other; overlap is what keeps borders from cutting the graph.
+The border between two cells is the plane half way between their centroids. A row goes to its nearest centroid's cell
+and to up to ``max_extra`` more whose border is at most ``eps`` times as far as that centroid. Two rows that share a
+cell can find each other; overlap is what keeps borders from cutting the graph.
 
 Shape letters: N rows, B rows of a block, C cells, D features, M cells looked at.
 """
@@ -14,15 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distspectral.graph.costs import pair_us, query_us
 from distspectral.graph.faiss_search import import_faiss
 from distspectral.graph.solvers import squared_distances
 
-TWO_LEVEL_CELLS = 20_000
+TWO_LEVEL_CELLS = 500
 """Above it, centroids are looked for through centroids of centroids."""
-TWO_STEP_CELLS = 2_000
+PROBES = 8
+TWO_STEP_CELLS = 300
 """Above it, k-means runs inside the cells of a coarser k-means."""
 ITERATIONS = 10
-POINTS_PER_CENTROID = 128
+POINTS_PER_CENTROID = 64
 SPLIT_ROUNDS = 6
 MARGIN = 2
 NO_CELL = -1
@@ -83,7 +86,7 @@ class Cells:
     Attributes:
         centroids: (C, D) float32.
         max_extra: cells beyond the nearest that a row may be in.
-        eps: how much farther than the nearest they may be, as a share of its distance.
+        eps: how far away their border may be, as a share of the distance to the nearest centroid.
     """
 
     centroids: NDArray[np.float32]
@@ -94,9 +97,13 @@ class Cells:
         return len(self.centroids)
 
     def nearest(self, rows: NDArray[np.float32], n_nearest: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return the M nearest cells of each row and their squared distances, ascending, ties by cell.
+        """Return the M nearest cells of each row, ascending, ties by cell, and how far away their borders are.
 
         Matrix products propose a few more; differences decide, so that the block's size changes nothing.
+
+        Returns:
+            cells: (B, M).
+            borders: (B, M) as shares of the distance to the nearest centroid, 0 for its own cell.
         """
         rows = np.ascontiguousarray(rows)
         n_nearest = min(n_nearest, len(self))
@@ -104,12 +111,18 @@ class Cells:
         distances = squared_distances(rows, self.centroids, np.maximum(proposed, 0))
         distances[proposed < 0] = np.inf
         order = np.lexsort((proposed, distances), axis=1)[:, :n_nearest]
-        return np.take_along_axis(proposed, order, axis=1), np.take_along_axis(distances, order, axis=1)
+        cells = np.take_along_axis(proposed, order, axis=1)
+        distances = np.take_along_axis(distances, order, axis=1)
+        nearest = distances[:, :1]
+        apart = squared_distances(self.centroids[cells[:, 0]], self.centroids, np.maximum(cells, 0))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            borders = (distances - nearest) / (2 * np.sqrt(apart) * np.sqrt(nearest))
+        return cells, np.where(distances <= nearest, np.float32(0), borders)
 
     def assign(self, rows: NDArray[np.float32]) -> NDArray[np.int64]:
         """Return the cells (B, 1 + max_extra) of each row, the nearest first, ``NO_CELL`` where there are fewer."""
-        cells, distances = self.nearest(rows, 1 + self.max_extra)
-        cells[distances > spill(distances[:, :1], self.eps)] = NO_CELL
+        cells, borders = self.nearest(rows, 1 + self.max_extra)
+        cells[borders > self.eps] = NO_CELL
         return cells
 
     def _propose(self, rows: NDArray[np.float32], n_nearest: int) -> NDArray[np.int64]:
@@ -120,17 +133,24 @@ class Cells:
         return self._two_levels(faiss).search(rows, n_nearest)[1]  # type: ignore[no-any-return]
 
     def _two_levels(self, faiss: Any) -> Any:
-        n_lists = int(np.sqrt(len(self)))
         coarse = faiss.IndexFlatL2(self.centroids.shape[1])
-        index = faiss.IndexIVFFlat(coarse, self.centroids.shape[1], n_lists)
-        index.cp.seed = 1
+        index = faiss.IndexIVFFlat(coarse, self.centroids.shape[1], n_lists(len(self)))
+        index.cp.seed, index.cp.niter = 1, ITERATIONS
+        index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, POINTS_PER_CENTROID
         index.train(self.centroids)
         index.add(self.centroids)
-        index.nprobe = 16
+        index.nprobe = PROBES
         return index
 
 
-def spill(nearest: NDArray[np.float32], eps: float) -> NDArray[np.float32]:
-    """Return the largest squared distance at which a row still belongs to a cell."""
-    limit: NDArray[np.float32] = nearest * np.float32((1 + eps) ** 2)
-    return limit
+def n_lists(n_cells: int) -> int:
+    """Return into how many lists centroids are sorted for two-level assignment."""
+    return int(2 * np.sqrt(n_cells))
+
+
+def assign_us(n_cells: int, dim: int) -> float:
+    """Return core-microseconds of assigning one row; a list's pair costs about three of a matrix product."""
+    looked_at = n_cells
+    if n_cells > TWO_LEVEL_CELLS:
+        looked_at = n_lists(n_cells) + int(3 * PROBES * n_cells / n_lists(n_cells))
+    return query_us(dim) / 2 + pair_us(dim) * looked_at

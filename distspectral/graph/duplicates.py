@@ -13,6 +13,8 @@ from distspectral.storage.vectors import Vectors
 
 HASH_SEED = 20180213
 BLOCK_BYTES = 1 << 26
+CACHED_BYTES = 1 << 18
+MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
 def surplus_duplicates(vectors: Vectors, n_kept: int) -> tuple[NDArray[np.int64], int]:
@@ -64,17 +66,20 @@ def crowd(hashes: NDArray[np.uint64], n_kept: int) -> tuple[NDArray[np.int64], N
 
 def row_hashes(block: NDArray[np.float32]) -> NDArray[np.uint64]:
     """Return a 64-bit hash (B,) of each row (B, D); equal rows have equal ones."""
-    drawn = np.random.default_rng(HASH_SEED).integers(0, 1 << 63, block.shape[1], dtype=np.uint64)
+    dim = block.shape[1]
+    drawn = np.random.default_rng(HASH_SEED).integers(0, 1 << 63, -(-dim // 2), dtype=np.uint64)
     factors: NDArray[np.uint64] = np.asarray(drawn * 2 + 1, np.uint64)
-    step = max(1, BLOCK_BYTES // (8 * block.shape[1]))
-    parts = [_hashes(block[start : start + step], factors) for start in range(0, len(block), step)]
-    return np.concatenate(parts) if parts else np.empty(0, np.uint64)
-
-
-def _hashes(block: NDArray[np.float32], factors: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    words = np.ascontiguousarray(block + np.float32(0)).view(np.uint32).astype(np.uint64)  # + 0: one sign of zero
-    words *= np.uint64(0x9E3779B97F4A7C15)
-    words ^= words >> np.uint64(32)  # the low bits of short mantissas are zero: bring the high ones down
-    words *= factors
-    hashes: NDArray[np.uint64] = words.sum(axis=1, dtype=np.uint64)
+    hashes = np.empty(len(block), np.uint64)
+    step = max(1, CACHED_BYTES // (4 * dim))
+    for start in range(0, len(block), step):
+        rows = block[start : start + step]
+        padded = np.zeros((len(rows), 2 * len(factors)), np.float32)
+        np.add(rows, np.float32(0), out=padded[:, :dim])  # + 0: one sign of zero
+        words = padded.view(np.uint64)
+        words *= MIX
+        words ^= words >> np.uint64(32)  # the low bits of short mantissas are zero: bring the high ones down
+        words *= MIX
+        words ^= words >> np.uint64(29)
+        words *= factors
+        hashes[start : start + step] = words.sum(axis=1, dtype=np.uint64)
     return hashes

@@ -18,15 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distspectral.errors import MissingDependencyError
+from distspectral.graph import products
 from distspectral.graph.config import GraphConfig, LocalSolver
-from distspectral.graph.duplicates import crowd, row_hashes, surplus_duplicates
+from distspectral.graph.duplicates import surplus_duplicates
 from distspectral.graph.faiss_search import Device, import_faiss, select_search, uses_gpu
-from distspectral.graph.merge import top_k
+from distspectral.graph.merge import Neighbors, top_k
+from distspectral.graph.products import nearest_in_set
 from distspectral.graph.solvers import (
     MARGIN,
     MAX_CANDIDATES,
     ExactSolver,
-    Neighbors,
     rows_per_task,
     squared_distances,
 )
@@ -47,41 +48,10 @@ def has_nn_descent() -> bool:
     return importlib.util.find_spec("pynndescent") is not None
 
 
-def choose_solver(wanted: str, device: Device, n_rows: float, dim: int) -> LocalSolver:
-    """Return the solver for cells of this size.
-
-    A GPU searches exactly. On a CPU, exact search costs some nanoseconds a pair, NN-descent some 50 to 150
-    microseconds a row: the first wins in small cells. Only the ratio matters; it was measured on a shared Xeon core.
-
-    Raises:
-        MissingDependencyError: NN-descent is asked for and not installed.
-    """
-    if wanted == "nn_descent" and not has_nn_descent():
+def require(solver: LocalSolver) -> None:
+    """Raise :class:`MissingDependencyError` if the solver's package is not installed."""
+    if solver == "nn_descent" and not has_nn_descent():
         raise MissingDependencyError("graph.solver is nn_descent: pip install pynndescent, or set it to auto")
-    if wanted != "auto":
-        return wanted  # type: ignore[return-value]
-    if uses_gpu(device) or not has_nn_descent():
-        return "exact"
-    return "nn_descent" if nn_descent_us(n_rows, dim) < exact_us(n_rows, dim) else "exact"
-
-
-def exact_us(n_rows: float, dim: int) -> float:
-    """Return core-microseconds a row of exact search among ``n_rows``."""
-    return 1e-3 * (2.2 + 0.0215 * dim) * n_rows
-
-
-def nn_descent_us(n_rows: float, dim: int) -> float:
-    """Return core-microseconds a row of NN-descent among ``n_rows``, with 15 neighbours."""
-    return float((50 + 0.12 * dim) * max(n_rows / 1e5, 1e-2) ** 0.18)
-
-
-def bytes_per_row(solver: LocalSolver, dim: int, n_neighbors: int) -> int:
-    """Return an upper bound of what one row of a cell takes at the peak.
-
-    The row as stored and as float32, a centred copy, the results; NN-descent adds its lists, heaps and trees.
-    """
-    rows, results = 12 * dim, 40 * n_neighbors
-    return rows + results + {"exact": 0, "nn_descent": 60 * n_neighbors + 300, "hnsw": 4 * dim + 400}[solver]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,40 +79,28 @@ class CellSolver:
 
         Args:
             ids: (B,) ascending global row numbers.
-            rows: (B, D).
+            rows: (B, D), no more than K + 1 of them equal.
         """
-        surplus, first, _ = crowd(row_hashes(rows), self.n_neighbors + 1)
-        kept = np.ones(len(ids), bool)
-        kept[surplus] = False
-        neighbors = np.empty((len(ids), self.n_neighbors), np.int64)
-        distances = np.empty((len(ids), self.n_neighbors), np.float32)
-        base_ids, base = (ids[kept], rows[kept]) if len(surplus) else (ids, rows)
-        found_ids, found, checked = self._distinct(base_ids, base)
-        neighbors[kept], distances[kept] = found_ids, found
-        if len(surplus):
-            neighbors[surplus], distances[surplus] = of_equal(
-                ids[surplus], ids[first], neighbors[first], distances[first]
-            )
-        return neighbors, distances, *checked
-
-    def _distinct(
-        self, ids: NDArray[np.int64], rows: NDArray[np.float32]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32], tuple[int, int]]:
         width = self.n_neighbors + 1 + MARGIN
-        centred = rows - rows.mean(axis=0, dtype=np.float64).astype(np.float32) if len(rows) else rows
+        centred = rows - rows.mean(axis=0, dtype=np.float64).astype(np.float32)
         if self.kind == "exact" or len(rows) <= 8 * width:
-            return *self._ranked(ids, rows, _by_products(self.device, centred, centred, width)), (0, 0)
+            return *self._ranked(ids, rows, self._all_pairs(centred, width)), 0, 0
         sample = np.sort(np.random.default_rng([self.seed, len(ids), int(ids[0])]).permutation(len(ids))[:CHECK_ROWS])
         truth = self._ranked(ids, rows, _by_products(self.device, centred[sample], centred, width), sample)[1]
         for effort in EFFORTS:
             propose = _nn_descent if self.kind == "nn_descent" else _hnsw
-            found = self._ranked(ids, rows, propose(centred, self.n_neighbors, effort, self.seed))
-            hits = int(np.count_nonzero(found[1][sample] <= truth[:, -1:]))
+            neighbors, distances = self._ranked(ids, rows, propose(centred, self.n_neighbors, effort, self.seed))
+            hits = int(np.count_nonzero(distances[sample] <= truth[:, -1:]))
             if hits >= self.target * truth.size:
-                return *found, (hits, truth.size)
+                return neighbors, distances, hits, truth.size
             logger.info("cell of %d rows: recall %.4f with effort %g", len(ids), hits / truth.size, effort)
-        exact = self._ranked(ids, rows, _by_products(self.device, centred, centred, width))
-        return *exact, (truth.size, truth.size)
+        exact = self._ranked(ids, rows, self._all_pairs(centred, width))
+        return *exact, truth.size, truth.size
+
+    def _all_pairs(self, centred: NDArray[np.float32], width: int) -> NDArray[np.int64]:
+        if not uses_gpu(self.device) and len(centred) <= products.MOST_ROWS and width <= products.MOST_NEAREST:
+            return nearest_in_set(centred, width - 1)
+        return _by_products(self.device, centred, centred, width)
 
     def _ranked(
         self,

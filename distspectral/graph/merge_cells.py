@@ -13,17 +13,14 @@ from numpy.typing import NDArray
 from distspectral.graph.config import GraphConfig
 from distspectral.graph.duplicates import crowd, row_hashes
 from distspectral.graph.local import of_equal
-from distspectral.graph.merge import top_k
-from distspectral.graph.solvers import ExactSolver, Neighbors, rows_per_block
+from distspectral.graph.merge import Neighbors, merge_lists, top_k
+from distspectral.graph.solve import ROW
+from distspectral.graph.solvers import ExactSolver, rows_per_block
 from distspectral.graph.store import NEIGHBORS, SQUARED_DISTANCES, write_rows
 from distspectral.storage.arrays import ArraysReader
 from distspectral.storage.artifacts import Artifact
 from distspectral.storage.manifest import Shard
 from distspectral.storage.vectors import Vectors
-
-ROW = "row"
-MERGE_BYTES = 1 << 27
-"""Most bytes of candidates that are sorted at once."""
 
 
 def merge_block(
@@ -51,12 +48,15 @@ def merge_block(
         config: number of neighbours and device.
         sample: sampled rows of this block and the true squared distance of their last neighbour.
     """
-    rows, neighbors, distances = _collected(artifact, solved, start, stop, config.n_neighbors)
+    rows, ids, squared = merge_lists(*_collected(artifact, solved, start, stop, config.n_neighbors))
     surplus = np.setdiff1d(np.arange(start, stop), rows, assume_unique=True)
-    ids, squared = _merged(rows, neighbors, distances, start, stop, config.n_neighbors)
     if len(surplus):
         late, first, _ = crowd(row_hashes(np.asarray(vectors.block(start, stop))), config.n_neighbors + 1)
         assert np.array_equal(late + start, surplus), "only surplus duplicates are not routed"
+        found, found_squared = ids, squared
+        ids = np.empty((stop - start, config.n_neighbors), np.int64)
+        squared = np.empty(ids.shape, np.float32)
+        ids[rows - start], squared[rows - start] = found, found_squared
         ids[late], squared[late] = of_equal(surplus, first + start, ids[first], squared[first])
     short = np.flatnonzero(np.isinf(squared[:, -1]))
     if len(short) and vectors.n_rows > config.n_neighbors:
@@ -75,7 +75,7 @@ def merge_block(
 def _collected(
     artifact: Artifact, solved: Sequence[str], start: int, stop: int, n_neighbors: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Return the lists of all copies of a block's rows, ascending by row: (R,), (R, K) and (R, K)."""
+    """Return the lists of a block's rows from all groups: (M,), (M, K) and (M, K)."""
     rows = [np.empty(0, np.int64)]
     ids, distances = [np.empty((0, n_neighbors), np.int64)], [np.empty((0, n_neighbors), np.float32)]
     for name in solved:
@@ -84,38 +84,7 @@ def _collected(
         rows.append(lists[ROW][part])
         ids.append(lists[NEIGHBORS][part].astype(np.int64, copy=False))
         distances.append(lists[SQUARED_DISTANCES][part])
-    all_rows = np.concatenate(rows)
-    order = np.argsort(all_rows, kind="stable")
-    return all_rows[order], np.concatenate(ids)[order], np.concatenate(distances)[order]
-
-
-def _merged(
-    rows: NDArray[np.int64],
-    neighbors: NDArray[np.int64],
-    distances: NDArray[np.float32],
-    start: int,
-    stop: int,
-    n_neighbors: int,
-) -> Neighbors:
-    """Return one list per row of the block; rows without any get missing slots."""
-    own = np.arange(start, stop, dtype=np.int64)
-    ids = np.repeat(own[:, None], n_neighbors, axis=1)
-    squared = np.full(ids.shape, np.inf, np.float32)
-    firsts = np.searchsorted(rows, own)
-    copies = np.searchsorted(rows, own, side="right") - firsts
-    once = copies == 1
-    ids[once], squared[once] = neighbors[firsts[once]], distances[firsts[once]]
-    for n_copies in np.unique(copies[copies > 1]).tolist():
-        several = np.flatnonzero(copies == n_copies)
-        step = max(1, MERGE_BYTES // (64 * n_copies * n_neighbors))
-        for low in range(0, len(several), step):
-            part = several[low : low + step]
-            lists = firsts[part][:, None] + np.arange(n_copies)
-            shape = (len(part), n_copies * n_neighbors)
-            ids[part], squared[part] = top_k(
-                neighbors[lists].reshape(shape), distances[lists].reshape(shape), own[part], n_neighbors
-            )
-    return ids, squared
+    return np.concatenate(rows), np.concatenate(ids), np.concatenate(distances)
 
 
 def _completed(vectors: Vectors, own: NDArray[np.int64], config: GraphConfig) -> Neighbors:

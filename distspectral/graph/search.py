@@ -19,16 +19,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distspectral.graph.calibrate import N_QUERIES, Setting, calibrate, most_rows, sampled, single_cell
+from distspectral.graph.calibrate import (
+    N_CHECKED,
+    N_QUERIES,
+    Setting,
+    calibrate,
+    most_rows,
+    sampled,
+    single_cell,
+)
 from distspectral.graph.cells import Cells
 from distspectral.graph.config import GraphConfig
-from distspectral.graph.local import CellSolver, solve_streaming
-from distspectral.graph.merge import top_k
-from distspectral.graph.merge_cells import ROW, merge_block
+from distspectral.graph.local import CellSolver
+from distspectral.graph.merge import Neighbors, top_k
+from distspectral.graph.merge_cells import merge_block
 from distspectral.graph.metrics import under_metric
-from distspectral.graph.routing import cell_sizes, group_cells, read_cell, read_cell_rows, route
-from distspectral.graph.solvers import ExactSolver, Neighbors
-from distspectral.graph.store import NEIGHBORS, SQUARED_DISTANCES
+from distspectral.graph.routing import RoutedGroup, WholeGroup, group_sizes, route
+from distspectral.graph.solve import solve_group
+from distspectral.graph.solvers import ExactSolver
 from distspectral.storage.arrays import write_arrays
 from distspectral.storage.artifacts import Artifact
 from distspectral.storage.manifest import Shard
@@ -39,14 +47,11 @@ Rows = Vectors | Artifact
 """Vectors in memory, or the artifact that tasks open and close themselves."""
 
 SETTING = "setting.json"
-CENTROIDS = "centroids.npy"
+CELLS = "cells.npz"
 TRUTH = "truth.npz"
 SUMMARY = "summary.json"
 MIN_BLOCK_ROWS = 1 << 14
 BLOCK_BYTES = 1 << 26
-SOLVED_BYTES = 1 << 26
-"""Small cells share a task until their lists are of about this size."""
-GROUPS = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,30 +102,17 @@ def search_cells(rows: Rows, artifact: Artifact, done: dict[str, Shard], config:
     setting = _setting(rows, vectors, artifact, config, mapper, cuts)
     del vectors  # its pages
 
-    if len(setting.cells) > 1:
-        blocks = _named("route", cuts)
-        task = functools.partial(_route, rows=rows, artifact=artifact, config=config, cells=setting.cells)
-        routed = run(task, blocks, "routing rows to cells")
-        sizes = cell_sizes(routed)
-    else:
-        blocks, sizes = [], np.array([n_rows])
-    groups = group_cells(sizes, _rows_per_group(int(sizes.sum()), config))
-    solver = CellSolver(setting.solver, config.n_neighbors, setting.local_target, config.seed, config.device)
+    blocks = _named("route", cuts) if len(setting.cells) > 1 else []
+    task = functools.partial(_route, rows=rows, artifact=artifact, config=config, setting=setting)
+    routed = run(task, blocks, "routing rows to cells")
+    groups = np.flatnonzero(group_sizes(routed)).tolist() if blocks else [0]
     solve = functools.partial(
-        _solve,
-        rows=rows,
-        artifact=artifact,
-        config=config,
-        solver=solver,
-        most=most_rows(config, setting.solver, dim),
-        sizes=sizes,
-        blocks=[name for name, _ in blocks],
-        dim=dim,
+        _solve, rows=rows, artifact=artifact, config=config, setting=setting, blocks=[name for name, _ in blocks]
     )
     solved = run(solve, _named("cell", groups), "searching cells")
-    merge = functools.partial(_merge, rows=rows, artifact=artifact, config=config, n_rows=n_rows, solved=_names(solved))
+    merge = functools.partial(_merge, rows=rows, artifact=artifact, config=config, solved=_names(solved))
     merged = run(merge, parts, "merging neighbours")
-    _write_summary(artifact, setting, sizes, solved, merged)
+    _write_summary(artifact, setting, solved, merged)
     return _found(merged, artifact)
 
 
@@ -129,11 +121,6 @@ def sweep(artifact: Artifact, names: Iterable[str]) -> None:
     for name in names:
         if name.startswith(("route-", "cell-")):
             artifact.delete_file(name)
-
-
-def _rows_per_group(n_copies: int, config: GraphConfig) -> int:
-    """Return how many rows of small cells share a task: enough tasks for many workers, none too short or too large."""
-    return max(1, min(SOLVED_BYTES // (12 * config.n_neighbors), max(MIN_BLOCK_ROWS, n_copies // GROUPS)))
 
 
 def _named(kind: str, items: Sequence[Any]) -> list[tuple[str, Any]]:
@@ -165,22 +152,24 @@ def _run(
 def _setting(
     rows: Rows, vectors: Vectors, artifact: Artifact, config: GraphConfig, mapper: Map, cuts: list[tuple[int, int]]
 ) -> Setting:
-    """Return the setting, calibrated once and then read from its file."""
+    """Return the setting, calibrated once and then read from its files."""
     if artifact.has(SETTING):
         values = artifact.read_json(SETTING)
-        centroids = np.load(io.BytesIO(artifact.read_bytes(CENTROIDS)))
-        cells = Cells(centroids, values.pop("max_extra"), values.pop("eps"))
-        return Setting(cells=cells, **values)
+        with np.load(io.BytesIO(artifact.read_bytes(CELLS))) as arrays:
+            cells = Cells(arrays["centroids"], values.pop("max_extra"), values.pop("eps"))
+            return Setting(cells=cells, groups=arrays["groups"], **values)
     setting = single_cell(vectors, config)
     if setting is None:
-        queries = sampled(vectors.n_rows, N_QUERIES, config.seed)
+        queries = sampled(vectors.n_rows, N_QUERIES + N_CHECKED, config.seed)
         ids, distances = _truth(rows, vectors, queries, config, mapper, cuts)
-        limits = distances[:, -1]
-        artifact.write_file(TRUTH, lambda stream: np.savez(stream, queries=queries, limits=limits))
-        setting = calibrate(vectors, config, queries, ids)
+        checked = np.arange(len(queries)) % ((N_QUERIES + N_CHECKED) // N_CHECKED) == 0
+        held_out = {"queries": queries[checked], "limits": distances[checked, -1]}
+        artifact.write_file(TRUTH, lambda stream: np.savez(stream, **held_out))
+        setting = calibrate(vectors, config, queries[~checked], ids[~checked])
     values = {field.name: getattr(setting, field.name) for field in dataclasses.fields(setting)}
-    cells = values.pop("cells")
-    artifact.write_file(CENTROIDS, functools.partial(np.save, arr=cells.centroids))
+    cells, arrays = values.pop("cells"), {"groups": values.pop("groups")}
+    arrays["centroids"] = cells.centroids
+    artifact.write_file(CELLS, lambda stream: np.savez(stream, **arrays))
     artifact.write_json(SETTING, {**values, "max_extra": cells.max_extra, "eps": cells.eps})
     return setting
 
@@ -221,59 +210,30 @@ def _nearest_in_block(
 
 
 def _route(
-    item: tuple[str, tuple[int, int]], *, rows: Rows, artifact: Artifact, config: GraphConfig, cells: Cells
+    item: tuple[str, tuple[int, int]], *, rows: Rows, artifact: Artifact, config: GraphConfig, setting: Setting
 ) -> Shard:
     name, (start, stop) = item
     half = isinstance(rows, Artifact) and config.metric == "l2" and MappedVectors(rows).dtype == np.float16
-    vectors = open_rows(rows, config)
-    return route(artifact, name, vectors, start, stop, cells, config.n_neighbors + 1, half=half)
+    vectors, n_kept = open_rows(rows, config), config.n_neighbors + 1
+    return route(artifact, name, vectors, start, stop, setting.cells, setting.groups, n_kept, half=half)
 
 
 def _solve(
-    item: tuple[str, list[int]],
-    *,
-    rows: Rows,
-    artifact: Artifact,
-    config: GraphConfig,
-    solver: CellSolver,
-    most: int,
-    sizes: NDArray[np.int64],
-    blocks: list[str],
-    dim: int,
+    item: tuple[str, int], *, rows: Rows, artifact: Artifact, config: GraphConfig, setting: Setting, blocks: list[str]
 ) -> Shard:
-    """Solve a group of cells and write their lists by ascending row."""
-    name, cells = item
-    found, hits, tries = [], 0, 0
-    for cell in cells:
-        if sizes[cell] > most:
-            ids = read_cell_rows(artifact, blocks, cell)
-            neighbors, distances = solve_streaming(open_rows(rows, config), ids, config)
-        else:
-            ids, members = read_cell(artifact, blocks, cell, dim) if blocks else _everything(rows, config)
-            neighbors, distances, hit, tried = solver(ids, members)
-            hits, tries = hits + hit, tries + tried
-        found.append((ids, neighbors, distances))
-    ids, neighbors, distances = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
-    if len(found) > 1:
-        order = np.argsort(ids, kind="stable")
-        ids, neighbors, distances = ids[order], neighbors[order], distances[order]
-    columns: dict[str, NDArray[Any]] = {ROW: ids, NEIGHBORS: neighbors, SQUARED_DISTANCES: distances}
-    return write_arrays(artifact, name, [columns], {"hits": hits, "tries": tries})
-
-
-def _everything(rows: Rows, config: GraphConfig) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Solve a group of cells and write its lists by ascending row."""
+    name, group = item
     vectors = open_rows(rows, config)
-    return np.arange(vectors.n_rows, dtype=np.int64), np.asarray(vectors.block(0, vectors.n_rows))
+    members = RoutedGroup(artifact, blocks, group, vectors.dim) if blocks else WholeGroup(vectors)
+    solver = CellSolver(setting.solver, config.n_neighbors, setting.local_target, config.seed, config.device)
+    most = most_rows(config, setting.solver, vectors.dim)
+    solved = solve_group(members, setting.groups == group, solver, most, vectors, config)
+    details = {key: getattr(solved, key) for key in ("hits", "tries", "copies", "largest_cell")}
+    return write_arrays(artifact, name, [solved.columns], details)
 
 
 def _merge(
-    item: tuple[str, tuple[int, int]],
-    *,
-    rows: Rows,
-    artifact: Artifact,
-    config: GraphConfig,
-    n_rows: int,
-    solved: list[str],
+    item: tuple[str, tuple[int, int]], *, rows: Rows, artifact: Artifact, config: GraphConfig, solved: list[str]
 ) -> Shard:
     name, (start, stop) = item
     vectors = open_rows(rows, config)
@@ -281,7 +241,7 @@ def _merge(
 
 
 def _sample_of(artifact: Artifact, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the sampled rows of a block and the distance of their true k-th neighbours."""
+    """Return the rows of a block that check the recall, and the distance of their true k-th neighbours."""
     if not artifact.has(TRUTH):
         return np.empty(0, np.int64), np.empty(0, np.float32)
     truth = np.load(io.BytesIO(artifact.read_bytes(TRUTH)))
@@ -293,11 +253,9 @@ def _sample_of(artifact: Artifact, start: int, stop: int) -> tuple[NDArray[np.in
 # ---- what it came to ---------------------------------------------------------------------------------------------
 
 
-def _write_summary(
-    artifact: Artifact, setting: Setting, sizes: NDArray[np.int64], solved: list[Shard], merged: list[Shard]
-) -> None:
-    local = sum(shard.details["hits"] for shard in solved), sum(shard.details["tries"] for shard in solved)
-    local_recall = local[0] / local[1] if local[1] else 1.0
+def _write_summary(artifact: Artifact, setting: Setting, solved: list[Shard], merged: list[Shard]) -> None:
+    hits, tries, copies = (sum(shard.details[key] for shard in solved) for key in ("hits", "tries", "copies"))
+    local_recall = hits / tries if tries else 1.0
     asked = sum(shard.details["asked"] for shard in merged)
     reached = sum(shard.details["hits"] for shard in merged) / asked if asked else local_recall
     summary = {
@@ -305,8 +263,8 @@ def _write_summary(
         "max_extra": setting.cells.max_extra,
         "eps": setting.cells.eps,
         "solver": setting.solver,
-        "copies": float(sizes.sum() / sum(shard.n_rows for shard in merged)),
-        "largest_cell_rows": int(sizes.max()),
+        "copies": copies / sum(shard.n_rows for shard in merged),
+        "largest_cell_rows": max(shard.details["largest_cell"] for shard in solved),
         "predicted_recall": setting.predicted_recall * local_recall,
         "reached_recall": reached,
         "completed_rows": sum(shard.details["completed"] for shard in merged),

