@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,49 +21,55 @@ from numpy.typing import NDArray
 from distspectral.errors import DistSpectralError
 from distspectral.graph.merge import top_k
 from distspectral.graph.solvers import ExactSolver, rows_per_block
-from distspectral.storage.vectors import ArrayVectors, Vectors
+from distspectral.stages.pack import PackConfig, pack
+from distspectral.storage.artifacts import Artifact, Output
+from distspectral.storage.sources import Source
+from distspectral.storage.vectors import MappedVectors, Vectors
 
 METHODS = ("distspectral", "pynndescent", "faiss_hnsw", "faiss_ivf_flat", "exact")
+VECTORS, TRUTH = "vectors", "truth.npz"
 N_QUERIES = 2000
 SEED = 20180213
 """Of the sampled rows; not the search's own seed, so that its calibration is not asked about its own sample."""
 
 
 def compare_searches(
-    vectors: Vectors, n_neighbors: int, methods: Sequence[str] = METHODS, threads: int = 1
+    source: Source,
+    n_neighbors: int,
+    methods: Sequence[str] = METHODS,
+    threads: int = 1,
+    dtype: Literal["float32", "float16"] = "float32",
 ) -> dict[str, Any]:
     """Return what each method found and what it cost.
 
+    The rows are packed into a temporary folder first, as a run does. Ours works from there; the others are given all
+    rows in memory.
+
     Args:
-        vectors: (N, D); written to a temporary file that each method's process maps.
+        source: the rows.
         n_neighbors: K.
         methods: of :data:`METHODS`.
         threads: each process may use.
+        dtype: in which rows are stored.
 
     Raises:
         DistSpectralError: a method's process failed.
     """
     with tempfile.TemporaryDirectory(prefix="distspectral-bench-") as folder:
-        data = Path(folder, "vectors.npy")
-        stored = np.lib.format.open_memmap(data, "w+", np.float32, (vectors.n_rows, vectors.dim))
-        step = rows_per_block(vectors.dim)
-        for start in range(0, vectors.n_rows, step):
-            stop = min(start + step, vectors.n_rows)
-            stored[start:stop] = vectors.block(start, stop)
-        stored.flush()
-        rows = ArrayVectors(np.load(data, mmap_mode="r"))
-        queries, limits = exact_limits(rows, n_neighbors)
-        np.savez(Path(folder, "truth.npz"), queries=queries, limits=limits)
+        packed = Output(Artifact(folder).child(VECTORS), "pack", "bench", {}, {})
+        pack(source, packed, PackConfig(dtype=dtype))
+        vectors = MappedVectors(packed.artifact)
+        queries, limits = exact_limits(vectors, n_neighbors)
+        np.savez(Path(folder, TRUTH), queries=queries, limits=limits)
         measured = [_measure(name, folder, n_neighbors, threads) for name in methods]
-    return {"rows": vectors.n_rows, "dim": vectors.dim, "k": n_neighbors, "methods": measured}
+        return {"rows": vectors.n_rows, "dim": vectors.dim, "k": n_neighbors, "methods": measured}
 
 
 def exact_limits(rows: Vectors, n_neighbors: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return sampled rows (Q,) and the squared distance (Q,) of their true k-th neighbour."""
     rng = np.random.default_rng(SEED)
     queries = np.sort(rng.choice(rows.n_rows, min(N_QUERIES, rows.n_rows), replace=False)).astype(np.int64)
-    mean = rows.block(0, min(rows.n_rows, 4096)).mean(axis=0)
-    solver = ExactSolver(n_neighbors, mean, np.empty(0, np.int64), "auto")
+    solver = ExactSolver(n_neighbors, rows.mean.astype(np.float32), np.empty(0, np.int64), "auto")
     at, step = rows.gather(queries), rows_per_block(rows.dim)
     ids, distances = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
     for start in range(0, rows.n_rows, step):

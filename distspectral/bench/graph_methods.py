@@ -6,10 +6,10 @@ Shape letters: N rows, Q sampled queries, K neighbours.
 
 from __future__ import annotations
 
+import functools
 import json
 import resource
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distspectral.bench.graph import TRUTH, VECTORS
 from distspectral.graph.build import each
 from distspectral.graph.components import component_facts
 from distspectral.graph.config import GraphConfig
@@ -26,7 +27,7 @@ from distspectral.graph.search import search_cells
 from distspectral.graph.solvers import squared_distances
 from distspectral.graph.store import ArrayGraph, read_neighbors
 from distspectral.storage.artifacts import Artifact
-from distspectral.storage.vectors import ArrayVectors
+from distspectral.storage.vectors import ArrayVectors, MappedVectors, Vectors
 
 Rows = NDArray[np.float32]
 Ids = NDArray[np.int64]
@@ -37,14 +38,12 @@ PEER_RECALL = 0.985
 """What HNSW and IVF-Flat are tuned to, in steps of two."""
 
 
-def distspectral(rows: Rows, k: int, truth: tuple[Ids, Rows]) -> Ids:
-    """Our cells."""
-    del truth
-    with tempfile.TemporaryDirectory(prefix="distspectral-") as folder:
-        artifact = Artifact(folder)
-        found = search_cells(ArrayVectors(rows), artifact, {}, GraphConfig(n_neighbors=k, method="cells"), each)
-        print(json.dumps(found.metrics), file=sys.stderr)
-        return np.concatenate([read_neighbors(artifact, shard.name)[0] for shard in found.shards])
+def distspectral(vectors: Vectors | Artifact, k: int, folder: str) -> Callable[[], Ids]:
+    """Our cells, with defaults; their lists stay on disk until they are asked for."""
+    artifact = Artifact(folder)
+    found = search_cells(vectors, artifact, {}, GraphConfig(n_neighbors=k, method="cells"), each)
+    print(json.dumps(found.metrics), file=sys.stderr)
+    return lambda: np.concatenate([read_neighbors(artifact, shard.name)[0].astype(np.uint32) for shard in found.shards])
 
 
 def pynndescent(rows: Rows, k: int, truth: tuple[Ids, Rows]) -> Ids:
@@ -93,7 +92,7 @@ def _tuned(index: Any, rows: Rows, k: int, truth: tuple[Ids, Rows], effort: Call
     while True:
         effort(step)
         found = index.search(rows[truth[0]], k + 1)[1]
-        if recall(rows, found, truth, k) >= PEER_RECALL or step >= 64 * least:
+        if recall(ArrayVectors(rows), found, truth, k) >= PEER_RECALL or step >= 64 * least:
             break
         step *= 2
     NOT_COUNTED[0] += time.process_time() - began[0]
@@ -106,35 +105,45 @@ NOT_COUNTED = [0.0, 0.0]
 """Core-seconds and wall seconds of tuning."""
 
 
-def recall(rows: Rows, found: Ids, truth: tuple[Ids, Rows], k: int) -> float:
+def recall(vectors: Vectors, found: Ids, truth: tuple[Ids, Rows], k: int) -> float:
     """Return the share of the sampled rows' found neighbours (Q, K or K + 1) that are as near as the true k-th."""
     queries, limits = truth
-    distances = squared_distances(rows[queries], rows, np.maximum(found, 0))
+    near = vectors.gather(np.maximum(found, 0).astype(np.int64).ravel())
+    distances = squared_distances(vectors.gather(queries), near, np.arange(found.size).reshape(found.shape))
     good = (distances <= limits[:, None]) & (found >= 0) & (found != queries[:, None])
     return float(np.minimum(good.sum(axis=1), k).mean() / k)
 
 
 def main(name: str, folder: str, k: int) -> dict[str, Any]:
-    """Run one method on ``folder/vectors.npy`` and return what is reported of it."""
-    search = globals()[name]
-    rows = np.load(Path(folder, "vectors.npy"))
-    with np.load(Path(folder, "truth.npz")) as file:
+    """Run one method on the vectors packed in ``folder`` and return what is reported of it."""
+    vectors = MappedVectors(Artifact(folder).child(VECTORS))
+    n_rows = vectors.n_rows
+    with np.load(Path(folder, TRUTH)) as file:
         truth = file["queries"], file["limits"]
-    few = rows[:WARM_UP_ROWS]
-    inside = truth[0] < len(few)
-    search(few, min(k, len(few) - 1), (truth[0][inside], truth[1][inside]))
+    few = vectors.gather(np.arange(min(WARM_UP_ROWS, n_rows)))
+    k_few = min(k, len(few) - 1)
+    search: Callable[[], Ids | Callable[[], Ids]]
+    if name == "distspectral":
+        distspectral(ArrayVectors(few), k_few, f"{folder}/warm-up")
+        search = functools.partial(distspectral, Artifact(folder).child(VECTORS), k, f"{folder}/search")
+    else:
+        peer, rows = PEERS[name], vectors.gather(np.arange(n_rows))
+        inside = truth[0] < len(few)
+        peer(few, k_few, (truth[0][inside], truth[1][inside]))
+        search = functools.partial(peer, rows, k, truth)
     NOT_COUNTED[:] = [0.0, 0.0]
     cpu, wall = time.process_time(), time.perf_counter()
-    found = search(rows, k, truth)
+    result = search()
     core_seconds = time.process_time() - cpu - NOT_COUNTED[0]
     wall_seconds = time.perf_counter() - wall - NOT_COUNTED[1]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    whole = len(found) == len(rows)
+    found = result() if callable(result) else result
+    whole = len(found) == n_rows
     if not whole:
-        core_seconds, wall_seconds = (seconds * len(rows) / len(found) for seconds in (core_seconds, wall_seconds))
+        core_seconds, wall_seconds = (seconds * n_rows / len(found) for seconds in (core_seconds, wall_seconds))
     return {
         "name": name,
-        "recall": recall(rows, found[truth[0]] if whole else found, truth, k),
+        "recall": recall(vectors, found[truth[0]] if whole else found, truth, k),
         "components": _components(found) if whole else None,
         "core_seconds": core_seconds,
         "wall_seconds": wall_seconds,
@@ -144,10 +153,12 @@ def main(name: str, folder: str, k: int) -> dict[str, Any]:
 
 def _components(found: Ids) -> int:
     own = np.arange(len(found))[:, None]
-    neighbors = np.where(found < 0, own, found)
-    components: int = component_facts(ArrayGraph(neighbors, (neighbors != own).astype(np.float32)))["components"]
+    is_edge = (found >= 0) & (found != own)
+    components: int = component_facts(ArrayGraph(np.maximum(found, 0), is_edge.astype(np.float16)))["components"]
     return components
 
+
+PEERS = {"pynndescent": pynndescent, "faiss_hnsw": faiss_hnsw, "faiss_ivf_flat": faiss_ivf_flat, "exact": exact}
 
 if __name__ == "__main__":
     print(json.dumps(main(sys.argv[1], sys.argv[2], int(sys.argv[3]))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +11,7 @@ from distspectral.cli.console import fact_table, print_json, print_table
 from distspectral.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from distspectral.storage.vectors import ArrayVectors
+    from distspectral.storage.sources import Source
 
 RunPath = Annotated[str, typer.Argument(metavar="RUN", help="Directory of a finished run.", show_default=False)]
 Functions = Annotated[
@@ -18,7 +19,7 @@ Functions = Annotated[
 ]
 
 
-Rows = Annotated[int | None, typer.Option("--rows", min=32, help="Rows. [default: all of --data, or 100,000]")]
+Rows = Annotated[int | None, typer.Option("--rows", min=32, help="Generated rows. [default: 100,000]")]
 Dim = Annotated[int, typer.Option("--dim", min=1, help="Features of generated rows.")]
 Data = Annotated[
     str | None, typer.Option("--data", metavar="PATH", help="Shards with a column `vector`; default: generated rows.")
@@ -27,6 +28,7 @@ Neighbors = Annotated[int, typer.Option("--neighbors", "-k", min=1, help="Neighb
 Method = Annotated[
     list[str] | None, typer.Option("--method", help="Only this one; may be repeated.", show_default=False)
 ]
+Half = Annotated[bool, typer.Option("--float16", help="Store rows in half precision, as pack.dtype: float16 does.")]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of each method's process.")]
 
 
@@ -66,6 +68,7 @@ def graph(
     neighbors: Neighbors = 15,
     method: Method = None,
     threads: Threads = 1,
+    float16: Half = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare the neighbour search with pynndescent, FAISS HNSW, FAISS IVF-Flat and exact search."""
@@ -74,7 +77,9 @@ def graph(
 
     if unknown := set(method or ()) - set(METHODS):
         raise ConfigError(f"--method: is {min(unknown)}; choose from {', '.join(METHODS)}")
-    result = compare_searches(_bench_rows(rows, dim, data), neighbors, method or METHODS, threads)
+    with tempfile.TemporaryDirectory(prefix="distspectral-rows-") as folder:
+        source = _bench_rows(rows, dim, data, folder)
+        result = compare_searches(source, neighbors, method or METHODS, threads, "float16" if float16 else "float32")
     if as_json:
         print_json(result)
         return
@@ -88,15 +93,14 @@ def graph(
         print_table(fact_table(row["name"], facts))
 
 
-def _bench_rows(n_rows: int | None, dim: int, data: str | None) -> ArrayVectors:
-    import numpy as np
-
-    from distspectral.datasets import Mixture
+def _bench_rows(n_rows: int | None, dim: int, data: str | None, folder: str) -> Source:
+    """Return shards given, whole or their first rows, or generated ones."""
+    from distspectral.datasets import Mixture, write_mixture
+    from distspectral.errors import ConfigError
     from distspectral.storage.sources import Source, SourceConfig
-    from distspectral.storage.vectors import ArrayVectors
 
-    if data is None:
-        return ArrayVectors(Mixture(dim).rows(0, n_rows or 100_000)[0])
-    source = Source.open(SourceConfig(path=data))
-    blocks = [block.vectors for shard in source.shards for block in source.read_blocks(shard)]
-    return ArrayVectors(np.concatenate(blocks)[:n_rows])
+    if data is not None:
+        if n_rows is not None:
+            raise ConfigError("--rows: is for generated rows; --data is taken whole")
+        return Source.open(SourceConfig(path=data))
+    return Source.open(SourceConfig(path=write_mixture(folder, Mixture(dim), n_rows or 100_000)))

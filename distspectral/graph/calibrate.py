@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distspectral.errors import ConfigError
-from distspectral.graph.cells import POINTS_PER_CENTROID, Cells, assign_us, fit_centroids, split_large
+from distspectral.graph.cells import POINTS_PER_CENTROID, Cells, assign_us, fit_centroids, fit_coarse, split_large
 from distspectral.graph.config import GraphConfig, LocalSolver
 from distspectral.graph.costs import (
     COMPILE_US,
@@ -204,7 +204,7 @@ def _cheapest(
     n_rows, dim = vectors.n_rows, vectors.dim
     n_cells = -(-n_rows // cell_rows)
     limit = FILL * most_rows(config, solver, dim)
-    n_fitted = min(n_rows, max(N_SEEN, POINTS_PER_CENTROID * n_cells), config.task_memory // (8 * dim))
+    n_fitted = min(n_rows, max(N_SEEN, POINTS_PER_CENTROID * n_cells), config.task_memory // (32 * dim))
     fitted = vectors.gather(sampled(n_rows, n_fitted, config.seed + 1))
     centroids = fit_centroids(fitted, n_cells, config.seed)
     centroids = split_large(centroids, fitted, min(2 * cell_rows, limit) / n_rows, config.seed)
@@ -239,7 +239,8 @@ def _overlaps(
     dim, n_rows, seen = centroids.shape[1], sample.n_rows, sample.seen
     local_target = 1.0 if solver == "exact" else 1 - LOCAL_SHARE * (1 - config.target_recall)
     wanted = config.target_recall / local_target
-    probe = Cells(centroids, 0, 0.0)
+    coarse = fit_coarse(centroids, config.seed)
+    probe = Cells(centroids, 0, 0.0, coarse)
     looked_at = min(1 + max(EXTRA), len(centroids))
     needed = _needed_eps(probe, sample, looked_at)
     near, borders = probe.nearest(seen, looked_at)
@@ -260,7 +261,7 @@ def _overlaps(
         cost = _cost_us(solver, dim, n_rows, sizes)
         per_group = min(FILL * most_rows(config, solver, dim), max(MIN_GROUP_ROWS, copies * n_rows / GROUPS))
         groups = bisect(centroids, sizes, per_group)
-        cells = Cells(centroids, extra, eps)
+        cells = Cells(centroids, extra, eps, coarse)
         settings.append((Setting(cells, groups, solver, local_target, predicted, copies, cost), float(sizes.max())))
     return settings
 

@@ -21,7 +21,8 @@ from distspectral.graph.solvers import squared_distances
 
 TWO_LEVEL_CELLS = 500
 """Above it, centroids are looked for through centroids of centroids."""
-PROBES = 8
+LISTED = 8
+"""Lists that a centroid is in, so that one list has nearly all that are near any row of its region."""
 TWO_STEP_CELLS = 300
 """Above it, k-means runs inside the cells of a coarser k-means."""
 ITERATIONS = 10
@@ -66,7 +67,7 @@ def split_large(
 ) -> NDArray[np.float32]:
     """Return centroids of which none is the nearest to more than ``max_share`` of the sample, where rows differ."""
     for round_index in range(SPLIT_ROUNDS):
-        home = Cells(centroids, 0, 0.0).nearest(sample, 1)[0][:, 0]
+        home = Cells(centroids, 0, 0.0, fit_coarse(centroids, seed)).nearest(sample, 1)[0][:, 0]
         shares = np.bincount(home, minlength=len(centroids)) / len(sample)
         large = np.flatnonzero(shares > max_share)
         if not len(large):
@@ -87,11 +88,13 @@ class Cells:
         centroids: (C, D) float32.
         max_extra: cells beyond the nearest that a row may be in.
         eps: how far away their border may be, as a share of the distance to the nearest centroid.
+        coarse: (A, D) centroids of the centroids, of :func:`fit_coarse`.
     """
 
     centroids: NDArray[np.float32]
     max_extra: int
     eps: float
+    coarse: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.centroids)
@@ -127,30 +130,31 @@ class Cells:
 
     def _propose(self, rows: NDArray[np.float32], n_nearest: int) -> NDArray[np.int64]:
         faiss: Any = import_faiss()
-        if len(self) <= TWO_LEVEL_CELLS:
+        if self.coarse is None:
             found: NDArray[np.int64] = faiss.knn(rows, self.centroids, n_nearest)[1]
             return found
-        return self._two_levels(faiss).search(rows, n_nearest)[1]  # type: ignore[no-any-return]
-
-    def _two_levels(self, faiss: Any) -> Any:
-        coarse = faiss.IndexFlatL2(self.centroids.shape[1])
-        index = faiss.IndexIVFFlat(coarse, self.centroids.shape[1], n_lists(len(self)))
-        index.cp.seed, index.cp.niter = 1, ITERATIONS
-        index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, POINTS_PER_CENTROID
-        index.train(self.centroids)
-        index.add(self.centroids)
-        index.nprobe = PROBES
-        return index
+        members = faiss.knn(self.centroids, self.coarse, min(LISTED, len(self.coarse)))[1]
+        region = faiss.knn(rows, self.coarse, 1)[1][:, 0]
+        proposed = np.full((len(rows), n_nearest), NO_CELL, np.int64)
+        order = np.argsort(region, kind="stable")
+        for part in np.split(order, np.flatnonzero(np.diff(region[order])) + 1):
+            listed = np.flatnonzero((members == region[part[0]]).any(axis=1))
+            found = faiss.knn(rows[part], self.centroids[listed], min(n_nearest, len(listed)))[1]
+            proposed[part, : found.shape[1]] = listed[found]
+        return proposed
 
 
-def n_lists(n_cells: int) -> int:
-    """Return into how many lists centroids are sorted for two-level assignment."""
-    return int(2 * np.sqrt(n_cells))
+def fit_coarse(centroids: NDArray[np.float32], seed: int) -> NDArray[np.float32] | None:
+    """Return (A, D) centroids of centroids for two-level assignment, None where one level is cheaper."""
+    return fit_centroids(centroids, _n_coarse(len(centroids)), seed) if len(centroids) > TWO_LEVEL_CELLS else None
+
+
+def _n_coarse(n_cells: int) -> int:
+    return int(np.sqrt(LISTED * n_cells))
 
 
 def assign_us(n_cells: int, dim: int) -> float:
-    """Return core-microseconds of assigning one row; a list's pair costs about three of a matrix product."""
-    looked_at = n_cells
-    if n_cells > TWO_LEVEL_CELLS:
-        looked_at = n_lists(n_cells) + int(3 * PROBES * n_cells / n_lists(n_cells))
-    return query_us(dim) / 2 + pair_us(dim) * looked_at
+    """Return core-microseconds of assigning one row."""
+    if n_cells <= TWO_LEVEL_CELLS:
+        return query_us(dim) + pair_us(dim) * n_cells
+    return 2 * query_us(dim) + pair_us(dim) * (_n_coarse(n_cells) + LISTED * n_cells / _n_coarse(n_cells))

@@ -40,7 +40,7 @@ from distspectral.graph.solvers import ExactSolver
 from distspectral.storage.arrays import write_arrays
 from distspectral.storage.artifacts import Artifact
 from distspectral.storage.manifest import Shard
-from distspectral.storage.vectors import MappedVectors, Vectors
+from distspectral.storage.vectors import FleetingVectors, MappedVectors, Vectors
 
 Map = Callable[[Callable[[Any], Any], Sequence[Any], str], Iterable[Any]]
 Rows = Vectors | Artifact
@@ -92,15 +92,13 @@ def search_cells(rows: Rows, artifact: Artifact, done: dict[str, Shard], config:
     Raises:
         ConfigError: the target is out of reach within the memory.
     """
-    vectors = open_rows(rows, config)
-    n_rows, dim = vectors.n_rows, vectors.dim
-    cuts = block_cuts(n_rows, dim, config)
+    vectors = under_metric(FleetingVectors(rows) if isinstance(rows, Artifact) else rows, config.metric)
+    cuts = block_cuts(vectors.n_rows, vectors.dim, config)
     parts = _named("part", cuts)
     if artifact.has(SUMMARY) and all(name in done for name, _ in parts):
         return _found([done[name] for name, _ in parts], artifact)
     run = functools.partial(_run, done, mapper)
     setting = _setting(rows, vectors, artifact, config, mapper, cuts)
-    del vectors  # its pages
 
     blocks = _named("route", cuts) if len(setting.cells) > 1 else []
     task = functools.partial(_route, rows=rows, artifact=artifact, config=config, setting=setting)
@@ -156,7 +154,7 @@ def _setting(
     if artifact.has(SETTING):
         values = artifact.read_json(SETTING)
         with np.load(io.BytesIO(artifact.read_bytes(CELLS))) as arrays:
-            cells = Cells(arrays["centroids"], values.pop("max_extra"), values.pop("eps"))
+            cells = Cells(arrays["centroids"], values.pop("max_extra"), values.pop("eps"), arrays.get("coarse"))
             return Setting(cells=cells, groups=arrays["groups"], **values)
     setting = single_cell(vectors, config)
     if setting is None:
@@ -169,6 +167,8 @@ def _setting(
     values = {field.name: getattr(setting, field.name) for field in dataclasses.fields(setting)}
     cells, arrays = values.pop("cells"), {"groups": values.pop("groups")}
     arrays["centroids"] = cells.centroids
+    if cells.coarse is not None:
+        arrays["coarse"] = cells.coarse
     artifact.write_file(CELLS, lambda stream: np.savez(stream, **arrays))
     artifact.write_json(SETTING, {**values, "max_extra": cells.max_extra, "eps": cells.eps})
     return setting

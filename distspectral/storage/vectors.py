@@ -16,6 +16,9 @@ from distspectral.storage.artifacts import Artifact
 from distspectral.storage.moments import Moments
 from distspectral.storage.packed import read_column
 
+MAPPED_BYTES = 1 << 28
+"""Most that :class:`FleetingVectors` has mapped and touched at once, were the rows float32."""
+
 
 class Vectors(Protocol):
     """(N, D) vectors that can be read by row."""
@@ -179,3 +182,31 @@ class MappedVectors:
             return np.empty((0, self.dim), dtype=np.float32)
         joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return joined.astype(np.float32, copy=False)
+
+
+class FleetingVectors:
+    """The rows of a finished ``vectors`` artifact, mapped for each call anew: pages read once do not stay resident.
+
+    Args:
+        artifact: written by the stage ``pack``.
+    """
+
+    def __init__(self, artifact: Artifact) -> None:
+        self._artifact = artifact
+        mapped = MappedVectors(artifact)
+        self.n_rows, self.dim, self.mean, self.scale = mapped.n_rows, mapped.dim, mapped.mean, mapped.scale
+
+    def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the rows as a fresh copy; see :meth:`Vectors.gather`."""
+        _check_rows(rows, self.n_rows)
+        found = np.empty((len(rows), self.dim), np.float32)
+        order = np.argsort(rows, kind="stable")
+        span = max(1, MAPPED_BYTES // (4 * self.dim))
+        for part in np.split(order, np.searchsorted(rows[order], range(span, self.n_rows, span))):
+            if len(part):
+                found[part] = MappedVectors(self._artifact).gather(rows[part])
+        return found
+
+    def block(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Return consecutive rows as a copy; see :meth:`Vectors.block`."""
+        return np.array(MappedVectors(self._artifact).block(start, stop))

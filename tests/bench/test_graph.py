@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from distspectral.bench.graph import compare_searches
-from distspectral.storage.vectors import ArrayVectors
+from distspectral.datasets import write_vectors
+from distspectral.storage.sources import Source, SourceConfig
 from tests.datasets import blobs
 
 
-def test_methods_are_measured_side_by_side_in_the_promised_form():
-    result = compare_searches(ArrayVectors(blobs(1500, 6, 1)[0]), 5, ("distspectral", "exact"))
+def test_methods_are_measured_side_by_side_in_the_promised_form(tmp_path):
+    source = Source.open(SourceConfig(path=write_vectors(str(tmp_path), blobs(1500, 6, 1)[0], n_shards=2)))
+    result = compare_searches(source, 5, ("distspectral", "exact"), dtype="float16")
     assert {key: result[key] for key in ("rows", "dim", "k")} == {"rows": 1500, "dim": 6, "k": 5}
     ours, exact = result["methods"]
     assert set(ours) == {"name", "recall", "components", "core_seconds", "wall_seconds", "peak_rss_bytes"}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from distspectral.graph import cells as module
-from distspectral.graph.cells import NO_CELL, Cells, fit_centroids, split_large
+from distspectral.graph.cells import NO_CELL, Cells, fit_centroids, fit_coarse, split_large
 from tests.datasets import blobs
 
 ROWS, _ = blobs(2000, 8, 6)
@@ -41,10 +41,15 @@ def test_assignment_does_not_depend_on_the_block():
 
 
 def test_two_levels_find_nearly_the_same_cells(monkeypatch):
-    cells = Cells(np.unique(ROWS[:900], axis=0), 0, 0.0)
-    expected = cells.nearest(ROWS, 1)[0]
-    monkeypatch.setattr(module, "TWO_LEVEL_CELLS", 100)
-    assert np.mean(cells.nearest(ROWS, 1)[0] == expected) > 0.98
+    centroids = np.unique(ROWS[:900], axis=0)
+    assert fit_coarse(centroids[:100], 0) is None
+    coarse = fit_coarse(centroids, 0)
+    assert len(coarse) < 200
+    expected, _ = Cells(centroids, 0, 0.0).nearest(ROWS, 3)
+    found, borders = Cells(centroids, 0, 0.0, coarse).nearest(ROWS, 3)
+    assert np.mean(found[:, 0] == expected[:, 0]) > 0.98
+    assert np.mean(found == expected) > 0.95
+    assert (borders >= 0).all()
 
 
 def test_many_centroids_are_fitted_in_two_steps(monkeypatch):

@@ -12,16 +12,17 @@ from pyarrow import fs
 from distspectral.errors import MissingArtifactError
 from distspectral.stages.pack import PackConfig, pack
 from distspectral.storage import packed as packed_module
+from distspectral.storage import vectors as vectors_module
 from distspectral.storage.artifacts import Artifact
 from distspectral.storage.sources import Source, SourceConfig
-from distspectral.storage.vectors import ArrayVectors, MappedVectors, Vectors
+from distspectral.storage.vectors import ArrayVectors, FleetingVectors, MappedVectors, Vectors
 from tests.datasets import UNEVEN, blobs, packed, vectors_output
 
 VECTORS, LABELS = blobs(100, 6)
 RNG = np.random.default_rng(0)
 
 
-@pytest.fixture(params=["array", "one block", "uneven shards", "many blocks", "float16"])
+@pytest.fixture(params=["array", "one block", "uneven shards", "many blocks", "float16", "fleeting"])
 def vectors(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Vectors:
     if request.param == "array":
         return ArrayVectors(VECTORS)
@@ -29,7 +30,11 @@ def vectors(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
         monkeypatch.setattr(packed_module, "BATCH_BYTES", 7 * 6 * 4)
     sizes = (100,) if request.param == "one block" else UNEVEN
     config = PackConfig(dtype="float16" if request.param == "float16" else "float32")
-    return MappedVectors(packed(tmp_path, VECTORS.astype(config.dtype), sizes=sizes, config=config))
+    artifact = packed(tmp_path, VECTORS.astype(config.dtype), sizes=sizes, config=config)
+    if request.param == "fleeting":
+        monkeypatch.setattr(vectors_module, "MAPPED_BYTES", 30 * 6 * 4)
+        return FleetingVectors(artifact)
+    return MappedVectors(artifact)
 
 
 def expected(vectors: Vectors) -> NDArray[np.float32]:
@@ -104,6 +109,14 @@ def test_without_columns_ids_are_row_numbers_and_labels_none(tmp_path: Path) -> 
     assert vectors.ids().type == pa.int64()
     assert vectors.ids().to_pylist() == list(range(100))
     assert vectors.labels() is None
+
+
+def test_local_shards_are_mapped_not_copied(tmp_path: Path) -> None:
+    artifact = packed(tmp_path, VECTORS, sizes=UNEVEN)
+    before = pa.total_allocated_bytes()
+    vectors = MappedVectors(artifact)
+    assert pa.total_allocated_bytes() - before < VECTORS.nbytes / 2
+    assert not vectors.block(0, 1).flags.writeable
 
 
 def test_mapped_vectors_survive_pickling(tmp_path: Path) -> None:
