@@ -19,6 +19,7 @@ from distspectral.graph.components import component_facts
 from distspectral.graph.config import AffinityConfig, GraphConfig, check
 from distspectral.graph.degrees import degree_facts
 from distspectral.graph.duplicates import surplus_duplicates
+from distspectral.graph.links import Links, find_links, link_facts
 from distspectral.graph.metrics import under_metric
 from distspectral.graph.search import search_cells
 from distspectral.graph.solvers import ExactSolver, rows_per_task
@@ -118,7 +119,8 @@ def graph_facts(graph: Graph) -> dict[str, Any]:
     if facts["components"] > 1:
         logger.warning(
             "The graph has %d connected components, the largest with %.1f%% of the rows: the eigenvalue 0 is "
-            "repeated and the first functions only tell components apart. Raise graph.n_neighbors to connect them.",
+            "repeated and the first functions only tell components apart. Raise graph.n_neighbors, or set "
+            "graph.connect to nearest.",
             facts["components"],
             100 * facts["largest_component_share"],
         )
@@ -156,9 +158,14 @@ def knn_graph(
         found = [solver(vectors, start, stop) for start, stop in cuts]
         neighbors = np.concatenate([ids for ids, _ in found])
         squared_distances = np.concatenate([distances for _, distances in found])
+    links = Links.none()
+    if graph_config.connect == "nearest":
+        links = find_links(ArrayGraph(neighbors, squared_distances), vectors)
+        searched |= link_facts(links)
     scales = None
     if needs_scales(affinity_config):
         scales = all_scales(row_scales(squared_distances, affinity_config), affinity_config)
+    neighbors, squared_distances = links.applied(0, neighbors, squared_distances)
     weights = np.empty(neighbors.shape, np.float16)
     for start, stop in cuts:
         part = slice(start, stop)

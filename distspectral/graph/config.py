@@ -58,6 +58,9 @@ class GraphConfig(BaseModel):
     solver: Literal["auto", "exact", "nn_descent", "hnsw"] = Field(
         "auto", description="Inside a cell; auto: by device, cell size and dimension."
     )
+    connect: Literal["none", "nearest"] = Field(
+        "none", description="nearest: link components to their nearest others until one is left."
+    )
     seed: int = Field(0, ge=0, description="Of samples, cells and local solvers.")
     block_rows: int | None = Field(
         None, ge=1, description="Rows of one task, which writes one shard; null: chosen from the vectors' size."

@@ -78,23 +78,24 @@ class MappedGraph:
     Args:
         artifact: written by :func:`distspectral.stages.graph.affinities`.
         shards: its shards in row order; by default those of the manifest.
+        weights: the column beside the neighbours.
 
     Raises:
         MissingArtifactError: the artifact is not finished.
     """
 
-    def __init__(self, artifact: Artifact, shards: Sequence[Shard] | None = None) -> None:
-        self._origin = (artifact, shards)
+    def __init__(self, artifact: Artifact, shards: Sequence[Shard] | None = None, weights: str = AFFINITIES) -> None:
+        self._origin = (artifact, shards, weights)
         self._blocks: list[tuple[NDArray[Any], NDArray[Any]]] = []
         for shard in artifact.manifest().shards if shards is None else shards:
-            for batch in artifact.read_table(shard.name).select([NEIGHBORS, AFFINITIES]).to_batches():
+            for batch in artifact.read_table(shard.name).select([NEIGHBORS, weights]).to_batches():
                 neighbors, affinities = (_array(column) for column in batch.columns)
                 self._blocks.append((neighbors, affinities))
         self._offsets = np.cumsum([0, *(len(neighbors) for neighbors, _ in self._blocks)], dtype=np.int64)
         self.n_rows = int(self._offsets[-1])
         self.n_neighbors = int(self._blocks[0][0].shape[1])
 
-    def __reduce__(self) -> tuple[type[MappedGraph], tuple[Artifact, Sequence[Shard] | None]]:
+    def __reduce__(self) -> tuple[type[MappedGraph], tuple[Artifact, Sequence[Shard] | None, str]]:
         return MappedGraph, self._origin
 
     def block(self, start: int, stop: int) -> Rows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from distspectral.graph.build import (
     row_scales,
 )
 from distspectral.graph.config import AffinityConfig, GraphConfig, check
+from distspectral.graph.links import Links, find_links, link_facts
 from distspectral.graph.metrics import under_metric
 from distspectral.graph.search import search_cells, sweep
 from distspectral.graph.solvers import Solver
@@ -33,9 +35,10 @@ from distspectral.graph.store import (
 from distspectral.stages.mapping import Mapper, local_map
 from distspectral.storage.artifacts import Artifact, Output
 from distspectral.storage.manifest import Manifest, Shard
-from distspectral.storage.vectors import MappedVectors
+from distspectral.storage.vectors import FleetingVectors, MappedVectors
 
 SCALES = "scales.npy"
+LINKS = "links.npz"
 
 
 def neighbors(vectors: Artifact, output: Output, config: GraphConfig, mapper: Mapper = local_map) -> Manifest:
@@ -57,29 +60,47 @@ def neighbors(vectors: Artifact, output: Output, config: GraphConfig, mapper: Ma
     """
     mapped = under_metric(MappedVectors(vectors), config.metric)
     refuse_too_few(mapped, config)
-    if config.searches_cells(mapped.n_rows):
-        n_rows = mapped.n_rows
-        del mapped  # its pages: tasks open their own
-        done = output.begin()
-        found = search_cells(vectors, output.artifact, done, config, mapper)
-        properties = {"k": config.n_neighbors, "n_rows": n_rows}
-        manifest = output.commit(
-            [shard.model_copy(update={"details": {}}) for shard in found.shards], properties, found.metrics
-        )
-        sweep(output.artifact, done)
-        return manifest
-    solver = exact_solver(mapped, config)
+    search = _through_cells if config.searches_cells(mapped.n_rows) else _exactly
+    del mapped  # its pages: tasks open their own
     done = output.begin()
+    shards, metrics = search(vectors, output.artifact, done, config, mapper)
+    files: tuple[str, ...] = ()
+    if config.connect == "nearest":
+        metrics |= _link(vectors, output.artifact, shards, config)
+        files = (LINKS,)
+    bare = [shard.model_copy(update={"details": {}}) for shard in shards]
+    n_rows = sum(shard.n_rows for shard in shards)
+    manifest = output.commit(bare, {"k": config.n_neighbors, "n_rows": n_rows}, metrics, files)
+    sweep(output.artifact, done)
+    return manifest
+
+
+def _through_cells(
+    vectors: Artifact, output: Artifact, done: dict[str, Shard], config: GraphConfig, mapper: Mapper
+) -> tuple[list[Shard], dict[str, Any]]:
+    found = search_cells(vectors, output, done, config, mapper)
+    return found.shards, found.metrics
+
+
+def _exactly(
+    vectors: Artifact, output: Artifact, done: dict[str, Shard], config: GraphConfig, mapper: Mapper
+) -> tuple[list[Shard], dict[str, Any]]:
+    mapped = under_metric(MappedVectors(vectors), config.metric)
+    solver = exact_solver(mapped, config)
     cuts = query_blocks(mapped, config)
     names = [f"part-{index:05d}.arrow" for index in range(len(cuts))]
     missing = [(name, start, stop) for name, (start, stop) in zip(names, cuts, strict=True) if name not in done]
-    task = functools.partial(_search, vectors=vectors, output=output.artifact, solver=solver, config=config)
-    done |= {shard.name: shard for shard in mapper(task, missing, "searching neighbours")}
-    return output.commit(
-        [done[name] for name in names],
-        properties={"k": config.n_neighbors, "n_rows": mapped.n_rows},
-        metrics={"surplus_duplicates": len(solver.surplus)},
-    )
+    task = functools.partial(_search, vectors=vectors, output=output, solver=solver, config=config)
+    found = done | {shard.name: shard for shard in mapper(task, missing, "searching neighbours")}
+    return [found[name] for name in names], {"surplus_duplicates": len(solver.surplus)}
+
+
+def _link(vectors: Artifact, output: Artifact, shards: list[Shard], config: GraphConfig) -> dict[str, Any]:
+    """Write the links that connect the graph and return what was linked."""
+    lists = MappedGraph(output, shards, SQUARED_DISTANCES)
+    links = find_links(lists, under_metric(FleetingVectors(vectors), config.metric))
+    output.write_file(LINKS, lambda stream: np.savez(stream, **links.arrays()))  # type: ignore[arg-type]
+    return link_facts(links)
 
 
 def _search(
@@ -116,8 +137,12 @@ def affinities(neighbors: Artifact, output: Output, config: AffinityConfig, mapp
     missing = [
         (shard.name, start) for shard, start in zip(source.shards, starts, strict=False) if shard.name not in done
     ]
+    links = Links.none()
+    if LINKS in source.files:
+        with np.load(io.BytesIO(neighbors.read_bytes(LINKS))) as arrays:
+            links = Links.of(arrays)
     task = functools.partial(
-        _weigh, neighbors=neighbors, output=output.artifact, n_rows_global=source.n_rows, config=config
+        _weigh, neighbors=neighbors, output=output.artifact, n_rows_global=source.n_rows, config=config, links=links
     )
     done |= {shard.name: shard for shard in mapper(task, missing, "weighing edges")}
     shards = [done[shard.name] for shard in source.shards]
@@ -140,10 +165,17 @@ def _read_scales(output: Artifact) -> NDArray[np.float32]:
 
 
 def _weigh(
-    item: tuple[str, int], *, neighbors: Artifact, output: Artifact, n_rows_global: int, config: AffinityConfig
+    item: tuple[str, int],
+    *,
+    neighbors: Artifact,
+    output: Artifact,
+    n_rows_global: int,
+    config: AffinityConfig,
+    links: Links,
 ) -> Shard:
     name, start = item
     ids, squared_distances = read_neighbors(neighbors, name)
+    ids, squared_distances = links.applied(start, ids, squared_distances)
     scales = _read_scales(output) if needs_scales(config) else None
     weights = block_affinities(start, ids, squared_distances, scales, config)
     return write_rows(output, name, n_rows_global, {NEIGHBORS: ids, AFFINITIES: weights})

@@ -15,8 +15,8 @@ from distspectral.graph.build import knn_graph
 from distspectral.graph.calibrate import Setting
 from distspectral.graph.cells import Cells
 from distspectral.graph.config import AffinityConfig, GraphConfig
-from distspectral.graph.store import read_neighbors
-from distspectral.stages.graph import neighbors
+from distspectral.graph.store import MappedGraph, read_neighbors
+from distspectral.stages.graph import affinities, neighbors
 from distspectral.stages.pack import PackConfig
 from distspectral.storage.artifacts import Artifact, Output
 from distspectral.storage.vectors import ArrayVectors
@@ -134,6 +134,19 @@ def test_half_precision_vectors_are_routed_as_they_are(tmp_path):
     manifest = neighbors(packed(tmp_path, ROWS, config=PackConfig(dtype="float16")), output(tmp_path / "n"), CONFIG)
     graph, _ = knn_graph(ArrayVectors(halves), CONFIG, AffinityConfig(kind="uniform"))
     np.testing.assert_array_equal(lists(tmp_path / "n", manifest)[0], graph.block(0, 4000)[0])
+
+
+def test_links_of_the_stages_are_those_in_memory(tmp_path):
+    rows = np.concatenate([ROWS[:1500], ROWS[1500:1600] + 500, ROWS[1600:1640] - 500]).astype(np.float32)
+    config, affinity = CONFIG.model_copy(update={"connect": "nearest"}), AffinityConfig(scale_neighbor=3)
+    manifest = neighbors(packed(tmp_path, rows, sizes=(1640,)), output(tmp_path / "n"), config)
+    assert manifest.metrics["links"] >= 2
+    graph_output = Output(Artifact(str(tmp_path / "g")), "graph", "fingerprint", {}, {})
+    facts = affinities(Artifact(str(tmp_path / "n")), graph_output, affinity).properties
+    assert facts["components"] == 1
+    expected, _ = knn_graph(ArrayVectors(rows), config, affinity)
+    for written, wanted in zip(MappedGraph(graph_output.artifact).block(0, 1640), expected.block(0, 1640), strict=True):
+        np.testing.assert_array_equal(written, wanted)
 
 
 # ---- bad input ---------------------------------------------------------------------------------------------------

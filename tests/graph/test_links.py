@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+
+from distspectral.graph import links as module
+from distspectral.graph.build import knn_graph
+from distspectral.graph.components import component_labels
+from distspectral.graph.config import AffinityConfig, GraphConfig
+from distspectral.graph.links import Links
+from distspectral.storage.vectors import ArrayVectors
+
+RNG = np.random.default_rng(0)
+CENTRES = np.array([[0, 0], [30, 0], [64, 0], [30, 50]])
+ROWS = np.concatenate([RNG.standard_normal((size, 2)) + c for size, c in zip((90, 40, 30, 12), CENTRES, strict=True)])
+ROWS = ROWS.astype(np.float32)
+PIECE = np.repeat(np.arange(4), (90, 40, 30, 12))
+
+
+def graph(rows=ROWS, connect="nearest", k=4, **affinity):
+    config = GraphConfig(n_neighbors=k, connect=connect)
+    return knn_graph(ArrayVectors(rows), config, AffinityConfig(scale_neighbor=3, **affinity))
+
+
+def test_components_become_one_by_the_nearest_pairs():
+    loose, facts = graph(connect="none")
+    assert facts["components"] == 4
+    assert "links" not in facts
+    linked, facts = graph()
+    assert (facts["components"], facts["components_before"], facts["links"]) == (1, 4, 3)
+    ids, affinities = linked.block(0, len(ROWS))
+    assert (affinities > 0).all()
+    added = np.argwhere(PIECE[ids] != PIECE[:, None])
+    assert len(added) == 3
+    distances = cdist(ROWS, ROWS)
+    for row, slot in added:
+        assert slot == 3
+        apart = distances[PIECE[row] == PIECE][:, PIECE[row] != PIECE]
+        assert distances[row, ids[row, slot]] == pytest.approx(apart.min(), rel=1e-5)
+    same = ids == loose.block(0, len(ROWS))[0]
+    assert np.count_nonzero(~same) == 3
+
+
+def test_many_rounds_join_what_the_first_joins_in_pairs():
+    pairs = np.array([[0.0], [10], [100], [110], [1000], [1010]])
+    rows = (pairs[:, None] + np.linspace(0, 1, 20)[None, :, None]).reshape(-1, 1).astype(np.float32)
+    linked, facts = graph(rows)
+    assert (facts["components"], facts["components_before"]) == (1, 6)
+    assert len(np.unique(component_labels(linked))) == 1
+
+
+def test_a_component_of_many_rows_asks_through_some(monkeypatch):
+    monkeypatch.setattr(module, "MOST_OF_ONE", 5)
+    assert graph()[1]["components"] == 1
+
+
+def test_several_links_of_a_row_take_several_places():
+    links = Links(np.array([3, 7, 7]), np.array([90, 91, 92]), np.array([5, 6, 7], np.float32), 4)
+    ids, distances = np.tile(np.arange(20, 24), (10, 1)), np.tile(np.arange(4, dtype=np.float32), (10, 1))
+    new_ids, new_distances = links.applied(0, ids, distances)
+    assert new_ids[3].tolist() == [20, 21, 22, 90]
+    assert new_ids[7].tolist() == [20, 21, 92, 91]
+    assert new_distances[7].tolist() == [0, 1, 7, 6]
+    assert ids[7].tolist() == [20, 21, 22, 23]
+    np.testing.assert_array_equal(links.applied(4, ids[4:6], distances[4:6])[0], ids[4:6])
