@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 CHECK_ROWS = 300
 RANK_BYTES = 1 << 26
+HALF_RANGE = 1024.0
+"""Largest value of rows cast to float16: its square is far from float32's end, its last digit from float16's."""
 N_TREES = 4
 EFFORTS = (1.0, 1.35, 2.0)
 """Neighbours that NN-descent keeps, and links of HNSW, as multiples of the least."""
@@ -173,7 +175,15 @@ def of_equal(
 def _by_products(
     device: Device, queries: NDArray[np.float32], rows: NDArray[np.float32], width: int
 ) -> NDArray[np.int64]:
-    found: NDArray[np.int64] = select_search(device)(queries, rows, min(width, len(rows), MAX_CANDIDATES))[1]
+    """Return candidates (B, C) of FAISS; a GPU takes halves, which keep .997 of 15 neighbours, and more candidates."""
+    search, width = select_search(device), min(width, len(rows), MAX_CANDIDATES)
+    found: NDArray[np.int64]
+    if uses_gpu(device):
+        scale = np.float32(HALF_RANGE / (float(np.abs(rows).max(initial=0)) or 1.0))  # no overflow, no denormals
+        width = min(2 * width, len(rows), MAX_CANDIDATES)
+        found = search((queries * scale).astype(np.float16), (rows * scale).astype(np.float16), width)[1]
+    else:
+        found = search(queries, rows, width)[1]
     return found
 
 

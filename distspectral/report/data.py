@@ -39,6 +39,12 @@ class GraphFacts(_Facts):
     degree_median: float
     degree_max: float
     degree_histogram: Histogram
+    cells: int = Field(1, description="overlapping cells in which neighbours were searched; 1: all rows against all")
+    copies: float = Field(1.0, description="cells of a row")
+    predicted_recall: float | None = Field(None, description="of the neighbour search, by a sample, before it")
+    reached_recall: float | None = Field(None, description="by another sample, after it")
+    links: int = Field(0, description="edges that were added to connect components")
+    components_before: int | None = Field(None, description="components before these were added")
 
 
 class TrainingWindow(_Facts):

@@ -220,7 +220,17 @@ def _convergence(training: TrainingFacts) -> str:
 
 def _graph_facts(graph: GraphFacts) -> list[tuple[str, str]]:
     pieces = "one: every row is reachable from every other" if graph.components == 1 else count(graph.components)
+    if graph.links and graph.components_before:
+        pieces += f" ({count(graph.components_before)} before {count(graph.links)} links were added)"
+    search = "every row against every row"
+    if graph.cells > 1:
+        search = f"in {count(graph.cells)} overlapping cells, a row in {number(graph.copies)} of them"
+    facts = [("Neighbours were searched", search)]
+    if graph.predicted_recall is not None and graph.reached_recall is not None:
+        recall = f"{percent(graph.reached_recall)} ({percent(graph.predicted_recall)} predicted)"
+        facts.append(("True neighbours found, by a sample", recall))
     return [
+        *facts,
         ("Connected components", pieces),
         ("Rows in the largest component", percent(graph.largest_component_share)),
         ("Neighbours of each row", count(graph.n_neighbors)),

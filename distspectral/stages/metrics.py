@@ -18,6 +18,17 @@ STAGES = {
     "embed": ("embed",),
 }
 """The stages that users name, and the links of the chain behind each."""
+SEARCH = (
+    "cells",
+    "copies",
+    "predicted_recall",
+    "reached_recall",
+    "completed_rows",
+    "surplus_duplicates",
+    "components_before",
+    "links",
+)
+"""What a search says of itself; most of it only where rows were cut into cells."""
 
 
 def run_metrics(name: str, manifests: Mapping[str, Manifest], n_shards: int) -> dict[str, Any]:
@@ -29,6 +40,7 @@ def run_metrics(name: str, manifests: Mapping[str, Manifest], n_shards: int) -> 
         n_shards: shards of the source.
     """
     vectors, graph, training = manifests["pack"], manifests["graph"], manifests["train"].metrics
+    neighbors = manifests["neighbors"].metrics
     model, clusters = manifests["calibrate"].properties, manifests["cluster"].properties
     metrics: dict[str, Any] = {
         "name": name,
@@ -38,7 +50,8 @@ def run_metrics(name: str, manifests: Mapping[str, Manifest], n_shards: int) -> 
         "n_shards": n_shards,
         "seconds": stage_seconds(manifests),
         "peak_rss_bytes": max(manifest.metrics.get("peak_rss_bytes", 0) for manifest in manifests.values()),
-        "graph": {key: graph.properties[key] for key in ("k", "components", "largest_component_share")},
+        "graph": {key: graph.properties[key] for key in ("k", "components", "largest_component_share")}
+        | {key: neighbors[key] for key in SEARCH if key in neighbors},
         "train": {key: training[key] for key in ("steps", "edges_per_second", "stopped_because", "ritz_values")},
         "calibrate": {key: model[key] for key in ("n_components", "ritz_values", "suggested_n_clusters")},
         "cluster": {"n_clusters": clusters["n_clusters"]},

@@ -69,7 +69,7 @@ def collect(
         dtype=vectors.properties["dtype"],
         seconds=metrics["seconds"],
         peak_rss_bytes=metrics["peak_rss_bytes"],
-        graph=_graph(manifests["graph"], config["affinity"]["kind"]),
+        graph=_graph(manifests["graph"], manifests["neighbors"].metrics, config["affinity"]["kind"]),
         training=_training(artifacts["train"], manifests["train"]),
         spectrum=_spectrum(manifests["calibrate"]),
         clusters=_clusters(manifests["embed"]),
@@ -79,14 +79,16 @@ def collect(
     )
 
 
-def _graph(manifest: Manifest, affinity: str) -> GraphFacts:
+def _graph(manifest: Manifest, search: Mapping[str, Any], affinity: str) -> GraphFacts:
     facts = manifest.properties
+    searched = ("cells", "copies", "predicted_recall", "reached_recall", "links", "components_before")
     copied = ("components", "largest_component_share", "degree_min", "degree_median", "degree_max")
     return GraphFacts(
         n_neighbors=facts["k"],
         affinity=affinity.replace("_", "-"),
         degree_histogram=Histogram(**facts["degree_histogram"]),
         **{key: facts[key] for key in copied},
+        **{key: search[key] for key in searched if key in search},
     )
 
 
@@ -128,7 +130,7 @@ def _notes(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
     if (components := metrics["graph"]["components"]) > 1:
         notes.append(
             f"The graph has {components} components that no edge joins; the first functions tell them apart. "
-            "Raise graph.n_neighbors if they should be one."
+            "Raise graph.n_neighbors or set graph.connect to nearest if they should be one."
         )
     wanted, found = config["cluster"]["n_clusters"], metrics["calibrate"]["suggested_n_clusters"]
     if isinstance(wanted, int) and found is not None and wanted != found:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -227,3 +230,36 @@ def test_a_cell_beyond_memory_gives_the_same_graph(monkeypatch):
     expected_ids, _, _ = searched(ROWS[:2500])
     monkeypatch.setattr(search, "most_rows", lambda *_: 200)
     np.testing.assert_array_equal(searched(ROWS[:2500])[0], expected_ids)
+
+
+# ---- a killed driver ---------------------------------------------------------------------------------------------
+
+STAGE = """
+import sys
+from distspectral.graph.config import GraphConfig
+from distspectral.stages.graph import neighbors
+from distspectral.storage.artifacts import Artifact, Output
+
+config = GraphConfig(n_neighbors=6, method="cells", block_rows=1500, solver="exact")
+neighbors(Artifact(sys.argv[1]), Output(Artifact(sys.argv[2]), "neighbors", "fingerprint", {}, {}), config)
+"""
+
+
+@pytest.mark.parametrize("step", ["route", "cell", "part"])
+def test_a_driver_killed_in_a_step_goes_on_and_writes_the_same_bits(tmp_path, step):
+    vectors = packed(tmp_path, Mixture(8, intrinsic_dim=3, n_clusters=4).rows(0, 30_000)[0], sizes=(30_000,))
+    folder = tmp_path / "n"
+    command = [sys.executable, "-c", STAGE, str(vectors.uri), str(folder)]
+    with subprocess.Popen(command) as process:
+        while not list(folder.glob(f"receipts/{step}-*.json")):
+            assert process.poll() is None, "it ended before it was killed"
+            time.sleep(0.002)
+        process.kill()
+    assert not (folder / "manifest.json").exists()
+    finished = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.arrow")}
+    subprocess.run(command, check=True)
+    kept = {path.name: path.stat().st_mtime_ns for path in folder.glob("part-*")}
+    assert {name: time_ns for name, time_ns in finished.items() if name in kept}.items() <= kept.items()
+    config = CONFIG.model_copy(update={"block_rows": 1500})
+    neighbors(vectors, output(tmp_path / "alone"), config)
+    assert digests(folder) == digests(tmp_path / "alone")
