@@ -16,11 +16,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from distspectral.errors import DistSpectralError
+from distspectral.bench.spectrum import exact_spectrum
+from distspectral.errors import ConfigError, DistSpectralError
+from distspectral.graph.build import all_scales, block_affinities, row_scales
+from distspectral.graph.config import AffinityConfig
 from distspectral.graph.merge import top_k
-from distspectral.graph.solvers import ExactSolver, rows_per_block
+from distspectral.graph.solvers import ExactSolver, rows_per_block, squared_distances
+from distspectral.graph.store import ArrayGraph
+from distspectral.spectral.diagnostics import sin2_principal_angles
 from distspectral.stages.pack import PackConfig, pack
 from distspectral.storage.artifacts import Artifact, Output
 from distspectral.storage.sources import Source
@@ -39,6 +45,7 @@ def compare_searches(
     methods: Sequence[str] = METHODS,
     threads: int = 1,
     dtype: Literal["float32", "float16"] = "float32",
+    n_functions: int = 0,
 ) -> dict[str, Any]:
     """Return what each method found and what it cost.
 
@@ -51,10 +58,15 @@ def compare_searches(
         methods: of :data:`METHODS`.
         threads: each process may use.
         dtype: in which rows are stored.
+        n_functions: if any, ``mean_sin2`` of the principal angles between that many lowest eigenvectors of each
+            method's self-tuned graph and of the exact one's is added; for as many rows as are searched exactly.
 
     Raises:
+        ConfigError: eigenvectors are asked for, but not the exact method.
         DistSpectralError: a method's process failed.
     """
+    if n_functions and "exact" not in methods:
+        raise ConfigError("--functions: eigenvectors are compared with those of the method `exact`; add it")
     with tempfile.TemporaryDirectory(prefix="distspectral-bench-") as folder:
         packed = Output(Artifact(folder).child(VECTORS), "pack", "bench", {}, {})
         pack(source, packed, PackConfig(dtype=dtype))
@@ -62,6 +74,8 @@ def compare_searches(
         queries, limits = exact_limits(vectors, n_neighbors)
         np.savez(Path(folder, TRUTH), queries=queries, limits=limits)
         measured = [_measure(name, folder, n_neighbors, threads) for name in methods]
+        if n_functions:
+            _add_sin2(measured, folder, vectors, n_neighbors, n_functions)
         return {"rows": vectors.n_rows, "dim": vectors.dim, "k": n_neighbors, "methods": measured}
 
 
@@ -87,3 +101,36 @@ def _measure(name: str, folder: str, n_neighbors: int, threads: int) -> dict[str
         raise DistSpectralError(f"bench graph: {name} ended with {ended.returncode}: {ended.stderr.strip()[-2000:]}")
     result: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
     return result
+
+
+def _add_sin2(
+    measured: list[dict[str, Any]], folder: str, vectors: MappedVectors, n_neighbors: int, n_functions: int
+) -> None:
+    """Add to each method how far the lowest eigenvectors of its graph are from those of the exact graph."""
+    spectra = {}
+    for method in measured:
+        found = np.load(Path(folder, f"{method['name']}.npy"))
+        if len(found) == vectors.n_rows:
+            spectra[method["name"]] = exact_spectrum(_weighed(found, vectors, n_neighbors), n_functions)
+    if "exact" not in spectra:
+        raise ConfigError(f"--functions: {vectors.n_rows:,} rows are too many for the exact graph; ask for fewer rows")
+    _, reference, degree = (torch.from_numpy(array) for array in spectra["exact"])
+    for method in measured:
+        if method["name"] in spectra:
+            lowest = torch.from_numpy(spectra[method["name"]][1])
+            method["mean_sin2"] = float(sin2_principal_angles(lowest, reference, degree).mean())
+
+
+def _weighed(found: NDArray[np.int64], vectors: MappedVectors, n_neighbors: int) -> ArrayGraph:
+    """Return found neighbours, the row itself possibly among them, as a graph with self-tuned affinities."""
+    config = AffinityConfig(scale_neighbor=min(AffinityConfig().scale_neighbor, n_neighbors))
+    step = rows_per_block(vectors.dim)
+    ids = np.empty((vectors.n_rows, n_neighbors), np.int64)
+    distances = np.empty(ids.shape, np.float32)
+    rows = vectors.gather(np.arange(vectors.n_rows))
+    for start in range(0, vectors.n_rows, step):
+        part, own = slice(start, start + step), np.arange(start, min(start + step, vectors.n_rows))
+        squared = squared_distances(rows[part], rows, np.maximum(found[part], 0).astype(np.int64))
+        ids[part], distances[part] = top_k(found[part].astype(np.int64), squared, own, n_neighbors)
+    scales = all_scales(row_scales(distances, config), config)
+    return ArrayGraph(ids, block_affinities(0, ids, distances, scales, config))

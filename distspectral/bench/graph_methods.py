@@ -138,6 +138,7 @@ def main(name: str, folder: str, k: int) -> dict[str, Any]:
     wall_seconds = time.perf_counter() - wall - NOT_COUNTED[1]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     found = result() if callable(result) else result
+    np.save(Path(folder, f"{name}.npy"), found)
     whole = len(found) == n_rows
     if not whole:
         core_seconds, wall_seconds = (seconds * n_rows / len(found) for seconds in (core_seconds, wall_seconds))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -27,6 +27,9 @@ Data = Annotated[
 Neighbors = Annotated[int, typer.Option("--neighbors", "-k", min=1, help="Neighbours of each row.")]
 Method = Annotated[
     list[str] | None, typer.Option("--method", help="Only this one; may be repeated.", show_default=False)
+]
+Eigenvectors = Annotated[
+    int, typer.Option("--functions", min=0, help="Compare that many eigenvectors with the exact graph's.")
 ]
 Half = Annotated[bool, typer.Option("--float16", help="Store rows in half precision, as pack.dtype: float16 does.")]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of each method's process.")]
@@ -69,6 +72,7 @@ def graph(
     method: Method = None,
     threads: Threads = 1,
     float16: Half = False,
+    functions: Eigenvectors = 0,
     as_json: AsJson = False,
 ) -> None:
     """Compare the neighbour search with pynndescent, FAISS HNSW, FAISS IVF-Flat and exact search."""
@@ -79,7 +83,8 @@ def graph(
         raise ConfigError(f"--method: is {min(unknown)}; choose from {', '.join(METHODS)}")
     with tempfile.TemporaryDirectory(prefix="distspectral-rows-") as folder:
         source = _bench_rows(rows, dim, data, folder)
-        result = compare_searches(source, neighbors, method or METHODS, threads, "float16" if float16 else "float32")
+        dtype: Literal["float16", "float32"] = "float16" if float16 else "float32"
+        result = compare_searches(source, neighbors, method or METHODS, threads, dtype, functions)
     if as_json:
         print_json(result)
         return
@@ -88,6 +93,7 @@ def graph(
             ("recall", f"{row['recall']:.4f}"),
             ("components", "unknown" if row["components"] is None else f"{row['components']:,}"),
             ("core-seconds, wall seconds", f"{row['core_seconds']:.1f}, {row['wall_seconds']:.1f}"),
+            *([("mean sin^2 of eigenvectors", f"{row['mean_sin2']:.5f}")] if "mean_sin2" in row else []),
             ("peak memory", f"{row['peak_rss_bytes'] / 2**30:.2f} GiB"),
         ]
         print_table(fact_table(row["name"], facts))
