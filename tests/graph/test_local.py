@@ -85,7 +85,7 @@ def test_a_gpu_is_given_halves_and_float32_ranks_what_it_proposes(monkeypatch):
     np.testing.assert_array_equal(ids, IDS[exact(rows, 7)])
     ((queries_dtype, rows_dtype, width, largest),) = seen
     assert (queries_dtype, rows_dtype) == (np.float16, np.float16)
-    assert width >= 2 * 8
+    assert width == 2 * 16, "twice what float32 would be asked for"
     assert largest == pytest.approx(1024, rel=1e-3)
 
 

@@ -180,6 +180,16 @@ def test_thousands_of_duplicates_fill_no_cell_and_lose_no_neighbour():
     np.testing.assert_array_equal(ids[equal[-1]], equal[:6])
 
 
+def test_duplicates_scattered_over_many_blocks_fill_no_cell():
+    rows = ROWS[:3000].copy()
+    rows[np.random.default_rng(0).permutation(3000)[:2000]] = rows[7]
+    ids, distances, facts = searched(rows, block_rows=20)  # of each block seven travel
+    assert recall_of(rows, distances) > 0.98
+    assert facts["largest_cell_rows"] < 300
+    equal = np.flatnonzero((rows == rows[7]).all(axis=1))
+    np.testing.assert_array_equal(ids[equal[-1]], equal[:6])
+
+
 @pytest.mark.parametrize("kind", ["constant dimension", "one cluster", "far", "line", "two values"])
 def test_odd_data_reach_the_target(kind):
     rows = ROWS[:3000].copy()
