@@ -31,10 +31,10 @@ from distspectral.stages.embed import Embedder
 from distspectral.stages.encode import BLOCK_ROWS, forward
 from distspectral.storage.artifacts import Artifact
 from distspectral.storage.vectors import ArrayVectors
-from distspectral.training.build import TrainSettings, build_trainer
 from distspectral.training.checkpoint import read_state, write_state
 from distspectral.training.config import TrainConfig
 from distspectral.training.loop import SilentObserver
+from distspectral.training.spectral import SpectralSettings
 
 PARAMETERS: dict[int | str, str] = {"kind": "affinity"}
 """Parameters of the estimator that the configs call otherwise."""
@@ -133,7 +133,7 @@ class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
         graph_config = GraphConfig(n_neighbors=settings.n_neighbors, device=self.device)
         graph, self.graph_ = knn_graph(rows, graph_config, settings.affinity)
 
-        trainer = build_trainer(rows, graph, settings)
+        trainer = settings.trainer(rows, graph)
         observer = _Printer(self.verbose)
         trainer.fit(observer)
         self.history_ = observer.history
@@ -202,14 +202,14 @@ class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
         estimator.history_, estimator.graph_ = state["history"], state["graph"]
         return estimator
 
-    def _settings(self, n_rows: int) -> TrainSettings:
+    def _settings(self, n_rows: int) -> SpectralSettings:
         """Return the settings for ``n_rows``; few rows carry only few neighbours and functions."""
         n_neighbors = min(self.n_neighbors, n_rows - 1)
         wanted = self.n_components or default_n_components(self.n_clusters)
         n_components = wanted if self.n_components else max(min(wanted, n_rows // 2), 1)
         spectral = SpectralConfig(laplacian=self.laplacian)
         n_functions = max(min(spectral.n_functions(n_components), n_rows // 2), n_components, 2)
-        return TrainSettings(
+        return SpectralSettings(
             network=NetworkConfig(hidden=tuple(self.hidden)),
             spectral=spectral.model_copy(update={"oversampling": n_functions - n_components}),
             train=TrainConfig(batch_size=self.batch_size, max_steps=self.max_steps, device=self.device),

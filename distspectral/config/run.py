@@ -15,8 +15,8 @@ from distspectral.orchestration.config import RayConfig
 from distspectral.stages.embed import EmbedConfig
 from distspectral.stages.pack import PackConfig
 from distspectral.storage.sources import SourceConfig
-from distspectral.training.build import TrainSettings
 from distspectral.training.config import TrainConfig
+from distspectral.training.spectral import SpectralSettings
 
 
 class RunConfig(BaseModel):
@@ -52,9 +52,9 @@ class RunConfig(BaseModel):
         return self.spectral.n_components or default_n_components(self.cluster.n_clusters)
 
     @property
-    def train_settings(self) -> TrainSettings:
+    def train_settings(self) -> SpectralSettings:
         """What training and calibration take of this config."""
-        return TrainSettings(
+        return SpectralSettings(
             network=self.network,
             spectral=self.spectral,
             orthonorm=self.orthonorm,
