@@ -56,6 +56,9 @@ class Vectors(Protocol):
             IndexError: not 0 <= start <= stop <= N.
         """
 
+    def labels(self) -> Any:
+        """Return the N labels as an array (NumPy or Arrow; integers or strings), None where there are none."""
+
 
 def _check_rows(rows: NDArray[np.int64], n_rows: int) -> None:
     if len(rows) and (rows.min() < 0 or rows.max() >= n_rows):
@@ -72,9 +75,11 @@ class ArrayVectors:
 
     Args:
         array: (N, D), kept as float32 without copying where it already is.
+        labels: (N,) integers or strings.
     """
 
-    def __init__(self, array: NDArray[Any]) -> None:
+    def __init__(self, array: NDArray[Any], labels: NDArray[Any] | None = None) -> None:
+        self._labels = labels
         self._array = np.ascontiguousarray(array, dtype=np.float32)
         self.n_rows, self.dim = self._array.shape
 
@@ -101,6 +106,10 @@ class ArrayVectors:
         """Return consecutive rows as a view; see :meth:`Vectors.block`."""
         _check_range(start, stop, self.n_rows)
         return self._array[start:stop]
+
+    def labels(self) -> NDArray[Any] | None:
+        """Return the N labels, None where there are none."""
+        return self._labels
 
 
 class MappedVectors:
