@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from distspectral.cli import bench_dscl
 from distspectral.cli.console import fact_table, print_json, print_table
 from distspectral.cli.options import AsJson
 
@@ -19,6 +20,7 @@ def register(app: typer.Typer) -> None:
     """Add the group of benchmarks."""
     group = typer.Typer(help="Measure results beside their baselines.", no_args_is_help=True)
     group.command("spectrum")(spectrum)
+    bench_dscl.register(group)
     app.add_typer(group, name="bench")
 
 

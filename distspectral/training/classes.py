@@ -27,8 +27,8 @@ def split_classes(labels: NDArray[Any], train_classes: int | Literal["half", "al
     found, classes = np.unique(labels, return_inverse=True)
     if len(found) < 2:
         raise TooFewClassesError(
-            f"data.label_column: all {len(labels)} rows have the label {found[0]!r}; learning to tell classes apart "
-            "needs at least 2"
+            f"data.label_column: {len(labels)} rows of 1 class ({str(found[0])!r}); telling classes apart needs "
+            "at least 2"
         )
     if train_classes == "half":
         train_classes = (len(found) + 1) // 2
