@@ -48,7 +48,7 @@ class Recipe(NamedTuple):
 
 RECIPES = {
     "dscl": Recipe("DSCLLoss", {}, 1e-2),
-    "proxy-anchor": Recipe("ProxyAnchorLoss", {}, 3e-3, 100.0),
+    "proxy-anchor": Recipe("ProxyAnchorLoss", {}, 3e-3, 10.0),
     "multi-similarity": Recipe("MultiSimilarityLoss", {}, 3e-3),
     "normalized-softmax": Recipe("NormalizedSoftmaxLoss", {}, 3e-3, 10.0),
     "contrastive": Recipe("ContrastiveLoss", {}, 3e-3),

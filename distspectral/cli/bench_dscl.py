@@ -71,10 +71,10 @@ def _tell(result: dict[str, Any]) -> None:
 def _table(rows: dict[str, dict[str, tuple[float, float]]]) -> Any:
     from rich.table import Table
 
-    scores = list(next(iter(rows.values())))
     table = Table(title="Unseen classes, mean and standard deviation over seeds", title_justify="left")
-    for heading in ("loss", *scores):
+    for heading in ("score", *rows):
         table.add_column(heading)
-    for name, row in rows.items():
-        table.add_row(name, *(f"{mean:.4f} ({spread:.4f})" for mean, spread in row.values()))
+    for score in next(iter(rows.values())):
+        cells = (row[score] for row in rows.values())
+        table.add_row(score, *(f"{mean:.4f} ({spread:.4f})" for mean, spread in cells))
     return table
