@@ -66,6 +66,10 @@ def eigenvalue_cutoff(n_rows: int, width: int, dtype: torch.dtype) -> float:
 def spectral_pseudo_inverse(matrix: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
     """Return the pseudo-inverse of a symmetric positive semi-definite matrix, and its rank.
 
+    Where the inverse from a Cholesky factor proves that every eigenvalue counts, it is the pseudo-inverse, at a tenth
+    of the cost of eigenvectors: by Frobenius norms the smallest eigenvalue is at least 1 / |M^-1| and the largest at
+    most |M|.
+
     Args:
         matrix: (E, E) float64.
         cutoff: eigenvalues up to this share of the largest count as zero.
@@ -73,10 +77,15 @@ def spectral_pseudo_inverse(matrix: Tensor, cutoff: float) -> tuple[Tensor, Tens
     Returns:
         (E, E) float64 and () int64.
     """
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    if int(info) == 0:
+        inverse = torch.cholesky_inverse(factor)
+        if 1 / float(inverse.norm()) > cutoff * float(matrix.norm()):
+            return inverse, torch.tensor(len(matrix), device=matrix.device)
     values, vectors = torch.linalg.eigh(matrix)
     kept = (values > cutoff * values[-1]) & (values > 0)
-    inverse = torch.where(kept, 1 / torch.where(kept, values, 1), 0)
-    return (vectors * inverse) @ vectors.T, kept.sum()
+    inverse = (vectors * torch.where(kept, 1 / torch.where(kept, values, 1), 0)) @ vectors.T
+    return inverse, kept.sum()
 
 
 @dataclasses.dataclass(frozen=True)

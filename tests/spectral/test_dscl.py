@@ -9,7 +9,7 @@ from torch import Tensor
 
 from distspectral.errors import NonFiniteStepError, TooFewClassesError
 from distspectral.spectral import DSCLLoss
-from distspectral.spectral.dscl import class_counts, class_sums, eigenvalue_cutoff, project
+from distspectral.spectral.dscl import class_counts, class_sums, eigenvalue_cutoff, project, spectral_pseudo_inverse
 from distspectral.spectral.rayleigh import gram
 
 
@@ -147,6 +147,17 @@ def test_rounding_of_float32_is_not_taken_for_a_direction():
     assert int(project(*sums_of(doubled), counts, torch.float32).rank) == 5
     assert int(project(*sums_of(f), counts, torch.float32).rank) == 5
     assert eigenvalue_cutoff(64, 10, torch.float64) < 1e-14 < eigenvalue_cutoff(64, 10, torch.float32) < 1e-8
+
+
+@pytest.mark.parametrize("smallest", [1.0, 1e-3, 1e-7, 1e-11, 0.0])
+def test_pseudo_inverse_is_that_of_the_eigenvalues_that_count(smallest):
+    vectors = torch.linalg.qr(torch.from_numpy(np.random.default_rng(0).standard_normal((6, 6))))[0]
+    values = torch.tensor([smallest, 0.5, 1, 2, 3, 4], dtype=torch.float64)
+    inverse, rank = spectral_pseudo_inverse(vectors @ torch.diag(values) @ vectors.T, 1e-9)
+    counts = values > 1e-9 * 4
+    assert int(rank) == int(counts.sum())
+    expected = (vectors * torch.where(counts, 1 / values, 0)) @ vectors.T
+    torch.testing.assert_close(inverse, expected, rtol=1e-7, atol=1e-7 / max(smallest, 1e-9))
 
 
 def test_an_embedding_of_zeros_has_no_gradient_and_explains_nothing():
