@@ -1,6 +1,6 @@
 """Spectral embedding and clustering for datasets that do not fit.
 
-``SpectralNet`` is the in-memory estimator with scikit-learn's interface; it never imports Ray.
+``SpectralNet`` and ``DSCL`` are the in-memory estimators with scikit-learn's interface; they never import Ray.
 The same modules run on a cluster through the command ``distspectral run``.
 """
 
@@ -12,14 +12,19 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from distspectral.estimator import SpectralNet
+    from distspectral.metric_estimator import DSCL
 
-__all__ = ["SpectralNet", "__version__"]
+__all__ = ["DSCL", "SpectralNet", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the estimator only when asked for, so that the maths alone stays light."""
+    """Import an estimator only when asked for, so that the maths alone stays light."""
     if name == "SpectralNet":
         from distspectral.estimator import SpectralNet
 
         return SpectralNet
+    if name == "DSCL":
+        from distspectral.metric_estimator import DSCL
+
+        return DSCL
     raise AttributeError(f"module 'distspectral' has no attribute {name!r}")

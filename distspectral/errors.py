@@ -70,6 +70,10 @@ class TooManyClustersError(ConfigError):
     """More clusters were asked for than there are rows."""
 
 
+class TooFewClassesError(SourceError):
+    """There are fewer than two classes where rows are to be told apart by class."""
+
+
 class ArtifactError(DistSpectralError):
     """An artifact directory cannot be used."""
 

@@ -31,10 +31,10 @@ from distspectral.stages.embed import Embedder
 from distspectral.stages.encode import BLOCK_ROWS, forward
 from distspectral.storage.artifacts import Artifact
 from distspectral.storage.vectors import ArrayVectors
-from distspectral.training.build import TrainSettings, build_trainer
 from distspectral.training.checkpoint import read_state, write_state
 from distspectral.training.config import TrainConfig
 from distspectral.training.loop import SilentObserver
+from distspectral.training.spectral import SpectralSettings
 
 PARAMETERS: dict[int | str, str] = {"kind": "affinity"}
 """Parameters of the estimator that the configs call otherwise."""
@@ -125,7 +125,7 @@ class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
         try:
             cluster, settings = ClusterConfig(n_clusters=self.n_clusters), self._settings(rows.n_rows)
         except ValidationError as error:
-            raise ConfigError(_problems(error)) from None
+            raise ConfigError(problems(error)) from None
         if cluster.n_clusters != "auto" and cluster.n_clusters > rows.n_rows:
             raise TooManyClustersError(
                 f"n_clusters = {cluster.n_clusters}, but X has {rows.n_rows} rows; ask for at most as many"
@@ -133,12 +133,12 @@ class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
         graph_config = GraphConfig(n_neighbors=settings.n_neighbors, device=self.device)
         graph, self.graph_ = knn_graph(rows, graph_config, settings.affinity)
 
-        trainer = build_trainer(rows, graph, settings)
-        observer = _Printer(self.verbose)
+        trainer = settings.trainer(rows, graph)
+        observer = WindowPrinter(self.verbose)
         trainer.fit(observer)
         self.history_ = observer.history
 
-        functions = ArrayVectors(_in_blocks(trainer.model.network, rows))
+        functions = ArrayVectors(in_blocks(trainer.model.network, rows))
         sums = edge_sums(functions, graph, 0, rows.n_rows, self.laplacian)
         network, ritz_values = calibrated(trainer.model.network.cpu(), *sums, rows.n_rows, settings)
         self.eigenvalues_ = ritz_values[: settings.n_components]
@@ -202,14 +202,14 @@ class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
         estimator.history_, estimator.graph_ = state["history"], state["graph"]
         return estimator
 
-    def _settings(self, n_rows: int) -> TrainSettings:
+    def _settings(self, n_rows: int) -> SpectralSettings:
         """Return the settings for ``n_rows``; few rows carry only few neighbours and functions."""
         n_neighbors = min(self.n_neighbors, n_rows - 1)
         wanted = self.n_components or default_n_components(self.n_clusters)
         n_components = wanted if self.n_components else max(min(wanted, n_rows // 2), 1)
         spectral = SpectralConfig(laplacian=self.laplacian)
         n_functions = max(min(spectral.n_functions(n_components), n_rows // 2), n_components, 2)
-        return TrainSettings(
+        return SpectralSettings(
             network=NetworkConfig(hidden=tuple(self.hidden)),
             spectral=spectral.model_copy(update={"oversampling": n_functions - n_components}),
             train=TrainConfig(batch_size=self.batch_size, max_steps=self.max_steps, device=self.device),
@@ -233,7 +233,7 @@ class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
 
     def _embed(self, rows: ArrayVectors) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """Return embedding (B, P) and clusters (B,) of rows, block by block."""
-        embedding = _in_blocks(self.model_.network.to(torch_device(self.device)), rows)
+        embedding = in_blocks(self.model_.network.to(torch_device(self.device)), rows)
         assigner = self.model_.assigner
         parts = torch.split(torch.from_numpy(embedding), BLOCK_ROWS)
         clusters = torch.cat([assigner(part)[0] for part in parts]).numpy().astype(np.int32)
@@ -250,7 +250,7 @@ class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
         return tags
 
 
-def _problems(error: ValidationError) -> str:
+def problems(error: ValidationError) -> str:
     """Return each refused parameter with what was expected and what was given."""
     return "; ".join(
         f"{PARAMETERS.get(problem['loc'][0], problem['loc'][0])}: {problem['msg']} (got {problem['input']!r})"
@@ -258,7 +258,7 @@ def _problems(error: ValidationError) -> str:
     )
 
 
-class _Printer(SilentObserver):
+class WindowPrinter(SilentObserver):
     """Keeps the history and, if asked, prints a line per window."""
 
     def __init__(self, verbose: bool) -> None:
@@ -269,10 +269,11 @@ class _Printer(SilentObserver):
         """Keep and print one window."""
         super().window(record)
         if self.verbose:
-            print(f"step {record['step']:>6}  loss {record['loss']:.4f}  Ritz sum {record['ritz_sum']:.5f}")
+            ritz_sum = f"  Ritz sum {record['ritz_sum']:.5f}" if "ritz_sum" in record else ""
+            print(f"step {record['step']:>6}  loss {record['loss']:.4f}{ritz_sum}")
 
 
-def _in_blocks(network: torch.nn.Module, rows: ArrayVectors) -> NDArray[np.float32]:
+def in_blocks(network: torch.nn.Module, rows: ArrayVectors) -> NDArray[np.float32]:
     """Return the network's outputs at all rows, one block in flight at a time."""
     starts = range(0, rows.n_rows, BLOCK_ROWS)
     return np.concatenate([forward(network, rows.block(i, min(i + BLOCK_ROWS, rows.n_rows))) for i in starts])

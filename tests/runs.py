@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from distspectral.datasets import write_vectors
@@ -31,6 +32,32 @@ def write_run(folder: Path, sizes: tuple[int, ...] = (50, 30, 40), **sections: A
     }
     for name, section in sections.items():
         values[name] = section
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def write_metric_run(folder: Path, **sections: Any) -> Path:
+    """Write shards of twenty classes, half of them to learn from, and ``run.yaml`` of objective dscl.
+
+    Classes differ in the first six of twelve features; the others are noise, three times as large.
+    """
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.repeat(np.arange(20), 15))
+    signal = 2 * rng.standard_normal((20, 6))[labels] + rng.standard_normal((300, 6))
+    vectors = np.hstack([signal, 3 * rng.standard_normal((300, 6))]).astype(np.float32)
+    write_vectors(str(folder / "data"), vectors, labels=labels, sizes=(120, 80, 100))
+    values: dict[str, Any] = {
+        "name": "metric",
+        "root": str(folder / "root"),
+        "objective": "dscl",
+        "data": {"path": str(folder / "data"), "id_column": "id", "label_column": "label"},
+        "network": {"hidden": [32]},
+        "dscl": {"n_components": 6, "rows_per_class": 5},
+        "train": {"batch_size": 50, "max_steps": 40, "window_steps": 20, "warmup_steps": 5, "device": "cpu"},
+        "ray": {"workers": 1},
+    }
+    values |= sections
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump(values))
     return path

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from distspectral.cli import bench_dscl
 from distspectral.cli.console import fact_table, print_json, print_table
 from distspectral.cli.options import AsJson
 
@@ -40,6 +41,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Measure results beside their baselines.", no_args_is_help=True)
     group.command("spectrum")(spectrum)
     group.command("graph")(graph)
+    bench_dscl.register(group)
     app.add_typer(group, name="bench")
 
 

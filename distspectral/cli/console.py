@@ -33,6 +33,8 @@ PAST_TENSE = {
     "calibrate": "calibrated",
     "cluster": "clustered",
     "embed": "embedded",
+    "encode": "embedded",
+    "evaluate": "evaluated",
 }
 
 
@@ -109,10 +111,9 @@ class StageProgress:
 
     def window(self, record: dict[str, Any]) -> None:
         """Say how training goes: beside the bar on a terminal, as a line in a log."""
-        text = (
-            f"step {record['step']:,}  loss {record['loss']:.4f}  Ritz sum {record['ritz_sum']:.5f}  "
-            f"{record['edges_per_second']:,.0f} edges/s"
-        )
+        ritz_sum = f"  Ritz sum {record['ritz_sum']:.5f}" if "ritz_sum" in record else ""
+        rate, unit = next((v, k.partition("_")[0]) for k, v in record.items() if k.endswith("_per_second"))
+        text = f"step {record['step']:,}  loss {record['loss']:.4f}{ritz_sum}  {rate:,.0f} {unit}/s"
         if self._console.is_terminal:
             self._bar.update(self._tasks["training"], description=f"training  {text}")
         else:
@@ -136,18 +137,35 @@ def results_table(metrics: dict[str, Any]) -> Table:
     for stage, seconds in metrics["seconds"].items():
         table.add_row(f"{stage} seconds", f"{seconds:.1f}")
     table.add_row("peak memory", f"{metrics['peak_rss_bytes'] / 2**20:,.0f} MiB")
-    graph, train = metrics["graph"], metrics["train"]
+    train = metrics["train"]
+    rate, unit = next((v, k.partition("_")[0]) for k, v in train.items() if k.endswith("_per_second"))
+    table.add_row("training", f"{train['steps']:,} steps, {rate:,.0f} {unit}/s, {train['stopped_because']}")
+    if "calibrate" in metrics:
+        _add_spectral_rows(table, metrics)
+    else:
+        table.add_row("classes", f"{train['n_train_classes']:,} learned from, {train['n_classes']:,} in all")
+        table.add_row("loss", f"{train['loss']:.3f} of {train['classes_per_step']:.0f} classes a step")
+    if scores := metrics.get("retrieval"):
+        add_retrieval_rows(table, scores)
+    return table
+
+
+def _add_spectral_rows(table: Table, metrics: dict[str, Any]) -> None:
+    graph = metrics["graph"]
     share = graph["largest_component_share"]
     table.add_row("graph", f"k = {graph['k']}, {graph['components']} components, largest {share:.1%} of the rows")
-    table.add_row(
-        "training", f"{train['steps']:,} steps, {train['edges_per_second']:,.0f} edges/s, {train['stopped_because']}"
-    )
     kept = metrics["calibrate"]["n_components"]
     table.add_row("Ritz values", " ".join(f"{value:.4f}" for value in metrics["calibrate"]["ritz_values"][:kept]))
     table.add_row("clusters", str(metrics["cluster"]["n_clusters"]))
     if scores := metrics.get("evaluate"):
         table.add_row("ACC / NMI / ARI", " / ".join(f"{scores[name]:.3f}" for name in ("acc", "nmi", "ari")))
-    return table
+
+
+def add_retrieval_rows(table: Table, scores: dict[str, Any]) -> None:
+    """Add the scores of unseen classes to a table."""
+    recall = scores["recall_at"]
+    table.add_row(f"Recall@{', '.join(recall)}", " / ".join(f"{value:.4f}" for value in recall.values()))
+    table.add_row("NMI, MAP@R", f"{scores['nmi']:.4f}, {scores['map_at_r']:.4f}")
 
 
 def manifest_table(manifest: Manifest, uri: str | None = None) -> Table:

@@ -35,13 +35,14 @@ def inspect(path: ArtifactPath, as_json: AsJson = False) -> None:
 
 def _finished(path: str) -> list[Artifact]:
     """Return the artifact itself, or the run's finished artifacts in the order of the stages."""
-    from distspectral.stages.plan import CHAIN
+    from distspectral.stages.plan import CHAINS
     from distspectral.storage.artifacts import MANIFEST, Artifact
 
     artifact = Artifact(path)
     if artifact.has(MANIFEST):
         return [artifact]
-    found = [artifact.child(step.directory) for step in CHAIN.values()]
+    directories = dict.fromkeys(step.directory for chain in CHAINS.values() for step in chain.values())
+    found = [artifact.child(directory) for directory in directories]
     found = [one for one in found if one.has(MANIFEST)]
     if not found:
         raise MissingArtifactError(f"{path}: neither a finished artifact nor a run that holds one")

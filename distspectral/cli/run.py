@@ -25,7 +25,10 @@ def run(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bring every stage up to date: pack, graph, train, calibrate, cluster, embed, report."""
+    """Bring every stage up to date: pack, graph, train, calibrate, cluster, embed, report.
+
+    Of objective dscl: pack, train, embed, evaluate.
+    """
     loaded = load(config, overrides)
     show(loaded, run_config(loaded, local, quiet), as_json)
 
@@ -44,4 +47,5 @@ def show(config: RunConfig, metrics: dict[str, Any], as_json: bool) -> None:
         print_json(metrics)
         return
     print_table(results_table(metrics))
-    print_note(f"report: {config.root.rstrip('/')}/report.html")
+    page = "report.html" if config.objective == "spectral" else "metrics.json"
+    print_note(f"report: {config.root.rstrip('/')}/{page}")

@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
     for name, purpose in (
         ("pack", "Check the source shards and pack them for random access."),
         ("graph", "Find every row's neighbours and weigh the edges."),
-        ("train", "Train the network on the graph's edges."),
+        ("train", "Train the network: on the graph's edges, or on labels."),
         ("calibrate", "Make the network's outputs eigenfunctions, exactly orthonormal over the dataset."),
         ("cluster", "Find the clusters' centroids."),
     ):
@@ -81,7 +81,7 @@ def embed(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Embed and cluster every row; with --source and --output other rows, by the same trained model."""
+    """Embed every row, and cluster it; with --source and --output other rows, by the same trained model."""
     if (source is None) != (output is None):
         raise ConfigError("--source and --output: give both to embed other rows, or neither")
     if source is None or output is None:

@@ -13,6 +13,7 @@ from distspectral.errors import (
     ConfigError,
     MissingDependencyError,
     OutputNotWritableError,
+    TooFewClassesError,
     TooFewRowsError,
     TooManyClustersError,
 )
@@ -32,20 +33,53 @@ def check(config: RunConfig, source: Source) -> None:
         ConfigError: two values contradict each other.
         TooManyClustersError: more clusters than rows.
         TooFewRowsError: fewer rows than neighbours or functions need.
+        TooFewClassesError: batches too small for two classes.
         OutputNotWritableError: the root cannot be written.
         MissingDependencyError: FAISS is not installed.
     """
-    _check_rows(config, source.n_rows)
-    check_affinity(config.graph.n_neighbors, config.affinity)
+    if config.objective == "dscl":
+        _check_metric(config, source)
+    else:
+        _check_spectral(config, source)
     if config.ray.enabled and config.train.batch_size < config.ray.workers:
         raise ConfigError(
-            f"train.batch_size: is {config.train.batch_size} edges per step for {config.ray.workers} workers "
+            f"train.batch_size: is {config.train.batch_size} per step for {config.ray.workers} workers "
             "(ray.workers); every worker needs at least one"
         )
     check_writable(config.root)
     if importlib.util.find_spec("faiss") is None:
         raise MissingDependencyError(
             "faiss is not installed: pip install 'distspectral[cpu]' (or 'distspectral[gpu]' with CUDA)"
+        )
+
+
+def _check_metric(config: RunConfig, source: Source) -> None:
+    dscl, batch_size = config.dscl, config.train.batch_size
+    if source.label_type is None:
+        raise ConfigError("data.label_column: is not set, and objective dscl learns from labels; name their column")
+    if batch_size < 2 * dscl.rows_per_class:
+        raise TooFewClassesError(
+            f"train.batch_size: is {batch_size} rows for dscl.rows_per_class = {dscl.rows_per_class}; a batch needs 2 "
+            f"classes, so at least {2 * dscl.rows_per_class} rows"
+        )
+    if dscl.n_components >= batch_size:
+        raise ConfigError(
+            f"dscl.n_components: is {dscl.n_components} for batches of {batch_size} rows (train.batch_size); as many "
+            "columns as rows span everything, so the loss is 0 whatever is learned: lower it, or raise the batch size"
+        )
+    if config.network.trunk is not None:
+        from distspectral.models.trunks import embedding_network
+
+        embedding_network(source.dim, dscl.n_components, config.network)
+
+
+def _check_spectral(config: RunConfig, source: Source) -> None:
+    _check_rows(config, source.n_rows)
+    check_affinity(config.graph.n_neighbors, config.affinity)
+    if config.network.trunk is not None:
+        raise ConfigError(
+            "network.trunk: is set, but calibration folds a rotation into the perceptron of objective spectral; "
+            "remove it and set network.hidden"
         )
 
 

@@ -10,13 +10,18 @@ from distspectral.clusters import ClusterConfig
 from distspectral.graph.config import AffinityConfig, GraphConfig
 from distspectral.models.networks import NetworkConfig
 from distspectral.models.orthonorm_layer import OrthonormConfig
+from distspectral.objectives.dscl import DSCLConfig
 from distspectral.objectives.spectral import SpectralConfig, default_n_components
 from distspectral.orchestration.config import RayConfig
 from distspectral.stages.embed import EmbedConfig
 from distspectral.stages.pack import PackConfig
+from distspectral.stages.plan import Objective
+from distspectral.stages.retrieval import EvaluateConfig
 from distspectral.storage.sources import SourceConfig
-from distspectral.training.build import TrainSettings
 from distspectral.training.config import TrainConfig
+from distspectral.training.dscl import DSCLSettings
+from distspectral.training.settings import TrainSettings
+from distspectral.training.spectral import SpectralSettings
 
 
 class RunConfig(BaseModel):
@@ -27,6 +32,11 @@ class RunConfig(BaseModel):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the run, in reports and job names")
     root: str = Field("", description="directory or URI of all artifacts; default runs/<name>")
     seed: NonNegativeInt = Field(0, description="of every random choice")
+    objective: Objective = Field(
+        "spectral",
+        description="what is learned, which decides the stages: spectral = eigenfunctions of a neighbour graph and "
+        "clusters, no labels; dscl = a metric from labels, for classes never seen",
+    )
     data: SourceConfig
     pack: PackConfig = PackConfig()
     graph: GraphConfig = GraphConfig()
@@ -37,6 +47,8 @@ class RunConfig(BaseModel):
     train: TrainConfig = TrainConfig()
     cluster: ClusterConfig = ClusterConfig()
     embed: EmbedConfig = EmbedConfig()
+    dscl: DSCLConfig = DSCLConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
     ray: RayConfig = RayConfig()
 
     @model_validator(mode="before")
@@ -53,8 +65,13 @@ class RunConfig(BaseModel):
 
     @property
     def train_settings(self) -> TrainSettings:
-        """What training and calibration take of this config."""
-        return TrainSettings(
+        """What training takes of this config."""
+        return self.dscl_settings if self.objective == "dscl" else self.spectral_settings
+
+    @property
+    def spectral_settings(self) -> SpectralSettings:
+        """What training and calibration of eigenfunctions take of this config."""
+        return SpectralSettings(
             network=self.network,
             spectral=self.spectral,
             orthonorm=self.orthonorm,
@@ -63,4 +80,11 @@ class RunConfig(BaseModel):
             n_neighbors=self.graph.n_neighbors,
             n_components=self.n_components,
             seed=self.seed,
+        )
+
+    @property
+    def dscl_settings(self) -> DSCLSettings:
+        """What training of a metric takes of this config."""
+        return DSCLSettings(
+            network=self.network, dscl=self.dscl, orthonorm=self.orthonorm, train=self.train, seed=self.seed
         )

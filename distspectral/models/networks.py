@@ -9,6 +9,7 @@ Shape letters: B rows, D features, E functions.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
@@ -21,6 +22,12 @@ class NetworkConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     hidden: tuple[PositiveInt, ...] = Field((512, 256), min_length=1, description="units of each hidden layer")
+    trunk: str | None = Field(
+        None,
+        description="module:callable that makes another torch.nn.Module instead; called with the rows' width, the "
+        "embedding's width and trunk_options (objective dscl)",
+    )
+    trunk_options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the trunk")
 
 
 def torch_device(name: str) -> torch.device:
@@ -30,13 +37,11 @@ def torch_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-class Perceptron(nn.Module):
-    """Standardised input, ReLU hidden layers, one linear output layer.
+class Standardized(nn.Module):
+    """A network whose input is standardised by the training data's statistics.
 
     Args:
         dim: D, features of a row.
-        n_outputs: width of the output.
-        hidden: units of each hidden layer.
 
     Buffers ``input_mean`` (D,) and ``input_scale`` () hold the training data's mean and the root of its mean
     feature variance: one scale for all features, so that nearly constant features are not blown up.
@@ -45,15 +50,37 @@ class Perceptron(nn.Module):
     input_mean: Tensor
     input_scale: Tensor
 
-    def __init__(self, dim: int, n_outputs: int, hidden: tuple[int, ...]) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
+        self.register_buffer("input_mean", torch.zeros(dim))
+        self.register_buffer("input_scale", torch.ones(()))
+
+    def standardize_by(self, mean: Tensor, scale: float) -> None:
+        """Set the input's mean (D,) and scale from the training data's statistics."""
+        self.input_mean.copy_(mean)
+        self.input_scale.fill_(scale)
+
+    def standardize(self, x: Tensor) -> Tensor:
+        """Return rows ``x`` (B, D), centred and scaled."""
+        return (x - self.input_mean) / self.input_scale
+
+
+class Perceptron(Standardized):
+    """Standardised input, ReLU hidden layers, one linear output layer.
+
+    Args:
+        dim: D, features of a row.
+        n_outputs: width of the output.
+        hidden: units of each hidden layer.
+    """
+
+    def __init__(self, dim: int, n_outputs: int, hidden: tuple[int, ...]) -> None:
+        super().__init__(dim)
         layers: list[nn.Module] = []
         for n_in, n_out in zip((dim, *hidden), hidden, strict=False):
             layers += [nn.Linear(n_in, n_out), nn.ReLU()]
         self.trunk = nn.Sequential(*layers)
         self.head = nn.Linear(hidden[-1], n_outputs)
-        self.register_buffer("input_mean", torch.zeros(dim))
-        self.register_buffer("input_scale", torch.ones(()))
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> Perceptron:
@@ -64,14 +91,9 @@ class Perceptron(nn.Module):
         perceptron.load_state_dict({name: tensor.detach().clone() for name, tensor in state.items()}, assign=True)
         return perceptron.eval()
 
-    def standardize_by(self, mean: Tensor, scale: float) -> None:
-        """Set the input's mean (D,) and scale from the training data's statistics."""
-        self.input_mean.copy_(mean)
-        self.input_scale.fill_(scale)
-
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs (B, n_outputs) at rows ``x`` (B, D)."""
-        outputs: Tensor = self.head(self.trunk((x - self.input_mean) / self.input_scale))
+        outputs: Tensor = self.head(self.trunk(self.standardize(x)))
         return outputs
 
 

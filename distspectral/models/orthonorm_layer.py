@@ -70,7 +70,7 @@ class OrthonormalLayer(nn.Module):
         return whiten(f, self.cholesky_factor)
 
 
-class SpectralModel(nn.Module):
+class OrthonormalModel(nn.Module):
     """A network of E functions followed by the orthonormalising layer; what a checkpoint holds.
 
     Args:
@@ -78,10 +78,10 @@ class SpectralModel(nn.Module):
         orthonormal: the layer for E functions.
     """
 
-    network: SpectralNetwork
+    network: nn.Module
     orthonormal: OrthonormalLayer
 
-    def __init__(self, network: SpectralNetwork, orthonormal: OrthonormalLayer) -> None:
+    def __init__(self, network: nn.Module, orthonormal: OrthonormalLayer) -> None:
         super().__init__()
         self.network = network
         self.orthonormal = orthonormal
@@ -90,3 +90,9 @@ class SpectralModel(nn.Module):
         """Return orthonormal functions (B, E) at rows ``x`` (B, D)."""
         y: Tensor = self.orthonormal(self.network(x))
         return y
+
+
+class SpectralModel(OrthonormalModel):
+    """The model of eigenfunctions: calibration folds a rotation into its network."""
+
+    network: SpectralNetwork

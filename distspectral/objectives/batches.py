@@ -1,14 +1,26 @@
-"""What one step sees: rows, edges between them, and the measure of each row.
+"""What one step sees: rows, and what the objective needs to know of them.
 
-Shape letters: B rows, D features, M edges.
+Shape letters: B rows, D features, M edges, C classes.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
+
+
+class Batch(Protocol):
+    """This rank's part of a step's global batch."""
+
+    @property
+    def vectors(self) -> Tensor:
+        """(B, D) rows that pass the network."""
+
+    def to(self, device: torch.device) -> Self:
+        """Return the batch on ``device``."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,3 +46,23 @@ class EdgeBatch:
         return EdgeBatch(
             *(getattr(self, field.name).to(device, non_blocking=True) for field in dataclasses.fields(self))
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class LabeledBatch:
+    """Labelled rows of this rank; classes are numbered within the global batch, alike on all ranks.
+
+    Attributes:
+        vectors: (B, D) float32.
+        classes: (B,) int64 in [0, C).
+        n_classes: C, of all ranks together.
+    """
+
+    vectors: Tensor
+    classes: Tensor
+    n_classes: int
+
+    def to(self, device: torch.device) -> LabeledBatch:
+        """Return the batch on ``device``."""
+        vectors, classes = (tensor.to(device, non_blocking=True) for tensor in (self.vectors, self.classes))
+        return LabeledBatch(vectors, classes, self.n_classes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
@@ -12,7 +12,8 @@ from torch import Tensor
 from distspectral.errors import NonFiniteStepError
 from distspectral.models.orthonorm_layer import OrthonormalLayer
 from distspectral.objectives.batches import EdgeBatch
-from distspectral.spectral.rayleigh import dirichlet_energy, gram, linearize
+from distspectral.spectral.orthonormalize import cholesky_factor
+from distspectral.spectral.rayleigh import dirichlet_energy, gram, linearize, whitened_energy
 
 
 class SpectralConfig(BaseModel):
@@ -52,11 +53,16 @@ class SpectralObjective:
     Args:
         config: objective and its epsilon.
         orthonormal: the layer whose moving average each step updates.
+        n_kept: lowest Ritz values that are summed in ``ritz_sum``; default all.
     """
 
-    def __init__(self, config: SpectralConfig, orthonormal: OrthonormalLayer) -> None:
+    unit = "edges"
+    watched = "ritz_sum"
+
+    def __init__(self, config: SpectralConfig, orthonormal: OrthonormalLayer, n_kept: int | None = None) -> None:
         self.config = config
         self.orthonormal = orthonormal
+        self.n_kept = n_kept
 
     def local_sums(self, outputs: Tensor, batch: EdgeBatch) -> dict[str, Tensor]:
         """Return this rank's shares of energy and Gram, (E, E) float64 each; gradient flows to ``outputs``."""
@@ -96,3 +102,17 @@ class SpectralObjective:
     def after_step(self, total: dict[str, Tensor]) -> None:
         """Take the step's global Gram into the moving average."""
         self.orthonormal.update(total["gram"])
+
+    def window_sums(self, total: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the step's energy and Gram."""
+        return total
+
+    def metrics(self, sums: dict[str, Tensor], n_steps: int) -> dict[str, Any]:
+        """Return the Ritz values of a window's mean energy and Gram, ascending, and the sum of those kept."""
+        quotient = whitened_energy(sums["energy"], cholesky_factor(sums["gram"]))
+        values = torch.linalg.eigvalsh(quotient).clamp(min=0).tolist()
+        return {"ritz_values": values, "ritz_sum": sum(values[: self.n_kept])}
+
+    def shared_state(self) -> dict[str, Tensor]:
+        """Return the moving-average factor."""
+        return {"the moving-average factor": self.orthonormal.cholesky_factor}

@@ -11,7 +11,7 @@ from distspectral.storage.artifacts import Artifact, Output
 from distspectral.storage.manifest import Manifest
 
 if TYPE_CHECKING:
-    from distspectral.training.build import TrainSettings
+    from distspectral.training.settings import TrainSettings
 
 OnWindow = Callable[[dict[str, Any]], None]
 
@@ -29,7 +29,7 @@ class Engine(Protocol):
         """Return the mapper for items that share something costly to load, such as a model."""
 
     def train(
-        self, vectors: Artifact, graph: Artifact, output: Output, settings: TrainSettings, on_window: OnWindow
+        self, vectors: Artifact, graph: Artifact | None, output: Output, settings: TrainSettings, on_window: OnWindow
     ) -> Manifest:
         """Train; ``on_window`` hears of each window of steps."""
 
@@ -52,7 +52,7 @@ class LocalEngine:
         return local_map
 
     def train(
-        self, vectors: Artifact, graph: Artifact, output: Output, settings: TrainSettings, on_window: OnWindow
+        self, vectors: Artifact, graph: Artifact | None, output: Output, settings: TrainSettings, on_window: OnWindow
     ) -> Manifest:
         """Train in this process."""
         from distspectral.stages.train import train
@@ -93,7 +93,7 @@ class RayEngine:
         return actor_mapper(self.config)
 
     def train(
-        self, vectors: Artifact, graph: Artifact, output: Output, settings: TrainSettings, on_window: OnWindow
+        self, vectors: Artifact, graph: Artifact | None, output: Output, settings: TrainSettings, on_window: OnWindow
     ) -> Manifest:
         """Train with Ray Train."""
         from distspectral.orchestration.train import train

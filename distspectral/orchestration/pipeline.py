@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import BaseModel
 
+from distspectral.errors import ConfigError
 from distspectral.orchestration.engine import Engine
 from distspectral.orchestration.memory import PeakMemory
 from distspectral.stages.mapping import Mapper
-from distspectral.stages.metrics import METRICS, PAGE, STAGES, run_metrics
-from distspectral.stages.plan import CHAIN, Plan, make_plan
+from distspectral.stages.metrics import METRICS, PAGE, run_metrics, stages_of
+from distspectral.stages.plan import SOURCE, Plan, make_plan
 from distspectral.storage.artifacts import Artifact, Output
 from distspectral.storage.manifest import Manifest
 from distspectral.storage.sources import Source
@@ -79,19 +80,19 @@ class Pipeline:
             "training": config.train_settings,
             "cluster": config.cluster,
             "embed": config.embed,
+            "evaluate": config.evaluate,
             "seed": config.seed,
         }
         # absolute, for workers may have another working directory
         root = config.root if "://" in config.root else str(Path(config.root).expanduser().absolute())
-        self.plan: Plan = make_plan(Artifact(root), self.source.fingerprint(), settings)
+        self.plan: Plan = make_plan(Artifact(root), self.source.fingerprint(), settings, config.objective)
 
     # ---- the whole -----------------------------------------------------------------------------------------
 
     def run(self) -> dict[str, Any]:
-        """Bring every stage up to date, then write ``metrics.json`` and ``report.html``; return the metrics."""
+        """Bring every stage up to date, then write ``metrics.json`` and the report; return the metrics."""
         worked = False
-        for stage in CHAIN:
-            output = self.plan.outputs[stage]
+        for stage, output in self.plan.outputs.items():
             if output.artifact.is_current(output.fingerprint):
                 self.observer.skipped(stage)
             else:
@@ -105,16 +106,22 @@ class Pipeline:
         """Run the stages behind one command, their inputs being there; a current one is skipped.
 
         Raises:
+            ConfigError: the config's objective has no such stage.
             ArtifactError: an input is missing, damaged or made from another config.
         """
-        for stage in STAGES[name]:
+        stages = stages_of(self.plan.chain)
+        if name not in stages:
+            raise ConfigError(
+                f"objective: is {self.config.objective}, whose stages are {', '.join(stages)}; there is no {name}"
+            )
+        for stage in stages[name]:
             output = self.plan.outputs[stage]
             if output.artifact.is_current(output.fingerprint):
                 self.observer.skipped(stage)
             else:
                 self._require_inputs(stage)
                 self._work(stage, output)
-        return self.plan.artifact(STAGES[name][-1]).manifest()
+        return self.plan.artifact(stages[name][-1]).manifest()
 
     def embed_other(self, source: Source, directory: str) -> Manifest:
         """Embed other rows with this run's finished model.
@@ -126,42 +133,59 @@ class Pipeline:
         Raises:
             ArtifactError: the model is missing or made from another config.
         """
+        prints = {SOURCE: source.fingerprint()}
+        if self.config.objective == "dscl":
+            self._require_inputs("encode", "pack")
+            folder = Artifact(directory)
+            packed = self.plan.of_other_rows("pack", prints, folder.child(self.plan.chain["pack"].directory))
+            self._unless_current("pack", packed, source)
+            encoded = self.plan.of_other_rows(
+                "encode", {"pack": packed.fingerprint}, folder.child(self.plan.chain["encode"].directory)
+            )
+            return self._unless_current("encode", encoded, source, packed.artifact)
         self._require_inputs("embed")
-        output = self.plan.embedding_of(source.fingerprint(), Artifact(directory))
-        if output.artifact.is_current(output.fingerprint):
-            self.observer.skipped("embed")
-            return output.artifact.manifest()
-        return self._work("embed", output, source)
+        return self._unless_current("embed", self.plan.of_other_rows("embed", prints, Artifact(directory)), source)
 
     def report(self) -> dict[str, Any]:
-        """Write ``metrics.json`` and ``report.html`` from the finished artifacts; return the metrics.
+        """Write ``metrics.json`` and, of a spectral run, ``report.html``, from the artifacts; return the metrics.
 
         Raises:
             ArtifactError: a stage has not been run, or with another config.
         """
-        from distspectral.stages.report import collect, write_report
-
         manifests = {name: out.artifact.require(out.fingerprint) for name, out in self.plan.outputs.items()}
         artifacts = {name: out.artifact for name, out in self.plan.outputs.items()}
         metrics = run_metrics(self.config.name, manifests, len(self.source.shards))
-        write_report(self.plan.root, collect(self.config.model_dump(mode="json"), metrics, artifacts, manifests))
+        if self.config.objective == "spectral":
+            from distspectral.stages.report import collect, write_report
+
+            write_report(self.plan.root, collect(self.config.model_dump(mode="json"), metrics, artifacts, manifests))
         self.plan.root.write_json(METRICS, metrics)
         return metrics
 
     # ---- one stage -----------------------------------------------------------------------------------------
 
-    def _require_inputs(self, stage: str) -> None:
-        for name in self.plan.inputs(stage):
+    def _require_inputs(self, stage: str, *others: str) -> None:
+        """Refuse a stage whose inputs, but for the ``others``, are missing or made from another config."""
+        for name in set(self.plan.inputs(stage)).difference(others):
             planned = self.plan.outputs[name]
             planned.artifact.require(planned.fingerprint)
 
-    def _work(self, stage: str, output: Output, source: Source | None = None) -> Manifest:
-        """Run a stage and add to its manifest what it cost."""
+    def _unless_current(self, stage: str, output: Output, source: Source, vectors: Artifact | None = None) -> Manifest:
+        """Run a stage on other rows unless its output stands already."""
+        if output.artifact.is_current(output.fingerprint):
+            self.observer.skipped(stage)
+            return output.artifact.manifest()
+        return self._work(stage, output, source, vectors)
+
+    def _work(
+        self, stage: str, output: Output, source: Source | None = None, vectors: Artifact | None = None
+    ) -> Manifest:
+        """Run a stage, on other rows if given, and add to its manifest what it cost."""
         self.observer.started(stage)
         self.engine.start()
         began = time.perf_counter()
         with PeakMemory() as memory:
-            manifest = self._stage(stage, output, source or self.source)
+            manifest = self._stage(stage, output, source or self.source, vectors or self.plan.artifact("pack"))
         seconds = time.perf_counter() - began
         cost = {"seconds": seconds, "peak_rss_bytes": memory.peak_bytes}
         manifest = manifest.model_copy(update={"metrics": manifest.metrics | cost})
@@ -169,7 +193,7 @@ class Pipeline:
         self.observer.finished(stage, seconds)
         return manifest
 
-    def _stage(self, stage: str, output: Output, source: Source) -> Manifest:
+    def _stage(self, stage: str, output: Output, source: Source, vectors: Artifact) -> Manifest:
         """Call the stage's function; its module is imported only now."""
         config, artifact = self.config, self.plan.artifact
         if stage == "pack":
@@ -179,23 +203,32 @@ class Pipeline:
         if stage == "neighbors":
             from distspectral.stages.graph import neighbors
 
-            return neighbors(artifact("pack"), output, config.graph, self._tasks())
+            return neighbors(vectors, output, config.graph, self._tasks())
         if stage == "graph":
             from distspectral.stages.graph import affinities
 
             return affinities(artifact("neighbors"), output, config.affinity, self._tasks())
         if stage == "train":
-            return self.engine.train(artifact("pack"), artifact("graph"), output, config.train_settings, self._window)
+            graph = artifact("graph") if "graph" in self.plan.inputs("train") else None
+            return self.engine.train(vectors, graph, output, config.train_settings, self._window)
+        if stage == "encode":
+            from distspectral.stages.metric import embed_metric
+
+            mapper = self._watched(self.engine.actors())
+            return embed_metric(vectors, artifact("train"), output, config.dscl_settings, mapper)
+        if stage == "evaluate":
+            from distspectral.stages.retrieval import evaluate_retrieval
+
+            return evaluate_retrieval(artifact("encode"), output, config.evaluate, config.seed, self._tasks())
         if stage == "calibrate":
             from distspectral.stages.calibrate import calibrate
 
-            inputs = artifact("pack"), artifact("graph"), artifact("train")
-            return calibrate(*inputs, output, config.train_settings, self._tasks())
+            inputs = vectors, artifact("graph"), artifact("train")
+            return calibrate(*inputs, output, config.spectral_settings, self._tasks())
         if stage == "cluster":
             from distspectral.stages.cluster import cluster
 
-            inputs_of_cluster = artifact("pack"), artifact("calibrate")
-            return cluster(*inputs_of_cluster, output, config.cluster, config.seed)
+            return cluster(vectors, artifact("calibrate"), output, config.cluster, config.seed)
         from distspectral.stages.embed import embed
 
         models = artifact("calibrate"), artifact("cluster")
@@ -220,15 +253,15 @@ class Pipeline:
         self.observer.window(record)
 
     def _standing_metrics(self) -> dict[str, Any] | None:
-        """Return ``metrics.json`` if it is of these very artifacts and the report stands beside it."""
+        """Return ``metrics.json`` if it is of these very artifacts and the report, if any, stands beside it."""
         root = self.plan.root
-        if not (root.has(METRICS) and root.has(PAGE)):
+        if not root.has(METRICS) or (self.config.objective == "spectral" and not root.has(PAGE)):
             return None
         try:
             metrics: dict[str, Any] = root.read_json(METRICS)
         except ValueError:
             return None
-        return metrics if metrics.get("fingerprint") == self.plan.outputs["embed"].fingerprint else None
+        return metrics if metrics.get("fingerprint") == self.plan.last.fingerprint else None
 
 
 def run(config: RunConfig, engine: Engine, observer: Observer) -> dict[str, Any]:

@@ -15,16 +15,22 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 
 from distspectral.comm import collectives
 from distspectral.errors import DistSpectralError, WorkerLostError
-from distspectral.graph.store import MappedGraph
 from distspectral.orchestration.cluster import wants_gpus
 from distspectral.orchestration.config import RayConfig
-from distspectral.stages.train import CHECKPOINTS, KEPT_CHECKPOINTS, OnWindow, RunLog, finish, trainer_summary
+from distspectral.stages.train import (
+    CHECKPOINTS,
+    KEPT_CHECKPOINTS,
+    OnWindow,
+    RunLog,
+    finish,
+    open_trainer,
+    trainer_summary,
+)
 from distspectral.storage.artifacts import Artifact, Output
 from distspectral.storage.manifest import Manifest
-from distspectral.storage.vectors import MappedVectors
-from distspectral.training.build import TrainSettings, build_trainer
 from distspectral.training.checkpoint import read_state, write_state
 from distspectral.training.loop import Trainer
+from distspectral.training.settings import TrainSettings
 
 CHECKPOINT_FILE = "checkpoint.pt"
 COLLECTIVE_TIMEOUT_S = 300
@@ -49,7 +55,7 @@ class RayObserver:
         if self.log is not None:
             self.log.window(record)
 
-    def checkpoint(self, trainer: Trainer) -> None:
+    def checkpoint(self, trainer: Trainer[Any, Any]) -> None:
         """Hand the state to Ray Train, which stores it while training goes on; every rank must call this."""
         name, checkpoint = f"step-{trainer.step:09d}", None
         if self.log is not None:
@@ -67,7 +73,7 @@ class RayObserver:
 
 def train(
     vectors: Artifact,
-    graph: Artifact,
+    graph: Artifact | None,
     output: Output,
     settings: TrainSettings,
     config: RayConfig,
@@ -77,9 +83,9 @@ def train(
 
     Args:
         vectors: finished ``vectors`` artifact, reachable from every worker.
-        graph: finished ``graph`` artifact over the same rows, likewise.
+        graph: finished ``graph`` artifact over the same rows, likewise; None where the objective needs none.
         output: where the artifact ``training`` goes.
-        settings: all that decides the model.
+        settings: of the objective.
         config: workers and what each gets.
         on_window: called in this process with each window's metrics.
 
@@ -123,7 +129,7 @@ def train(
             ) from error
     if isinstance(result, DistSpectralError):
         raise result
-    return finish(output, settings, result)
+    return finish(vectors, output, settings, result)
 
 
 def _train_rank(config: dict[str, Any]) -> dict[str, Any] | DistSpectralError | None:
@@ -135,7 +141,7 @@ def _train_rank(config: dict[str, Any]) -> dict[str, Any] | DistSpectralError | 
     settings: TrainSettings = config["settings"]
     log: RunLog | None = None
     try:
-        trainer = build_trainer(MappedVectors(config["vectors"]), MappedGraph(config["graph"]), settings)
+        trainer = open_trainer(config["vectors"], config["graph"], settings)
         history: list[dict[str, Any]] = []
         if (checkpoint := ray.train.get_checkpoint()) is not None:
             with checkpoint.as_directory() as folder:

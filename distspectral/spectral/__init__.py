@@ -1,1 +1,7 @@
 """The mathematics on tensors: local sums in, global sums consumed. Imports torch and NumPy only."""
+
+from __future__ import annotations
+
+from distspectral.spectral.dscl import DSCLLoss
+
+__all__ = ["DSCLLoss"]

@@ -5,6 +5,8 @@ Shape letters: N points, E functions, C clusters, L classes.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -49,6 +51,21 @@ def suggested_n_clusters(eigenvalues: NDArray[np.float64], maximum: int | None =
     return int(np.argmax(gaps)) + 2
 
 
+def normalized_mutual_information(contingency: Any) -> float:
+    """Return the NMI (arithmetic mean of the entropies) of two partitions.
+
+    Args:
+        contingency: (L, C) counts of rows by class and cluster, NumPy or SciPy sparse, at least one row.
+    """
+    from scipy.stats import entropy
+    from sklearn.metrics import mutual_info_score
+
+    classes, clusters = (np.asarray(contingency.sum(axis)).reshape(-1) for axis in (1, 0))
+    mean_entropy = (entropy(classes) + entropy(clusters)) / 2
+    information = mutual_info_score(None, None, contingency=contingency)
+    return float(information / mean_entropy) if mean_entropy > 0 else 1.0
+
+
 def label_agreement(contingency: NDArray[np.int64]) -> dict[str, float]:
     """Return ``acc`` (best one-to-one matching, Hungarian), ``nmi`` (arithmetic mean) and ``ari``.
 
@@ -56,19 +73,15 @@ def label_agreement(contingency: NDArray[np.int64]) -> dict[str, float]:
         contingency: (L, C) counts of rows by class and cluster, at least one row.
     """
     from scipy.optimize import linear_sum_assignment
-    from scipy.stats import entropy
-    from sklearn.metrics import mutual_info_score
 
     counts = np.asarray(contingency, dtype=np.float64)
     total, classes, clusters = counts.sum(), counts.sum(1), counts.sum(0)
     rows, columns = linear_sum_assignment(counts, maximize=True)
-    mean_entropy = (entropy(classes) + entropy(clusters)) / 2
-    information = mutual_info_score(None, None, contingency=counts)
     together, of_class, of_cluster = (np.sum(n * (n - 1) / 2) for n in (counts, classes, clusters))
     expected = of_class * of_cluster / max(total * (total - 1) / 2, 1.0)
     largest = (of_class + of_cluster) / 2
     return {
         "acc": float(counts[rows, columns].sum() / total),
-        "nmi": float(information / mean_entropy) if mean_entropy > 0 else 1.0,
+        "nmi": normalized_mutual_information(counts),
         "ari": float((together - expected) / (largest - expected)) if largest != expected else 1.0,
     }

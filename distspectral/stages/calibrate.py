@@ -23,8 +23,8 @@ from distspectral.stages.mapping import Mapper, local_map
 from distspectral.storage.artifacts import Artifact, Output
 from distspectral.storage.manifest import Manifest
 from distspectral.storage.vectors import MappedVectors, Vectors
-from distspectral.training.build import TrainSettings, build_model
 from distspectral.training.checkpoint import read_state, write_state
+from distspectral.training.spectral import SpectralSettings, build_model
 
 BLOCK_ROWS = 1 << 13
 """Rows of the graph whose edges are summed at a time."""
@@ -38,7 +38,7 @@ def calibrate(
     graph: Artifact,
     training: Artifact,
     output: Output,
-    settings: TrainSettings,
+    settings: SpectralSettings,
     mapper: Mapper = local_map,
 ) -> Manifest:
     """Write the artifact ``model``: the calibrated network and its card.
@@ -127,7 +127,7 @@ def _mapped_sums(
 
 
 def calibrated(
-    network: SpectralNetwork, energy: Tensor, gram_sum: Tensor, affinity: float, n_rows: int, settings: TrainSettings
+    network: SpectralNetwork, energy: Tensor, gram_sum: Tensor, affinity: float, n_rows: int, settings: SpectralSettings
 ) -> tuple[Perceptron, np.ndarray[Any, np.dtype[np.float64]]]:
     """Return the folded network of P components and all E Ritz values, estimates of the Laplacian's eigenvalues.
 
@@ -155,7 +155,7 @@ def calibrated(
     return network.folded(rotation[:, : settings.n_components]), values.clamp(min=0).numpy()
 
 
-def load_trained_network(training: Artifact, settings: TrainSettings) -> SpectralNetwork:
+def load_trained_network(training: Artifact, settings: SpectralSettings) -> SpectralNetwork:
     """Return the network of a finished ``training`` artifact on the CPU, ready to evaluate."""
     model = build_model(training.manifest().properties["dim"], settings)
     model.load_state_dict(read_state(training, "model.pt"))
@@ -167,7 +167,9 @@ def load_calibrated_network(model: Artifact) -> Perceptron:
     return Perceptron.from_state(read_state(model, "model.pt"))
 
 
-def model_card(properties: dict[str, Any], settings: TrainSettings, training: Manifest, n_rows: int) -> dict[str, Any]:
+def model_card(
+    properties: dict[str, Any], settings: SpectralSettings, training: Manifest, n_rows: int
+) -> dict[str, Any]:
     """Return what someone who is handed ``model.pt`` alone needs to know."""
     return {
         "what": "maps a raw vector to its coordinates in the eigenspace of the training data's graph Laplacian",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import IO, Any
 
 import numpy as np
@@ -31,6 +31,7 @@ def encode(
     load: Callable[[], nn.Module],
     device: str = "auto",
     mapper: Mapper = local_map,
+    facts: Mapping[str, Any] | None = None,
 ) -> Manifest:
     """Write the network's outputs at every row as a vectors artifact, shard for shard, ids and labels kept.
 
@@ -40,6 +41,7 @@ def encode(
         load: picklable; returns the network, (B, D) to (B, E), on the CPU.
         device: ``auto``, ``cpu`` or ``cuda``.
         mapper: hands out the shards that are still missing.
+        facts: of the network, for the new manifest.
     """
     done = output.begin()
     source = vectors.manifest()
@@ -63,6 +65,7 @@ def encode(
             "mean": moments.mean.tolist(),
             "variance": moments.variance,
             **kept,
+            **(facts or {}),
         },
         {},
     )

@@ -1,23 +1,24 @@
-"""A run in one JSON object: sizes, seconds, memory, graph, training and, where labels exist, agreement."""
+"""A run in one JSON object: sizes, seconds, memory, what each stage found and, where labels exist, scores."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from distspectral.storage.manifest import Manifest
 
 METRICS = "metrics.json"
 PAGE = "report.html"
-STAGES = {
+COMMANDS = {
     "pack": ("pack",),
     "graph": ("neighbors", "graph"),
     "train": ("train",),
     "calibrate": ("calibrate",),
     "cluster": ("cluster",),
-    "embed": ("embed",),
+    "embed": ("embed", "encode"),
+    "evaluate": ("evaluate",),
 }
-"""The stages that users name, and the links of the chain behind each."""
+"""The stages that users name, and the links of a chain behind each."""
 SEARCH = (
     "cells",
     "copies",
@@ -31,25 +32,39 @@ SEARCH = (
 """What a search says of itself; most of it only where rows were cut into cells."""
 
 
+def stages_of(chain: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return the stages of a chain that users name, and the links behind each."""
+    links = set(chain)
+    named = {name: tuple(stage for stage in stages if stage in links) for name, stages in COMMANDS.items()}
+    return {name: stages for name, stages in named.items() if stages}
+
+
 def run_metrics(name: str, manifests: Mapping[str, Manifest], n_shards: int) -> dict[str, Any]:
     """Return what ``metrics.json`` holds; seconds are those of when each artifact was made.
 
     Args:
         name: of the run.
-        manifests: of every stage, by its name.
+        manifests: of every stage, by its name, in order.
         n_shards: shards of the source.
     """
-    vectors, graph, training = manifests["pack"], manifests["graph"], manifests["train"].metrics
-    neighbors = manifests["neighbors"].metrics
-    model, clusters = manifests["calibrate"].properties, manifests["cluster"].properties
+    vectors = manifests["pack"]
     metrics: dict[str, Any] = {
         "name": name,
-        "fingerprint": manifests["embed"].fingerprint,
+        "fingerprint": list(manifests.values())[-1].fingerprint,
         "n_rows": vectors.n_rows,
         "dim": vectors.properties["dim"],
         "n_shards": n_shards,
         "seconds": stage_seconds(manifests),
         "peak_rss_bytes": max(manifest.metrics.get("peak_rss_bytes", 0) for manifest in manifests.values()),
+    }
+    return metrics | (_of_spectral(manifests) if "calibrate" in manifests else _of_metric(manifests))
+
+
+def _of_spectral(manifests: Mapping[str, Manifest]) -> dict[str, Any]:
+    graph, training = manifests["graph"], manifests["train"].metrics
+    neighbors = manifests["neighbors"].metrics
+    model, clusters = manifests["calibrate"].properties, manifests["cluster"].properties
+    metrics: dict[str, Any] = {
         "graph": {key: graph.properties[key] for key in ("k", "components", "largest_component_share")}
         | {key: neighbors[key] for key in SEARCH if key in neighbors},
         "train": {key: training[key] for key in ("steps", "edges_per_second", "stopped_because", "ritz_values")},
@@ -61,9 +76,17 @@ def run_metrics(name: str, manifests: Mapping[str, Manifest], n_shards: int) -> 
     return metrics
 
 
+def _of_metric(manifests: Mapping[str, Manifest]) -> dict[str, Any]:
+    training = manifests["train"]
+    shown = ("steps", "rows_per_second", "stopped_because", "loss", "classes_per_step", "rank")
+    facts = {key: training.properties[key] for key in ("n_components", "n_train_classes", "n_classes")}
+    scores = {k: v for k, v in manifests["evaluate"].metrics.items() if k in ("retrieval", "not_evaluated")}
+    return {"train": {key: training.metrics[key] for key in shown} | facts, **scores}
+
+
 def stage_seconds(manifests: Mapping[str, Manifest]) -> dict[str, float]:
     """Return wall-clock seconds by the stage names users see."""
     return {
         shown: sum(float(manifests[stage].metrics.get("seconds", 0.0)) for stage in stages)
-        for shown, stages in STAGES.items()
+        for shown, stages in stages_of(manifests).items()
     }

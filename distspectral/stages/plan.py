@@ -1,4 +1,4 @@
-"""The chain of stages: which artifact each writes, what can change it, and the fingerprints that follow.
+"""A chain of stages per objective: which artifact each writes, what can change it, and the fingerprints that follow.
 
 All fingerprints come from the config and the source's fingerprint alone, so it is known before anything runs
 which artifacts are still good. Values that cannot change a result (devices, workers, intervals of checkpoints)
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -17,6 +17,7 @@ from distspectral.storage.artifacts import Artifact, Output
 from distspectral.storage.manifest import fingerprint
 
 SOURCE = "source"
+Objective = Literal["spectral", "dscl"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,18 @@ CHAIN: Mapping[str, Step] = {
     "cluster": Step("clusters", ("pack", "calibrate"), ("cluster", "seed")),
     "embed": Step("output", (SOURCE, "calibrate", "cluster"), ("embed",), ("embed.batch_rows",)),
 }
-"""Stages in the order of a run."""
+"""Stages of a spectral run, in order."""
+
+CHAINS: Mapping[Objective, Mapping[str, Step]] = {
+    "spectral": CHAIN,
+    "dscl": {
+        "pack": CHAIN["pack"],
+        "train": Step("training", ("pack",), ("training",), CHAIN["train"].excluded),
+        "encode": Step("embedding", ("pack", "train"), ()),
+        "evaluate": Step("evaluation", ("encode",), ("evaluate", "seed"), ("evaluate.device",)),
+    },
+}
+"""Stages of a run by its objective."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,13 +70,20 @@ class Plan:
         root: the run's directory.
         source: fingerprint of the source.
         outputs: by stage name, in the order of the run.
-        embed_identity: what of the config is in the fingerprint of the stage ``embed``.
+        identities: by stage name, what of the config is in its fingerprint.
+        chain: the stages.
     """
 
     root: Artifact
     source: str
     outputs: Mapping[str, Output]
-    embed_identity: Mapping[str, Any]
+    identities: Mapping[str, Mapping[str, Any]]
+    chain: Mapping[str, Step]
+
+    @property
+    def last(self) -> Output:
+        """Output of the last stage; its fingerprint follows from all others."""
+        return list(self.outputs.values())[-1]
 
     def artifact(self, stage: str) -> Artifact:
         """Return the directory that a stage writes."""
@@ -72,48 +91,53 @@ class Plan:
 
     def inputs(self, stage: str) -> tuple[str, ...]:
         """Return the names of the stages that a stage reads."""
-        return tuple(name for name in CHAIN[stage].inputs if name != SOURCE)
+        return tuple(name for name in self.chain[stage].inputs if name != SOURCE)
 
-    def embedding_of(self, source: str, directory: Artifact) -> Output:
-        """Return the output of embedding other rows with this plan's model.
+    def of_other_rows(self, stage: str, inputs: Mapping[str, str], directory: Artifact) -> Output:
+        """Return the output of a stage on other rows, by this plan's model.
 
         Args:
-            source: fingerprint of the other rows.
-            directory: where they go.
+            stage: that reads the rows.
+            inputs: fingerprints of the inputs that are not this plan's own.
+            directory: where it goes.
         """
-        planned = self.outputs["embed"]
-        inputs = {**planned.inputs, SOURCE: source}
+        planned = self.outputs[stage]
+        all_inputs = {**planned.inputs, **inputs}
         return dataclasses.replace(
             planned,
             artifact=directory,
-            inputs=inputs,
-            fingerprint=fingerprint("embed", dict(self.embed_identity), inputs),
+            inputs=all_inputs,
+            fingerprint=fingerprint(stage, dict(self.identities[stage]), all_inputs),
         )
 
 
-def make_plan(root: Artifact, source: str, settings: Mapping[str, BaseModel | int]) -> Plan:
+def make_plan(
+    root: Artifact, source: str, settings: Mapping[str, BaseModel | int], objective: Objective = "spectral"
+) -> Plan:
     """Return the plan of a run; nothing is read or written.
 
     Args:
         root: the run's directory.
         source: fingerprint of the source.
-        settings: ``pack``, ``graph``, ``affinity``, ``training`` (``TrainSettings``), ``cluster``, ``embed``
-            and ``seed``.
+        settings: ``pack``, ``graph``, ``affinity``, ``training`` (``TrainSettings``), ``cluster``, ``embed``,
+            ``evaluate`` and ``seed``, as far as the chain has use for them.
+        objective: decides the chain.
     """
     values = {name: _plain(value) for name, value in settings.items()}
     prints = {SOURCE: source}
     outputs: dict[str, Output] = {}
-    identity: dict[str, Any] = {}
-    for stage, step in CHAIN.items():
+    identities: dict[str, Mapping[str, Any]] = {}
+    for stage, step in CHAINS[objective].items():
         parts = {key: _pick(values, key) for key in step.sections}
         config: dict[str, Any] = {}
         for key, part in parts.items():
             config |= part if isinstance(part, dict) else {key.rpartition(".")[2]: part}
         identity = {key: _without(part, key, step.excluded) for key, part in parts.items()}
+        identities[stage] = identity
         inputs = {name: prints[name] for name in step.inputs}
         prints[stage] = fingerprint(stage, identity, inputs)
         outputs[stage] = Output(root.child(step.directory), stage, prints[stage], config, inputs)
-    return Plan(root, source, outputs, identity)  # the last stage is embed
+    return Plan(root, source, outputs, identities, CHAINS[objective])
 
 
 def _plain(value: BaseModel | int) -> Any:

@@ -1,4 +1,4 @@
-"""Train the network on the graph's edges: one process here; ``orchestration.train`` runs the same ranks under Ray."""
+"""Train a network, whatever the objective: one process here; ``orchestration.train`` runs the same ranks under Ray."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from distspectral.graph.store import MappedGraph
 from distspectral.storage.artifacts import Artifact, Output, void
 from distspectral.storage.manifest import Manifest
 from distspectral.storage.vectors import MappedVectors
-from distspectral.training.build import TrainSettings, build_trainer
 from distspectral.training.checkpoint import read_state, write_state
 from distspectral.training.loop import Trainer
+from distspectral.training.settings import TrainSettings
 
 OnWindow = Callable[[dict[str, Any]], None]
 CHECKPOINTS = "checkpoints"
@@ -44,10 +44,12 @@ class RunLog:
         lines = "".join(json.dumps(line) + "\n" for line in self.history)
         self.artifact.write_file("metrics.jsonl", lambda stream: void(stream.write(lines.encode())))
         if self.board is not None:
-            for name in ("loss", "ritz_sum", "learning_rate", "edges_per_second"):
-                self.board.add_scalar(f"train/{name}", record[name], record["step"])
-            for index, value in enumerate(record["ritz_values"]):
-                self.board.add_scalar(f"ritz/{index:03d}", value, record["step"])
+            for name, value in record.items():
+                if isinstance(value, list):
+                    for index, one in enumerate(value):
+                        self.board.add_scalar(f"{name.removesuffix('_values')}/{index:03d}", one, record["step"])
+                elif name not in ("step", "seconds"):
+                    self.board.add_scalar(f"train/{name}", value, record["step"])
         if self.on_window is not None:
             self.on_window(record)
 
@@ -67,7 +69,7 @@ class LocalObserver:
         """Pass the window to the log."""
         self.log.window(record)
 
-    def checkpoint(self, trainer: Trainer) -> None:
+    def checkpoint(self, trainer: Trainer[Any, Any]) -> None:
         """Write a checkpoint, whole or not at all, then drop the oldest beyond those kept."""
         artifact = self.log.artifact
         state = trainer.state_dict() | {"history": self.log.history}
@@ -84,22 +86,26 @@ def checkpoint_names(artifact: Artifact) -> list[str]:
 
 
 def train(
-    vectors: Artifact, graph: Artifact, output: Output, settings: TrainSettings, on_window: OnWindow | None = None
+    vectors: Artifact,
+    graph: Artifact | None,
+    output: Output,
+    settings: TrainSettings,
+    on_window: OnWindow | None = None,
 ) -> Manifest:
     """Train in this process; an interrupted run goes on from its last checkpoint.
 
     Args:
         vectors: finished ``vectors`` artifact.
-        graph: finished ``graph`` artifact over the same rows.
+        graph: finished ``graph`` artifact over the same rows; None where the objective needs none.
         output: where the artifact ``training`` goes.
-        settings: all that decides the model.
+        settings: of the objective.
         on_window: called with each window's metrics.
 
     Raises:
         NonFiniteStepError, RankDeficientError: training cannot go on.
     """
     output.begin()
-    trainer = build_trainer(MappedVectors(vectors), MappedGraph(graph), settings)
+    trainer = open_trainer(vectors, graph, settings)
     history: list[dict[str, Any]] = []
     if names := checkpoint_names(output.artifact):
         state = read_state(output.artifact, names[-1])
@@ -110,29 +116,27 @@ def train(
         trainer.fit(LocalObserver(log))
     finally:
         log.close()
-    return finish(output, settings, trainer_summary(trainer, output.artifact, log.history))
+    return finish(vectors, output, settings, trainer_summary(trainer, output.artifact, log.history))
 
 
-def trainer_summary(trainer: Trainer, artifact: Artifact, history: list[dict[str, Any]]) -> dict[str, Any]:
+def open_trainer(vectors: Artifact, graph: Artifact | None, settings: TrainSettings) -> Trainer[Any, Any]:
+    """Return the settings' trainer over finished artifacts; see :meth:`TrainSettings.trainer`."""
+    return settings.trainer(MappedVectors(vectors), None if graph is None else MappedGraph(graph))
+
+
+def trainer_summary(trainer: Trainer[Any, Any], artifact: Artifact, history: list[dict[str, Any]]) -> dict[str, Any]:
     """Write the trained weights to ``model.pt`` and return what the manifest says of them; the log's rank only."""
     write_state(artifact, "model.pt", trainer.model.cpu().state_dict())
     seconds = sum(record["seconds"] for record in history)
-    return {
-        "dim": len(trainer.model.network.perceptron.input_mean),
+    rate, watched = f"{trainer.objective.unit}_per_second", trainer.objective.watched
+    last = {name: value for name, value in history[-1].items() if name not in ("step", "seconds", "learning_rate")}
+    return last | {
         "steps": trainer.step,
-        "edges_per_second": trainer.step * trainer.config.batch_size / seconds,
-        "stopped_because": "the Ritz sum reached a plateau" if trainer.schedule.plateaued else "max_steps was reached",
-        "ritz_values": history[-1]["ritz_values"],
+        rate: trainer.step * trainer.config.batch_size / seconds,
+        "stopped_because": f"{watched} reached a plateau" if trainer.schedule.plateaued else "max_steps was reached",
     }
 
 
-def finish(output: Output, settings: TrainSettings, summary: dict[str, Any]) -> Manifest:
+def finish(vectors: Artifact, output: Output, settings: TrainSettings, summary: dict[str, Any]) -> Manifest:
     """Commit the artifact ``training`` from what the log's rank returned."""
-    summary = dict(summary)
-    properties = {
-        "dim": summary.pop("dim"),
-        "n_functions": settings.n_functions,
-        "n_components": settings.n_components,
-        "hidden": list(settings.network.hidden),
-    }
-    return output.commit([], properties, summary, files=("model.pt", "metrics.jsonl"))
+    return output.commit([], settings.facts(MappedVectors(vectors)), summary, files=("model.pt", "metrics.jsonl"))

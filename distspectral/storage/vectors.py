@@ -6,7 +6,7 @@ Shape letters: N rows, D features, B rows asked for.
 from __future__ import annotations
 
 import functools
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -60,6 +60,14 @@ class Vectors(Protocol):
         """
 
 
+@runtime_checkable
+class Labeled(Protocol):
+    """Vectors that may come with a label each."""
+
+    def labels(self) -> Any:
+        """Return the N labels as an array (NumPy or Arrow; integers or strings), None where there are none."""
+
+
 def _check_rows(rows: NDArray[np.int64], n_rows: int) -> None:
     if len(rows) and (rows.min() < 0 or rows.max() >= n_rows):
         raise IndexError(f"rows {rows.min()} to {rows.max()} asked for, there are rows 0 to {n_rows - 1}")
@@ -75,9 +83,11 @@ class ArrayVectors:
 
     Args:
         array: (N, D), kept as float32 without copying where it already is.
+        labels: (N,) integers or strings.
     """
 
-    def __init__(self, array: NDArray[Any]) -> None:
+    def __init__(self, array: NDArray[Any], labels: NDArray[Any] | None = None) -> None:
+        self._labels = labels
         self._array = np.ascontiguousarray(array, dtype=np.float32)
         self.n_rows, self.dim = self._array.shape
 
@@ -104,6 +114,10 @@ class ArrayVectors:
         """Return consecutive rows as a view; see :meth:`Vectors.block`."""
         _check_range(start, stop, self.n_rows)
         return self._array[start:stop]
+
+    def labels(self) -> NDArray[Any] | None:
+        """Return the N labels, None where there are none."""
+        return self._labels
 
 
 class MappedVectors:

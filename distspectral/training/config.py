@@ -12,15 +12,14 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    batch_size: PositiveInt = Field(1024, description="edges per step, all workers together")
+    batch_size: PositiveInt = Field(1024, description="edges, or labelled rows, per step, all workers together")
     max_steps: PositiveInt = Field(2000, description="budget of steps; a plateau ends training earlier")
     learning_rate: PositiveFloat = Field(1e-3, description="of Adam, between warm-up and cool-down")
     warmup_steps: NonNegativeInt = Field(50, description="steps of linear warm-up")
     cooldown: float = Field(0.4, gt=0, lt=1, description="share of the run over which the rate falls to zero")
-    patience: NonNegativeInt = Field(
-        6, description="windows without improvement of the Ritz sum that begin the cool-down; 0 = never"
-    )
-    tolerance: float = Field(0.02, ge=0, description="relative improvement of the Ritz sum that counts")
+    patience: NonNegativeInt = Field(6, description="windows without improvement that begin the cool-down; 0 = never")
+    tolerance: float = Field(0.02, ge=0, description="relative improvement, of the Ritz sum or the loss, that counts")
+    max_gradient_norm: PositiveFloat | None = Field(None, description="longer gradients are scaled down to it")
     window_steps: PositiveInt = Field(50, description="steps per line of metrics; ranks are compared as often")
     checkpoint_steps: PositiveInt = Field(200, description="steps between checkpoints")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto = cuda where there is one")

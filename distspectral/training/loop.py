@@ -6,25 +6,25 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn, optim
 
 from distspectral.comm import collectives
-from distspectral.models.orthonorm_layer import SpectralModel
-from distspectral.objectives.batches import EdgeBatch
-from distspectral.spectral.orthonormalize import cholesky_factor
-from distspectral.spectral.rayleigh import whitened_energy
+from distspectral.objectives.batches import Batch
 from distspectral.training.config import TrainConfig
 from distspectral.training.schedule import PlateauSchedule
-from distspectral.training.step import Objective, optimization_step, parallelize
+from distspectral.training.step import BatchT, Objective, optimization_step, parallelize
+
+ModelT = TypeVar("ModelT", bound=nn.Module)
+BatchCoT = TypeVar("BatchCoT", bound=Batch, covariant=True)
 
 
-class Sampler(Protocol):
-    """Gives this rank's batch of any step, without state."""
+class Sampler(Protocol[BatchCoT]):
+    """Gives this rank's batch of any step, without state: seed, step, rank and world size decide it."""
 
-    def batch(self, step: int) -> EdgeBatch:
+    def batch(self, step: int) -> BatchCoT:
         """Return the batch of ``step``."""
 
 
@@ -34,7 +34,7 @@ class Observer(Protocol):
     def window(self, record: dict[str, Any]) -> None:
         """Take one window's metrics, JSON-serialisable."""
 
-    def checkpoint(self, trainer: Trainer) -> None:
+    def checkpoint(self, trainer: Trainer[Any, Any]) -> None:
         """Save ``trainer.state_dict()`` if this rank should."""
 
 
@@ -48,11 +48,11 @@ class SilentObserver:
         """Append the record."""
         self.history.append(record)
 
-    def checkpoint(self, trainer: Trainer) -> None:
+    def checkpoint(self, trainer: Trainer[Any, Any]) -> None:
         """Do nothing."""
 
 
-def prefetched(make: Callable[[int], EdgeBatch], first_step: int, device: torch.device) -> Iterator[EdgeBatch]:
+def prefetched(make: Callable[[int], BatchT], first_step: int, device: torch.device) -> Iterator[BatchT]:
     """Yield the batches of ``first_step``, ``first_step + 1``, ... while a thread prepares the next one."""
     with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as pool:
         step = first_step
@@ -70,52 +70,52 @@ class Window:
 
     loss: float = 0.0
     n_steps: int = 0
-    energy: Tensor | None = None
-    gram: Tensor | None = None
+    sums: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     began: float = dataclasses.field(default_factory=time.perf_counter)
 
-    def add(self, value: Tensor, total: dict[str, Tensor]) -> None:
-        """Take one step's objective and global sums."""
+    def add(self, value: Tensor, sums: dict[str, Tensor]) -> None:
+        """Take one step's objective and the sums that the window's metrics are made of."""
         self.loss += float(value)
         self.n_steps += 1
-        self.energy = total["energy"] if self.energy is None else self.energy + total["energy"]
-        self.gram = total["gram"] if self.gram is None else self.gram + total["gram"]
+        self.sums = {name: self.sums[name] + new for name, new in sums.items()} if self.sums else sums
 
-    def record(self, step: int, batch_size: int, learning_rate: float, n_kept: int) -> dict[str, Any]:
-        """Return the window's metrics; Ritz values are those of its mean energy and Gram, ascending."""
-        assert self.energy is not None, "a window holds at least one step"
-        assert self.gram is not None, "a window holds at least one step"
-        quotient = whitened_energy(self.energy, cholesky_factor(self.gram))
-        values = torch.linalg.eigvalsh(quotient).clamp(min=0).tolist()
+    def record(self, step: int, objective: Objective[Any], batch_size: int, learning_rate: float) -> dict[str, Any]:
+        """Return the window's metrics."""
+        assert self.n_steps, "a window holds at least one step"
+        metrics = objective.metrics(self.sums, self.n_steps)
         seconds = time.perf_counter() - self.began
         return {
             "step": step,
             "loss": self.loss / self.n_steps,
-            "ritz_values": values,
-            "ritz_sum": sum(values[:n_kept]),
+            **metrics,
             "learning_rate": learning_rate,
-            "edges_per_second": self.n_steps * batch_size / seconds,
+            f"{objective.unit}_per_second": self.n_steps * batch_size / seconds,
             "seconds": seconds,
         }
 
 
-class Trainer:
+class Trainer(Generic[ModelT, BatchT]):
     """Everything that changes while training, and nothing else.
 
     Args:
-        model: network and orthonormalising layer, on the training device.
-        objective: what a step minimises; shares the model's layer.
+        model: all that a checkpoint holds, on the training device.
+        network: the part of the model that a step runs and differentiates.
+        objective: what a step minimises; shares state of the model.
         sampler: this rank's batches.
         config: length, rates, windows.
-        n_kept: functions whose Ritz values are summed for the plateau test.
     """
 
     def __init__(
-        self, model: SpectralModel, objective: Objective, sampler: Sampler, config: TrainConfig, n_kept: int
+        self,
+        model: ModelT,
+        network: nn.Module,
+        objective: Objective[BatchT],
+        sampler: Sampler[BatchT],
+        config: TrainConfig,
     ) -> None:
-        self.model, self.objective, self.sampler, self.config, self.n_kept = model, objective, sampler, config, n_kept
-        self.network: nn.Module = parallelize(model.network)
-        self.optimizer = optim.Adam(model.network.parameters(), lr=config.learning_rate)
+        self.model, self.objective, self.sampler, self.config = model, objective, sampler, config
+        self.network = parallelize(network)
+        self.optimizer = optim.Adam(network.parameters(), lr=config.learning_rate)
         self.schedule = PlateauSchedule(
             config.max_steps,
             warmup_steps=config.warmup_steps,
@@ -135,13 +135,17 @@ class Trainer:
             learning_rate = self.config.learning_rate * self.schedule.factor(self.step)
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate
-            window.add(*optimization_step(self.network, self.objective, next(batches), self.optimizer))
+            value, total = optimization_step(
+                self.network, self.objective, next(batches), self.optimizer, self.config.max_gradient_norm
+            )
+            window.add(value, self.objective.window_sums(total))
             self.step += 1
             done = self.step == self.schedule.last_step
             if done or self.step % self.config.window_steps == 0:
-                record = window.record(self.step, self.config.batch_size, learning_rate, self.n_kept)
-                collectives.check_identical(self.model.orthonormal.cholesky_factor, "the moving-average factor")
-                self.schedule.observe(self.step, record["ritz_sum"])
+                record = window.record(self.step, self.objective, self.config.batch_size, learning_rate)
+                for name, tensor in self.objective.shared_state().items():
+                    collectives.check_identical(tensor, name)
+                self.schedule.observe(self.step, record[self.objective.watched])
                 observer.window(record)
                 window = Window()
             if done or self.step % self.config.checkpoint_steps == 0:
@@ -150,7 +154,7 @@ class Trainer:
         self.model.eval()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all state: weights, moving average, optimiser, schedule, step."""
+        """Return all state: model, optimiser, schedule, step."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),

@@ -1,6 +1,6 @@
 """When the learning rate falls and when training ends: warm up, hold until a plateau, cool down, stop.
 
-The Ritz sum of each window decides; all ranks see the same sums, so they decide alike.
+The objective's watched metric of each window decides; all ranks see the same sums, so they decide alike.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class PlateauSchedule:
         progress = (step - self.cooldown_start) / self.cooldown_steps
         return warm * (0.5 + 0.5 * math.cos(math.pi * min(max(progress, 0.0), 1.0)))
 
-    def observe(self, step: int, ritz_sum: float) -> None:
-        """Take one window's Ritz sum, ending at ``step``; begin the cool-down on a plateau."""
+    def observe(self, step: int, watched: float) -> None:
+        """Take one window's watched metric, ending at ``step``; begin the cool-down on a plateau."""
         if step >= self.cooldown_start or self.patience == 0:
             return
-        if ritz_sum < self.best * (1 - self.tolerance):
-            self.best, self.n_stale = ritz_sum, 0
+        if watched < self.best * (1 - self.tolerance):
+            self.best, self.n_stale = watched, 0
         else:
             self.n_stale += 1
         if self.n_stale >= self.patience:

@@ -1,4 +1,4 @@
-"""One optimisation step, the same on one rank and on many.
+"""One optimisation step, the same on one rank and on many, whatever the objective.
 
 Each rank sums over its own batch, one all-reduce adds the sums, every rank forms the same coefficients and
 differentiates its own surrogate; averaging by DistributedDataParallel does the rest.
@@ -7,19 +7,31 @@ differentiates its own surrogate; averaging by DistributedDataParallel does the 
 from __future__ import annotations
 
 import warnings
-from typing import Protocol
+from collections.abc import Iterable
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn, optim
 from torch.nn.parallel import DistributedDataParallel
 
 from distspectral.comm import collectives
-from distspectral.objectives.batches import EdgeBatch
+from distspectral.objectives.batches import Batch
+
+BatchT = TypeVar("BatchT", bound=Batch)
+BatchContraT = TypeVar("BatchContraT", bound=Batch, contravariant=True)
 
 
-class Objective(Protocol):
-    """What a step minimises; see ``distspectral.objectives``."""
+class Objective(Protocol[BatchContraT]):
+    """What training minimises and what it tells of its progress; see ``distspectral.objectives``.
 
-    def local_sums(self, outputs: Tensor, batch: EdgeBatch) -> dict[str, Tensor]:
+    Attributes:
+        unit: what a batch is counted in, such as ``edges``.
+        watched: the metric of a window whose plateau ends training; positive, lower is better.
+    """
+
+    unit: str
+    watched: str
+
+    def local_sums(self, outputs: Tensor, batch: BatchContraT) -> dict[str, Tensor]:
         """Return differentiable float64 sums over this rank's batch."""
 
     def surrogate(self, local: dict[str, Tensor], total: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -27,6 +39,15 @@ class Objective(Protocol):
 
     def after_step(self, total: dict[str, Tensor]) -> None:
         """Update state that follows the global sums."""
+
+    def window_sums(self, total: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return what is added up over the steps of a window for :meth:`metrics`."""
+
+    def metrics(self, sums: dict[str, Tensor], n_steps: int) -> dict[str, Any]:
+        """Return a window's metrics besides the mean loss, JSON-serialisable."""
+
+    def shared_state(self) -> dict[str, Tensor]:
+        """Return the state, by name, that must be bit for bit the same on all ranks."""
 
 
 def parallelize(network: nn.Module) -> nn.Module:
@@ -43,8 +64,21 @@ def parallelize(network: nn.Module) -> nn.Module:
         return DistributedDataParallel(network, broadcast_buffers=False)
 
 
+def clip_gradient(parameters: Iterable[nn.Parameter], max_norm: float | None) -> None:
+    """Scale the gradient down to ``max_norm`` where it is longer; None leaves it alone.
+
+    Ranks hold the same averaged gradient by now, so they scale it alike.
+    """
+    if max_norm is not None:
+        nn.utils.clip_grad_norm_(parameters, max_norm)
+
+
 def optimization_step(
-    network: nn.Module, objective: Objective, batch: EdgeBatch, optimizer: optim.Optimizer
+    network: nn.Module,
+    objective: Objective[BatchT],
+    batch: BatchT,
+    optimizer: optim.Optimizer,
+    max_gradient_norm: float | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Take one step and return the objective's value and the global sums it was made of.
 
@@ -53,6 +87,7 @@ def optimization_step(
         objective: sums and surrogate.
         batch: this rank's part of the global batch.
         optimizer: over the network's parameters.
+        max_gradient_norm: longer gradients are scaled down to it; None = never.
 
     Raises:
         NonFiniteStepError, RankDeficientError: on every rank alike, before any weight moves.
@@ -65,6 +100,7 @@ def optimization_step(
     loss, value = objective.surrogate(local, total)
     optimizer.zero_grad(set_to_none=True)
     (loss * collectives.world_size()).backward()  # type: ignore[no-untyped-call]
+    clip_gradient(network.parameters(), max_gradient_norm)
     optimizer.step()
     objective.after_step(total)
     return value, total

@@ -19,10 +19,10 @@ from distspectral.models.orthonorm_layer import OrthonormConfig
 from distspectral.objectives.batches import EdgeBatch
 from distspectral.objectives.spectral import SpectralConfig, SpectralObjective
 from distspectral.storage.vectors import ArrayVectors
-from distspectral.training.build import TrainSettings, build_model, build_trainer
 from distspectral.training.config import TrainConfig
 from distspectral.training.loop import SilentObserver
 from distspectral.training.sampling import EdgeSampler
+from distspectral.training.spectral import SpectralSettings, build_model
 from distspectral.training.step import optimization_step, parallelize
 from tests.datasets import blobs
 from tests.ranks import run_ranks, share_of_batch
@@ -40,8 +40,8 @@ def data() -> tuple[ArrayVectors, Any]:
     return vectors, knn_graph(vectors, GraphConfig(n_neighbors=8), AffinityConfig())[0]
 
 
-def settings(objective: str = "logdet", max_steps: int = LONG_STEPS, **train: Any) -> TrainSettings:
-    return TrainSettings(
+def settings(objective: str = "logdet", max_steps: int = LONG_STEPS, **train: Any) -> SpectralSettings:
+    return SpectralSettings(
         network=NetworkConfig(hidden=(16, 12)),
         spectral=SpectralConfig(objective=objective, oversampling=1),
         orthonorm=OrthonormConfig(decay=0.9),
@@ -81,7 +81,7 @@ def few_steps(batches: list[EdgeBatch], dtype: str, objective_name: str) -> Resu
 
 def long_run() -> Result:
     """Train for 200 steps on uneven slices; then diverge on purpose."""
-    trainer = build_trainer(*data(), settings())
+    trainer = settings().trainer(*data())
     observer = SilentObserver()
     batch = trainer.sampler.batch(0)
     trainer.fit(observer)
@@ -205,7 +205,7 @@ def test_ranks_reach_the_ritz_sum_of_one_process(alone, together):
 
 
 def test_one_process_goes_on_from_the_state_of_several_ranks(together):
-    trainer = build_trainer(*data(), settings(max_steps=LONG_STEPS + 20))
+    trainer = settings(max_steps=LONG_STEPS + 20).trainer(*data())
     state = together[0]["long"]["state"]
     state["schedule"] = trainer.schedule.state_dict()  # the budget was raised
     trainer.load_state_dict(state)

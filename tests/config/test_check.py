@@ -50,7 +50,7 @@ def test_a_sound_run_passes_and_leaves_nothing_behind(data: Path) -> None:
         ("graph.n_neighbors=40", TooFewRowsError, "needs at least 41"),
         ("spectral.n_components=39", TooFewRowsError, "41 functions are to be trained"),
         ("affinity.scale_neighbor=16", ConfigError, "affinity.scale_neighbor"),
-        ("train.batch_size=1", ConfigError, "train.batch_size: is 1 edges per step for 2 workers"),
+        ("train.batch_size=1", ConfigError, "train.batch_size: is 1 per step for 2 workers"),
     ],
 )
 def test_values_that_contradict_the_data_or_each_other_are_refused(

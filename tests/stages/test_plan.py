@@ -97,8 +97,9 @@ def test_each_stage_has_a_directory_and_its_resolved_config() -> None:
 
 def test_other_rows_are_embedded_under_the_same_model_and_another_fingerprint() -> None:
     plan = plan_of()
-    other = plan.embedding_of("other rows", Artifact("/elsewhere"))
+    other = plan.of_other_rows("embed", {"source": "other rows"}, Artifact("/elsewhere"))
     planned = plan.outputs["embed"]
     assert other.fingerprint != planned.fingerprint
     assert other.inputs == {**planned.inputs, "source": "other rows"}
-    assert plan.embedding_of("rows", Artifact("/elsewhere")).fingerprint == planned.fingerprint
+    same = plan.of_other_rows("embed", {"source": "rows"}, Artifact("/elsewhere"))
+    assert same.fingerprint == planned.fingerprint

@@ -7,9 +7,9 @@ import torch
 from distspectral.errors import NonFiniteStepError
 from distspectral.storage.artifacts import Artifact
 from distspectral.storage.vectors import ArrayVectors
-from distspectral.training.build import TrainSettings, build_trainer
 from distspectral.training.checkpoint import read_state, write_state
 from distspectral.training.loop import SilentObserver
+from distspectral.training.spectral import SpectralSettings
 from tests.oracles import random_graph
 
 
@@ -26,13 +26,13 @@ class Keeper(SilentObserver):
 
 def trainer(**train):
     vectors = ArrayVectors(np.random.default_rng(0).normal(size=(80, 4)).astype(np.float32))
-    settings = TrainSettings(
+    settings = SpectralSettings(
         n_components=3,
         network={"hidden": (16,)},
         train={"batch_size": 64, "max_steps": 60, "window_steps": 10, "checkpoint_steps": 30, "warmup_steps": 5}
         | train,
     )
-    return build_trainer(vectors, random_graph(80, 4), settings)
+    return settings.trainer(vectors, random_graph(80, 4))
 
 
 @pytest.mark.parametrize("plateau", [False, True])

@@ -1,43 +1,59 @@
-"""From settings and data to a trainer: the same call for one process, a gloo group and Ray Train's workers."""
+"""The spectral objective, from its settings to a trainer over the edges of a graph."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import Field, PositiveInt
 
 from distspectral.graph.config import AffinityConfig
 from distspectral.graph.store import Graph
-from distspectral.models.networks import NetworkConfig, SpectralNetwork, torch_device
+from distspectral.models.networks import SpectralNetwork, torch_device
 from distspectral.models.orthonorm_layer import OrthonormalLayer, OrthonormConfig, SpectralModel
+from distspectral.objectives.batches import EdgeBatch
 from distspectral.objectives.spectral import SpectralConfig, SpectralObjective
 from distspectral.storage.vectors import Vectors
-from distspectral.training.config import TrainConfig
 from distspectral.training.loop import Sampler, Trainer
 from distspectral.training.sampling import EdgeSampler, InBatchSampler
+from distspectral.training.settings import TrainSettings
 
 
-class TrainSettings(BaseModel):
-    """All that decides a trained model besides the data."""
+class SpectralSettings(TrainSettings):
+    """All that decides the trained eigenfunctions besides the data."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    network: NetworkConfig = NetworkConfig()
     spectral: SpectralConfig = SpectralConfig()
     orthonorm: OrthonormConfig = OrthonormConfig()
-    train: TrainConfig = TrainConfig()
     affinity: AffinityConfig = AffinityConfig()
     n_neighbors: PositiveInt = Field(15, description="of the graph; used here by affinity.scope = batch only")
     n_components: PositiveInt = Field(description="eigenfunctions kept, the constant one included")
-    seed: int = 0
 
     @property
     def n_functions(self) -> int:
         """Functions trained: those kept and the oversampling."""
         return self.spectral.n_functions(self.n_components)
 
+    def trainer(self, vectors: Vectors, graph: Graph | None = None) -> Trainer[SpectralModel, EdgeBatch]:
+        """Return the trainer of the eigenfunctions of ``graph``; see :meth:`TrainSettings.trainer`."""
+        assert graph is not None, "the spectral objective needs a graph"
+        model = build_model(vectors.dim, self)
+        model.network.perceptron.standardize_by(torch.from_numpy(np.asarray(vectors.mean)), vectors.scale)
+        model.to(torch_device(self.train.device))
+        objective = SpectralObjective(self.spectral, model.orthonormal, self.n_components)
+        return Trainer(model, model.network, objective, build_sampler(vectors, graph, self), self.train)
 
-def build_model(dim: int, settings: TrainSettings) -> SpectralModel:
+    def facts(self, vectors: Vectors) -> dict[str, Any]:
+        """Return the network's shape."""
+        return {
+            "dim": vectors.dim,
+            "n_functions": self.n_functions,
+            "n_components": self.n_components,
+            "hidden": list(self.network.hidden),
+        }
+
+
+def build_model(dim: int, settings: SpectralSettings) -> SpectralModel:
     """Return the untrained model for rows of ``dim`` features, the same on every rank."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
@@ -45,7 +61,7 @@ def build_model(dim: int, settings: TrainSettings) -> SpectralModel:
     return SpectralModel(network, OrthonormalLayer(settings.n_functions, settings.orthonorm))
 
 
-def build_sampler(vectors: Vectors, graph: Graph, settings: TrainSettings) -> Sampler:
+def build_sampler(vectors: Vectors, graph: Graph, settings: SpectralSettings) -> Sampler[EdgeBatch]:
     """Return this rank's sampler for ``affinity.scope``."""
     train, affinity = settings.train, settings.affinity
     if affinity.scope == "batch":
@@ -61,16 +77,3 @@ def build_sampler(vectors: Vectors, graph: Graph, settings: TrainSettings) -> Sa
     return EdgeSampler(
         vectors, graph, batch_size=train.batch_size, laplacian=settings.spectral.laplacian, seed=settings.seed
     )
-
-
-def build_trainer(vectors: Vectors, graph: Graph, settings: TrainSettings) -> Trainer:
-    """Return a trainer at step 0 on this rank's device.
-
-    Communication: that of the sampler's construction, and DDP's broadcast of the initial weights.
-    """
-    model = build_model(vectors.dim, settings)
-    model.network.perceptron.standardize_by(torch.from_numpy(np.asarray(vectors.mean)), vectors.scale)
-    model.to(torch_device(settings.train.device))
-    objective = SpectralObjective(settings.spectral, model.orthonormal)
-    sampler = build_sampler(vectors, graph, settings)
-    return Trainer(model, objective, sampler, settings.train, n_kept=settings.n_components)

@@ -1,0 +1,238 @@
+"""DSCL beside pytorch-metric-learning's losses: same trunk, same batches, same steps, judged on unseen classes.
+
+Every loss trains in one and the same loop; only the loss and its learning rate differ. Learning rates were chosen
+on the last fifth of the training classes (``validate=True``), never on the classes the table is about.
+Shape letters: N rows, B rows of a batch, D features, E embedding width, C classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn, optim
+
+from distspectral.errors import ConfigError, MissingDependencyError
+from distspectral.models.networks import NetworkConfig, Standardized
+from distspectral.models.trunks import embedding_network
+from distspectral.spectral import DSCLLoss
+from distspectral.stages.encode import BLOCK_ROWS, forward
+from distspectral.stages.retrieval import EvaluateConfig, UnitRows, comparison, scores_of
+from distspectral.storage.sources import Source, SourceConfig
+from distspectral.storage.vectors import ArrayVectors
+from distspectral.training.class_sampling import ClassSampler
+from distspectral.training.classes import split_classes
+from distspectral.training.schedule import PlateauSchedule
+
+WIDTH = 64
+ROWS_PER_CLASS = 10
+BATCH_SIZE = 640
+CHANNELS = (16, 32, 64)
+COOLDOWN = 0.4
+WARMUP_STEPS = 20
+
+
+class Recipe(NamedTuple):
+    """A loss by the name of its class, its learning rate, and the factor on it for the loss's own proxies."""
+
+    loss: str
+    options: dict[str, Any]
+    learning_rate: float
+    proxy_factor: float = 1.0
+
+
+RECIPES = {
+    "dscl": Recipe("DSCLLoss", {}, 1e-2),
+    "proxy-anchor": Recipe("ProxyAnchorLoss", {}, 3e-3, 10.0),
+    "multi-similarity": Recipe("MultiSimilarityLoss", {}, 3e-3),
+    "normalized-softmax": Recipe("NormalizedSoftmaxLoss", {}, 3e-3, 10.0),
+    "contrastive": Recipe("ContrastiveLoss", {}, 3e-3),
+}
+"""Options are pytorch-metric-learning's defaults. Learning rates: best on the validation classes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """Rows to learn from and rows to judge by, of disjoint classes.
+
+    Attributes:
+        train: (N, D) with ``labels()`` (N,) in [0, C).
+        test: (M, D).
+        test_classes: (M,) in [0, K).
+    """
+
+    train: ArrayVectors
+    test: ArrayVectors
+    test_classes: NDArray[np.int64]
+
+
+def read_images(folder: str, train_classes: int, validate: bool) -> Images:
+    """Return labelled pixels of 0 to 255 in shards with the columns vector and label, split by class.
+
+    Args:
+        folder: path or URI of the shards.
+        train_classes: classes to learn from, the first in sorted order.
+        validate: judge by the last fifth of those classes, which are then not learned from; the rest is not read.
+    """
+    source = Source.open(SourceConfig(path=folder, label_column="label", scale=1 / 255))
+    blocks = [block for shard in source.shards for block in source.read_blocks(shard)]
+    vectors = np.concatenate([block.vectors for block in blocks])
+    labels = np.concatenate([np.asarray(block.labels) for block in blocks])
+    classes, _ = split_classes(labels, train_classes)
+    if validate:
+        vectors, labels = vectors[classes >= 0], labels[classes >= 0]
+        classes, _ = split_classes(labels, train_classes - train_classes // 5)
+    learned = classes >= 0
+    test_classes = np.unique(labels[~learned], return_inverse=True)[1]
+    return Images(ArrayVectors(vectors[learned], classes[learned]), ArrayVectors(vectors[~learned]), test_classes)
+
+
+def compare_losses(
+    folder: str,
+    names: Iterable[str],
+    seeds: Iterable[int],
+    *,
+    steps: int,
+    train_classes: int,
+    image_shape: tuple[int, int, int],
+    validate: bool = False,
+    learning_rate: float | None = None,
+    on_result: Callable[[dict[str, Any]], None] = lambda result: None,
+) -> list[dict[str, Any]]:
+    """Return one result per loss and seed: scores with and without the spectral step, and seconds.
+
+    Args:
+        folder: shards of images.
+        names: of :data:`RECIPES`.
+        seeds: of weights and batches; the same for every loss.
+        steps: of training.
+        train_classes: classes to learn from, the first in sorted order; the others judge.
+        image_shape: channels, height and width.
+        validate: judge by the last fifth of the training classes instead.
+        learning_rate: in place of the recipes'.
+        on_result: called with each result as it comes.
+
+    Raises:
+        ConfigError: there is no such loss.
+        MissingDependencyError: pytorch-metric-learning is not installed.
+    """
+    names = list(names)
+    if unknown := [name for name in names if name not in RECIPES]:
+        raise ConfigError(f"--loss: {unknown[0]!r} is none of {', '.join(RECIPES)}")
+    images = read_images(folder, train_classes, validate)
+    network = NetworkConfig(
+        trunk="distspectral.models.trunks:conv_trunk",
+        trunk_options={"image_shape": list(image_shape), "channels": list(CHANNELS)},
+    )
+    results = []
+    for seed in seeds:
+        for name in names:
+            recipe = RECIPES[name]
+            if learning_rate is not None:
+                recipe = recipe._replace(learning_rate=learning_rate)
+            result = {"loss": name, "seed": seed, **_one(images, recipe, network, steps, seed)}
+            on_result(result)
+            results.append(result)
+    return results
+
+
+def summary(results: Iterable[dict[str, Any]]) -> dict[str, dict[str, tuple[float, float]]]:
+    """Return by loss and score the mean over seeds and the standard deviation (0 of a single seed)."""
+    by_loss: dict[str, list[dict[str, float]]] = {}
+    for result in results:
+        scores = {f"R@{cut}": value for cut, value in result["plain"]["recall_at"].items()}
+        scores |= {"NMI": result["plain"]["nmi"], "MAP@R": result["plain"]["map_at_r"]}
+        scores["R@1, spectral step"] = result["spectral_step"]["recall_at"]["1"]
+        by_loss.setdefault(result["loss"], []).append(scores)
+    return {
+        name: {
+            score: (float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0)
+            for score in runs[0]
+            for values in [[run[score] for run in runs]]
+        }
+        for name, runs in by_loss.items()
+    }
+
+
+def make_loss(recipe: Recipe, n_classes: int) -> nn.Module:
+    """Return a recipe's loss for embeddings (B, E) and labels (B,) in [0, n_classes).
+
+    Raises:
+        MissingDependencyError: pytorch-metric-learning is not installed.
+    """
+    if recipe.loss == "DSCLLoss":
+        return DSCLLoss()
+    try:
+        from pytorch_metric_learning import losses
+    except ImportError as error:
+        raise MissingDependencyError(
+            "pytorch-metric-learning is not installed: pip install pytorch-metric-learning, or compare `--loss dscl` "
+            "alone"
+        ) from error
+    kind = getattr(losses, recipe.loss)
+    has_proxies = issubclass(kind, losses.WeightRegularizerMixin)
+    sizes = {"num_classes": n_classes, "embedding_size": WIDTH} if has_proxies else {}
+    loss: nn.Module = kind(**sizes, **recipe.options)
+    return loss
+
+
+def _one(images: Images, recipe: Recipe, config: NetworkConfig, steps: int, seed: int) -> dict[str, Any]:
+    """Train one loss with one seed and return its scores."""
+    labels = images.train.labels()
+    assert labels is not None, "read_images keeps labels"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = embedding_network(images.train.dim, WIDTH, config)
+        loss = make_loss(recipe, int(labels.max()) + 1)
+    network.standardize_by(torch.from_numpy(images.train.mean), images.train.scale)
+    sampler = ClassSampler(images.train, labels, batch_size=BATCH_SIZE, rows_per_class=ROWS_PER_CLASS, seed=seed)
+    began = time.perf_counter()
+    train(network, loss, recipe, sampler, labels, steps)
+    seconds = time.perf_counter() - began
+    return {"seconds": seconds, "learning_rate": recipe.learning_rate, **_scores(network, images, seed)}
+
+
+def train(
+    network: nn.Module,
+    loss: nn.Module,
+    recipe: Recipe,
+    sampler: ClassSampler,
+    labels: NDArray[np.int64],
+    steps: int,
+) -> None:
+    """Train ``network`` with any loss of embeddings and labels: Adam, warm-up, cosine cool-down, no early stop."""
+    groups: list[dict[str, Any]] = [{"params": list(network.parameters()), "rate": recipe.learning_rate}]
+    if proxies := list(loss.parameters()):
+        groups.append({"params": proxies, "rate": recipe.learning_rate * recipe.proxy_factor})
+    optimizer = optim.Adam(groups, lr=recipe.learning_rate)
+    schedule = PlateauSchedule(steps, warmup_steps=WARMUP_STEPS, cooldown=COOLDOWN, patience=0, tolerance=0.0)
+    network.train()
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = group["rate"] * schedule.factor(step)
+        rows, _ = sampler.global_batch(step)
+        value: Tensor = loss(network(torch.from_numpy(sampler.vectors.gather(rows))), torch.from_numpy(labels[rows]))
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    network.eval()
+
+
+def _scores(network: Standardized, images: Images, seed: int) -> dict[str, Any]:
+    starts = range(0, images.test.n_rows, BLOCK_ROWS)
+    parts = [forward(network, images.test.block(i, min(i + BLOCK_ROWS, images.test.n_rows))) for i in starts]
+    embedding, rows = ArrayVectors(np.concatenate(parts)), np.arange(images.test.n_rows)
+    return {
+        name: scores_of(
+            UnitRows(embedding, rows, *comparison(embedding, rows, name == "spectral_step")),
+            images.test_classes,
+            EvaluateConfig(device="cpu"),
+            seed,
+        )
+        for name in ("plain", "spectral_step")
+    }

@@ -1,0 +1,88 @@
+"""Deep Spectral Clustering Learning's objective: the span of a batch's outputs holds the indicators of its classes."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from torch import Tensor
+
+from distspectral.models.orthonorm_layer import OrthonormalLayer
+from distspectral.objectives.batches import LabeledBatch
+from distspectral.spectral.dscl import class_counts, class_sums, eigenvalue_cutoff, project, spectral_pseudo_inverse
+from distspectral.spectral.rayleigh import gram
+
+
+class DSCLConfig(BaseModel):
+    """What is learned from labels and how batches are drawn (YAML section ``dscl``)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n_components: PositiveInt = Field(
+        64, description="width of the embedding; about as many as classes in a batch, and fewer than its rows"
+    )
+    rows_per_class: int = Field(
+        8, ge=2, description="rows of each class in a batch; train.batch_size over this is its number of classes"
+    )
+    train_classes: PositiveInt | Literal["half", "all"] = Field(
+        "half", description="classes learned from, the first in sorted order; the others are unseen and evaluated"
+    )
+
+
+class DSCLObjective:
+    """Sums, surrogate and moving average of the projector loss.
+
+    Args:
+        orthonormal: the layer whose moving average each step updates.
+        dtype: of the network's outputs; decides which directions of a batch are rounding.
+    """
+
+    unit = "rows"
+    watched = "loss"
+
+    def __init__(self, orthonormal: OrthonormalLayer, dtype: torch.dtype = torch.float32) -> None:
+        self.orthonormal = orthonormal
+        self.dtype = dtype
+
+    def local_sums(self, outputs: Tensor, batch: LabeledBatch) -> dict[str, Tensor]:
+        """Return this rank's shares of S (E, E), B (C, E) and n_c (C,), float64; gradient flows to ``outputs``."""
+        ones = torch.ones(len(outputs), dtype=torch.float64, device=outputs.device)
+        return {
+            "gram": gram(outputs, ones),
+            "class_sums": class_sums(outputs, batch.classes, batch.n_classes),
+            "class_counts": class_counts(batch.classes, batch.n_classes),
+        }
+
+    def surrogate(self, local: dict[str, Tensor], total: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return this rank's surrogate, to be differentiated, and the loss l.
+
+        Args:
+            local: what :meth:`local_sums` returned.
+            total: the same summed over ranks.
+
+        Raises:
+            NonFiniteStepError: the sums hold NaN or infinity; every rank raises, for all see the same sums.
+            TooFewClassesError: all rows of the step are of one class.
+        """
+        projection = project(total["gram"], total["class_sums"], total["class_counts"], self.dtype)
+        return projection.surrogate(local["gram"], local["class_sums"]), projection.value
+
+    def after_step(self, total: dict[str, Tensor]) -> None:
+        """Take the mean of the step's rows into the moving average."""
+        self.orthonormal.update(total["gram"] / total["class_counts"].sum())
+
+    def window_sums(self, total: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the step's Gram, rows and classes."""
+        counts = total["class_counts"]
+        return {"gram": total["gram"], "n_rows": counts.sum(), "n_classes": (counts > 0).sum()}
+
+    def metrics(self, sums: dict[str, Tensor], n_steps: int) -> dict[str, Any]:
+        """Return the classes of a step, of which the loss is a part, and the rank of the window's outputs."""
+        cutoff = eigenvalue_cutoff(int(sums["n_rows"]), len(sums["gram"]), self.dtype)
+        _, rank = spectral_pseudo_inverse(sums["gram"], cutoff)
+        return {"classes_per_step": float(sums["n_classes"]) / n_steps, "rank": int(rank)}
+
+    def shared_state(self) -> dict[str, Tensor]:
+        """Return the moving-average factor."""
+        return {"the moving-average factor": self.orthonormal.cholesky_factor}

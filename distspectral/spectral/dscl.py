@@ -1,0 +1,216 @@
+"""Deep Spectral Clustering Learning: the distance between a batch's ideal clustering and the span of its outputs.
+
+With n rows of outputs F (n, E), one-hot classes H (n, C) and class sizes n_c, the ideal affinity is the projector
+onto the class indicators, C = H diag(1/n_c) H', and the loss is the part of it that the columns of F do not span:
+
+    l = k - tr(C F F^+)  in [0, k],  k the number of classes that occur,
+    dl/dF = -2 (I - F F^+) C (F^+)'.
+
+Neither needs an n x n matrix. With S = F'F and B = H'F, both plain sums over rows,
+
+    l = k - tr(S^+ B' diag(1/n_c) B),     dl/dS = S^+ B' diag(1/n_c) B S^+,     dl/dB = -2 diag(1/n_c) B S^+
+
+so the cost is linear in the rows and quadratic in the width, ranks only add their sums, and a class that spans
+ranks counts once. Nothing is differentiated through a factorisation.
+
+S squares the condition number of F: singular values of F below 1e-7 of the largest count as zero even in float64.
+
+Shape letters: B rows of a batch, E embedding width, C classes.
+Reference: Law, Urtasun, Zemel, Deep Spectral Clustering Learning, ICML 2017.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distspectral.errors import NonFiniteStepError, TooFewClassesError
+from distspectral.spectral.rayleigh import gram
+
+
+def class_sums(f: Tensor, classes: Tensor, n_classes: int) -> Tensor:
+    """Return this rank's sum of its rows by class, B = H'F.
+
+    Args:
+        f: (B, E) outputs of the network, any float dtype.
+        classes: (B,) int64 in [0, C).
+        n_classes: C; a class may have no row here.
+
+    Returns:
+        (C, E) float64.
+
+    Communication: none, the caller adds ranks. Gradient: flows to ``f``.
+    """
+    f = f.double()
+    return f.new_zeros(n_classes, f.shape[1]).index_add(0, classes, f)
+
+
+def class_counts(classes: Tensor, n_classes: int) -> Tensor:
+    """Return this rank's number of rows of each class (C,) float64. Communication: none. Gradient: none."""
+    return torch.bincount(classes, minlength=n_classes).double()
+
+
+def eigenvalue_cutoff(n_rows: int, width: int, dtype: torch.dtype) -> float:
+    """Return the eigenvalue of F'F, relative to the largest, below which it is rounding.
+
+    The usual cut-off of singular values, max(n, E) times the rounding of F's dtype, squared; but never below the
+    rounding of the float64 eigenvalues themselves.
+    """
+    singular = max(n_rows, width) * torch.finfo(dtype).eps
+    return float(max(singular**2, width * torch.finfo(torch.float64).eps))
+
+
+def spectral_pseudo_inverse(matrix: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
+    """Return the pseudo-inverse of a symmetric positive semi-definite matrix, and its rank.
+
+    Where the inverse from a Cholesky factor proves that every eigenvalue counts, it is the pseudo-inverse, at a tenth
+    of the cost of eigenvectors: by Frobenius norms the smallest eigenvalue is at least 1 / |M^-1| and the largest at
+    most |M|.
+
+    Args:
+        matrix: (E, E) float64.
+        cutoff: eigenvalues up to this share of the largest count as zero.
+
+    Returns:
+        (E, E) float64 and () int64.
+    """
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    if int(info) == 0:
+        inverse = torch.cholesky_inverse(factor)
+        if 1 / float(inverse.norm()) > cutoff * float(matrix.norm()):
+            return inverse, torch.tensor(len(matrix), device=matrix.device)
+    values, vectors = torch.linalg.eigh(matrix)
+    kept = (values > cutoff * values[-1]) & (values > 0)
+    inverse = (vectors * torch.where(kept, 1 / torch.where(kept, values, 1), 0)) @ vectors.T
+    return inverse, kept.sum()
+
+
+@dataclasses.dataclass(frozen=True)
+class Projection:
+    """The loss at the current outputs and its exact linear form in (S, B).
+
+    Attributes:
+        value: () float64, l.
+        rank: () int64, columns of F that are independent.
+        gram_coefficient: (E, E) float64, derivative with respect to S.
+        class_coefficient: (C, E) float64, derivative with respect to B; zero for an absent class.
+    """
+
+    value: Tensor
+    rank: Tensor
+    gram_coefficient: Tensor
+    class_coefficient: Tensor
+
+    def surrogate(self, gram: Tensor, class_sums: Tensor) -> Tensor:
+        """Return <dS, S_rank> + <dB, B_rank>, whose gradient summed over ranks is the loss's.
+
+        Args:
+            gram: (E, E) this rank's differentiable share of S.
+            class_sums: (C, E) this rank's differentiable share of B.
+        """
+        return (self.gram_coefficient * gram).sum() + (self.class_coefficient * class_sums).sum()
+
+    def gradient(self, f: Tensor, classes: Tensor) -> Tensor:
+        """Return dl/dF at this rank's rows in closed form, (B, E) in the dtype of ``f``.
+
+        Args:
+            f: (B, E) outputs.
+            classes: (B,) int64 in [0, C).
+        """
+        rows = 2 * (f.double() @ self.gram_coefficient) + self.class_coefficient[classes]
+        return rows.to(f.dtype)
+
+
+@torch.no_grad()
+def project(gram: Tensor, class_sums: Tensor, counts: Tensor, dtype: torch.dtype) -> Projection:
+    """Return the loss and its derivatives from sums over all ranks.
+
+    Args:
+        gram: (E, E) float64 global S.
+        class_sums: (C, E) float64 global B.
+        counts: (C,) float64 global n_c; 0 for a class that does not occur.
+        dtype: of the outputs that were summed; decides which eigenvalues of S are rounding.
+
+    Raises:
+        TooFewClassesError: all rows are of one class.
+        NonFiniteStepError: the sums hold NaN or infinity; every rank raises, for all see the same sums.
+
+    Communication: none. Gradient: none; see :meth:`Projection.surrogate` and :meth:`Projection.gradient`.
+    """
+    present = counts > 0
+    n_present = int(present.sum())
+    if n_present < 2:
+        raise TooFewClassesError(
+            f"the batch of {int(counts.sum())} rows holds {n_present} class: with fewer than 2 there is nothing to "
+            "tell apart; put rows of more classes into each batch (all workers together)"
+        )
+    if not bool(torch.isfinite(gram).all() and torch.isfinite(class_sums).all()):
+        raise NonFiniteStepError(
+            "the embedding of the batch holds NaN or infinity: lower the learning rate (train.learning_rate), set "
+            "train.max_gradient_norm, or check the vectors' range"
+        )
+    cutoff = eigenvalue_cutoff(int(counts.sum()), len(gram), dtype)
+    inverse, rank = spectral_pseudo_inverse(gram, cutoff)
+    projected = class_sums @ inverse
+    scaled = torch.where(present, 1 / counts.clamp(min=1), 0)[:, None] * projected
+    value = n_present - (scaled * class_sums).sum()
+    return Projection(value, rank, projected.T @ scaled, -2 * scaled)
+
+
+class _ClosedForm(torch.autograd.Function):
+    """The loss with its closed-form gradient; computed together, for both need the same pseudo-inverse."""
+
+    @staticmethod
+    def forward(ctx: Any, f: Tensor, classes: Tensor, n_classes: int) -> Tensor:
+        """Return l, () in the dtype of ``f``."""
+        ones = torch.ones(len(f), dtype=torch.float64, device=f.device)
+        counts = class_counts(classes, n_classes)
+        projection = project(gram(f, ones), class_sums(f, classes, n_classes), counts, f.dtype)
+        ctx.save_for_backward(projection.gradient(f, classes))
+        return projection.value.to(f.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None, None]:
+        """Return the gradient for ``f``."""
+        (gradient,) = ctx.saved_tensors
+        return outer[0] * gradient, None, None
+
+
+class DSCLLoss(nn.Module):
+    """Deep Spectral Clustering Learning as a loss for any training loop, pytorch-metric-learning's included.
+
+    Its value is l in [0, k]; ``backward`` gives the closed-form gradient. Give it balanced batches, larger than the
+    embedding is wide: as many columns as rows span everything, and the loss is zero whatever they are. It is
+    invariant under every invertible linear map of the columns, so compare embeddings by the cosine after
+    whitening (``distspectral evaluate``).
+
+    Communication: none; on several ranks gather embeddings and labels first, as pytorch-metric-learning's
+    ``DistributedLossWrapper`` does, or train with ``distspectral run``, which only adds small sums.
+    """
+
+    def forward(self, embeddings: Tensor, labels: Tensor, indices_tuple: Any = None) -> Tensor:
+        """Return the loss, () in the dtype of ``embeddings``.
+
+        Args:
+            embeddings: (B, E) float.
+            labels: (B,) integers, any values.
+            indices_tuple: taken because training loops pass it; a miner's pairs would make another loss, so it must
+                be None.
+
+        Raises:
+            TooFewClassesError: all rows are of one class.
+            ValueError: the shapes do not fit, or a miner's pairs were given.
+        """
+        if embeddings.ndim != 2 or labels.shape != embeddings.shape[:1]:
+            raise ValueError(
+                f"DSCLLoss: embeddings have shape {tuple(embeddings.shape)} and labels {tuple(labels.shape)}; "
+                "expected (B, E) and (B,)"
+            )
+        if indices_tuple is not None:
+            raise ValueError("DSCLLoss: got the pairs of a miner, but the loss is of the whole batch; leave it out")
+        found, classes = torch.unique(labels, return_inverse=True)
+        loss: Tensor = _ClosedForm.apply(embeddings, classes, len(found))  # type: ignore[no-untyped-call]
+        return loss

@@ -1,0 +1,104 @@
+"""The supervised objective, from its settings to a trainer over class-balanced batches of labelled rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from distspectral.comm import collectives
+from distspectral.errors import ConfigError
+from distspectral.models.networks import torch_device
+from distspectral.models.orthonorm_layer import OrthonormalLayer, OrthonormalModel, OrthonormConfig
+from distspectral.models.trunks import embedding_network
+from distspectral.objectives.batches import LabeledBatch
+from distspectral.objectives.dscl import DSCLConfig, DSCLObjective
+from distspectral.storage.vectors import Labeled, Vectors
+from distspectral.training.class_sampling import ClassSampler
+from distspectral.training.classes import split_classes
+from distspectral.training.loop import Trainer
+from distspectral.training.settings import TrainSettings
+
+
+class DSCLSettings(TrainSettings):
+    """All that decides the learned metric besides the data."""
+
+    dscl: DSCLConfig = DSCLConfig()
+    orthonorm: OrthonormConfig = OrthonormConfig()
+
+    def trainer(self, vectors: Vectors, graph: object = None) -> Trainer[OrthonormalModel, LabeledBatch]:
+        """Return the trainer on the labels of ``vectors``; see :meth:`TrainSettings.trainer`.
+
+        Raises:
+            TooFewClassesError: fewer than two classes to learn from, or to put into a batch.
+            ConfigError: the embedding is as wide as a batch is large, or the trunk cannot be used.
+        """
+        classes, _ = split_classes(labels_of(vectors), self.dscl.train_classes)
+        train, width = self.train, self.dscl.n_components
+        sampler = ClassSampler(
+            vectors, classes, batch_size=train.batch_size, rows_per_class=self.dscl.rows_per_class, seed=self.seed
+        )
+        if width >= sampler.smallest_batch:
+            raise ConfigError(
+                f"dscl.n_components: is {width}, but a batch can hold as few as {sampler.smallest_batch} rows "
+                f"({sampler.classes_per_batch} classes of at most {self.dscl.rows_per_class}); that many columns span "
+                "everything, so the loss is 0 whatever is learned: lower it, or raise train.batch_size"
+            )
+        model = build_model(vectors.dim, self)
+        model.network.standardize_by(torch.from_numpy(np.asarray(vectors.mean)), vectors.scale)  # type: ignore[operator]
+        model.to(torch_device(train.device))
+        network = self._synchronized(model.network)
+        objective = DSCLObjective(model.orthonormal, next(network.parameters()).dtype)
+        return Trainer(model, network, objective, sampler, train)
+
+    def facts(self, vectors: Vectors) -> dict[str, Any]:
+        """Return the embedding's width and where the learned classes end."""
+        labels = labels_of(vectors)
+        classes, last = split_classes(labels, self.dscl.train_classes)
+        return {
+            "dim": vectors.dim,
+            "n_components": self.dscl.n_components,
+            "n_train_classes": int(classes.max()) + 1,
+            "n_classes": len(np.unique(labels)),
+            "last_train_class": last,
+        }
+
+    def _synchronized(self, network: nn.Module) -> nn.Module:
+        """Refuse batch statistics where several ranks would each keep their own."""
+        names = [
+            name
+            for name, module in network.named_modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, nn.SyncBatchNorm)
+        ]
+        if collectives.world_size() > 1 and names:
+            raise ConfigError(
+                f"network.trunk: {self.network.trunk} has batch normalisation ({names[0]}), whose statistics "
+                f"would differ between the {collectives.world_size()} workers; use GroupNorm or LayerNorm, on GPUs "
+                "torch.nn.SyncBatchNorm, or ray.workers = 1"
+            )
+        return network
+
+
+def build_model(dim: int, settings: DSCLSettings) -> OrthonormalModel:
+    """Return the untrained model for rows of ``dim`` features, the same on every rank."""
+    width = settings.dscl.n_components
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        network = embedding_network(dim, width, settings.network)
+    return OrthonormalModel(network, OrthonormalLayer(width, settings.orthonorm))
+
+
+def labels_of(vectors: Vectors) -> NDArray[Any]:
+    """Return the labels (N,) of labelled vectors.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    labels = vectors.labels() if isinstance(vectors, Labeled) else None
+    if labels is None:
+        raise ConfigError("data.label_column: is not set, and objective dscl learns from labels; name their column")
+    array = np.asarray(labels)
+    return array.astype(str) if array.dtype == object else array

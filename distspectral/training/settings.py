@@ -1,0 +1,43 @@
+"""All that decides a trained model besides the data: one frozen model per objective, each able to build its trainer.
+
+A new objective adds its settings beside the others; the step, the loop, the stage and the Ray workers stay as
+they are.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from distspectral.graph.store import Graph
+from distspectral.models.networks import NetworkConfig
+from distspectral.storage.vectors import Vectors
+from distspectral.training.config import TrainConfig
+from distspectral.training.loop import Trainer
+
+
+class TrainSettings(BaseModel, ABC):
+    """What every objective needs; subclasses add their own sections."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    network: NetworkConfig = NetworkConfig()
+    train: TrainConfig = TrainConfig()
+    seed: int = 0
+
+    @abstractmethod
+    def trainer(self, vectors: Vectors, graph: Graph | None = None) -> Trainer[Any, Any]:
+        """Return a trainer at step 0 on this rank's device: the same call for one process, a group and Ray's workers.
+
+        Args:
+            vectors: all N rows, with labels where the objective learns from them.
+            graph: neighbours and affinities of all N rows, where the objective needs them.
+
+        Communication: that of the sampler's construction, and DDP's broadcast of the initial weights.
+        """
+
+    @abstractmethod
+    def facts(self, vectors: Vectors) -> dict[str, Any]:
+        """Return what the manifest says of the model, JSON-serialisable."""

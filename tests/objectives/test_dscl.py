@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from distspectral.errors import NonFiniteStepError, TooFewClassesError
+from distspectral.models.orthonorm_layer import OrthonormalLayer, OrthonormConfig
+from distspectral.objectives.batches import LabeledBatch
+from distspectral.objectives.dscl import DSCLObjective
+from distspectral.spectral import DSCLLoss
+
+E = 4
+
+
+def batch(n_rows=30, n_classes=5, seed=0) -> LabeledBatch:
+    generator = torch.Generator().manual_seed(seed)
+    return LabeledBatch(torch.randn(n_rows, E, generator=generator), torch.arange(n_rows) % n_classes, n_classes)
+
+
+def make(decay=0.5) -> DSCLObjective:
+    return DSCLObjective(OrthonormalLayer(E, OrthonormConfig(decay=decay)))
+
+
+def step(objective, one):
+    """Return the gradient, the value and the sums of one step of a network that is the identity."""
+    f = one.vectors.clone().requires_grad_()
+    local = objective.local_sums(f, one)
+    total = {name: tensor.detach() for name, tensor in local.items()}
+    surrogate, value = objective.surrogate(local, total)
+    surrogate.backward()
+    return f.grad, value, total
+
+
+def test_value_and_gradient_are_those_of_the_drop_in_loss():
+    one = batch()
+    gradient, value, _ = step(make(), one)
+    f = one.vectors.clone().requires_grad_()
+    loss = DSCLLoss()(f, one.classes)
+    loss.backward()
+    assert float(value) == pytest.approx(float(loss.detach()), rel=1e-6)
+    torch.testing.assert_close(gradient, f.grad, rtol=1e-5, atol=1e-7)  # float32 roundings of the rows
+
+
+def test_moving_average_follows_the_mean_of_the_rows():
+    objective, one = make(), batch()
+    _, _, total = step(objective, one)
+    objective.after_step(total)
+    factor = objective.shared_state()["the moving-average factor"]
+    mean = (one.vectors.double().T @ one.vectors.double()) / len(one.vectors)
+    torch.testing.assert_close(factor @ factor.T, mean, rtol=1e-6, atol=1e-8)
+
+
+def test_a_window_tells_the_rank_and_the_classes_of_a_step():
+    objective = make()
+    flat = batch()
+    flat.vectors[:, 3] = flat.vectors[:, 0] - 2 * flat.vectors[:, 1]
+    sums = objective.window_sums(step(objective, flat)[2])
+    assert objective.metrics(sums, 1) == {"classes_per_step": 5.0, "rank": 3}
+    more = objective.window_sums(step(objective, batch(n_classes=3, seed=1))[2])
+    both = {name: sums[name] + more[name] for name in sums}
+    assert objective.metrics(both, 2) == {"classes_per_step": 4.0, "rank": 4}
+
+
+def test_absent_classes_of_a_batch_are_not_counted():
+    objective, one = make(), batch()
+    wider = LabeledBatch(one.vectors, one.classes, 9)
+    assert float(step(objective, wider)[1]) == pytest.approx(float(step(objective, one)[1]), rel=1e-12)
+    assert objective.metrics(objective.window_sums(step(objective, wider)[2]), 1)["classes_per_step"] == 5
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_sums_that_are_not_finite_are_refused(bad):
+    one = batch()
+    one.vectors[3, 1] = bad
+    with pytest.raises(NonFiniteStepError, match=r"train\.learning_rate"):
+        step(make(), one)
+
+
+def test_one_class_is_refused():
+    with pytest.raises(TooFewClassesError, match="1 class"):
+        step(make(), batch(n_classes=1))
+
+
+def test_moving_a_batch_keeps_what_it_holds():
+    one = batch()
+    moved = one.to(torch.device("cpu"))
+    assert torch.equal(moved.vectors, one.vectors)
+    assert torch.equal(moved.classes, one.classes)
+    assert moved.n_classes == one.n_classes
