@@ -112,7 +112,7 @@ class DSCL(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
         observer = WindowPrinter(self.verbose)
         trainer.fit(observer)
         self.history_ = observer.history
-        self.model_ = trainer.model.eval()
+        self.model_ = trainer.model.network.eval()
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
@@ -149,7 +149,7 @@ class DSCL(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
         estimator = cls(**state["params"] | {"hidden": tuple(state["params"]["hidden"])})
         estimator.n_features_in_, estimator.n_components_ = state["n_features_in"], state["n_components"]
         estimator.classes_ = np.asarray(state["classes"])
-        model = build_model(estimator.n_features_in_, estimator._settings())
+        model = build_model(estimator.n_features_in_, estimator._settings()).network
         model.load_state_dict(state["model"])
         estimator.model_, estimator.history_ = model.eval(), state["history"]
         return estimator

@@ -30,7 +30,7 @@ from distspectral.training.classes import split_classes
 from distspectral.training.schedule import PlateauSchedule
 
 WIDTH = 64
-ROWS_PER_CLASS = 10
+ROWS_PER_CLASS = 5
 BATCH_SIZE = 640
 CHANNELS = (16, 32, 64)
 COOLDOWN = 0.4
@@ -47,11 +47,11 @@ class Recipe(NamedTuple):
 
 
 RECIPES = {
-    "dscl": Recipe("DSCLLoss", {}, 1e-2),
-    "proxy-anchor": Recipe("ProxyAnchorLoss", {}, 3e-3, 10.0),
-    "multi-similarity": Recipe("MultiSimilarityLoss", {}, 3e-3),
-    "normalized-softmax": Recipe("NormalizedSoftmaxLoss", {}, 3e-3, 10.0),
-    "contrastive": Recipe("ContrastiveLoss", {}, 3e-3),
+    "dscl": Recipe("DSCLLoss", {}, 2e-2),
+    "proxy-anchor": Recipe("ProxyAnchorLoss", {}, 1e-3, 100.0),
+    "multi-similarity": Recipe("MultiSimilarityLoss", {}, 1e-2),
+    "normalized-softmax": Recipe("NormalizedSoftmaxLoss", {}, 1e-2, 10.0),
+    "contrastive": Recipe("ContrastiveLoss", {}, 1e-2),
 }
 """Options are pytorch-metric-learning's defaults. Learning rates: best on the validation classes."""
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from distspectral.cli.console import print_json, print_table
+from distspectral.cli.console import fact_table, print_json, print_table
 from distspectral.cli.options import AsJson
 
 Folder = Annotated[
@@ -28,15 +28,16 @@ LearningRate = Annotated[
 
 
 def register(group: typer.Typer) -> None:
-    """Add the benchmark to the group."""
+    """Add the benchmarks to the group."""
     group.command("dscl")(dscl)
+    group.command("dscl-cost")(dscl_cost)
 
 
 def dscl(
     folder: Folder,
     losses: Losses = None,
     seeds: Seeds = None,
-    steps: Steps = 400,
+    steps: Steps = 300,
     train_classes: TrainClasses = 964,
     side: Side = 28,
     validate: Validate = False,
@@ -61,6 +62,41 @@ def dscl(
         print_json({"results": results, "summary": summary(results)})
         return
     print_table(_table(summary(results)))
+
+
+Batches = Annotated[
+    list[int] | None, typer.Option("--batch", help="Rows; may be repeated, ascending. [default: 1024, 2048, 4096]")
+]
+Width = Annotated[int, typer.Option("--width", min=1, help="Of the embedding.")]
+ImageSide = Annotated[int, typer.Option("--image-side", min=8, help="Pixels of the ResNet-18's square images.")]
+NetworkRows = Annotated[int, typer.Option("--network-rows", min=2, help="Rows that its step is timed on.")]
+
+
+def dscl_cost(
+    batches: Batches = None,
+    width: Width = 512,
+    image_side: ImageSide = 64,
+    network_rows: NetworkRows = 32,
+    as_json: AsJson = False,
+) -> None:
+    """Time the loss with its gradient by batch, and beside a ResNet-18's step on as many rows as the last batch."""
+    from distspectral.bench.dscl_cost import cost
+    from distspectral.models.networks import torch_device
+
+    result = cost(batches or (1024, 2048, 4096), width, image_side, network_rows, torch_device("auto"))
+    if as_json:
+        print_json(result)
+        return
+    facts = [
+        (f"{n_rows:,} rows x {width}", f"loss {seconds['loss']:.4f} s, in the trainer {seconds['objective']:.4f} s")
+        for n_rows, seconds in result["seconds"].items()
+    ]
+    facts += [
+        ("doubling the rows", ", ".join(f"{ratio:.2f} x" for ratio in result["doubling"])),
+        ("ResNet-18 step", f"{result['resnet18_step_seconds']:.1f} s for the last batch, scaled up"),
+        ("share of that step", f"{result['share_of_step']:.2%}"),
+    ]
+    print_table(fact_table("Cost of the projector loss", facts))
 
 
 def _tell(result: dict[str, Any]) -> None:

@@ -28,6 +28,11 @@ class DSCLConfig(BaseModel):
     train_classes: PositiveInt | Literal["half", "all"] = Field(
         "half", description="classes learned from, the first in sorted order; the others are unseen and evaluated"
     )
+    whiten: bool = Field(
+        False,
+        description="embed by outputs that the layer orthonormalised over training, the test-time step without test "
+        "rows; better after short training, no longer after enough (Omniglot, R@1 .791 for .771, then .830 for .837)",
+    )
 
 
 class DSCLObjective:

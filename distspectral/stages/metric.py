@@ -1,4 +1,4 @@
-"""The learned metric at every row: the trained network and its orthonormalising layer, from the stage ``train``."""
+"""The learned metric at every row, by the network of the stage ``train``."""
 
 from __future__ import annotations
 
@@ -45,4 +45,4 @@ def load_metric(training: Artifact, settings: DSCLSettings) -> nn.Module:
     """Return the trained metric of a finished ``training`` artifact on the CPU, ready to evaluate."""
     model = build_model(training.manifest().properties["dim"], settings)
     model.load_state_dict(read_state(training, "model.pt"))
-    return model.eval()
+    return (model if settings.dscl.whiten else model.network).eval()

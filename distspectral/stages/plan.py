@@ -54,8 +54,8 @@ CHAINS: Mapping[Objective, Mapping[str, Step]] = {
     "spectral": CHAIN,
     "dscl": {
         "pack": CHAIN["pack"],
-        "train": Step("training", ("pack",), ("training",), CHAIN["train"].excluded),
-        "encode": Step("embedding", ("pack", "train"), ()),
+        "train": Step("training", ("pack",), ("training",), (*CHAIN["train"].excluded, "training.dscl.whiten")),
+        "encode": Step("embedding", ("pack", "train"), ("training.dscl.whiten",)),
         "evaluate": Step("evaluation", ("encode",), ("evaluate", "seed"), ("evaluate.device",)),
     },
 }

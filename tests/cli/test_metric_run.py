@@ -64,6 +64,7 @@ def test_a_second_run_skips_all_four_stages_and_tells_the_same(finished: Path) -
     [
         ("pack.dtype=float16", ["packed", "trained", "embedded", "evaluated"]),
         ("dscl.rows_per_class=4", ["trained", "embedded", "evaluated"]),
+        ("dscl.whiten=true", ["embedded", "evaluated"]),
         ("evaluate.spectral_step=true", ["evaluated"]),
         ("evaluate.device=cpu", []),
         ("cluster.n_clusters=7", []),

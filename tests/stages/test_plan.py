@@ -103,3 +103,40 @@ def test_other_rows_are_embedded_under_the_same_model_and_another_fingerprint() 
     assert other.inputs == {**planned.inputs, "source": "other rows"}
     same = plan.of_other_rows("embed", {"source": "rows"}, Artifact("/elsewhere"))
     assert same.fingerprint == planned.fingerprint
+
+
+def metric_plan(*overrides: str) -> Plan:
+    text = "name: x\nobjective: dscl\ndata: {path: shards, label_column: label}"
+    config = parse_config(text, "run.yaml", overrides)
+    settings = {
+        "pack": config.pack,
+        "training": config.train_settings,
+        "evaluate": config.evaluate,
+        "seed": config.seed,
+    }
+    return make_plan(Artifact("/nowhere"), "rows", settings, "dscl")
+
+
+@pytest.mark.parametrize(
+    ("override", "stages"),
+    [
+        ("train.max_steps=9", ["train", "encode", "evaluate"]),
+        ("network.hidden=[9]", ["train", "encode", "evaluate"]),
+        ("dscl.whiten=true", ["encode", "evaluate"]),
+        ("evaluate.spectral_step=true", ["evaluate"]),
+        ("graph.n_neighbors=9", []),
+        ("spectral.laplacian=unnormalized", []),
+        ("train.device=cpu", []),
+    ],
+)
+def test_a_metric_depends_on_its_own_sections_only(override: str, stages: list[str]) -> None:
+    before, after = metric_plan(), metric_plan(override)
+    assert list(before.outputs) == ["pack", "train", "encode", "evaluate"]
+    assert before.last.stage == "evaluate"
+    changed = [name for name in before.outputs if before.outputs[name].fingerprint != after.outputs[name].fingerprint]
+    assert changed == stages
+
+
+def test_both_objectives_share_the_packed_vectors() -> None:
+    assert metric_plan().outputs["pack"].fingerprint == plan_of().outputs["pack"].fingerprint
+    assert metric_plan().outputs["train"].fingerprint != plan_of().outputs["train"].fingerprint

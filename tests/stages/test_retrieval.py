@@ -136,6 +136,18 @@ def test_every_row_is_embedded_with_id_and_label_kept(finished):
     np.testing.assert_allclose(embedded.gather(np.arange(40)), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_whitened_outputs_are_those_of_the_orthonormalising_layer(finished, tmp_path):
+    settings = finished.config.dscl_settings
+    whitened = settings.model_copy(update={"dscl": settings.dscl.model_copy(update={"whiten": True})})
+    plain, white = (load_metric(finished.plan.artifact("train"), one) for one in (settings, whitened))
+    rows = torch.from_numpy(MappedVectors(finished.plan.artifact("pack")).gather(np.arange(300)))
+    with torch.inference_mode():
+        expected = torch.linalg.solve_triangular(white.orthonormal.cholesky_factor.float(), plain(rows).T, upper=False)
+        torch.testing.assert_close(white(rows), expected.T)
+        gram = white(rows).T @ white(rows) / 300
+    assert float((gram - torch.eye(6)).abs().max()) < 0.5, "near orthonormal over the rows"
+
+
 def test_only_classes_beyond_those_learned_are_judged(finished):
     vectors, embedding = MappedVectors(finished.plan.artifact("encode")), finished.plan.artifact("encode")
     rows, classes = retrieval.unseen_rows(vectors, embedding)
