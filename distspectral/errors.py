@@ -66,6 +66,10 @@ class ConstantDataError(SourceError):
     """All rows are equal, so no neighbourhood carries information."""
 
 
+class NoEdgesError(SourceError):
+    """The graph has no edges of positive weight where pairs are to be drawn."""
+
+
 class TooManyClustersError(ConfigError):
     """More clusters were asked for than there are rows."""
 
@@ -108,6 +112,10 @@ class RankDeficientError(NumericalError):
 
 class NonFiniteStepError(NumericalError):
     """A training step met NaN or infinity; all ranks see it in the same step."""
+
+
+class CollapsedError(NumericalError):
+    """A trained network maps all rows to one point."""
 
 
 class RanksDivergedError(NumericalError):

@@ -189,7 +189,7 @@ def _one(images: Images, recipe: Recipe, config: NetworkConfig, steps: int, seed
         torch.manual_seed(seed)
         network = embedding_network(images.train.dim, WIDTH, config)
         loss = make_loss(recipe, int(labels.max()) + 1)
-    network.standardize_by(torch.from_numpy(images.train.mean), images.train.scale)
+    network.standardize_by(images.train.mean, images.train.scale)
     sampler = ClassSampler(images.train, labels, batch_size=BATCH_SIZE, rows_per_class=ROWS_PER_CLASS, seed=seed)
     began = time.perf_counter()
     train(network, loss, recipe, sampler, labels, steps)

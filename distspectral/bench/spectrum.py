@@ -20,7 +20,7 @@ from distspectral.clusters import Assigner, ClusterConfig, clustering_coordinate
 from distspectral.errors import ConfigError
 from distspectral.graph.store import Graph, MappedGraph
 from distspectral.spectral.diagnostics import label_agreement, sin2_principal_angles
-from distspectral.stages.plan import CHAIN
+from distspectral.stages.plan import embedded_graph, spectral_chain
 from distspectral.storage.artifacts import Artifact
 from distspectral.storage.vectors import MappedVectors
 
@@ -39,7 +39,8 @@ def compare_with_exact(root: Artifact, n_functions: int | None = None) -> dict[s
         MissingArtifactError: the run is not finished.
         ConfigError: the run used the unnormalised Laplacian, or keeps fewer functions than asked for.
     """
-    model, clusters, output = (root.child(CHAIN[name].directory) for name in ("calibrate", "cluster", "embed"))
+    chain = spectral_chain("auto", "siamese")
+    model, clusters, output = (root.child(chain[name].directory) for name in ("calibrate", "cluster", "embed"))
     properties = model.manifest().properties
     if properties["laplacian"] != "random_walk":
         raise ConfigError(f"{root.uri}: made with spectral.laplacian = unnormalized; this compares random_walk runs")
@@ -49,7 +50,9 @@ def compare_with_exact(root: Artifact, n_functions: int | None = None) -> dict[s
         raise ConfigError(f"--functions: is {n_compared}, but {root.uri} keeps {n_kept} functions; ask for fewer")
     learned = _embedding(output, n_kept)
     began = time.perf_counter()
-    values, vectors, degree = exact_spectrum(MappedGraph(root.child(CHAIN["graph"].directory)), n_kept)
+    values, vectors, degree = exact_spectrum(
+        MappedGraph(root.child(chain[embedded_graph(model.manifest().inputs)].directory)), n_kept
+    )
     seconds = time.perf_counter() - began
     sin2 = sin2_principal_angles(
         torch.from_numpy(learned[:, :n_compared]), torch.from_numpy(vectors[:, :n_compared]), torch.from_numpy(degree)
@@ -63,7 +66,7 @@ def compare_with_exact(root: Artifact, n_functions: int | None = None) -> dict[s
         "exact_sum": float(values[:n_compared].sum()),
         "exact_seconds": seconds,
     }
-    labels = MappedVectors(root.child(CHAIN["pack"].directory)).labels()
+    labels = MappedVectors(root.child(chain["pack"].directory)).labels()
     if labels is not None:
         manifest = clusters.manifest()
         config = ClusterConfig.model_validate({k: v for k, v in manifest.config.items() if k != "seed"})

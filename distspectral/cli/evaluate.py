@@ -40,12 +40,12 @@ def evaluate(
     """Judge a finished run by labels; --retrieval for a metric learned by objective dscl."""
     if not retrieval:
         raise ConfigError("evaluate: say what to measure; --retrieval is for runs of objective dscl")
-    from distspectral.stages.plan import CHAINS
+    from distspectral.stages.plan import METRIC_CHAIN
     from distspectral.stages.retrieval import evaluate_again
     from distspectral.storage.artifacts import Artifact
 
-    chain, root = CHAINS["dscl"], Artifact(run)
-    embedding, evaluation = (root.child(chain[stage].directory) for stage in ("encode", "evaluate"))
+    root = Artifact(run)
+    embedding, evaluation = (root.child(METRIC_CHAIN[stage].directory) for stage in ("encode", "evaluate"))
     scores = evaluate_again(embedding, evaluation, spectral_step)
     if as_json:
         print_json(scores)

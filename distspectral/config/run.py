@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
@@ -15,13 +16,14 @@ from distspectral.objectives.spectral import SpectralConfig, default_n_component
 from distspectral.orchestration.config import RayConfig
 from distspectral.stages.embed import EmbedConfig
 from distspectral.stages.pack import PackConfig
-from distspectral.stages.plan import Objective
+from distspectral.stages.plan import METRIC_CHAIN, Objective, Representation, Step, spectral_chain
 from distspectral.stages.retrieval import EvaluateConfig
 from distspectral.storage.sources import SourceConfig
-from distspectral.training.config import TrainConfig
+from distspectral.training.autoencoder import AutoencoderConfig, AutoencoderSettings
 from distspectral.training.dscl import DSCLSettings
 from distspectral.training.settings import TrainSettings
-from distspectral.training.spectral import SpectralSettings
+from distspectral.training.siamese import SiameseConfig, SiameseSettings
+from distspectral.training.spectral import SpectralSettings, SpectralTrainConfig
 
 
 class RunConfig(BaseModel):
@@ -39,12 +41,19 @@ class RunConfig(BaseModel):
     )
     data: SourceConfig
     pack: PackConfig = PackConfig()
+    representation: Representation = Field(
+        "auto",
+        description="what neighbours are searched in: input = the vectors; code = codes of an autoencoder; auto = the "
+        "one whose clusters are the better separated, decided without labels",
+    )
+    autoencoder: AutoencoderConfig = AutoencoderConfig()
     graph: GraphConfig = GraphConfig()
     affinity: AffinityConfig = AffinityConfig()
+    siamese: SiameseConfig = SiameseConfig()
     network: NetworkConfig = NetworkConfig()
     spectral: SpectralConfig = SpectralConfig()
     orthonorm: OrthonormConfig = OrthonormConfig()
-    train: TrainConfig = TrainConfig()
+    train: SpectralTrainConfig = SpectralTrainConfig()
     cluster: ClusterConfig = ClusterConfig()
     embed: EmbedConfig = EmbedConfig()
     dscl: DSCLConfig = DSCLConfig()
@@ -62,6 +71,23 @@ class RunConfig(BaseModel):
     def n_components(self) -> int:
         """Eigenfunctions kept, the constant one included."""
         return self.spectral.n_components or default_n_components(self.cluster.n_clusters)
+
+    @property
+    def chain(self) -> Mapping[str, Step]:
+        """The stages of this run, in order."""
+        if self.objective == "dscl":
+            return METRIC_CHAIN
+        return spectral_chain(self.representation, self.affinity.space, self.siamese.use)
+
+    @property
+    def autoencoder_settings(self) -> AutoencoderSettings:
+        """What training of the autoencoder takes of this config."""
+        return AutoencoderSettings(train=self.autoencoder, seed=self.seed)
+
+    @property
+    def siamese_settings(self) -> SiameseSettings:
+        """What training of the Siamese network takes of this config."""
+        return SiameseSettings(train=self.siamese, seed=self.seed)
 
     @property
     def train_settings(self) -> TrainSettings:

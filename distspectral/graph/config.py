@@ -32,6 +32,7 @@ def _bytes(value: Any) -> Any:
 
 Bytes = Annotated[int, BeforeValidator(_bytes)]
 Metric = Literal["l2", "cosine", "inner_product"]
+AffinitySpace = Literal["euclidean", "siamese"]
 LocalSolver = Literal["exact", "nn_descent", "hnsw"]
 
 
@@ -94,6 +95,10 @@ class AffinityConfig(BaseModel):
         "self_tuning",
         description="self_tuning: exp(-d^2 / (s_i s_j)), s the distance to the scale neighbour; gaussian: one s, its "
         "median over all rows; fuzzy: UMAP's membership; uniform: 1.",
+    )
+    space: AffinitySpace = Field(
+        "siamese",
+        description="whose distances weigh the edges; siamese: those of a network trained on the graph's edges.",
     )
     scale_neighbor: int = Field(
         7, ge=1, le=MAX_NEIGHBORS, description="Which neighbour's distance is the scale (self_tuning and gaussian)."

@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
 
@@ -43,8 +45,8 @@ class Standardized(nn.Module):
     Args:
         dim: D, features of a row.
 
-    Buffers ``input_mean`` (D,) and ``input_scale`` () hold the training data's mean and the root of its mean
-    feature variance: one scale for all features, so that nearly constant features are not blown up.
+    Buffers ``input_mean`` (D,) and ``input_scale`` (D,) hold the training data's mean and the root of its mean
+    feature variance: one scale for all features of a kind, so that nearly constant features are not blown up.
     """
 
     input_mean: Tensor
@@ -53,12 +55,12 @@ class Standardized(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.register_buffer("input_mean", torch.zeros(dim))
-        self.register_buffer("input_scale", torch.ones(()))
+        self.register_buffer("input_scale", torch.ones(dim))
 
-    def standardize_by(self, mean: Tensor, scale: float) -> None:
-        """Set the input's mean (D,) and scale from the training data's statistics."""
-        self.input_mean.copy_(mean)
-        self.input_scale.fill_(scale)
+    def standardize_by(self, mean: ArrayLike, scale: ArrayLike) -> None:
+        """Set the input's mean (D,) and scale, () or (D,), from the training data's statistics."""
+        self.input_mean.copy_(torch.as_tensor(np.asarray(mean)))
+        self.input_scale.copy_(torch.as_tensor(np.asarray(scale)))
 
     def standardize(self, x: Tensor) -> Tensor:
         """Return rows ``x`` (B, D), centred and scaled."""

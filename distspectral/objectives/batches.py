@@ -66,3 +66,43 @@ class LabeledBatch:
         """Return the batch on ``device``."""
         vectors, classes = (tensor.to(device, non_blocking=True) for tensor in (self.vectors, self.classes))
         return LabeledBatch(vectors, classes, self.n_classes)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReconstructionBatch:
+    """Rows of this rank to be rebuilt.
+
+    Attributes:
+        vectors: (B, D) float32, possibly corrupted.
+        targets: (B, D) float32, the rows as they are.
+    """
+
+    vectors: Tensor
+    targets: Tensor
+
+    def to(self, device: torch.device) -> ReconstructionBatch:
+        """Return the batch on ``device``."""
+        return ReconstructionBatch(*(tensor.to(device, non_blocking=True) for tensor in (self.vectors, self.targets)))
+
+
+@dataclasses.dataclass(frozen=True)
+class PairBatch:
+    """Pairs of rows of this rank, neighbours in the graph and strangers.
+
+    Attributes:
+        vectors: (B, D) float32, each row once.
+        heads: (M,) int64, row in ``vectors`` of each pair's first end.
+        tails: (M,) int64, row in ``vectors`` of each pair's second end.
+        is_neighbor: (M,) bool.
+    """
+
+    vectors: Tensor
+    heads: Tensor
+    tails: Tensor
+    is_neighbor: Tensor
+
+    def to(self, device: torch.device) -> PairBatch:
+        """Return the batch on ``device``."""
+        return PairBatch(
+            *(getattr(self, field.name).to(device, non_blocking=True) for field in dataclasses.fields(self))
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from distspectral.orchestration.config import RayConfig
@@ -29,7 +29,12 @@ class Engine(Protocol):
         """Return the mapper for items that share something costly to load, such as a model."""
 
     def train(
-        self, vectors: Artifact, graph: Artifact | None, output: Output, settings: TrainSettings, on_window: OnWindow
+        self,
+        vectors: Sequence[Artifact],
+        graph: Artifact | None,
+        output: Output,
+        settings: TrainSettings,
+        on_window: OnWindow,
     ) -> Manifest:
         """Train; ``on_window`` hears of each window of steps."""
 
@@ -52,7 +57,12 @@ class LocalEngine:
         return local_map
 
     def train(
-        self, vectors: Artifact, graph: Artifact | None, output: Output, settings: TrainSettings, on_window: OnWindow
+        self,
+        vectors: Sequence[Artifact],
+        graph: Artifact | None,
+        output: Output,
+        settings: TrainSettings,
+        on_window: OnWindow,
     ) -> Manifest:
         """Train in this process."""
         from distspectral.stages.train import train
@@ -93,7 +103,12 @@ class RayEngine:
         return actor_mapper(self.config)
 
     def train(
-        self, vectors: Artifact, graph: Artifact | None, output: Output, settings: TrainSettings, on_window: OnWindow
+        self,
+        vectors: Sequence[Artifact],
+        graph: Artifact | None,
+        output: Output,
+        settings: TrainSettings,
+        on_window: OnWindow,
     ) -> Manifest:
         """Train with Ray Train."""
         from distspectral.orchestration.train import train

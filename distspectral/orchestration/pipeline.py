@@ -21,6 +21,8 @@ from distspectral.storage.sources import Source
 
 if TYPE_CHECKING:
     from distspectral.config import RunConfig
+    from distspectral.models.encoded import Space
+    from distspectral.training.settings import TrainSettings
 
 
 class Observer(Protocol):
@@ -75,8 +77,10 @@ class Pipeline:
         self.config, self.source, self.engine, self.observer = config, source, engine, observer
         settings: dict[str, BaseModel | int] = {
             "pack": config.pack,
+            "autoencoder": config.autoencoder_settings,
             "graph": config.graph,
             "affinity": config.affinity,
+            "siamese": config.siamese_settings,
             "training": config.train_settings,
             "cluster": config.cluster,
             "embed": config.embed,
@@ -85,7 +89,7 @@ class Pipeline:
         }
         # absolute, for workers may have another working directory
         root = config.root if "://" in config.root else str(Path(config.root).expanduser().absolute())
-        self.plan: Plan = make_plan(Artifact(root), self.source.fingerprint(), settings, config.objective)
+        self.plan: Plan = make_plan(Artifact(root), self.source.fingerprint(), settings, config.chain)
 
     # ---- the whole -----------------------------------------------------------------------------------------
 
@@ -200,22 +204,44 @@ class Pipeline:
             from distspectral.stages.pack import pack
 
             return pack(source, output, config.pack, self._tasks())
-        if stage == "neighbors":
+        if stage == "autoencoder":
+            return self._train((vectors,), None, output, config.autoencoder_settings)
+        if stage in ("codes", "features"):
+            from distspectral.stages.learned import encode_codes, encode_features
+
+            if stage == "codes":
+                return encode_codes(vectors, artifact("autoencoder"), output, config.autoencoder.device, self._actors())
+            rows, device = self._represented(), config.siamese.device
+            return encode_features(rows, artifact("siamese"), output, device, self._actors())
+        if stage == "represent":
+            from distspectral.stages.represent import represent
+
+            return represent(vectors, artifact("codes"), output, config.graph, config.cluster, config.seed)
+        if stage in ("neighbors", "siamese_neighbors"):
             from distspectral.stages.graph import neighbors
 
-            return neighbors(vectors, output, config.graph, self._tasks())
-        if stage == "graph":
+            rows = self._represented() if stage == "neighbors" else artifact("features")
+            return neighbors(rows, output, config.graph, self._tasks())
+        if stage in ("graph", "siamese_graph"):
             from distspectral.stages.graph import affinities
 
-            return affinities(artifact("neighbors"), output, config.affinity, self._tasks())
+            found = artifact("neighbors" if stage == "graph" else "siamese_neighbors")
+            return affinities(found, output, config.affinity, self._tasks())
+        if stage == "siamese":
+            return self._train((self._represented(),), artifact("graph"), output, config.siamese_settings)
+        if stage == "reweight":
+            from distspectral.stages.reweight import reweight
+
+            return reweight(artifact("graph"), artifact("features"), output, self._tasks())
         if stage == "train":
-            graph = artifact("graph") if "graph" in self.plan.inputs("train") else None
-            return self.engine.train(vectors, graph, output, config.train_settings, self._window)
+            if config.objective == "dscl":
+                return self._train((vectors,), None, output, config.dscl_settings)
+            seen = tuple(self._seen().values())
+            return self._train(seen, artifact(self.plan.graph), output, config.spectral_settings)
         if stage == "encode":
             from distspectral.stages.metric import embed_metric
 
-            mapper = self._watched(self.engine.actors())
-            return embed_metric(vectors, artifact("train"), output, config.dscl_settings, mapper)
+            return embed_metric(vectors, artifact("train"), output, config.dscl_settings, self._actors())
         if stage == "evaluate":
             from distspectral.stages.retrieval import evaluate_retrieval
 
@@ -223,8 +249,10 @@ class Pipeline:
         if stage == "calibrate":
             from distspectral.stages.calibrate import calibrate
 
-            inputs = vectors, artifact("graph"), artifact("train")
-            return calibrate(*inputs, output, config.spectral_settings, self._tasks())
+            seen = self._seen()
+            inputs = tuple(seen.values()), artifact(self.plan.graph), artifact("train")
+            encoders = self._encoders(tuple(seen))
+            return calibrate(*inputs, output, config.spectral_settings, self._tasks(), encoders)
         if stage == "cluster":
             from distspectral.stages.cluster import cluster
 
@@ -232,10 +260,49 @@ class Pipeline:
         from distspectral.stages.embed import embed
 
         models = artifact("calibrate"), artifact("cluster")
-        return embed(source, *models, output, config.embed, self._watched(self.engine.actors()))
+        return embed(source, *models, output, config.embed, self._actors())
+
+    def _represented(self) -> Artifact:
+        """Return the vectors that neighbours are searched in: the codes, or the rows as they are."""
+        if "represent" in self.plan.chain:
+            return self.plan.artifact(self.plan.artifact("represent").manifest().properties["stage"])
+        return self.plan.artifact("codes" if "codes" in self.plan.chain else "pack")
+
+    def _seen(self) -> dict[Space, Artifact]:
+        """Return the vectors that the network is trained on, by what they are, in their order."""
+        represented = self._represented()
+        is_code = represented == self.plan.artifact("codes") if "codes" in self.plan.chain else False
+        made: dict[Space, Artifact] = {"code" if is_code else "vector": represented}
+        if "features" in self.plan.chain:
+            made["siamese"] = self.plan.artifact("features")
+        wanted = self.config.train.inputs
+        if wanted == "auto":
+            return made
+        made.setdefault("vector", self.plan.artifact("pack"))
+        if missing := [space for space in wanted if space not in made]:
+            raise ConfigError(
+                f"train.inputs: asks for {missing[0]}, but this run made only {', '.join(made)} "
+                f"(representation = {self.config.representation}, affinity.space = {self.config.affinity.space})"
+            )
+        return {space: made[space] for space in wanted}
+
+    def _encoders(self, seen: tuple[Space, ...]) -> dict[str, Any]:
+        """Return what an embedding of raw rows needs before the trained network."""
+        from distspectral.stages.learned import load_encoder, load_siamese
+
+        encoders: dict[str, Any] = {"inputs": seen}
+        is_coded = self._represented() != self.plan.artifact("pack")
+        if "code" in seen or ("siamese" in seen and is_coded):
+            encoders["encoder"] = load_encoder(self.plan.artifact("autoencoder"))
+        if "siamese" in seen:
+            encoders["siamese"] = load_siamese(self.plan.artifact("siamese"))
+        return encoders
 
     def _tasks(self) -> Mapper:
         return self._watched(self.engine.tasks())
+
+    def _actors(self) -> Mapper:
+        return self._watched(self.engine.actors())
 
     def _watched(self, mapper: Mapper) -> Mapper:
         """Return the mapper, reporting each item to the observer."""
@@ -248,9 +315,16 @@ class Pipeline:
 
         return mapped
 
-    def _window(self, record: dict[str, Any]) -> None:
-        self.observer.progress("training", record["step"], self.config.train.max_steps)
-        self.observer.window(record)
+    def _train(
+        self, vectors: tuple[Artifact, ...], graph: Artifact | None, output: Output, settings: TrainSettings
+    ) -> Manifest:
+        """Train whatever the settings say, reporting each window to the observer."""
+
+        def on_window(record: dict[str, Any]) -> None:
+            self.observer.progress("training", record["step"], settings.train.max_steps)
+            self.observer.window(record)
+
+        return self.engine.train(vectors, graph, output, settings, on_window)
 
     def _standing_metrics(self) -> dict[str, Any] | None:
         """Return ``metrics.json`` if it is of these very artifacts and the report, if any, stands beside it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import ray.train
@@ -72,7 +73,7 @@ class RayObserver:
 
 
 def train(
-    vectors: Artifact,
+    vectors: Sequence[Artifact],
     graph: Artifact | None,
     output: Output,
     settings: TrainSettings,
@@ -82,7 +83,7 @@ def train(
     """Train with Ray Train on the connected cluster; an interrupted run goes on from its last checkpoint.
 
     Args:
-        vectors: finished ``vectors`` artifact, reachable from every worker.
+        vectors: finished ``vectors`` artifact, or several side by side, reachable from every worker.
         graph: finished ``graph`` artifact over the same rows, likewise; None where the objective needs none.
         output: where the artifact ``training`` goes.
         settings: of the objective.
@@ -98,7 +99,7 @@ def train(
     trainer = TorchTrainer(
         _train_rank,
         train_loop_config={
-            "vectors": vectors,
+            "vectors": tuple(vectors),
             "graph": graph,
             "artifact": output.artifact,
             "settings": settings,

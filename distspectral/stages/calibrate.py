@@ -7,6 +7,7 @@ Shape letters: N rows, B rows of a block, K neighbours, E functions trained, P c
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from distspectral.errors import RankDeficientError
 from distspectral.graph.store import Graph, MappedGraph
+from distspectral.models.encoded import EncodedNetwork
 from distspectral.models.networks import Perceptron, SpectralNetwork
 from distspectral.spectral.diagnostics import suggested_n_clusters
 from distspectral.spectral.rayleigh import dirichlet_energy, gram, rayleigh_ritz
@@ -26,6 +28,8 @@ from distspectral.storage.vectors import MappedVectors, Vectors
 from distspectral.training.checkpoint import read_state, write_state
 from distspectral.training.spectral import SpectralSettings, build_model
 
+NO_ENCODERS: Mapping[str, Any] = {}
+
 BLOCK_ROWS = 1 << 13
 """Rows of the graph whose edges are summed at a time."""
 
@@ -34,24 +38,27 @@ TASK_ROWS = 1 << 20
 
 
 def calibrate(
-    vectors: Artifact,
+    vectors: Sequence[Artifact],
     graph: Artifact,
     training: Artifact,
     output: Output,
     settings: SpectralSettings,
     mapper: Mapper = local_map,
+    encoders: Mapping[str, Any] = NO_ENCODERS,
 ) -> Manifest:
     """Write the artifact ``model``: the calibrated network and its card.
 
     Every row passes the network once (``features``, removed at the end); then every edge of the graph is summed.
 
     Args:
-        vectors: finished ``vectors`` artifact.
+        vectors: finished ``vectors`` artifacts that the network was trained on, side by side.
         graph: finished ``graph`` artifact over the same rows.
         training: finished ``training`` artifact.
         output: where the artifact ``model`` goes.
         settings: those the network was trained with.
         mapper: hands out shards and row ranges.
+        encoders: what the trained network needs before it: arguments of
+            :class:`distspectral.models.encoded.EncodedNetwork`.
 
     Raises:
         RankDeficientError: the trained functions are linearly dependent over the dataset.
@@ -62,12 +69,12 @@ def calibrate(
     if not features.is_current(output.fingerprint):
         load = functools.partial(load_trained_network, training, settings)
         encode(vectors, feature_output, load, settings.train.device, mapper)
-    n_rows = vectors.manifest().n_rows
+    n_rows = vectors[0].manifest().n_rows
     ranges = [(start, min(start + TASK_ROWS, n_rows)) for start in range(0, n_rows, TASK_ROWS)]
     task = functools.partial(_mapped_sums, features, graph, settings.spectral.laplacian)
     sums = sorted(mapper(task, ranges, "calibrating"), key=lambda part: part[0])
     energy, gram_matrix, affinity = (sum(part[index] for part in sums) for index in (1, 2, 3))
-    network, ritz_values = calibrated(
+    perceptron, ritz_values = calibrated(
         load_trained_network(training, settings),
         torch.as_tensor(energy),
         torch.as_tensor(gram_matrix),
@@ -75,9 +82,11 @@ def calibrate(
         n_rows,
         settings,
     )
-    write_state(output.artifact, "model.pt", network.state_dict())
+    network = EncodedNetwork(perceptron, **encoders)
+    write_state(output.artifact, "model.pt", network.state())
     properties = {
-        "dim": len(network.input_mean),
+        "dim": network.dim,
+        "inputs": list(network.inputs),
         "n_components": settings.n_components,
         "hidden": list(settings.network.hidden),
         "laplacian": settings.spectral.laplacian,
@@ -162,9 +171,9 @@ def load_trained_network(training: Artifact, settings: SpectralSettings) -> Spec
     return model.network.eval()
 
 
-def load_calibrated_network(model: Artifact) -> Perceptron:
+def load_calibrated_network(model: Artifact) -> EncodedNetwork:
     """Return the network of a finished ``model`` artifact on the CPU, ready to evaluate."""
-    return Perceptron.from_state(read_state(model, "model.pt"))
+    return EncodedNetwork.from_state(read_state(model, "model.pt"))
 
 
 def model_card(
@@ -177,7 +186,12 @@ def model_card(
         "output": f"({properties['n_components']},) float32, eigenfunctions in eigenvalue order, the constant 1 first; "
         "orthonormal over the training rows "
         + ("weighted by degree" if properties["laplacian"] == "random_walk" else "with equal weights"),
-        "network": {"hidden": properties["hidden"], "activation": "relu", "output": "linear"},
+        "network": {
+            "inputs": properties["inputs"],
+            "hidden": properties["hidden"],
+            "activation": "relu",
+            "output": "linear",
+        },
         "eigenvalues": properties["ritz_values"][: properties["n_components"]],
         "suggested_n_clusters": properties["suggested_n_clusters"],
         "training_rows": n_rows,

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from distspectral.clusters import Assigner, ClusterConfig, clustering_coordinates, diffusion_scale, fit_centroids
-from distspectral.models.networks import Perceptron, torch_device
+from distspectral.models.networks import torch_device
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.encode import BLOCK_ROWS, forward
 from distspectral.storage.artifacts import Artifact, Output
@@ -52,7 +53,7 @@ def cluster(vectors: Artifact, model: Artifact, output: Output, config: ClusterC
 
 def fit_assigner(
     vectors: Vectors,
-    network: Perceptron,
+    network: nn.Module,
     ritz_values: np.ndarray[Any, np.dtype[np.float64]],
     n_clusters: int,
     config: ClusterConfig,
@@ -62,7 +63,7 @@ def fit_assigner(
 
     Args:
         vectors: all N rows.
-        network: calibrated, emits P components.
+        network: calibrated, from rows to P components.
         ritz_values: (P,) of those components.
         n_clusters: C.
         config: coordinates and k-means.

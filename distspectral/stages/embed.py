@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from distspectral.clusters import Assigner
 from distspectral.errors import ShardWidthError
-from distspectral.models.networks import Perceptron, torch_device
+from distspectral.models.encoded import EncodedNetwork
+from distspectral.models.networks import torch_device
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.cluster import load_assigner
 from distspectral.stages.evaluate import evaluate
@@ -42,7 +43,7 @@ class Embedder(nn.Module):
         assigner: fitted in the network's embedding.
     """
 
-    def __init__(self, network: Perceptron, assigner: Assigner) -> None:
+    def __init__(self, network: EncodedNetwork, assigner: Assigner) -> None:
         super().__init__()
         self.network, self.assigner = network, assigner
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -11,22 +11,27 @@ import pyarrow as pa
 import torch
 from torch import nn
 
+from distspectral.errors import CollapsedError
 from distspectral.models.networks import torch_device
 from distspectral.stages.mapping import Mapper, local_map
 from distspectral.storage.artifacts import Artifact, Output
 from distspectral.storage.columns import ScalarType
+from distspectral.storage.joined import open_vectors
 from distspectral.storage.manifest import Manifest, Shard
 from distspectral.storage.moments import Moments
 from distspectral.storage.packed import PackedWriter
 from distspectral.storage.sources import Block
 from distspectral.storage.vectors import MappedVectors
 
+EPSILON = 1e-6
+"""Spread of outputs relative to their mean below which only rounding is left."""
+
 BLOCK_ROWS = 1 << 14
 """Rows that pass the network at a time."""
 
 
 def encode(
-    vectors: Artifact,
+    vectors: Sequence[Artifact],
     output: Output,
     load: Callable[[], nn.Module],
     device: str = "auto",
@@ -36,26 +41,30 @@ def encode(
     """Write the network's outputs at every row as a vectors artifact, shard for shard, ids and labels kept.
 
     Args:
-        vectors: finished ``vectors`` artifact, (N, D).
+        vectors: finished ``vectors`` artifact, (N, D); or several, which the network sees side by side.
         output: where the new one goes.
         load: picklable; returns the network, (B, D) to (B, E), on the CPU.
         device: ``auto``, ``cpu`` or ``cuda``.
         mapper: hands out the shards that are still missing.
         facts: of the network, for the new manifest.
+
+    Raises:
+        CollapsedError: the network's outputs are the same at all rows.
     """
     done = output.begin()
-    source = vectors.manifest()
+    source = vectors[0].manifest()
     offsets = np.cumsum([0, *(shard.n_rows for shard in source.shards)])
     items = [
         (shard.name, int(start), int(stop))
         for shard, start, stop in zip(source.shards, offsets[:-1], offsets[1:], strict=True)
         if shard.name not in done
     ]
-    task = functools.partial(_encode_shard, vectors, output.artifact, load, device)
+    task = functools.partial(_encode_shard, tuple(vectors), output.artifact, load, device)
     for written in mapper(task, items, "encoding"):
         done[written.name] = written
     shards = [done[shard.name] for shard in source.shards]
     moments = functools.reduce(Moments.merge, (_moments(shard) for shard in shards))
+    _refuse_collapse(moments, output)
     kept = {name: source.properties[name] for name in ("has_labels", "id_type", "source_shards")}
     return output.commit(
         shards,
@@ -75,13 +84,28 @@ def _moments(shard: Shard) -> Moments:
     return Moments(shard.n_rows, np.asarray(shard.details["mean"]), shard.details["squared_deviations"])
 
 
+def _refuse_collapse(moments: Moments, output: Output) -> None:
+    """Refuse outputs that differ by no more than float32 rounding."""
+    if moments.variance <= (EPSILON * float(np.abs(moments.mean).max())) ** 2:
+        raise CollapsedError(
+            f"{output.artifact.uri}: the network maps all {moments.n_rows} rows to one point, so they have no "
+            "neighbourhoods; lower the learning rate of the objective that trained it, train longer, or do without it "
+            "(representation: input, affinity.space: euclidean)"
+        )
+
+
 def _encode_shard(
-    vectors: Artifact, artifact: Artifact, load: Callable[[], nn.Module], device: str, item: tuple[str, int, int]
+    vectors: tuple[Artifact, ...],
+    artifact: Artifact,
+    load: Callable[[], nn.Module],
+    device: str,
+    item: tuple[str, int, int],
 ) -> Shard:
     """Write the outputs at rows [start, stop) of the dataset as one packed shard."""
     name, start, stop = item
-    rows, network = MappedVectors(vectors), load().eval().to(torch_device(device))
-    ids, labels, id_type = rows.ids(), rows.labels(), vectors.manifest().properties["id_type"]
+    rows, network = open_vectors(vectors), load().eval().to(torch_device(device))
+    named, id_type = MappedVectors(vectors[0]), vectors[0].manifest().properties["id_type"]
+    ids, labels = named.ids(), named.labels()
     label_type: ScalarType | None = None
     if labels is not None:
         label_type = "string" if pa.types.is_string(labels.type) else "int64"
@@ -90,7 +114,7 @@ def _encode_shard(
     def write(stream: IO[bytes]) -> None:
         width = len(forward(network, rows.block(start, start + 1))[0])
         with PackedWriter(
-            stream, f"{vectors.uri}/{name}", stop - start, width, "float32", id_type, label_type
+            stream, f"{vectors[0].uri}/{name}", stop - start, width, "float32", id_type, label_type
         ) as writer:
             for first in range(start, stop, BLOCK_ROWS):
                 last = min(first + BLOCK_ROWS, stop)

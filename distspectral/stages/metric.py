@@ -38,7 +38,7 @@ def embed_metric(
         )
     load = functools.partial(load_metric, training, settings)
     kept = {name: facts[name] for name in ("n_train_classes", "last_train_class")}
-    return encode(vectors, output, load, settings.train.device, mapper, kept)
+    return encode((vectors,), output, load, settings.train.device, mapper, kept)
 
 
 def load_metric(training: Artifact, settings: DSCLSettings) -> nn.Module:

@@ -11,7 +11,9 @@ METRICS = "metrics.json"
 PAGE = "report.html"
 COMMANDS = {
     "pack": ("pack",),
+    "represent": ("autoencoder", "codes", "represent"),
     "graph": ("neighbors", "graph"),
+    "siamese": ("siamese", "features", "reweight", "siamese_neighbors", "siamese_graph"),
     "train": ("train",),
     "calibrate": ("calibrate",),
     "cluster": ("cluster",),

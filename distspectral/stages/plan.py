@@ -1,4 +1,4 @@
-"""A chain of stages per objective: which artifact each writes, what can change it, and the fingerprints that follow.
+"""Chains of stages: which artifact each writes, what can change it, and the fingerprints that follow.
 
 All fingerprints come from the config and the source's fingerprint alone, so it is known before anything runs
 which artifacts are still good. Values that cannot change a result (devices, workers, intervals of checkpoints)
@@ -8,16 +8,19 @@ are left out of them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from distspectral.graph.config import AffinitySpace
 from distspectral.storage.artifacts import Artifact, Output
 from distspectral.storage.manifest import fingerprint
+from distspectral.training.siamese import SiameseUse
 
 SOURCE = "source"
 Objective = Literal["spectral", "dscl"]
+Representation = Literal["input", "code", "auto"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,29 +40,77 @@ class Step:
     excluded: tuple[str, ...] = ()
 
 
-CHAIN: Mapping[str, Step] = {
-    "pack": Step("vectors", (SOURCE,), ("pack",)),
-    "neighbors": Step("neighbors", ("pack",), ("graph",), ("graph.device",)),
-    "graph": Step("graph", ("neighbors",), ("affinity",), ("affinity.scope",)),
-    "train": Step(
-        "training", ("pack", "graph"), ("training",), ("training.train.device", "training.train.checkpoint_steps")
-    ),
-    "calibrate": Step("model", ("pack", "graph", "train"), ("training.n_components",)),
-    "cluster": Step("clusters", ("pack", "calibrate"), ("cluster", "seed")),
-    "embed": Step("output", (SOURCE, "calibrate", "cluster"), ("embed",), ("embed.batch_rows",)),
-}
-"""Stages of a spectral run, in order."""
+def embedded_graph(stages: Iterable[str]) -> str:
+    """Return which of the stages writes the graph that is embedded, the last one that writes any."""
+    names = set(stages)
+    return next(stage for stage in ("reweight", "siamese_graph", "graph") if stage in names)
 
-CHAINS: Mapping[Objective, Mapping[str, Step]] = {
-    "spectral": CHAIN,
-    "dscl": {
-        "pack": CHAIN["pack"],
-        "train": Step("training", ("pack",), ("training",), (*CHAIN["train"].excluded, "training.dscl.whiten")),
-        "encode": Step("embedding", ("pack", "train"), ("training.dscl.whiten",)),
-        "evaluate": Step("evaluation", ("encode",), ("evaluate", "seed"), ("evaluate.device",)),
-    },
+
+PACK = Step("vectors", (SOURCE,), ("pack",))
+
+
+def trained(directory: str, inputs: tuple[str, ...], section: str, *excluded: str) -> Step:
+    """Return a step of training, whose device and checkpoints change nothing."""
+    keys = ("train.device", "train.checkpoint_steps", *excluded)
+    return Step(directory, inputs, (section,), tuple(f"{section}.{key}" for key in keys))
+
+
+def spectral_chain(
+    representation: Representation = "input", space: AffinitySpace = "euclidean", use: SiameseUse = "reweight"
+) -> dict[str, Step]:
+    """Return the stages of a spectral run, in order.
+
+    Args:
+        representation: what neighbours are searched in.
+        space: whose distances weigh the edges.
+        use: what Siamese distances are for.
+    """
+    chain, rows = {"pack": PACK}, ("pack",)
+    if representation != "input":
+        chain["autoencoder"] = trained("autoencoder", ("pack",), "autoencoder")
+        chain["codes"] = Step("codes", ("pack", "autoencoder"), ())
+        rows = ("codes",)
+    if representation == "auto":
+        chain["represent"] = Step("representation", ("pack", "codes"), ("graph.n_neighbors", "cluster", "seed"))
+        rows = ("pack", "codes", "represent")
+    search, weigh = (("graph",), ("graph.device",)), (("affinity",), ("affinity.scope", "affinity.space"))
+    chain["neighbors"] = Step("neighbors", rows, *search)
+    chain["graph"] = Step("graph", ("neighbors",), *weigh)
+    seen, graph = tuple(dict.fromkeys(("pack", *rows))), "graph"
+    if space == "siamese":
+        chain["siamese"] = trained("siamese", (*rows, "graph"), "siamese", "train.use")
+        chain["features"] = Step("features", (*rows, "siamese"), ())
+        seen = (*seen, "features")
+        if use == "reweight":
+            graph = "reweight"
+            chain[graph] = Step("siamese-graph", ("graph", "features"), ())
+        else:
+            graph = "siamese_graph"
+            chain["siamese_neighbors"] = Step("siamese-neighbors", ("features",), *search)
+            chain[graph] = Step("siamese-graph", ("siamese_neighbors",), *weigh)
+    chain["train"] = trained("training", (*seen, graph), "training")
+    chain["calibrate"] = Step("model", (*seen, graph, "train"), ("training.n_components",))
+    chain["cluster"] = Step("clusters", ("pack", "calibrate"), ("cluster", "seed"))
+    chain["embed"] = Step("output", (SOURCE, "calibrate", "cluster"), ("embed",), ("embed.batch_rows",))
+    return chain
+
+
+METRIC_CHAIN: Mapping[str, Step] = {
+    "pack": PACK,
+    "train": trained("training", ("pack",), "training", "dscl.whiten"),
+    "encode": Step("embedding", ("pack", "train"), ("training.dscl.whiten",)),
+    "evaluate": Step("evaluation", ("encode",), ("evaluate", "seed"), ("evaluate.device",)),
 }
-"""Stages of a run by its objective."""
+"""Stages of a run of objective ``dscl``, in order."""
+
+DIRECTORIES = tuple(
+    dict.fromkeys(
+        step.directory
+        for chain in (spectral_chain("auto", "siamese"), spectral_chain("auto", "siamese", "rebuild"), METRIC_CHAIN)
+        for step in chain.values()
+    )
+)
+"""Of every artifact that a run can hold."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +130,11 @@ class Plan:
     outputs: Mapping[str, Output]
     identities: Mapping[str, Mapping[str, Any]]
     chain: Mapping[str, Step]
+
+    @property
+    def graph(self) -> str:
+        """Name of the stage whose graph is embedded."""
+        return embedded_graph(self.chain)
 
     @property
     def last(self) -> Output:
@@ -111,23 +167,21 @@ class Plan:
         )
 
 
-def make_plan(
-    root: Artifact, source: str, settings: Mapping[str, BaseModel | int], objective: Objective = "spectral"
-) -> Plan:
+def make_plan(root: Artifact, source: str, settings: Mapping[str, BaseModel | int], chain: Mapping[str, Step]) -> Plan:
     """Return the plan of a run; nothing is read or written.
 
     Args:
         root: the run's directory.
         source: fingerprint of the source.
-        settings: ``pack``, ``graph``, ``affinity``, ``training`` (``TrainSettings``), ``cluster``, ``embed``,
-            ``evaluate`` and ``seed``, as far as the chain has use for them.
-        objective: decides the chain.
+        settings: ``pack``, ``autoencoder``, ``graph``, ``affinity``, ``siamese``, ``training`` (all trained ones as
+            ``TrainSettings``), ``cluster``, ``embed``, ``evaluate`` and ``seed``, as far as the chain uses them.
+        chain: the stages, in order.
     """
     values = {name: _plain(value) for name, value in settings.items()}
     prints = {SOURCE: source}
     outputs: dict[str, Output] = {}
     identities: dict[str, Mapping[str, Any]] = {}
-    for stage, step in CHAINS[objective].items():
+    for stage, step in chain.items():
         parts = {key: _pick(values, key) for key in step.sections}
         config: dict[str, Any] = {}
         for key, part in parts.items():
@@ -137,7 +191,7 @@ def make_plan(
         inputs = {name: prints[name] for name in step.inputs}
         prints[stage] = fingerprint(stage, identity, inputs)
         outputs[stage] = Output(root.child(step.directory), stage, prints[stage], config, inputs)
-    return Plan(root, source, outputs, identities, CHAINS[objective])
+    return Plan(root, source, outputs, identities, chain)
 
 
 def _plain(value: BaseModel | int) -> Any:

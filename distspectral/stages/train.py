@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pyarrow import fs
 
 from distspectral.graph.store import MappedGraph
 from distspectral.storage.artifacts import Artifact, Output, void
+from distspectral.storage.joined import open_vectors
 from distspectral.storage.manifest import Manifest
-from distspectral.storage.vectors import MappedVectors
 from distspectral.training.checkpoint import read_state, write_state
 from distspectral.training.loop import Trainer
 from distspectral.training.settings import TrainSettings
@@ -86,7 +86,7 @@ def checkpoint_names(artifact: Artifact) -> list[str]:
 
 
 def train(
-    vectors: Artifact,
+    vectors: Sequence[Artifact],
     graph: Artifact | None,
     output: Output,
     settings: TrainSettings,
@@ -95,7 +95,7 @@ def train(
     """Train in this process; an interrupted run goes on from its last checkpoint.
 
     Args:
-        vectors: finished ``vectors`` artifact.
+        vectors: finished ``vectors`` artifact; or several over the same rows, seen side by side.
         graph: finished ``graph`` artifact over the same rows; None where the objective needs none.
         output: where the artifact ``training`` goes.
         settings: of the objective.
@@ -119,9 +119,9 @@ def train(
     return finish(vectors, output, settings, trainer_summary(trainer, output.artifact, log.history))
 
 
-def open_trainer(vectors: Artifact, graph: Artifact | None, settings: TrainSettings) -> Trainer[Any, Any]:
+def open_trainer(vectors: Sequence[Artifact], graph: Artifact | None, settings: TrainSettings) -> Trainer[Any, Any]:
     """Return the settings' trainer over finished artifacts; see :meth:`TrainSettings.trainer`."""
-    return settings.trainer(MappedVectors(vectors), None if graph is None else MappedGraph(graph))
+    return settings.trainer(open_vectors(vectors), None if graph is None else MappedGraph(graph))
 
 
 def trainer_summary(trainer: Trainer[Any, Any], artifact: Artifact, history: list[dict[str, Any]]) -> dict[str, Any]:
@@ -137,6 +137,6 @@ def trainer_summary(trainer: Trainer[Any, Any], artifact: Artifact, history: lis
     }
 
 
-def finish(vectors: Artifact, output: Output, settings: TrainSettings, summary: dict[str, Any]) -> Manifest:
+def finish(vectors: Sequence[Artifact], output: Output, settings: TrainSettings, summary: dict[str, Any]) -> Manifest:
     """Commit the artifact ``training`` from what the log's rank returned."""
-    return output.commit([], settings.facts(MappedVectors(vectors)), summary, files=("model.pt", "metrics.jsonl"))
+    return output.commit([], settings.facts(open_vectors(vectors)), summary, files=("model.pt", "metrics.jsonl"))

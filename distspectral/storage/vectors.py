@@ -36,8 +36,11 @@ class Vectors(Protocol):
         """(D,) mean of all rows."""
 
     @property
-    def scale(self) -> float:
-        """Root of the mean variance: dividing by it gives features of unit variance on average."""
+    def scale(self) -> float | NDArray[np.float64]:
+        """Root of the mean variance: dividing by it gives features of unit variance on average.
+
+        Of vectors joined from several kinds, (D,): each feature's is that of its kind.
+        """
 
     def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the rows, in any order, with repeats.

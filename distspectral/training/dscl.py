@@ -11,7 +11,7 @@ from torch import nn
 
 from distspectral.comm import collectives
 from distspectral.errors import ConfigError
-from distspectral.models.networks import torch_device
+from distspectral.models.networks import NetworkConfig, torch_device
 from distspectral.models.orthonorm_layer import OrthonormalLayer, OrthonormalModel, OrthonormConfig
 from distspectral.models.trunks import embedding_network
 from distspectral.objectives.batches import LabeledBatch
@@ -26,6 +26,7 @@ from distspectral.training.settings import TrainSettings
 class DSCLSettings(TrainSettings):
     """All that decides the learned metric besides the data."""
 
+    network: NetworkConfig = NetworkConfig()
     dscl: DSCLConfig = DSCLConfig()
     orthonorm: OrthonormConfig = OrthonormConfig()
 
@@ -48,7 +49,7 @@ class DSCLSettings(TrainSettings):
                 "everything, so the loss is 0 whatever is learned: lower it, or raise train.batch_size"
             )
         model = build_model(vectors.dim, self)
-        model.network.standardize_by(torch.from_numpy(np.asarray(vectors.mean)), vectors.scale)  # type: ignore[operator]
+        model.network.standardize_by(vectors.mean, vectors.scale)
         model.to(torch_device(train.device))
         network = self._synchronized(model.network)
         objective = DSCLObjective(model.orthonormal, next(network.parameters()).dtype)

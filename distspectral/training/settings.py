@@ -12,7 +12,6 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from distspectral.graph.store import Graph
-from distspectral.models.networks import NetworkConfig
 from distspectral.storage.vectors import Vectors
 from distspectral.training.config import TrainConfig
 from distspectral.training.loop import Trainer
@@ -23,7 +22,6 @@ class TrainSettings(BaseModel, ABC):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    network: NetworkConfig = NetworkConfig()
     train: TrainConfig = TrainConfig()
     seed: int = 0
 

@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from pydantic import Field, PositiveInt
 
 from distspectral.graph.config import AffinityConfig
 from distspectral.graph.store import Graph
-from distspectral.models.networks import SpectralNetwork, torch_device
+from distspectral.models.encoded import Space
+from distspectral.models.networks import NetworkConfig, SpectralNetwork, torch_device
 from distspectral.models.orthonorm_layer import OrthonormalLayer, OrthonormConfig, SpectralModel
 from distspectral.objectives.batches import EdgeBatch
 from distspectral.objectives.spectral import SpectralConfig, SpectralObjective
 from distspectral.storage.vectors import Vectors
+from distspectral.training.config import TrainConfig
 from distspectral.training.loop import Sampler, Trainer
 from distspectral.training.sampling import EdgeSampler, InBatchSampler
 from distspectral.training.settings import TrainSettings
 
 
+class SpectralTrainConfig(TrainConfig):
+    """Training of the eigenfunctions, or of a metric (YAML section ``train``)."""
+
+    inputs: Literal["auto"] | tuple[Space, ...] = Field(
+        "auto",
+        min_length=1,
+        description="what the network sees of a row, side by side: vector, code, siamese; auto = all that was made, "
+        "for the network should see the space in which the graph is smooth",
+    )
+
+
 class SpectralSettings(TrainSettings):
     """All that decides the trained eigenfunctions besides the data."""
 
+    train: SpectralTrainConfig = SpectralTrainConfig()
+
+    network: NetworkConfig = NetworkConfig()
     spectral: SpectralConfig = SpectralConfig()
     orthonorm: OrthonormConfig = OrthonormConfig()
     affinity: AffinityConfig = AffinityConfig()
@@ -38,7 +53,7 @@ class SpectralSettings(TrainSettings):
         """Return the trainer of the eigenfunctions of ``graph``; see :meth:`TrainSettings.trainer`."""
         assert graph is not None, "the spectral objective needs a graph"
         model = build_model(vectors.dim, self)
-        model.network.perceptron.standardize_by(torch.from_numpy(np.asarray(vectors.mean)), vectors.scale)
+        model.network.perceptron.standardize_by(vectors.mean, vectors.scale)
         model.to(torch_device(self.train.device))
         objective = SpectralObjective(self.spectral, model.orthonormal, self.n_components)
         return Trainer(model, model.network, objective, build_sampler(vectors, graph, self), self.train)

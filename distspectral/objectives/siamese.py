@@ -1,0 +1,75 @@
+"""The Siamese objective: neighbours in the graph near each other, random rows a margin apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distspectral.errors import NonFiniteStepError
+from distspectral.models.networks import Perceptron
+from distspectral.objectives.batches import PairBatch
+from distspectral.spectral.contrastive import contrastive_losses, squared_pair_distances
+
+
+class SiameseObjective:
+    """Sums and surrogate of the contrastive loss.
+
+    Args:
+        model: whose outputs are compared.
+        margin: distance beyond which a pair of strangers costs nothing.
+    """
+
+    unit = "pairs"
+    watched = "loss"
+
+    def __init__(self, model: Perceptron, margin: float) -> None:
+        self.model, self.margin = model, margin
+
+    def local_sums(self, outputs: Tensor, batch: PairBatch) -> dict[str, Tensor]:
+        """Return this rank's loss, pairs, and distances of either kind, () float64 each.
+
+        Gradient flows to ``outputs`` through ``loss`` alone.
+        """
+        squared = squared_pair_distances(outputs, batch.heads, batch.tails)
+        losses = contrastive_losses(squared, batch.is_neighbor, self.margin)
+        distances, near = squared.detach().double().sqrt(), batch.is_neighbor.double()
+        return {
+            "loss": losses.sum(dtype=torch.float64),
+            "n_neighbors": near.sum(),
+            "n_strangers": (1 - near).sum(),
+            "neighbor_distance": distances @ near,
+            "stranger_distance": distances @ (1 - near),
+        }
+
+    def surrogate(self, local: dict[str, Tensor], total: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return this rank's share of the mean loss over pairs, to be differentiated, and the whole of it.
+
+        Raises:
+            NonFiniteStepError: it is NaN or infinite; every rank raises, for all see the same sums.
+        """
+        if not bool(torch.isfinite(total["loss"])):
+            raise NonFiniteStepError(
+                "the Siamese loss is NaN or infinite: lower siamese.learning_rate, or check the vectors' range"
+            )
+        n_pairs = total["n_neighbors"] + total["n_strangers"]
+        return local["loss"] / n_pairs, (total["loss"] / n_pairs).detach()
+
+    def after_step(self, total: dict[str, Tensor]) -> None:
+        """Do nothing: no state follows the sums."""
+
+    def window_sums(self, total: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the step's counts and distances."""
+        return {name: value.detach() for name, value in total.items() if name != "loss"}
+
+    def metrics(self, sums: dict[str, Tensor], n_steps: int) -> dict[str, Any]:
+        """Return the mean distance of neighbours and of strangers."""
+        return {
+            f"{kind}_distance": float(sums[f"{kind}_distance"] / sums[f"n_{kind}s"].clamp(min=1))
+            for kind in ("neighbor", "stranger")
+        }
+
+    def shared_state(self) -> dict[str, Tensor]:
+        """Return the last bias: weights that drift apart show there first."""
+        return {"the network's last bias": self.model.head.bias.detach()}

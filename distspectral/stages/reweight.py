@@ -1,0 +1,105 @@
+"""New weights for the edges that are there, from distances in a learned space: one streaming pass, no second search.
+
+Shape letters: N rows, B rows of a block, K neighbours, E features.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distspectral.graph.build import graph_facts
+from distspectral.graph.store import AFFINITIES, NEIGHBORS, Graph, MappedGraph, write_rows
+from distspectral.stages.mapping import Mapper, local_map
+from distspectral.storage.artifacts import Artifact, Output
+from distspectral.storage.manifest import Manifest, Shard
+from distspectral.storage.vectors import MappedVectors, Vectors
+
+SAMPLE_ROWS = 100_000
+"""Rows whose edges give the median distance."""
+
+BLOCK_ROWS = 1 << 14
+
+SMALLEST = float(np.finfo(np.float16).tiny)
+"""Least weight of an edge, the smallest normal float16: reweighting never cuts the graph apart."""
+
+
+def reweight(graph: Artifact, features: Artifact, output: Output, mapper: Mapper = local_map) -> Manifest:
+    """Write a graph with the edges of ``graph`` and the weights exp(-d^2 / (2 median d^2)).
+
+    Args:
+        graph: finished ``graph`` artifact.
+        features: finished vectors artifact over the same rows, (N, E), whose distances d count.
+        output: where the new ``graph`` artifact goes.
+        mapper: hands out the shards that are still missing.
+
+    Returns:
+        The manifest; properties as of :func:`distspectral.stages.graph.affinities`.
+    """
+    source = graph.manifest()
+    done = output.begin()
+    median = median_squared_distance(MappedGraph(graph), MappedVectors(features))
+    starts = np.cumsum([0, *(shard.n_rows for shard in source.shards)]).tolist()
+    missing = [
+        (shard.name, start, start + shard.n_rows)
+        for shard, start in zip(source.shards, starts, strict=False)
+        if shard.name not in done
+    ]
+    task = functools.partial(_reweigh, graph=graph, features=features, output=output.artifact, median=median)
+    done |= {shard.name: shard for shard in mapper(task, missing, "reweighting edges")}
+    shards = [done[shard.name] for shard in source.shards]
+    facts = graph_facts(MappedGraph(output.artifact, shards))
+    return output.commit(shards, properties={"n_rows": source.n_rows, **facts}, metrics={})
+
+
+def edge_distances(neighbors: NDArray[np.int64], start: int, features: Vectors) -> NDArray[np.float32]:
+    """Return (B, K) squared distances of the edges of rows ``start`` to ``start + B``."""
+    anchors = features.block(start, start + len(neighbors))
+    others = features.gather(neighbors.reshape(-1)).reshape(*neighbors.shape, -1)
+    squared: NDArray[np.float32] = np.square(others - anchors[:, None, :]).sum(2)
+    return squared
+
+
+def median_squared_distance(graph: Graph, features: Vectors) -> float:
+    """Return the median squared distance over the edges of evenly spaced rows, all of them where there are few."""
+    rows = np.unique(np.linspace(0, graph.n_rows - 1, SAMPLE_ROWS).astype(np.int64))
+    parts = []
+    for part in np.array_split(rows, max(1, len(rows) // BLOCK_ROWS)):
+        neighbors, affinities = graph.gather(part)
+        ends = features.gather(neighbors.reshape(-1)).reshape(*neighbors.shape, -1)
+        squared = np.square(ends - features.gather(part)[:, None, :]).sum(2)
+        parts.append(squared[affinities > 0])
+    return float(np.median(np.concatenate(parts)))
+
+
+def new_affinities(
+    squared_distances: NDArray[np.float32], affinities: NDArray[np.float32], median: float
+) -> NDArray[np.float16]:
+    """Return (B, K) weights as they are stored; slots without an edge stay without one.
+
+    Args:
+        squared_distances: (B, K) in the learned space.
+        affinities: (B, K) old weights, positive where there is an edge.
+        median: of squared distances over the whole graph.
+    """
+    weights = np.exp(-squared_distances / max(2 * median, np.finfo(np.float32).tiny))
+    stored: NDArray[np.float16] = np.where(affinities > 0, np.maximum(weights, SMALLEST), 0).astype(np.float16)
+    return stored
+
+
+def _reweigh(
+    item: tuple[str, int, int], *, graph: Artifact, features: Artifact, output: Artifact, median: float
+) -> Shard:
+    name, start, stop = item
+    edges, rows = MappedGraph(graph), MappedVectors(features)
+    weights = np.empty((stop - start, edges.n_neighbors), np.float16)
+    all_neighbors = np.empty((stop - start, edges.n_neighbors), np.int64)
+    for first in range(start, stop, BLOCK_ROWS):
+        last = min(first + BLOCK_ROWS, stop)
+        neighbors, affinities = edges.block(first, last)
+        here = slice(first - start, last - start)
+        all_neighbors[here] = neighbors
+        weights[here] = new_affinities(edge_distances(neighbors, first, rows), affinities, median)
+    return write_rows(output, name, edges.n_rows, {NEIGHBORS: all_neighbors, AFFINITIES: weights})

@@ -1,0 +1,57 @@
+"""The autoencoder, from its settings to a trainer over rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pydantic import Field, PositiveInt
+
+from distspectral.models.autoencoder import Autoencoder
+from distspectral.models.networks import torch_device
+from distspectral.objectives.autoencoder import ReconstructionObjective
+from distspectral.objectives.batches import ReconstructionBatch
+from distspectral.storage.vectors import Vectors
+from distspectral.training.config import TrainConfig
+from distspectral.training.loop import Trainer
+from distspectral.training.row_sampling import RowSampler
+from distspectral.training.settings import TrainSettings
+
+
+class AutoencoderConfig(TrainConfig):
+    """Shape and training of the autoencoder (YAML section ``autoencoder``)."""
+
+    hidden: tuple[PositiveInt, ...] = Field(
+        (500, 500, 2000), min_length=1, description="units of the encoder's hidden layers; the decoder mirrors them"
+    )
+    n_components: PositiveInt = Field(10, description="width of the codes")
+    corruption: float = Field(
+        0.0, ge=0, lt=1, description="share of a row's features blanked out before encoding; the whole row is rebuilt"
+    )
+    batch_size: PositiveInt = Field(256, description="rows per step, all workers together")
+    max_steps: PositiveInt = Field(4000, description="budget of steps; a plateau ends training earlier")
+
+
+class AutoencoderSettings(TrainSettings):
+    """All that decides the codes besides the data."""
+
+    train: AutoencoderConfig = AutoencoderConfig()
+
+    def trainer(self, vectors: Vectors, graph: object = None) -> Trainer[Autoencoder, ReconstructionBatch]:
+        """Return the trainer on the rows of ``vectors``; see :meth:`TrainSettings.trainer`."""
+        train, model = self.train, build_autoencoder(vectors.dim, self)
+        model.encoder.standardize_by(vectors.mean, vectors.scale)
+        model.to(torch_device(train.device))
+        sampler = RowSampler(vectors, batch_size=train.batch_size, corruption=train.corruption, seed=self.seed)
+        return Trainer(model, model, ReconstructionObjective(model), sampler, train)
+
+    def facts(self, vectors: Vectors) -> dict[str, Any]:
+        """Return the autoencoder's shape."""
+        return {"dim": vectors.dim, "n_components": self.train.n_components, "hidden": list(self.train.hidden)}
+
+
+def build_autoencoder(dim: int, settings: AutoencoderSettings) -> Autoencoder:
+    """Return the untrained autoencoder for rows of ``dim`` features, the same on every rank."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        return Autoencoder(dim, settings.train.n_components, settings.train.hidden)

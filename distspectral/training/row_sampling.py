@@ -1,0 +1,108 @@
+"""Batches of rows, and of pairs of rows, without state: (seed, step) decide the global batch, ranks take their share.
+
+P ranks therefore take the very step of one. Rows are drawn one from each of B equal parts of the dataset, so they
+come in ascending order, reads are spread evenly, and nothing of size N is held.
+
+Shape letters: N rows, B rows of a batch, M pairs of a batch, D features, K neighbours.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from distspectral.comm import collectives
+from distspectral.errors import NoEdgesError
+from distspectral.graph.store import Graph
+from distspectral.objectives.batches import PairBatch, ReconstructionBatch
+from distspectral.storage.vectors import Vectors
+from distspectral.training.sampling import share, stratified
+
+
+class RowSampler:
+    """Draws rows uniformly and, if asked, blanks out some of their features.
+
+    Args:
+        vectors: all N rows.
+        batch_size: rows of a step, all ranks together.
+        corruption: share of each row's features replaced by their means.
+        seed: seed of the run.
+    """
+
+    def __init__(self, vectors: Vectors, *, batch_size: int, corruption: float, seed: int) -> None:
+        self.vectors, self.batch_size, self.corruption, self.seed = vectors, batch_size, corruption, seed
+        self.means = torch.from_numpy(np.asarray(vectors.mean, dtype=np.float32))
+        self.rank, self.world_size = collectives.rank(), collectives.world_size()
+
+    def batch(self, step: int) -> ReconstructionBatch:
+        """Return this rank's rows of ``step``, ascending."""
+        generator = np.random.default_rng((self.seed, step))
+        rows = (stratified(self.batch_size, generator) * self.vectors.n_rows).astype(np.int64)
+        first, last = share(self.batch_size, self.rank, self.world_size)
+        targets = torch.from_numpy(self.vectors.gather(rows[first:last]))
+        if self.corruption == 0:
+            return ReconstructionBatch(targets, targets)
+        blank = generator.random((self.batch_size, self.vectors.dim), dtype=np.float32)[first:last] < self.corruption
+        return ReconstructionBatch(torch.where(torch.from_numpy(blank), self.means, targets), targets)
+
+
+class PairSampler:
+    """Draws as many pairs of near neighbours as of random rows that are no neighbours.
+
+    Args:
+        vectors: all N rows.
+        graph: neighbours of all N rows, the nearest first.
+        batch_size: M, pairs of a step, all ranks together.
+        n_positives: a row's partner is one of so many nearest neighbours.
+        seed: seed of the run.
+
+    Raises:
+        NoEdgesError: the graph has no edge in the columns that pairs are drawn from.
+    """
+
+    def __init__(self, vectors: Vectors, graph: Graph, *, batch_size: int, n_positives: int, seed: int) -> None:
+        self.vectors, self.graph, self.seed = vectors, graph, seed
+        self.n_pairs, self.n_positives = batch_size // 2, min(n_positives, graph.n_neighbors)
+        self.rank, self.world_size = collectives.rank(), collectives.world_size()
+
+    def batch(self, step: int) -> PairBatch:
+        """Return this rank's pairs of ``step``; pairs that turn out to be no pairs are left out.
+
+        Raises:
+            NoEdgesError: none of the step's rows has a neighbour.
+        """
+        generator = np.random.default_rng((self.seed, step))
+        heads, tails = self._neighbors(generator)
+        rows, strangers = self._strangers(generator)
+        if not len(heads):
+            raise NoEdgesError(
+                f"none of {self.n_pairs} rows drawn has an edge of positive weight to one of its {self.n_positives} "
+                "nearest neighbours: the graph is empty; check data.column, and that the rows are not all alike"
+            )
+        first, last = share(len(heads), self.rank, self.world_size)
+        begin, end = share(len(rows), self.rank, self.world_size)
+        pairs = np.concatenate([heads[first:last], rows[begin:end], tails[first:last], strangers[begin:end]])
+        unique, inverse = np.unique(pairs, return_inverse=True)
+        ends = torch.from_numpy(inverse).view(2, -1)
+        is_neighbor = torch.arange(len(ends[0])) < last - first
+        return PairBatch(torch.from_numpy(self.vectors.gather(unique)), ends[0], ends[1], is_neighbor)
+
+    def _neighbors(self, generator: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return (M,) rows and one near neighbour of each, missing slots left out."""
+        rows = self._rows(generator)
+        column = generator.integers(self.n_positives, size=len(rows))
+        neighbors, affinities = (part[np.arange(len(rows)), column] for part in self.graph.gather(rows))
+        found = (affinities > 0) & (neighbors != rows)
+        return rows[found], neighbors[found]
+
+    def _strangers(self, generator: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return (M,) rows and a random row for each, those known as neighbours of one another left out."""
+        rows = self._rows(generator)
+        others = generator.integers(self.graph.n_rows, size=len(rows))
+        known = (self.graph.gather(rows)[0] == others[:, None]) | (self.graph.gather(others)[0] == rows[:, None])
+        apart = ~known.any(1) & (rows != others)
+        return rows[apart], others[apart]
+
+    def _rows(self, generator: np.random.Generator) -> NDArray[np.int64]:
+        return (stratified(self.n_pairs, generator) * self.graph.n_rows).astype(np.int64)
