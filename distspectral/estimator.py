@@ -19,22 +19,25 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from distspectral.clusters import Assigner, ClusterConfig
 from distspectral.errors import ConfigError, TooManyClustersError
-from distspectral.graph.build import knn_graph
-from distspectral.graph.config import AffinityConfig, GraphConfig
-from distspectral.models.networks import NetworkConfig, Perceptron, torch_device
+from distspectral.graph.config import AffinityConfig, AffinitySpace, GraphConfig
+from distspectral.models.encoded import EncodedNetwork
+from distspectral.models.networks import NetworkConfig, torch_device
 from distspectral.objectives.spectral import SpectralConfig, default_n_components
+from distspectral.representation import RepresentationSettings, represent_rows
 from distspectral.spectral.affinity import AffinityKind
 from distspectral.spectral.diagnostics import suggested_n_clusters
 from distspectral.stages.calibrate import calibrated, edge_sums
 from distspectral.stages.cluster import fit_assigner
 from distspectral.stages.embed import Embedder
-from distspectral.stages.encode import BLOCK_ROWS, forward
+from distspectral.stages.encode import BLOCK_ROWS, in_blocks
+from distspectral.stages.plan import Representation
 from distspectral.storage.artifacts import Artifact
 from distspectral.storage.vectors import ArrayVectors
+from distspectral.training.autoencoder import AutoencoderConfig, AutoencoderSettings
 from distspectral.training.checkpoint import read_state, write_state
-from distspectral.training.config import TrainConfig
 from distspectral.training.loop import SilentObserver
-from distspectral.training.spectral import SpectralSettings
+from distspectral.training.siamese import SiameseConfig, SiameseSettings
+from distspectral.training.spectral import SpectralSettings, SpectralTrainConfig
 
 PARAMETERS: dict[int | str, str] = {"kind": "affinity"}
 """Parameters of the estimator that the configs call otherwise."""
@@ -49,6 +52,10 @@ class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
 
     Args:
         n_clusters: C, or ``auto``: at the largest relative gap of the eigenvalues.
+        representation: what neighbours are searched in: ``input``, ``code`` (of an autoencoder), or ``auto``: the one
+            whose clusters are the better separated, decided without labels.
+        affinity_space: whose distances weigh the edges: ``euclidean``, or ``siamese``, a network trained on the
+            graph's edges.
         n_components: P, eigenfunctions kept, the constant one included; None chooses from ``n_clusters``.
         n_neighbors: neighbours of each row in the graph; at most N - 1 are used.
         affinity: ``self_tuning``, ``fuzzy``, ``gaussian`` or ``uniform``.
@@ -71,7 +78,8 @@ class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
         n_clusters_: C.
         n_features_in_: D.
         history_: one dict of metrics per window of training steps.
-        graph_: facts of the graph: components, share of the largest, degrees.
+        graph_: facts of the graph (components, share of the largest, degrees) and of the choice between inputs and
+            codes.
         model_: torch module, (B, D) to embedding, cluster and distance.
 
     Example:
@@ -87,6 +95,8 @@ class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
         self,
         n_clusters: int | Literal["auto"] = 8,
         *,
+        representation: Representation = "auto",
+        affinity_space: AffinitySpace = "siamese",
         n_components: int | None = None,
         n_neighbors: int = 15,
         affinity: AffinityKind = "self_tuning",
@@ -99,6 +109,8 @@ class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
         verbose: bool = False,
     ) -> None:
         self.n_clusters = n_clusters
+        self.representation = representation
+        self.affinity_space = affinity_space
         self.n_components = n_components
         self.n_neighbors = n_neighbors
         self.affinity = affinity
@@ -130,17 +142,18 @@ class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
             raise TooManyClustersError(
                 f"n_clusters = {cluster.n_clusters}, but X has {rows.n_rows} rows; ask for at most as many"
             )
-        graph_config = GraphConfig(n_neighbors=settings.n_neighbors, device=self.device)
-        graph, self.graph_ = knn_graph(rows, graph_config, settings.affinity)
+        learned = represent_rows(rows, self._representation(settings, cluster), self._observer)
+        self.graph_ = learned.facts
 
-        trainer = settings.trainer(rows, graph)
-        observer = WindowPrinter(self.verbose)
+        trainer = settings.trainer(learned.seen, learned.graph)
+        observer = self._observer("eigenfunctions")
         trainer.fit(observer)
         self.history_ = observer.history
 
-        functions = ArrayVectors(in_blocks(trainer.model.network, rows))
-        sums = edge_sums(functions, graph, 0, rows.n_rows, self.laplacian)
-        network, ritz_values = calibrated(trainer.model.network.cpu(), *sums, rows.n_rows, settings)
+        functions = ArrayVectors(in_blocks(trainer.model.network, learned.seen))
+        sums = edge_sums(functions, learned.graph, 0, rows.n_rows, self.laplacian)
+        perceptron, ritz_values = calibrated(trainer.model.network.cpu(), *sums, rows.n_rows, settings)
+        network = EncodedNetwork(perceptron, **learned.encoders)
         self.eigenvalues_ = ritz_values[: settings.n_components]
         n_clusters = cluster.n_clusters
         if n_clusters == "auto":
@@ -171,7 +184,7 @@ class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
         seed = self.random_state if isinstance(self.random_state, int) else None
         state = {
             "params": self.get_params(deep=False) | {"random_state": seed, "hidden": list(self.hidden)},
-            "network": self.model_.network.state_dict(),
+            "network": self.model_.network.state(),
             "assigner": self.model_.assigner.state_dict(),
             "normalize_rows": self.model_.assigner.normalize_rows,
             "arrays": {
@@ -193,12 +206,12 @@ class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
         path = Path(path).absolute()
         state = read_state(Artifact(str(path.parent)), path.name)
         estimator = cls(**state["params"] | {"hidden": tuple(state["params"]["hidden"])})
-        network = Perceptron.from_state(state["network"])
+        network = EncodedNetwork.from_state(state["network"])
         parts = state["assigner"]
         estimator._set_model(Embedder(network, Assigner(parts["scale"], parts["centroids"], state["normalize_rows"])))
         for name, tensor in state["arrays"].items():
             setattr(estimator, name, tensor.numpy())
-        estimator.n_features_in_ = len(network.input_mean)
+        estimator.n_features_in_ = network.dim
         estimator.history_, estimator.graph_ = state["history"], state["graph"]
         return estimator
 
@@ -212,12 +225,29 @@ class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
         return SpectralSettings(
             network=NetworkConfig(hidden=tuple(self.hidden)),
             spectral=spectral.model_copy(update={"oversampling": n_functions - n_components}),
-            train=TrainConfig(batch_size=self.batch_size, max_steps=self.max_steps, device=self.device),
+            train=SpectralTrainConfig(batch_size=self.batch_size, max_steps=self.max_steps, device=self.device),
             affinity=AffinityConfig(kind=self.affinity, scale_neighbor=min(7, n_neighbors)),
             n_neighbors=n_neighbors,
             n_components=n_components,
             seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
         )
+
+    def _representation(self, settings: SpectralSettings, cluster: ClusterConfig) -> RepresentationSettings:
+        """Return what is learned before the eigenfunctions."""
+        budget = {"max_steps": self.max_steps, "device": self.device}
+        return RepresentationSettings(
+            representation=self.representation,
+            space=self.affinity_space,
+            autoencoder=AutoencoderSettings(train=AutoencoderConfig(**budget), seed=settings.seed),
+            siamese=SiameseSettings(train=SiameseConfig(**budget), seed=settings.seed),
+            graph=GraphConfig(n_neighbors=settings.n_neighbors, device=self.device),
+            affinity=settings.affinity,
+            cluster=cluster,
+            seed=settings.seed,
+        )
+
+    def _observer(self, trained: str) -> WindowPrinter:
+        return WindowPrinter(self.verbose, trained)
 
     def _validated(self, X: ArrayLike, *, reset: bool) -> NDArray[np.float32]:
         minimum = 3 if reset else 1
@@ -259,21 +289,15 @@ def problems(error: ValidationError) -> str:
 
 
 class WindowPrinter(SilentObserver):
-    """Keeps the history and, if asked, prints a line per window."""
+    """Keeps the history and, if asked, prints a line per window, headed by what is trained."""
 
-    def __init__(self, verbose: bool) -> None:
+    def __init__(self, verbose: bool, trained: str = "") -> None:
         super().__init__()
-        self.verbose = verbose
+        self.verbose, self.trained = verbose, trained
 
     def window(self, record: dict[str, Any]) -> None:
         """Keep and print one window."""
         super().window(record)
         if self.verbose:
             ritz_sum = f"  Ritz sum {record['ritz_sum']:.5f}" if "ritz_sum" in record else ""
-            print(f"step {record['step']:>6}  loss {record['loss']:.4f}{ritz_sum}")
-
-
-def in_blocks(network: torch.nn.Module, rows: ArrayVectors) -> NDArray[np.float32]:
-    """Return the network's outputs at all rows, one block in flight at a time."""
-    starts = range(0, rows.n_rows, BLOCK_ROWS)
-    return np.concatenate([forward(network, rows.block(i, min(i + BLOCK_ROWS, rows.n_rows))) for i in starts])
+            print(f"{self.trained} step {record['step']:>6}  loss {record['loss']:.4f}{ritz_sum}")

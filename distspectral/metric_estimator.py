@@ -18,9 +18,10 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from distspectral.errors import ConfigError
-from distspectral.estimator import WindowPrinter, in_blocks, problems
+from distspectral.estimator import WindowPrinter, problems
 from distspectral.models.networks import NetworkConfig, torch_device
 from distspectral.objectives.dscl import DSCLConfig
+from distspectral.stages.encode import in_blocks
 from distspectral.storage.artifacts import Artifact
 from distspectral.storage.vectors import ArrayVectors
 from distspectral.training.checkpoint import read_state, write_state

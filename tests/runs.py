@@ -13,6 +13,10 @@ from tests.datasets import blobs
 
 N_ROWS = 120
 DIM = 5
+BRIEF = {"hidden": [16], "n_components": 3, "batch_size": 64, "max_steps": 40, "window_steps": 20, "device": "cpu"}
+"""A training of an encoder that takes a moment."""
+LEARNED = {"representation": "code", "autoencoder": BRIEF, "affinity": {"space": "siamese"}, "siamese": BRIEF}
+"""Sections of a run in codes with Siamese affinities."""
 
 
 def write_run(folder: Path, sizes: tuple[int, ...] = (50, 30, 40), **sections: Any) -> Path:
@@ -23,7 +27,9 @@ def write_run(folder: Path, sizes: tuple[int, ...] = (50, 30, 40), **sections: A
         "name": "tiny",
         "root": str(folder / "root"),
         "data": {"path": str(folder / "data"), "id_column": "id", "label_column": "label"},
+        "representation": "input",
         "graph": {"n_neighbors": 8},
+        "affinity": {"space": "euclidean"},
         "network": {"hidden": [16]},
         "spectral": {"n_components": 4, "oversampling": 2},
         "train": {"batch_size": 64, "max_steps": 40, "window_steps": 20, "warmup_steps": 5, "device": "cpu"},

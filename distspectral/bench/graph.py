@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from distspectral.bench.spectrum import exact_spectrum
 from distspectral.errors import ConfigError, DistSpectralError
 from distspectral.graph.build import all_scales, block_affinities, row_scales
 from distspectral.graph.config import AffinityConfig
 from distspectral.graph.merge import top_k
 from distspectral.graph.solvers import ExactSolver, rows_per_block, squared_distances
+from distspectral.graph.spectrum import exact_spectrum
 from distspectral.graph.store import ArrayGraph
 from distspectral.spectral.diagnostics import sin2_principal_angles
 from distspectral.stages.pack import PackConfig, pack

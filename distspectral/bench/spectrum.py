@@ -11,21 +11,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-import scipy.sparse
-import scipy.sparse.linalg
 import torch
 from numpy.typing import NDArray
 
 from distspectral.clusters import Assigner, ClusterConfig, clustering_coordinates, diffusion_scale, fit_centroids
 from distspectral.errors import ConfigError
-from distspectral.graph.store import Graph, MappedGraph
+from distspectral.graph.spectrum import exact_spectrum
+from distspectral.graph.store import MappedGraph
 from distspectral.spectral.diagnostics import label_agreement, sin2_principal_angles
 from distspectral.stages.plan import embedded_graph, spectral_chain
 from distspectral.storage.artifacts import Artifact
 from distspectral.storage.vectors import MappedVectors
-
-TOLERANCE = 1e-6
-"""Of the eigenvalues, absolute; far below the differences that are measured."""
 
 
 def compare_with_exact(root: Artifact, n_functions: int | None = None) -> dict[str, Any]:
@@ -75,29 +71,6 @@ def compare_with_exact(root: Artifact, n_functions: int | None = None) -> dict[s
         result["evaluate"] = output.manifest().metrics["evaluate"]
         result["exact_evaluate"] = _agreement(classes, exact)
     return result
-
-
-def exact_spectrum(
-    graph: Graph, n_functions: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return the lowest eigenvalues (P,), eigenvectors (N, P) and degrees (N,) of the random-walk Laplacian.
-
-    Eigenvectors are orthonormal under degree / sum of degrees, as the calibrated network's outputs are. Found by
-    ARPACK on D^-1/2 (W + W')/2 D^-1/2, whose largest eigenvalues are one minus the Laplacian's smallest.
-    """
-    n_rows, n_neighbors = graph.n_rows, graph.n_neighbors
-    neighbors, affinities = graph.block(0, n_rows)
-    indptr = np.arange(0, n_rows * n_neighbors + 1, n_neighbors)
-    directed = scipy.sparse.csr_matrix((affinities.reshape(-1).astype(np.float64), neighbors.reshape(-1), indptr))
-    affinity = (directed + directed.T) / 2
-    degree = np.asarray(affinity.sum(axis=1)).reshape(-1)
-    root = scipy.sparse.diags(1 / np.sqrt(degree))
-    start = np.random.default_rng(0).normal(size=n_rows)  # ARPACK's own start is not seeded
-    largest, vectors = scipy.sparse.linalg.eigsh(
-        root @ affinity @ root, k=n_functions, which="LA", tol=TOLERANCE, v0=start
-    )
-    order = np.argsort(-largest)
-    return 1 - largest[order], (root @ vectors[:, order]) * np.sqrt(degree.sum()), degree
 
 
 def _exact_clusters(

@@ -45,11 +45,7 @@ class EncodedNetwork(nn.Module):
     @property
     def dim(self) -> int:
         """D."""
-        return len((self.encoder or self._first).input_mean)
-
-    @property
-    def _first(self) -> Perceptron:
-        return self.siamese if self.siamese is not None and "vector" not in self.inputs else self.perceptron
+        return len((self.encoder or self.siamese or self.perceptron).input_mean)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the functions (B, P) at raw rows ``x`` (B, D)."""

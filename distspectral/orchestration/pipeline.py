@@ -236,8 +236,8 @@ class Pipeline:
         if stage == "train":
             if config.objective == "dscl":
                 return self._train((vectors,), None, output, config.dscl_settings)
-            seen = tuple(self._seen().values())
-            return self._train(seen, artifact(self.plan.graph), output, config.spectral_settings)
+            seen = self._seen()
+            return self._train(tuple(seen.values()), artifact(self.plan.graph), output, config.spectral_settings)
         if stage == "encode":
             from distspectral.stages.metric import embed_metric
 

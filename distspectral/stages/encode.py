@@ -21,7 +21,7 @@ from distspectral.storage.manifest import Manifest, Shard
 from distspectral.storage.moments import Moments
 from distspectral.storage.packed import PackedWriter
 from distspectral.storage.sources import Block
-from distspectral.storage.vectors import MappedVectors
+from distspectral.storage.vectors import MappedVectors, Vectors
 
 EPSILON = 1e-6
 """Spread of outputs relative to their mean below which only rounding is left."""
@@ -64,7 +64,7 @@ def encode(
         done[written.name] = written
     shards = [done[shard.name] for shard in source.shards]
     moments = functools.reduce(Moments.merge, (_moments(shard) for shard in shards))
-    _refuse_collapse(moments, output)
+    refuse_collapse(moments.mean, moments.variance, moments.n_rows, output.artifact.uri)
     kept = {name: source.properties[name] for name in ("has_labels", "id_type", "source_shards")}
     return output.commit(
         shards,
@@ -84,13 +84,23 @@ def _moments(shard: Shard) -> Moments:
     return Moments(shard.n_rows, np.asarray(shard.details["mean"]), shard.details["squared_deviations"])
 
 
-def _refuse_collapse(moments: Moments, output: Output) -> None:
-    """Refuse outputs that differ by no more than float32 rounding."""
-    if moments.variance <= (EPSILON * float(np.abs(moments.mean).max())) ** 2:
+def refuse_collapse(mean: np.ndarray[Any, np.dtype[np.float64]], variance: float, n_rows: int, place: str) -> None:
+    """Refuse outputs that differ by no more than float32 rounding.
+
+    Args:
+        mean: (E,) of the outputs.
+        variance: mean over the outputs' columns.
+        n_rows: that passed the network.
+        place: where the outputs are, for the message.
+
+    Raises:
+        CollapsedError: just that.
+    """
+    if variance <= (EPSILON * float(np.abs(mean).max())) ** 2:
         raise CollapsedError(
-            f"{output.artifact.uri}: the network maps all {moments.n_rows} rows to one point, so they have no "
-            "neighbourhoods; lower the learning rate of the objective that trained it, train longer, or do without it "
-            "(representation: input, affinity.space: euclidean)"
+            f"{place}: the network maps all {n_rows} rows to one point, so they have no neighbourhoods; lower the "
+            "learning rate of what was trained (autoencoder.learning_rate, siamese.learning_rate), train longer, or do "
+            "without it (representation: input, affinity.space: euclidean)"
         )
 
 
@@ -134,3 +144,9 @@ def forward(network: nn.Module, block: np.ndarray[Any, np.dtype[np.float32]]) ->
     device = next(network.parameters()).device
     outputs: np.ndarray[Any, np.dtype[np.float32]] = network(torch.tensor(block, device=device)).float().cpu().numpy()
     return outputs
+
+
+def in_blocks(network: nn.Module, rows: Vectors) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return the network's outputs (N, E) at all rows, one block in flight at a time."""
+    starts = range(0, rows.n_rows, BLOCK_ROWS)
+    return np.concatenate([forward(network, rows.block(i, min(i + BLOCK_ROWS, rows.n_rows))) for i in starts])

@@ -65,7 +65,8 @@ def spectral_chain(
         space: whose distances weigh the edges.
         use: what Siamese distances are for.
     """
-    chain, rows = {"pack": PACK}, ("pack",)
+    chain: dict[str, Step] = {"pack": PACK}
+    rows: tuple[str, ...] = ("pack",)
     if representation != "input":
         chain["autoencoder"] = trained("autoencoder", ("pack",), "autoencoder")
         chain["codes"] = Step("codes", ("pack", "autoencoder"), ())

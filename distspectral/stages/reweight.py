@@ -84,7 +84,7 @@ def new_affinities(
         affinities: (B, K) old weights, positive where there is an edge.
         median: of squared distances over the whole graph.
     """
-    weights = np.exp(-squared_distances / max(2 * median, np.finfo(np.float32).tiny))
+    weights = np.exp(-squared_distances / max(2 * median, float(np.finfo(np.float32).tiny)))
     stored: NDArray[np.float16] = np.where(affinities > 0, np.maximum(weights, SMALLEST), 0).astype(np.float16)
     return stored
 

@@ -49,7 +49,7 @@ class DSCLSettings(TrainSettings):
                 "everything, so the loss is 0 whatever is learned: lower it, or raise train.batch_size"
             )
         model = build_model(vectors.dim, self)
-        model.network.standardize_by(vectors.mean, vectors.scale)
+        model.network.standardize_by(vectors.mean, vectors.scale)  # type: ignore[operator]
         model.to(torch_device(train.device))
         network = self._synchronized(model.network)
         objective = DSCLObjective(model.orthonormal, next(network.parameters()).dtype)

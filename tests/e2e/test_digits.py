@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from distspectral.bench.spectrum import compare_with_exact, exact_spectrum
+from distspectral.bench.spectrum import compare_with_exact
 from distspectral.config.load import validate_values
 from distspectral.datasets import write_digits
 from distspectral.errors import ConfigError
+from distspectral.graph.spectrum import exact_spectrum
 from distspectral.graph.store import MappedGraph
 from distspectral.orchestration.engine import LocalEngine
 from distspectral.orchestration.pipeline import SilentObserver, run

@@ -8,6 +8,7 @@ from typing import Any
 from distspectral.config import load_config
 from distspectral.orchestration.engine import LocalEngine
 from distspectral.orchestration.pipeline import Pipeline, SilentObserver
+from distspectral.stages.metrics import stages_of
 from distspectral.storage.sources import Source
 from tests.runs import write_run
 
@@ -16,7 +17,7 @@ def pipeline_upto(folder: Path, command: str, **sections: Any) -> Pipeline:
     """Return the pipeline of a tiny run after ``command`` and those before it."""
     config = load_config(write_run(folder, **sections))
     pipeline = Pipeline(config, Source.open(config.data), LocalEngine(), SilentObserver())
-    for name in ("pack", "graph", "train", "calibrate", "cluster", "embed"):
+    for name in stages_of(pipeline.plan.chain):
         pipeline.command(name)
         if name == command:
             break

@@ -74,6 +74,6 @@ def test_a_network_of_dependent_functions_is_refused(tmp_path):
     for name in ("network.perceptron.head.weight", "network.perceptron.head.bias"):
         state[name][1:] = state[name][:1]
     write_state(training, "model.pt", state)
-    inputs = [pipeline.plan.artifact(name) for name in ("pack", "graph", "train")]
+    inputs = (pipeline.plan.artifact("pack"),), pipeline.plan.artifact("graph"), pipeline.plan.artifact("train")
     with pytest.raises(RankDeficientError, match="only 2 of the 6"):
         calibrate(*inputs, pipeline.plan.outputs["calibrate"], pipeline.config.train_settings)

@@ -21,7 +21,7 @@ def pipeline(tmp_path):
 
 
 def run(pipeline, on_window=None):
-    inputs = pipeline.plan.artifact("pack"), pipeline.plan.artifact("graph")
+    inputs = (pipeline.plan.artifact("pack"),), pipeline.plan.artifact("graph")
     return train(*inputs, pipeline.plan.outputs["train"], pipeline.config.train_settings, on_window=on_window)
 
 

@@ -1,0 +1,116 @@
+"""What neighbours are searched in, whose distances weigh the edges and what the network sees, for rows in memory.
+
+The stages do the same over artifacts: ``autoencoder``, ``codes``, ``represent``, ``graph``, ``siamese``, ``features``
+and ``reweight`` of :func:`distspectral.stages.plan.spectral_chain`.
+Shape letters: N rows, K neighbours.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+
+from distspectral.clusters import ClusterConfig
+from distspectral.graph.build import knn_graph
+from distspectral.graph.config import AffinityConfig, AffinitySpace, GraphConfig
+from distspectral.graph.store import ArrayGraph
+from distspectral.models.networks import Perceptron
+from distspectral.stages.encode import in_blocks, refuse_collapse
+from distspectral.stages.represent import choose
+from distspectral.stages.reweight import edge_distances, median_squared_distance, new_affinities
+from distspectral.storage.joined import JoinedVectors
+from distspectral.storage.vectors import ArrayVectors, Vectors
+from distspectral.training.autoencoder import AutoencoderSettings
+from distspectral.training.loop import Observer
+from distspectral.training.siamese import SiameseSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class RepresentationSettings:
+    """All that decides a representation besides the rows."""
+
+    representation: Literal["input", "code", "auto"]
+    space: AffinitySpace
+    autoencoder: AutoencoderSettings
+    siamese: SiameseSettings
+    graph: GraphConfig
+    affinity: AffinityConfig
+    cluster: ClusterConfig
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Representation:
+    """A graph, and rows as a network on it should see them.
+
+    Attributes:
+        seen: (N, D') what the network is trained on.
+        graph: (N, K).
+        facts: of the graph, and how the representation was chosen.
+        encoders: what an embedding needs before the trained network: arguments of
+            :class:`distspectral.models.encoded.EncodedNetwork`.
+    """
+
+    seen: Vectors
+    graph: ArrayGraph
+    facts: dict[str, Any]
+    encoders: dict[str, Any]
+
+
+def represent_rows(
+    rows: ArrayVectors, settings: RepresentationSettings, observer: Callable[[str], Observer]
+) -> Representation:
+    """Return the representation of rows in memory.
+
+    Args:
+        rows: (N, D).
+        settings: which, and how it is learned.
+        observer: returns the one that hears of a training, by the name of what is trained.
+
+    Raises:
+        CollapsedError: an encoder maps all rows to one point.
+        ConfigError, TooFewRowsError, ConstantDataError: see :func:`distspectral.graph.build.knn_graph`.
+    """
+    encoders: dict[str, Any] = {}
+    represented, chosen = rows, {}
+    if settings.representation != "input":
+        autoencoder = settings.autoencoder.trainer(rows)
+        autoencoder.fit(observer("autoencoder"))
+        encoder = autoencoder.model.encoder.cpu()
+        codes = _encoded(encoder, rows)
+        if settings.representation == "auto":
+            chosen = choose({"input": rows, "code": codes}, settings.graph, settings.cluster, settings.seed)
+        if chosen.get("representation", "code") == "code":
+            represented, encoders = codes, {"encoder": encoder}
+    graph, facts = knn_graph(represented, settings.graph, settings.affinity)
+    facts |= chosen
+    inputs, seen = ["code" if encoders else "vector"], [represented]
+    if settings.space == "siamese":
+        siamese = settings.siamese.trainer(represented, graph)
+        siamese.fit(observer("siamese"))
+        encoders["siamese"] = siamese.model.cpu()
+        features = _encoded(encoders["siamese"], represented)
+        inputs, seen = [*inputs, "siamese"], [*seen, features]
+        if settings.siamese.train.use == "reweight":
+            graph = reweighted(graph, features)
+        else:
+            graph, facts = knn_graph(features, settings.graph, settings.affinity)
+            facts |= chosen
+    joined = seen[0] if len(seen) == 1 else JoinedVectors(seen)
+    return Representation(joined, graph, facts, encoders | {"inputs": tuple(inputs)})
+
+
+def reweighted(graph: ArrayGraph, features: Vectors) -> ArrayGraph:
+    """Return the graph with the same edges, weighed by distances between ``features`` (N, E)."""
+    neighbors, affinities = graph.block(0, graph.n_rows)
+    distances = edge_distances(neighbors, 0, features)
+    return ArrayGraph(neighbors, new_affinities(distances, affinities, median_squared_distance(graph, features)))
+
+
+def _encoded(network: Perceptron, rows: Vectors) -> ArrayVectors:
+    outputs = ArrayVectors(in_blocks(network, rows))
+    refuse_collapse(outputs.mean, float(np.square(outputs.scale)), outputs.n_rows, "in memory")
+    return outputs

@@ -1,0 +1,127 @@
+"""Autoencoder and Siamese network: two and three gloo ranks take the very steps of one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import optim
+
+from distspectral.comm import collectives
+from distspectral.errors import NonFiniteStepError
+from distspectral.graph.store import ArrayGraph
+from distspectral.storage.vectors import ArrayVectors
+from distspectral.training.autoencoder import AutoencoderConfig, AutoencoderSettings
+from distspectral.training.loop import SilentObserver
+from distspectral.training.siamese import SiameseConfig, SiameseSettings
+from distspectral.training.step import optimization_step
+from tests.datasets import blobs
+from tests.ranks import run_ranks
+
+TRAIN: dict[str, Any] = {"hidden": (16,), "batch_size": 37, "max_steps": 12, "window_steps": 4, "device": "cpu"}
+SETTINGS = {
+    "autoencoder": AutoencoderSettings(train=AutoencoderConfig(n_components=3, corruption=0.2, **TRAIN)),
+    "siamese": SiameseSettings(train=SiameseConfig(n_components=3, **TRAIN)),
+}
+Result = dict[str, Any]
+
+
+def inputs() -> tuple[ArrayVectors, ArrayGraph]:
+    rows = blobs(211, 5)[0]
+    distances = np.square(rows[:, None] - rows[None]).sum(2) + np.diag(np.full(len(rows), np.inf))
+    neighbors = np.argsort(distances, axis=1)[:, :4]
+    return ArrayVectors(rows), ArrayGraph(neighbors, np.ones(neighbors.shape, np.float32))
+
+
+def first_steps(name: str) -> Result:
+    """Take three float64 steps of plain descent."""
+    vectors, graph = inputs()
+    trainer = SETTINGS[name].trainer(vectors, graph)
+    trainer.model.double()
+    optimizer = optim.SGD(trainer.model.parameters(), lr=1e-2)
+    losses, gradients = [], []
+    for step in range(3):
+        batch = trainer.sampler.batch(step)
+        fields = {k: v.double() if v.is_floating_point() else v for k, v in vars(batch).items()}
+        value, _ = optimization_step(trainer.network, trainer.objective, type(batch)(**fields), optimizer)
+        losses.append(float(value))
+        gradients.append(torch.cat([p.grad.reshape(-1) for p in trainer.model.parameters()]))
+    return {"losses": torch.tensor(losses), "gradients": torch.stack(gradients)}
+
+
+def whole_training(name: str) -> Result:
+    trainer = SETTINGS[name].trainer(*inputs())
+    observer = SilentObserver()
+    trainer.fit(observer)
+    return {
+        "losses": torch.tensor([record["loss"] for record in observer.history]),
+        "weights": torch.cat([p.detach().reshape(-1) for p in trainer.model.parameters()]),
+        "state": trainer.state_dict(),
+    }
+
+
+def poisoned(name: str) -> str:
+    """Give the last rank a row of NaN; return whether its weights moved."""
+    trainer = SETTINGS[name].trainer(*inputs())
+    before = [p.detach().clone() for p in trainer.model.parameters()]
+    batch = trainer.sampler.batch(0)
+    if collectives.rank() == collectives.world_size() - 1:
+        batch.vectors[:] = torch.nan
+    try:
+        optimization_step(trainer.network, trainer.objective, batch, trainer.optimizer)
+    except NonFiniteStepError:
+        same = all(torch.equal(a, b) for a, b in zip(before, trainer.model.parameters(), strict=True))
+        return "refused" if same else "moved"
+    return "no error"
+
+
+def everything() -> Result:
+    return {
+        name: {"steps": first_steps(name), "training": whole_training(name), "nan": poisoned(name)} for name in SETTINGS
+    }
+
+
+@pytest.fixture(scope="module")
+def alone() -> Result:
+    return everything()
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def together(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
+    return run_ranks(everything, request.param, tmp_path_factory.mktemp("ranks"))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_losses_and_gradients_equal_those_of_one_process(alone, together, name):
+    expected = alone[name]["steps"]
+    assert float(expected["gradients"].norm()) > 1e-3, "nothing was compared"
+    for rank in together:
+        for key, tensor in rank[name]["steps"].items():
+            error = float((tensor - expected[key]).norm() / expected[key].norm())
+            assert error < 1e-12, f"{key} is off by {error:.1e}: float64 rounding is far less"
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_ranks_train_to_the_weights_of_one_process(alone, together, name):
+    expected, first = alone[name]["training"], together[0][name]["training"]
+    for found in (rank[name]["training"] for rank in together):
+        error = float((found["weights"] - expected["weights"]).abs().max())
+        assert error < 1e-4, "the same rows are drawn, so only float32 rounding sets them apart"
+        assert torch.equal(found["weights"], first["weights"])
+        torch.testing.assert_close(found["losses"], expected["losses"], rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_one_process_goes_on_from_the_state_of_several_ranks(together, name):
+    trainer = SETTINGS[name].trainer(*inputs())
+    state = together[0][name]["training"]["state"]
+    trainer.load_state_dict(state)
+    assert trainer.step == 12
+    assert all(torch.equal(tensor, state["model"][key]) for key, tensor in trainer.model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_bad_step_stops_every_rank_before_its_weights_move(together, name):
+    assert {rank[name]["nan"] for rank in together} == {"refused"}
