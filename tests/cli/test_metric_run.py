@@ -16,7 +16,7 @@ from distspectral.config import load_config
 from distspectral.datasets import write_vectors
 from distspectral.orchestration.engine import LocalEngine, RayEngine
 from distspectral.orchestration.pipeline import SilentObserver, run
-from distspectral.stages.plan import CHAINS
+from distspectral.stages.plan import METRIC_CHAIN
 from distspectral.storage.artifacts import Artifact
 from distspectral.storage.vectors import MappedVectors
 from tests.runs import write_metric_run
@@ -52,7 +52,7 @@ def own(finished: Path, tmp_path: Path) -> Path:
 def test_a_second_run_skips_all_four_stages_and_tells_the_same(finished: Path) -> None:
     metrics = json.loads((finished.parent / "root/metrics.json").read_text())
     again = invoke("run", finished, "--local", "--json")
-    assert again.stderr.count("up to date") == len(CHAINS["dscl"]) == 4
+    assert again.stderr.count("up to date") == len(METRIC_CHAIN) == 4
     assert json.loads(again.stdout) == metrics
     assert list(metrics["seconds"]) == ["pack", "train", "embed", "evaluate"]
     assert metrics["train"]["steps"] == 40

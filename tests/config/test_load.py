@@ -34,7 +34,10 @@ def test_a_file_is_read_and_a_missing_one_named(tmp_path: Path) -> None:
         ("trian:\n  max_steps: 5\n", r"unknown key `trian`; did you mean `train`\?"),
         ("train:\n  n_clusters: 5\n", r"unknown key `train\.n_clusters`; there is `cluster\.n_clusters`"),
         ("ray:\n  actors: {mim: 1}\n", r"unknown key `ray\.actors\.mim`; did you mean `ray\.actors\.min`\?"),
-        ("ray:\n  hidden_unit: 1\n", r"unknown key `ray\.hidden_unit`; did you mean `network\.hidden`\?"),
+        (
+            "ray:\n  scale_neighbour: 1\n",
+            r"unknown key `ray\.scale_neighbour`; did you mean `affinity\.scale_neighbor`\?",
+        ),
         ("pack:\n  zzzzzz: 1\n", r"unknown key `pack\.zzzzzz`; pack has dtype"),
     ],
 )

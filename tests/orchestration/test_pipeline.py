@@ -18,9 +18,11 @@ from distspectral.errors import FingerprintMismatchError, MissingArtifactError, 
 from distspectral.orchestration.engine import LocalEngine, RayEngine
 from distspectral.orchestration.pipeline import Pipeline, run
 from distspectral.stages.mapping import Mapper
-from distspectral.stages.plan import CHAIN
+from distspectral.stages.plan import spectral_chain
 from distspectral.storage.sources import Source
 from tests.runs import DIM, N_ROWS, write_run
+
+CHAIN = spectral_chain()
 
 
 class Recorder:

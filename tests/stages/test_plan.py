@@ -5,27 +5,33 @@ from pathlib import Path
 import pytest
 
 from distspectral.config import parse_config
-from distspectral.stages.plan import CHAIN, Plan, make_plan
+from distspectral.stages.plan import Plan, make_plan, spectral_chain
 from distspectral.storage.artifacts import Artifact
 
+CHAIN = spectral_chain()
+PLAIN = "representation: input\naffinity: {space: euclidean}"
 
-def plan_of(*overrides: str, source: str = "rows") -> Plan:
-    config = parse_config("name: x\ndata: {path: shards}\ncluster: {n_clusters: 3}", "run.yaml", overrides)
+
+def plan_of(*overrides: str, source: str = "rows", variant: str = PLAIN) -> Plan:
+    text = f"name: x\ndata: {{path: shards}}\ncluster: {{n_clusters: 3}}\n{variant}"
+    config = parse_config(text, "run.yaml", overrides)
     settings = {
         "pack": config.pack,
+        "autoencoder": config.autoencoder_settings,
         "graph": config.graph,
         "affinity": config.affinity,
+        "siamese": config.siamese_settings,
         "training": config.train_settings,
         "cluster": config.cluster,
         "embed": config.embed,
         "seed": config.seed,
     }
-    return make_plan(Artifact("/nowhere"), source, settings)
+    return make_plan(Artifact("/nowhere"), source, settings, config.chain)
 
 
-def changed_by(*overrides: str, source: str = "rows") -> list[str]:
-    before, after = plan_of(), plan_of(*overrides, source=source)
-    return [name for name in CHAIN if before.outputs[name].fingerprint != after.outputs[name].fingerprint]
+def changed_by(*overrides: str, source: str = "rows", variant: str = PLAIN) -> list[str]:
+    before, after = plan_of(variant=variant), plan_of(*overrides, source=source, variant=variant)
+    return [name for name in before.outputs if before.outputs[name].fingerprint != after.outputs[name].fingerprint]
 
 
 AFTER_GRAPH = ["train", "calibrate", "cluster", "embed"]
@@ -114,7 +120,7 @@ def metric_plan(*overrides: str) -> Plan:
         "evaluate": config.evaluate,
         "seed": config.seed,
     }
-    return make_plan(Artifact("/nowhere"), "rows", settings, "dscl")
+    return make_plan(Artifact("/nowhere"), "rows", settings, config.chain)
 
 
 @pytest.mark.parametrize(
@@ -140,3 +146,36 @@ def test_a_metric_depends_on_its_own_sections_only(override: str, stages: list[s
 def test_both_objectives_share_the_packed_vectors() -> None:
     assert metric_plan().outputs["pack"].fingerprint == plan_of().outputs["pack"].fingerprint
     assert metric_plan().outputs["train"].fingerprint != plan_of().outputs["train"].fingerprint
+
+
+LEARNED = "representation: code"
+AFTER_SIAMESE = ["siamese", "features", "reweight", *AFTER_GRAPH]
+
+
+@pytest.mark.parametrize(
+    ("override", "stages"),
+    [
+        ("autoencoder.n_components=9", ["autoencoder", "codes", "neighbors", "graph", *AFTER_SIAMESE]),
+        ("siamese.margin=2", AFTER_SIAMESE),
+        ("siamese.batch_size=9", AFTER_SIAMESE),
+        ("affinity.kind=uniform", ["graph", *AFTER_SIAMESE]),
+        ("train.max_steps=9", AFTER_GRAPH),
+        ("autoencoder.device=cpu", []),
+        ("siamese.checkpoint_steps=9", []),
+    ],
+)
+def test_learned_spaces_depend_on_their_own_sections(override: str, stages: list[str]) -> None:
+    assert changed_by(override, variant=LEARNED) == stages
+
+
+def test_variants_share_what_they_have_in_common() -> None:
+    plain, coded, rebuilt = (
+        plan_of(variant=variant) for variant in (PLAIN, LEARNED, f"{LEARNED}\nsiamese: {{use: rebuild}}")
+    )
+    common = [name for name in coded.outputs if name in rebuilt.outputs]
+    same = [name for name in common if coded.outputs[name].fingerprint == rebuilt.outputs[name].fingerprint]
+    assert same == ["pack", "autoencoder", "codes", "neighbors", "graph", "siamese", "features"]
+    assert plain.outputs["pack"].fingerprint == coded.outputs["pack"].fingerprint
+    assert plain.outputs["neighbors"].fingerprint != coded.outputs["neighbors"].fingerprint
+    assert (plain.graph, coded.graph, rebuilt.graph) == ("graph", "reweight", "siamese_graph")
+    assert len({output.artifact.path for output in coded.outputs.values()}) == len(coded.outputs)

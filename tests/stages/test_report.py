@@ -12,10 +12,12 @@ from distspectral.orchestration.engine import LocalEngine
 from distspectral.orchestration.pipeline import Pipeline, SilentObserver
 from distspectral.stages import report
 from distspectral.stages.metrics import run_metrics
-from distspectral.stages.plan import CHAIN
+from distspectral.stages.plan import spectral_chain
 from distspectral.storage.sources import Source
 from tests.datasets import blobs
 from tests.runs import DIM, N_ROWS, write_run
+
+CHAIN = spectral_chain()
 
 
 @pytest.fixture(scope="module")
