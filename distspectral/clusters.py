@@ -5,7 +5,7 @@ Shape letters: N rows, B rows of a block, P components (the constant one include
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,11 @@ class ClusterConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     n_clusters: PositiveInt | Literal["auto"] = Field("auto", description="auto = at the largest relative Ritz gap")
-    diffusion_time: float = Field(10.0, ge=0, description="scale function e by (1 - lambda_e)^t; 0 = leave as they are")
+    diffusion_time: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+        "auto",
+        description="t: function e is scaled by (1 - lambda_e)^t; 0 = leave as they are; auto = the t at which the "
+        "first function beyond the number of clusters counts half",
+    )
     normalize_rows: bool = Field(True, description="scale each row to length 1 first (Ng, Jordan, Weiss)")
     sample_rows: PositiveInt = Field(200_000, description="rows that k-means sees; all rows are then assigned")
     restarts: PositiveInt = Field(10, description="k-means runs; the one with the lowest inertia is kept")
@@ -68,11 +72,30 @@ def squared_distances(points: Tensor, centroids: Tensor) -> Tensor:
     return (points.square().sum(1, keepdim=True) - 2 * points @ centroids.T + centroids.square().sum(1)).clamp(min=0)
 
 
-def diffusion_scale(ritz_values: NDArray[np.float64], time: float) -> NDArray[np.float32]:
+def diffusion_time(ritz_values: NDArray[np.float64], n_clusters: int) -> float:
+    """Return the time at which the first function beyond the clusters has decayed to a half.
+
+    Graphs differ in how fast they mix, so no one time suits all: MNIST's codes want 50, tf-idf text 10. In units of the
+    spectrum they want the same. Values of zero, those of components, are taken for 1e-6.
+
+    Args:
+        ritz_values: (P,) ascending, the constant function's zero included.
+        n_clusters: C; where all P functions are fewer, the last one counts.
+    """
+    slowest = ritz_values[min(n_clusters, len(ritz_values) - 1)]
+    return float(np.log(2) / -np.log1p(-np.clip(slowest, 1e-6, 1 - 1e-6)))
+
+
+def diffusion_scale(
+    ritz_values: NDArray[np.float64], time: float | Literal["auto"], n_clusters: int
+) -> NDArray[np.float32]:
     """Return (1 - lambda)^time for each Ritz value (P,): diffusion-map coordinates.
 
+    ``auto`` is the time of :func:`diffusion_time` for ``n_clusters``.
     Reference: Coifman and Lafon, Diffusion maps, 2006.
     """
+    if time == "auto":
+        time = diffusion_time(ritz_values, n_clusters)
     return np.clip(1.0 - ritz_values, 0.0, 1.0).astype(np.float32) ** np.float32(time)
 
 

@@ -52,8 +52,8 @@ class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
 
     Args:
         n_clusters: C, or ``auto``: at the largest relative gap of the eigenvalues.
-        representation: what neighbours are searched in: ``input``, ``code`` (of an autoencoder), or ``auto``: the one
-            whose clusters are the better separated, decided without labels.
+        representation: what neighbours are searched in: ``input``, ``code`` (of an autoencoder), or ``auto``: codes
+            where they keep at least half of the variance of rows that the autoencoder never saw.
         affinity_space: whose distances weigh the edges: ``euclidean``, or ``siamese``, a network trained on the
             graph's edges.
         n_components: P, eigenfunctions kept, the constant one included; None chooses from ``n_clusters``.
@@ -78,8 +78,7 @@ class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
         n_clusters_: C.
         n_features_in_: D.
         history_: one dict of metrics per window of training steps.
-        graph_: facts of the graph (components, share of the largest, degrees) and of the choice between inputs and
-            codes.
+        graph_: facts of the graph: components, share of the largest, degrees; ``explained_variance`` of codes.
         model_: torch module, (B, D) to embedding, cluster and distance.
 
     Example:
@@ -142,7 +141,7 @@ class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
             raise TooManyClustersError(
                 f"n_clusters = {cluster.n_clusters}, but X has {rows.n_rows} rows; ask for at most as many"
             )
-        learned = represent_rows(rows, self._representation(settings, cluster), self._observer)
+        learned = represent_rows(rows, self._representation(settings), self._observer)
         self.graph_ = learned.facts
 
         trainer = settings.trainer(learned.seen, learned.graph)
@@ -232,7 +231,7 @@ class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
             seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
         )
 
-    def _representation(self, settings: SpectralSettings, cluster: ClusterConfig) -> RepresentationSettings:
+    def _representation(self, settings: SpectralSettings) -> RepresentationSettings:
         """Return what is learned before the eigenfunctions."""
         budget = {"max_steps": self.max_steps, "device": self.device}
         return RepresentationSettings(
@@ -242,8 +241,6 @@ class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
             siamese=SiameseSettings(train=SiameseConfig(**budget), seed=settings.seed),
             graph=GraphConfig(n_neighbors=settings.n_neighbors, device=self.device),
             affinity=settings.affinity,
-            cluster=cluster,
-            seed=settings.seed,
         )
 
     def _observer(self, trained: str) -> WindowPrinter:

@@ -13,13 +13,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from distspectral.clusters import ClusterConfig
 from distspectral.graph.build import knn_graph
 from distspectral.graph.config import AffinityConfig, AffinitySpace, GraphConfig
 from distspectral.graph.store import ArrayGraph
 from distspectral.models.networks import Perceptron
 from distspectral.stages.encode import in_blocks, refuse_collapse
-from distspectral.stages.represent import choose
+from distspectral.stages.learned import explained_variance, prefers_codes
 from distspectral.stages.reweight import edge_distances, median_squared_distance, new_affinities
 from distspectral.storage.joined import JoinedVectors
 from distspectral.storage.vectors import ArrayVectors, Vectors
@@ -38,8 +37,6 @@ class RepresentationSettings:
     siamese: SiameseSettings
     graph: GraphConfig
     affinity: AffinityConfig
-    cluster: ClusterConfig
-    seed: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +46,7 @@ class Representation:
     Attributes:
         seen: (N, D') what the network is trained on.
         graph: (N, K).
-        facts: of the graph, and how the representation was chosen.
+        facts: of the graph, and ``explained_variance`` of codes if there were any.
         encoders: what an embedding needs before the trained network: arguments of
             :class:`distspectral.models.encoded.EncodedNetwork`.
     """
@@ -75,18 +72,17 @@ def represent_rows(
         ConfigError, TooFewRowsError, ConstantDataError: see :func:`distspectral.graph.build.knn_graph`.
     """
     encoders: dict[str, Any] = {}
-    represented, chosen = rows, {}
-    if settings.representation != "input":
+    represented, explained = rows, {}
+    too_narrow = settings.representation == "auto" and rows.dim <= settings.autoencoder.train.n_components
+    if settings.representation != "input" and not too_narrow:
         autoencoder = settings.autoencoder.trainer(rows)
         autoencoder.fit(observer("autoencoder"))
-        encoder = autoencoder.model.encoder.cpu()
-        codes = _encoded(encoder, rows)
-        if settings.representation == "auto":
-            chosen = choose({"input": rows, "code": codes}, settings.graph, settings.cluster, settings.seed)
-        if chosen.get("representation", "code") == "code":
-            represented, encoders = codes, {"encoder": encoder}
+        model = autoencoder.model.cpu()
+        explained = {"explained_variance": explained_variance(model.encoder, model.decoder, rows)}
+        if settings.representation == "code" or prefers_codes(explained["explained_variance"]):
+            represented, encoders = _encoded(model.encoder, rows), {"encoder": model.encoder}
     graph, facts = knn_graph(represented, settings.graph, settings.affinity)
-    facts |= chosen
+    facts |= explained
     inputs, seen = ["code" if encoders else "vector"], [represented]
     if settings.space == "siamese":
         siamese = settings.siamese.trainer(represented, graph)
@@ -98,7 +94,7 @@ def represent_rows(
             graph = reweighted(graph, features)
         else:
             graph, facts = knn_graph(features, settings.graph, settings.affinity)
-            facts |= chosen
+            facts |= explained
     joined = seen[0] if len(seen) == 1 else JoinedVectors(seen)
     return Representation(joined, graph, facts, encoders | {"inputs": tuple(inputs)})
 

@@ -77,7 +77,7 @@ def _exact_clusters(
     vectors: NDArray[np.float64], values: NDArray[np.float64], n_clusters: int, config: ClusterConfig, seed: int
 ) -> NDArray[np.int64]:
     """Return the clusters (N,) that the run's own recipe finds in the exact eigenvectors."""
-    scale = torch.from_numpy(diffusion_scale(values, config.diffusion_time))
+    scale = torch.from_numpy(diffusion_scale(values, config.diffusion_time, n_clusters))
     embedding = torch.from_numpy(vectors.astype(np.float32))
     points = clustering_coordinates(embedding, scale, config.normalize_rows).numpy()
     rows = np.sort(np.random.default_rng(seed).permutation(len(points))[: config.sample_rows])

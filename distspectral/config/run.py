@@ -43,8 +43,8 @@ class RunConfig(BaseModel):
     pack: PackConfig = PackConfig()
     representation: Representation = Field(
         "auto",
-        description="what neighbours are searched in: input = the vectors; code = codes of an autoencoder; auto = the "
-        "one whose clusters are the better separated, decided without labels",
+        description="what neighbours are searched in: input = the vectors; code = codes of an autoencoder; auto = "
+        "codes where they keep at least half of the variance of rows that the autoencoder never saw",
     )
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     graph: GraphConfig = GraphConfig()
@@ -72,12 +72,16 @@ class RunConfig(BaseModel):
         """Eigenfunctions kept, the constant one included."""
         return self.spectral.n_components or default_n_components(self.cluster.n_clusters)
 
-    @property
-    def chain(self) -> Mapping[str, Step]:
-        """The stages of this run, in order."""
+    def chain(self, dim: int) -> Mapping[str, Step]:
+        """Return the stages of this run on rows of ``dim`` features, in order.
+
+        Rows no wider than their codes would be are clustered as they are, unless codes are asked for.
+        """
         if self.objective == "dscl":
             return METRIC_CHAIN
-        return spectral_chain(self.representation, self.affinity.space, self.siamese.use)
+        too_narrow = self.representation == "auto" and dim <= self.autoencoder.n_components
+        representation = "input" if too_narrow else self.representation
+        return spectral_chain(representation, self.affinity.space, self.siamese.use)
 
     @property
     def autoencoder_settings(self) -> AutoencoderSettings:

@@ -89,7 +89,7 @@ class Pipeline:
         }
         # absolute, for workers may have another working directory
         root = config.root if "://" in config.root else str(Path(config.root).expanduser().absolute())
-        self.plan: Plan = make_plan(Artifact(root), self.source.fingerprint(), settings, config.chain)
+        self.plan: Plan = make_plan(Artifact(root), self.source.fingerprint(), settings, config.chain(source.dim))
 
     # ---- the whole -----------------------------------------------------------------------------------------
 
@@ -213,10 +213,6 @@ class Pipeline:
                 return encode_codes(vectors, artifact("autoencoder"), output, config.autoencoder.device, self._actors())
             rows, device = self._represented(), config.siamese.device
             return encode_features(rows, artifact("siamese"), output, device, self._actors())
-        if stage == "represent":
-            from distspectral.stages.represent import represent
-
-            return represent(vectors, artifact("codes"), output, config.graph, config.cluster, config.seed)
         if stage in ("neighbors", "siamese_neighbors"):
             from distspectral.stages.graph import neighbors
 
@@ -264,21 +260,26 @@ class Pipeline:
 
     def _represented(self) -> Artifact:
         """Return the vectors that neighbours are searched in: the codes, or the rows as they are."""
-        if "represent" in self.plan.chain:
-            return self.plan.artifact(self.plan.artifact("represent").manifest().properties["stage"])
-        return self.plan.artifact("codes" if "codes" in self.plan.chain else "pack")
+        from distspectral.stages.learned import prefers_codes
+
+        if "codes" not in self.plan.chain:
+            return self.plan.artifact("pack")
+        codes = self.plan.artifact("codes")
+        is_coded = self.config.representation == "code" or prefers_codes(
+            codes.manifest().properties["explained_variance"]
+        )
+        return codes if is_coded else self.plan.artifact("pack")
 
     def _seen(self) -> dict[Space, Artifact]:
         """Return the vectors that the network is trained on, by what they are, in their order."""
-        represented = self._represented()
-        is_code = represented == self.plan.artifact("codes") if "codes" in self.plan.chain else False
-        made: dict[Space, Artifact] = {"code" if is_code else "vector": represented}
+        represented, packed = self._represented(), self.plan.artifact("pack")
+        made: dict[Space, Artifact] = {"vector" if represented == packed else "code": represented}
         if "features" in self.plan.chain:
             made["siamese"] = self.plan.artifact("features")
         wanted = self.config.train.inputs
         if wanted == "auto":
             return made
-        made.setdefault("vector", self.plan.artifact("pack"))
+        made.setdefault("vector", packed)
         if missing := [space for space in wanted if space not in made]:
             raise ConfigError(
                 f"train.inputs: asks for {missing[0]}, but this run made only {', '.join(made)} "

@@ -73,7 +73,7 @@ def fit_assigner(
     n_sample = min(config.sample_rows, vectors.n_rows)
     rows = np.sort(generator.choice(vectors.n_rows, n_sample, replace=False)).astype(np.int64)
     parts = [forward(network, vectors.gather(rows[i : i + BLOCK_ROWS])) for i in range(0, n_sample, BLOCK_ROWS)]
-    scale = torch.from_numpy(diffusion_scale(ritz_values, config.diffusion_time))
+    scale = torch.from_numpy(diffusion_scale(ritz_values, config.diffusion_time, n_clusters))
     points = clustering_coordinates(torch.from_numpy(np.concatenate(parts)), scale, config.normalize_rows).numpy()
     centroids = fit_centroids(points, n_clusters, config, seed)
     return Assigner(scale, torch.from_numpy(centroids), config.normalize_rows).eval()

@@ -11,7 +11,7 @@ METRICS = "metrics.json"
 PAGE = "report.html"
 COMMANDS = {
     "pack": ("pack",),
-    "represent": ("autoencoder", "codes", "represent"),
+    "represent": ("autoencoder", "codes"),
     "graph": ("neighbors", "graph"),
     "siamese": ("siamese", "features", "reweight", "siamese_neighbors", "siamese_graph"),
     "train": ("train",),

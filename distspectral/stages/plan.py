@@ -72,8 +72,7 @@ def spectral_chain(
         chain["codes"] = Step("codes", ("pack", "autoencoder"), ())
         rows = ("codes",)
     if representation == "auto":
-        chain["represent"] = Step("representation", ("pack", "codes"), ("graph.n_neighbors", "cluster", "seed"))
-        rows = ("pack", "codes", "represent")
+        rows = ("pack", "codes")
     search, weigh = (("graph",), ("graph.device",)), (("affinity",), ("affinity.scope", "affinity.space"))
     chain["neighbors"] = Step("neighbors", rows, *search)
     chain["graph"] = Step("graph", ("neighbors",), *weigh)

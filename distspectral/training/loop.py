@@ -115,7 +115,7 @@ class Trainer(Generic[ModelT, BatchT]):
     ) -> None:
         self.model, self.objective, self.sampler, self.config = model, objective, sampler, config
         self.network = parallelize(network)
-        self.optimizer = optim.Adam(network.parameters(), lr=config.learning_rate)
+        self.optimizer = optim.Adam(network.parameters(), lr=config.learning_rate, fused=True)
         self.schedule = PlateauSchedule(
             config.max_steps,
             warmup_steps=config.warmup_steps,

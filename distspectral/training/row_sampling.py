@@ -19,9 +19,18 @@ from distspectral.objectives.batches import PairBatch, ReconstructionBatch
 from distspectral.storage.vectors import Vectors
 from distspectral.training.sampling import share, stratified
 
+HELD_OUT = 20
+"""One row in so many is never drawn by :class:`RowSampler`, so that what was learned can be judged by it."""
+
+
+def held_out_rows(n_rows: int) -> NDArray[np.int64]:
+    """Return the rows that the autoencoder never sees, ascending; all of them where there are too few to spare any."""
+    rows = np.arange(HELD_OUT - 1, n_rows, HELD_OUT)
+    return rows if len(rows) else np.arange(n_rows)
+
 
 class RowSampler:
-    """Draws rows uniformly and, if asked, blanks out some of their features.
+    """Draws rows uniformly, those held out excepted, and, if asked, blanks out some of their features.
 
     Args:
         vectors: all N rows.
@@ -38,7 +47,9 @@ class RowSampler:
     def batch(self, step: int) -> ReconstructionBatch:
         """Return this rank's rows of ``step``, ascending."""
         generator = np.random.default_rng((self.seed, step))
-        rows = (stratified(self.batch_size, generator) * self.vectors.n_rows).astype(np.int64)
+        n_rows = self.vectors.n_rows
+        drawn = (stratified(self.batch_size, generator) * (n_rows - n_rows // HELD_OUT)).astype(np.int64)
+        rows = drawn + drawn // (HELD_OUT - 1)
         first, last = share(self.batch_size, self.rank, self.world_size)
         targets = torch.from_numpy(self.vectors.gather(rows[first:last]))
         if self.corruption == 0:

@@ -26,7 +26,7 @@ def plan_of(*overrides: str, source: str = "rows", variant: str = PLAIN) -> Plan
         "embed": config.embed,
         "seed": config.seed,
     }
-    return make_plan(Artifact("/nowhere"), source, settings, config.chain)
+    return make_plan(Artifact("/nowhere"), source, settings, config.chain(100))
 
 
 def changed_by(*overrides: str, source: str = "rows", variant: str = PLAIN) -> list[str]:
@@ -120,7 +120,7 @@ def metric_plan(*overrides: str) -> Plan:
         "evaluate": config.evaluate,
         "seed": config.seed,
     }
-    return make_plan(Artifact("/nowhere"), "rows", settings, config.chain)
+    return make_plan(Artifact("/nowhere"), "rows", settings, config.chain(100))
 
 
 @pytest.mark.parametrize(
