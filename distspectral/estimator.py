@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
+from scipy import sparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -32,7 +33,8 @@ from distspectral.stages.embed import Embedder
 from distspectral.stages.encode import BLOCK_ROWS, in_blocks
 from distspectral.stages.plan import Representation
 from distspectral.storage.artifacts import Artifact
-from distspectral.storage.vectors import ArrayVectors
+from distspectral.storage.sparse import SparseVectors
+from distspectral.storage.vectors import ArrayVectors, Vectors
 from distspectral.training.autoencoder import AutoencoderConfig, AutoencoderSettings
 from distspectral.training.checkpoint import read_state, write_state
 from distspectral.training.loop import SilentObserver
@@ -125,14 +127,15 @@ class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
         """Learn the embedding and the clusters of ``X``.
 
         Args:
-            X: (N, D) numbers, finite, N at least 3; computed with in float32.
+            X: (N, D) numbers, finite, N at least 3, dense or SciPy sparse; computed with in float32, sparse rows made
+                dense a block at a time.
             y: ignored.
 
         Raises:
             ConstantDataError, TooManyClustersError, ConfigError: all of them ValueErrors that say what to change.
             MissingDependencyError: FAISS is not installed.
         """
-        rows = ArrayVectors(self._validated(X, reset=True))
+        rows = self._rows(X, reset=True)
         try:
             cluster, settings = ClusterConfig(n_clusters=self.n_clusters), self._settings(rows.n_rows)
         except ValidationError as error:
@@ -165,12 +168,12 @@ class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
         """Return the eigenfunctions (B, P) at rows ``X`` (B, D), seen or unseen."""
         check_is_fitted(self)
-        return self._embed(ArrayVectors(self._validated(X, reset=False)))[0]
+        return self._embed(self._rows(X, reset=False))[0]
 
     def predict(self, X: ArrayLike) -> NDArray[np.int32]:
         """Return the cluster (B,) of each row of ``X`` (B, D); one row alone gets the label it gets in company."""
         check_is_fitted(self)
-        return self._embed(ArrayVectors(self._validated(X, reset=False)))[1]
+        return self._embed(self._rows(X, reset=False))[1]
 
     def fit_transform(self, X: ArrayLike, y: Any = None, **fit_params: Any) -> NDArray[np.float32]:
         """Fit and return ``embedding_``."""
@@ -246,19 +249,19 @@ class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
     def _observer(self, trained: str) -> WindowPrinter:
         return WindowPrinter(self.verbose, trained)
 
-    def _validated(self, X: ArrayLike, *, reset: bool) -> NDArray[np.float32]:
+    def _rows(self, X: ArrayLike, *, reset: bool) -> Vectors:
         minimum = 3 if reset else 1
-        array: NDArray[np.float32] = validate_data(
-            self, X, reset=reset, dtype=np.float32, order="C", ensure_min_samples=minimum
+        array = validate_data(
+            self, X, reset=reset, accept_sparse="csr", dtype=np.float32, order="C", ensure_min_samples=minimum
         )
-        return array
+        return SparseVectors(array) if sparse.issparse(array) else ArrayVectors(array)
 
     def _set_model(self, model: Embedder) -> None:
         self.model_ = model.eval()
         self.cluster_centers_ = model.assigner.centroids.numpy()
         self.n_clusters_ = len(self.cluster_centers_)
 
-    def _embed(self, rows: ArrayVectors) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    def _embed(self, rows: Vectors) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """Return embedding (B, P) and clusters (B,) of rows, block by block."""
         embedding = in_blocks(self.model_.network.to(torch_device(self.device)), rows)
         assigner = self.model_.assigner
@@ -273,6 +276,7 @@ class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
 

@@ -58,7 +58,7 @@ class Representation:
 
 
 def represent_rows(
-    rows: ArrayVectors, settings: RepresentationSettings, observer: Callable[[str], Observer]
+    rows: Vectors, settings: RepresentationSettings, observer: Callable[[str], Observer]
 ) -> Representation:
     """Return the representation of rows in memory.
 
