@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -22,7 +23,8 @@ from distspectral.errors import (
     TooManyClustersError,
 )
 
-SMALL = {"n_clusters": 3, "hidden": (32,), "batch_size": 256, "max_steps": 100, "random_state": 0}
+PLAIN = {"representation": "input", "affinity_space": "euclidean"}
+SMALL = {"n_clusters": 3, "hidden": (32,), "batch_size": 256, "max_steps": 100, "random_state": 0} | PLAIN
 
 
 @pytest.mark.filterwarnings("ignore")  # the checks feed data that falls apart into components on purpose
@@ -45,6 +47,51 @@ def fitted(rows):
 def test_defaults_separate_two_moons():
     X, y = two_moons(1000, noise=0.05, seed=0)
     assert adjusted_rand_score(y, SpectralNet(n_clusters=2, max_steps=600, random_state=0).fit_predict(X)) > 0.99
+
+
+@pytest.fixture(scope="module")
+def coded(rows):
+    """Blobs hidden in sixteen features, in codes with Siamese affinities."""
+    wide = rows[0] @ np.random.default_rng(0).standard_normal((5, 16))
+    return wide, SpectralNet(n_neighbors=40, **SMALL | {"representation": "auto", "affinity_space": "siamese"}).fit(
+        wide
+    )
+
+
+def test_codes_are_taken_where_they_keep_the_variance(rows, coded):
+    wide, model = coded
+    assert model.graph_["explained_variance"] > 0.9, "five features hold everything"
+    assert model.model_.network.inputs == ("code", "siamese")
+    assert adjusted_rand_score(rows[1], model.labels_) > 0.99
+    np.testing.assert_array_equal(model.predict(wide), model.labels_)
+
+
+def test_rows_that_codes_cannot_hold_are_clustered_as_they_are():
+    X = np.random.default_rng(0).standard_normal((200, 60))
+    model = SpectralNet(**SMALL | {"representation": "auto"}).fit(X)
+    assert model.graph_["explained_variance"] < 0.5, "independent features"
+    assert model.model_.network.inputs == ("vector",)
+
+
+def test_narrow_rows_train_no_autoencoder(fitted, rows):
+    assert "explained_variance" not in SpectralNet(**SMALL | {"representation": "auto"}).fit(rows[0]).graph_
+
+
+def test_a_coded_model_is_saved_whole(coded, tmp_path):
+    wide, model = coded
+    model.save(tmp_path / "model.pt")
+    restored = SpectralNet.load(tmp_path / "model.pt")
+    np.testing.assert_array_equal(restored.transform(wide), model.embedding_)
+    assert restored.n_features_in_ == 16
+    assert restored.get_params() == model.get_params()
+
+
+def test_sparse_rows_give_what_dense_rows_give(rows):
+    X = np.where(np.abs(rows[0]) > 1, rows[0], 0)
+    dense, model = (SpectralNet(**SMALL).fit(matrix) for matrix in (X, sparse.csr_matrix(X)))
+    np.testing.assert_allclose(model.eigenvalues_, dense.eigenvalues_, atol=1e-4)
+    assert adjusted_rand_score(dense.labels_, model.labels_) > 0.99
+    np.testing.assert_array_equal(model.predict(X[:9]), model.predict(sparse.csr_matrix(X[:9])))
 
 
 def test_finds_blobs(rows, fitted):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from distspectral.cli.console import add_retrieval_rows, fact_table, print_json, print_table
 from distspectral.cli.options import AsJson
@@ -16,6 +17,17 @@ RunPath = Annotated[
         metavar="RUN", help="Directory of a finished run, or of `embed --source --output`.", show_default=False
     ),
 ]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        "--labels",
+        metavar="PATH",
+        help="Parquet, Arrow or CSV with ids and labels. [default: the labels of the run's own data]",
+        show_default=False,
+    ),
+]
+IdColumn = Annotated[str, typer.Option("--id-column", help="Column of --labels that holds the run's output ids.")]
+LabelColumn = Annotated[str, typer.Option("--label-column", help="Column of --labels that holds the labels.")]
 Retrieval = Annotated[
     bool, typer.Option("--retrieval", help="Recall@K, MAP@R and NMI of k-means on the classes training never saw.")
 ]
@@ -35,11 +47,48 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    run: RunPath, retrieval: Retrieval = False, spectral_step: SpectralStep = None, as_json: AsJson = False
+    run: RunPath,
+    labels: Labels = None,
+    id_column: IdColumn = "id",
+    label_column: LabelColumn = "label",
+    retrieval: Retrieval = False,
+    spectral_step: SpectralStep = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Judge a finished run by labels; --retrieval for a metric learned by objective dscl."""
-    if not retrieval:
-        raise ConfigError("evaluate: say what to measure; --retrieval is for runs of objective dscl")
+    """Judge a finished run by labels: its clusters, or with --retrieval a metric learned by objective dscl."""
+    if retrieval:
+        _evaluate_retrieval(run, spectral_step, as_json)
+        return
+    if spectral_step is not None:
+        raise ConfigError("--spectral-step: is for --retrieval; clusters have no such step")
+    from distspectral.stages.agreement import agreement, write_picture
+    from distspectral.storage.artifacts import Artifact
+
+    root = Artifact(run)
+    found = agreement(root, labels, id_column, label_column)
+    if as_json:
+        print_json(found.scores())
+        return
+    scores = found.scores()
+    facts = [(name, f"{scores[key]:.4f}") for name, key in (("accuracy", "acc"), ("NMI", "nmi"), ("ARI", "ari"))]
+    unlabeled = [("rows without a label", f"{found.n_unlabeled:,}")] if found.n_unlabeled else []
+    facts += [("labelled rows", f"{scores['n_rows']:,}"), *unlabeled, ("picture", write_picture(root, found))]
+    print_table(fact_table(f"Clusters of {run}", facts))
+    print_table(_cluster_table(found.by_cluster()))
+
+
+def _cluster_table(clusters: list[dict[str, Any]]) -> Any:
+    from rich.table import Table
+
+    table = Table(title="By cluster", title_justify="left")
+    for heading in ("cluster", "rows", "most frequent label", "its share"):
+        table.add_column(heading)
+    for one in clusters:
+        table.add_row(str(one["cluster"]), f"{one['rows']:,}", escape(one["label"]), f"{one['share']:.1%}")
+    return table
+
+
+def _evaluate_retrieval(run: str, spectral_step: bool | None, as_json: bool) -> None:
     from distspectral.stages.plan import METRIC_CHAIN
     from distspectral.stages.retrieval import evaluate_again
     from distspectral.storage.artifacts import Artifact
