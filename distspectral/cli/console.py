@@ -27,8 +27,15 @@ if TYPE_CHECKING:
 SHOWN_ITEMS = 12
 PAST_TENSE = {
     "pack": "packed",
+    "autoencoder": "trained",
+    "codes": "encoded",
     "neighbors": "searched neighbours",
     "graph": "weighed edges",
+    "siamese": "trained",
+    "features": "encoded",
+    "reweight": "weighed edges anew",
+    "siamese_neighbors": "searched neighbours anew",
+    "siamese_graph": "weighed edges anew",
     "train": "trained",
     "calibrate": "calibrated",
     "cluster": "clustered",
@@ -36,6 +43,10 @@ PAST_TENSE = {
     "encode": "embedded",
     "evaluate": "evaluated",
 }
+
+
+def _shown(stage: str) -> str:
+    return f"{stage.replace('_', ' '):<17}"
 
 
 def print_error(message: str) -> None:
@@ -94,14 +105,14 @@ class StageProgress:
 
     def skipped(self, stage: str) -> None:
         """Say that the stage has nothing to do."""
-        self._console.print(f"[dim]{stage:<10} up to date[/]")
+        self._console.print(f"[dim]{_shown(stage)} up to date[/]")
 
     def finished(self, stage: str, seconds: float) -> None:
         """Say what the stage took and take its bars away."""
         for task in self._tasks.values():
             self._bar.remove_task(task)
         self._tasks.clear()
-        self._console.print(f"[green]{stage:<10}[/] {PAST_TENSE[stage]} in {seconds:.1f} s")
+        self._console.print(f"[green]{_shown(stage)}[/] {PAST_TENSE[stage]} in {seconds:.1f} s")
 
     def progress(self, description: str, done: int, total: int) -> None:
         """Move the bar of what is being done."""
@@ -151,6 +162,13 @@ def results_table(metrics: dict[str, Any]) -> Table:
 
 
 def _add_spectral_rows(table: Table, metrics: dict[str, Any]) -> None:
+    if learned := metrics.get("represent"):
+        kept = f"{learned['explained_variance']:.1%} of the variance of rows it never saw"
+        table.add_row("autoencoder", f"{learned['steps']:,} steps; codes keep {kept}")
+    if pairs := metrics.get("siamese"):
+        distances = f"neighbours {pairs['neighbor_distance']:.2f} apart, others {pairs['stranger_distance']:.2f}"
+        table.add_row("Siamese network", f"{pairs['steps']:,} steps; {distances}")
+    table.add_row("network sees", " and ".join(metrics["calibrate"]["inputs"]))
     graph = metrics["graph"]
     share = graph["largest_component_share"]
     table.add_row("graph", f"k = {graph['k']}, {graph['components']} components, largest {share:.1%} of the rows")

@@ -27,7 +27,9 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     for name, purpose in (
         ("pack", "Check the source shards and pack them for random access."),
+        ("represent", "Train the autoencoder and encode every row."),
         ("graph", "Find every row's neighbours and weigh the edges."),
+        ("siamese", "Train the Siamese network and weigh the edges by its distances."),
         ("train", "Train the network: on the graph's edges, or on labels."),
         ("calibrate", "Make the network's outputs eigenfunctions, exactly orthonormal over the dataset."),
         ("cluster", "Find the clusters' centroids."),

@@ -33,6 +33,7 @@ class GraphFacts(_Facts):
 
     n_neighbors: int
     affinity: str = Field(description="name of the affinity, such as 'self-tuning'")
+    space: str = Field("the vectors", description="what neighbours were searched in")
     components: int
     largest_component_share: float = Field(description="share of the rows in the largest component, 0 to 1")
     degree_min: float

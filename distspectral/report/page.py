@@ -225,7 +225,7 @@ def _graph_facts(graph: GraphFacts) -> list[tuple[str, str]]:
     search = "every row against every row"
     if graph.cells > 1:
         search = f"in {count(graph.cells)} overlapping cells, a row in {number(graph.copies)} of them"
-    facts = [("Neighbours were searched", search)]
+    facts = [("Neighbours were searched", search), ("Among", graph.space)]
     if graph.predicted_recall is not None and graph.reached_recall is not None:
         recall = f"{percent(graph.reached_recall)} ({percent(graph.predicted_recall)} predicted)"
         facts.append(("True neighbours found, by a sample", recall))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from distspectral.stages.plan import embedded_graph
 from distspectral.storage.manifest import Manifest
 
 METRICS = "metrics.json"
@@ -63,16 +64,23 @@ def run_metrics(name: str, manifests: Mapping[str, Manifest], n_shards: int) -> 
 
 
 def _of_spectral(manifests: Mapping[str, Manifest]) -> dict[str, Any]:
-    graph, training = manifests["graph"], manifests["train"].metrics
+    graph, training = manifests[embedded_graph(manifests)], manifests["train"].metrics
     neighbors = manifests["neighbors"].metrics
     model, clusters = manifests["calibrate"].properties, manifests["cluster"].properties
     metrics: dict[str, Any] = {
         "graph": {key: graph.properties[key] for key in ("k", "components", "largest_component_share")}
         | {key: neighbors[key] for key in SEARCH if key in neighbors},
         "train": {key: training[key] for key in ("steps", "edges_per_second", "stopped_because", "ritz_values")},
-        "calibrate": {key: model[key] for key in ("n_components", "ritz_values", "suggested_n_clusters")},
+        "calibrate": {key: model[key] for key in ("n_components", "inputs", "ritz_values", "suggested_n_clusters")},
         "cluster": {"n_clusters": clusters["n_clusters"]},
     }
+    if codes := manifests.get("codes"):
+        found = manifests["autoencoder"].metrics
+        metrics["represent"] = {key: found[key] for key in ("steps", "rows_per_second", "loss")}
+        metrics["represent"]["explained_variance"] = codes.properties["explained_variance"]
+    if siamese := manifests.get("siamese"):
+        shown = ("steps", "pairs_per_second", "loss", "neighbor_distance", "stranger_distance")
+        metrics["siamese"] = {key: siamese.metrics[key] for key in shown}
     if evaluation := manifests["embed"].metrics.get("evaluate"):
         metrics["evaluate"] = evaluation
     return metrics

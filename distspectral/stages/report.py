@@ -27,7 +27,9 @@ from distspectral.report import (
     TrainingWindow,
     render,
 )
+from distspectral.stages.learned import prefers_codes
 from distspectral.stages.metrics import PAGE
+from distspectral.stages.plan import embedded_graph
 from distspectral.storage.artifacts import Artifact, void
 from distspectral.storage.manifest import Manifest
 from distspectral.storage.vectors import MappedVectors
@@ -69,7 +71,7 @@ def collect(
         dtype=vectors.properties["dtype"],
         seconds=metrics["seconds"],
         peak_rss_bytes=metrics["peak_rss_bytes"],
-        graph=_graph(manifests["graph"], manifests["neighbors"].metrics, config["affinity"]["kind"]),
+        graph=_graph(manifests, config["affinity"]),
         training=_training(artifacts["train"], manifests["train"]),
         spectrum=_spectrum(manifests["calibrate"]),
         clusters=_clusters(manifests["embed"]),
@@ -79,13 +81,25 @@ def collect(
     )
 
 
-def _graph(manifest: Manifest, search: Mapping[str, Any], affinity: str) -> GraphFacts:
-    facts = manifest.properties
+def _graph(manifests: Mapping[str, Manifest], affinity: Mapping[str, Any]) -> GraphFacts:
+    facts, search = manifests[embedded_graph(manifests)].properties, manifests["neighbors"].metrics
+    weights = affinity["kind"].replace("_", "-")
+    if affinity["space"] == "siamese":
+        reweighted = "exp(-d^2 / 2 median)" if "reweight" in manifests else f"{weights}, neighbours searched anew"
+        weights = f"of Siamese distances: {reweighted}"
+    space = "the vectors"
+    if (codes := manifests.get("codes")) is not None:
+        explained = f"autoencoder codes keep {codes.properties['explained_variance']:.0%} of unseen rows' variance"
+        coded = manifests["neighbors"].inputs.keys() == {"codes"} or prefers_codes(
+            codes.properties["explained_variance"]
+        )
+        space = f"{'codes' if coded else 'the vectors'}; {explained}"
     searched = ("cells", "copies", "predicted_recall", "reached_recall", "links", "components_before")
     copied = ("components", "largest_component_share", "degree_min", "degree_median", "degree_max")
     return GraphFacts(
         n_neighbors=facts["k"],
-        affinity=affinity.replace("_", "-"),
+        affinity=weights,
+        space=space,
         degree_histogram=Histogram(**facts["degree_histogram"]),
         **{key: facts[key] for key in copied},
         **{key: search[key] for key in searched if key in search},

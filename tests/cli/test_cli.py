@@ -12,7 +12,7 @@ from distspectral import __version__
 from distspectral.cli.app import EXIT_REFUSED, EXIT_STOPPED, app
 from distspectral.cli.demo import demo_values
 from distspectral.errors import ConfigError
-from tests.runs import N_ROWS, write_run
+from tests.runs import LEARNED, N_ROWS, write_run
 
 WIDE = {"COLUMNS": "200"}
 
@@ -51,7 +51,7 @@ def test_the_version_is_printed() -> None:
 def test_a_run_prints_a_table_and_where_the_report_is(finished: Path) -> None:
     result = invoke("run", finished, "--local")
     assert result.exit_code == 0
-    assert "embed      up to date" in result.stderr
+    assert "embed             up to date" in result.stderr
     assert "ACC / NMI / ARI" in result.stdout
     assert f"report: {finished.parent}/root/report.html" in result.stdout
 
@@ -174,3 +174,35 @@ def test_the_job_script_is_the_run_command(finished: Path) -> None:
     assert json.loads(done.stdout)["n_rows"] == N_ROWS
     arguments[3] = "absent.yaml"
     assert subprocess.run(arguments, capture_output=True, check=False).returncode == EXIT_REFUSED
+
+
+def test_every_stage_has_a_word_for_being_done():
+    from distspectral.cli.console import PAST_TENSE
+    from distspectral.stages.plan import METRIC_CHAIN, spectral_chain
+
+    stages = {*spectral_chain("auto", "siamese"), *spectral_chain("auto", "siamese", "rebuild"), *METRIC_CHAIN}
+    assert stages == set(PAST_TENSE)
+
+
+def test_evaluate_prints_scores_and_writes_the_picture(finished: Path) -> None:
+    scores = json.loads(invoke("evaluate", finished.parent / "root", "--json").stdout)
+    assert set(scores) == {"acc", "nmi", "ari", "n_rows"}
+    assert scores["n_rows"] == N_ROWS
+    shown = invoke("evaluate", finished.parent / "root", "--labels", finished.parent / "data")
+    assert shown.exit_code == 0, shown.stderr
+    assert f"{scores['acc']:.4f}" in shown.stdout
+    assert "most frequent label" in shown.stdout
+    assert "<svg" in (finished.parent / "root/confusion.svg").read_text()
+    refused = invoke("evaluate", finished.parent / "root", "--spectral-step")
+    assert refused.exit_code == EXIT_REFUSED
+
+
+def test_learned_spaces_have_their_commands(tmp_path: Path) -> None:
+    path = write_run(tmp_path, **LEARNED)
+    for command in ("pack", "represent", "graph", "siamese"):
+        result = invoke(command, path, "--local", "--quiet")
+        assert result.exit_code == 0, result.stderr
+    assert (tmp_path / "root/siamese-graph/manifest.json").exists()
+    refused = invoke("represent", write_run(tmp_path / "plain"), "--local")
+    assert refused.exit_code == EXIT_REFUSED
+    assert "there is no represent" in refused.stderr

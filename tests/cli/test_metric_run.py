@@ -80,9 +80,9 @@ def test_only_stages_behind_a_change_run_again(own: Path, override: str, worked:
 def test_a_lost_embedding_is_made_again_from_the_trained_weights(own: Path) -> None:
     shutil.rmtree(own.parent / "root/embedding")
     result = invoke("run", own, "--local")
-    assert "train      up to date" in result.stderr
+    assert "train             up to date" in result.stderr
     assert "encode     embedded" in result.stderr
-    assert "evaluate   up to date" in result.stderr, "the same rows come out, so its fingerprint stands"
+    assert "evaluate          up to date" in result.stderr, "the same rows come out, so its fingerprint stands"
 
 
 def test_evaluate_prints_the_scores_that_the_run_stored(finished: Path) -> None:
