@@ -33,6 +33,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
         "name": "digits",
         "root": str(folder / "run"),
         "data": {"path": str(folder / "data"), "id_column": "id", "label_column": "label", "scale": 1 / 16},
+        "representation": "input",
+        "affinity": {"space": "euclidean"},
         "train": {"max_steps": 900, "device": "cpu"},
         "network": {"hidden": [256, 256]},
         "spectral": {"n_components": E},

@@ -1,0 +1,197 @@
+"""Clusters beside those of other methods on labelled datasets: one config for all of ours, labels only to judge.
+
+Shape letters: N rows, D features, C clusters.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from distspectral.bench.spectrum import compare_with_exact
+from distspectral.config.load import parse_config
+from distspectral.config.run import RunConfig
+from distspectral.errors import ConfigError, MissingDependencyError
+from distspectral.orchestration.engine import Engine
+from distspectral.orchestration.pipeline import Pipeline, SilentObserver
+from distspectral.spectral.diagnostics import label_agreement
+from distspectral.storage.artifacts import Artifact
+from distspectral.storage.sources import Source
+from distspectral.storage.vectors import MappedVectors
+
+SAMPLE_ROWS = 10_000
+"""Rows that scikit-learn's spectral clustering gets; its eigensolver takes an hour for all of MNIST."""
+
+Scores = dict[str, Any]
+
+
+def compare_quality(
+    folder: str,
+    root: str,
+    seeds: Iterable[int],
+    methods: Sequence[str],
+    overrides: Sequence[str],
+    engine: Callable[[RunConfig], Engine],
+    held_out: int = 0,
+    on_result: Callable[[Scores], None] = lambda result: None,
+) -> list[Scores]:
+    """Return one result per seed and method: ACC, NMI, ARI, wall-clock seconds, rows.
+
+    Args:
+        folder: shards with the columns vector and label.
+        root: where our runs go, one directory a seed; finished stages are kept and their seconds are those of when
+            they were made.
+        seeds: of every method.
+        methods: of :data:`METHODS`.
+        overrides: of our config, for variants; none for the defaults.
+        engine: who does our stages' work.
+        held_out: last shards that are not trained on but embedded afterwards.
+        on_result: called with each result as it comes.
+
+    Raises:
+        ConfigError: there is no such method, or no labels.
+        MissingDependencyError: a method's package is not installed.
+    """
+    if unknown := [name for name in methods if name not in METHODS]:
+        raise ConfigError(f"--method: {unknown[0]!r} is none of {', '.join(METHODS)}")
+    source = Source.open(_config(folder, root, 0, 2, overrides).data)
+    paths = [shard.uri for shard in source.shards]
+    if held_out >= len(paths):
+        raise ConfigError(f"--held-out: is {held_out}, but {folder} has {len(paths)} shards; leave one to train on")
+    met: set[str] = set()
+    for block in (block for shard in source.shards for block in source.read_blocks(shard)):
+        assert block.labels is not None, "the config names a label column"
+        met.update(str(label) for label in pc.unique(block.labels).to_pylist())
+    n_clusters = len(met)
+    results: list[Scores] = []
+
+    def add(name: str, seed: int, scores: Scores) -> None:
+        results.append({"method": name, "seed": seed, **scores})
+        on_result(results[-1])
+
+    for seed in seeds:
+        config = _config(folder, f"{root}/seed-{seed}", seed, n_clusters, overrides)
+        data = config.data.model_copy(update={"path": tuple(paths[: len(paths) - held_out])})
+        config = config.model_copy(update={"data": data})
+        runner = engine(config)
+        try:
+            pipeline = Pipeline(config, Source.open(data), runner, SilentObserver())
+            metrics = pipeline.run()
+            add("distspectral", seed, _of_run(metrics))
+            if held_out:
+                other = data.model_copy(update={"path": tuple(paths[-held_out:])})
+                manifest = pipeline.embed_other(Source.open(other), f"{root}/seed-{seed}/held-out")
+                rows = {"n_rows": manifest.n_rows, "seconds": manifest.metrics["seconds"]}
+                add("distspectral, held out", seed, {**manifest.metrics["evaluate"], **rows})
+        finally:
+            runner.close()
+        for name in methods:
+            METHODS[name](pipeline, n_clusters, seed, add)
+    return results
+
+
+def summary(results: Iterable[Scores]) -> dict[str, dict[str, Any]]:
+    """Return by method the mean and the standard deviation over seeds (0 of one) of each number."""
+    by_method: dict[str, list[Scores]] = {}
+    for result in results:
+        by_method.setdefault(result["method"], []).append(result)
+    return {
+        name: {
+            score: (float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0)
+            for score in ("acc", "nmi", "ari", "seconds")
+            for values in [[run[score] for run in runs if score in run]]
+            if values
+        }
+        | {"n_rows": runs[0]["n_rows"]}
+        for name, runs in by_method.items()
+    }
+
+
+def _config(folder: str, root: str, seed: int, n_clusters: int, overrides: Sequence[str]) -> RunConfig:
+    text = f"name: quality\nroot: {root}\nseed: {seed}\ndata: {{path: {folder!r}, label_column: label}}\n"
+    return parse_config(text + f"cluster: {{n_clusters: {n_clusters}}}", "bench quality", overrides)
+
+
+def _of_run(metrics: Scores) -> Scores:
+    seconds = metrics["seconds"]
+    return {
+        **metrics["evaluate"],
+        "n_rows": metrics["n_rows"],
+        "seconds": sum(seconds.values()),
+        "stages": seconds,
+        "peak_rss_bytes": metrics["peak_rss_bytes"],
+        "explained_variance": metrics.get("represent", {}).get("explained_variance"),
+        "inputs": metrics["calibrate"]["inputs"],
+    }
+
+
+def _exact(pipeline: Pipeline, n_clusters: int, seed: int, add: Callable[[str, int, Scores], None]) -> None:
+    """Our own graph's exact eigenvectors, clustered by our own recipe."""
+    found = compare_with_exact(pipeline.plan.root)
+    shown = {"n_rows": found["n_rows"], "seconds": found["exact_seconds"], "mean_sin2": found["mean_sin2"]}
+    add("exact eigenvectors of our graph", seed, {**found["exact_evaluate"], **shown})
+
+
+def _kmeans(pipeline: Pipeline, n_clusters: int, seed: int, add: Callable[[str, int, Scores], None]) -> None:
+    from sklearn.cluster import KMeans
+
+    for stage in ("pack", "codes"):
+        if stage in pipeline.plan.chain:
+            rows, labels = _rows(pipeline.plan.artifact(stage))
+            model = KMeans(n_clusters, n_init=3, random_state=seed)
+            add(f"k-means on {'vectors' if stage == 'pack' else stage}", seed, _timed(model.fit_predict, rows, labels))
+
+
+def _scikit_learn(pipeline: Pipeline, n_clusters: int, seed: int, add: Callable[[str, int, Scores], None]) -> None:
+    from sklearn.cluster import SpectralClustering
+
+    rows, labels = _rows(pipeline.plan.artifact("pack"))
+    chosen = np.random.default_rng(seed).permutation(len(rows))[:SAMPLE_ROWS]
+    model = SpectralClustering(n_clusters, affinity="nearest_neighbors", random_state=seed)
+    add("scikit-learn SpectralClustering", seed, _timed(model.fit_predict, rows[chosen], labels[chosen]))
+
+
+def _umap(pipeline: Pipeline, n_clusters: int, seed: int, add: Callable[[str, int, Scores], None]) -> None:
+    try:
+        from umap import UMAP
+    except ImportError as error:
+        raise MissingDependencyError("umap-learn is not installed: pip install umap-learn") from error
+    from sklearn.cluster import KMeans
+
+    rows, labels = _rows(pipeline.plan.artifact("pack"))
+
+    def clusters(matrix: NDArray[np.float32]) -> NDArray[np.int64]:
+        embedded = UMAP(n_components=10, random_state=seed, n_jobs=1).fit_transform(matrix)
+        found: NDArray[np.int64] = KMeans(n_clusters, n_init=10, random_state=seed).fit_predict(embedded)
+        return found
+
+    add("UMAP and k-means", seed, _timed(clusters, rows, labels))
+
+
+METHODS = {"exact": _exact, "k-means": _kmeans, "scikit-learn": _scikit_learn, "umap": _umap}
+"""Beside ours, by the names that ``--method`` takes."""
+
+
+def _rows(vectors: Artifact) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return all rows (N, D) and their classes (N,)."""
+    mapped = MappedVectors(vectors)
+    labels = mapped.labels()
+    assert labels is not None, "compare_quality asks for labels"
+    classes = np.unique(np.asarray(labels.to_pylist(), dtype=str), return_inverse=True)[1]
+    return np.array(mapped.block(0, mapped.n_rows)), classes
+
+
+def _timed(
+    clusters: Callable[[NDArray[np.float32]], NDArray[Any]], rows: NDArray[np.float32], classes: NDArray[np.int64]
+) -> Scores:
+    began = time.perf_counter()
+    found = clusters(rows)
+    seconds = time.perf_counter() - began
+    counts = np.zeros((classes.max() + 1, int(found.max()) + 1), np.int64)
+    np.add.at(counts, (classes, found), 1)
+    return {**label_agreement(counts), "n_rows": len(rows), "seconds": seconds}
