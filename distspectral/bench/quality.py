@@ -76,7 +76,7 @@ def compare_quality(
 
     for seed in seeds:
         config = _config(folder, f"{root}/seed-{seed}", seed, n_clusters, overrides)
-        data = config.data.model_copy(update={"path": tuple(paths[: len(paths) - held_out])})
+        data = config.data.model_copy(update={"path": paths[: len(paths) - held_out]})
         config = config.model_copy(update={"data": data})
         runner = engine(config)
         try:
@@ -84,7 +84,7 @@ def compare_quality(
             metrics = pipeline.run()
             add("distspectral", seed, _of_run(metrics))
             if held_out:
-                other = data.model_copy(update={"path": tuple(paths[-held_out:])})
+                other = data.model_copy(update={"path": paths[-held_out:]})
                 manifest = pipeline.embed_other(Source.open(other), f"{root}/seed-{seed}/held-out")
                 rows = {"n_rows": manifest.n_rows, "seconds": manifest.metrics["seconds"]}
                 add("distspectral, held out", seed, {**manifest.metrics["evaluate"], **rows})

@@ -41,6 +41,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Measure results beside their baselines.", no_args_is_help=True)
     group.command("spectrum")(spectrum)
     group.command("graph")(graph)
+    group.command("train")(train)
     bench_dscl.register(group)
     bench_quality.register(group)
     app.add_typer(group, name="bench")
@@ -100,6 +101,25 @@ def graph(
             ("peak memory", f"{row['peak_rss_bytes'] / 2**30:.2f} GiB"),
         ]
         print_table(fact_table(row["name"], facts))
+
+
+Steps = Annotated[int, typer.Option("--steps", min=2, help="Steps of each timing.")]
+Rounds = Annotated[int, typer.Option("--rounds", min=1, help="Timings of either side; medians count.")]
+
+
+def train(rows: Rows = None, dim: Dim = 96, steps: Steps = 40, rounds: Rounds = 3, as_json: AsJson = False) -> None:
+    """Compare the trainer's steps with the bare forward and backward passes of the same networks."""
+    from distspectral.bench.train import compare_training
+
+    result = compare_training(rows or 100_000, dim, steps, rounds, "auto")
+    if as_json:
+        print_json(result)
+        return
+    rates = (
+        (name, f"{one['steps_per_second']:.1f} steps/s, {one['ratio_to_bare']:.0%} of the bare network's")
+        for name, one in result["objectives"].items()
+    )
+    print_table(fact_table(f"Training, {result['rows']:,} rows x {result['dim']}", rates))
 
 
 def _bench_rows(n_rows: int | None, dim: int, data: str | None, folder: str) -> Source:
