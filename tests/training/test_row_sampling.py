@@ -7,7 +7,7 @@ import torch
 from distspectral.errors import NoEdgesError
 from distspectral.graph.store import ArrayGraph
 from distspectral.storage.vectors import ArrayVectors
-from distspectral.training.row_sampling import PairSampler, RowSampler
+from distspectral.training.row_sampling import PairSampler, RowSampler, held_out_rows
 
 N, K = 97, 5
 
@@ -23,18 +23,27 @@ def ring(affinity: float = 1.0) -> ArrayGraph:
     return ArrayGraph(neighbors, np.full((N, K), affinity, np.float32))
 
 
-def test_rows_are_drawn_evenly_in_order_and_by_the_step_alone():
+def test_rows_not_held_out_are_drawn_evenly_in_order_and_by_the_step_alone():
     one, other = (RowSampler(numbered(), batch_size=10, corruption=0, seed=1) for _ in range(2))
     counts = np.zeros(N, int)
     for step in range(400):
         rows = one.batch(step).vectors[:, 0].numpy().astype(int)
         assert np.all(np.diff(rows) >= 0)
         counts[rows] += 1
-    assert counts.min() > 20, "41 are expected of each"
-    assert counts.max() < 65
+    held_out = held_out_rows(N)
+    assert held_out.tolist() == [19, 39, 59, 79]
+    assert not counts[held_out].any()
+    seen = np.delete(counts, held_out)
+    assert seen.min() > 20, "43 are expected of each"
+    assert seen.max() < 67
     for step in (7, 2):
         assert torch.equal(other.batch(step).vectors, one.batch(step).vectors)
     assert not torch.equal(one.batch(1).vectors, one.batch(2).vectors)
+
+
+def test_too_few_rows_to_spare_any_are_judged_by_all():
+    assert held_out_rows(19).tolist() == list(range(19))
+    assert held_out_rows(20).tolist() == [19]
 
 
 def test_corruption_blanks_its_share_with_the_mean_and_leaves_the_target_alone():
