@@ -57,6 +57,8 @@ def run_metrics(name: str, manifests: Mapping[str, Manifest], n_shards: int) -> 
         "seconds": stage_seconds(manifests),
         "peak_rss_bytes": max(manifest.metrics.get("peak_rss_bytes", 0) for manifest in manifests.values()),
     }
+    if quarantine := vectors.metrics.get("quarantine"):
+        metrics["quarantine"] = quarantine
     return metrics | (_of_spectral(manifests) if "calibrate" in manifests else _of_metric(manifests))
 
 
