@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 import threading
+from collections.abc import Collection
+from pathlib import PurePosixPath
 from typing import Any
 
 import ray.train
 import torch
 from ray.train import Checkpoint, CheckpointConfig, CheckpointUploadMode, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from distspectral.comm import collectives
@@ -18,26 +22,29 @@ from distspectral.errors import DistSpectralError, WorkerLostError
 from distspectral.orchestration.cluster import wants_gpus
 from distspectral.orchestration.config import RayConfig
 from distspectral.stages.train import (
+    CHECKPOINT_FILE,
     CHECKPOINTS,
-    KEPT_CHECKPOINTS,
     OnWindow,
     RunLog,
+    checkpoint_names,
     finish,
     open_trainer,
+    restore,
     trainer_summary,
 )
 from distspectral.storage.artifacts import Artifact, Output
 from distspectral.storage.manifest import Manifest
-from distspectral.training.checkpoint import read_state, write_state
+from distspectral.training.checkpoint import write_state
 from distspectral.training.loop import Trainer
 from distspectral.training.settings import TrainSettings
 
-CHECKPOINT_FILE = "checkpoint.pt"
 COLLECTIVE_TIMEOUT_S = 300
 """A rank that misses a collective for so long is taken for lost."""
 
 POLL_S = 0.5
 """How often the driver looks for new windows."""
+
+logger = logging.getLogger(__name__)
 
 
 class RayObserver:
@@ -45,10 +52,13 @@ class RayObserver:
 
     Args:
         log: on rank 0, None elsewhere.
+        standing: checkpoints that stood before; a step that is taken again gets another name, for Ray Train would
+            delete the new one together with the old.
     """
 
-    def __init__(self, log: RunLog | None) -> None:
+    def __init__(self, log: RunLog | None, standing: Collection[str]) -> None:
         self.log = log
+        self.taken = {PurePosixPath(name).parent.name for name in standing}
 
     def window(self, record: dict[str, Any]) -> None:
         """Pass the window to the log."""
@@ -58,6 +68,8 @@ class RayObserver:
     def checkpoint(self, trainer: Trainer[Any, Any]) -> None:
         """Hand the state to Ray Train, which stores it while training goes on; every rank must call this."""
         name, checkpoint = f"step-{trainer.step:09d}", None
+        while name in self.taken:
+            name += "-again"
         if self.log is not None:
             folder = tempfile.mkdtemp(prefix="distspectral-checkpoint-")
             write_state(Artifact(folder), CHECKPOINT_FILE, trainer.state_dict() | {"history": self.log.history})
@@ -94,6 +106,7 @@ def train(
         WorkerLostError: workers died more often than ``config.task_retries``.
     """
     output.begin()
+    _forget_damaged_snapshot(output.artifact)
     use_gpu = wants_gpus(config)
     trainer = TorchTrainer(
         _train_rank,
@@ -113,7 +126,7 @@ def train(
             storage_path=output.artifact.path,
             storage_filesystem=output.artifact.filesystem,
             failure_config=FailureConfig(max_failures=config.task_retries),
-            checkpoint_config=CheckpointConfig(num_to_keep=KEPT_CHECKPOINTS),
+            checkpoint_config=CheckpointConfig(num_to_keep=settings.train.keep_checkpoints),
         ),
     )
     with _Follower(output.artifact, on_window):
@@ -132,6 +145,25 @@ def train(
     return finish(vectors, output, settings, result)
 
 
+def _forget_damaged_snapshot(artifact: Artifact) -> None:
+    """Remove Ray Train's own list of checkpoints where it was cut off or names one that is gone.
+
+    It is not written atomically, and Ray Train would refuse to start on it; :func:`stages.train.restore` looks at
+    the checkpoints themselves.
+    """
+    name = f"{CHECKPOINTS}/{CHECKPOINT_MANAGER_SNAPSHOT_FILENAME}"
+    if not artifact.has(name):
+        return
+    try:
+        listed = {one["checkpoint_dir_name"] for one in artifact.read_json(name)["checkpoint_results"]}
+    except (ValueError, KeyError, TypeError):
+        listed = {"a snapshot that cannot be read"}
+    standing = {PurePosixPath(one).parent.name for one in checkpoint_names(artifact)}
+    if missing := listed - standing:
+        logger.warning("%s/%s: names %s, which is not there; forgotten", artifact.uri, name, ", ".join(sorted(missing)))
+        artifact.delete_file(name)
+
+
 def _train_rank(config: dict[str, Any]) -> dict[str, Any] | DistSpectralError | None:
     """Train one rank; return the summary on rank 0, or the error that all ranks met.
 
@@ -142,15 +174,11 @@ def _train_rank(config: dict[str, Any]) -> dict[str, Any] | DistSpectralError | 
     log: RunLog | None = None
     try:
         trainer = open_trainer(config["vectors"], config["graph"], settings)
-        history: list[dict[str, Any]] = []
-        if (checkpoint := ray.train.get_checkpoint()) is not None:
-            with checkpoint.as_directory() as folder:
-                state = read_state(Artifact(folder), CHECKPOINT_FILE)
-            history = state.pop("history")
-            trainer.load_state_dict(state)
+        standing = checkpoint_names(config["artifact"])
+        history = restore(trainer, config["artifact"])
         if collectives.rank() == 0:
             log = RunLog(config["artifact"], history)
-        trainer.fit(RayObserver(log))
+        trainer.fit(RayObserver(log, standing))
         return None if log is None else trainer_summary(trainer, config["artifact"], log.history)
     except DistSpectralError as error:
         return error

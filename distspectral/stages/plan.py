@@ -42,7 +42,12 @@ CHAIN: Mapping[str, Step] = {
     "neighbors": Step("neighbors", ("pack",), ("graph",), ("graph.device",)),
     "graph": Step("graph", ("neighbors",), ("affinity",), ("affinity.scope",)),
     "train": Step(
-        "training", ("pack", "graph"), ("training",), ("training.train.device", "training.train.checkpoint_steps")
+        "training",
+        ("pack", "graph"),
+        ("training",),
+        tuple(
+            f"training.train.{key}" for key in ("device", "checkpoint_steps", "keep_checkpoints", "max_skipped_steps")
+        ),
     ),
     "calibrate": Step("model", ("pack", "graph", "train"), ("training.n_components",)),
     "cluster": Step("clusters", ("pack", "calibrate"), ("cluster", "seed")),

@@ -140,6 +140,11 @@ def _notes(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
             f"The graph has {components} components that no edge joins; the first functions tell them apart. "
             "Raise graph.n_neighbors or set graph.connect to nearest if they should be one."
         )
+    if skipped := metrics["train"].get("skipped_steps"):
+        notes.append(
+            f"{skipped:,} of the {metrics['train']['steps']:,} training steps were skipped for NaN, infinity or "
+            "dependent functions; lower train.learning_rate or set train.max_gradient_norm if they are more than a few."
+        )
     wanted, found = config["cluster"]["n_clusters"], metrics["calibrate"]["suggested_n_clusters"]
     if isinstance(wanted, int) and found is not None and wanted != found:
         notes.append(f"The largest gap of the spectrum suggests {found} clusters; the config asks for {wanted}.")
