@@ -171,20 +171,15 @@ def _train_rank(config: dict[str, Any]) -> dict[str, Any] | DistSpectralError | 
     """
     torch.set_num_threads(config["n_threads"])
     settings: TrainSettings = config["settings"]
-    log: RunLog | None = None
     try:
         trainer = open_trainer(config["vectors"], config["graph"], settings)
         standing = checkpoint_names(config["artifact"])
         history = restore(trainer, config["artifact"])
-        if collectives.rank() == 0:
-            log = RunLog(config["artifact"], history)
+        log = RunLog(config["artifact"], history) if collectives.rank() == 0 else None
         trainer.fit(RayObserver(log, standing))
         return None if log is None else trainer_summary(trainer, config["artifact"], log.history)
     except DistSpectralError as error:
         return error
-    finally:
-        if log is not None:
-            log.close()
 
 
 class _Follower(threading.Thread):

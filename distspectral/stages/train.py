@@ -36,12 +36,12 @@ class RunLog:
     """
 
     def __init__(self, artifact: Artifact, history: list[dict[str, Any]], on_window: OnWindow | None = None) -> None:
-        from tensorboardX import SummaryWriter
+        from distspectral.stages.board import Board
 
         self.artifact, self.history, self.on_window = artifact, list(history), on_window
         # TensorBoard's event files are appended to, which object stores do not offer.
-        purge = history[-1]["step"] + 1 if history else 0
-        self.board = SummaryWriter(artifact.file_path("tensorboard"), purge_step=purge) if artifact.is_local else None
+        first_step = history[-1]["step"] + 1 if history else 0
+        self.board = Board(artifact.file_path("tensorboard"), first_step) if artifact.is_local else None
 
     def window(self, record: dict[str, Any]) -> None:
         """Write one window's metrics; the file is replaced whole, so that it never disagrees with a checkpoint."""
@@ -49,19 +49,20 @@ class RunLog:
         lines = "".join(json.dumps(line) + "\n" for line in self.history)
         self.artifact.write_file("metrics.jsonl", lambda stream: void(stream.write(lines.encode())))
         if self.board is not None:
-            for name, value in record.items():
-                if isinstance(value, list):
-                    for index, one in enumerate(value):
-                        self.board.add_scalar(f"{name.removesuffix('_values')}/{index:03d}", one, record["step"])
-                elif name not in ("step", "seconds"):
-                    self.board.add_scalar(f"train/{name}", value, record["step"])
+            self.board.add(record["step"], _curves(record))
         if self.on_window is not None:
             self.on_window(record)
 
-    def close(self) -> None:
-        """Flush TensorBoard."""
-        if self.board is not None:
-            self.board.close()
+
+def _curves(record: dict[str, Any]) -> dict[str, float]:
+    """Return a window's numbers by the names of TensorBoard's curves."""
+    curves: dict[str, float] = {}
+    for name, value in record.items():
+        if isinstance(value, list):
+            curves |= {f"{name.removesuffix('_values')}/{index:03d}": one for index, one in enumerate(value)}
+        elif name not in ("step", "seconds"):
+            curves[f"train/{name}"] = value
+    return curves
 
 
 class LocalObserver:
@@ -142,10 +143,7 @@ def train(
     output.begin()
     trainer = open_trainer(vectors, graph, settings)
     log = RunLog(output.artifact, restore(trainer, output.artifact), on_window)
-    try:
-        trainer.fit(LocalObserver(log))
-    finally:
-        log.close()
+    trainer.fit(LocalObserver(log))
     return finish(vectors, output, settings, trainer_summary(trainer, output.artifact, log.history))
 
 

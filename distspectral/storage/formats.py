@@ -245,12 +245,13 @@ class _RawLayout:
 
 def _npy_layout(file: ShardFile, stream: pa.NativeFile) -> _RawLayout:
     version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
-    elif version == (2, 0):
-        shape, fortran_order, dtype = np.lib.format.read_array_header_2_0(stream)
-    else:
+    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in read_header:
         raise UnsupportedTypeError(f"{file.uri}: .npy version {version}; write it again with numpy.save")
+    try:
+        shape, fortran_order, dtype = read_header[version](stream)
+    except Exception as error:  # a header is a Python literal: the tokenizer, the parser and the dtype raise anything
+        raise ValueError(f"the header is damaged: {error}") from error
     if len(shape) != 2 or dtype.newbyteorder("=") not in (np.float16, np.float32, np.float64, np.uint8):
         raise UnsupportedTypeError(
             f"{file.uri}: holds {dtype} of shape {shape}; expected (rows, features) of {VALUE_TYPE_NAMES}"
