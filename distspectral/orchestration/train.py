@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import tempfile
 import threading
 from collections.abc import Collection
@@ -20,7 +21,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from distspectral.comm import collectives
 from distspectral.errors import DistSpectralError, WorkerLostError
 from distspectral.orchestration.cluster import wants_gpus
-from distspectral.orchestration.config import RayConfig
+from distspectral.orchestration.config import RayConfig, WorkerCount
 from distspectral.stages.train import (
     CHECKPOINT_FILE,
     CHECKPOINTS,
@@ -40,6 +41,9 @@ from distspectral.training.settings import TrainSettings
 
 COLLECTIVE_TIMEOUT_S = 300
 """A rank that misses a collective for so long is taken for lost."""
+
+SHRINK_S = 20
+"""How long an elastic group waits for as many workers as it had; a worker needs some ten seconds to start."""
 
 POLL_S = 0.5
 """How often the driver looks for new windows."""
@@ -63,7 +67,7 @@ class RayObserver:
     def window(self, record: dict[str, Any]) -> None:
         """Pass the window to the log."""
         if self.log is not None:
-            self.log.window(record)
+            self.log.window(record | {"workers": collectives.world_size()})
 
     def checkpoint(self, trainer: Trainer[Any, Any]) -> None:
         """Hand the state to Ray Train, which stores it while training goes on; every rank must call this."""
@@ -118,9 +122,7 @@ def train(
             "n_threads": config.cpus_per_worker,
         },
         torch_config=TorchConfig("nccl" if use_gpu else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S),
-        scaling_config=ScalingConfig(
-            num_workers=config.workers, use_gpu=use_gpu, resources_per_worker={"CPU": config.cpus_per_worker}
-        ),
+        scaling_config=_scaling(config, use_gpu),
         run_config=RunConfig(
             name=CHECKPOINTS,
             storage_path=output.artifact.path,
@@ -143,6 +145,21 @@ def train(
     if isinstance(result, DistSpectralError):
         raise result
     return finish(vectors, output, settings, result)
+
+
+def _scaling(config: RayConfig, use_gpu: bool) -> ScalingConfig:
+    """Return how many workers to ask for, and what each gets."""
+    resources = {"CPU": config.cpus_per_worker}
+    if not isinstance(config.workers, WorkerCount):
+        return ScalingConfig(num_workers=config.workers, use_gpu=use_gpu, resources_per_worker=resources)
+    # Ray Train waits so long for a lost node to come back before it goes on with fewer workers.
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(SHRINK_S))
+    return ScalingConfig(
+        num_workers=(config.workers.min, config.workers.max),
+        use_gpu=use_gpu,
+        resources_per_worker=resources,
+        elastic_resize_monitor_interval_s=config.workers.check_s,
+    )
 
 
 def _forget_damaged_snapshot(artifact: Artifact) -> None:
