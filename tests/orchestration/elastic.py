@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -34,25 +36,28 @@ def main(folder: Path) -> None:
     pipeline.command("pack")
     pipeline.command("graph")
     cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
-    nodes = [cluster.add_node(**NODE)]
+    node = cluster.add_node(**NODE)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-    heard: list[dict[str, Any]] = []
-
-    def follow(record: dict[str, Any]) -> None:
-        heard.append({key: record[key] for key in ("step", "workers", "loss")} | {"at": time.monotonic()})
-        groups = [one["workers"] for one in heard]
-        if groups[-1] == 2 and 1 not in groups and nodes and record["step"] >= 200:
-            cluster.remove_node(nodes.pop(), allow_graceful=False)
-        elif groups[-1] == 1 and not nodes:
-            nodes.append(cluster.add_node(**NODE))
-        elif groups[-1] == 2 and 1 in groups:
-            print(json.dumps(heard), flush=True)
-            ray.shutdown()
-            cluster.shutdown()
-            os._exit(0)
-
+    windows: queue.Queue[dict[str, Any]] = queue.Queue()
     inputs = pipeline.plan.artifact("pack"), pipeline.plan.artifact("graph")
-    train(*inputs, pipeline.plan.outputs["train"], config.train_settings, config.ray, on_window=follow)
+    arguments = (*inputs, pipeline.plan.outputs["train"], config.train_settings, config.ray, windows.put)
+    threading.Thread(target=train, args=arguments, daemon=True).start()  # only a main thread can start a node
+
+    heard: list[dict[str, Any]] = []
+    lost = returned = False
+    while not (returned and heard[-1]["workers"] == 2):
+        record = windows.get()
+        heard.append({key: record[key] for key in ("step", "workers", "loss")} | {"at": time.monotonic()})
+        if record["workers"] == 2 and record["step"] >= 200 and not lost:
+            cluster.remove_node(node, allow_graceful=False)
+            lost = True
+        if record["workers"] == 1 and lost and not returned:
+            cluster.add_node(**NODE)
+            returned = True
+    print(json.dumps(heard), flush=True)
+    ray.shutdown()
+    cluster.shutdown()
+    os._exit(0)  # training would go on for long
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from pydantic import ValidationError
 
@@ -36,9 +37,15 @@ def test_a_lost_node_shrinks_the_group_and_a_new_one_grows_it(tmp_path: Path) ->
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "6",
     }
     command = [sys.executable, "-m", "tests.orchestration.elastic", str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
-    assert done.returncode == 0, done.stderr[-3000:]
-    heard: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        stdout, stderr = process.communicate(timeout=PATIENCE_S)
+    finally:
+        if process.poll() is None:  # its cluster must not outlive it
+            for child in [*psutil.Process(process.pid).children(recursive=True), process]:
+                child.kill()
+    assert process.returncode == 0, stderr[-3000:]
+    heard: list[dict[str, Any]] = json.loads(stdout.splitlines()[-1])
     groups = [one["workers"] for one in heard]
     changes = [heard[i] for i in range(1, len(heard)) if groups[i] != groups[i - 1]]
     assert [groups[0], *(one["workers"] for one in changes)] == [2, 1, 2]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 import struct
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,19 @@ def test_the_file_begins_anew_at_the_first_step_and_holds_every_point(tmp_path: 
     assert (start.step, start.session_log.status) == (41, start.session_log.START)
     found = [(point.step, value.tag, value.simple_value) for point in points for value in point.summary.value]
     assert found == [(50, "train/loss", 0.5), (50, "ritz/000", 0.25), (60, "train/loss", 0.125)]
+
+
+def test_half_a_record_does_not_hide_those_that_follow(tmp_path: Path) -> None:
+    board = Board(str(tmp_path), 0)
+    before, limits = board.path.stat().st_size, resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (before + 20, limits[1]))  # stands for a disk that fills up
+    try:
+        board.add(1, {"train/loss": 0.5})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert board.path.stat().st_size == before
+    board.add(2, {"train/loss": 0.25})
+    assert [event.step for event in events(board.path)] == [0, 0, 2]
 
 
 def test_a_place_that_cannot_be_written_costs_points_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

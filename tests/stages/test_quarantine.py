@@ -16,6 +16,7 @@ from distspectral.datasets import write_vectors
 from distspectral.errors import NonFiniteRowError, TooFewRowsError
 from distspectral.orchestration.engine import LocalEngine
 from distspectral.orchestration.pipeline import Pipeline, SilentObserver, run
+from distspectral.stages import report
 from distspectral.stages.mapping import local_map
 from distspectral.stages.pack import PackConfig, pack
 from distspectral.storage.artifacts import Artifact
@@ -97,11 +98,18 @@ def test_metrics_and_report_say_how_many_are_missing_and_why(finished: Path) -> 
 
 
 def test_labels_in_the_report_belong_to_the_rows_that_are_left(finished: Path) -> None:
-    from distspectral.stages.report import scatter_sample
-
     output = Artifact(str(finished / "output"))
-    shown = scatter_sample(Artifact(str(finished / "vectors")), output, output.manifest(), 0)
+    shown = report.scatter_sample(Artifact(str(finished / "vectors")), output, output.manifest(), 0)
     assert shown.labels == blobs(N_ROWS, DIM)[1][GOOD].tolist()
+
+
+def test_a_shard_without_rows_is_never_the_sample(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "SAMPLE_SHARDS", 1)
+    output = Artifact(str(finished / "output"))
+    samples = [
+        report.scatter_sample(Artifact(str(finished / "vectors")), output, output.manifest(), seed) for seed in range(8)
+    ]
+    assert {sample.n_rows_sampled for sample in samples} == {49, 39}
 
 
 def test_other_rows_embedded_later_have_their_own_quarantine(finished: Path, tmp_path: Path) -> None:
