@@ -184,12 +184,9 @@ class ShardReader:
             if batch is None:
                 break
             if batch.num_rows:
-                try:
-                    yield self._block(batch, shard.uri, first_row)
-                except SourceError:
-                    if self.on_bad_rows == "error":
-                        raise
-                    yield from self._good_rows(batch, shard, first_row, left_out)
+                block = self._usable(batch, shard, first_row, left_out)
+                if block is not None:
+                    yield block
             first_row += batch.num_rows
         if first_row != shard.n_rows:
             raise CorruptShardError(
@@ -212,17 +209,25 @@ class ShardReader:
         labels = self._scalars(batch, columns.label, self.label_type, uri, first_row)
         return Block(matrix, ids, labels, first_row, offsets)
 
-    def _good_rows(
+    def _usable(
         self, batch: pa.RecordBatch, shard: SourceShard, first_row: int, left_out: list[pa.RecordBatch] | None
-    ) -> Iterator[Block]:
-        """Yield the rows of a batch that can be used, if any, and append a table of the others to ``left_out``."""
+    ) -> Block | None:
+        """Return the rows of a batch that can be used, None without any; a table of the others goes to ``left_out``.
+
+        Raises:
+            SourceError: a row cannot be used, and that is an error.
+        """
+        try:
+            return self._block(batch, shard.uri, first_row)
+        except SourceError:
+            if self.on_bad_rows == "error":
+                raise
         bad = find_bad_rows(batch, self.columns, self.dim, self.scale, self.id_type, self.label_type)
         if left_out is not None:
             ids = readable_ids(batch, self.columns, self.id_type, shard.first_row + first_row)
             left_out.append(bad.table(ids, first_row, shard.uri))
         good = np.setdiff1d(np.arange(batch.num_rows, dtype=np.int64), bad.rows, assume_unique=True)
-        if len(good):
-            yield self._block(batch.take(pa.array(good)), shard.uri, first_row, good)
+        return self._block(batch.take(pa.array(good)), shard.uri, first_row, good) if len(good) else None
 
     @staticmethod
     def _scalars(
