@@ -1,4 +1,4 @@
-"""Damaged shards, seeded: each is read to its end in a child that must answer with rows or with an error of ours.
+"""Damaged shards and checkpoints, seeded: each is read in a child that must answer with rows or an error of ours.
 
     python -m tests.storage.fuzz FIRST COUNT FOLDER
 
@@ -9,6 +9,7 @@ or takes all memory would otherwise take the tests with it: the parent sees how 
 from __future__ import annotations
 
 import faulthandler
+import io
 import json
 import random
 import resource
@@ -23,9 +24,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from distspectral.errors import DistSpectralError
+from distspectral.storage.artifacts import Artifact
 from distspectral.storage.sources import Source, SourceConfig
+from distspectral.training.checkpoint import read_state
 from tests.datasets import as_lists
 
 PATIENCE_S = 20
@@ -68,6 +72,9 @@ def whole_files() -> dict[str, bytes]:
         sink = pa.BufferOutputStream()
         np.save(sink, matrix.astype(dtype))
         files[f"{dtype.strip('<>')}.npy"] = sink.getvalue().to_pybytes()
+    state = io.BytesIO()
+    torch.save({"weights": torch.from_numpy(matrix), "step": 7, "history": [{"loss": 0.5}]}, state)
+    files["checkpoint.pt"] = state.getvalue()
     files["a.fbin"] = struct.pack("<II", N_ROWS, DIM) + matrix.tobytes()
     return files
 
@@ -142,6 +149,13 @@ DAMAGES: tuple[Callable[[bytearray, random.Random], None], ...] = (
 
 def read(path: Path, rng: random.Random) -> str:
     """Read one file to its end, in one of the ways that users can ask for; return what came of it."""
+    if path.suffix == ".pt":
+        try:
+            state = read_state(Artifact(str(path.parent)), path.name)
+        except DistSpectralError as error:
+            return type(error).__name__
+        assert set(state) == {"weights", "step", "history"}, "what passes the checksum is what was written"
+        return "read"
     is_raw = path.suffix in (".npy", ".fbin")
     config: dict[str, Any] = {"on_bad_rows": rng.choice(("error", "quarantine"))}
     if not is_raw:
