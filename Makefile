@@ -6,13 +6,17 @@ FAISS ?= cpu
 # OpenMP threads that spin while they wait slow each other down ten times over on busy cores.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint clean
+.PHONY: demo test fuzz lint clean
 
 demo: .venv/installed
 	$(BIN)/distspectral demo --root runs/demo
 
 test: .venv/installed
 	$(BIN)/pytest
+
+# Ten thousand damaged shards; FUZZ_SEED=10000 takes the next ones.
+fuzz: .venv/installed
+	FUZZ_FILES=$${FUZZ_FILES:-10000} $(BIN)/pytest tests/storage/test_fuzz.py -s
 
 lint: .venv/installed
 	$(BIN)/ruff check .

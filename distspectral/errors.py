@@ -34,6 +34,10 @@ class CorruptShardError(SourceError):
     """A shard cannot be parsed."""
 
 
+class AbsurdShardError(SourceError):
+    """A shard claims sizes that no honest file has: too wide, or far more rows than its bytes can hold."""
+
+
 class EmptyShardError(SourceError):
     """A shard holds no rows."""
 

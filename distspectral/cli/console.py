@@ -145,6 +145,9 @@ def results_table(metrics: dict[str, Any]) -> Table:
     """Return a run's metrics as a table for people."""
     table = fact_table(f"Run {metrics['name']}")
     table.add_row("rows x features", f"{metrics['n_rows']:,} x {metrics['dim']:,}")
+    if left_out := metrics.get("quarantine"):
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in left_out["reasons"].items())
+        table.add_row("rows in quarantine", f"{left_out['n_rows']:,}" + (f" ({reasons})" if reasons else ""))
     for stage, seconds in metrics["seconds"].items():
         table.add_row(f"{stage} seconds", f"{seconds:.1f}")
     table.add_row("peak memory", f"{metrics['peak_rss_bytes'] / 2**20:,.0f} MiB")

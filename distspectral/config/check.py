@@ -41,9 +41,9 @@ def check(config: RunConfig, source: Source) -> None:
         _check_metric(config, source)
     else:
         _check_spectral(config, source)
-    if config.ray.enabled and config.train.batch_size < config.ray.workers:
+    if config.ray.enabled and config.train.batch_size < config.ray.max_workers:
         raise ConfigError(
-            f"train.batch_size: is {config.train.batch_size} per step for {config.ray.workers} workers "
+            f"train.batch_size: is {config.train.batch_size} per step for {config.ray.max_workers} workers "
             "(ray.workers); every worker needs at least one"
         )
     check_writable(config.root)

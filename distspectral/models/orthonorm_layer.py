@@ -58,12 +58,14 @@ class OrthonormalLayer(nn.Module):
         """Take one global minibatch Gram (E, E) into the average and refresh the factor.
 
         Raises:
-            RankDeficientError: the average is not positive definite after jitter.
+            RankDeficientError: the average is not positive definite after jitter; the layer stays as it was.
         """
-        self.n_updates += 1
-        self.gram_average.copy_(moving_average(self.gram_average, gram, self.config.decay))
-        average = self.gram_average / bias(int(self.n_updates), self.config.decay)
+        n_updates = int(self.n_updates) + 1
+        gram_average = moving_average(self.gram_average, gram, self.config.decay)
+        average = gram_average / bias(n_updates, self.config.decay)
         self.cholesky_factor.copy_(cholesky_factor(average, jitter=self.config.jitter))
+        self.gram_average.copy_(gram_average)
+        self.n_updates.fill_(n_updates)
 
     def forward(self, f: Tensor) -> Tensor:
         """Return the functions (B, E), orthonormal under the averaged Gram. Gradient: flows to ``f``."""

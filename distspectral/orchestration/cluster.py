@@ -38,7 +38,7 @@ def connect(config: RayConfig) -> bool:
             os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
             ray.init(
                 address="local",
-                num_cpus=max(os.cpu_count() or 1, config.workers * config.cpus_per_worker),
+                num_cpus=max(os.cpu_count() or 1, config.max_workers * config.cpus_per_worker),
                 object_store_memory=OBJECT_STORE_BYTES,
                 include_dashboard=False,
                 logging_level=logging.ERROR,
@@ -70,5 +70,5 @@ def disconnect() -> None:
 def wants_gpus(config: RayConfig) -> bool:
     """Whether each training worker gets a GPU; needs a connection for ``auto``."""
     if config.use_gpu == "auto":
-        return bool(ray.cluster_resources().get("GPU", 0) >= config.workers)
+        return bool(ray.cluster_resources().get("GPU", 0) >= config.min_workers)
     return config.use_gpu

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 
 class ActorCount(BaseModel):
@@ -14,6 +14,24 @@ class ActorCount(BaseModel):
 
     min: PositiveInt = Field(1, description="actors kept from the start")
     max: PositiveInt = Field(64, description="actors at most; the cluster's CPUs are the other bound")
+
+    @model_validator(mode="after")
+    def _min_is_below_max(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        return self
+
+
+class WorkerCount(BaseModel):
+    """Bounds of an elastic group of training workers (YAML ``ray.workers``)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min: PositiveInt = Field(1, description="workers that training waits for; it goes on while so many are left")
+    max: PositiveInt = Field(description="workers at most")
+    check_s: PositiveFloat = Field(
+        60.0, description="seconds between looks for room; growing costs the steps since the last checkpoint"
+    )
 
     @model_validator(mode="after")
     def _min_is_below_max(self) -> Self:
@@ -33,7 +51,11 @@ class RayConfig(BaseModel):
         description="null = a local Ray for this run (inside `ray job submit`, the job's cluster); "
         "auto = the cluster running on this machine; else host:port or ray://host:port",
     )
-    workers: PositiveInt = Field(2, description="training workers")
+    workers: PositiveInt | WorkerCount = Field(
+        2,
+        description="training workers; {min: 1, max: 4} = as many as there is room for, fewer when a node is lost, "
+        "more when one comes. A step's batch stays train.batch_size, divided among those there are",
+    )
     use_gpu: bool | Literal["auto"] = Field(
         "auto", description="one GPU per training worker and actor; auto = where the cluster has that many"
     )
@@ -41,3 +63,13 @@ class RayConfig(BaseModel):
     cpus_per_task: PositiveInt = Field(1, description="CPUs, and threads, of each task and actor")
     task_retries: NonNegativeInt = Field(3, description="reruns of a task whose worker or node was lost")
     actors: ActorCount = Field(ActorCount(), description="pool that embeds")
+
+    @property
+    def min_workers(self) -> int:
+        """Training workers at least."""
+        return self.workers.min if isinstance(self.workers, WorkerCount) else self.workers
+
+    @property
+    def max_workers(self) -> int:
+        """Training workers at most."""
+        return self.workers.max if isinstance(self.workers, WorkerCount) else self.workers

@@ -3,42 +3,52 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import ray.train
 import torch
 from ray.train import Checkpoint, CheckpointConfig, CheckpointUploadMode, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from distspectral.comm import collectives
 from distspectral.errors import DistSpectralError, WorkerLostError
 from distspectral.orchestration.cluster import wants_gpus
-from distspectral.orchestration.config import RayConfig
+from distspectral.orchestration.config import RayConfig, WorkerCount
 from distspectral.stages.train import (
+    CHECKPOINT_FILE,
     CHECKPOINTS,
-    KEPT_CHECKPOINTS,
     OnWindow,
     RunLog,
+    checkpoint_names,
     finish,
     open_trainer,
+    restore,
     trainer_summary,
 )
 from distspectral.storage.artifacts import Artifact, Output
 from distspectral.storage.manifest import Manifest
-from distspectral.training.checkpoint import read_state, write_state
+from distspectral.training.checkpoint import write_state
 from distspectral.training.loop import Trainer
 from distspectral.training.settings import TrainSettings
 
-CHECKPOINT_FILE = "checkpoint.pt"
 COLLECTIVE_TIMEOUT_S = 300
 """A rank that misses a collective for so long is taken for lost."""
 
+SHRINK_S = 20
+"""How long an elastic group waits for as many workers as it had; a worker needs some ten seconds to start."""
+
 POLL_S = 0.5
 """How often the driver looks for new windows."""
+
+logger = logging.getLogger(__name__)
 
 
 class RayObserver:
@@ -46,19 +56,24 @@ class RayObserver:
 
     Args:
         log: on rank 0, None elsewhere.
+        standing: checkpoints that stood before; a step that is taken again gets another name, for Ray Train would
+            delete the new one together with the old.
     """
 
-    def __init__(self, log: RunLog | None) -> None:
+    def __init__(self, log: RunLog | None, standing: Collection[str]) -> None:
         self.log = log
+        self.taken = {PurePosixPath(name).parent.name for name in standing}
 
     def window(self, record: dict[str, Any]) -> None:
         """Pass the window to the log."""
         if self.log is not None:
-            self.log.window(record)
+            self.log.window(record | {"workers": collectives.world_size()})
 
     def checkpoint(self, trainer: Trainer[Any, Any]) -> None:
         """Hand the state to Ray Train, which stores it while training goes on; every rank must call this."""
         name, checkpoint = f"step-{trainer.step:09d}", None
+        while name in self.taken:
+            name += "-again"
         if self.log is not None:
             folder = tempfile.mkdtemp(prefix="distspectral-checkpoint-")
             write_state(Artifact(folder), CHECKPOINT_FILE, trainer.state_dict() | {"history": self.log.history})
@@ -95,6 +110,7 @@ def train(
         WorkerLostError: workers died more often than ``config.task_retries``.
     """
     output.begin()
+    _forget_damaged_snapshot(output.artifact)
     use_gpu = wants_gpus(config)
     trainer = TorchTrainer(
         _train_rank,
@@ -106,15 +122,13 @@ def train(
             "n_threads": config.cpus_per_worker,
         },
         torch_config=TorchConfig("nccl" if use_gpu else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S),
-        scaling_config=ScalingConfig(
-            num_workers=config.workers, use_gpu=use_gpu, resources_per_worker={"CPU": config.cpus_per_worker}
-        ),
+        scaling_config=_scaling(config, use_gpu),
         run_config=RunConfig(
             name=CHECKPOINTS,
             storage_path=output.artifact.path,
             storage_filesystem=output.artifact.filesystem,
             failure_config=FailureConfig(max_failures=config.task_retries),
-            checkpoint_config=CheckpointConfig(num_to_keep=KEPT_CHECKPOINTS),
+            checkpoint_config=CheckpointConfig(num_to_keep=settings.train.keep_checkpoints),
         ),
     )
     with _Follower(output.artifact, on_window):
@@ -133,6 +147,40 @@ def train(
     return finish(vectors, output, settings, result)
 
 
+def _scaling(config: RayConfig, use_gpu: bool) -> ScalingConfig:
+    """Return how many workers to ask for, and what each gets."""
+    resources = {"CPU": config.cpus_per_worker}
+    if not isinstance(config.workers, WorkerCount):
+        return ScalingConfig(num_workers=config.workers, use_gpu=use_gpu, resources_per_worker=resources)
+    # Ray Train waits so long for a lost node to come back before it goes on with fewer workers.
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(SHRINK_S))
+    return ScalingConfig(
+        num_workers=(config.workers.min, config.workers.max),
+        use_gpu=use_gpu,
+        resources_per_worker=resources,
+        elastic_resize_monitor_interval_s=config.workers.check_s,
+    )
+
+
+def _forget_damaged_snapshot(artifact: Artifact) -> None:
+    """Remove Ray Train's own list of checkpoints where it was cut off or names one that is gone.
+
+    It is not written atomically, and Ray Train would refuse to start on it; :func:`stages.train.restore` looks at
+    the checkpoints themselves.
+    """
+    name = f"{CHECKPOINTS}/{CHECKPOINT_MANAGER_SNAPSHOT_FILENAME}"
+    if not artifact.has(name):
+        return
+    try:
+        listed = {one["checkpoint_dir_name"] for one in artifact.read_json(name)["checkpoint_results"]}
+    except (ValueError, KeyError, TypeError):
+        listed = {"a snapshot that cannot be read"}
+    standing = {PurePosixPath(one).parent.name for one in checkpoint_names(artifact)}
+    if missing := listed - standing:
+        logger.warning("%s/%s: names %s, which is not there; forgotten", artifact.uri, name, ", ".join(sorted(missing)))
+        artifact.delete_file(name)
+
+
 def _train_rank(config: dict[str, Any]) -> dict[str, Any] | DistSpectralError | None:
     """Train one rank; return the summary on rank 0, or the error that all ranks met.
 
@@ -140,24 +188,15 @@ def _train_rank(config: dict[str, Any]) -> dict[str, Any] | DistSpectralError | 
     """
     torch.set_num_threads(config["n_threads"])
     settings: TrainSettings = config["settings"]
-    log: RunLog | None = None
     try:
         trainer = open_trainer(config["vectors"], config["graph"], settings)
-        history: list[dict[str, Any]] = []
-        if (checkpoint := ray.train.get_checkpoint()) is not None:
-            with checkpoint.as_directory() as folder:
-                state = read_state(Artifact(folder), CHECKPOINT_FILE)
-            history = state.pop("history")
-            trainer.load_state_dict(state)
-        if collectives.rank() == 0:
-            log = RunLog(config["artifact"], history)
-        trainer.fit(RayObserver(log))
+        standing = checkpoint_names(config["artifact"])
+        history = restore(trainer, config["artifact"])
+        log = RunLog(config["artifact"], history) if collectives.rank() == 0 else None
+        trainer.fit(RayObserver(log, standing))
         return None if log is None else trainer_summary(trainer, config["artifact"], log.history)
     except DistSpectralError as error:
         return error
-    finally:
-        if log is not None:
-            log.close()
 
 
 class _Follower(threading.Thread):

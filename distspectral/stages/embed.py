@@ -22,8 +22,9 @@ from distspectral.stages.cluster import load_assigner
 from distspectral.stages.evaluate import evaluate
 from distspectral.stages.mapping import Mapper, local_map
 from distspectral.storage.artifacts import Artifact, Output
+from distspectral.storage.columns import ARROW_TYPES
 from distspectral.storage.manifest import Manifest, Shard
-from distspectral.storage.packed import ARROW_TYPES
+from distspectral.storage.quarantine import quarantine_files, quarantine_metrics, write_quarantine
 from distspectral.storage.sources import ShardReader, Source, SourceShard
 
 
@@ -64,6 +65,8 @@ def embed(
 ) -> Manifest:
     """Write one Parquet shard per source shard with the columns id, embedding, cluster and distance.
 
+    Rows that ``data.on_bad_rows`` leaves out are missing there, too, and kept beside the shards instead.
+
     Args:
         source: the rows to embed, those trained on or others.
         model: finished ``model`` artifact.
@@ -93,7 +96,10 @@ def embed(
     shards = [done[name] for name in names]
     agreement = evaluate(shards, n_clusters)
     properties = {"n_components": n_components, "n_clusters": n_clusters}
-    return output.commit(shards, properties, {} if agreement is None else {"evaluate": agreement})
+    metrics: dict[str, Any] = {} if agreement is None else {"evaluate": agreement}
+    if source.config.on_bad_rows == "quarantine":
+        metrics["quarantine"] = quarantine_metrics(shards)
+    return output.commit(shards, properties, metrics, quarantine_files(shards))
 
 
 @functools.lru_cache(maxsize=1)
@@ -130,10 +136,12 @@ def _embed_shard(
         ]
     )
 
+    left_out: list[pa.RecordBatch] = []
+
     @torch.inference_mode()
     def write(stream: IO[bytes]) -> None:
         with pq.ParquetWriter(stream, schema, compression="zstd", use_dictionary=["cluster"]) as writer:
-            for block in reader.read_blocks(shard, batch_rows):
+            for block in reader.read_blocks(shard, batch_rows, left_out):
                 outputs = embedder(torch.from_numpy(block.vectors).to(device))
                 embedding, cluster, distance = (tensor.cpu().numpy() for tensor in outputs)
                 counts[:] += np.bincount(cluster, minlength=n_clusters)
@@ -152,6 +160,8 @@ def _embed_shard(
             cluster_counts=counts.tolist(),
             distance_sums=distances.tolist(),
             label_counts=[[label, cluster, n] for (label, cluster), n in labels_met.items()],
+            **write_quarantine(artifact, name, left_out),
         )
 
-    return artifact.write_shard(name, shard.n_rows, write, details)
+    n_bytes = artifact.write_file(name, write)
+    return artifact.write_receipt(Shard(name=name, n_rows=int(counts.sum()), n_bytes=n_bytes, details=details))

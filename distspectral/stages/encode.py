@@ -63,7 +63,7 @@ def encode(
     for written in mapper(task, items, "encoding"):
         done[written.name] = written
     shards = [done[shard.name] for shard in source.shards]
-    moments = functools.reduce(Moments.merge, (_moments(shard) for shard in shards))
+    moments = functools.reduce(Moments.merge, (_moments(shard) for shard in shards if shard.n_rows))
     refuse_collapse(moments.mean, moments.variance, moments.n_rows, output.artifact.uri)
     kept = {name: source.properties[name] for name in ("has_labels", "id_type", "source_shards")}
     return output.commit(
@@ -122,7 +122,7 @@ def _encode_shard(
     details: dict[str, Any] = {}
 
     def write(stream: IO[bytes]) -> None:
-        width = len(forward(network, rows.block(start, start + 1))[0])
+        width = len(forward(network, rows.block(0, 1))[0])
         with PackedWriter(
             stream, f"{vectors[0].uri}/{name}", stop - start, width, "float32", id_type, label_type
         ) as writer:
@@ -132,8 +132,8 @@ def _encode_shard(
                 block_labels = None if labels is None else labels.slice(first, last - first).combine_chunks()
                 block = Block(outputs, None, block_labels, first - start)
                 writer.append(block, ids.slice(first, last - first).combine_chunks())
-        assert writer.moments is not None, "a shard of a finished artifact has rows"
-        details.update(mean=writer.moments.mean.tolist(), squared_deviations=writer.moments.squared_deviations)
+        if writer.moments is not None:  # a shard whose source rows are all in quarantine has none
+            details.update(mean=writer.moments.mean.tolist(), squared_deviations=writer.moments.squared_deviations)
 
     return artifact.write_shard(name, stop - start, write, details)
 

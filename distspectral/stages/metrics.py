@@ -22,6 +22,8 @@ COMMANDS = {
     "evaluate": ("evaluate",),
 }
 """The stages that users name, and the links of a chain behind each."""
+TRAINING = ("steps", "skipped_steps", "stopped_because")
+"""What any training says of itself; artifacts made before steps could be skipped do not tell of it."""
 SEARCH = (
     "cells",
     "copies",
@@ -60,6 +62,8 @@ def run_metrics(name: str, manifests: Mapping[str, Manifest], n_shards: int) -> 
         "seconds": stage_seconds(manifests),
         "peak_rss_bytes": max(manifest.metrics.get("peak_rss_bytes", 0) for manifest in manifests.values()),
     }
+    if quarantine := vectors.metrics.get("quarantine"):
+        metrics["quarantine"] = quarantine
     return metrics | (_of_spectral(manifests) if "calibrate" in manifests else _of_metric(manifests))
 
 
@@ -70,7 +74,7 @@ def _of_spectral(manifests: Mapping[str, Manifest]) -> dict[str, Any]:
     metrics: dict[str, Any] = {
         "graph": {key: graph.properties[key] for key in ("k", "components", "largest_component_share")}
         | {key: neighbors[key] for key in SEARCH if key in neighbors},
-        "train": {key: training[key] for key in ("steps", "edges_per_second", "stopped_because", "ritz_values")},
+        "train": {key: training[key] for key in (*TRAINING, "edges_per_second", "ritz_values") if key in training},
         "calibrate": {key: model[key] for key in ("n_components", "inputs", "ritz_values", "suggested_n_clusters")},
         "cluster": {"n_clusters": clusters["n_clusters"]},
     }
@@ -88,10 +92,10 @@ def _of_spectral(manifests: Mapping[str, Manifest]) -> dict[str, Any]:
 
 def _of_metric(manifests: Mapping[str, Manifest]) -> dict[str, Any]:
     training = manifests["train"]
-    shown = ("steps", "rows_per_second", "stopped_because", "loss", "classes_per_step", "rank")
+    shown = (*TRAINING, "rows_per_second", "loss", "classes_per_step", "rank")
     facts = {key: training.properties[key] for key in ("n_components", "n_train_classes", "n_classes")}
     scores = {k: v for k, v in manifests["evaluate"].metrics.items() if k in ("retrieval", "not_evaluated")}
-    return {"train": {key: training.metrics[key] for key in shown} | facts, **scores}
+    return {"train": {key: training.metrics[key] for key in shown if key in training.metrics} | facts, **scores}
 
 
 def stage_seconds(manifests: Mapping[str, Manifest]) -> dict[str, float]:

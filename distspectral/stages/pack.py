@@ -6,15 +6,17 @@ import functools
 from typing import IO, Any, Literal
 
 import numpy as np
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
-from distspectral.errors import ConstantDataError
+from distspectral.errors import ConstantDataError, TooFewRowsError
 from distspectral.stages.mapping import Mapper, local_map
 from distspectral.storage.artifacts import Artifact, Output
 from distspectral.storage.ids import IdRange, refuse_duplicates
 from distspectral.storage.manifest import Manifest, Shard
 from distspectral.storage.moments import Moments
 from distspectral.storage.packed import PackedWriter
+from distspectral.storage.quarantine import FOLDER, quarantine_files, quarantine_metrics, write_quarantine
 from distspectral.storage.sources import ShardReader, Source, SourceShard
 
 
@@ -31,6 +33,9 @@ class PackConfig(BaseModel):
 def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = local_map) -> Manifest:
     """Write one packed shard per source shard, same rows in the same order.
 
+    Where ``data.on_bad_rows`` is ``quarantine``, bad rows are left out and kept beside the shards instead; a shard of
+    bad rows only becomes a packed shard without rows.
+
     Args:
         source: the opened dataset.
         output: where the artifact ``vectors`` goes.
@@ -42,6 +47,7 @@ def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = lo
 
     Raises:
         SourceError: a row cannot be used; the message names file and row.
+        TooFewRowsError: all rows are bad.
         DuplicateIdError: an id occurs twice in the dataset.
         ConstantDataError: all rows are equal.
         OutputNotWritableError: the directory cannot be written.
@@ -54,9 +60,15 @@ def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = lo
         done[written.name] = written
     shards = [done[name] for name in names]
     uris = [shard.uri for shard in source.shards]
+    filled = [index for index, shard in enumerate(shards) if shard.n_rows]
+    if not filled:
+        raise TooFewRowsError(
+            f"{uris[0]}: none of the dataset's {source.n_rows} rows can be used ({_reasons(shards)}); "
+            f"{output.artifact.uri}/{FOLDER} lists them, check data.column and data.scale"
+        )
     if source.config.id_column is not None:
-        refuse_duplicates(output.artifact, shards, uris)
-    moments = functools.reduce(Moments.merge, (_moments(shard) for shard in shards))
+        refuse_duplicates(output.artifact, [shards[i] for i in filled], [uris[i] for i in filled])
+    moments = functools.reduce(Moments.merge, (_moments(shards[i]) for i in filled))
     if moments.variance == 0.0:
         raise ConstantDataError(
             f"{uris[0]}: all {moments.n_rows} rows of the dataset are equal, so no row is nearer than another; "
@@ -72,7 +84,13 @@ def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = lo
         "source_shards": uris,
     }
     # the receipts' means would make the manifest as large as a small shard
-    return output.commit([shard.model_copy(update={"details": {}}) for shard in shards], properties, {})
+    bare = [shard.model_copy(update={"details": {}}) for shard in shards]
+    metrics = {"quarantine": quarantine_metrics(shards)} if source.config.on_bad_rows == "quarantine" else {}
+    return output.commit(bare, properties, metrics, quarantine_files(shards))
+
+
+def _reasons(shards: list[Shard]) -> str:
+    return ", ".join(f"{reason}: {count}" for reason, count in quarantine_metrics(shards)["reasons"].items())
 
 
 def _moments(shard: Shard) -> Moments:
@@ -90,16 +108,16 @@ def _pack_shard(
     def write(stream: IO[bytes]) -> None:
         ids = IdRange()
         id_type = reader.id_type or "int64"
+        left_out: list[pa.RecordBatch] = []
         with PackedWriter(stream, shard.uri, shard.n_rows, reader.dim, dtype, id_type, reader.label_type) as writer:
-            for block in reader.read_blocks(shard):
+            for block in reader.read_blocks(shard, left_out=left_out):
                 block_ids = block.global_ids(shard)
                 ids.update(block_ids)
                 writer.append(block, block_ids)
-        assert writer.moments is not None, "an opened source has no empty shard"
-        details.update(
-            mean=writer.moments.mean.tolist(),
-            squared_deviations=writer.moments.squared_deviations,
-            **ids.details(),
-        )
+        if (moments := writer.moments) is not None:
+            details.update(mean=moments.mean.tolist(), squared_deviations=moments.squared_deviations, **ids.details())
+        details.update(n_rows=moments.n_rows if moments else 0)
+        details.update(write_quarantine(artifact, name, left_out))
 
-    return artifact.write_shard(name, shard.n_rows, write, details)
+    n_bytes = artifact.write_file(name, write)
+    return artifact.write_receipt(Shard(name=name, n_rows=details.pop("n_rows"), n_bytes=n_bytes, details=details))

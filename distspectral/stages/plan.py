@@ -51,7 +51,8 @@ PACK = Step("vectors", (SOURCE,), ("pack",))
 
 def trained(directory: str, inputs: tuple[str, ...], section: str, *excluded: str) -> Step:
     """Return a step of training, whose device and checkpoints change nothing."""
-    keys = ("train.device", "train.checkpoint_steps", *excluded)
+    harmless = ("device", "checkpoint_steps", "keep_checkpoints", "max_skipped_steps")
+    keys = (*(f"train.{key}" for key in harmless), *excluded)
     return Step(directory, inputs, (section,), tuple(f"{section}.{key}" for key in keys))
 
 

@@ -32,6 +32,7 @@ from distspectral.stages.metrics import PAGE
 from distspectral.stages.plan import embedded_graph
 from distspectral.storage.artifacts import Artifact, void
 from distspectral.storage.manifest import Manifest
+from distspectral.storage.quarantine import FOLDER
 from distspectral.storage.vectors import MappedVectors
 
 SAMPLE_ROWS = 5000
@@ -141,10 +142,22 @@ def _clusters(manifest: Manifest) -> ClusterFacts:
 
 def _notes(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
     notes = []
+    if (left_out := metrics.get("quarantine")) and left_out["n_rows"]:
+        reasons = ", ".join(f"{reason} ({count:,})" for reason, count in left_out["reasons"].items())
+        total = metrics["n_rows"] + left_out["n_rows"]
+        notes.append(
+            f"{left_out['n_rows']:,} of the {total:,} source rows are missing from every result: {reasons}. "
+            f"vectors/{FOLDER} lists their ids, files and rows."
+        )
     if (components := metrics["graph"]["components"]) > 1:
         notes.append(
             f"The graph has {components} components that no edge joins; the first functions tell them apart. "
             "Raise graph.n_neighbors or set graph.connect to nearest if they should be one."
+        )
+    if skipped := metrics["train"].get("skipped_steps"):
+        notes.append(
+            f"{skipped:,} of the {metrics['train']['steps']:,} training steps were skipped for NaN, infinity or "
+            "dependent functions; lower train.learning_rate or set train.max_gradient_norm if they are more than a few."
         )
     wanted, found = config["cluster"]["n_clusters"], metrics["calibrate"]["suggested_n_clusters"]
     if isinstance(wanted, int) and found is not None and wanted != found:
@@ -163,8 +176,8 @@ def scatter_sample(vectors: Artifact, output: Artifact, manifest: Manifest, seed
     """
     generator = np.random.default_rng(seed)
     starts = np.cumsum([0, *(shard.n_rows for shard in manifest.shards)])
-    n_shards = len(manifest.shards)
-    chosen = np.sort(generator.choice(n_shards, min(n_shards, SAMPLE_SHARDS), replace=False))
+    filled = np.flatnonzero([shard.n_rows for shard in manifest.shards])
+    chosen = filled[np.sort(generator.choice(len(filled), min(len(filled), SAMPLE_SHARDS), replace=False))]
     candidates = int(sum(manifest.shards[index].n_rows for index in chosen))
     picks = np.sort(generator.choice(candidates, min(candidates, SAMPLE_ROWS), replace=False, shuffle=False))
     columns: list[tuple[NDArray[np.float32], NDArray[np.int32]]] = []

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from pyarrow import fs
 
+from distspectral.errors import ArtifactError, DamagedArtifactError
 from distspectral.graph.store import MappedGraph
 from distspectral.storage.artifacts import Artifact, Output, void
 from distspectral.storage.joined import open_vectors
@@ -18,7 +20,10 @@ from distspectral.training.settings import TrainSettings
 
 OnWindow = Callable[[dict[str, Any]], None]
 CHECKPOINTS = "checkpoints"
-KEPT_CHECKPOINTS = 2
+CHECKPOINT_FILE = "checkpoint.pt"
+"""In a folder of its own, where Ray Train keeps the checkpoints."""
+
+logger = logging.getLogger(__name__)
 
 
 class RunLog:
@@ -31,12 +36,12 @@ class RunLog:
     """
 
     def __init__(self, artifact: Artifact, history: list[dict[str, Any]], on_window: OnWindow | None = None) -> None:
-        from tensorboardX import SummaryWriter
+        from distspectral.stages.board import Board
 
         self.artifact, self.history, self.on_window = artifact, list(history), on_window
         # TensorBoard's event files are appended to, which object stores do not offer.
-        purge = history[-1]["step"] + 1 if history else 0
-        self.board = SummaryWriter(artifact.file_path("tensorboard"), purge_step=purge) if artifact.is_local else None
+        first_step = history[-1]["step"] + 1 if history else 0
+        self.board = Board(artifact.file_path("tensorboard"), first_step) if artifact.is_local else None
 
     def window(self, record: dict[str, Any]) -> None:
         """Write one window's metrics; the file is replaced whole, so that it never disagrees with a checkpoint."""
@@ -44,19 +49,20 @@ class RunLog:
         lines = "".join(json.dumps(line) + "\n" for line in self.history)
         self.artifact.write_file("metrics.jsonl", lambda stream: void(stream.write(lines.encode())))
         if self.board is not None:
-            for name, value in record.items():
-                if isinstance(value, list):
-                    for index, one in enumerate(value):
-                        self.board.add_scalar(f"{name.removesuffix('_values')}/{index:03d}", one, record["step"])
-                elif name not in ("step", "seconds"):
-                    self.board.add_scalar(f"train/{name}", value, record["step"])
+            self.board.add(record["step"], _curves(record))
         if self.on_window is not None:
             self.on_window(record)
 
-    def close(self) -> None:
-        """Flush TensorBoard."""
-        if self.board is not None:
-            self.board.close()
+
+def _curves(record: dict[str, Any]) -> dict[str, float]:
+    """Return a window's numbers by the names of TensorBoard's curves."""
+    curves: dict[str, float] = {}
+    for name, value in record.items():
+        if isinstance(value, list):
+            curves |= {f"{name.removesuffix('_values')}/{index:03d}": one for index, one in enumerate(value)}
+        elif name not in ("step", "seconds"):
+            curves[f"train/{name}"] = value
+    return curves
 
 
 class LocalObserver:
@@ -74,15 +80,44 @@ class LocalObserver:
         artifact = self.log.artifact
         state = trainer.state_dict() | {"history": self.log.history}
         write_state(artifact, f"{CHECKPOINTS}/step-{trainer.step:09d}.pt", state)
-        for name in checkpoint_names(artifact)[:-KEPT_CHECKPOINTS]:
+        own = [name for name in checkpoint_names(artifact) if not name.endswith(f"/{CHECKPOINT_FILE}")]
+        for name in own[: -trainer.config.keep_checkpoints]:
             artifact.filesystem.delete_file(artifact.file_path(name))
 
 
 def checkpoint_names(artifact: Artifact) -> list[str]:
-    """Return the artifact's own checkpoints, oldest first."""
+    """Return the files of the artifact's checkpoints, oldest first, those of Ray Train included."""
     selector = fs.FileSelector(artifact.file_path(CHECKPOINTS), allow_not_found=True)
-    names = [info.base_name for info in artifact.filesystem.get_file_info(selector)]
-    return sorted(f"{CHECKPOINTS}/{name}" for name in names if name.startswith("step-") and name.endswith(".pt"))
+    found = []
+    for info in artifact.filesystem.get_file_info(selector):
+        if info.base_name.startswith("step-"):
+            is_folder = info.type == fs.FileType.Directory
+            found.append((info.base_name.removesuffix(".pt"), f"/{CHECKPOINT_FILE}" if is_folder else ".pt"))
+    return [f"{CHECKPOINTS}/{name}{suffix}" for name, suffix in sorted(found)]
+
+
+def restore(trainer: Trainer[Any, Any], artifact: Artifact) -> list[dict[str, Any]]:
+    """Bring a trainer to the newest whole checkpoint, if there is any, and return the windows until then.
+
+    Raises:
+        DamagedArtifactError: there are checkpoints, but none is whole.
+    """
+    names = checkpoint_names(artifact)
+    for name in reversed(names):
+        try:
+            state = read_state(artifact, name)
+        except ArtifactError as error:
+            logger.warning("%s; trying the checkpoint before it", error)
+            continue
+        history: list[dict[str, Any]] = state.pop("history")
+        trainer.load_state_dict(state)
+        return history
+    if names:
+        raise DamagedArtifactError(
+            f"{artifact.uri}: none of its checkpoints can be read ({', '.join(names)}); "
+            f"delete {artifact.uri}/{CHECKPOINTS} to train from the beginning"
+        )
+    return []
 
 
 def train(
@@ -103,19 +138,12 @@ def train(
 
     Raises:
         NonFiniteStepError, RankDeficientError: training cannot go on.
+        DamagedArtifactError: no checkpoint of an interrupted run is whole.
     """
     output.begin()
     trainer = open_trainer(vectors, graph, settings)
-    history: list[dict[str, Any]] = []
-    if names := checkpoint_names(output.artifact):
-        state = read_state(output.artifact, names[-1])
-        history = state.pop("history")
-        trainer.load_state_dict(state)
-    log = RunLog(output.artifact, history, on_window)
-    try:
-        trainer.fit(LocalObserver(log))
-    finally:
-        log.close()
+    log = RunLog(output.artifact, restore(trainer, output.artifact), on_window)
+    trainer.fit(LocalObserver(log))
     return finish(vectors, output, settings, trainer_summary(trainer, output.artifact, log.history))
 
 
@@ -132,6 +160,7 @@ def trainer_summary(trainer: Trainer[Any, Any], artifact: Artifact, history: lis
     last = {name: value for name, value in history[-1].items() if name not in ("step", "seconds", "learning_rate")}
     return last | {
         "steps": trainer.step,
+        "skipped_steps": trainer.skipped.total,
         rate: trainer.step * trainer.config.batch_size / seconds,
         "stopped_because": f"{watched} reached a plateau" if trainer.schedule.plateaued else "max_steps was reached",
     }

@@ -184,7 +184,9 @@ class Artifact:
     def _resumes(self, stage: str, fingerprint: str) -> bool:
         if self.has(MANIFEST) or not self.has(BUILDING):
             return False
-        return bool(self.read_json(BUILDING) == {"stage": stage, "fingerprint": fingerprint})
+        with contextlib.suppress(ValueError):
+            return bool(self.read_json(BUILDING) == {"stage": stage, "fingerprint": fingerprint})
+        return False
 
     def _clear(self) -> None:
         entries = self.filesystem.get_file_info(fs.FileSelector(self.path))
@@ -213,7 +215,10 @@ class Artifact:
         done: dict[str, Shard] = {}
         for info in self.filesystem.get_file_info(selector):
             if info.base_name.endswith(".json") and not info.base_name.startswith("."):
-                shard = Shard.model_validate(self.read_json(f"{RECEIPTS}/{info.base_name}"))
+                try:
+                    shard = Shard.model_validate_json(self.read_bytes(f"{RECEIPTS}/{info.base_name}"))
+                except ValueError:
+                    continue  # a damaged receipt is none: its shard is written again
                 if self.filesystem.get_file_info(self.file_path(shard.name)).size == shard.n_bytes:
                     done[shard.name] = shard
         return done

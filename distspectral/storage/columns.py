@@ -25,6 +25,9 @@ from distspectral.errors import (
 
 ScalarType = Literal["int64", "string"]
 
+ARROW_TYPES = {"int64": pa.int64(), "string": pa.string()}
+"""Of ids and labels, once read."""
+
 VALUE_TYPES = (pa.float16(), pa.float32(), pa.float64(), pa.uint8())
 VALUE_TYPE_NAMES = "float16, float32, float64 or uint8"
 
@@ -121,11 +124,8 @@ def to_matrix(column: pa.Array, dim: int, scale: float, *, name: str, uri: str, 
             f"{uri}: row {first_row + row} of column {name!r} is null at feature {feature}; fill it or drop the row"
         )
     raw = values.to_numpy(zero_copy_only=True).reshape(-1, dim)
-    with np.errstate(over="ignore", invalid="ignore"):
-        matrix = np.array(raw, dtype=np.float32, order="C")
-        if scale != 1.0:
-            matrix *= np.float32(scale)
-    if raw.dtype != np.uint8 and not np.isfinite(matrix).all():
+    matrix = scaled(raw, scale)
+    if not np.isfinite(matrix).all():
         row, feature = (int(index[0]) for index in np.nonzero(~np.isfinite(matrix)))
         found = raw[row, feature]
         what = f"{found} is beyond float32" if np.isfinite(found) else f"found {found}"
@@ -136,6 +136,20 @@ def to_matrix(column: pa.Array, dim: int, scale: float, *, name: str, uri: str, 
     return matrix
 
 
+def scaled(raw: NDArray[Any], scale: float) -> NDArray[np.float32]:
+    """Return a (B, D) copy in float32, times ``scale``; what does not fit becomes infinite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        matrix = np.array(raw, dtype=np.float32, order="C")
+        if scale != 1.0:
+            matrix *= np.float32(scale)
+    return matrix
+
+
+def decoded(column: pa.Array) -> pa.Array:
+    """Return a column without dictionary encoding, whose own values can be null too."""
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
 def to_scalars(column: pa.Array, kind: ScalarType, *, name: str, uri: str, first_row: int) -> pa.Array:
     """Return an id or label column as int64 or string.
 
@@ -143,9 +157,10 @@ def to_scalars(column: pa.Array, kind: ScalarType, *, name: str, uri: str, first
         UnsupportedTypeError: a value is beyond int64.
         SourceError: a value is null.
     """
+    column = decoded(column)
     _refuse_nulls(column, name, uri, first_row)
     try:
-        return column.cast(pa.int64() if kind == "int64" else pa.string())
+        return column.cast(ARROW_TYPES[kind])
     except pa.ArrowInvalid as error:
         raise UnsupportedTypeError(
             f"{uri}: column {name!r} does not fit {kind} between rows {first_row} and "

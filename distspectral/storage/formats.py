@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.ipc
 import pyarrow.parquet as pq
@@ -29,6 +30,7 @@ from distspectral.storage.columns import (
     to_matrix,
     vector_width,
 )
+from distspectral.storage.limits import refuse_absurd_groups
 from distspectral.storage.listing import ShardFile
 
 FormatName = Literal["parquet", "arrow", "npy", "fbin"]
@@ -46,12 +48,14 @@ class Header:
         dim: width of the vectors.
         id_type: type of the id column, None where none was asked for.
         label_type: type of the label column, None where none was asked for.
+        all_null: whether ``dim`` is 0 because every vector is null, told only by a lenient look.
     """
 
     n_rows: int
     dim: int
     id_type: ScalarType | None = None
     label_type: ScalarType | None = None
+    all_null: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,12 +64,13 @@ class Format:
 
     Attributes:
         extensions: of its files, lower case with the dot.
-        header: reads the header or footer only (an Arrow stream has neither and is walked once).
+        header: reads the header or footer only (an Arrow stream has neither and is walked once); a lenient look, its
+            last argument, takes the commonest width of a List column instead of refusing ragged rows.
         batches: yields record batches of the columns, at most so many rows each.
     """
 
     extensions: tuple[str, ...]
-    header: Callable[[ShardFile, Columns], Header]
+    header: Callable[[ShardFile, Columns, bool], Header]
     batches: Callable[[ShardFile, Columns, int], Iterator[pa.RecordBatch]]
 
 
@@ -82,7 +87,7 @@ def reading(file: ShardFile, format_name: str) -> Iterator[None]:
         yield
     except DistSpectralError:
         raise  # some are ValueErrors too, and say what is wrong already
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
         if isinstance(error, OSError) and not file.is_local:
             raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -107,20 +112,48 @@ def _first_width(batches: Iterator[pa.RecordBatch], columns: Columns) -> int:
     return 0 if first is None or not first.is_valid else len(first)
 
 
+def _common_width(batches: Iterator[pa.RecordBatch], columns: Columns) -> int:
+    """Return the commonest width among the first rows that are not null; 0 where all are."""
+    for batch in batches:
+        widths = pc.list_value_length(batch.column(columns.vector)).drop_null()
+        if len(widths):
+            return int(pc.mode(widths)[0]["mode"].as_py())
+    return 0
+
+
+def _width(batches: Iterator[pa.RecordBatch], columns: Columns, lenient: bool) -> int:
+    return (_common_width if lenient else _first_width)(batches, columns)
+
+
+def _validated(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the batch, or raise where offsets, indices or strings point outside: nothing else looks at them.
+
+    Raises:
+        pa.ArrowInvalid: they do.
+    """
+    batch.validate(full=True)
+    return batch
+
+
 # ---- Parquet ---------------------------------------------------------------------------------------------------
 
 
 def _open_parquet(file: ShardFile) -> pq.ParquetFile:
-    return pq.ParquetFile(file.open(), pre_buffer=not file.is_local)
+    # pages without a checksum, which is most of them, are not verified; footers are bounded by Arrow's thrift limits
+    return pq.ParquetFile(file.open(), pre_buffer=not file.is_local, page_checksum_verification=True)
 
 
-def _parquet_header(file: ShardFile, columns: Columns) -> Header:
+def _parquet_header(file: ShardFile, columns: Columns, lenient: bool) -> Header:
+    vectors_only = Columns(columns.vector, None, None)
     with _open_parquet(file) as parquet:
         dim, types = _table_header(parquet.schema_arrow, columns, file)
+        refuse_absurd_groups(file, parquet.metadata)
         n_rows = parquet.metadata.num_rows
-        if dim is None and n_rows:
+        if dim is None and n_rows and not lenient:
             dim = _parquet_list_width(parquet, file, columns)
-    return Header(n_rows, dim or 0, **types)
+    if dim is None and n_rows:
+        dim = _common_width(_parquet_batches(file, vectors_only, 1 << 14), vectors_only)
+    return Header(n_rows, dim or 0, **types, all_null=lenient and not dim)
 
 
 def _parquet_list_width(parquet: pq.ParquetFile, file: ShardFile, columns: Columns) -> int:
@@ -149,7 +182,7 @@ def _parquet_list_width(parquet: pq.ParquetFile, file: ShardFile, columns: Colum
 def _parquet_batches(file: ShardFile, columns: Columns, rows: int) -> Iterator[pa.RecordBatch]:
     with _open_parquet(file) as parquet:
         for group in range(parquet.num_row_groups):  # one at a time: pre-buffering would hold all that are asked for
-            yield from parquet.iter_batches(rows, row_groups=[group], columns=columns.present)
+            yield from map(_validated, parquet.iter_batches(rows, row_groups=[group], columns=columns.present))
 
 
 # ---- Arrow IPC -------------------------------------------------------------------------------------------------
@@ -174,12 +207,12 @@ def _walk_ipc(file: ShardFile, names: list[str]) -> Iterator[pa.RecordBatch]:
         options = pa.ipc.IpcReadOptions(included_fields=[schema.get_field_index(name) for name in names])
         reader = _open_ipc(stream, options)
         if isinstance(reader, pa.ipc.RecordBatchFileReader):
-            yield from (reader.get_batch(index) for index in range(reader.num_record_batches))
+            yield from (_validated(reader.get_batch(index)) for index in range(reader.num_record_batches))
         else:
-            yield from reader
+            yield from map(_validated, reader)
 
 
-def _ipc_header(file: ShardFile, columns: Columns) -> Header:
+def _ipc_header(file: ShardFile, columns: Columns, lenient: bool) -> Header:
     with file.open() as stream:
         is_file = _ipc_is_file(stream)
         dim, types = _table_header(_open_ipc(stream, pa.ipc.IpcReadOptions()).schema, columns, file)
@@ -189,8 +222,8 @@ def _ipc_header(file: ShardFile, columns: Columns) -> Header:
     else:
         n_rows = sum(batch.num_rows for batch in _walk_ipc(file, [columns.vector]))
     if dim is None:
-        dim = _first_width(_walk_ipc(file, [columns.vector]), columns)
-    return Header(n_rows, dim, **types)
+        dim = _width(_walk_ipc(file, [columns.vector]), columns, lenient)
+    return Header(n_rows, dim, **types, all_null=lenient and not dim)
 
 
 def _ipc_batches(file: ShardFile, columns: Columns, rows: int) -> Iterator[pa.RecordBatch]:
@@ -212,12 +245,13 @@ class _RawLayout:
 
 def _npy_layout(file: ShardFile, stream: pa.NativeFile) -> _RawLayout:
     version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
-    elif version == (2, 0):
-        shape, fortran_order, dtype = np.lib.format.read_array_header_2_0(stream)
-    else:
+    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in read_header:
         raise UnsupportedTypeError(f"{file.uri}: .npy version {version}; write it again with numpy.save")
+    try:
+        shape, fortran_order, dtype = read_header[version](stream)
+    except Exception as error:  # a header is a Python literal: the tokenizer, the parser and the dtype raise anything
+        raise ValueError(f"the header is damaged: {error}") from error
     if len(shape) != 2 or dtype.newbyteorder("=") not in (np.float16, np.float32, np.float64, np.uint8):
         raise UnsupportedTypeError(
             f"{file.uri}: holds {dtype} of shape {shape}; expected (rows, features) of {VALUE_TYPE_NAMES}"
@@ -246,13 +280,28 @@ def _raw_header(layout_of: _Layout, file: ShardFile, columns: Columns) -> Header
             )
     with file.open() as stream:
         layout = layout_of(file, stream)
+    if layout.n_rows < 0 or layout.dim < 0:
+        raise CorruptShardError(
+            f"{file.uri}: the header claims {layout.n_rows} rows of width {layout.dim}; write the shard again"
+        )
     expected = layout.offset + layout.n_rows * layout.dim * layout.dtype.itemsize
     if file.size != expected:
         raise CorruptShardError(
             f"{file.uri}: is {file.size} bytes long, but its header ({layout.n_rows} rows of width {layout.dim}, "
-            f"{layout.dtype}) makes it {expected}; write the shard again"
+            f"{layout.dtype}) makes it {expected}; {_swapped(layout, file.size) or 'write the shard again'}"
         )
     return Header(layout.n_rows, layout.dim)
+
+
+def _swapped(layout: _RawLayout, size: int) -> str | None:
+    """Say so where the header's two numbers, read in the other byte order, agree with the file's size."""
+    n_rows, dim = struct.unpack(">II", FBIN_HEADER.pack(layout.n_rows & 0xFFFFFFFF, layout.dim & 0xFFFFFFFF))
+    if layout.offset != FBIN_HEADER.size or size != layout.offset + n_rows * dim * layout.dtype.itemsize:
+        return None
+    return (
+        f"read as big-endian it agrees with the size ({n_rows} rows of width {dim}): .fbin is little-endian, "
+        "write the shard again in that byte order"
+    )
 
 
 def _raw_batches(layout_of: _Layout, file: ShardFile, columns: Columns, rows: int) -> Iterator[pa.RecordBatch]:
@@ -268,7 +317,7 @@ def _raw_batches(layout_of: _Layout, file: ShardFile, columns: Columns, rows: in
 def _raw_format(extension: str, layout_of: _Layout) -> Format:
     return Format(
         (extension,),
-        lambda file, columns: _raw_header(layout_of, file, columns),
+        lambda file, columns, lenient: _raw_header(layout_of, file, columns),
         lambda file, columns, rows: _raw_batches(layout_of, file, columns, rows),
     )
 

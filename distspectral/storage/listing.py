@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 from pyarrow import fs
 
-from distspectral.errors import ConfigError, NoShardsError
+from distspectral.errors import ConfigError, DistSpectralError, NoShardsError
 from distspectral.storage.artifacts import resolve
 
 LISTING_HINT = "data.path is a file, a folder, a glob or a URI such as s3://bucket/folder, or a list of these"
@@ -24,6 +25,7 @@ class ShardFile:
         path: as the filesystem names it.
         uri: as messages name it.
         name: relative to the folder or glob it was found by, so that a moved dataset keeps its fingerprint.
+        folder: that folder, or the file itself where it was named by itself.
         size: bytes.
         mtime_ns: last change, where the filesystem knows it.
     """
@@ -32,6 +34,7 @@ class ShardFile:
     path: str
     uri: str
     name: str
+    folder: str
     size: int
     mtime_ns: int | None
 
@@ -51,32 +54,42 @@ class ShardFile:
         return pa.memory_map(self.path, "r") if self.is_local else self.filesystem.open_input_file(self.path)
 
 
-def find_files(paths: Iterable[str], extensions: frozenset[str] | None) -> list[ShardFile]:
+def find_files(
+    paths: Iterable[str], extensions: frozenset[str] | None, *, follow_links: bool = False
+) -> list[ShardFile]:
     """List the files that ``paths`` name: in the order given, and sorted by name within a folder or glob.
 
     Folders are searched recursively. Names that begin with a dot or an underscore (``.crc``, ``_SUCCESS``) are ignored.
+    Files of one name in different folders are different shards; one file under two names is an error.
 
     Args:
         paths: files, folders, globs (``*``, ``?``, ``[..]``, ``**``) or URIs.
         extensions: what to look for, lower case with the dot; None takes every visible file.
+        follow_links: whether symbolic links may lead out of the folder they are found in.
 
     Raises:
         NoShardsError: a path names nothing that could be read.
-        ConfigError: a file is named twice.
+        ConfigError: a file is named twice, links form a loop or lead out of their folder.
     """
     found: dict[str, ShardFile] = {}
     for path in paths:
         try:
             files = [file for file in _list(path) if extensions is None or file.extension in extensions]
+        except DistSpectralError:
+            raise
         except (OSError, ValueError) as error:
             raise NoShardsError(f"{path}: cannot be listed ({error}); {LISTING_HINT}") from error
         if not files:
             looked_for = "any file" if extensions is None else f"{', '.join(sorted(extensions))} (or set data.format)"
             raise NoShardsError(f"{path}: names no shard; looked for {looked_for}; {LISTING_HINT}")
         for file in files:
-            if file.uri in found:
-                raise ConfigError(f"data.path: names {file.uri} twice; name each shard once")
-            found[file.uri] = file
+            if file.is_local:
+                _refuse_bad_link(file, follow_links)
+            itself = os.path.realpath(file.path) if file.is_local else file.uri
+            if (other := found.get(itself)) is not None:
+                alias = "" if other.uri == file.uri else f", also as {other.uri}"
+                raise ConfigError(f"data.path: names {file.uri} twice{alias}; name each shard once")
+            found[itself] = file
     return list(found.values())
 
 
@@ -104,15 +117,66 @@ def _walk(path: str) -> list[ShardFile]:
     scheme = f"{path.partition('://')[0]}://" if "://" in path else ""
     info = filesystem.get_file_info(root)
     if info.type == fs.FileType.File:
-        return [ShardFile(filesystem, info.path, scheme + info.path, info.base_name, info.size, info.mtime_ns)]
+        return [
+            ShardFile(filesystem, info.path, scheme + info.path, info.base_name, info.path, info.size, info.mtime_ns)
+        ]
     if info.type != fs.FileType.Directory:
         return []
+    if isinstance(filesystem, fs.LocalFileSystem):
+        entries = filesystem.get_file_info(list(_local_files(root)))
+    else:
+        entries = filesystem.get_file_info(fs.FileSelector(root, recursive=True))
     files = []
-    for entry in filesystem.get_file_info(fs.FileSelector(root, recursive=True)):
+    for entry in entries:
         name = entry.path[len(root) :].lstrip("/")
-        if entry.type == fs.FileType.File and not any(part.startswith((".", "_")) for part in name.split("/")):
-            files.append(ShardFile(filesystem, entry.path, scheme + entry.path, name, entry.size, entry.mtime_ns))
+        # a dangling link is not found, and a shard that is lost
+        if entry.type in (fs.FileType.File, fs.FileType.NotFound) and not any(
+            _is_hidden(part) for part in name.split("/")
+        ):
+            files.append(ShardFile(filesystem, entry.path, scheme + entry.path, name, root, entry.size, entry.mtime_ns))
     return sorted(files, key=lambda file: file.name)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "_"))
+
+
+def _local_files(root: str) -> Iterator[str]:
+    """Yield the files below a local folder; hidden folders are left out, each real folder is walked once.
+
+    Raises:
+        ConfigError: a link leads to a folder that is walked already.
+    """
+    walked = {os.path.realpath(root): root}
+    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=_raise):
+        subfolders[:] = [name for name in subfolders if not _is_hidden(name)]
+        for name in subfolders:
+            path = f"{folder}/{name}"
+            other = walked.setdefault(os.path.realpath(path), path)
+            if other != path:
+                raise ConfigError(
+                    f"data.path: {path} is the same folder as {other}, by a symbolic link (a loop, or the same shards "
+                    "twice); remove the link"
+                )
+        yield from (f"{folder}/{name}" for name in names)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _refuse_bad_link(file: ShardFile, follow_links: bool) -> None:
+    """Refuse a link to nothing, and one out of the folder it was found in unless these are followed."""
+    real, inside = os.path.realpath(file.path), os.path.realpath(file.folder)
+    if not os.path.exists(real):
+        raise NoShardsError(
+            f"{file.uri}: is a symbolic link to {real}, which does not exist; restore it or remove both"
+        )
+    if not follow_links and os.path.commonpath([real, inside]) != inside:
+        raise ConfigError(
+            f"data.path: {file.path} leads by a symbolic link out of its folder, to {real}; name that place in "
+            "data.path, or set data.follow_links to true if you trust the link"
+        )
 
 
 def _matches(parts: list[str], pattern: list[str]) -> bool:

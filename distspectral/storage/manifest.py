@@ -7,12 +7,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 FORMAT_VERSION = 1
 """Raised whenever a stage's output for the same input and config changes."""
+
+
+def _inside(name: str) -> str:
+    """Return the name of a file of an artifact, if it is one: relative, and below the artifact's directory.
+
+    Raises:
+        ValueError: it leads elsewhere.
+    """
+    if name.startswith("/") or "://" in name or ".." in name.split("/"):
+        raise ValueError(f"file name {name!r} leads out of the artifact's directory")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_inside)]
 
 
 class Shard(BaseModel):
@@ -20,7 +34,7 @@ class Shard(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    name: str
+    name: FileName
     n_rows: int
     n_bytes: int
     details: dict[str, Any] = Field(default_factory=dict)
@@ -48,7 +62,7 @@ class Manifest(BaseModel):
     config: dict[str, Any] = Field(default_factory=dict)
     inputs: dict[str, str] = Field(default_factory=dict)
     shards: list[Shard] = Field(default_factory=list)
-    files: dict[str, int] = Field(default_factory=dict)
+    files: dict[FileName, int] = Field(default_factory=dict)
     properties: dict[str, Any] = Field(default_factory=dict)
     metrics: dict[str, Any] = Field(default_factory=dict)
 

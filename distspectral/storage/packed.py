@@ -14,7 +14,7 @@ import pyarrow.ipc
 
 from distspectral.errors import SourceError
 from distspectral.storage.artifacts import Artifact
-from distspectral.storage.columns import ScalarType, to_lists
+from distspectral.storage.columns import ARROW_TYPES, ScalarType, to_lists
 from distspectral.storage.moments import Moments
 from distspectral.storage.sources import Block
 
@@ -23,8 +23,6 @@ BATCH_BYTES = 256 << 20
 
 BATCH_ROWS = 1 << 22
 """Most rows in a record batch; keeps a batch of string ids below Arrow's 2 GiB."""
-
-ARROW_TYPES = {"int64": pa.int64(), "string": pa.string()}
 
 
 class PackedWriter:
@@ -105,7 +103,7 @@ class PackedWriter:
         if stored.dtype == np.float16 and not np.isfinite(stored).all():
             row, feature = (int(index[0]) for index in np.nonzero(~np.isfinite(stored)))
             raise SourceError(
-                f"{self._uri}: row {block.first_row + start + row}, feature {feature}: "
+                f"{self._uri}: row {block.local_row(start + row)}, feature {feature}: "
                 f"{block.vectors[start + row, feature]:g} is beyond float16 (65504); "
                 "set pack.dtype to float32 or a smaller data.scale"
             )

@@ -6,6 +6,7 @@ Shape letters: N rows of all shards, B rows of a block, D features.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Iterator
@@ -17,9 +18,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from distspectral.errors import CorruptShardError, EmptyShardError, ShardWidthError, UnsupportedTypeError
+from distspectral.errors import (
+    CorruptShardError,
+    EmptyShardError,
+    ShardWidthError,
+    SourceError,
+    UnsupportedTypeError,
+)
+from distspectral.storage.bad_rows import find_bad_rows, readable_ids
 from distspectral.storage.columns import Columns, ScalarType, to_matrix, to_scalars
 from distspectral.storage.formats import FORMATS, FormatName, Header, reading
+from distspectral.storage.limits import refuse_absurd_width, refuse_bomb
 from distspectral.storage.listing import ShardFile, find_files
 
 BLOCK_BYTES = 16 << 20
@@ -27,6 +36,9 @@ BLOCK_BYTES = 16 << 20
 
 HEADER_THREADS = 16
 """Headers read at once; opening thousands of remote shards is all waiting."""
+
+
+BadRowPolicy = Literal["error", "quarantine"]
 
 
 class SourceConfig(BaseModel):
@@ -45,6 +57,14 @@ class SourceConfig(BaseModel):
         None, description="Column of unique ids, integers or strings; without one a row's number is its id."
     )
     label_column: str | None = Field(None, description="Column of labels, integers or strings, for evaluation only.")
+    on_bad_rows: BadRowPolicy = Field(
+        "error",
+        description="A row with NaN, infinity, null, another width or an unreadable id: `error` stops with its place, "
+        "`quarantine` leaves it out of every artifact and keeps its id, file, row and reason in `_quarantine`.",
+    )
+    follow_links: bool = Field(
+        False, description="Take symbolic links that lead out of the folder they are found in; else they are refused."
+    )
     scale: float = Field(1.0, gt=0, allow_inf_nan=False, description="Factor for every value, e.g. 1/255 for pixels.")
 
     @property
@@ -82,19 +102,21 @@ class SourceShard:
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """Consecutive rows of one shard.
+    """Rows of one shard in its order: consecutive, but for those that were left out.
 
     Attributes:
         vectors: (B, D) float32, scaled, finite, writable.
         ids: B ids (int64 or string), None where the source has no id column.
         labels: B labels (int64 or string), None where the source has no label column.
         first_row: the shard's row that the block begins with.
+        offsets: (B,) int64, how far behind ``first_row`` each row is in the shard; None where none was left out.
     """
 
     vectors: NDArray[np.float32]
     ids: pa.Array | None
     labels: pa.Array | None
     first_row: int
+    offsets: NDArray[np.int64] | None = None
 
     @property
     def n_rows(self) -> int:
@@ -105,8 +127,12 @@ class Block:
         """Return the B ids; where the source has none, row numbers in the whole dataset (int64)."""
         if self.ids is not None:
             return self.ids
-        first_row = shard.first_row + self.first_row
-        return pa.array(np.arange(first_row, first_row + self.n_rows, dtype=np.int64))
+        offsets = np.arange(self.n_rows, dtype=np.int64) if self.offsets is None else self.offsets
+        return pa.array(shard.first_row + self.first_row + offsets)
+
+    def local_row(self, index: int) -> int:
+        """Return the shard's row that the block's row ``index`` is."""
+        return self.first_row + (index if self.offsets is None else int(self.offsets[index]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +145,7 @@ class ShardReader:
         dim: D, which every row must have.
         id_type: type of the ids read, None without an id column.
         label_type: type of the labels read, None without a label column.
+        on_bad_rows: whether a row that cannot be used is an error or is left out.
     """
 
     columns: Columns
@@ -126,8 +153,11 @@ class ShardReader:
     dim: int
     id_type: ScalarType | None
     label_type: ScalarType | None
+    on_bad_rows: BadRowPolicy = "error"
 
-    def read_blocks(self, shard: SourceShard, block_rows: int | None = None) -> Iterator[Block]:
+    def read_blocks(
+        self, shard: SourceShard, block_rows: int | None = None, left_out: list[pa.RecordBatch] | None = None
+    ) -> Iterator[Block]:
         """Stream a shard in row order, holding about one block at a time.
 
         A compressed Arrow record batch is the least that can be decompressed, so it bounds memory from below.
@@ -135,34 +165,69 @@ class ShardReader:
         Args:
             shard: one of ``Source.shards``.
             block_rows: most rows in a block; by default as many as fill 16 MiB.
+            left_out: tables of the rows left out are appended here, see ``BadRows.table``.
 
         Raises:
             CorruptShardError: the shard cannot be parsed, or holds other rows than its header says.
             ShardWidthError: a row has another width than D.
             NonFiniteRowError: a value is NaN, infinite or beyond float32.
             SourceError: a vector, id or label is null.
+
+        The last three only where ``on_bad_rows`` is ``error``.
         """
-        uri, columns = shard.uri, self.columns
         rows = block_rows or max(1, BLOCK_BYTES // (4 * self.dim))
-        batches = FORMATS[shard.format].batches(shard.file, columns, rows)
+        batches = FORMATS[shard.format].batches(shard.file, self.columns, rows)
         first_row = 0
         while True:
             with reading(shard.file, shard.format):
                 batch = next(batches, None)
             if batch is None:
                 break
-            if batch.num_rows == 0:
-                continue
-            vectors = batch.column(columns.vector)
-            matrix = to_matrix(vectors, self.dim, self.scale, name=columns.vector, uri=uri, first_row=first_row)
-            ids = self._scalars(batch, columns.id, self.id_type, uri, first_row)
-            labels = self._scalars(batch, columns.label, self.label_type, uri, first_row)
-            yield Block(matrix, ids, labels, first_row)
+            if batch.num_rows:
+                block = self._usable(batch, shard, first_row, left_out)
+                if block is not None:
+                    yield block
             first_row += batch.num_rows
         if first_row != shard.n_rows:
             raise CorruptShardError(
-                f"{uri}: holds {first_row} rows, but {shard.n_rows} when it was opened; leave shards alone during a run"
+                f"{shard.uri}: holds {first_row} rows, but {shard.n_rows} when it was opened; leave shards alone "
+                "during a run"
             )
+
+    def _block(
+        self, batch: pa.RecordBatch, uri: str, first_row: int, offsets: NDArray[np.int64] | None = None
+    ) -> Block:
+        """Return a batch as a block.
+
+        Raises:
+            SourceError: a row cannot be used.
+        """
+        columns = self.columns
+        vectors = batch.column(columns.vector)
+        matrix = to_matrix(vectors, self.dim, self.scale, name=columns.vector, uri=uri, first_row=first_row)
+        ids = self._scalars(batch, columns.id, self.id_type, uri, first_row)
+        labels = self._scalars(batch, columns.label, self.label_type, uri, first_row)
+        return Block(matrix, ids, labels, first_row, offsets)
+
+    def _usable(
+        self, batch: pa.RecordBatch, shard: SourceShard, first_row: int, left_out: list[pa.RecordBatch] | None
+    ) -> Block | None:
+        """Return the rows of a batch that can be used, None without any; a table of the others goes to ``left_out``.
+
+        Raises:
+            SourceError: a row cannot be used, and that is an error.
+        """
+        try:
+            return self._block(batch, shard.uri, first_row)
+        except SourceError:
+            if self.on_bad_rows == "error":
+                raise
+        bad = find_bad_rows(batch, self.columns, self.dim, self.scale, self.id_type, self.label_type)
+        if left_out is not None:
+            ids = readable_ids(batch, self.columns, self.id_type, shard.first_row + first_row)
+            left_out.append(bad.table(ids, first_row, shard.uri))
+        good = np.setdiff1d(np.arange(batch.num_rows, dtype=np.int64), bad.rows, assume_unique=True)
+        return self._block(batch.take(pa.array(good)), shard.uri, first_row, good) if len(good) else None
 
     @staticmethod
     def _scalars(
@@ -201,19 +266,28 @@ class Source:
         """
         extensions = {extension: name for name, one in FORMATS.items() for extension in one.extensions}
         paths = [config.path] if isinstance(config.path, str) else config.path
-        files = find_files(paths, frozenset(extensions) if config.format == "auto" else None)
+        looked_for = frozenset(extensions) if config.format == "auto" else None
+        files = find_files(paths, looked_for, follow_links=config.follow_links)
         formats: list[FormatName] = [
             extensions[file.extension] if config.format == "auto" else config.format for file in files
         ]
         with ThreadPoolExecutor(min(HEADER_THREADS, max(1, len(files)))) as pool:
-            headers = list(pool.map(_read_header, files, formats, [config.columns] * len(files)))
+            headers = list(pool.map(functools.partial(_read_header, config), files, formats))
+        # a shard whose vectors are all null, fit for quarantine as a whole, has no width of its own
+        model = next((index for index, header in enumerate(headers) if header.dim), 0)
+        first = headers[model]
+        if not first.dim:
+            raise UnsupportedTypeError(f"{files[0].uri}: every vector of the dataset is null; check data.column")
+        refuse_absurd_width(files[model], first.dim)
         shards, first_row = [], 0
         for file, name, header in zip(files, formats, headers, strict=True):
-            _refuse_mixture(files[0], headers[0], file, header)
+            _refuse_mixture(files[model], first, file, header)
+            refuse_bomb(file, header.n_rows, first.dim)
             shards.append(SourceShard(file, name, header.n_rows, first_row))
             first_row += header.n_rows
-        first = headers[0]
-        reader = ShardReader(config.columns, config.scale, first.dim, first.id_type, first.label_type)
+        reader = ShardReader(
+            config.columns, config.scale, first.dim, first.id_type, first.label_type, config.on_bad_rows
+        )
         return cls(config, shards, reader)
 
     @property
@@ -236,9 +310,11 @@ class Source:
         """Type of the labels, None without a label column."""
         return self.reader.label_type
 
-    def read_blocks(self, shard: SourceShard, block_rows: int | None = None) -> Iterator[Block]:
+    def read_blocks(
+        self, shard: SourceShard, block_rows: int | None = None, left_out: list[pa.RecordBatch] | None = None
+    ) -> Iterator[Block]:
         """Stream one shard; see :meth:`ShardReader.read_blocks`."""
-        return self.reader.read_blocks(shard, block_rows)
+        return self.reader.read_blocks(shard, block_rows, left_out)
 
     def fingerprint(self) -> str:
         """Return the digest of every shard's name, size and time of change, and of how they are read.
@@ -246,24 +322,27 @@ class Source:
         Names are relative to what ``data.path`` names, so a dataset moved with its times keeps its fingerprint.
         """
         files = [(shard.file.name, shard.file.size, shard.file.mtime_ns) for shard in self.shards]
-        text = json.dumps({"files": files, "config": self.config.model_dump(exclude={"path"})}, sort_keys=True)
+        config = self.config.model_dump(exclude={"path", "follow_links"})
+        if self.config.on_bad_rows == "error":  # the result is the one from before there was a choice
+            del config["on_bad_rows"]
+        text = json.dumps({"files": files, "config": config}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _read_header(file: ShardFile, format_name: FormatName, columns: Columns) -> Header:
+def _read_header(config: SourceConfig, file: ShardFile, format_name: FormatName) -> Header:
     if file.size == 0:
         raise EmptyShardError(f"{file.uri}: is an empty file; delete it or write it again")
     with reading(file, format_name):
-        header = FORMATS[format_name].header(file, columns)
+        header = FORMATS[format_name].header(file, config.columns, config.on_bad_rows == "quarantine")
     if header.n_rows == 0:
         raise EmptyShardError(f"{file.uri}: holds no rows; delete it or write it again")
-    if header.dim < 1:
+    if header.dim < 1 and not header.all_null:
         raise UnsupportedTypeError(f"{file.uri}: vectors have width 0 or the first one is null; expected at least 1")
     return header
 
 
 def _refuse_mixture(first_file: ShardFile, first: Header, file: ShardFile, header: Header) -> None:
-    if header.dim != first.dim:
+    if header.dim != first.dim and not header.all_null:
         raise ShardWidthError(
             f"{file.uri}: vectors have width {header.dim}, but {first.dim} in {first_file.uri}; "
             "all shards of a dataset need the same width"

@@ -1,32 +1,41 @@
-"""State on disk: tensors and plain values, read back without unpickling code."""
+"""State on disk: tensors and plain values, read back without unpickling code and only with their checksums right."""
 
 from __future__ import annotations
 
 import io
+import zipfile
 from typing import Any
 
 import torch
 
 from distspectral.errors import DamagedArtifactError
-from distspectral.storage.artifacts import Artifact
+from distspectral.storage.artifacts import Artifact, void
 
 
 def write_state(artifact: Artifact, name: str, state: dict[str, Any]) -> None:
     """Write a state dict as one file of an artifact, whole or not at all."""
-    artifact.write_file(name, lambda stream: torch.save(state, stream))
+    content = io.BytesIO()  # torch answers a full disk with an error of its own, that does not tell it from others
+    torch.save(state, content)
+    artifact.write_file(name, lambda stream: void(stream.write(content.getbuffer())))
 
 
 def read_state(artifact: Artifact, name: str) -> dict[str, Any]:
     """Return what :func:`write_state` wrote, tensors on the CPU.
 
+    ``torch.save`` writes a zip file with a CRC-32 of each tensor, which ``torch.load`` does not look at.
+
     Raises:
         MissingArtifactError: there is no such file.
-        DamagedArtifactError: it cannot be read.
+        DamagedArtifactError: it cannot be read, or a checksum is wrong.
     """
     content = io.BytesIO(artifact.read_bytes(name))
     try:
+        with zipfile.ZipFile(content) as records:
+            if (damaged := records.testzip()) is not None:
+                raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
+        content.seek(0)
         state: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
-    except Exception as error:
+    except Exception as error:  # unpicklers of damaged bytes raise anything
         raise DamagedArtifactError(
             f"{artifact.uri}/{name}: not a readable state ({error}); delete the file and run the stage again"
         ) from error

@@ -22,4 +22,8 @@ class TrainConfig(BaseModel):
     max_gradient_norm: PositiveFloat | None = Field(None, description="longer gradients are scaled down to it")
     window_steps: PositiveInt = Field(50, description="steps per line of metrics; ranks are compared as often")
     checkpoint_steps: PositiveInt = Field(200, description="steps between checkpoints")
+    keep_checkpoints: PositiveInt = Field(2, description="last checkpoints kept; a damaged one falls back to another")
+    max_skipped_steps: PositiveInt = Field(
+        20, description="steps in a row skipped for NaN, infinity or dependent functions before training stops"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto = cuda where there is one")

@@ -15,6 +15,7 @@ from distspectral.comm import collectives
 from distspectral.objectives.batches import Batch
 from distspectral.training.config import TrainConfig
 from distspectral.training.schedule import PlateauSchedule
+from distspectral.training.skipping import SKIPPABLE, SkippedSteps
 from distspectral.training.step import BatchT, Objective, optimization_step, parallelize
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
@@ -123,10 +124,15 @@ class Trainer(Generic[ModelT, BatchT]):
             patience=config.patience,
             tolerance=config.tolerance,
         )
+        self.skipped = SkippedSteps(min(config.max_skipped_steps, config.max_steps))
         self.step = 0
 
     def fit(self, observer: Observer) -> None:
-        """Train to the end of the schedule, from wherever the state stands."""
+        """Train to the end of the schedule, from wherever the state stands.
+
+        Raises:
+            NonFiniteStepError, RankDeficientError: too many steps in a row could not be taken; on every rank alike.
+        """
         device = next(self.model.parameters()).device
         self.model.train()
         window = Window()
@@ -135,14 +141,21 @@ class Trainer(Generic[ModelT, BatchT]):
             learning_rate = self.config.learning_rate * self.schedule.factor(self.step)
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate
-            value, total = optimization_step(
-                self.network, self.objective, next(batches), self.optimizer, self.config.max_gradient_norm
-            )
-            window.add(value, self.objective.window_sums(total))
+            try:
+                value, total = optimization_step(
+                    self.network, self.objective, next(batches), self.optimizer, self.config.max_gradient_norm
+                )
+            except SKIPPABLE as error:
+                self.skipped.skip(self.step, error)
+            else:
+                window.add(value, self.objective.window_sums(total))
+                self.skipped.taken()
             self.step += 1
             done = self.step == self.schedule.last_step
-            if done or self.step % self.config.window_steps == 0:
+            # a window of skipped steps only goes on into the next one
+            if window.n_steps and (done or self.step % self.config.window_steps == 0):
                 record = window.record(self.step, self.objective, self.config.batch_size, learning_rate)
+                record["skipped_steps"] = self.skipped.total
                 for name, tensor in self.objective.shared_state().items():
                     collectives.check_identical(tensor, name)
                 self.schedule.observe(self.step, record[self.objective.watched])
@@ -160,6 +173,7 @@ class Trainer(Generic[ModelT, BatchT]):
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "step": self.step,
+            "skipped_steps": self.skipped.total,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -168,3 +182,4 @@ class Trainer(Generic[ModelT, BatchT]):
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.step = state["step"]
+        self.skipped.total = state.get("skipped_steps", 0)

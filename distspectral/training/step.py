@@ -10,10 +10,12 @@ import warnings
 from collections.abc import Iterable
 from typing import Any, Protocol, TypeVar
 
+import torch
 from torch import Tensor, nn, optim
 from torch.nn.parallel import DistributedDataParallel
 
 from distspectral.comm import collectives
+from distspectral.errors import NonFiniteStepError
 from distspectral.objectives.batches import Batch
 
 BatchT = TypeVar("BatchT", bound=Batch)
@@ -73,6 +75,19 @@ def clip_gradient(parameters: Iterable[nn.Parameter], max_norm: float | None) ->
         nn.utils.clip_grad_norm_(parameters, max_norm)
 
 
+def refuse_bad_gradient(parameters: Iterable[nn.Parameter]) -> None:
+    """Refuse a gradient whose length is not finite; averaged over ranks by now, so they refuse alike.
+
+    Raises:
+        NonFiniteStepError: just that.
+    """
+    lengths = [parameter.grad.norm() for parameter in parameters if parameter.grad is not None]
+    if lengths and not bool(torch.stack(lengths).sum().isfinite()):
+        raise NonFiniteStepError(
+            "the step's gradient holds NaN or infinity: lower train.learning_rate, or set train.max_gradient_norm"
+        )
+
+
 def optimization_step(
     network: nn.Module,
     objective: Objective[BatchT],
@@ -90,7 +105,7 @@ def optimization_step(
         max_gradient_norm: longer gradients are scaled down to it; None = never.
 
     Raises:
-        NonFiniteStepError, RankDeficientError: on every rank alike, before any weight moves.
+        NonFiniteStepError, RankDeficientError: on every rank alike, before a weight or the moving average changes.
 
     Communication: one all-reduce of the sums, and DDP's gradient averaging.
     """
@@ -100,7 +115,8 @@ def optimization_step(
     loss, value = objective.surrogate(local, total)
     optimizer.zero_grad(set_to_none=True)
     (loss * collectives.world_size()).backward()  # type: ignore[no-untyped-call]
+    refuse_bad_gradient(network.parameters())
     clip_gradient(network.parameters(), max_gradient_norm)
+    objective.after_step(total)  # it may still refuse the sums; the weights move when nothing can
     optimizer.step()
-    objective.after_step(total)
     return value, total

@@ -136,6 +136,39 @@ def poisoned_step(batch: EdgeBatch) -> str:
     return "no error"
 
 
+def skipping_run() -> Result:
+    """Train with NaN on the last rank in step 3, an infinite gradient there in step 8, a Gram without factor in 12."""
+    trainer = settings(max_steps=20, window_steps=10).trainer(*data())
+    real_batch, real_sums = trainer.sampler.batch, trainer.objective.local_sums
+    is_last = collectives.rank() == collectives.world_size() - 1
+
+    def batch(step: int) -> EdgeBatch:
+        made = real_batch(step)
+        if step == 3 and is_last:
+            made.vectors[0, 0] = torch.nan
+        return made
+
+    def sums(outputs: torch.Tensor, batch: EdgeBatch) -> dict[str, torch.Tensor]:
+        made = real_sums(outputs, batch)
+        return made | {"gram": -made["gram"]} if trainer.step == 12 else made
+
+    trainer.sampler.batch, trainer.objective.local_sums = batch, sums
+    parameter = next(trainer.model.network.parameters())
+    skipped: list[int] = []
+    skip = trainer.skipped.skip
+    trainer.skipped.skip = lambda step, error: (skipped.append(step), skip(step, error))
+    if is_last:
+        parameter.register_hook(lambda gradient: gradient * torch.inf if trainer.step == 8 else gradient)
+    observer = SilentObserver()
+    trainer.fit(observer)
+    return {
+        "skipped": skipped,
+        "told": [record["skipped_steps"] for record in observer.history],
+        "weights": torch.cat([p.detach().reshape(-1) for p in trainer.model.network.parameters()]),
+        "factor": trainer.model.orthonormal.cholesky_factor.clone(),
+    }
+
+
 def everything(batches: list[EdgeBatch]) -> Result:
     results: Result = {f"{dtype}-{objective}": few_steps(batches, dtype, objective) for dtype, objective in CASES}
     sums = {
@@ -145,6 +178,7 @@ def everything(batches: list[EdgeBatch]) -> Result:
     return results | {
         "long": long_run(),
         "poisoned": poisoned_step(batches[0]),
+        "skipping": skipping_run(),
         "sums": collectives.all_reduce_sum(sums),
     }
 
@@ -218,6 +252,17 @@ def test_one_process_goes_on_from_the_state_of_several_ranks(together):
 
 def test_nan_on_one_rank_stops_every_rank_before_its_weights_move(together):
     assert [rank["poisoned"] for rank in together] == ["refused"] * len(together)
+
+
+def test_all_ranks_skip_the_same_steps_and_go_on_alike(alone, together):
+    first = together[0]["skipping"]
+    assert alone["skipping"]["skipped"] == first["skipped"] == [3, 8, 12]
+    assert first["told"] == [2, 3]
+    assert bool(first["weights"].isfinite().all())
+    for rank in together[1:]:
+        assert rank["skipping"]["skipped"] == first["skipped"]
+        assert torch.equal(rank["skipping"]["weights"], first["weights"])
+        assert torch.equal(rank["skipping"]["factor"], first["factor"])
 
 
 def test_reduced_sums_keep_names_and_shapes(together):

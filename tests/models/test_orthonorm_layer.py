@@ -78,3 +78,12 @@ def test_model_whitens_what_its_network_emits():
     assert {"orthonormal.gram_average", "orthonormal.cholesky_factor", "orthonormal.n_updates"} <= set(
         model.state_dict()
     )
+
+
+def test_a_gram_that_cannot_be_factored_leaves_the_layer_as_it_was():
+    layer = OrthonormalLayer(3, OrthonormConfig(decay=0.5))
+    layer.update(torch.eye(3, dtype=torch.float64))
+    before = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
+    with pytest.raises(RankDeficientError):
+        layer.update(-9 * torch.eye(3, dtype=torch.float64))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in layer.state_dict().items())

@@ -15,6 +15,7 @@ from distspectral.errors import NonFiniteStepError
 from distspectral.orchestration.engine import LocalEngine
 from distspectral.orchestration.pipeline import Pipeline, SilentObserver
 from distspectral.orchestration.train import train
+from distspectral.stages.train import train as train_here
 from distspectral.storage.artifacts import Artifact, Output
 from distspectral.storage.sources import Source
 from tests.runs import write_run
@@ -32,11 +33,13 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     return pipeline
 
 
-def ray_train(pipeline: Pipeline, folder: Path, on_window: Any = None, **changes: Any) -> Any:
+def ray_train(pipeline: Pipeline, folder: Path, on_window: Any = None, run: Any = None, **changes: Any) -> Any:
     settings = pipeline.config.train_settings
     settings = settings.model_copy(update={"train": settings.train.model_copy(update=changes)})
     output = Output(Artifact(str(folder)), "train", "print", {}, {})
     inputs = pipeline.plan.artifact("pack"), pipeline.plan.artifact("graph")
+    if run is not None:
+        return run(*inputs, output, settings, on_window)
     return train(*inputs, output, settings, pipeline.config.ray, on_window=on_window)
 
 
@@ -56,6 +59,31 @@ def test_an_error_of_ours_reaches_the_caller_and_is_not_retried(
     with pytest.raises(NonFiniteStepError, match="learning_rate"):
         ray_train(pipeline, tmp_path / "training", learning_rate=1e30)
     assert not (tmp_path / "training" / "manifest.json").exists()
+
+
+def test_a_damaged_checkpoint_falls_back_and_a_cut_off_list_of_them_is_forgotten(
+    ray_cluster: None, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    class Killed(BaseException):
+        """Stands for the end of a process that trained without Ray: both kinds of checkpoints are one list."""
+
+    def die_at_50(record: dict[str, Any]) -> None:
+        if record["step"] == 50:
+            raise Killed
+
+    steps = {"max_steps": 60, "checkpoint_steps": 20, "window_steps": 10, "patience": 0}
+    with pytest.raises(Killed):
+        ray_train(pipeline, tmp_path, die_at_50, run=train_here, **steps)
+    folder = tmp_path / "checkpoints"
+    newest = folder / "step-000000060"
+    newest.mkdir()
+    (newest / "checkpoint.pt").write_bytes((folder / "step-000000040.pt").read_bytes()[:-100])
+    (folder / "checkpoint_manager_snapshot.json").write_bytes(b'{"ray_version": "2.6')
+    manifest = ray_train(pipeline, tmp_path, **steps)
+    assert manifest.metrics["steps"] == 60
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 6, "no window is lost or repeated"
+    assert (folder / "step-000000060-again" / "checkpoint.pt").exists(), "the last step was taken, from 40"
+    assert not (folder / "step-000000040").exists(), "but not from the beginning"
 
 
 def test_a_killed_worker_is_replaced_and_training_goes_on_from_the_checkpoint(

@@ -169,6 +169,30 @@ def test_unparsable_manifest_is_damage(tmp_path: Path) -> None:
         Artifact(str(tmp_path)).manifest()
 
 
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/../../b", "file:///etc/passwd"])
+def test_a_manifest_whose_files_leave_its_directory_is_damage(tmp_path: Path, name: str) -> None:
+    finish(tmp_path)
+    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    for broken in (
+        manifest | {"files": {name: 3}},
+        manifest | {"shards": [{"name": name, "n_rows": 3, "n_bytes": 3}]},
+    ):
+        (tmp_path / MANIFEST).write_text(json.dumps(broken))
+        with pytest.raises(DamagedArtifactError, match="cannot be parsed"):
+            Artifact(str(tmp_path)).manifest()
+
+
+def test_a_damaged_receipt_is_none_and_a_damaged_start_begins_anew(tmp_path: Path) -> None:
+    out = output(tmp_path)
+    out.begin()
+    for name in ("a", "b"):
+        out.artifact.write_shard(name, 3, three_bytes)
+    (tmp_path / RECEIPTS / "a.json").write_text('{"name": "a", "n_ro')
+    assert set(out.begin()) == {"b"}
+    (tmp_path / BUILDING).write_text("{")
+    assert out.begin() == {}
+
+
 def test_foreign_files_are_never_removed(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(OutputNotWritableError, match=r"thesis\.tex"):

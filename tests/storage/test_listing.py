@@ -80,3 +80,69 @@ def test_unknown_scheme_is_refused_as_a_path(tmp_path: Path) -> None:
 def test_file_named_twice_is_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"a\.parquet twice"):
         find_files([str(folder / "a.parquet"), str(folder)], PARQUET)
+
+
+# ---- links --------------------------------------------------------------------------------------------------------
+
+
+def test_a_loop_of_links_is_refused_and_named(folder: Path) -> None:
+    (folder / "day=2" / "again").symlink_to(folder)
+    with pytest.raises(ConfigError, match=r"day=2/again is the same folder as .*loop"):
+        find_files([str(folder)], PARQUET)
+
+
+def test_two_links_that_lead_to_each_other_are_refused(folder: Path) -> None:
+    for name, other in (("x", "y"), ("y", "x")):
+        (folder / name).mkdir()
+        (folder / name / "to").symlink_to(folder / other)
+    with pytest.raises(ConfigError, match="is the same folder as"):
+        find_files([str(folder)], PARQUET)
+
+
+def test_a_link_to_itself_is_refused(folder: Path) -> None:
+    (folder / "self.parquet").symlink_to(folder / "self.parquet")
+    with pytest.raises(NoShardsError, match=r"self\.parquet"):
+        find_files([str(folder)], PARQUET)
+
+
+def test_a_link_out_of_the_folder_is_refused_unless_links_are_followed(folder: Path, tmp_path_factory) -> None:
+    outside = tmp_path_factory.mktemp("outside")
+    (outside / "d.parquet").write_bytes(b"x")
+    (folder / "d.parquet").symlink_to(outside / "d.parquet")
+    for pattern in (folder, folder / "*.parquet"):
+        with pytest.raises(ConfigError, match=r"d\.parquet leads .* out of its folder, to .*outside.*follow_links"):
+            find_files([str(pattern)], PARQUET)
+    found = find_files([str(folder)], PARQUET, follow_links=True)
+    assert [file.name for file in found] == ["a.parquet", "b.parquet", "d.parquet", "day=2/c.PARQUET"]
+    assert names([str(folder / "d.parquet")]) == ["d.parquet"], "a file named by itself is meant"
+    (folder / "d.parquet").unlink()
+    (folder / "linked").symlink_to(outside)
+    with pytest.raises(ConfigError, match=r"linked/d\.parquet leads"):
+        find_files([str(folder)], PARQUET)
+
+
+def test_a_folder_that_is_a_link_itself_is_searched(folder: Path, tmp_path_factory) -> None:
+    link = tmp_path_factory.mktemp("link") / "data"
+    link.symlink_to(folder)
+    assert names([str(link)]) == ["a.parquet", "b.parquet", "day=2/c.PARQUET"]
+
+
+def test_one_file_under_two_names_is_refused(folder: Path) -> None:
+    (folder / "e.parquet").symlink_to(folder / "a.parquet")
+    with pytest.raises(ConfigError, match=r"e\.parquet twice, also as .*a\.parquet"):
+        find_files([str(folder)], PARQUET)
+    with pytest.raises(ConfigError, match="twice"):
+        find_files([str(folder / "b.parquet"), str(folder / "day=2" / ".." / "b.parquet")], PARQUET)
+
+
+def test_shards_of_one_name_in_two_folders_are_two_shards(folder: Path) -> None:
+    (folder / "day=2" / "a.parquet").write_bytes(b"y")
+    found = find_files([str(folder / "a.parquet"), str(folder / "day=2" / "a.parquet")], PARQUET)
+    assert [file.name for file in found] == ["a.parquet", "a.parquet"]
+    assert len({file.uri for file in found}) == 2
+
+
+def test_a_link_to_nothing_is_a_lost_shard(folder: Path) -> None:
+    (folder / "lost.parquet").symlink_to(folder / "moved.parquet")
+    with pytest.raises(NoShardsError, match=r"lost\.parquet: is a symbolic link to .*moved\.parquet, which does not"):
+        find_files([str(folder)], PARQUET)

@@ -81,6 +81,95 @@ def test_a_step_that_is_not_finite_moves_no_weight():
         assert torch.equal(tensor, before[name]), name
 
 
+class Poisoned:
+    """A sampler whose batches of some steps hold NaN."""
+
+    def __init__(self, sampler, steps):
+        self.sampler, self.steps = sampler, set(steps)
+
+    def batch(self, step):
+        batch = self.sampler.batch(step)
+        if step in self.steps:
+            batch.vectors[0, 0] = torch.nan
+        return batch
+
+
+def poisoned_trainer(steps, **train):
+    one = trainer(patience=0, **train)
+    one.sampler = Poisoned(one.sampler, steps)
+    return one
+
+
+def test_poisoned_steps_are_skipped_counted_and_the_run_goes_on():
+    one, observer = poisoned_trainer([0, 7, 8, 33]), SilentObserver()
+    one.fit(observer)
+    assert one.step == 60
+    assert [record["skipped_steps"] for record in observer.history] == [3, 3, 3, 4, 4, 4]
+    assert all(np.isfinite(record["loss"]) for record in observer.history)
+    assert int(one.model.orthonormal.n_updates) == 56
+    assert all(bool(tensor.isfinite().all()) for tensor in one.model.state_dict().values())
+
+
+def test_a_window_of_skipped_steps_only_goes_on_into_the_next():
+    one, observer = poisoned_trainer(range(10, 20)), SilentObserver()
+    one.fit(observer)
+    assert [record["step"] for record in observer.history] == [10, 30, 40, 50, 60]
+
+
+def test_too_many_in_a_row_end_training_with_an_explanation():
+    one = poisoned_trainer(range(12, 60), max_skipped_steps=5)
+    with pytest.raises(NonFiniteStepError, match=r"stopped at step 16: 5 steps in a row .*learning_rate"):
+        one.fit(SilentObserver())
+    one = poisoned_trainer([step for step in range(60) if step % 5], max_skipped_steps=5)
+    one.fit(SilentObserver())
+    assert one.skipped.total == 48, "four in a row are not five"
+
+
+def test_a_run_of_skipped_steps_only_is_never_a_trained_model():
+    with pytest.raises(NonFiniteStepError, match="60 steps in a row"):
+        poisoned_trainer(range(60), max_skipped_steps=1000).fit(SilentObserver())
+
+
+def test_a_count_of_skipped_steps_survives_a_restart():
+    one = poisoned_trainer([3])
+    one.fit(SilentObserver())
+    other = trainer()
+    other.load_state_dict(one.state_dict())
+    assert other.skipped.total == 1
+
+
+def test_a_gram_that_cannot_be_factored_is_skipped_and_leaves_the_moving_average_alone():
+    one, observer = trainer(patience=0), SilentObserver()
+    real, seen = one.objective.local_sums, []
+
+    def degenerate(outputs, batch):
+        sums = real(outputs, batch)
+        seen.append(one.model.orthonormal.gram_average.clone())
+        return sums | {"gram": -sums["gram"]} if len(seen) == 21 else sums
+
+    one.objective.local_sums = degenerate
+    one.fit(observer)
+    assert one.skipped.total == 1
+    assert torch.equal(seen[20], seen[21]), "the step after it finds the average of the step before it"
+
+
+def test_a_gradient_that_is_not_finite_moves_nothing():
+    one = trainer(patience=0)
+    first = next(one.model.network.parameters())
+    first.register_hook(lambda gradient: gradient * torch.inf if one.step == 4 else gradient)
+    states = {}
+
+    class Watcher(SilentObserver):
+        def checkpoint(self, trainer):
+            states[trainer.step] = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+
+    one.config = one.config.model_copy(update={"checkpoint_steps": 1})
+    one.fit(Watcher())
+    assert one.skipped.total == 1
+    assert all(torch.equal(tensor, states[5][name]) for name, tensor in states[4].items())
+    assert not all(torch.equal(tensor, states[6][name]) for name, tensor in states[5].items())
+
+
 def test_a_plateau_ends_training_before_its_budget():
     one = trainer(max_steps=2000, patience=2, tolerance=0.5)
     one.fit(SilentObserver())

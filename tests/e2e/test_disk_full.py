@@ -1,0 +1,89 @@
+"""A disk that is full at any moment of any stage: said with its place, no half file, and the run goes on."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from distspectral.config import load_config
+from distspectral.errors import OutputNotWritableError
+from distspectral.orchestration.engine import LocalEngine
+from distspectral.orchestration.pipeline import Pipeline, SilentObserver, run
+from distspectral.storage.artifacts import RECEIPTS, Artifact
+from distspectral.storage.sources import Source
+from tests.runs import N_ROWS, write_run
+
+DISK_BYTES = 4 << 20
+PAGE = os.sysconf("SC_PAGE_SIZE")
+COMMANDS = ("pack", "graph", "train", "calibrate", "cluster", "embed")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of four MiB in memory; skipped where mounting is not permitted."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(b"tmpfs", str(folder).encode(), b"tmpfs", 0, f"size={DISK_BYTES}".encode()) != 0:
+        pytest.skip(f"mounting a tmpfs: {os.strerror(ctypes.get_errno())}")
+    yield folder
+    libc.umount2(str(folder).encode(), 2)  # lazily: a mapped file may still be open
+
+
+def fill(disk: Path, n_pages: int) -> None:
+    """Leave so many pages free on the disk."""
+    filler = disk / "filler"
+    filler.unlink(missing_ok=True)
+    free = shutil.disk_usage(disk).free - n_pages * PAGE
+    if free > 0:
+        filler.write_bytes(bytes(free))
+
+
+def make_space(disk: Path) -> None:
+    (disk / "filler").unlink(missing_ok=True)
+
+
+def whole(root: Path) -> bool:
+    """Whether every file under the root is one that was renamed into place, and receipts tell the sizes of theirs."""
+    left_over = list(root.rglob("*.tmp"))
+    for path in root.rglob(f"{RECEIPTS}/*.json"):
+        receipt = Artifact(str(path.parent)).read_json(path.name)
+        assert (path.parents[1] / receipt["name"]).stat().st_size == receipt["n_bytes"]
+    return not left_over
+
+
+@pytest.mark.slow
+def test_every_stage_says_that_the_disk_is_full_and_goes_on_when_it_is_not(disk: Path, tmp_path: Path) -> None:
+    path = write_run(tmp_path, root=str(disk / "root"), train={"batch_size": 64, "max_steps": 20, "device": "cpu"})
+    config = load_config(path)
+    refused = dict.fromkeys((*COMMANDS, "report"), 0)
+    for command in refused:
+        n_pages = 0
+        while True:
+            fill(disk, n_pages)
+            pipeline = Pipeline(config, Source.open(config.data), LocalEngine(), SilentObserver())
+            try:
+                pipeline.report() if command == "report" else pipeline.command(command)
+                break
+            except OutputNotWritableError as error:
+                refused[command] += 1
+                message = str(error)
+            assert re.search(rf"{disk}/root.*: no space left; free some or choose another root", message)
+            assert whole(disk / "root"), command
+            n_pages = n_pages + 1 if n_pages < 4 else n_pages * 3 // 2
+    make_space(disk)
+    assert all(refused.values()), f"every stage met the full disk: {refused}"
+    metrics = run(config, LocalEngine(), SilentObserver())
+    assert metrics["n_rows"] == N_ROWS
+    undisturbed = load_config(path, [f"root={tmp_path}/undisturbed"])
+    run(undisturbed, LocalEngine(), SilentObserver())
+    for shard in Artifact(f"{undisturbed.root}/output").manifest().shards:
+        assert (disk / "root/output" / shard.name).read_bytes() == Path(
+            undisturbed.root, "output", shard.name
+        ).read_bytes()
