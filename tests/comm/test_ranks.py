@@ -19,10 +19,9 @@ from distspectral.models.orthonorm_layer import OrthonormConfig
 from distspectral.objectives.batches import EdgeBatch
 from distspectral.objectives.spectral import SpectralConfig, SpectralObjective
 from distspectral.storage.vectors import ArrayVectors
-from distspectral.training.config import TrainConfig
 from distspectral.training.loop import SilentObserver
 from distspectral.training.sampling import EdgeSampler
-from distspectral.training.spectral import SpectralSettings, build_model
+from distspectral.training.spectral import SpectralSettings, SpectralTrainConfig, build_model
 from distspectral.training.step import optimization_step, parallelize
 from tests.datasets import blobs
 from tests.ranks import run_ranks, share_of_batch
@@ -45,7 +44,7 @@ def settings(objective: str = "logdet", max_steps: int = LONG_STEPS, **train: An
         network=NetworkConfig(hidden=(16, 12)),
         spectral=SpectralConfig(objective=objective, oversampling=1),
         orthonorm=OrthonormConfig(decay=0.9),
-        train=TrainConfig(batch_size=64, max_steps=max_steps, patience=0, device="cpu", **train),
+        train=SpectralTrainConfig(batch_size=64, max_steps=max_steps, patience=0, device="cpu", **train),
         n_components=3,
     )
 

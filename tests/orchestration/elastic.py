@@ -39,7 +39,7 @@ def main(folder: Path) -> None:
     node = cluster.add_node(**NODE)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     windows: queue.Queue[dict[str, Any]] = queue.Queue()
-    inputs = pipeline.plan.artifact("pack"), pipeline.plan.artifact("graph")
+    inputs = (pipeline.plan.artifact("pack"),), pipeline.plan.artifact("graph")
     arguments = (*inputs, pipeline.plan.outputs["train"], config.train_settings, config.ray, windows.put)
     threading.Thread(target=train, args=arguments, daemon=True).start()  # only a main thread can start a node
 

@@ -37,7 +37,7 @@ def ray_train(pipeline: Pipeline, folder: Path, on_window: Any = None, run: Any 
     settings = pipeline.config.train_settings
     settings = settings.model_copy(update={"train": settings.train.model_copy(update=changes)})
     output = Output(Artifact(str(folder)), "train", "print", {}, {})
-    inputs = pipeline.plan.artifact("pack"), pipeline.plan.artifact("graph")
+    inputs = (pipeline.plan.artifact("pack"),), pipeline.plan.artifact("graph")
     if run is not None:
         return run(*inputs, output, settings, on_window)
     return train(*inputs, output, settings, pipeline.config.ray, on_window=on_window)
