@@ -22,7 +22,11 @@ Folder = Annotated[
 Seeds = Annotated[list[int] | None, typer.Option("--seed", help="A seed; may be repeated. [default: 0, 1, 2]")]
 Method = Annotated[
     list[str] | None,
-    typer.Option("--method", metavar="NAME", help="exact, k-means, scikit-learn or umap; may be repeated."),
+    typer.Option(
+        "--method",
+        metavar="NAME",
+        help="exact, k-means, scikit-learn or umap; may be repeated; none: ours alone. [default: all]",
+    ),
 ]
 Root = Annotated[
     str | None,
