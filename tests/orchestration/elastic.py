@@ -59,9 +59,7 @@ def main(folder: Path) -> None:
             cluster.add_node(**NODE)
             returned = True
     print(json.dumps(heard), flush=True)
-    ray.shutdown()
-    cluster.shutdown()
-    os._exit(0)  # training would go on for long
+    os._exit(0)  # training would go on for long; the kernel ends the cluster with its parent
 
 
 if __name__ == "__main__":

@@ -64,8 +64,9 @@ def _train(folder: Path, environment: dict[str, str]) -> tuple[int, str, str]:
         stdout, stderr = process.communicate(timeout=PATIENCE_S)
     finally:
         if process.poll() is None:  # its cluster must not outlive it
-            for child in [*psutil.Process(process.pid).children(recursive=True), process]:
+            for child in psutil.Process(process.pid).children(recursive=True):
                 child.kill()
+            process.kill()
     return process.returncode, stdout, stderr
 
 
