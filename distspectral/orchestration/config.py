@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+RayStage = Literal["pack", "neighbors", "graph", "train", "calibrate", "embed", "encode", "evaluate"]
+"""Stages that put work on Ray; the others run in the driver."""
 
 
 class ActorCount(BaseModel):
@@ -20,6 +34,21 @@ class ActorCount(BaseModel):
         if self.min > self.max:
             raise ValueError(f"min {self.min} is above max {self.max}")
         return self
+
+
+class StageResources(BaseModel):
+    """What each task, actor or training worker of one stage asks of Ray (YAML ``ray.resources.STAGE``)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_cpus: PositiveFloat | None = Field(
+        None, description="CPUs, and threads; null = ray.cpus_per_worker in training, else ray.cpus_per_task"
+    )
+    num_gpus: NonNegativeFloat | None = Field(
+        None, description="GPUs, or a share of one; null = by ray.use_gpu in training and embedding, else none"
+    )
+    memory: ByteSize | None = Field(None, description="memory that the node must have free, such as 8GiB; null = any")
+    labels: Mapping[str, str] = Field({}, description="labels that the node must carry (Ray's label selector)")
 
 
 class RayConfig(BaseModel):
@@ -40,4 +69,9 @@ class RayConfig(BaseModel):
     cpus_per_worker: PositiveInt = Field(1, description="CPUs, and threads, of each training worker")
     cpus_per_task: PositiveInt = Field(1, description="CPUs, and threads, of each task and actor")
     task_retries: NonNegativeInt = Field(3, description="reruns of a task whose worker or node was lost")
+    resources: Mapping[RayStage, StageResources] = Field(
+        {},
+        description="by stage, where it asks for something else; an autoscaler starts nodes for what a stage asks "
+        "while it runs, so GPUs named here cost only then",
+    )
     actors: ActorCount = Field(ActorCount(), description="pool that embeds")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydantic import BaseModel
 
 from distspectral.errors import ConfigError
+from distspectral.orchestration.config import RayStage
 from distspectral.orchestration.engine import Engine
 from distspectral.orchestration.memory import PeakMemory
 from distspectral.stages.mapping import Mapper
@@ -199,32 +200,32 @@ class Pipeline:
         if stage == "pack":
             from distspectral.stages.pack import pack
 
-            return pack(source, output, config.pack, self._tasks())
+            return pack(source, output, config.pack, self._tasks("pack"))
         if stage == "neighbors":
             from distspectral.stages.graph import neighbors
 
-            return neighbors(vectors, output, config.graph, self._tasks())
+            return neighbors(vectors, output, config.graph, self._tasks("neighbors"))
         if stage == "graph":
             from distspectral.stages.graph import affinities
 
-            return affinities(artifact("neighbors"), output, config.affinity, self._tasks())
+            return affinities(artifact("neighbors"), output, config.affinity, self._tasks("graph"))
         if stage == "train":
             graph = artifact("graph") if "graph" in self.plan.inputs("train") else None
             return self.engine.train(vectors, graph, output, config.train_settings, self._window)
         if stage == "encode":
             from distspectral.stages.metric import embed_metric
 
-            mapper = self._watched(self.engine.actors())
+            mapper = self._watched(self.engine.actors("encode"))
             return embed_metric(vectors, artifact("train"), output, config.dscl_settings, mapper)
         if stage == "evaluate":
             from distspectral.stages.retrieval import evaluate_retrieval
 
-            return evaluate_retrieval(artifact("encode"), output, config.evaluate, config.seed, self._tasks())
+            return evaluate_retrieval(artifact("encode"), output, config.evaluate, config.seed, self._tasks("evaluate"))
         if stage == "calibrate":
             from distspectral.stages.calibrate import calibrate
 
             inputs = vectors, artifact("graph"), artifact("train")
-            return calibrate(*inputs, output, config.spectral_settings, self._tasks())
+            return calibrate(*inputs, output, config.spectral_settings, self._tasks("calibrate"))
         if stage == "cluster":
             from distspectral.stages.cluster import cluster
 
@@ -232,10 +233,10 @@ class Pipeline:
         from distspectral.stages.embed import embed
 
         models = artifact("calibrate"), artifact("cluster")
-        return embed(source, *models, output, config.embed, self._watched(self.engine.actors()))
+        return embed(source, *models, output, config.embed, self._watched(self.engine.actors("embed")))
 
-    def _tasks(self) -> Mapper:
-        return self._watched(self.engine.tasks())
+    def _tasks(self, stage: RayStage) -> Mapper:
+        return self._watched(self.engine.tasks(stage))
 
     def _watched(self, mapper: Mapper) -> Mapper:
         """Return the mapper, reporting each item to the observer."""

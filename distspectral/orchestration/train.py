@@ -15,8 +15,8 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 
 from distspectral.comm import collectives
 from distspectral.errors import DistSpectralError, WorkerLostError
-from distspectral.orchestration.cluster import wants_gpus
 from distspectral.orchestration.config import RayConfig
+from distspectral.orchestration.resources import request
 from distspectral.stages.train import (
     CHECKPOINTS,
     KEPT_CHECKPOINTS,
@@ -94,7 +94,8 @@ def train(
         WorkerLostError: workers died more often than ``config.task_retries``.
     """
     output.begin()
-    use_gpu = wants_gpus(config)
+    resources = request(config, "train")
+    use_gpu = resources.num_gpus > 0
     trainer = TorchTrainer(
         _train_rank,
         train_loop_config={
@@ -102,11 +103,14 @@ def train(
             "graph": graph,
             "artifact": output.artifact,
             "settings": settings,
-            "n_threads": config.cpus_per_worker,
+            "n_threads": resources.n_threads,
         },
         torch_config=TorchConfig("nccl" if use_gpu else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S),
         scaling_config=ScalingConfig(
-            num_workers=config.workers, use_gpu=use_gpu, resources_per_worker={"CPU": config.cpus_per_worker}
+            num_workers=config.workers,
+            use_gpu=use_gpu,
+            resources_per_worker=resources.bundle,
+            label_selector=resources.labels or None,
         ),
         run_config=RunConfig(
             name=CHECKPOINTS,
