@@ -18,7 +18,7 @@ from distspectral.errors import (
     TooManyClustersError,
 )
 from distspectral.graph.config import check as check_affinity
-from distspectral.storage.artifacts import resolve
+from distspectral.storage.filesystems import resolve
 from distspectral.storage.sources import Source
 
 

@@ -17,6 +17,7 @@ from distspectral.stages.embed import EmbedConfig
 from distspectral.stages.pack import PackConfig
 from distspectral.stages.plan import Objective
 from distspectral.stages.retrieval import EvaluateConfig
+from distspectral.storage.config import StorageConfig
 from distspectral.storage.sources import SourceConfig
 from distspectral.training.config import TrainConfig
 from distspectral.training.dscl import DSCLSettings
@@ -50,6 +51,7 @@ class RunConfig(BaseModel):
     dscl: DSCLConfig = DSCLConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     ray: RayConfig = RayConfig()
+    storage: StorageConfig = StorageConfig()
 
     @model_validator(mode="before")
     @classmethod

@@ -86,7 +86,9 @@ class Pipeline:
         }
         # absolute, for workers may have another working directory
         root = config.root if "://" in config.root else str(Path(config.root).expanduser().absolute())
-        self.plan: Plan = make_plan(Artifact(root), self.source.fingerprint(), settings, config.objective)
+        self.plan: Plan = make_plan(
+            Artifact(root, config.storage.node_cache), self.source.fingerprint(), settings, config.objective
+        )
 
     # ---- the whole -----------------------------------------------------------------------------------------
 

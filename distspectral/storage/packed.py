@@ -121,10 +121,10 @@ class PackedWriter:
 
 def read_column(artifact: Artifact, name: str, column: str) -> pa.ChunkedArray:
     """Return one column of a packed shard; memory-mapped where local, else only that column is fetched."""
-    path = artifact.file_path(name)
-    if artifact.is_local:  # included_fields would copy the column out of the map
+    path = artifact.mappable(name) if artifact.is_local or column == "vector" else None
+    if path is not None:  # included_fields would copy the column out of the map
         return pa.ipc.open_file(pa.memory_map(path, "r")).read_all().column(column)
-    stream = artifact.filesystem.open_input_file(path)
+    stream = artifact.filesystem.open_input_file(artifact.file_path(name))
     index = pa.ipc.open_file(stream).schema.get_field_index(column)
     stream.seek(0)
     table = pa.ipc.open_file(stream, options=pa.ipc.IpcReadOptions(included_fields=[index])).read_all()
