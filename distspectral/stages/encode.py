@@ -80,7 +80,7 @@ def _encode_shard(
 ) -> Shard:
     """Write the outputs at rows [start, stop) of the dataset as one packed shard."""
     name, start, stop = item
-    rows, network = MappedVectors(vectors), load().eval().to(torch_device(device))
+    rows, network = MappedVectors(vectors, only=name), load().eval().to(torch_device(device))
     ids, labels, id_type = rows.ids(), rows.labels(), vectors.manifest().properties["id_type"]
     label_type: ScalarType | None = None
     if labels is not None:
@@ -88,15 +88,15 @@ def _encode_shard(
     details: dict[str, Any] = {}
 
     def write(stream: IO[bytes]) -> None:
-        width = len(forward(network, rows.block(start, start + 1))[0])
+        width = len(forward(network, rows.block(0, 1))[0])
         with PackedWriter(
             stream, f"{vectors.uri}/{name}", stop - start, width, "float32", id_type, label_type
         ) as writer:
-            for first in range(start, stop, BLOCK_ROWS):
-                last = min(first + BLOCK_ROWS, stop)
+            for first in range(0, stop - start, BLOCK_ROWS):
+                last = min(first + BLOCK_ROWS, stop - start)
                 outputs = forward(network, rows.block(first, last))
                 block_labels = None if labels is None else labels.slice(first, last - first).combine_chunks()
-                block = Block(outputs, None, block_labels, first - start)
+                block = Block(outputs, None, block_labels, first)
                 writer.append(block, ids.slice(first, last - first).combine_chunks())
         assert writer.moments is not None, "a shard of a finished artifact has rows"
         details.update(mean=writer.moments.mean.tolist(), squared_deviations=writer.moments.squared_deviations)

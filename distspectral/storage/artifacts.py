@@ -144,10 +144,14 @@ class Artifact:
                 return name
         return None
 
-    def mappable(self, name: str) -> str | None:
+    def mappable(self, name: str, manifest: Manifest | None = None) -> str | None:
         """Return a local path by which the file can be memory-mapped: its own, or that of the node's copy.
 
         None where the file is remote and no copies are kept.
+
+        Args:
+            name: of the file.
+            manifest: of this finished artifact, if at hand: its digest then tells versions apart, without a request.
 
         Raises:
             DamagedArtifactError, OutputNotWritableError: see :meth:`NodeCache.path`.
@@ -155,16 +159,20 @@ class Artifact:
         path = self.file_path(name)
         if self.is_local:
             return path
-        return None if self.cache is None else self.cache.path(self.filesystem, path, join(self.uri, name))
+        if self.cache is None:
+            return None
+        shards = () if manifest is None else manifest.shards
+        known = next(((shard.n_bytes, manifest.digest) for shard in shards if shard.name == name and manifest), None)
+        return self.cache.path(self.filesystem, path, join(self.uri, name), known)
 
-    def open_mapped(self, name: str) -> pa.NativeFile:
-        """Open for random access; memory-mapped where the file or a copy of it is local."""
-        path = self.mappable(name)
+    def open_mapped(self, name: str, manifest: Manifest | None = None) -> pa.NativeFile:
+        """Open for random access; memory-mapped where the file or a copy of it is local; see :meth:`mappable`."""
+        path = self.mappable(name, manifest)
         return self.filesystem.open_input_file(self.file_path(name)) if path is None else pa.memory_map(path, "r")
 
-    def read_table(self, name: str) -> pa.Table:
-        """Return an Arrow IPC file as a table; memory-mapped, without copying, where the file is local."""
-        return pyarrow.ipc.open_file(self.open_mapped(name)).read_all()
+    def read_table(self, name: str, manifest: Manifest | None = None) -> pa.Table:
+        """Return an Arrow IPC file as a table; memory-mapped, without copying, where it is local or has a copy."""
+        return pyarrow.ipc.open_file(self.open_mapped(name, manifest)).read_all()
 
     # ---- writing -------------------------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ class NodeCache:
     directory: str
     max_bytes: int
 
-    def path(self, filesystem: fs.FileSystem, remote: str, uri: str) -> str:
+    def path(self, filesystem: fs.FileSystem, remote: str, uri: str, known: tuple[int, str] | None = None) -> str:
         """Return the local path of an unspoilt copy of a remote file, fetched if it is not there.
 
         A file that was written anew is another file: its size and version (ETag) are in the copy's name, and so is
@@ -47,13 +47,15 @@ class NodeCache:
             filesystem: where the file is.
             remote: its path there.
             uri: as messages name it.
+            known: its size, and what differs when it is written anew; None asks the filesystem.
 
         Raises:
             FileNotFoundError: there is no such file.
             DamagedArtifactError: fewer or more bytes arrived than the file has.
             OutputNotWritableError: the node's disk is full, or the directory cannot be written.
         """
-        size, identity = _identity(filesystem, remote)
+        size, version = known or _version(filesystem, remote)
+        identity = f"{filesystem.type_name}:{remote}:{size}:{version}"
         key = hashlib.sha256(identity.encode()).hexdigest()[:32]
         folder = Path(self.directory)
         for copy in sorted(folder.glob(f"{key}.*.arrow")):
@@ -70,8 +72,8 @@ class NodeCache:
             if error.errno not in (errno.EACCES, errno.ENOTDIR, errno.EEXIST, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
                 raise
             raise OutputNotWritableError(
-                f"{self.directory}: cannot be written ({error}); set storage.cache_dir to a local disk of every node, with "
-                "room for storage.cache_bytes"
+                f"{self.directory}: cannot be written ({error}); set storage.cache_dir to a local disk of every node, "
+                "with room for storage.cache_bytes"
             ) from error
 
     def _fetch(self, filesystem: fs.FileSystem, remote: str, uri: str, target: Path, size: int) -> str:
@@ -109,13 +111,12 @@ class NodeCache:
             taken -= size
 
 
-def _identity(filesystem: fs.FileSystem, remote: str) -> tuple[int, str]:
+def _version(filesystem: fs.FileSystem, remote: str) -> tuple[int, str]:
     """Return a remote file's size, and what differs as soon as it is written anew, in the same second too."""
     with filesystem.open_input_file(remote) as file:
         size = int(file.size())
         version = (file.metadata() or {}).get(b"ETag")
-    version = version or filesystem.get_file_info(remote).mtime_ns
-    return size, f"{filesystem.type_name}:{remote}:{size}:{version!r}"
+    return size, repr(version or filesystem.get_file_info(remote).mtime_ns)
 
 
 _VERIFIED: set[tuple[str, int]] = set()

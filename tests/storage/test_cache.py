@@ -86,7 +86,7 @@ def test_missing_cut_and_unwritable_are_told_apart(
 ) -> None:
     with pytest.raises(FileNotFoundError):
         cache.path(remote, "9", "s3://bucket/9")
-    monkeypatch.setattr(module, "_identity", lambda *_: (1001, "longer than it is"))
+    monkeypatch.setattr(module, "_version", lambda *_: (1001, "longer than it is"))
     with pytest.raises(DamagedArtifactError, match="s3://bucket/1: 1000 bytes arrived, the file has 1001"):
         cache.path(remote, "1", "s3://bucket/1")
     assert not [path for path in copies(cache) if path.endswith(".tmp")]
