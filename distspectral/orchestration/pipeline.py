@@ -13,6 +13,7 @@ from distspectral.errors import ConfigError
 from distspectral.orchestration.config import RayStage
 from distspectral.orchestration.engine import Engine
 from distspectral.orchestration.memory import PeakMemory
+from distspectral.orchestration.metrics import MetricsObserver
 from distspectral.stages.mapping import Mapper
 from distspectral.stages.metrics import METRICS, PAGE, run_metrics, stages_of
 from distspectral.stages.plan import SOURCE, Plan, make_plan
@@ -74,6 +75,7 @@ class Pipeline:
 
     def __init__(self, config: RunConfig, source: Source, engine: Engine, observer: Observer) -> None:
         self.config, self.source, self.engine, self.observer = config, source, engine, observer
+        self._told = MetricsObserver(observer, config.name)
         settings: dict[str, BaseModel | int] = {
             "pack": config.pack,
             "graph": config.graph,
@@ -97,7 +99,7 @@ class Pipeline:
         worked = False
         for stage, output in self.plan.outputs.items():
             if output.artifact.is_current(output.fingerprint):
-                self.observer.skipped(stage)
+                self._told.skipped(stage)
             else:
                 self._work(stage, output)
                 worked = True
@@ -120,7 +122,7 @@ class Pipeline:
         for stage in stages[name]:
             output = self.plan.outputs[stage]
             if output.artifact.is_current(output.fingerprint):
-                self.observer.skipped(stage)
+                self._told.skipped(stage)
             else:
                 self._require_inputs(stage)
                 self._work(stage, output)
@@ -176,7 +178,7 @@ class Pipeline:
     def _unless_current(self, stage: str, output: Output, source: Source, vectors: Artifact | None = None) -> Manifest:
         """Run a stage on other rows unless its output stands already."""
         if output.artifact.is_current(output.fingerprint):
-            self.observer.skipped(stage)
+            self._told.skipped(stage)
             return output.artifact.manifest()
         return self._work(stage, output, source, vectors)
 
@@ -184,7 +186,7 @@ class Pipeline:
         self, stage: str, output: Output, source: Source | None = None, vectors: Artifact | None = None
     ) -> Manifest:
         """Run a stage, on other rows if given, and add to its manifest what it cost."""
-        self.observer.started(stage)
+        self._told.started(stage)
         self.engine.start()
         began = time.perf_counter()
         with PeakMemory() as memory:
@@ -193,7 +195,7 @@ class Pipeline:
         cost = {"seconds": seconds, "peak_rss_bytes": memory.peak_bytes}
         manifest = manifest.model_copy(update={"metrics": manifest.metrics | cost})
         output.artifact.commit(manifest)
-        self.observer.finished(stage, seconds)
+        self._told.finished(stage, seconds)
         return manifest
 
     def _stage(self, stage: str, output: Output, source: Source, vectors: Artifact) -> Manifest:
@@ -244,16 +246,16 @@ class Pipeline:
         """Return the mapper, reporting each item to the observer."""
 
         def mapped(function: Callable[[Any], Any], items: Sequence[Any], description: str) -> Iterator[Any]:
-            self.observer.progress(description, 0, len(items))
+            self._told.progress(description, 0, len(items))
             for done, result in enumerate(mapper(function, items, description), 1):
-                self.observer.progress(description, done, len(items))
+                self._told.progress(description, done, len(items))
                 yield result
 
         return mapped
 
     def _window(self, record: dict[str, Any]) -> None:
-        self.observer.progress("training", record["step"], self.config.train.max_steps)
-        self.observer.window(record)
+        self._told.progress("training", record["step"], self.config.train.max_steps)
+        self._told.window(record)
 
     def _standing_metrics(self) -> dict[str, Any] | None:
         """Return ``metrics.json`` if it is of these very artifacts and the report, if any, stands beside it."""

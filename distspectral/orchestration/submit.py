@@ -33,6 +33,10 @@ LONGEST_PAUSE_S = 15.0
 PATIENCE_S = 300.0
 """How long a cluster may be silent before it is given up; the job goes on without us."""
 
+START_S = 120.0
+NO_AGENT_YET = "No available agent"
+"""What a head answers whose agent is still starting."""
+
 LOST = (aiohttp.ClientError, requests.RequestException, ConnectionError, RuntimeError)
 """What the client raises when nobody answers, or a connection breaks; it wraps refusals in RuntimeError."""
 
@@ -129,7 +133,8 @@ def submit(client: JobSubmissionClient, job: Job, again: bool = False) -> tuple[
         name = next(names)
     with _runtime_environment(job) as environment:
         try:
-            client.submit_job(
+            _send(
+                client,
                 entrypoint=job.entrypoint,
                 submission_id=name,
                 runtime_env=environment,
@@ -140,6 +145,19 @@ def submit(client: JobSubmissionClient, job: Job, again: bool = False) -> tuple[
                 raise
             return name, False  # another one submitted it in the meantime
     return name, True
+
+
+def _send(client: JobSubmissionClient, **job: Any) -> None:
+    """Submit; a cluster that has just started has no agent yet, and says to try again."""
+    deadline = time.monotonic() + START_S
+    while True:
+        try:
+            client.submit_job(**job)
+            return
+        except RuntimeError as error:
+            if NO_AGENT_YET not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(FIRST_PAUSE_S)
 
 
 def find(client: JobSubmissionClient, job: Job) -> str | None:

@@ -77,6 +77,22 @@ def test_a_failed_job_is_submitted_under_the_next_number(tmp_path: Path) -> None
     assert submit.find(FakeClient(), one) is None
 
 
+def test_a_cluster_that_has_just_started_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Starting(FakeClient):
+        refusals = 2
+
+        def submit_job(self, **job: Any) -> None:
+            if self.refusals:
+                self.refusals -= 1
+                raise RuntimeError("status code 500: No available agent to submit job, please try again later.")
+            super().submit_job(**job)
+
+    monkeypatch.setattr(submit, "FIRST_PAUSE_S", 0.01)
+    client, one = Starting(), job(tmp_path)
+    assert submit.submit(client, one) == (one.name, True)
+    assert client.submitted == [one.name]
+
+
 def test_a_broken_log_is_taken_up_where_it_broke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submit, "FIRST_PAUSE_S", 0.01)
     client = FakeClient(tails=(("one ", "two "), ("one",), ("one two th", "ree "), ("one two three four",)))
