@@ -19,8 +19,6 @@ from typing import Any
 import psutil
 import pytest
 
-from distspectral.config import load_config
-from distspectral.orchestration import submit
 from tests.runs import write_run
 
 PATIENCE_S = 240
@@ -31,8 +29,8 @@ PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeP
 
 @dataclasses.dataclass
 class Cluster:
-    dashboard: str
     gcs: str
+    environment: dict[str, str]
 
 
 def free_ports(n: int) -> list[int]:
@@ -45,7 +43,7 @@ def free_ports(n: int) -> list[int]:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A head without a CPU, CPU nodes 0 to 1 and GPU nodes 0 to 2, which leave after nine seconds without work."""
     folder = tmp_path_factory.mktemp("autoscaling")
-    port, dashboard = free_ports(2)
+    (port,) = free_ports(1)
     provider = {"type": "external", "module": PROVIDER, "gcs_address": f"127.0.0.1:{port}", "head_node_id": HEAD_ID}
     provider |= {"use_node_id_as_ip": True, "disable_node_updaters": True, "disable_launch_config_check": True}
     nodes: dict[str, Any] = {"ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}}
@@ -81,20 +79,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         "RAY_CLOUD_INSTANCE_ID": HEAD_ID,
         "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID,
     }
-    arguments = ["--head", f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=0", "--num-gpus=0", "--block"]
+    arguments = ["--head", f"--port={port}", "--include-dashboard=false", "--num-cpus=0", "--num-gpus=0", "--block"]
     arguments += [f"--autoscaling-config={folder}/autoscaling.yaml", f"--object-store-memory={OBJECT_STORE_BYTES}"]
     log = open(folder / "head.log", "w")  # noqa: SIM115
     head = subprocess.Popen([binaries / "ray", "start", *arguments], env=environment, stdout=log, stderr=log)
     try:
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                submit.connect(f"http://127.0.0.1:{dashboard}")
-                break
-            except Exception:
-                assert time.monotonic() < deadline, (folder / "head.log").read_text()
-                time.sleep(0.5)
-        yield Cluster(f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{port}")
+        wait_for(f"127.0.0.1:{port}", folder / "head.log")
+        yield Cluster(f"127.0.0.1:{port}", environment)
     finally:
         family = [psutil.Process(head.pid), *psutil.Process(head.pid).children(recursive=True)]
         family += started_for(f"127.0.0.1:{port}")
@@ -105,6 +96,19 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         log.close()
+
+
+def wait_for(gcs: str, log: Path) -> None:
+    """Return when the head and its node answer."""
+    from ray._raylet import GcsClient
+
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        with contextlib.suppress(Exception):
+            if GcsClient(address=gcs).get_all_node_info():
+                return
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.5)
 
 
 def started_for(gcs: str) -> list[psutil.Process]:
@@ -162,23 +166,23 @@ def test_nodes_come_for_the_stages_that_ask_for_them_and_leave_after(cluster: Cl
     asks = {"train": {"num_gpus": 1, "num_cpus": 1}}
     ray = {"workers": 2, "use_gpu": False, "actors": {"max": 1}, "resources": asks}
     train = {"batch_size": 64, "max_steps": 40, "window_steps": 20, "warmup_steps": 5, "device": "cpu"}
-    job = submit.make_job(load_config(write_run(tmp_path, ray=ray, train=train)))
+    path = write_run(tmp_path, ray=ray | {"address": cluster.gcs}, train=train)
     timeline = Timeline(cluster.gcs)
     assert timeline.nodes() == (0, 0), "a cluster without work has a head alone"
     timeline.start()
-    client = submit.connect(cluster.dashboard)
-    name, _ = submit.submit(client, job)
     finished: dict[str, float] = {}
-
-    def hear(piece: str) -> None:
-        for line in piece.splitlines():
+    command = [sys.executable, "-m", "distspectral", "run", str(path), "--json"]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=cluster.environment, **pipes) as run:
+        assert run.stderr is not None
+        log = []
+        for line in run.stderr:
+            log.append(line)
             for stage in ("pack", "graph", "train", "embed"):
                 if line.startswith(stage) and " in " in line:
                     finished[stage] = time.monotonic() - timeline.began
-                    timeline.say(line)
-
-    details = submit.follow(client, name, hear)
-    assert submit.exit_code(details) == 0, client.get_job_logs(name)
+                    timeline.say(line.strip())
+    assert run.returncode == 0, "".join(log)
     deadline = time.monotonic() + PATIENCE_S
     while timeline.nodes() != (0, 0):
         assert time.monotonic() < deadline, f"nodes stay although nothing runs\n{timeline}"
