@@ -105,7 +105,9 @@ def train(
             "settings": settings,
             "n_threads": resources.n_threads,
         },
-        torch_config=TorchConfig("nccl" if use_gpu else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S),
+        torch_config=TorchConfig(
+            "nccl" if use_gpu and settings.train.device != "cpu" else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S
+        ),
         scaling_config=ScalingConfig(
             num_workers=config.workers,
             use_gpu=use_gpu,

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -88,13 +89,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield Cluster(f"127.0.0.1:{port}", environment)
     finally:
         family = [psutil.Process(head.pid), *psutil.Process(head.pid).children(recursive=True)]
-        family += started_for(f"127.0.0.1:{port}")
+        family += started_for(port)
         head.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             head.wait(20)
         for process in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+        head.wait()
         log.close()
 
 
@@ -111,11 +113,11 @@ def wait_for(gcs: str, log: Path) -> None:
         time.sleep(0.5)
 
 
-def started_for(gcs: str) -> list[psutil.Process]:
-    """Return the processes that belong to the cluster of this address, and to no other."""
+def started_for(port: int) -> list[psutil.Process]:
+    """Return the processes that belong to the cluster of this port, and to no other."""
     found = []
     for process in psutil.process_iter(["cmdline"]):
-        if any(gcs in part for part in process.info["cmdline"] or ()):
+        if any(re.search(rf":{port}\b", part) for part in process.info["cmdline"] or ()):
             found.append(process)
     return found
 
