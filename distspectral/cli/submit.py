@@ -117,9 +117,13 @@ def _write(piece: str) -> None:
     sys.stdout.flush()
 
 
+def _is_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
 def _wants_to_stop(name: str) -> bool:
     """Ask; whoever cannot be asked wants it to go on."""
-    if not sys.stdin.isatty():
+    if not _is_terminal():
         return False
     try:
         return typer.confirm(f"\nstop job {name}?", default=False, err=True)
