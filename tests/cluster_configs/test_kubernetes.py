@@ -178,7 +178,9 @@ def test_nothing_is_reached_from_outside_and_ray_asks_for_a_token() -> None:
         assert all(rule["from"] for rule in policy["spec"]["ingress"])
 
 
-def nodes_started_for(spec: dict[str, Any], demands: list[dict[str, float]]) -> dict[str, int]:
+def nodes_started_for(
+    spec: dict[str, Any], demands: list[dict[str, float]], group: str | None = None
+) -> dict[str, int]:
     """Return the nodes by group that Ray's own autoscaler would start for tasks that wait; none run yet.
 
     These parts of Ray are private; Ray is pinned to one version.
@@ -187,10 +189,12 @@ def nodes_started_for(spec: dict[str, Any], demands: list[dict[str, float]]) -> 
     from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
     from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
     from ray.autoscaler.v2.utils import ResourceRequestUtil
+    from ray.core.generated.common_pb2 import LabelSelectorOperator
 
     resource = {"metadata": {"name": "test", "namespace": "test"}, "spec": spec}
     config = AutoscalingConfig(_derive_autoscaling_config_from_ray_cr(resource), skip_content_hash=True)
-    requests = [ResourceRequestUtil.make(demand) for demand in demands]
+    labels = None if group is None else [[("group", LabelSelectorOperator.LABEL_OPERATOR_IN, [group])]]
+    requests = [ResourceRequestUtil.make(demand, label_selectors=labels) for demand in demands]
     reply = ResourceDemandScheduler().schedule(
         SchedulingRequest(
             disable_launch_config_check=True,
@@ -199,7 +203,6 @@ def nodes_started_for(spec: dict[str, Any], demands: list[dict[str, float]]) -> 
             resource_requests=ResourceRequestUtil.group_by_count(requests),
         )
     )
-    assert not reply.infeasible_resource_requests, reply.infeasible_resource_requests
     return {launch.instance_type: launch.count for launch in reply.to_launch if launch.instance_type != "headgroup"}
 
 
@@ -209,6 +212,8 @@ def test_rays_autoscaler_starts_gpu_nodes_only_for_stages_that_ask_for_gpus(plat
     assert nodes_started_for(spec, []) == {}
     assert nodes_started_for(spec, [{"CPU": 1}] * 16) == {"cpu": 2}
     assert nodes_started_for(spec, [{"CPU": 4, "GPU": 1}] * 4) == {"gpu-spot": 4}
+    assert nodes_started_for(spec, [{"CPU": 1}] * 168) == {"cpu": 20, "gpu-spot": 1}, "the CPU group is full"
+    assert nodes_started_for(spec, [{"CPU": 1}] * 168, group="cpu") == {"cpu": 20}
 
 
 @names
