@@ -122,5 +122,7 @@ def check_writable(root: str) -> None:
             raise OutputNotWritableError(f"root {root}: {existing} is a file; choose another root")
         with tempfile.TemporaryFile(dir=existing):
             pass
+    except ConfigError:
+        raise
     except (OSError, ValueError) as error:
         raise OutputNotWritableError(f"root {root}: cannot be written ({error}); choose another root") from error

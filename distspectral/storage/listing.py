@@ -68,6 +68,8 @@ def find_files(paths: Iterable[str], extensions: frozenset[str] | None) -> list[
     for path in paths:
         try:
             files = [file for file in _list(path) if extensions is None or file.extension in extensions]
+        except ConfigError:
+            raise
         except (OSError, ValueError) as error:
             raise NoShardsError(f"{path}: cannot be listed ({error}); {LISTING_HINT}") from error
         if not files:

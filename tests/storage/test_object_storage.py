@@ -15,12 +15,14 @@ import pytest
 from pyarrow import fs
 
 from distspectral.config import load_config
+from distspectral.config.check import check_writable
 from distspectral.errors import ConfigError
 from distspectral.orchestration.engine import LocalEngine, RayEngine
 from distspectral.orchestration.pipeline import SilentObserver, run
 from distspectral.storage.artifacts import Artifact
 from distspectral.storage.cache import NodeCache
 from distspectral.storage.filesystems import PatientS3FileSystem, join, resolve
+from distspectral.storage.listing import find_files
 from tests.runs import N_ROWS, write_run
 from tests.storage.s3 import S3Server
 
@@ -67,9 +69,11 @@ def test_options_of_a_uri_stay_at_its_end(s3: S3Server) -> None:
 
 
 def test_a_secret_in_a_uri_is_refused_without_repeating_it() -> None:
-    with pytest.raises(ConfigError, match="AWS_SECRET_ACCESS_KEY") as caught:
-        resolve("s3://key:hushhush@bucket/run")
-    assert "hushhush" not in str(caught.value)
+    uri = "s3://key:hushhush@bucket/run"
+    for use in (resolve, check_writable, lambda uri: find_files([uri], None)):
+        with pytest.raises(ConfigError, match="AWS_SECRET_ACCESS_KEY") as caught:
+            use(uri)
+        assert "hushhush" not in str(caught.value)
 
 
 def test_an_artifact_stays_patient_in_another_process(s3: S3Server, tmp_path: Path) -> None:
