@@ -10,6 +10,10 @@ import torch
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads on a busy machine cost tenfold
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # 2 by default, once per checkpoint and start
+# of the S3 server that tests start; Ray's workers inherit them
+os.environ.setdefault("AWS_ACCESS_KEY_ID", "test")
+os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "test")
+os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
 torch.set_num_threads(1)
 
 OBJECT_STORE_BYTES = 200 << 20

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import typer.core
 
 from distspectral import __version__
-from distspectral.cli import bench, demo, evaluate, inspect, run, stage, validate
+from distspectral.cli import bench, demo, evaluate, inspect, run, stage, submit, validate
 from distspectral.cli.console import print_error
+from distspectral.cli.logs import write_log
 from distspectral.errors import DistSpectralError
 
 EXIT_REFUSED = 2
@@ -52,14 +54,19 @@ def _print_version(wanted: bool) -> None:
 @app.callback(help="Spectral embedding and clustering for datasets that do not fit.")
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    log: Annotated[
+        Path | None, typer.Option("--log", metavar="FILE", help="Append a JSON object per event: run, stage, numbers.")
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Take the options that stand before the command; ``Group`` and the eager callback read them."""
+    """Take the options that stand before the command; ``Group`` and the eager callback read the others."""
+    if log is not None:
+        write_log(log)
 
 
-for module in (run, stage, evaluate, inspect, validate, demo, bench):
+for module in (run, submit, stage, evaluate, inspect, validate, demo, bench):
     module.register(app)
 
 

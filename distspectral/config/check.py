@@ -18,7 +18,7 @@ from distspectral.errors import (
     TooManyClustersError,
 )
 from distspectral.graph.config import check as check_affinity
-from distspectral.storage.artifacts import resolve
+from distspectral.storage.filesystems import resolve
 from distspectral.storage.sources import Source
 
 
@@ -122,5 +122,7 @@ def check_writable(root: str) -> None:
             raise OutputNotWritableError(f"root {root}: {existing} is a file; choose another root")
         with tempfile.TemporaryFile(dir=existing):
             pass
+    except ConfigError:
+        raise
     except (OSError, ValueError) as error:
         raise OutputNotWritableError(f"root {root}: cannot be written ({error}); choose another root") from error

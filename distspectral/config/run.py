@@ -18,6 +18,7 @@ from distspectral.stages.embed import EmbedConfig
 from distspectral.stages.pack import PackConfig
 from distspectral.stages.plan import METRIC_CHAIN, Objective, Representation, Step, spectral_chain
 from distspectral.stages.retrieval import EvaluateConfig
+from distspectral.storage.config import StorageConfig
 from distspectral.storage.sources import SourceConfig
 from distspectral.training.autoencoder import AutoencoderConfig, AutoencoderSettings
 from distspectral.training.dscl import DSCLSettings
@@ -59,6 +60,7 @@ class RunConfig(BaseModel):
     dscl: DSCLConfig = DSCLConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     ray: RayConfig = RayConfig()
+    storage: StorageConfig = StorageConfig()
 
     @model_validator(mode="before")
     @classmethod

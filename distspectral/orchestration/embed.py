@@ -12,8 +12,8 @@ from ray.exceptions import RayTaskError
 from threadpoolctl import threadpool_limits
 
 from distspectral.errors import DistSpectralError
-from distspectral.orchestration.cluster import wants_gpus
-from distspectral.orchestration.config import RayConfig
+from distspectral.orchestration.config import RayConfig, RayStage
+from distspectral.orchestration.resources import request
 from distspectral.stages.mapping import Mapper
 
 
@@ -41,7 +41,7 @@ class ItemActor:
                 return {"result": error}
 
 
-def actor_mapper(config: RayConfig) -> Mapper:
+def actor_mapper(config: RayConfig, stage: RayStage = "embed") -> Mapper:
     """Return a mapper over an autoscaling pool of actors on the connected cluster; an item is a shard, not a row.
 
     The dataset holds one number per shard, so nothing of the data passes through Ray: an actor reads its shard,
@@ -56,12 +56,12 @@ def actor_mapper(config: RayConfig) -> Mapper:
         pool = ActorPoolStrategy(
             min_size=config.actors.min, max_size=max(config.actors.min, min(config.actors.max, len(items)))
         )
+        resources = request(config, stage)
         dataset = ray.data.range(len(items), override_num_blocks=len(items)).map(
             ItemActor,
-            fn_constructor_args=(function, list(items), config.cpus_per_task),
+            fn_constructor_args=(function, list(items), resources.n_threads),
             compute=pool,
-            num_cpus=config.cpus_per_task,
-            num_gpus=1 if wants_gpus(config) else None,
+            **resources.options,
         )
         try:
             for row in dataset.iter_rows():

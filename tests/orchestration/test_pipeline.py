@@ -15,6 +15,7 @@ import pytest
 from distspectral.config import load_config
 from distspectral.datasets import write_vectors
 from distspectral.errors import FingerprintMismatchError, MissingArtifactError, NonFiniteRowError
+from distspectral.orchestration.config import RayStage
 from distspectral.orchestration.engine import LocalEngine, RayEngine
 from distspectral.orchestration.pipeline import Pipeline, run
 from distspectral.stages.mapping import Mapper
@@ -57,7 +58,7 @@ class StoppingEngine(LocalEngine):
         self.n_items = n_items
         self.handed_out: list[Any] = []
 
-    def actors(self) -> Mapper:
+    def actors(self, stage: RayStage) -> Mapper:
         def mapped(function: Any, items: Any, description: str) -> Iterator[Any]:
             for item in items:
                 if len(self.handed_out) == self.n_items:

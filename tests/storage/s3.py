@@ -1,0 +1,61 @@
+"""A real S3 API in this process, that can be cut and brought back with all it holds."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from types import TracebackType
+from typing import Self
+
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from pyarrow import fs
+from werkzeug.serving import BaseWSGIServer, make_server
+
+BUCKET = "bucket"
+
+
+class S3Server:
+    """moto's server; what is stored outlives a cut, for it is kept in this process."""
+
+    def __init__(self) -> None:
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            self.port = server.getsockname()[1]
+        self.n_cuts = 0
+        self._server: BaseWSGIServer | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        filesystem, _ = fs.FileSystem.from_uri(f"{self.uri('')}&allow_bucket_creation=true")
+        filesystem.create_dir(BUCKET)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    @property
+    def options(self) -> str:
+        return f"?endpoint_override=127.0.0.1:{self.port}&scheme=http&region=us-east-1"
+
+    def uri(self, path: str) -> str:
+        """Return the URI of a place in the bucket."""
+        return f"s3://{BUCKET}/{path}{self.options}"
+
+    def start(self) -> None:
+        app = DomainDispatcherApplication(create_backend_app)
+        self._server = make_server("127.0.0.1", self.port, app, threaded=True, request_handler=MotoRequestHandler)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        """Close the port: who connects is refused."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+    def cut(self, seconds: float) -> None:
+        """Go away now and come back after ``seconds``."""
+        self.n_cuts += 1
+        self.stop()
+        threading.Timer(seconds, self.start).start()
