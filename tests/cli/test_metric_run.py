@@ -81,7 +81,7 @@ def test_a_lost_embedding_is_made_again_from_the_trained_weights(own: Path) -> N
     shutil.rmtree(own.parent / "root/embedding")
     result = invoke("run", own, "--local")
     assert "train             up to date" in result.stderr
-    assert "encode     embedded" in result.stderr
+    assert "encode            embedded" in result.stderr
     assert "evaluate          up to date" in result.stderr, "the same rows come out, so its fingerprint stands"
 
 
