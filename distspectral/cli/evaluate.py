@@ -62,9 +62,12 @@ def evaluate(
     if spectral_step is not None:
         raise ConfigError("--spectral-step: is for --retrieval; clusters have no such step")
     from distspectral.stages.agreement import agreement, write_picture
-    from distspectral.storage.artifacts import Artifact
+    from distspectral.stages.plan import METRIC_CHAIN
+    from distspectral.storage.artifacts import MANIFEST, Artifact
 
     root = Artifact(run)
+    if root.child(METRIC_CHAIN["encode"].directory).has(MANIFEST):
+        raise ConfigError(f"{run}: a run of objective dscl has no clusters; --retrieval says what it has")
     found = agreement(root, labels, id_column, label_column)
     if as_json:
         print_json(found.scores())

@@ -97,7 +97,7 @@ def test_evaluate_prints_the_scores_that_the_run_stored(finished: Path) -> None:
 
 
 def test_evaluate_says_what_it_needs(finished: Path, tmp_path: Path) -> None:
-    assert "say what to measure; --retrieval" in invoke("evaluate", finished.parent / "root").stderr
+    assert "has no clusters; --retrieval" in invoke("evaluate", finished.parent / "root").stderr
     absent = invoke("evaluate", tmp_path, "--retrieval")
     assert absent.exit_code == EXIT_REFUSED
     assert "embedding: holds no finished artifact" in absent.stderr
