@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,8 @@ from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.encode import forward
 from distspectral.stages.learned import encode_codes, load_encoder, load_siamese
 from distspectral.stages.reweight import median_squared_distance
+from distspectral.stages.train import train
+from distspectral.storage.artifacts import Artifact
 from distspectral.storage.vectors import MappedVectors
 from distspectral.training.checkpoint import read_state, write_state
 from tests.runs import BRIEF, DIM, LEARNED, N_ROWS
@@ -131,3 +135,33 @@ def test_other_settings_of_the_siamese_network_leave_the_graph_alone(tmp_path):
     same = [stage for stage in one.outputs if one.outputs[stage].config == other.outputs[stage].config]
     assert "siamese" not in same
     assert {"codes", "neighbors", "graph", "train"} <= set(same)
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "siamese"])
+def test_an_interrupted_encoder_goes_on_and_ends_in_the_same_weights(tmp_path, stage):
+    class Killed(BaseException):
+        """Stands for the end of the process."""
+
+    brief = BRIEF | {"window_steps": 5, "checkpoint_steps": 10, "patience": 0}
+    sections = LEARNED | {"autoencoder": brief, "siamese": brief}
+    whole = pipeline_upto(tmp_path / "run", "graph", **sections)
+    settings = getattr(whole.config, f"{stage}_settings")
+    rows = (whole.plan.artifact("codes" if stage == "siamese" else "pack"),)
+    graph = whole.plan.artifact("graph") if stage == "siamese" else None
+    outputs = [
+        dataclasses.replace(whole.plan.outputs[stage], artifact=Artifact(str(tmp_path / f"{stage}-{name}")))
+        for name in ("whole", "killed")
+    ]
+
+    def die_at_25(record):
+        if record["step"] == 25:
+            raise Killed
+
+    train(rows, graph, outputs[0], settings)
+    with pytest.raises(Killed):
+        train(rows, graph, outputs[1], settings, on_window=die_at_25)
+    resumed = []
+    train(rows, graph, outputs[1], settings, on_window=lambda record: resumed.append(record["step"]))
+    assert resumed == [25, 30, 35, 40], "from the checkpoint at 20"
+    states = [read_state(output.artifact, "model.pt") for output in outputs]
+    assert all((states[0][name] == states[1][name]).all() for name in states[0])
