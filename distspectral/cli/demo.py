@@ -30,7 +30,7 @@ def demo_values(root: str) -> dict[str, Any]:
             "label_column": "label",
             "scale": 0.0625,
         },
-        "autoencoder": {"max_steps": 1000},
+        "autoencoder": {"max_steps": 500},
         "siamese": {"max_steps": 1000},
         "cluster": {"n_clusters": 10},
         "ray": {"workers": 2},
