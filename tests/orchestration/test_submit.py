@@ -114,8 +114,8 @@ def test_relative_paths_are_refused_before_anything_is_sent(tmp_path: Path) -> N
 
 
 def test_nobody_at_the_address_is_said_with_the_command_that_helps() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as other:
+        port, agent_port = server.getsockname()[1], other.getsockname()[1]
     with pytest.raises(ClusterUnreachableError, match="kubectl port-forward"):
         submit.connect(f"http://127.0.0.1:{port}")
 
@@ -131,12 +131,14 @@ def dashboard() -> Iterator[str]:
     """The address of a cluster of three nodes on this machine, a head without work and two with two CPUs each."""
     from ray.cluster_utils import Cluster
 
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as other:
+        port, agent_port = server.getsockname()[1], other.getsockname()[1]
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment().items():
             patch.setenv(name, value)
-        head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": port}
+        # the head's agent takes jobs; its usual port belongs to another Ray on this machine, if there is one
+        ports = {"dashboard_port": port, "dashboard_agent_listen_port": agent_port}
+        head = {"num_cpus": 0, "include_dashboard": True} | ports
         cluster = Cluster(initialize_head=True, head_node_args=head | {"object_store_memory": OBJECT_STORE_BYTES})
         try:
             for _ in range(2):
