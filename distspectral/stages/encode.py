@@ -122,7 +122,7 @@ def _encode_shard(
     details: dict[str, Any] = {}
 
     def write(stream: IO[bytes]) -> None:
-        width = len(forward(network, rows.block(0, 1))[0])
+        width = forward(network, np.zeros((1, rows.dim), np.float32)).shape[1]  # the shard may have no rows
         with PackedWriter(
             stream, f"{vectors[0].uri}/{name}", stop - start, width, "float32", id_type, label_type
         ) as writer:
