@@ -150,7 +150,7 @@ class MappedVectors:
             chunk.flatten().to_numpy(zero_copy_only=True).reshape(-1, self.dim) for chunk in chunks
         ]
         self._offsets = np.cumsum([0, *(len(block) for block in self._blocks)], dtype=np.int64)
-        self.dtype: np.dtype[Any] = self._blocks[0].dtype
+        self.dtype: np.dtype[Any] = np.dtype(properties["dtype"])
 
     def __reduce__(self) -> tuple[type[MappedVectors], tuple[Artifact, str | None]]:
         return MappedVectors, (self._artifact, self._only)
@@ -175,7 +175,7 @@ class MappedVectors:
         _check_rows(rows, self.n_rows)
         if len(self._blocks) == 1:
             return np.take(self._blocks[0], rows, axis=0).astype(np.float32, copy=False)
-        gathered = np.empty((len(rows), self.dim), dtype=self._blocks[0].dtype)
+        gathered = np.empty((len(rows), self.dim), dtype=self.dtype)
         order = np.argsort(rows, kind="stable")  # by row, not only by block: neighbours share pages
         ordered = rows[order]
         cuts = np.searchsorted(ordered, self._offsets)
