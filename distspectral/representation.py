@@ -19,7 +19,7 @@ from distspectral.graph.store import ArrayGraph
 from distspectral.models.networks import Perceptron
 from distspectral.stages.encode import in_blocks, refuse_collapse
 from distspectral.stages.learned import explained_variance, prefers_codes
-from distspectral.stages.reweight import edge_distances, median_squared_distance, new_affinities
+from distspectral.stages.reweight import median_squared_distance, reweighted_rows
 from distspectral.storage.joined import JoinedVectors
 from distspectral.storage.vectors import ArrayVectors, Vectors
 from distspectral.training.autoencoder import AutoencoderSettings
@@ -101,9 +101,7 @@ def represent_rows(
 
 def reweighted(graph: ArrayGraph, features: Vectors) -> ArrayGraph:
     """Return the graph with the same edges, weighed by distances between ``features`` (N, E)."""
-    neighbors, affinities = graph.block(0, graph.n_rows)
-    distances = edge_distances(neighbors, 0, features)
-    return ArrayGraph(neighbors, new_affinities(distances, affinities, median_squared_distance(graph, features)))
+    return ArrayGraph(*reweighted_rows(graph, features, 0, graph.n_rows, median_squared_distance(graph, features)))
 
 
 def _encoded(network: Perceptron, rows: Vectors) -> ArrayVectors:

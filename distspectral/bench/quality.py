@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ from distspectral.storage.sources import Source
 from distspectral.storage.vectors import MappedVectors
 
 SAMPLE_ROWS = 10_000
-"""Rows that scikit-learn's spectral clustering gets; its eigensolver takes an hour for all of MNIST."""
+"""Rows that scikit-learn's spectral clustering and the package spectralnet get; all of MNIST takes them an hour."""
 
 Scores = dict[str, Any]
 
@@ -173,8 +175,41 @@ def _umap(pipeline: Pipeline, n_clusters: int, seed: int, add: Callable[[str, in
     add("UMAP and k-means", seed, _timed(clusters, rows, labels))
 
 
-METHODS = {"exact": _exact, "k-means": _kmeans, "scikit-learn": _scikit_learn, "umap": _umap}
+def _spectralnet(pipeline: Pipeline, n_clusters: int, seed: int, add: Callable[[str, int, Scores], None]) -> None:
+    """The package spectralnet with its autoencoder, Siamese network and defaults, but for the width of its output."""
+    try:
+        import spectralnet
+    except ImportError as error:
+        raise MissingDependencyError("spectralnet is not installed: pip install spectralnet") from error
+    import torch
+
+    for weights in Path(spectralnet.__file__).parent.rglob("weights/*.pth"):
+        weights.unlink()  # of an earlier fit, which it would take instead of training
+    rows, labels = _rows(pipeline.plan.artifact("pack"))
+    chosen = np.random.default_rng(seed).permutation(len(rows))[:SAMPLE_ROWS]
+
+    def clusters(matrix: NDArray[np.float32]) -> NDArray[np.int64]:
+        torch.manual_seed(seed)
+        widths = [1024, 1024, 512, n_clusters]
+        model = spectralnet.SpectralNet(
+            n_clusters, should_use_ae=True, should_use_siamese=True, spectral_hiddens=widths
+        )
+        model.fit(torch.from_numpy(matrix))
+        found: NDArray[np.int64] = model.predict(torch.from_numpy(matrix)).astype(np.int64)
+        return found
+
+    add(f"spectralnet {version('spectralnet')}", seed, _timed(clusters, rows[chosen], labels[chosen]))
+
+
+METHODS = {
+    "exact": _exact,
+    "k-means": _kmeans,
+    "scikit-learn": _scikit_learn,
+    "umap": _umap,
+    "spectralnet": _spectralnet,
+}
 """Beside ours, by the names that ``--method`` takes."""
+DEFAULT_METHODS = ("exact", "k-means", "scikit-learn", "umap")
 
 
 def _rows(vectors: Artifact) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

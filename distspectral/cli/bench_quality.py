@@ -22,7 +22,12 @@ Folder = Annotated[
 Seeds = Annotated[list[int] | None, typer.Option("--seed", help="A seed; may be repeated. [default: 0, 1, 2]")]
 Method = Annotated[
     list[str] | None,
-    typer.Option("--method", metavar="NAME", help="exact, k-means, scikit-learn or umap; may be repeated."),
+    typer.Option(
+        "--method",
+        metavar="NAME",
+        help="exact, k-means, scikit-learn, umap or spectralnet; may be repeated; none: ours alone. "
+        "[default: all but the last]",
+    ),
 ]
 Root = Annotated[
     str | None,
@@ -47,7 +52,7 @@ def quality(
     as_json: AsJson = False,
 ) -> None:
     """Cluster labelled datasets with one config and compare with k-means, scikit-learn, UMAP and exact eigenvectors."""
-    from distspectral.bench.quality import METHODS, compare_quality, summary
+    from distspectral.bench.quality import DEFAULT_METHODS, compare_quality, summary
 
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="distspectral-quality-") as scratch:
@@ -57,7 +62,7 @@ def quality(
                 dataset,
                 f"{root or scratch}/{name}",
                 (0, 1, 2) if seeds is None else seeds,
-                list(METHODS) if methods is None else [m for m in methods if m != "none"],
+                DEFAULT_METHODS if methods is None else [m for m in methods if m != "none"],
                 overrides or (),
                 lambda config: engine_of(config, local),
                 held_out,

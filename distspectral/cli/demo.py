@@ -30,8 +30,8 @@ def demo_values(root: str) -> dict[str, Any]:
             "label_column": "label",
             "scale": 0.0625,
         },
-        "autoencoder": {"max_steps": 500},
-        "siamese": {"max_steps": 1000},
+        "autoencoder": {"hidden": [256, 128], "max_steps": 500},
+        "siamese": {"max_steps": 500},
         "cluster": {"n_clusters": 10},
         "ray": {"workers": 2},
     }

@@ -41,11 +41,7 @@ def check(config: RunConfig, source: Source) -> None:
         _check_metric(config, source)
     else:
         _check_spectral(config, source)
-    if config.ray.enabled and config.train.batch_size < config.ray.max_workers:
-        raise ConfigError(
-            f"train.batch_size: is {config.train.batch_size} per step for {config.ray.max_workers} workers "
-            "(ray.workers); every worker needs at least one"
-        )
+    _check_batches(config, source.dim)
     check_writable(config.root)
     if importlib.util.find_spec("faiss") is None:
         raise MissingDependencyError(
@@ -53,10 +49,25 @@ def check(config: RunConfig, source: Source) -> None:
         )
 
 
+def _check_batches(config: RunConfig, dim: int) -> None:
+    """Refuse batches, of any training of this run, that hold less than one item for each worker."""
+    chain, n_workers = config.chain(dim), config.ray.max_workers if config.ray.enabled else 1
+    least = {"train": n_workers, "autoencoder": n_workers, "siamese": 2 * n_workers}
+    for section in (name for name in least if name in chain):
+        batch_size = getattr(config, section).batch_size
+        if batch_size < least[section]:
+            raise ConfigError(
+                f"{section}.batch_size: is {batch_size} per step for {n_workers} workers (ray.workers); every worker "
+                f"needs at least {'a pair of either kind' if section == 'siamese' else 'one'}"
+            )
+
+
 def _check_metric(config: RunConfig, source: Source) -> None:
     dscl, batch_size = config.dscl, config.train.batch_size
     if source.label_type is None:
         raise ConfigError("data.label_column: is not set, and objective dscl learns from labels; name their column")
+    if config.train.inputs not in ("auto", ("vector",)):
+        raise ConfigError("train.inputs: is for objective spectral; a metric sees the vectors, so leave it out")
     if batch_size < 2 * dscl.rows_per_class:
         raise TooFewClassesError(
             f"train.batch_size: is {batch_size} rows for dscl.rows_per_class = {dscl.rows_per_class}; a batch needs 2 "
@@ -75,12 +86,29 @@ def _check_metric(config: RunConfig, source: Source) -> None:
 
 def _check_spectral(config: RunConfig, source: Source) -> None:
     _check_rows(config, source.n_rows)
+    _check_inputs(config)
     check_affinity(config.graph.n_neighbors, config.affinity)
     if config.network.trunk is not None:
         raise ConfigError(
             "network.trunk: is set, but calibration folds a rotation into the perceptron of objective spectral; "
             "remove it and set network.hidden"
         )
+
+
+def _check_inputs(config: RunConfig) -> None:
+    """Refuse inputs of the network that the run does not, or may not, make."""
+    if config.train.inputs == "auto":
+        return
+    if len(set(config.train.inputs)) < len(config.train.inputs):
+        raise ConfigError(f"train.inputs: names one twice ({', '.join(config.train.inputs)}); name each once")
+    needs = {
+        "code": ("representation", "code", config.representation),
+        "siamese": ("affinity.space", "siamese", config.affinity.space),
+    }
+    for space in config.train.inputs:
+        key, wanted, found = needs.get(space, ("", "", ""))
+        if wanted != found:
+            raise ConfigError(f"train.inputs: asks for {space}, which needs {key} = {wanted}; it is {found}")
 
 
 def _check_rows(config: RunConfig, n_rows: int) -> None:

@@ -23,8 +23,18 @@ class Batch(Protocol):
         """Return the batch on ``device``."""
 
 
+class _Tensors:
+    """A dataclass whose tensors move together."""
+
+    def to(self, device: torch.device) -> Self:
+        """Return the batch on ``device``."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        moved = {name: v.to(device, non_blocking=True) for name, v in values.items() if isinstance(v, Tensor)}
+        return dataclasses.replace(self, **moved)  # type: ignore[type-var]
+
+
 @dataclasses.dataclass(frozen=True)
-class EdgeBatch:
+class EdgeBatch(_Tensors):
     """Edges of this rank with the vectors they touch. Weights and masses of all ranks together sum to 1.
 
     Attributes:
@@ -41,15 +51,9 @@ class EdgeBatch:
     weights: Tensor
     mass: Tensor
 
-    def to(self, device: torch.device) -> EdgeBatch:
-        """Return the batch on ``device``."""
-        return EdgeBatch(
-            *(getattr(self, field.name).to(device, non_blocking=True) for field in dataclasses.fields(self))
-        )
-
 
 @dataclasses.dataclass(frozen=True)
-class LabeledBatch:
+class LabeledBatch(_Tensors):
     """Labelled rows of this rank; classes are numbered within the global batch, alike on all ranks.
 
     Attributes:
@@ -62,14 +66,9 @@ class LabeledBatch:
     classes: Tensor
     n_classes: int
 
-    def to(self, device: torch.device) -> LabeledBatch:
-        """Return the batch on ``device``."""
-        vectors, classes = (tensor.to(device, non_blocking=True) for tensor in (self.vectors, self.classes))
-        return LabeledBatch(vectors, classes, self.n_classes)
-
 
 @dataclasses.dataclass(frozen=True)
-class ReconstructionBatch:
+class ReconstructionBatch(_Tensors):
     """Rows of this rank to be rebuilt.
 
     Attributes:
@@ -80,13 +79,9 @@ class ReconstructionBatch:
     vectors: Tensor
     targets: Tensor
 
-    def to(self, device: torch.device) -> ReconstructionBatch:
-        """Return the batch on ``device``."""
-        return ReconstructionBatch(*(tensor.to(device, non_blocking=True) for tensor in (self.vectors, self.targets)))
-
 
 @dataclasses.dataclass(frozen=True)
-class PairBatch:
+class PairBatch(_Tensors):
     """Pairs of rows of this rank, neighbours in the graph and strangers.
 
     Attributes:
@@ -100,9 +95,3 @@ class PairBatch:
     heads: Tensor
     tails: Tensor
     is_neighbor: Tensor
-
-    def to(self, device: torch.device) -> PairBatch:
-        """Return the batch on ``device``."""
-        return PairBatch(
-            *(getattr(self, field.name).to(device, non_blocking=True) for field in dataclasses.fields(self))
-        )

@@ -286,11 +286,6 @@ class Pipeline:
         if wanted == "auto":
             return made
         made.setdefault("vector", packed)
-        if missing := [space for space in wanted if space not in made]:
-            raise ConfigError(
-                f"train.inputs: asks for {missing[0]}, but this run made only {', '.join(made)} "
-                f"(representation = {self.config.representation}, affinity.space = {self.config.affinity.space})"
-            )
         return {space: made[space] for space in wanted}
 
     def _encoders(self, seen: tuple[Space, ...]) -> dict[str, Any]:

@@ -54,11 +54,10 @@ def reweight(graph: Artifact, features: Artifact, output: Output, mapper: Mapper
     return output.commit(shards, properties={"n_rows": source.n_rows, **facts}, metrics={})
 
 
-def edge_distances(neighbors: NDArray[np.int64], start: int, features: Vectors) -> NDArray[np.float32]:
-    """Return (B, K) squared distances of the edges of rows ``start`` to ``start + B``."""
-    anchors = features.block(start, start + len(neighbors))
+def squared_distances(rows: NDArray[np.int64], neighbors: NDArray[np.int64], features: Vectors) -> NDArray[np.float32]:
+    """Return (B, K) squared distances between ``rows`` (B,) and their ``neighbors`` (B, K)."""
     others = features.gather(neighbors.reshape(-1)).reshape(*neighbors.shape, -1)
-    squared: NDArray[np.float32] = np.square(others - anchors[:, None, :]).sum(2)
+    squared: NDArray[np.float32] = np.square(others - features.gather(rows)[:, None, :]).sum(2)
     return squared
 
 
@@ -68,10 +67,23 @@ def median_squared_distance(graph: Graph, features: Vectors) -> float:
     parts = []
     for part in np.array_split(rows, max(1, len(rows) // BLOCK_ROWS)):
         neighbors, affinities = graph.gather(part)
-        ends = features.gather(neighbors.reshape(-1)).reshape(*neighbors.shape, -1)
-        squared = np.square(ends - features.gather(part)[:, None, :]).sum(2)
-        parts.append(squared[affinities > 0])
+        parts.append(squared_distances(part, neighbors, features)[affinities > 0])
     return float(np.median(np.concatenate(parts)))
+
+
+def reweighted_rows(
+    graph: Graph, features: Vectors, start: int, stop: int, median: float
+) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+    """Return neighbours and new affinities, (B, K) each, of rows ``start`` to ``stop``, block by block."""
+    all_neighbors = np.empty((stop - start, graph.n_neighbors), np.int64)
+    weights = np.empty(all_neighbors.shape, np.float16)
+    for first in range(start, stop, BLOCK_ROWS):
+        last = min(first + BLOCK_ROWS, stop)
+        here = slice(first - start, last - start)
+        all_neighbors[here], affinities = graph.block(first, last)
+        distances = squared_distances(np.arange(first, last), all_neighbors[here], features)
+        weights[here] = new_affinities(distances, affinities, median)
+    return all_neighbors, weights
 
 
 def new_affinities(
@@ -93,13 +105,6 @@ def _reweigh(
     item: tuple[str, int, int], *, graph: Artifact, features: Artifact, output: Artifact, median: float
 ) -> Shard:
     name, start, stop = item
-    edges, rows = MappedGraph(graph), MappedVectors(features)
-    weights = np.empty((stop - start, edges.n_neighbors), np.float16)
-    all_neighbors = np.empty((stop - start, edges.n_neighbors), np.int64)
-    for first in range(start, stop, BLOCK_ROWS):
-        last = min(first + BLOCK_ROWS, stop)
-        neighbors, affinities = edges.block(first, last)
-        here = slice(first - start, last - start)
-        all_neighbors[here] = neighbors
-        weights[here] = new_affinities(edge_distances(neighbors, first, rows), affinities, median)
-    return write_rows(output, name, edges.n_rows, {NEIGHBORS: all_neighbors, AFFINITIES: weights})
+    edges = MappedGraph(graph)
+    neighbors, weights = reweighted_rows(edges, MappedVectors(features), start, stop, median)
+    return write_rows(output, name, edges.n_rows, {NEIGHBORS: neighbors, AFFINITIES: weights})

@@ -67,9 +67,6 @@ class PairSampler:
         batch_size: M, pairs of a step, all ranks together.
         n_positives: a row's partner is one of so many nearest neighbours.
         seed: seed of the run.
-
-    Raises:
-        NoEdgesError: the graph has no edge in the columns that pairs are drawn from.
     """
 
     def __init__(self, vectors: Vectors, graph: Graph, *, batch_size: int, n_positives: int, seed: int) -> None:

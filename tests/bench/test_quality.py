@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from typer.testing import CliRunner
 from distspectral.bench.quality import compare_quality, summary
 from distspectral.cli.app import app
 from distspectral.datasets import write_vectors
-from distspectral.errors import ConfigError
+from distspectral.errors import ConfigError, MissingDependencyError
 from distspectral.orchestration.engine import LocalEngine
 from tests.datasets import blobs
 
@@ -53,3 +54,10 @@ def test_the_command_prints_json_and_refuses_unknown_methods(folder, tmp_path):
     assert found["summary"]["distspectral"]["acc"][0] > 0.95
     with pytest.raises(ConfigError, match="'other' is none of exact, k-means"):
         compare_quality(folder, str(tmp_path), (0,), ["other"], BRIEF, lambda config: LocalEngine())
+
+
+@pytest.mark.parametrize(("method", "package"), [("umap", "umap"), ("spectralnet", "spectralnet")])
+def test_a_method_without_its_package_says_what_to_install(folder, tmp_path, monkeypatch, method, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingDependencyError, match=f"pip install {package}"):
+        compare_quality(folder, str(tmp_path), (0,), [method], BRIEF, lambda config: LocalEngine())

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distspectral.config import RunConfig, check, parse_config
+from distspectral.config import RunConfig, check, load_config, parse_config
 from distspectral.config.check import check_writable
 from distspectral.datasets import write_vectors
 from distspectral.errors import (
@@ -19,6 +19,7 @@ from distspectral.errors import (
     TooManyClustersError,
 )
 from distspectral.storage.sources import Source
+from tests.runs import write_metric_run
 
 N_ROWS = 40
 
@@ -51,6 +52,9 @@ def test_a_sound_run_passes_and_leaves_nothing_behind(data: Path) -> None:
         ("spectral.n_components=39", TooFewRowsError, "41 functions are to be trained"),
         ("affinity.scale_neighbor=16", ConfigError, "affinity.scale_neighbor"),
         ("train.batch_size=1", ConfigError, "train.batch_size: is 1 per step for 2 workers"),
+        ("siamese.batch_size=3", ConfigError, "siamese.batch_size: is 3 per step for 2 workers"),
+        ("train.inputs=[code]", ConfigError, "asks for code, which needs representation = code; it is auto"),
+        ("train.inputs=[vector,vector]", ConfigError, "names one twice"),
     ],
 )
 def test_values_that_contradict_the_data_or_each_other_are_refused(
@@ -86,3 +90,18 @@ def test_missing_faiss_is_told_before_the_run(data: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(importlib.util, "find_spec", without_faiss)
     with pytest.raises(MissingDependencyError, match="pip install"):
         checked(data)
+
+
+def test_trainings_that_this_run_leaves_out_may_say_anything(data: Path) -> None:
+    checked(data, "affinity.space=euclidean", "siamese.batch_size=1", "autoencoder.batch_size=1")  # narrow: no codes
+    with pytest.raises(ConfigError, match=r"autoencoder\.batch_size: is 1"):
+        checked(data, "representation=code", "autoencoder.batch_size=1")
+    checked(data, "representation=code", "train.inputs=[vector,code,siamese]")
+    with pytest.raises(ConfigError, match=r"asks for siamese, which needs affinity\.space = siamese"):
+        checked(data, "affinity.space=euclidean", "train.inputs=[siamese]")
+
+
+def test_a_metric_sees_the_vectors_alone(tmp_path: Path) -> None:
+    config = load_config(write_metric_run(tmp_path), ["train.inputs=[code]"])
+    with pytest.raises(ConfigError, match="is for objective spectral"):
+        check(config, Source.open(config.data))

@@ -1,4 +1,6 @@
-"""Train on a cluster of two nodes, lose one, get it back; prints the windows heard, with wall-clock seconds, as JSON.
+"""Train on a cluster of two nodes, lose one, get it back.
+
+Prints Ray's session directory, then the windows heard, with wall-clock seconds, as JSON.
 
 A process of its own: it starts a cluster, and the tests' process is part of another one already.
 """
@@ -25,6 +27,7 @@ from distspectral.storage.sources import Source
 from tests.runs import write_run
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
+HEAD = {**NODE, "include_dashboard": False, "dashboard_agent_listen_port": 0}  # the tests' own cluster has the default
 TRAIN = {"batch_size": 512, "max_steps": 100_000, "window_steps": 50, "checkpoint_steps": 100, "patience": 0,
          "device": "cpu"}  # fmt: skip
 
@@ -35,9 +38,10 @@ def main(folder: Path) -> None:
     pipeline = Pipeline(config, Source.open(config.data), LocalEngine(), SilentObserver())
     pipeline.command("pack")
     pipeline.command("graph")
-    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
-    node = cluster.add_node(**NODE)
+    cluster = Cluster(initialize_head=True, head_node_args=HEAD)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    print(ray._private.worker.global_worker.node.get_session_dir_path(), flush=True)  # its logs, should Ray end this
+    node = cluster.add_node(**NODE)
     windows: queue.Queue[dict[str, Any]] = queue.Queue()
     inputs = (pipeline.plan.artifact("pack"),), pipeline.plan.artifact("graph")
     arguments = (*inputs, pipeline.plan.outputs["train"], config.train_settings, config.ray, windows.put)
@@ -55,9 +59,7 @@ def main(folder: Path) -> None:
             cluster.add_node(**NODE)
             returned = True
     print(json.dumps(heard), flush=True)
-    ray.shutdown()
-    cluster.shutdown()
-    os._exit(0)  # training would go on for long
+    os._exit(0)  # training would go on for long; the kernel ends the cluster with its parent
 
 
 if __name__ == "__main__":

@@ -114,8 +114,8 @@ def test_relative_paths_are_refused_before_anything_is_sent(tmp_path: Path) -> N
 
 
 def test_nobody_at_the_address_is_said_with_the_command_that_helps() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as other:
-        port, agent_port = server.getsockname()[1], other.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
     with pytest.raises(ClusterUnreachableError, match="kubectl port-forward"):
         submit.connect(f"http://127.0.0.1:{port}")
 

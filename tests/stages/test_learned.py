@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from distspectral.errors import CollapsedError, ConfigError, NoEdgesError
+from distspectral.errors import CollapsedError, NoEdgesError
 from distspectral.graph.store import MappedGraph
 from distspectral.spectral.diagnostics import label_agreement
 from distspectral.stages.calibrate import load_calibrated_network
@@ -93,12 +93,6 @@ def test_blobs_are_found_in_every_variant(tmp_path, learned):
         "rebuild": ("code", "siamese"),
         "vector too": ("vector", "code", "siamese"),
     }
-
-
-def test_an_input_that_the_run_does_not_make_is_named(tmp_path):
-    train = {"batch_size": 64, "max_steps": 20, "window_steps": 20, "device": "cpu", "inputs": ["code"]}
-    with pytest.raises(ConfigError, match=r"train\.inputs: asks for code"):
-        pipeline_upto(tmp_path, "train", train=train)
 
 
 def test_collapsed_codes_are_named_and_nothing_is_committed(tmp_path):
