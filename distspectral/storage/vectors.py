@@ -160,7 +160,7 @@ class MappedVectors:
 
     def _whole_column(self, column: str) -> pa.ChunkedArray:
         columns = [self._column(shard.name, column) for shard in self._shards]
-        return pa.chunked_array([chunk for one in columns for chunk in one.chunks])
+        return pa.chunked_array([chunk for one in columns for chunk in one.chunks], type=columns[0].type)
 
     def ids(self) -> pa.ChunkedArray:
         """Return the N ids (int64 or string)."""
