@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import typer.core
 
-from distspectral import __version__
+from distspectral import __version__, logs
 from distspectral.cli import bench, demo, evaluate, inspect, run, stage, submit, validate
 from distspectral.cli.console import print_error
-from distspectral.cli.logs import write_log
 from distspectral.errors import DistSpectralError
 
 EXIT_REFUSED = 2
@@ -28,6 +26,8 @@ class Group(typer.core.TyperGroup):
         except DistSpectralError as error:
             if ctx.params["debug"]:
                 raise
+            if logs.is_written():
+                logs.LOGGER.error(str(error))
             print_error(str(error))
             raise typer.Exit(EXIT_REFUSED) from None
         except KeyboardInterrupt:
@@ -55,7 +55,13 @@ def _print_version(wanted: bool) -> None:
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     log: Annotated[
-        Path | None, typer.Option("--log", metavar="FILE", help="Append a JSON object per event: run, stage, numbers.")
+        str | None,
+        typer.Option(
+            "--log",
+            envvar="DISTSPECTRAL_LOG",
+            metavar="FILE",
+            help="Append a JSON object per event; - for stderr. Ray's workers write theirs to their own stderr.",
+        ),
     ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
@@ -63,7 +69,7 @@ def options(
 ) -> None:
     """Take the options that stand before the command; ``Group`` and the eager callback read the others."""
     if log is not None:
-        write_log(log)
+        logs.write_log(log)
 
 
 for module in (run, submit, stage, evaluate, inspect, validate, demo, bench):

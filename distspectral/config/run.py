@@ -13,7 +13,7 @@ from distspectral.models.networks import NetworkConfig
 from distspectral.models.orthonorm_layer import OrthonormConfig
 from distspectral.objectives.dscl import DSCLConfig
 from distspectral.objectives.spectral import SpectralConfig, default_n_components
-from distspectral.orchestration.config import RayConfig
+from distspectral.orchestration.config import MlflowConfig, RayConfig
 from distspectral.stages.embed import EmbedConfig
 from distspectral.stages.pack import PackConfig
 from distspectral.stages.plan import METRIC_CHAIN, Objective, Representation, Step, spectral_chain
@@ -61,6 +61,7 @@ class RunConfig(BaseModel):
     evaluate: EvaluateConfig = EvaluateConfig()
     ray: RayConfig = RayConfig()
     storage: StorageConfig = StorageConfig()
+    mlflow: MlflowConfig | None = Field(None, description="{} = log the run to MLflow; null = do not")
 
     @model_validator(mode="before")
     @classmethod

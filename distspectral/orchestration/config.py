@@ -108,3 +108,12 @@ class RayConfig(BaseModel):
     def max_workers(self) -> int:
         """Training workers at most."""
         return self.workers.max if isinstance(self.workers, WorkerCount) else self.workers
+
+
+class MlflowConfig(BaseModel):
+    """Where MLflow keeps a run (YAML section ``mlflow``; none is told without it). Nothing here changes a result."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tracking_uri: str | None = Field(None, description="of the server; null = MLFLOW_TRACKING_URI")
+    experiment: str = Field("distspectral", description="made where there is none of the name")

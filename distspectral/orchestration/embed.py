@@ -11,6 +11,7 @@ from ray.data import ActorPoolStrategy, DataContext
 from ray.exceptions import RayTaskError
 from threadpoolctl import threadpool_limits
 
+from distspectral import logs
 from distspectral.errors import DistSpectralError
 from distspectral.orchestration.config import RayConfig, RayStage
 from distspectral.orchestration.resources import request
@@ -24,10 +25,20 @@ class ItemActor:
         function: of one item; keeps what is costly to load in the process.
         items: all items; a row of the dataset is an index into them.
         n_threads: threads of this actor.
+        work: what it does, for the log.
+        facts: what its log is to say.
     """
 
-    def __init__(self, function: Callable[[Any], Any], items: Sequence[Any], n_threads: int) -> None:
-        self.function, self.items, self.n_threads = function, items, n_threads
+    def __init__(
+        self,
+        function: Callable[[Any], Any],
+        items: Sequence[Any],
+        n_threads: int,
+        work: str,
+        facts: dict[str, Any] | None,
+    ) -> None:
+        self.function, self.items, self.n_threads, self.work = function, items, n_threads, work
+        logs.take_up(facts, "actor")
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return the result for the item with index ``row["id"]``, or the error of ours that it met.
@@ -36,7 +47,8 @@ class ItemActor:
         """
         with threadpool_limits(self.n_threads):
             try:
-                return {"result": self.function(self.items[row["id"]])}
+                with logs.timed("item", work=self.work):
+                    return {"result": self.function(self.items[row["id"]])}
             except DistSpectralError as error:
                 return {"result": error}
 
@@ -59,7 +71,7 @@ def actor_mapper(config: RayConfig, stage: RayStage = "embed") -> Mapper:
         resources = request(config, stage)
         dataset = ray.data.range(len(items), override_num_blocks=len(items)).map(
             ItemActor,
-            fn_constructor_args=(function, list(items), resources.n_threads),
+            fn_constructor_args=(function, list(items), resources.n_threads, description, logs.handed_on()),
             compute=pool,
             **resources.options,
         )

@@ -5,17 +5,16 @@ Every series carries the run's name and the stage, so one dashboard serves all r
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from typing import TYPE_CHECKING, Any
+
+from distspectral import logs
 
 if TYPE_CHECKING:
     from ray.util.metrics import Gauge
 
     from distspectral.orchestration.pipeline import Observer
-
-log = logging.getLogger(__name__)
 
 GAUGES = {
     "distspectral_stage_running": "1 while the stage works",
@@ -36,10 +35,12 @@ class MetricsObserver:
     Args:
         observer: what the user sees.
         run: the run's name.
+        run_id: the same for the same data and config.
     """
 
-    def __init__(self, observer: Observer, run: str) -> None:
+    def __init__(self, observer: Observer, run: str, run_id: str) -> None:
         self.observer, self.run = observer, run
+        logs.say(run=run, run_id=run_id)
         self._stage = ""
         self._work = ""
         self._began = 0.0
@@ -48,21 +49,23 @@ class MetricsObserver:
     def started(self, stage: str) -> None:
         """A stage begins to work."""
         self._stage = stage
+        logs.say(stage=stage)
         self._set("distspectral_stage_running", 1)
-        self._log("stage started")
+        logs.event("stage started")
         self.observer.started(stage)
 
     def skipped(self, stage: str) -> None:
         """A stage is up to date."""
         self._stage = stage
-        self._log("stage up to date")
+        logs.say(stage=stage)
+        logs.event("stage up to date")
         self.observer.skipped(stage)
 
     def finished(self, stage: str, seconds: float) -> None:
         """A stage is done."""
         self._set("distspectral_stage_running", 0)
         self._set("distspectral_stage_seconds", seconds)
-        self._log("stage finished", seconds=round(seconds, 3))
+        logs.event("stage finished", seconds=round(seconds, 3))
         self.observer.finished(stage, seconds)
 
     def progress(self, description: str, done: int, total: int) -> None:
@@ -82,7 +85,7 @@ class MetricsObserver:
         for name, value in record.items():
             if name.endswith("_per_second"):
                 self._set("distspectral_train_rate", value, name.removesuffix("_per_second"))
-        self._log("training window", **{name: value for name, value in record.items() if not isinstance(value, list)})
+        logs.event("training window", **{name: value for name, value in record.items() if not isinstance(value, list)})
         self.observer.window(record)
 
     def _set(self, name: str, value: float, work: str = "") -> None:
@@ -95,6 +98,3 @@ class MetricsObserver:
 
             self._gauges[name] = Gauge(name, GAUGES[name], TAGS)
         self._gauges[name].set(value, {"run": self.run, "stage": self._stage, "work": work})
-
-    def _log(self, event: str, **facts: Any) -> None:
-        log.info(event, extra={"distspectral": {"run": self.run, "stage": self._stage, "rank": "driver", **facts}})

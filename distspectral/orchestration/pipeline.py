@@ -77,7 +77,6 @@ class Pipeline:
 
     def __init__(self, config: RunConfig, source: Source, engine: Engine, observer: Observer) -> None:
         self.config, self.source, self.engine, self.observer = config, source, engine, observer
-        self._told = MetricsObserver(observer, config.name)
         settings: dict[str, BaseModel | int] = {
             "pack": config.pack,
             "autoencoder": config.autoencoder_settings,
@@ -95,6 +94,7 @@ class Pipeline:
         self.plan: Plan = make_plan(
             Artifact(root, config.storage.node_cache), self.source.fingerprint(), settings, config.chain(source.dim)
         )
+        self._told = MetricsObserver(observer, config.name, self.plan.last.fingerprint)
 
     # ---- the whole -----------------------------------------------------------------------------------------
 
@@ -351,6 +351,13 @@ def run(config: RunConfig, engine: Engine, observer: Observer) -> dict[str, Any]
     source = Source.open(config.data)
     check(config, source)
     try:
-        return Pipeline(config, source, engine, observer).run()
+        if config.mlflow is None:
+            return Pipeline(config, source, engine, observer).run()
+        from distspectral.orchestration.tracking import MlflowObserver
+
+        with MlflowObserver(observer, config.mlflow, config.name, config.model_dump(mode="json")) as tracked:
+            metrics = Pipeline(config, source, engine, tracked).run()
+            tracked.results(metrics)
+            return metrics
     finally:
         engine.close()

@@ -9,6 +9,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from threadpoolctl import threadpool_limits
 
+from distspectral import logs
 from distspectral.errors import WorkerLostError
 from distspectral.orchestration.config import RayConfig, RayStage
 from distspectral.orchestration.resources import Request, request
@@ -22,9 +23,12 @@ LEAST_WAITING = 16
 later by as much as it has."""
 
 
-def _call(function: Callable[[Any], Any], item: Any, n_threads: int) -> Any:
+def _call(
+    function: Callable[[Any], Any], item: Any, n_threads: int, work: str, facts: dict[str, Any] | None = None
+) -> Any:
     """Run one item in a worker; Ray set OMP_NUM_THREADS for libraries loaded later, this is for those loaded."""
-    with threadpool_limits(n_threads):
+    logs.take_up(facts, "task")
+    with threadpool_limits(n_threads), logs.timed("item", work=work):
         return function(item)
 
 
@@ -44,7 +48,7 @@ def task_mapper(config: RayConfig, stage: RayStage = "pack") -> Mapper:
         task = ray.remote(_call).options(
             name=description, max_retries=config.task_retries, retry_exceptions=False, **resources.options
         )
-        shared = ray.put(function)
+        shared, facts = ray.put(function), logs.handed_on()
         upcoming = iter(items)
         running: list[Any] = []
         try:
@@ -54,7 +58,7 @@ def task_mapper(config: RayConfig, stage: RayStage = "pack") -> Mapper:
                         item = next(upcoming)
                     except StopIteration:
                         break
-                    running.append(task.remote(shared, item, resources.n_threads))
+                    running.append(task.remote(shared, item, resources.n_threads, description, facts))
                 if not running:
                     return
                 (finished,), running = ray.wait(running, num_returns=1)

@@ -18,6 +18,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
 from ray.train.v2.api.exceptions import TrainingFailedError
 
+from distspectral import logs
 from distspectral.comm import collectives
 from distspectral.errors import DistSpectralError, WorkerLostError
 from distspectral.orchestration.config import RayConfig, WorkerCount
@@ -121,6 +122,7 @@ def train(
             "artifact": output.artifact,
             "settings": settings,
             "n_threads": resources.n_threads,
+            "facts": logs.handed_on(),
         },
         torch_config=TorchConfig(
             "nccl" if use_gpu and settings.train.device != "cpu" else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S
@@ -193,16 +195,23 @@ def _train_rank(config: dict[str, Any]) -> dict[str, Any] | DistSpectralError | 
     An error of ours would come again on a retry, so it is returned: Ray Train retries what is raised.
     """
     torch.set_num_threads(config["n_threads"])
-    settings: TrainSettings = config["settings"]
+    logs.take_up(config["facts"], collectives.rank())
     try:
-        trainer = open_trainer(config["vectors"], config["graph"], settings)
-        standing = checkpoint_names(config["artifact"])
-        history = restore(trainer, config["artifact"])
-        log = RunLog(config["artifact"], history) if collectives.rank() == 0 else None
-        trainer.fit(RayObserver(log, standing))
-        return None if log is None else trainer_summary(trainer, config["artifact"], log.history)
+        with logs.timed("training", workers=collectives.world_size()):
+            return _train_here(config["vectors"], config["graph"], config["artifact"], config["settings"])
     except DistSpectralError as error:
         return error
+
+
+def _train_here(
+    vectors: tuple[Artifact, ...], graph: Artifact | None, artifact: Artifact, settings: TrainSettings
+) -> dict[str, Any] | None:
+    trainer = open_trainer(vectors, graph, settings)
+    standing = checkpoint_names(artifact)
+    history = restore(trainer, artifact)
+    log = RunLog(artifact, history) if collectives.rank() == 0 else None
+    trainer.fit(RayObserver(log, standing))
+    return None if log is None else trainer_summary(trainer, artifact, log.history)
 
 
 class _Follower(threading.Thread):
