@@ -122,6 +122,9 @@ def submit(client: JobSubmissionClient, job: Job, again: bool = False) -> tuple[
 
     Returns:
         The submission id, and whether this call submitted it.
+
+    Raises:
+        ClusterUnreachableError: the cluster does not take it.
     """
     known = {details.submission_id: details.status for details in client.list_jobs()}
     names = _tries(job.name)
@@ -140,9 +143,12 @@ def submit(client: JobSubmissionClient, job: Job, again: bool = False) -> tuple[
                 runtime_env=environment,
                 metadata={"run": job.config.name, "root": job.config.root, "command": job.command},
             )
-        except RuntimeError:
+        except RuntimeError as error:
             if not any(details.submission_id == name for details in client.list_jobs()):
-                raise
+                reason = str(error).strip().splitlines()[-1]  # of the dashboard's traceback
+                raise ClusterUnreachableError(
+                    f"job {name}: was not taken ({reason}); look at the cluster's dashboard and submit again"
+                ) from error
             return name, False  # another one submitted it in the meantime
     return name, True
 
@@ -221,24 +227,44 @@ def follow(client: JobSubmissionClient, name: str, write: Callable[[str], object
             asyncio.run(tail())
             details = client.get_job_info(name)
             if details.status.is_terminal():
+                if rest := client.get_job_logs(name)[n_written:]:  # Ray ends a tail that it cannot read on quietly
+                    write(rest)
                 return details
             silent_since = time.monotonic()
         except LOST as error:
-            if time.monotonic() - silent_since > PATIENCE_S:
-                raise ClusterUnreachableError(
-                    f"job {name}: the cluster did not answer for {PATIENCE_S:.0f} s ({_first_line(error)}); the job "
-                    "may go on: submit the same config to follow it again"
-                ) from error
+            _give_up_after(silent_since, name, error)
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE_S)
 
 
 def stop(client: JobSubmissionClient, name: str) -> JobDetails:
-    """Stop the job and wait until it has ended; what it has finished stays."""
-    client.stop_job(name)
-    while not (details := client.get_job_info(name)).status.is_terminal():
+    """Stop the job and wait until it has ended; what it has finished stays.
+
+    It is asked more than once: Ray passes over the wish while the job's own process is still starting.
+
+    Raises:
+        ClusterUnreachableError: the cluster was silent for five minutes.
+    """
+    silent_since = time.monotonic()
+    while True:
+        try:
+            details = client.get_job_info(name)
+            if details.status.is_terminal():
+                return details
+            client.stop_job(name)
+            silent_since = time.monotonic()
+        except LOST as error:
+            _give_up_after(silent_since, name, error)
         time.sleep(FIRST_PAUSE_S)
-    return details
+
+
+def _give_up_after(silent_since: float, name: str, error: BaseException) -> None:
+    """Raise if the cluster has been silent for too long."""
+    if time.monotonic() - silent_since > PATIENCE_S:
+        raise ClusterUnreachableError(
+            f"job {name}: the cluster did not answer for {PATIENCE_S:.0f} s ({_first_line(error)}); the job may go on: "
+            "submit the same config to follow it again"
+        ) from error
 
 
 def exit_code(details: JobDetails) -> int:

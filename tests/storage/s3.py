@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from pyarrow import fs
 from werkzeug.serving import BaseWSGIServer, make_server
+
+from distspectral.storage.filesystems import resolve
+from tests.runs import write_run
 
 BUCKET = "bucket"
 
@@ -59,3 +63,14 @@ class S3Server:
         self.n_cuts += 1
         self.stop()
         threading.Timer(seconds, self.start).start()
+
+
+def remote_run(folder: Path, server: S3Server, name: str, **sections: Any) -> Path:
+    """Write a run whose shards and root are both in the bucket."""
+    path = write_run(folder, **sections)
+    filesystem, place = resolve(server.uri(f"{name}/data"))
+    fs.copy_files(str(folder / "data"), place, destination_filesystem=filesystem)
+    text = path.read_text().replace(f"root: {folder}/root", f"root: {server.uri(f'{name}/root')}")
+    text = text.replace(f"path: {folder}/data", f"path: {server.uri(f'{name}/data')}")
+    path.write_text(text + f"storage: {{cache_dir: {folder}/cache}}\n")
+    return path

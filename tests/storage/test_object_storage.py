@@ -17,14 +17,14 @@ from pyarrow import fs
 from distspectral.config import load_config
 from distspectral.config.check import check_writable
 from distspectral.errors import ConfigError
-from distspectral.orchestration.engine import LocalEngine, RayEngine
+from distspectral.orchestration.engine import LocalEngine
 from distspectral.orchestration.pipeline import SilentObserver, run
 from distspectral.storage.artifacts import Artifact
 from distspectral.storage.cache import NodeCache
 from distspectral.storage.filesystems import PatientS3FileSystem, join, resolve
 from distspectral.storage.listing import find_files
 from tests.runs import N_ROWS, write_run
-from tests.storage.s3 import S3Server
+from tests.storage.s3 import S3Server, remote_run
 
 CUT_S = 3.0
 PATIENCE_S = 200
@@ -41,17 +41,6 @@ class CuttingObserver(SilentObserver):
         if self.cut_in.get(description) == done:
             del self.cut_in[description]
             self.server.cut(CUT_S)
-
-
-def remote_run(folder: Path, server: S3Server, name: str, **sections: Any) -> Path:
-    """Write a run whose shards and root are both in the bucket."""
-    path = write_run(folder, **sections)
-    filesystem, place = resolve(server.uri(f"{name}/data"))
-    fs.copy_files(str(folder / "data"), place, destination_filesystem=filesystem)
-    text = path.read_text().replace(f"root: {folder}/root", f"root: {server.uri(f'{name}/root')}")
-    text = text.replace(f"path: {folder}/data", f"path: {server.uri(f'{name}/data')}")
-    path.write_text(text + f"storage: {{cache_dir: {folder}/cache}}\n")
-    return path
 
 
 def output_rows(root: Artifact) -> list[dict[str, Any]]:
@@ -134,18 +123,3 @@ def test_a_killed_run_goes_on_with_what_is_in_the_bucket(s3: S3Server, tmp_path:
     assert len(kept) >= 3
     assert model.filesystem.get_file_info(model.file_path("model.pt")).mtime_ns == before
     assert [row["id"] for row in output_rows(Artifact(s3.uri("killed/root")))] == list(range(N_ROWS))
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")
-@pytest.mark.usefixtures("ray_cluster")
-def test_a_run_on_ray_keeps_everything_in_the_bucket(s3: S3Server, tmp_path: Path) -> None:
-    path = remote_run(tmp_path, s3, "ray", ray={"workers": 2, "use_gpu": False})
-    config = load_config(path, ["train.checkpoint_steps=20"])
-    metrics = run(config, RayEngine(config.ray), SilentObserver())
-    assert metrics["n_rows"] == N_ROWS
-    training = Artifact(config.root).child("training")
-    found = training.filesystem.get_file_info(fs.FileSelector(training.file_path("checkpoints"), recursive=True))
-    assert [info for info in found if info.base_name == "checkpoint.pt"], "Ray Train's checkpoints"
-    assert not list(Path(tmp_path).glob("root/**/*")), "nothing beside the bucket"
