@@ -98,7 +98,7 @@ def test_a_run_survives_cuts_and_is_the_run_on_a_disk(s3: S3Server, tmp_path: Pa
 
 
 def test_a_killed_run_goes_on_with_what_is_in_the_bucket(s3: S3Server, tmp_path: Path) -> None:
-    path = remote_run(tmp_path, s3, "killed", sizes=(6,) * 20)
+    path = remote_run(tmp_path, s3, "killed", sizes=(12,) * 10)
     command = [sys.executable, "-m", "distspectral", "run", str(path), "--local", "--json"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
