@@ -60,7 +60,7 @@ class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
             graph's edges.
         n_components: P, eigenfunctions kept, the constant one included; None chooses from ``n_clusters``.
         n_neighbors: neighbours of each row in the graph; at most N - 1 are used.
-        affinity: ``self_tuning``, ``fuzzy``, ``gaussian`` or ``uniform``.
+        affinity: ``self_tuning``, ``fuzzy``, ``gaussian``, ``uniform`` or ``shared_neighbors``.
         laplacian: ``random_walk`` weighs rows by degree, ``unnormalized`` alike.
         hidden: units of each hidden layer.
         batch_size: edges per step.

@@ -30,6 +30,9 @@ from distspectral.storage.vectors import Vectors
 
 logger = logging.getLogger(__name__)
 
+COMPARED_BYTES = 1 << 26
+"""Pairs of neighbours compared at a time, a byte each, where shared neighbours are counted."""
+
 
 def refuse_too_few(vectors: Vectors, config: GraphConfig) -> None:
     """Refuse data with fewer than ``n_neighbors + 1`` rows.
@@ -90,6 +93,7 @@ def block_affinities(
     squared_distances: NDArray[np.float32],
     scales: NDArray[np.float32] | None,
     config: AffinityConfig,
+    graph: Graph | None = None,
 ) -> NDArray[np.float16]:
     """Return (B, K) affinities as they are stored.
 
@@ -99,8 +103,13 @@ def block_affinities(
         squared_distances: (B, K), infinity where a neighbour is missing.
         scales: (N,) of all rows; None for kinds that need none.
         config: the section ``affinity``.
+        graph: the neighbours of all rows; shared_neighbors only.
     """
-    if scales is None:
+    if config.kind == "shared_neighbors":
+        assert graph is not None, "shared neighbours are looked up in the graph"
+        overlap = _overlap(start, neighbors, graph)
+        weights = affinity.affinities(_tensor(squared_distances), config.kind, overlap=overlap)
+    elif scales is None:
         weights = affinity.affinities(_tensor(squared_distances), config.kind)
     else:
         weights = affinity.affinities(
@@ -111,6 +120,16 @@ def block_affinities(
         )
     stored: NDArray[np.float16] = weights.to(torch.float16).numpy()
     return stored
+
+
+def _overlap(start: int, neighbors: NDArray[np.int64], graph: Graph) -> torch.Tensor:
+    """Return :func:`~distspectral.spectral.affinity.neighborhood_overlap` of a block (B, K), some rows at a time."""
+    k = neighbors.shape[1]
+    parts = []
+    for part in np.array_split(np.arange(len(neighbors)), 1 + len(neighbors) * (k + 1) ** 3 // COMPARED_BYTES):
+        theirs = graph.gather(neighbors[part].reshape(-1))[0].reshape(len(part), k, -1)
+        parts.append(affinity.neighborhood_overlap(*map(torch.from_numpy, (start + part, neighbors[part], theirs))))
+    return torch.cat(parts)
 
 
 def graph_facts(graph: Graph) -> dict[str, Any]:
@@ -159,8 +178,9 @@ def knn_graph(
         neighbors = np.concatenate([ids for ids, _ in found])
         squared_distances = np.concatenate([distances for _, distances in found])
     links = Links.none()
+    searched_graph = ArrayGraph(neighbors, squared_distances)
     if graph_config.connect == "nearest":
-        links = find_links(ArrayGraph(neighbors, squared_distances), vectors)
+        links = find_links(searched_graph, vectors)
         searched |= link_facts(links)
     scales = None
     if needs_scales(affinity_config):
@@ -169,7 +189,9 @@ def knn_graph(
     weights = np.empty(neighbors.shape, np.float16)
     for start, stop in cuts:
         part = slice(start, stop)
-        weights[part] = block_affinities(start, neighbors[part], squared_distances[part], scales, affinity_config)
+        weights[part] = block_affinities(
+            start, neighbors[part], squared_distances[part], scales, affinity_config, searched_graph
+        )
     graph = ArrayGraph(neighbors, weights)
     return graph, graph_facts(graph) | searched
 

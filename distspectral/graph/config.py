@@ -94,7 +94,8 @@ class AffinityConfig(BaseModel):
     kind: AffinityKind = Field(
         "self_tuning",
         description="self_tuning: exp(-d^2 / (s_i s_j)), s the distance to the scale neighbour; gaussian: one s, its "
-        "median over all rows; fuzzy: UMAP's membership; uniform: 1.",
+        "median over all rows; fuzzy: UMAP's membership; uniform: 1; shared_neighbors: the Jaccard index of both ends' "
+        "neighbourhoods (PhenoGraph's).",
     )
     space: AffinitySpace = Field(
         "siamese",

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-AffinityKind = Literal["self_tuning", "fuzzy", "gaussian", "uniform"]
+AffinityKind = Literal["self_tuning", "fuzzy", "gaussian", "uniform", "shared_neighbors"]
 
 SMALLEST = 2.0**-24
 """Smallest positive float16, the type affinities are stored in: no edge vanishes by underflow."""
@@ -64,6 +64,7 @@ def affinities(
     kind: AffinityKind,
     anchor_scales: Tensor | None = None,
     neighbor_scales: Tensor | None = None,
+    overlap: Tensor | None = None,
 ) -> Tensor:
     """Return the affinity of each row to its neighbours.
 
@@ -71,27 +72,53 @@ def affinities(
     - ``fuzzy``: exp(-(d - rho_i) / sigma_i), rho_i the nearest positive distance and sigma_i such that the row's
       affinities sum to log2(K); directed.
     - ``uniform``: 1.
+    - ``shared_neighbors``: what the neighbourhoods of both ends have in common.
 
     Args:
         squared_distances: (B, K) float, ascending; infinity: no neighbour.
         kind: which of the above.
         anchor_scales: (B,) s_i; self_tuning and gaussian only.
         neighbor_scales: (B, K) s_j; self_tuning and gaussian only.
+        overlap: (B, K) of :func:`neighborhood_overlap`; shared_neighbors only.
 
     Returns:
         (B, K) in [2^-24, 1]; 0 exactly where there is no neighbour.
 
-    References: Zelnik-Manor and Perona, Self-tuning spectral clustering, NIPS 2004; McInnes et al., UMAP, 2018.
+    References: Zelnik-Manor and Perona, Self-tuning spectral clustering, NIPS 2004; McInnes et al., UMAP, 2018;
+    Levine et al., Data-driven phenotypic dissection of AML (PhenoGraph), Cell 2015.
     """
     if kind == "uniform":
         weights = torch.ones_like(squared_distances)
     elif kind == "fuzzy":
         weights = _fuzzy(squared_distances)
+    elif kind == "shared_neighbors":
+        assert overlap is not None, f"{kind} affinities need the neighbours' own neighbours"
+        weights = overlap
     else:
         assert anchor_scales is not None, f"{kind} affinities need scales"
         assert neighbor_scales is not None, f"{kind} affinities need scales of the neighbours too"
         weights = torch.exp(-squared_distances / (anchor_scales[:, None] * neighbor_scales))
     return weights.clamp(SMALLEST, 1).where(torch.isfinite(squared_distances), 0)
+
+
+def neighborhood_overlap(rows: Tensor, neighbors: Tensor, their_neighbors: Tensor) -> Tensor:
+    """Return the Jaccard index of the neighbourhoods of both ends of each edge, every row in its own neighbourhood.
+
+    Args:
+        rows: (B,) int64 ids.
+        neighbors: (B, K) int64; a missing slot holds the row itself.
+        their_neighbors: (B, K, K) int64, the same of each neighbour.
+
+    Returns:
+        (B, K) float32 in (0, 1]: a neighbour is in both neighbourhoods, so an edge of the graph never vanishes.
+    """
+    own = torch.cat([rows[:, None], neighbors], 1)
+    theirs = torch.cat([neighbors[:, :, None], their_neighbors], 2)
+    counts = torch.cat([torch.ones_like(rows[:, None], dtype=torch.bool), neighbors != rows[:, None]], 1)
+    shared = (own[:, None, :, None] == theirs[:, :, None, :]).any(3) & counts[:, None]
+    n_shared = shared.sum(2)
+    n_theirs = 1 + (their_neighbors != neighbors[:, :, None]).sum(2)
+    return n_shared / (counts.sum(1)[:, None] + n_theirs - n_shared)
 
 
 def _fuzzy(squared_distances: Tensor) -> Tensor:
@@ -153,6 +180,9 @@ def batch_affinity(
     if kind in ("self_tuning", "gaussian"):
         scales = complete_scales(neighbor_scales(squared_distances, scale_neighbor), kind)
         weights = affinities(squared_distances, kind, scales, scales[tails])
+    elif kind == "shared_neighbors":
+        overlap = neighborhood_overlap(torch.arange(n_rows, device=vectors.device), tails, tails[tails])
+        weights = affinities(squared_distances, kind, overlap=overlap.to(vectors.dtype))
     else:
         weights = affinities(squared_distances, kind)
     heads = torch.arange(n_rows, device=vectors.device).repeat_interleave(n_neighbors)

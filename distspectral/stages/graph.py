@@ -177,5 +177,6 @@ def _weigh(
     ids, squared_distances = read_neighbors(neighbors, name)
     ids, squared_distances = links.applied(start, ids, squared_distances)
     scales = _read_scales(output) if needs_scales(config) else None
-    weights = block_affinities(start, ids, squared_distances, scales, config)
+    lists = MappedGraph(neighbors, weights=SQUARED_DISTANCES) if config.kind == "shared_neighbors" else None
+    weights = block_affinities(start, ids, squared_distances, scales, config, lists)
     return write_rows(output, name, n_rows_global, {NEIGHBORS: ids, AFFINITIES: weights})

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from distspectral.comm import collectives
 from distspectral.graph.store import Graph
 from distspectral.objectives.batches import EdgeBatch
-from distspectral.spectral.affinity import batch_affinity
+from distspectral.spectral.affinity import AffinityKind, batch_affinity
 from distspectral.storage.vectors import Vectors
 
 SCAN_ROWS = 1 << 18
@@ -139,7 +139,7 @@ class InBatchSampler:
         *,
         batch_size: int,
         n_neighbors: int,
-        kind: Literal["self_tuning", "fuzzy", "gaussian", "uniform"],
+        kind: AffinityKind,
         scale_neighbor: int,
         laplacian: Literal["random_walk", "unnormalized"],
         seed: int,

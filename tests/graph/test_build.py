@@ -26,7 +26,7 @@ def test_self_tuning_graph_is_symmetric_where_both_ends_are_neighbours():
     assert np.isclose(facts["total_affinity"], weights.sum(dtype=np.float64))
 
 
-@pytest.mark.parametrize("kind", ["self_tuning", "fuzzy", "gaussian", "uniform"])
+@pytest.mark.parametrize("kind", ["self_tuning", "fuzzy", "gaussian", "uniform", "shared_neighbors"])
 def test_block_size_does_not_change_the_graph(kind):
     vectors = ArrayVectors(blobs(200, 4)[0])
     config = AffinityConfig(kind=kind, scale_neighbor=3)

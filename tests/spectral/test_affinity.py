@@ -13,6 +13,7 @@ from distspectral.spectral.affinity import (
     batch_affinity,
     complete_scales,
     neighbor_scales,
+    neighborhood_overlap,
 )
 
 KINDS = ["self_tuning", "fuzzy", "gaussian", "uniform"]
@@ -61,6 +62,27 @@ def test_fuzzy_rows_sum_to_log2_of_k_and_the_nearest_is_certain(cloud):
 
 def test_uniform_is_one(cloud):
     assert (affinities(cloud[1], "uniform") == 1).all()
+
+
+def test_shared_neighbours_are_the_jaccard_index_of_closed_neighbourhoods(cloud):
+    _, squared, ids = cloud
+    ids = ids.clone()
+    missing = torch.zeros(ids.shape, dtype=torch.bool)
+    missing[5, 7:] = missing[ids[5, 0], 4:] = missing[9] = True  # rows with fewer neighbours, one with none
+    ids[missing] = missing.nonzero()[:, 0]
+    found = neighborhood_overlap(torch.arange(60), ids, ids[ids])
+    closed = [{i, *ids[i].tolist()} for i in range(60)]
+    for i in range(60):
+        for slot, j in enumerate(ids[i].tolist()):
+            assert found[i, slot] == pytest.approx(len(closed[i] & closed[j]) / len(closed[i] | closed[j]))
+    weights = affinities(squared.where(~missing, torch.inf), "shared_neighbors", overlap=found)
+    assert ((weights > 0) == ~missing).all()
+
+
+def test_batch_of_shared_neighbours_is_that_of_the_graph(cloud):
+    rows, _, ids = cloud
+    weights = batch_affinity(rows, 10, "shared_neighbors", 7)[2].reshape(60, 10)
+    torch.testing.assert_close(weights, neighborhood_overlap(torch.arange(60), ids, ids[ids]).double())
 
 
 @pytest.mark.parametrize("kind", KINDS)

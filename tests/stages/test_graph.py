@@ -63,7 +63,7 @@ def vectors(tmp_path):
     return packed(tmp_path, ROWS, sizes=UNEVEN)
 
 
-@pytest.mark.parametrize("kind", ["self_tuning", "fuzzy", "gaussian", "uniform"])
+@pytest.mark.parametrize("kind", ["self_tuning", "fuzzy", "gaussian", "uniform", "shared_neighbors"])
 def test_stages_write_the_graph_of_the_estimator(tmp_path, vectors, kind):
     affinity = AffinityConfig(kind=kind, scale_neighbor=3)
     manifest = run(tmp_path, vectors, affinity=affinity)
