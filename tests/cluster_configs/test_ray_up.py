@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -59,3 +62,11 @@ def test_the_head_works_for_nobody_and_workers_are_spot_nodes_that_may_all_leave
         assert "spot" in json.dumps(types[name]["node_config"]).lower()
     assert types["gpu"]["resources"]["GPU"] == 1
     assert types["gpu"]["docker"]["worker_image"].rpartition("/")[2].startswith("distspectral-gpu:")
+
+
+def test_the_token_that_the_nodes_get_is_the_one_that_rays_command_makes(tmp_path: Path) -> None:
+    command = [Path(sys.executable).parent / "ray", "get-auth-token", "--generate"]
+    environment = os.environ | {"HOME": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=True)
+    (mounted,) = read("aws")["file_mounts"].values()
+    assert done.stdout == (tmp_path / mounted.removeprefix("~/")).read_text() != ""
