@@ -106,6 +106,10 @@ class WorkerLostError(DistSpectralError):
     """A worker or its node died more often than ``ray.task_retries`` allows."""
 
 
+class ClusterUnreachableError(DistSpectralError):
+    """The dashboard of a Ray cluster, which takes jobs, does not answer."""
+
+
 class NumericalError(DistSpectralError):
     """The mathematics cannot go on."""
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydantic import BaseModel
 
 from distspectral.errors import ConfigError
+from distspectral.orchestration.config import RayStage
 from distspectral.orchestration.engine import Engine
 from distspectral.orchestration.memory import PeakMemory
+from distspectral.orchestration.metrics import MetricsObserver
 from distspectral.stages.mapping import Mapper
 from distspectral.stages.metrics import METRICS, PAGE, run_metrics, stages_of
 from distspectral.stages.plan import SOURCE, Plan, make_plan
@@ -89,7 +91,10 @@ class Pipeline:
         }
         # absolute, for workers may have another working directory
         root = config.root if "://" in config.root else str(Path(config.root).expanduser().absolute())
-        self.plan: Plan = make_plan(Artifact(root), self.source.fingerprint(), settings, config.chain(source.dim))
+        self.plan: Plan = make_plan(
+            Artifact(root, config.storage.node_cache), self.source.fingerprint(), settings, config.chain(source.dim)
+        )
+        self._told = MetricsObserver(observer, config.name, self.plan.last.fingerprint)
 
     # ---- the whole -----------------------------------------------------------------------------------------
 
@@ -98,7 +103,7 @@ class Pipeline:
         worked = False
         for stage, output in self.plan.outputs.items():
             if output.artifact.is_current(output.fingerprint):
-                self.observer.skipped(stage)
+                self._told.skipped(stage)
             else:
                 self._work(stage, output)
                 worked = True
@@ -121,7 +126,7 @@ class Pipeline:
         for stage in stages[name]:
             output = self.plan.outputs[stage]
             if output.artifact.is_current(output.fingerprint):
-                self.observer.skipped(stage)
+                self._told.skipped(stage)
             else:
                 self._require_inputs(stage)
                 self._work(stage, output)
@@ -177,7 +182,7 @@ class Pipeline:
     def _unless_current(self, stage: str, output: Output, source: Source, vectors: Artifact | None = None) -> Manifest:
         """Run a stage on other rows unless its output stands already."""
         if output.artifact.is_current(output.fingerprint):
-            self.observer.skipped(stage)
+            self._told.skipped(stage)
             return output.artifact.manifest()
         return self._work(stage, output, source, vectors)
 
@@ -185,7 +190,7 @@ class Pipeline:
         self, stage: str, output: Output, source: Source | None = None, vectors: Artifact | None = None
     ) -> Manifest:
         """Run a stage, on other rows if given, and add to its manifest what it cost."""
-        self.observer.started(stage)
+        self._told.started(stage)
         self.engine.start()
         began = time.perf_counter()
         with PeakMemory() as memory:
@@ -194,7 +199,7 @@ class Pipeline:
         cost = {"seconds": seconds, "peak_rss_bytes": memory.peak_bytes}
         manifest = manifest.model_copy(update={"metrics": manifest.metrics | cost})
         output.artifact.commit(manifest)
-        self.observer.finished(stage, seconds)
+        self._told.finished(stage, seconds)
         return manifest
 
     def _stage(self, stage: str, output: Output, source: Source, vectors: Artifact) -> Manifest:
@@ -203,32 +208,33 @@ class Pipeline:
         if stage == "pack":
             from distspectral.stages.pack import pack
 
-            return pack(source, output, config.pack, self._tasks())
+            return pack(source, output, config.pack, self._tasks("pack"))
         if stage == "autoencoder":
             return self._train((vectors,), None, output, config.autoencoder_settings)
         if stage in ("codes", "features"):
             from distspectral.stages.learned import encode_codes, encode_features
 
+            actors = self._actors("encode")
             if stage == "codes":
-                return encode_codes(vectors, artifact("autoencoder"), output, config.autoencoder.device, self._actors())
+                return encode_codes(vectors, artifact("autoencoder"), output, config.autoencoder.device, actors)
             rows, device = self._represented(), config.siamese.device
-            return encode_features(rows, artifact("siamese"), output, device, self._actors())
+            return encode_features(rows, artifact("siamese"), output, device, actors)
         if stage in ("neighbors", "siamese_neighbors"):
             from distspectral.stages.graph import neighbors
 
             rows = self._represented() if stage == "neighbors" else artifact("features")
-            return neighbors(rows, output, config.graph, self._tasks())
+            return neighbors(rows, output, config.graph, self._tasks("neighbors"))
         if stage in ("graph", "siamese_graph"):
             from distspectral.stages.graph import affinities
 
             found = artifact("neighbors" if stage == "graph" else "siamese_neighbors")
-            return affinities(found, output, config.affinity, self._tasks())
+            return affinities(found, output, config.affinity, self._tasks("graph"))
         if stage == "siamese":
             return self._train((self._represented(),), artifact("graph"), output, config.siamese_settings)
         if stage == "reweight":
             from distspectral.stages.reweight import reweight
 
-            return reweight(artifact("graph"), artifact("features"), output, self._tasks())
+            return reweight(artifact("graph"), artifact("features"), output, self._tasks("graph"))
         if stage == "train":
             if config.objective == "dscl":
                 return self._train((vectors,), None, output, config.dscl_settings)
@@ -237,18 +243,18 @@ class Pipeline:
         if stage == "encode":
             from distspectral.stages.metric import embed_metric
 
-            return embed_metric(vectors, artifact("train"), output, config.dscl_settings, self._actors())
+            return embed_metric(vectors, artifact("train"), output, config.dscl_settings, self._actors("encode"))
         if stage == "evaluate":
             from distspectral.stages.retrieval import evaluate_retrieval
 
-            return evaluate_retrieval(artifact("encode"), output, config.evaluate, config.seed, self._tasks())
+            return evaluate_retrieval(artifact("encode"), output, config.evaluate, config.seed, self._tasks("evaluate"))
         if stage == "calibrate":
             from distspectral.stages.calibrate import calibrate
 
             seen = self._seen()
             inputs = tuple(seen.values()), artifact(self.plan.graph), artifact("train")
             encoders = self._encoders(tuple(seen))
-            return calibrate(*inputs, output, config.spectral_settings, self._tasks(), encoders)
+            return calibrate(*inputs, output, config.spectral_settings, self._tasks("calibrate"), encoders)
         if stage == "cluster":
             from distspectral.stages.cluster import cluster
 
@@ -256,7 +262,7 @@ class Pipeline:
         from distspectral.stages.embed import embed
 
         models = artifact("calibrate"), artifact("cluster")
-        return embed(source, *models, output, config.embed, self._actors())
+        return embed(source, *models, output, config.embed, self._actors("embed"))
 
     def _represented(self) -> Artifact:
         """Return the vectors that neighbours are searched in: the codes, or the rows as they are."""
@@ -294,19 +300,19 @@ class Pipeline:
             encoders["siamese"] = load_siamese(self.plan.artifact("siamese"))
         return encoders
 
-    def _tasks(self) -> Mapper:
-        return self._watched(self.engine.tasks())
+    def _tasks(self, stage: RayStage) -> Mapper:
+        return self._watched(self.engine.tasks(stage))
 
-    def _actors(self) -> Mapper:
-        return self._watched(self.engine.actors())
+    def _actors(self, stage: RayStage) -> Mapper:
+        return self._watched(self.engine.actors(stage))
 
     def _watched(self, mapper: Mapper) -> Mapper:
         """Return the mapper, reporting each item to the observer."""
 
         def mapped(function: Callable[[Any], Any], items: Sequence[Any], description: str) -> Iterator[Any]:
-            self.observer.progress(description, 0, len(items))
+            self._told.progress(description, 0, len(items))
             for done, result in enumerate(mapper(function, items, description), 1):
-                self.observer.progress(description, done, len(items))
+                self._told.progress(description, done, len(items))
                 yield result
 
         return mapped
@@ -317,8 +323,8 @@ class Pipeline:
         """Train whatever the settings say, reporting each window to the observer."""
 
         def on_window(record: dict[str, Any]) -> None:
-            self.observer.progress("training", record["step"], settings.train.max_steps)
-            self.observer.window(record)
+            self._told.progress("training", record["step"], settings.train.max_steps)
+            self._told.window(record)
 
         return self.engine.train(vectors, graph, output, settings, on_window)
 
@@ -345,6 +351,13 @@ def run(config: RunConfig, engine: Engine, observer: Observer) -> dict[str, Any]
     source = Source.open(config.data)
     check(config, source)
     try:
-        return Pipeline(config, source, engine, observer).run()
+        if config.mlflow is None:
+            return Pipeline(config, source, engine, observer).run()
+        from distspectral.orchestration.tracking import MlflowObserver
+
+        with MlflowObserver(observer, config.mlflow, config.name, config.model_dump(mode="json")) as tracked:
+            metrics = Pipeline(config, source, engine, tracked).run()
+            tracked.results(metrics)
+            return metrics
     finally:
         engine.close()

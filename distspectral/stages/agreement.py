@@ -20,7 +20,8 @@ from distspectral.errors import SourceError, UnknownColumnError
 from distspectral.report.confusion import confusion_matrix
 from distspectral.spectral.diagnostics import label_agreement
 from distspectral.stages.plan import spectral_chain
-from distspectral.storage.artifacts import MANIFEST, Artifact, resolve, void
+from distspectral.storage.artifacts import MANIFEST, Artifact, void
+from distspectral.storage.filesystems import resolve
 
 PICTURE = "confusion.svg"
 FORMATS = {"parquet": "parquet", "arrow": "ipc", "feather": "ipc", "csv": "csv"}

@@ -30,6 +30,8 @@ from distspectral.errors import (
     MissingArtifactError,
     OutputNotWritableError,
 )
+from distspectral.storage.cache import NodeCache
+from distspectral.storage.filesystems import join, resolve
 from distspectral.storage.manifest import Manifest, Shard
 
 MANIFEST = "manifest.json"
@@ -37,23 +39,16 @@ BUILDING = "building.json"
 RECEIPTS = "receipts"
 
 
-def resolve(uri: str) -> tuple[fs.FileSystem, str]:
-    """Return (filesystem, path) of a local path or a URI; local paths become absolute."""
-    if "://" in uri:
-        filesystem, path = fs.FileSystem.from_uri(uri)
-        return filesystem, path
-    return fs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
-
-
 class Artifact:
     """One artifact directory, local or remote. Cheap to make, picklable, holds no open files.
 
     Args:
         uri: local path or a URI that ``pyarrow.fs`` understands.
+        cache: where each node keeps copies of remote files that are to be memory-mapped; None keeps none.
     """
 
-    def __init__(self, uri: str) -> None:
-        self.uri = uri
+    def __init__(self, uri: str, cache: NodeCache | None = None) -> None:
+        self.uri, self.cache = uri, cache
         self.filesystem, self.path = resolve(uri)
 
     def __repr__(self) -> str:
@@ -66,7 +61,7 @@ class Artifact:
 
     def child(self, name: str) -> Artifact:
         """Return the artifact in the subdirectory ``name``."""
-        return Artifact(f"{self.uri.rstrip('/')}/{name}")
+        return Artifact(join(self.uri, name), self.cache)
 
     def file_path(self, name: str) -> str:
         """Return the path of a file as the filesystem names it."""
@@ -149,11 +144,35 @@ class Artifact:
                 return name
         return None
 
-    def read_table(self, name: str) -> pa.Table:
-        """Return an Arrow IPC file as a table; memory-mapped, without copying, where the file is local."""
+    def mappable(self, name: str, manifest: Manifest | None = None) -> str | None:
+        """Return a local path by which the file can be memory-mapped: its own, or that of the node's copy.
+
+        None where the file is remote and no copies are kept.
+
+        Args:
+            name: of the file.
+            manifest: of this finished artifact, if at hand: its digest then tells versions apart, without a request.
+
+        Raises:
+            DamagedArtifactError, OutputNotWritableError: see :meth:`NodeCache.path`.
+        """
         path = self.file_path(name)
-        source = pa.memory_map(path, "r") if self.is_local else self.filesystem.open_input_file(path)
-        return pyarrow.ipc.open_file(source).read_all()
+        if self.is_local:
+            return path
+        if self.cache is None:
+            return None
+        shards = () if manifest is None else manifest.shards
+        known = next(((shard.n_bytes, manifest.digest) for shard in shards if shard.name == name and manifest), None)
+        return self.cache.path(self.filesystem, path, join(self.uri, name), known)
+
+    def open_mapped(self, name: str, manifest: Manifest | None = None) -> pa.NativeFile:
+        """Open for random access; memory-mapped where the file or a copy of it is local; see :meth:`mappable`."""
+        path = self.mappable(name, manifest)
+        return self.filesystem.open_input_file(self.file_path(name)) if path is None else pa.memory_map(path, "r")
+
+    def read_table(self, name: str, manifest: Manifest | None = None) -> pa.Table:
+        """Return an Arrow IPC file as a table; memory-mapped, without copying, where it is local or has a copy."""
+        return pyarrow.ipc.open_file(self.open_mapped(name, manifest)).read_all()
 
     # ---- writing -------------------------------------------------------------------------------------------
 

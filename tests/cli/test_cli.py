@@ -34,7 +34,7 @@ def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     assert result.exit_code == 0
     for command in ("run", "pack", "graph", "train", "calibrate", "cluster", "embed", "report"):
         assert f" {command} " in result.stdout
-    for command in ("inspect", "demo", "validate", "schema"):
+    for command in ("inspect", "demo", "validate", "schema", "submit"):
         assert f" {command} " in result.stdout
     code = (
         "import sys; from distspectral.cli import main;"

@@ -15,6 +15,7 @@ import pytest
 from distspectral.config import load_config
 from distspectral.datasets import write_vectors
 from distspectral.errors import FingerprintMismatchError, MissingArtifactError, NonFiniteRowError
+from distspectral.orchestration.config import RayStage
 from distspectral.orchestration.engine import LocalEngine, RayEngine
 from distspectral.orchestration.pipeline import Pipeline, run
 from distspectral.stages.mapping import Mapper
@@ -57,7 +58,7 @@ class StoppingEngine(LocalEngine):
         self.n_items = n_items
         self.handed_out: list[Any] = []
 
-    def actors(self) -> Mapper:
+    def actors(self, stage: RayStage) -> Mapper:
         def mapped(function: Any, items: Any, description: str) -> Iterator[Any]:
             for item in items:
                 if len(self.handed_out) == self.n_items:
@@ -231,23 +232,10 @@ def test_the_same_rows_embedded_as_other_rows_get_the_same_coordinates(own: Path
 
 
 @pytest.mark.ray
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_run_on_ray_finishes_and_leaves_the_cluster_it_found(tmp_path: Path) -> None:
+def test_a_bad_row_met_in_a_ray_task_is_the_users_error_and_the_cluster_found_stays(tmp_path: Path) -> None:
     import ray
 
-    config = load_config(write_run(tmp_path))
-    recorder = Recorder()
-    metrics = run(config, RayEngine(config.ray), recorder)
-    assert recorder.worked == list(CHAIN)
-    assert metrics["n_rows"] == N_ROWS
-    assert ray.is_initialized()
-
-
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_cluster")
-def test_a_bad_row_met_in_a_ray_task_is_the_users_error(tmp_path: Path) -> None:
     path = write_run(tmp_path)
     vectors = np.ones((5, DIM), np.float32)
     vectors[3, 2] = np.nan
@@ -255,3 +243,4 @@ def test_a_bad_row_met_in_a_ray_task_is_the_users_error(tmp_path: Path) -> None:
     config = load_config(path, ["data.id_column=null"])
     with pytest.raises(NonFiniteRowError, match=r"part-00000\.parquet.*row 3"):
         run(config, RayEngine(config.ray), Recorder())
+    assert ray.is_initialized()
