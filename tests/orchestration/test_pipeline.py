@@ -173,7 +173,7 @@ def test_an_interrupted_embedding_goes_on_with_the_shards_it_lacks(own: Path) ->
     recorder = Recorder()
     run(load_config(own), rest, recorder)
     assert recorder.worked == ["embed"]
-    assert [name for name, _ in rest.handed_out] == ["part-00002.parquet"]
+    assert [name for name, *_ in rest.handed_out] == ["part-00002.parquet"]
     assert [pq.read_table(file) for file in sorted(output.glob("*.parquet"))] == before
 
 
