@@ -35,7 +35,9 @@ SAME = 1e-10
 FEWEST_ROWS = 50
 """Of which a mean is taken for more than chance."""
 LIMIT = 1.5
-"""Times the training rows' own mean; ten thousand MNIST digits that training never saw have 1.0 to 1.2."""
+"""Times the training rows' own mean. MNIST, raw pixels, 60,000 digits trained on: energy 1.17 for the other 10,000, .95
+with noise of .1 on every pixel, which changes nothing; 5.8 moved by two pixels, 8.3 at half the contrast, 27 inverted.
+Distances alone: 1.00, 1.11; 1.39, .95, 4.8."""
 
 
 def measure_drift(rows: NDArray[np.float32], training: Artifact, embedder: Embedder) -> dict[str, Any]:

@@ -17,6 +17,14 @@ def join(output: Output) -> dict[str, Shard]:
         OutputNotWritableError: foreign files are there, or it cannot be written.
     """
     artifact = output.artifact
+    try:
+        return _joined(output)
+    except OSError as error:
+        raise OutputNotWritableError(f"{artifact.uri}: cannot be written ({error}); choose another output") from error
+
+
+def _joined(output: Output) -> dict[str, Shard]:
+    artifact = output.artifact
     entries = artifact.filesystem.get_file_info(fs.FileSelector(artifact.path, allow_not_found=True))
     names = {entry.base_name for entry in entries if not entry.base_name.startswith(".")}
     if MANIFEST in names and artifact.is_current(output.fingerprint):  # another process has just finished it
@@ -30,12 +38,9 @@ def join(output: Output) -> dict[str, Shard]:
         raise OutputNotWritableError(
             f"{artifact.uri}: holds files that distspectral did not write ({min(names)}, ...); choose another output"
         )
-    try:
-        artifact.filesystem.create_dir(artifact.path, recursive=True)
-        if BUILDING not in names:
-            artifact.write_json(BUILDING, {"stage": output.stage, "fingerprint": output.fingerprint})
-    except OSError as error:
-        raise OutputNotWritableError(f"{artifact.uri}: cannot be written ({error}); choose another output") from error
+    artifact.filesystem.create_dir(artifact.path, recursive=True)
+    if BUILDING not in names:
+        artifact.write_json(BUILDING, {"stage": output.stage, "fingerprint": output.fingerprint})
     return artifact.receipts()
 
 
