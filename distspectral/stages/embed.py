@@ -223,9 +223,9 @@ class _Work:
             embed_shard, self.source.reader, self.load, self.output.artifact, self.config.batch_rows, share
         )
         samples = []
-        for written, sample in mapper(task, missing, "embedding"):
-            done[written.name] = written
-            samples.append(sample)
+        for written in mapper(task, missing, "embedding"):
+            done[written.shard.name] = written.shard
+            samples.append(written.sample)
         metrics: dict[str, Any] = {"embedded_shards": len(missing)}
         if self.training is not None and share and (rows := np.concatenate(samples)).size:
             metrics["drift"] = measure_drift(rows, self.training, self.load().embedder)

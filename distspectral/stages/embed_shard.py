@@ -5,6 +5,7 @@ Shape letters: B rows of a batch, D features, C clusters.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -39,6 +40,19 @@ cost .06 us more. Without compression .23 and 54.3, snappy .33 and 46.8, byte st
 T = TypeVar("T")
 Results = Callable[[], dict[str, NDArray[Any]]]
 """Waits for a batch's columns and hands them out."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """One output shard.
+
+    Attributes:
+        shard: its receipt.
+        sample: (n, D) float32 of its rows' vectors.
+    """
+
+    shard: Shard
+    sample: NDArray[np.float32]
 
 
 class RowSample:
@@ -122,8 +136,8 @@ def embed_shard(
     batch_rows: int,
     sample_share: float,
     item: tuple[str, SourceShard, str],
-) -> tuple[Shard, NDArray[np.float32]]:
-    """Write one output shard and its receipt; return the receipt and a sample (n, D) of the shard's vectors.
+) -> Written:
+    """Write one output shard and its receipt; return the receipt and a sample of the shard's vectors.
 
     Args:
         reader: of the source.
@@ -158,7 +172,7 @@ def embed_shard(
 
     n_bytes = artifact.write_file(name, write)
     receipt = artifact.write_receipt(Shard(name=name, n_rows=int(tally.counts.sum()), n_bytes=n_bytes, details=details))
-    return receipt, sample.vectors(reader.dim)
+    return Written(receipt, sample.vectors(reader.dim))
 
 
 @torch.inference_mode()
