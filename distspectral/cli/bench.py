@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from distspectral.cli import bench_dscl, bench_quality
+from distspectral.cli import bench_dscl, bench_embed, bench_quality
 from distspectral.cli.console import fact_table, print_json, print_table
 from distspectral.cli.options import AsJson
 
@@ -42,6 +42,7 @@ def register(app: typer.Typer) -> None:
     group.command("spectrum")(spectrum)
     group.command("graph")(graph)
     group.command("train")(train)
+    bench_embed.register(group)
     bench_dscl.register(group)
     bench_quality.register(group)
     app.add_typer(group, name="bench")

@@ -17,13 +17,14 @@ from distspectral.orchestration.metrics import MetricsObserver
 from distspectral.stages.mapping import Mapper
 from distspectral.stages.metrics import METRICS, PAGE, run_metrics, stages_of
 from distspectral.stages.plan import SOURCE, Plan, make_plan
-from distspectral.storage.artifacts import Artifact, Output
+from distspectral.storage.artifacts import MANIFEST, Artifact, Output
 from distspectral.storage.manifest import Manifest
 from distspectral.storage.sources import Source
 
 if TYPE_CHECKING:
     from distspectral.config import RunConfig
     from distspectral.models.encoded import Space
+    from distspectral.stages.embed import Unfinished
     from distspectral.training.settings import TrainSettings
 
 
@@ -77,7 +78,7 @@ class Pipeline:
 
     def __init__(self, config: RunConfig, source: Source, engine: Engine, observer: Observer) -> None:
         self.config, self.source, self.engine, self.observer = config, source, engine, observer
-        settings: dict[str, BaseModel | int] = {
+        self._settings: dict[str, BaseModel | int] = {
             "pack": config.pack,
             "autoencoder": config.autoencoder_settings,
             "graph": config.graph,
@@ -92,7 +93,10 @@ class Pipeline:
         # absolute, for workers may have another working directory
         root = config.root if "://" in config.root else str(Path(config.root).expanduser().absolute())
         self.plan: Plan = make_plan(
-            Artifact(root, config.storage.node_cache), self.source.fingerprint(), settings, config.chain(source.dim)
+            Artifact(root, config.storage.node_cache),
+            self.source.fingerprint(),
+            self._settings,
+            config.chain(source.dim),
         )
         self._told = MetricsObserver(observer, config.name, self.plan.last.fingerprint)
 
@@ -133,7 +137,7 @@ class Pipeline:
         return self.plan.artifact(stages[name][-1]).manifest()
 
     def embed_other(self, source: Source, directory: str) -> Manifest:
-        """Embed other rows with this run's finished model.
+        """Embed other rows with this run's finished model, whatever has become of the rows it was trained on.
 
         Args:
             source: the other rows, opened.
@@ -142,6 +146,7 @@ class Pipeline:
         Raises:
             ArtifactError: the model is missing or made from another config.
         """
+        self.plan = self._plan_as_trained()
         prints = {SOURCE: source.fingerprint()}
         if self.config.objective == "dscl":
             self._require_inputs("encode", "pack")
@@ -152,8 +157,58 @@ class Pipeline:
                 "encode", {"pack": packed.fingerprint}, folder.child(self.plan.chain["encode"].directory)
             )
             return self._unless_current("encode", encoded, source, packed.artifact)
+        return self._unless_current("embed", self._of_other_rows(source, directory), source)
+
+    def embed_part(
+        self, shards: range, source: Source | None = None, directory: str | None = None
+    ) -> Manifest | Unfinished:
+        """Embed some of the shards, this run's or other rows', into an output that several processes fill.
+
+        Args:
+            shards: their numbers.
+            source: the other rows, opened.
+            directory: of the other rows' output.
+
+        Raises:
+            ConfigError: no shard has these numbers, or the run does not end in an embedding.
+            ArtifactError: the model is missing or made from another config, or another result stands in the output.
+        """
+        if self.config.objective == "dscl":
+            raise ConfigError("--shard-range: is for objective spectral; a metric embeds what `pack` wrote, as a whole")
+        if source is None or directory is None:
+            self._require_inputs("embed")
+            source, output = self.source, self.plan.outputs["embed"]
+        else:
+            self.plan = self._plan_as_trained()
+            output = self._of_other_rows(source, directory)
+        if output.artifact.is_current(output.fingerprint):
+            self.observer.skipped("embed")
+            return output.artifact.manifest()
+        from distspectral.stages.embed import embed_part
+
+        self.observer.started("embed")
+        self.engine.start()
+        began = time.perf_counter()
+        models = self.plan.artifact("calibrate"), self.plan.artifact("cluster")
+        done = embed_part(source, *models, output, self.config.embed, shards, self._actors(), self._trained_on(source))
+        self.observer.finished("embed", time.perf_counter() - began)
+        return done
+
+    def _of_other_rows(self, source: Source, directory: str) -> Output:
+        """Return the output of other rows, the model being there."""
         self._require_inputs("embed")
-        return self._unless_current("embed", self.plan.of_other_rows("embed", prints, Artifact(directory)), source)
+        return self.plan.of_other_rows("embed", {SOURCE: source.fingerprint()}, Artifact(directory))
+
+    def _plan_as_trained(self) -> Plan:
+        """Return the plan of when the vectors were packed: the source may have gained shards since."""
+        vectors = self.plan.artifact("pack")
+        then = vectors.manifest().inputs[SOURCE] if vectors.has(MANIFEST) else self.plan.source
+        return make_plan(self.plan.root, then, self._settings, self.plan.chain)
+
+    def _trained_on(self, source: Source) -> Artifact | None:
+        """Return the vectors trained on, if other rows can be compared with them."""
+        vectors = self.plan.artifact("pack")
+        return vectors if source.fingerprint() != self.plan.source and vectors.has(MANIFEST) else None
 
     def report(self) -> dict[str, Any]:
         """Write ``metrics.json`` and, of a spectral run, ``report.html``, from the artifacts; return the metrics.
@@ -262,7 +317,7 @@ class Pipeline:
         from distspectral.stages.embed import embed
 
         models = artifact("calibrate"), artifact("cluster")
-        return embed(source, *models, output, config.embed, self._actors("embed"))
+        return embed(source, *models, output, config.embed, self._actors("embed"), self._trained_on(source))
 
     def _represented(self) -> Artifact:
         """Return the vectors that neighbours are searched in: the codes, or the rows as they are."""

@@ -27,6 +27,7 @@ from distspectral.report import (
     TrainingWindow,
     render,
 )
+from distspectral.stages.columns import written_columns
 from distspectral.stages.learned import prefers_codes
 from distspectral.stages.metrics import PAGE
 from distspectral.stages.plan import embedded_graph
@@ -168,12 +169,16 @@ def _notes(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
 def scatter_sample(vectors: Artifact, output: Artifact, manifest: Manifest, seed: int) -> ScatterSample:
     """Return a seeded sample of the output: the first two coordinates that are not constant.
 
+    It is empty where the output was written without coordinates or clusters.
+
     Args:
         vectors: ``vectors`` artifact of the same rows, for labels.
         output: finished ``output`` artifact.
         manifest: of ``output``.
         seed: of the choice.
     """
+    if not {"embedding", "cluster"} <= set(written_columns(manifest)):
+        return ScatterSample(x=[], y=[], cluster=[], n_rows_sampled=0)
     generator = np.random.default_rng(seed)
     starts = np.cumsum([0, *(shard.n_rows for shard in manifest.shards)])
     filled = np.flatnonzero([shard.n_rows for shard in manifest.shards])

@@ -198,7 +198,7 @@ class Artifact:
             raise OutputNotWritableError(f"{self.uri}: cannot be written ({error}); choose another root") from error
         except OSError as error:
             raise OutputNotWritableError(f"{self.uri}: cannot be written ({error})") from error
-        return self._receipts()
+        return self.receipts()
 
     def _resumes(self, stage: str, fingerprint: str) -> bool:
         if self.has(MANIFEST) or not self.has(BUILDING):
@@ -229,15 +229,16 @@ class Artifact:
             for left_over in Path(self.path).rglob(f".*.{'[0-9a-f]' * 32}.tmp"):
                 left_over.unlink(missing_ok=True)
 
-    def _receipts(self) -> dict[str, Shard]:
+    def receipts(self) -> dict[str, Shard]:
+        """Return the shards done so far, by name, of an artifact that is being written."""
         selector = fs.FileSelector(self.file_path(RECEIPTS), allow_not_found=True)
         done: dict[str, Shard] = {}
         for info in self.filesystem.get_file_info(selector):
             if info.base_name.endswith(".json") and not info.base_name.startswith("."):
                 try:
                     shard = Shard.model_validate_json(self.read_bytes(f"{RECEIPTS}/{info.base_name}"))
-                except ValueError:
-                    continue  # a damaged receipt is none: its shard is written again
+                except (ValueError, MissingArtifactError):
+                    continue  # a damaged receipt is none, its shard is written again; or another process has finished
                 if self.filesystem.get_file_info(self.file_path(shard.name)).size == shard.n_bytes:
                     done[shard.name] = shard
         return done
@@ -320,8 +321,8 @@ class Artifact:
     def commit(self, manifest: Manifest) -> Manifest:
         """Write the manifest, which declares the artifact finished, and tidy up what led to it."""
         self.write_json(MANIFEST, manifest.model_dump())
-        self.filesystem.delete_dir_contents(self.file_path(RECEIPTS), missing_dir_ok=True)
         with contextlib.suppress(OSError):
+            self.filesystem.delete_dir_contents(self.file_path(RECEIPTS), missing_dir_ok=True)
             self.filesystem.delete_dir(self.file_path(RECEIPTS))
         with contextlib.suppress(OSError):
             self.filesystem.delete_file(self.file_path(BUILDING))
@@ -342,6 +343,7 @@ class Output:
         fingerprint: digest of ``config`` and ``inputs``, see :func:`distspectral.storage.manifest.fingerprint`.
         config: the stage's resolved config as plain values.
         inputs: fingerprint of each input by name.
+        identity: what of the config is in the fingerprint; None where nobody asks.
     """
 
     artifact: Artifact
@@ -349,13 +351,18 @@ class Output:
     fingerprint: str
     config: dict[str, Any]
     inputs: dict[str, str]
+    identity: dict[str, Any] | None = None
 
     def begin(self) -> dict[str, Shard]:
         """Open the directory, write the resolved config, return the shards an interrupted run left done."""
         done = self.artifact.begin(self.stage, self.fingerprint)
+        self.write_config()
+        return done
+
+    def write_config(self) -> None:
+        """Write the resolved config beside the shards."""
         text = yaml.safe_dump({self.stage: self.config}, sort_keys=False)
         self.artifact.write_file("config.yaml", lambda stream: void(stream.write(text.encode())))
-        return done
 
     def commit(
         self, shards: list[Shard], properties: dict[str, Any], metrics: dict[str, Any], files: tuple[str, ...] = ()

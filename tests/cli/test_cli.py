@@ -146,6 +146,33 @@ def test_embed_takes_other_rows_only_with_their_output(finished: Path, tmp_path:
     assert (output / "part-00000.parquet").exists()
 
 
+def test_embed_writes_the_columns_asked_for(finished: Path, tmp_path: Path) -> None:
+    other = ("--source", finished.parent / "data/part-00000.parquet", "--output", tmp_path / "out", "--local", "--json")
+    result = invoke("embed", finished, *other, "--columns", "cluster,probabilities")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["properties"]["columns"] == ["cluster", "probabilities"]
+    assert "embed.columns" in invoke("embed", finished, *other, "--columns", "clusters").stderr
+
+
+def test_embed_takes_a_range_of_shards_and_says_what_is_missing(finished: Path, tmp_path: Path) -> None:
+    other = ("--source", finished.parent / "data", "--output", tmp_path / "out", "--local", "--columns", "cluster")
+    first = invoke("embed", finished, *other, "--shard-range", "0:2")
+    assert first.exit_code == 0, first.stderr
+    assert first.stdout.startswith("unfinished: 2 of 3 shards are there; embed the others")
+    again = invoke("embed", finished, *other, "--shard-range", "0:2", "--json")
+    assert json.loads(again.stdout)["complete"] is False
+    last = invoke("embed", finished, *other)
+    assert last.exit_code == 0, last.stderr
+    assert "3, 120 rows" in last.stdout
+
+
+@pytest.mark.parametrize("text", ["2", "2:1", "1:1", "a:b", "-1:2"])
+def test_a_range_that_means_none_is_refused(finished: Path, text: str) -> None:
+    result = invoke("embed", finished, "--local", f"--shard-range={text}")
+    assert result.exit_code == EXIT_REFUSED
+    assert f"--shard-range: is {text}, expected FIRST:LAST" in result.stderr
+
+
 def test_inspect_shows_an_artifact_or_a_whole_run(finished: Path, tmp_path: Path) -> None:
     root = finished.parent / "root"
     one = invoke("inspect", root / "vectors")
