@@ -125,19 +125,22 @@ def sample_rows(predictor: Predictor) -> NDArray[np.float32]:
 
 
 def exported_program(raw: nn.Module, dim: int) -> torch.export.ExportedProgram:
-    """Return the module as a program for any number of rows.
+    """Return the module as a program for any number of rows, without the paths of the files it was written in.
 
     Raises:
         ExportError: torch cannot trace it.
     """
     rows = torch.export.Dim("rows")
     try:
-        return torch.export.export(raw, (torch.zeros(2, dim),), dynamic_shapes=({0: rows},))
+        exported = torch.export.export(raw, (torch.zeros(2, dim),), dynamic_shapes=({0: rows},))
     except Exception as error:  # a trunk of the user's may do anything
         raise ExportError(
             f"the network cannot be exported ({str(error).strip().splitlines()[0]}); network.trunk has to be traceable "
             "by torch.export for any number of rows"
         ) from error
+    for node in exported.graph.nodes:
+        node.meta.pop("stack_trace", None)
+    return exported
 
 
 def torch_bytes(exported: torch.export.ExportedProgram) -> bytes:

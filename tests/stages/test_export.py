@@ -112,6 +112,13 @@ def test_the_card_says_what_goes_in_and_comes_out(root: Path) -> None:
     assert f"Trained on {N_ROWS} rows" in page
 
 
+@pytest.mark.parametrize("file", ["model.pt2", "model.onnx"])
+def test_a_program_tells_nothing_of_this_machine(root: Path, file: str) -> None:
+    content = (root / "export" / file).read_bytes()
+    for source in (stage.__file__, torch.__file__):
+        assert str(Path(source).parent).encode() not in content
+
+
 def raw_outputs(predictor: Predictor, rows: np.ndarray) -> list[np.ndarray]:
     with torch.inference_mode():
         return [output.numpy() for output in stage.RawPredictor(predictor)(torch.from_numpy(rows))]
