@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from distspectral.cli.console import fact_table, print_json, print_table
-from distspectral.cli.options import AsJson
+from distspectral.cli.options import AsJson, run_root
 
 RunPath = Annotated[
     str | None,
@@ -44,7 +44,7 @@ def serve(
     from distspectral.stages.predictor import load_predictor
     from distspectral.storage.artifacts import Artifact
 
-    load = RandomModel(dim) if run is None else functools.partial(load_predictor, Artifact(run))
+    load = RandomModel(dim) if run is None else functools.partial(load_predictor, Artifact(run_root(run)))
     predictor = load()
     config = ServeConfig(port=free_port(), replicas=replicas, max_batch=max(1024, batch_rows), wait_ms=wait_ms)
     with serving(load, config) as address:

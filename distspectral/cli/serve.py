@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from distspectral.cli.console import print_note
+from distspectral.cli.options import run_root
 
 RunPath = Annotated[str, typer.Argument(metavar="RUN", help="Directory of a finished run.", show_default=False)]
 Host = Annotated[
@@ -38,7 +39,7 @@ def serve(
     from distspectral.stages.predictor import load_predictor
     from distspectral.storage.artifacts import Artifact
 
-    root = Artifact(run)
+    root = Artifact(run_root(run))
     load_predictor(root)  # what cannot be loaded is refused before Ray starts
     config = ServeConfig(host=host, port=port, replicas=replicas, max_batch=max_batch, wait_ms=wait_ms)
     serve_until_stopped(functools.partial(load_predictor, root), config, print_note)

@@ -96,9 +96,12 @@ class Replica:
         """
         content_type = request.headers.get("content-type", "")
         media_type(content_type)
-        self.service.refuse_size(int(request.headers.get("content-length", 0)))
-        body, kind = reply(content_type, await self.answer(self.service.rows(content_type, await request.body())))
-        return Response(body, media_type=kind)
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            self.service.refuse_size(len(body))
+        content, kind = reply(content_type, await self.answer(self.service.rows(content_type, bytes(body))))
+        return Response(content, media_type=kind)
 
 
 @contextlib.contextmanager

@@ -7,13 +7,16 @@ import json
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from distspectral.bench.serve import Case, RandomModel, compare_serving, request_body
+from distspectral.cli.app import EXIT_REFUSED, app
 from distspectral.errors import ConfigError, MissingDependencyError
 from distspectral.orchestration.serve import ServeConfig, _refuse_taken, free_port, serving
 from distspectral.stages.serve import JSON, NPY
@@ -39,6 +42,12 @@ def test_a_taken_port_is_refused() -> None:
         with pytest.raises(ConfigError, match=r"cannot be listened at .*in use"):
             _refuse_taken(ServeConfig(port=other.getsockname()[1]))
     _refuse_taken(ServeConfig(port=free_port()))
+
+
+def test_a_run_that_is_not_finished_is_refused_before_ray_starts(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["serve", str(tmp_path)])
+    assert result.exit_code == EXIT_REFUSED
+    assert f"{tmp_path}/clusters: holds no finished artifact" in result.stderr.replace("\n", "")
 
 
 @pytest.fixture(scope="module")

@@ -129,7 +129,12 @@ def test_too_many_rows_are_refused_as_too_large(service: Service, kind: str) -> 
     with pytest.raises(RequestTooLargeError, match="holds 9 rows, 8 are answered at once") as caught:
         service.rows(kind, request_body(np.zeros((MAX_ROWS + 1, DIM), np.float32), kind))
     assert caught.value.status == 413
-    service.rows(kind, request_body(np.full((MAX_ROWS, DIM), -1.2345678e-38, np.float32), kind))
+
+
+def test_as_many_rows_as_are_answered_fit_whatever_their_digits(service: Service) -> None:
+    many = Service(service.predictor, 1000, "cpu")
+    longest = np.full((1000, DIM), -1.2345678901234567e-100)
+    assert many.rows(JSON, request_body(longest, JSON)).shape == (1000, DIM)
 
 
 def test_a_body_too_long_for_its_rows_is_refused_before_it_is_parsed(service: Service) -> None:
