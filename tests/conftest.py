@@ -10,6 +10,7 @@ import torch
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads on a busy machine cost tenfold
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # 2 by default, once per checkpoint and start
+os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")  # 5 by default, too few on a busy machine
 torch.set_num_threads(1)
 
 OBJECT_STORE_BYTES = 200 << 20

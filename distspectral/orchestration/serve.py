@@ -7,6 +7,7 @@ unless told otherwise: put what checks passwords and speaks TLS before it.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -16,8 +17,9 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
+from ray.exceptions import RayError
 
-from distspectral.errors import ConfigError, MissingDependencyError, RequestError
+from distspectral.errors import ConfigError, MissingDependencyError, RequestError, WorkerLostError
 from distspectral.orchestration.cluster import connect, disconnect, wants_gpus
 from distspectral.orchestration.config import RayConfig
 from distspectral.stages.predictor import Predictor
@@ -34,6 +36,9 @@ APP = "distspectral"
 
 WAITING_REQUESTS = 64
 """Requests that one replica holds, and so may answer together; Serve's own 5 would bound a batch of single rows."""
+
+START_S = 60.0
+"""Seconds in which a proxy has to come up; Serve's own 5 are too few on a busy machine."""
 
 ROUTES = "POST /embed, GET /health, GET /model"
 
@@ -108,41 +113,56 @@ class Replica:
 def serving(load: Callable[[], Predictor], config: ServeConfig) -> Iterator[str]:
     """Serve while the context lasts; yields the address, such as ``http://127.0.0.1:8000``.
 
-    Joins Ray as a run does, and leaves it and a Serve that others run as they were.
+    Joins Ray as a run does and leaves it as it was.
 
     Args:
         load: picklable; returns the model in each replica.
         config: where and how.
 
     Raises:
-        ConfigError: the port is taken, no Ray answers, or it has too few CPUs.
+        ConfigError: the port is taken, no Ray answers, it has too few CPUs, or it serves something already.
+        WorkerLostError: Serve or a replica did not start.
     """
+    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", str(START_S))
     started_ray = connect(RayConfig(workers=config.replicas))
     try:
         if (n_cpus := int(ray.cluster_resources().get("CPU", 0))) < config.replicas:
             raise ConfigError(f"--replicas: is {config.replicas}, Ray has {n_cpus} CPUs; every replica takes one")
-        shares_serve = bool(serve.status().proxies)
+        if serve.status().proxies:
+            raise ConfigError(
+                "Ray Serve runs in this cluster already, at an address of its own; end it with `serve shutdown`, or "
+                "unset RAY_ADDRESS for a Ray of one's own"
+            )
         if started_ray:
             _refuse_taken(config)
-        quiet: dict[str, Any] = {"log_level": "WARNING", "enable_access_log": False}
-        serve.start(http_options={"host": config.host, "port": config.port}, logging_config=quiet)
-        deployment = serve.deployment(
-            Replica,
-            num_replicas=config.replicas,
-            max_ongoing_requests=WAITING_REQUESTS,
-            ray_actor_options={"num_cpus": 1, "num_gpus": int(wants_gpus(RayConfig(workers=config.replicas)))},
-            logging_config=quiet,
-        )
-        serve.run(deployment.bind(load, config), name=APP, route_prefix="/", logging_config=quiet)
         try:
+            _start(load, config)
             yield f"http://{config.host}:{config.port}"
         finally:
-            serve.delete(APP)
-            if not shares_serve:
-                serve.shutdown()
+            serve.shutdown()
     finally:
         if started_ray:
             disconnect()
+
+
+def _start(load: Callable[[], Predictor], config: ServeConfig) -> None:
+    """Start Serve with the application, and wait until it answers."""
+    quiet: dict[str, Any] = {"log_level": "WARNING", "enable_access_log": False}
+    deployment = serve.deployment(
+        Replica,
+        num_replicas=config.replicas,
+        max_ongoing_requests=WAITING_REQUESTS,
+        ray_actor_options={"num_cpus": 1, "num_gpus": int(wants_gpus(RayConfig(workers=config.replicas)))},
+        logging_config=quiet,
+    )
+    try:
+        serve.start(http_options={"host": config.host, "port": config.port}, logging_config=quiet)
+        serve.run(deployment.bind(load, config), name=APP, route_prefix="/", logging_config=quiet)
+    except (RayError, RuntimeError) as error:
+        raise WorkerLostError(
+            f"Ray Serve did not start ({str(error).strip().splitlines()[0]}); its logs lie in "
+            "/tmp/ray/session_latest/logs/serve on each node"
+        ) from error
 
 
 def serve_until_stopped(load: Callable[[], Predictor], config: ServeConfig, tell: Callable[[str], None]) -> None:

@@ -130,6 +130,14 @@ def test_what_cannot_be_answered_is_a_4xx_that_says_why(
 
 @pytest.mark.ray
 @pytest.mark.slow
+def test_a_serve_that_runs_already_is_left_alone(address: str) -> None:
+    with pytest.raises(ConfigError, match="Ray Serve runs in this cluster already"), serving(MODEL, ServeConfig()):
+        pass
+    assert ask(address, "GET", "/health")[0] == 200
+
+
+@pytest.mark.ray
+@pytest.mark.slow
 def test_the_benchmark_states_latency_and_rate_beside_the_bare_module(address: str) -> None:
     ways = [Case("single", 1, 3, JSON), Case("batch", 16, 1, NPY)]
     result = compare_serving(address, MODEL(), ways, 12)

@@ -162,6 +162,17 @@ def test_rows_between_two_centroids_may_go_to_either(predictor: Predictor) -> No
     assert stage.checked("x", program, twins, stage.RawPredictor(twins), rows)["cluster"] == 0
 
 
+def test_distances_are_compared_where_they_have_digits(predictor: Predictor) -> None:
+    def program(part: np.ndarray) -> list[np.ndarray]:
+        embedding, cluster, distance = raw_outputs(predictor, part)
+        return [embedding, cluster, np.sqrt(distance**2 + np.float32(5e-6))]
+
+    rows = stage.sample_rows(predictor)
+    assert np.abs(program(rows)[2] - raw_outputs(predictor, rows)[2]).max() > 10 * stage.TOLERANCE
+    found = stage.checked("x", program, predictor, stage.RawPredictor(predictor), rows)
+    assert found["distance"] == pytest.approx(5e-6, rel=0.1)
+
+
 def test_a_refused_program_leaves_the_export_before_it_as_it_was(
     predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
