@@ -89,7 +89,7 @@ def compare_serving(address: str, predictor: Predictor, ways: Sequence[Case], n_
     """Return latency and rate of a server by case, those of the bare module, and their ratios.
 
     Bare is the same network called in this process on rows that are tensors already, one call for each request, with
-    torch's own number of threads. Clients are threads of this process and share its cores with a local server.
+    one thread as a replica has. Clients are threads of this process and share its cores with a local server.
 
     Args:
         address: of the server.
@@ -181,8 +181,13 @@ def _bare(predictor: Predictor, rows: NDArray[np.float32], n_requests: int) -> d
     def call() -> None:
         service.module(batch)[0].cpu()  # waits for a GPU
 
-    _seconds(call, WARMUP_REQUESTS)
-    seconds = _seconds(call, n_requests)
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        _seconds(call, WARMUP_REQUESTS)
+        seconds = _seconds(call, n_requests)
+    finally:
+        torch.set_num_threads(n_threads)
     return _summary(seconds, len(rows) * n_requests / sum(seconds))
 
 

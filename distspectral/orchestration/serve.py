@@ -7,6 +7,7 @@ unless told otherwise: put what checks passwords and speaks TLS before it.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -135,11 +136,13 @@ def serving(load: Callable[[], Predictor], config: ServeConfig) -> Iterator[str]
             )
         if started_ray:
             _refuse_taken(config)
-        try:
+        with contextlib.ExitStack() as ends:
+            if not started_ray:
+                ends.callback(serve.shutdown)
             _start(load, config)
+            if started_ray:
+                ends.callback(serve.delete, APP)  # lets answers finish; the rest of Serve ends with its Ray
             yield f"http://{config.host}:{config.port}"
-        finally:
-            serve.shutdown()
     finally:
         if started_ray:
             disconnect()
@@ -147,6 +150,7 @@ def serving(load: Callable[[], Predictor], config: ServeConfig) -> Iterator[str]
 
 def _start(load: Callable[[], Predictor], config: ServeConfig) -> None:
     """Start Serve with the application, and wait until it answers."""
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     quiet: dict[str, Any] = {"log_level": "WARNING", "enable_access_log": False}
     deployment = serve.deployment(
         Replica,
