@@ -47,7 +47,7 @@ def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = lo
         mapper: hands out the shards that are still missing.
 
     Returns:
-        The manifest; its properties are dim, dtype, has_labels, id_type, mean, variance and source_shards.
+        The manifest; its properties are dim, dtype, scale, has_labels, id_type, mean, variance and source_shards.
 
     Raises:
         SourceError: a row cannot be used; the message names file and row.
@@ -82,6 +82,7 @@ def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = lo
     properties: dict[str, Any] = {
         "dim": source.dim,
         "dtype": config.dtype,
+        "scale": source.config.scale,
         "has_labels": source.label_type is not None,
         "id_type": source.id_type,
         "mean": moments.mean.tolist(),
