@@ -8,7 +8,7 @@ import typer
 import typer.core
 
 from distspectral import __version__
-from distspectral.cli import bench, demo, evaluate, inspect, run, stage, validate
+from distspectral.cli import bench, demo, evaluate, inspect, plan, run, stage, validate
 from distspectral.cli.console import print_error
 from distspectral.errors import DistSpectralError
 
@@ -59,7 +59,7 @@ def options(
     """Take the options that stand before the command; ``Group`` and the eager callback read them."""
 
 
-for module in (run, stage, evaluate, inspect, validate, demo, bench):
+for module in (run, stage, evaluate, inspect, validate, plan, demo, bench):
     module.register(app)
 
 

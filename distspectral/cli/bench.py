@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from distspectral.cli import bench_dscl, bench_quality
+from distspectral.cli import bench_dscl, bench_quality, bench_scale
 from distspectral.cli.console import fact_table, print_json, print_table
 from distspectral.cli.options import AsJson
 
@@ -44,6 +44,7 @@ def register(app: typer.Typer) -> None:
     group.command("train")(train)
     bench_dscl.register(group)
     bench_quality.register(group)
+    bench_scale.register(group)
     app.add_typer(group, name="bench")
 
 
