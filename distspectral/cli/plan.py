@@ -173,11 +173,16 @@ def _show(
         for size, stages in sheets.items():
             cost = _money(stages, machines, prices)["cost"]
             month = f"{cost['storage_a_month']:,.2f} {cost['currency']} a month for what is kept"
-            print_note(f"{size:.3g} rows: {cost['nodes']:,.2f} {cost['currency']} for nodes, {month}")
+            print_note(f"{_size(size)} rows: {cost['nodes']:,.2f} {cost['currency']} for nodes, {month}")
     if machines.workers != config.ray.max_workers:
         print_note(f"training is planned for {machines.workers} workers: set ray.workers to {machines.workers}")
     if config.representation == "auto" and "codes" in work.chain:
         print_note("representation: auto is planned with codes; --set representation=input plans the other way")
+
+
+def _size(rows: float) -> str:
+    """Return a number of rows as people write it: 70000, 1e9."""
+    return f"{rows:.6g}".replace("e+0", "e").replace("e+", "e") if rows < 1e5 else f"{rows:.3g}".replace("e+0", "e")
 
 
 def _times(sheets: dict[float, list[Sheet]], machines: Cluster) -> Table:
@@ -186,10 +191,10 @@ def _times(sheets: dict[float, list[Sheet]], machines: Cluster) -> Table:
     gpus = f", {machines.workers} GPUs" if machines.gpu is not None else ""
     title = f"Time on {machines.name}: {machines.nodes} node(s), {machines.cores:,} cores{gpus}"
     table = Table(title=title, title_justify="left")
-    table.add_column("stage")
+    table.add_column("stage", no_wrap=True)
     for size in sheets:
-        table.add_column(f"{size:.3g} rows", justify="right")
-    table.add_column("limited by, at most rows")
+        table.add_column(f"{_size(size)} rows", justify="right")
+    table.add_column("limited by")
     largest = sheets[max(sheets)]
     for index, sheet in enumerate(largest):
         times = (duration(stages[index].seconds) for stages in sheets.values())
@@ -203,9 +208,9 @@ def _times(sheets: dict[float, list[Sheet]], machines: Cluster) -> Table:
 def _sizes(stages: list[Sheet], machines: Cluster) -> Table:
     from distspectral.report.formats import n_bytes
 
-    table = Table(title=f"Memory and storage at {stages[0].n_rows:.3g} rows", title_justify="left")
-    for heading in ("stage", "a worker's RAM", "driver's RAM", "kept", "scratch", "moved", "node-hours"):
-        table.add_column(heading, justify="left" if heading == "stage" else "right")
+    table = Table(title=f"Memory and storage at {_size(stages[0].n_rows)} rows", title_justify="left")
+    for heading in ("stage", "worker RAM", "driver RAM", "kept", "scratch", "moved", "node-hours"):
+        table.add_column(heading, justify="left" if heading == "stage" else "right", no_wrap=heading == "stage")
     for sheet in stages:
         sizes = (sheet.worker_bytes, sheet.driver_bytes, sheet.kept, sheet.scratch, sheet.moved)
         table.add_row(sheet.stage, *map(n_bytes, sizes), f"{sheet.node_hours:,.2f}")
@@ -219,7 +224,7 @@ def _sizes(stages: list[Sheet], machines: Cluster) -> Table:
 
 
 def _formulas(stages: list[Sheet]) -> Table:
-    table = Table(title=f"How these come about, N = {stages[0].n_rows:.3g}", title_justify="left")
+    table = Table(title=f"How these come about, N = {_size(stages[0].n_rows)}", title_justify="left")
     for heading in ("stage", "resource", "seconds", "formula"):
         table.add_column(heading, overflow="fold")
     for sheet in stages:
@@ -240,6 +245,8 @@ def _constants(rates: Rates, machines: Cluster) -> Table:
         table.add_column(heading, overflow="fold")
     sample = f"{MEASURED}, one core, {rates.sample_rows:,} rows x {rates.dim} in {rates.seconds:.0f} s"
     table.add_row("microseconds of a row, a step, a search", "in the formulas", sample)
+    if "facts" in rates.driver_us:
+        table.add_row("the driver's facts", "components, degrees", "as measured; slower beyond the processor's cache")
     if rates.searches:
         search = next(iter(rates.searches.values()))
         grown = f"{search.copies:.2f}, {search.copies_per_decade:.2f} more when rows are ten times as many"

@@ -8,6 +8,7 @@ Shape letters: N rows, S sampled rows, D features, B rows of a batch.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from collections.abc import Callable
@@ -39,6 +40,7 @@ from distspectral.training.loop import SilentObserver
 from distspectral.training.settings import TrainSettings
 from distspectral.training.spectral import build_sampler
 
+LOG = logging.getLogger("distspectral")
 LEAST_BATCH = 256
 PAIR_QUERIES = 256
 """Rows that are searched for exactly to time a pair."""
@@ -59,12 +61,15 @@ def measure(config: RunConfig, source: Source, folder: str) -> Rates:
     n_threads = torch.get_num_threads()
     base = float(psutil.Process().memory_info().rss)
     torch.set_num_threads(1)
+    level = LOG.level  # what a sample's graph looks like is no news
+    LOG.setLevel(logging.ERROR)
     try:
         with threadpool_limits(1), tempfile.TemporaryDirectory(prefix="distspectral-plan-", dir=folder) as scratch:
             found = _Measurement(config, source, scratch).rates()
             write, read = disk_rates(scratch)
     finally:
         torch.set_num_threads(n_threads)
+        LOG.setLevel(level)
     seconds = time.perf_counter() - began
     return Rates(**found, base_bytes=base, disk_write=write, disk_read=read, seconds=seconds)
 
@@ -211,6 +216,7 @@ class _Measurement:
             copies=copies,
             copies_per_decade=max(wider, 0.0),
             cells=cells,
+            solver=facts.get("solver", "exact"),
             fixed_s=spent[stage, ALONE],
         )
 

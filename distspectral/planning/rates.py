@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from distspectral.graph.config import LocalSolver
+
 
 class _Facts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,6 +38,7 @@ class SearchRate(_Facts):
         copies: cells of a row in the sample.
         copies_per_decade: how many more when the rows are ten times as many.
         cells: of the sample.
+        solver: inside them.
         fixed_s: of calibration.
     """
 
@@ -48,6 +51,7 @@ class SearchRate(_Facts):
     copies: float
     copies_per_decade: float
     cells: int
+    solver: LocalSolver
     fixed_s: float
 
 

@@ -5,6 +5,7 @@ Shape letters: N rows, S sampled rows, D features.
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from distspectral.storage.sources import Block, Source, SourceShard
 SAMPLE_ROWS, SAMPLE_BYTES = 40_000, 128 << 20
 """Most rows of the sample, and most bytes of them as float32."""
 SAMPLE_SHARDS = 8
-"""Shards that the sample is read from, evenly spaced; each gives its first rows."""
+"""Shards that the sample is read from, evenly spaced; each gives its first rows, by its size."""
 BLOCK_ROWS = 1 << 12
 STEPS, WINDOW = 24, 8
 """Steps of each timing of a training; the first window warms up."""
@@ -37,15 +38,13 @@ def sampled_shards(source: Source) -> list[SourceShard]:
 
 
 def _blocks(source: Source, most: int) -> Iterator[Block]:
-    """Yield blocks of the sampled shards' first rows, at most so many rows of them all."""
+    """Yield blocks of the sampled shards' first rows, about so many rows of them all."""
     shards = sampled_shards(source)
-    for index, shard in enumerate(shards):
-        left = most * (index + 1) // len(shards) - most * index // len(shards)
-        for block in source.read_blocks(shard, min(left, BLOCK_ROWS), []):
-            yield block
-            left -= block.n_rows
-            if left <= 0:
-                break
+    there = sum(shard.n_rows for shard in shards)
+    for shard in shards:
+        wanted = -(-min(most, there) * shard.n_rows // there)
+        n_blocks = -(-wanted // BLOCK_ROWS)
+        yield from itertools.islice(source.read_blocks(shard, -(-wanted // n_blocks), []), n_blocks)
 
 
 def copy_sample(source: Source, folder: str) -> tuple[float, int]:

@@ -66,11 +66,19 @@ def centroids_at_most(config: GraphConfig, dim: int) -> float:
 
 
 def expected_join(rate: SearchRate, config: GraphConfig, n_rows: float, sample_rows: int, gpu: bool) -> Join:
-    """Return the cheapest way to cut N rows; the model's phases are multiplied by what they took in the sample."""
+    """Return the cheapest way to cut N rows; the model's phases are multiplied by what they took in the sample.
+
+    Cells are as large as calibration made them on the sample, for the copies that go with them were counted there.
+    Other solvers take their own, larger cells with as many copies, which is more than they need.
+    """
     dim, copies, joins = rate.dim, expected_copies(rate, n_rows, sample_rows), []
-    on_gpu: list[tuple[LocalSolver, list[int]]] = [("exact", list(GPU_CELL_ROWS))]
-    for solver, sizes in on_gpu if gpu else candidates(config, int(n_rows), dim):
-        for size in sizes:
+    options: dict[LocalSolver, list[float]] = {rate.solver: [sample_rows / rate.cells]}
+    for solver, sizes in candidates(config, int(n_rows), dim):
+        options.setdefault(solver, [float(size) for size in sizes])
+    if gpu:
+        options = {"exact": [float(size) for size in GPU_CELL_ROWS]}
+    for solver, rows_of_cells in options.items():
+        for size in rows_of_cells:
             cells = max(1.0, min(n_rows / size, centroids_at_most(config, dim)))
             rows = n_rows / cells
             parts = {
