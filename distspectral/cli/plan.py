@@ -162,6 +162,8 @@ def _show(
     machines: Cluster,
     prices: Prices | None,
 ) -> None:
+    from distspectral.planning.sample import STEPS
+
     largest = max(sheets)
     print_table(_times(sheets, machines))
     print_table(_sizes(sheets[largest], machines))
@@ -178,6 +180,8 @@ def _show(
         print_note(f"training is planned for {machines.workers} workers: set ray.workers to {machines.workers}")
     if config.representation == "auto" and "codes" in work.chain:
         print_note("representation: auto is planned with codes; --set representation=input plans the other way")
+    if "codes" in work.chain:
+        print_note(f"codes were searched after {STEPS} steps of the autoencoder; trained ones may lie in more cells")
 
 
 def _size(rows: float) -> str:
