@@ -8,7 +8,7 @@ import typer
 import typer.core
 
 from distspectral import __version__, logs
-from distspectral.cli import bench, demo, evaluate, export, inspect, run, serve, stage, submit, validate
+from distspectral.cli import bench, demo, evaluate, export, inspect, plan, run, serve, stage, submit, validate
 from distspectral.cli.console import print_error
 from distspectral.errors import DistSpectralError
 
@@ -72,7 +72,7 @@ def options(
         logs.write_log(log)
 
 
-for module in (run, submit, stage, evaluate, export, serve, inspect, validate, demo, bench):
+for module in (run, submit, stage, evaluate, export, serve, inspect, validate, plan, demo, bench):
     module.register(app)
 
 

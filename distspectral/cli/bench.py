@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from distspectral.cli import bench_dscl, bench_embed, bench_quality, bench_serve
+from distspectral.cli import bench_dscl, bench_embed, bench_quality, bench_scale, bench_serve
 from distspectral.cli.console import fact_table, print_json, print_table
 from distspectral.cli.options import AsJson
 
@@ -46,6 +46,7 @@ def register(app: typer.Typer) -> None:
     bench_dscl.register(group)
     bench_quality.register(group)
     bench_serve.register(group)
+    bench_scale.register(group)
     app.add_typer(group, name="bench")
 
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -12,6 +13,7 @@ from distspectral import __version__
 from distspectral.cli.app import EXIT_REFUSED, EXIT_STOPPED, app
 from distspectral.cli.demo import demo_values
 from distspectral.errors import ConfigError
+from distspectral.storage.sources import Source
 from tests.runs import LEARNED, N_ROWS, write_run
 
 WIDE = {"COLUMNS": "200"}
@@ -34,7 +36,7 @@ def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     assert result.exit_code == 0
     for command in ("run", "pack", "graph", "train", "calibrate", "cluster", "embed", "report"):
         assert f" {command} " in result.stdout
-    for command in ("inspect", "demo", "validate", "schema", "submit"):
+    for command in ("inspect", "demo", "export", "plan", "schema", "serve", "submit", "validate"):
         assert f" {command} " in result.stdout
     code = (
         "import sys; from distspectral.cli import main;"
@@ -235,3 +237,19 @@ def test_learned_spaces_have_their_commands(tmp_path: Path) -> None:
     refused = invoke("represent", write_run(tmp_path / "plain"), "--local")
     assert refused.exit_code == EXIT_REFUSED
     assert "there is no represent" in refused.stderr
+
+
+def test_the_demo_runs_on_generated_rows_beside_that_of_the_digits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small: list[tuple[Any, ...]] = []
+
+    def stand_in(config: Any, local: bool, quiet: bool) -> dict[str, Any]:
+        small.append((config.root, config.cluster.n_clusters, Source.open(config.data).n_rows, local))
+        return {}
+
+    monkeypatch.setattr("distspectral.cli.demo.run_config", stand_in)
+    result = invoke("demo", "--rows", 300, "--root", tmp_path / "demo", "--local", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert small == [(f"{tmp_path}/demo-300", 20, 300, True)]
+    assert not (tmp_path / "demo").exists()
