@@ -190,7 +190,8 @@ class Pipeline:
         self.engine.start()
         began = time.perf_counter()
         models = self.plan.artifact("calibrate"), self.plan.artifact("cluster")
-        done = embed_part(source, *models, output, self.config.embed, shards, self._actors(), self._trained_on(source))
+        actors = self._actors("embed")
+        done = embed_part(source, *models, output, self.config.embed, shards, actors, self._trained_on(source))
         self.observer.finished("embed", time.perf_counter() - began)
         return done
 

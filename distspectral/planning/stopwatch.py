@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from distspectral.orchestration.config import RayStage
 from distspectral.orchestration.engine import LocalEngine
 from distspectral.orchestration.pipeline import SilentObserver
 from distspectral.stages.mapping import Mapper
@@ -52,11 +53,11 @@ class Stopwatch(LocalEngine, SilentObserver):
         self.windows[self._stage].append({**record, "core_seconds": now - self._window})
         self._window = now
 
-    def tasks(self) -> Mapper:
+    def tasks(self, stage: RayStage) -> Mapper:
         """Return the plain loop, timed."""
         return self._timed
 
-    def actors(self) -> Mapper:
+    def actors(self, stage: RayStage) -> Mapper:
         """Return the plain loop, timed."""
         return self._timed
 
