@@ -63,8 +63,9 @@ def print_table(table: Table) -> None:
 
 
 def print_note(message: str) -> None:
-    """Print a line on stdout as it is."""
+    """Print a line on stdout as it is, at once."""
     sys.stdout.write(message + "\n")
+    sys.stdout.flush()
 
 
 def print_json(value: Any) -> None:

@@ -177,8 +177,8 @@ def serve_until_stopped(load: Callable[[], Predictor], config: ServeConfig, tell
         config: see :func:`serving`.
         tell: is told the address once it answers.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with serving(load, config) as address, contextlib.suppress(KeyboardInterrupt):
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # only now, for Ray sets its own when it starts
         tell(f"{address} answers {ROUTES}; Ctrl-C stops it")
         signal.pause()
 
