@@ -50,6 +50,7 @@ def embed(
     facts = [
         ("rows per second", f"{result['rows_per_second']:,.0f}, bare {result['bare_rows_per_second']:,.0f}"),
         ("ratio to bare", f"{result['ratio_to_bare']:.3f}"),
+        ("core-seconds", f"{result['core_seconds']:.1f}, bare {result['bare_core_seconds']:.1f}"),
         ("peak memory", f"{peaks[0]} GiB, bare {peaks[1]}"),
         ("busy seconds", ", ".join(f"{name} {seconds:.1f}" for name, seconds in busy.items())),
         ("output", f"{result['output_bytes_per_row']:.1f} bytes a row"),

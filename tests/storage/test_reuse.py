@@ -46,6 +46,7 @@ def numbered(*sources: str) -> dict[str, str]:
         (("a", "b", "c", "d"), ["d"]),  # one more
         (("new", "a", "b", "c"), ["new"]),  # one more before the others: all are renamed
         (("a", "c"), []),  # one less
+        (("a",), []),  # the last ones less
         (("c", "a", "b"), []),  # in another order, each name taken by another
         (("a", "other b", "c"), ["other b"]),  # one changed
     ],
@@ -79,6 +80,15 @@ def test_a_shard_that_was_damaged_is_made_again(tmp_path):
     assert contents(tmp_path) == numbered("a", "b", "c")
 
 
+def test_a_shard_that_is_gone_is_made_again_and_the_others_renamed(tmp_path):
+    fill(output(tmp_path, "before"), numbered("a", "b"))
+    (tmp_path / "out" / "part-0").unlink()
+    made: list[str] = []
+    fill(output(tmp_path, "after"), numbered("new", "a", "b"), made)
+    assert made == ["new", "a"]
+    assert contents(tmp_path) == numbered("new", "a", "b")
+
+
 def test_sources_that_nothing_tells_apart_are_not_followed(tmp_path):
     fill(output(tmp_path, "before"), numbered("a", "a"))
     made: list[str] = []
@@ -86,12 +96,20 @@ def test_sources_that_nothing_tells_apart_are_not_followed(tmp_path):
     assert made == ["a", "a", "b"]
 
 
-def test_renaming_that_is_interrupted_makes_all_anew(tmp_path, monkeypatch):
+def test_renaming_that_is_interrupted_makes_all_anew_and_leaves_nothing_behind(tmp_path, monkeypatch):
     fill(output(tmp_path, "before"), numbered("a", "b"))
+    file_path = Artifact.file_path
+
+    def dies(self, name):
+        if name == "part-2.moved":
+            raise KeyboardInterrupt
+        return file_path(self, name)
+
     with monkeypatch.context() as broken:
-        broken.setattr(Artifact, "write_receipt", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        broken.setattr(Artifact, "file_path", dies)
         with pytest.raises(KeyboardInterrupt):
             reuse.begin(output(tmp_path, "after"), numbered("new", "a", "b"))
+    assert (tmp_path / "out" / "part-1.moved").exists()
     made: list[str] = []
     fill(output(tmp_path, "after"), numbered("new", "a", "b"), made)
     assert made == ["new", "a", "b"]
