@@ -9,6 +9,7 @@ Shape letters: N rows, S sampled rows, D features, B rows of a batch.
 from __future__ import annotations
 
 import logging
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -269,7 +270,7 @@ class _Windows(SilentObserver):
 
 def _step_seconds(windows: list[dict[str, Any]]) -> float:
     """Return core-seconds of a step; the first window, which warms up, is left out."""
-    return float(min(window["core_seconds"] for window in windows[1:])) / WINDOW
+    return statistics.fmean(window["core_seconds"] for window in windows[1:]) / WINDOW
 
 
 def _core_seconds(work: Callable[[], Any]) -> float:
