@@ -78,7 +78,7 @@ def record_batch(schema: pa.Schema, ids: pa.Array, made: Mapping[str, NDArray[An
     """Return B rows as a table of :meth:`RowColumns.schema`.
 
     Its values are copies in Arrow's own memory. Small results that wait for their row group among the network's large
-    and short-lived activations would leave holes of these sizes in the heap: peak memory 972 MB became 446 with batches of 2,048.
+    and short-lived activations would leave holes of these sizes in the heap: with batches of 2,048, 972 MB became 446.
     """
     arrays = [ids]
     for name in schema.names[1:]:
