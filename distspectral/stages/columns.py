@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from distspectral.errors import ConfigError
-from distspectral.storage.columns import ARROW_TYPES, ScalarType, to_lists
+from distspectral.storage.columns import ARROW_TYPES, ScalarType
 from distspectral.storage.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -75,12 +75,23 @@ class RowColumns(nn.Module):
 
 
 def record_batch(schema: pa.Schema, ids: pa.Array, made: Mapping[str, NDArray[Any]]) -> pa.RecordBatch:
-    """Return B rows as a table of :meth:`RowColumns.schema`, without copying what is contiguous."""
+    """Return B rows as a table of :meth:`RowColumns.schema`.
+
+    Its values are copies in Arrow's own memory. Small results that wait for their row group among the network's large
+    and short-lived activations would leave holes of these sizes in the heap: with batches of 2,048, 972 MB became 446.
+    """
     arrays = [ids]
     for name in schema.names[1:]:
-        values = np.ascontiguousarray(made[name])
-        arrays.append(to_lists(values) if values.ndim == 2 else pa.array(values))
+        values, flat = made[name], _copied(made[name])
+        arrays.append(flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, values.shape[1]))
     return pa.record_batch(arrays, schema=schema)
+
+
+def _copied(values: NDArray[Any]) -> pa.Array:
+    """Return all values in row order as a flat array in memory of Arrow's pool."""
+    buffer = pa.allocate_buffer(values.nbytes)
+    np.frombuffer(buffer, values.dtype).reshape(values.shape)[...] = values
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), values.size, [None, buffer])
 
 
 def written_columns(output: Manifest) -> tuple[str, ...]:
