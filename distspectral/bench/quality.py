@@ -20,7 +20,8 @@ from distspectral.config.load import parse_config
 from distspectral.config.run import RunConfig
 from distspectral.errors import ConfigError, MissingDependencyError
 from distspectral.orchestration.engine import Engine
-from distspectral.orchestration.pipeline import Pipeline, SilentObserver
+from distspectral.orchestration.observer import SilentObserver
+from distspectral.orchestration.pipeline import Pipeline
 from distspectral.spectral.diagnostics import label_agreement
 from distspectral.storage.artifacts import Artifact
 from distspectral.storage.sources import Source

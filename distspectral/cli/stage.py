@@ -15,7 +15,8 @@ from distspectral.errors import ConfigError
 if TYPE_CHECKING:
     from distspectral.config import RunConfig
     from distspectral.orchestration.engine import Engine
-    from distspectral.orchestration.pipeline import Observer, Pipeline
+    from distspectral.orchestration.observer import Observer
+    from distspectral.orchestration.pipeline import Pipeline
     from distspectral.stages.embed import Unfinished
     from distspectral.storage.manifest import Manifest
 
@@ -163,7 +164,7 @@ def _show_unfinished(done: Unfinished, as_json: bool) -> None:
 def report(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Write metrics.json and report.html anew from the finished artifacts."""
     from distspectral.orchestration.engine import LocalEngine
-    from distspectral.orchestration.pipeline import SilentObserver
+    from distspectral.orchestration.observer import SilentObserver
 
     loaded = load(config, overrides)
     show(loaded, _pipeline(loaded, LocalEngine(), SilentObserver()).report(), as_json)

@@ -14,7 +14,7 @@ from distspectral import logs
 if TYPE_CHECKING:
     from ray.util.metrics import Gauge
 
-    from distspectral.orchestration.pipeline import Observer
+    from distspectral.orchestration.observer import Observer
 
 GAUGES = {
     "distspectral_stage_running": "1 while the stage works",

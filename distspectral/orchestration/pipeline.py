@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from distspectral.errors import ConfigError
-from distspectral.orchestration.config import RayStage
 from distspectral.orchestration.engine import Engine
 from distspectral.orchestration.memory import PeakMemory
 from distspectral.orchestration.metrics import MetricsObserver
-from distspectral.stages.mapping import Mapper
+from distspectral.orchestration.observer import Observer
+from distspectral.orchestration.stage_calls import StageCalls
 from distspectral.stages.metrics import METRICS, PAGE, run_metrics, stages_of
 from distspectral.stages.plan import SOURCE, Plan, make_plan
 from distspectral.storage.artifacts import MANIFEST, Artifact, Output
@@ -23,47 +22,7 @@ from distspectral.storage.sources import Source
 
 if TYPE_CHECKING:
     from distspectral.config import RunConfig
-    from distspectral.models.encoded import Space
     from distspectral.stages.embed import Unfinished
-    from distspectral.training.settings import TrainSettings
-
-
-class Observer(Protocol):
-    """Hears how a run goes on; ``progress`` may be called from another thread."""
-
-    def started(self, stage: str) -> None:
-        """A stage begins to work."""
-
-    def skipped(self, stage: str) -> None:
-        """A stage is up to date."""
-
-    def finished(self, stage: str, seconds: float) -> None:
-        """A stage is done."""
-
-    def progress(self, description: str, done: int, total: int) -> None:
-        """Items, or steps of training, are done."""
-
-    def window(self, record: dict[str, Any]) -> None:
-        """Training finished a window of steps; may be called from another thread."""
-
-
-class SilentObserver:
-    """Says nothing."""
-
-    def started(self, stage: str) -> None:
-        """Do nothing."""
-
-    def skipped(self, stage: str) -> None:
-        """Do nothing."""
-
-    def finished(self, stage: str, seconds: float) -> None:
-        """Do nothing."""
-
-    def progress(self, description: str, done: int, total: int) -> None:
-        """Do nothing."""
-
-    def window(self, record: dict[str, Any]) -> None:
-        """Do nothing."""
 
 
 class Pipeline:
@@ -182,17 +141,13 @@ class Pipeline:
             self.plan = self._plan_as_trained()
             output = self._of_other_rows(source, directory)
         if output.artifact.is_current(output.fingerprint):
-            self.observer.skipped("embed")
+            self._told.skipped("embed")
             return output.artifact.manifest()
-        from distspectral.stages.embed import embed_part
-
-        self.observer.started("embed")
+        self._told.started("embed")
         self.engine.start()
         began = time.perf_counter()
-        models = self.plan.artifact("calibrate"), self.plan.artifact("cluster")
-        actors = self._actors("embed")
-        done = embed_part(source, *models, output, self.config.embed, shards, actors, self._trained_on(source))
-        self.observer.finished("embed", time.perf_counter() - began)
+        done = self._calls(source).embed_part(output, shards)
+        self._told.finished("embed", time.perf_counter() - began)
         return done
 
     def _of_other_rows(self, source: Source, directory: str) -> Output:
@@ -205,11 +160,6 @@ class Pipeline:
         vectors = self.plan.artifact("pack")
         then = vectors.manifest().inputs[SOURCE] if vectors.has(MANIFEST) else self.plan.source
         return make_plan(self.plan.root, then, self._settings, self.plan.chain)
-
-    def _trained_on(self, source: Source) -> Artifact | None:
-        """Return the vectors trained on, if other rows can be compared with them."""
-        vectors = self.plan.artifact("pack")
-        return vectors if source.fingerprint() != self.plan.source and vectors.has(MANIFEST) else None
 
     def report(self) -> dict[str, Any]:
         """Write ``metrics.json`` and, of a spectral run, ``report.html``, from the artifacts; return the metrics.
@@ -250,7 +200,7 @@ class Pipeline:
         self.engine.start()
         began = time.perf_counter()
         with PeakMemory() as memory:
-            manifest = self._stage(stage, output, source or self.source, vectors or self.plan.artifact("pack"))
+            manifest = self._calls(source, vectors)(stage, output)
         seconds = time.perf_counter() - began
         cost = {"seconds": seconds, "peak_rss_bytes": memory.peak_bytes}
         manifest = manifest.model_copy(update={"metrics": manifest.metrics | cost})
@@ -258,131 +208,10 @@ class Pipeline:
         self._told.finished(stage, seconds)
         return manifest
 
-    def _stage(self, stage: str, output: Output, source: Source, vectors: Artifact) -> Manifest:
-        """Call the stage's function; its module is imported only now."""
-        config, artifact = self.config, self.plan.artifact
-        if stage == "pack":
-            from distspectral.stages.pack import pack
-
-            return pack(source, output, config.pack, self._tasks("pack"))
-        if stage == "autoencoder":
-            return self._train((vectors,), None, output, config.autoencoder_settings)
-        if stage in ("codes", "features"):
-            from distspectral.stages.learned import encode_codes, encode_features
-
-            actors = self._actors("encode")
-            if stage == "codes":
-                return encode_codes(vectors, artifact("autoencoder"), output, config.autoencoder.device, actors)
-            rows, device = self._represented(), config.siamese.device
-            return encode_features(rows, artifact("siamese"), output, device, actors)
-        if stage in ("neighbors", "siamese_neighbors"):
-            from distspectral.stages.graph import neighbors
-
-            rows = self._represented() if stage == "neighbors" else artifact("features")
-            return neighbors(rows, output, config.graph, self._tasks("neighbors"))
-        if stage in ("graph", "siamese_graph"):
-            from distspectral.stages.graph import affinities
-
-            found = artifact("neighbors" if stage == "graph" else "siamese_neighbors")
-            return affinities(found, output, config.affinity, self._tasks("graph"))
-        if stage == "siamese":
-            return self._train((self._represented(),), artifact("graph"), output, config.siamese_settings)
-        if stage == "reweight":
-            from distspectral.stages.reweight import reweight
-
-            return reweight(artifact("graph"), artifact("features"), output, self._tasks("graph"))
-        if stage == "train":
-            if config.objective == "dscl":
-                return self._train((vectors,), None, output, config.dscl_settings)
-            seen = self._seen()
-            return self._train(tuple(seen.values()), artifact(self.plan.graph), output, config.spectral_settings)
-        if stage == "encode":
-            from distspectral.stages.metric import embed_metric
-
-            return embed_metric(vectors, artifact("train"), output, config.dscl_settings, self._actors("encode"))
-        if stage == "evaluate":
-            from distspectral.stages.retrieval import evaluate_retrieval
-
-            return evaluate_retrieval(artifact("encode"), output, config.evaluate, config.seed, self._tasks("evaluate"))
-        if stage == "calibrate":
-            from distspectral.stages.calibrate import calibrate
-
-            seen = self._seen()
-            inputs = tuple(seen.values()), artifact(self.plan.graph), artifact("train")
-            encoders = self._encoders(tuple(seen))
-            return calibrate(*inputs, output, config.spectral_settings, self._tasks("calibrate"), encoders)
-        if stage == "cluster":
-            from distspectral.stages.cluster import cluster
-
-            return cluster(vectors, artifact("calibrate"), output, config.cluster, config.seed)
-        from distspectral.stages.embed import embed
-
-        models = artifact("calibrate"), artifact("cluster")
-        return embed(source, *models, output, config.embed, self._actors("embed"), self._trained_on(source))
-
-    def _represented(self) -> Artifact:
-        """Return the vectors that neighbours are searched in: the codes, or the rows as they are."""
-        from distspectral.stages.learned import prefers_codes
-
-        if "codes" not in self.plan.chain:
-            return self.plan.artifact("pack")
-        codes = self.plan.artifact("codes")
-        is_coded = self.config.representation == "code" or prefers_codes(
-            codes.manifest().properties["explained_variance"]
-        )
-        return codes if is_coded else self.plan.artifact("pack")
-
-    def _seen(self) -> dict[Space, Artifact]:
-        """Return the vectors that the network is trained on, by what they are, in their order."""
-        represented, packed = self._represented(), self.plan.artifact("pack")
-        made: dict[Space, Artifact] = {"vector" if represented == packed else "code": represented}
-        if "features" in self.plan.chain:
-            made["siamese"] = self.plan.artifact("features")
-        wanted = self.config.train.inputs
-        if wanted == "auto":
-            return made
-        made.setdefault("vector", packed)
-        return {space: made[space] for space in wanted}
-
-    def _encoders(self, seen: tuple[Space, ...]) -> dict[str, Any]:
-        """Return what an embedding of raw rows needs before the trained network."""
-        from distspectral.stages.learned import load_encoder, load_siamese
-
-        encoders: dict[str, Any] = {"inputs": seen}
-        is_coded = self._represented() != self.plan.artifact("pack")
-        if "code" in seen or ("siamese" in seen and is_coded):
-            encoders["encoder"] = load_encoder(self.plan.artifact("autoencoder"))
-        if "siamese" in seen:
-            encoders["siamese"] = load_siamese(self.plan.artifact("siamese"))
-        return encoders
-
-    def _tasks(self, stage: RayStage) -> Mapper:
-        return self._watched(self.engine.tasks(stage))
-
-    def _actors(self, stage: RayStage) -> Mapper:
-        return self._watched(self.engine.actors(stage))
-
-    def _watched(self, mapper: Mapper) -> Mapper:
-        """Return the mapper, reporting each item to the observer."""
-
-        def mapped(function: Callable[[Any], Any], items: Sequence[Any], description: str) -> Iterator[Any]:
-            self._told.progress(description, 0, len(items))
-            for done, result in enumerate(mapper(function, items, description), 1):
-                self._told.progress(description, done, len(items))
-                yield result
-
-        return mapped
-
-    def _train(
-        self, vectors: tuple[Artifact, ...], graph: Artifact | None, output: Output, settings: TrainSettings
-    ) -> Manifest:
-        """Train whatever the settings say, reporting each window to the observer."""
-
-        def on_window(record: dict[str, Any]) -> None:
-            self._told.progress("training", record["step"], settings.train.max_steps)
-            self._told.window(record)
-
-        return self.engine.train(vectors, graph, output, settings, on_window)
+    def _calls(self, source: Source | None = None, vectors: Artifact | None = None) -> StageCalls:
+        """Return the stages' functions for this run's rows, or for others."""
+        rows = source or self.source, vectors or self.plan.artifact("pack")
+        return StageCalls(self.config, self.plan, self.engine, self._told, *rows)
 
     def _standing_metrics(self) -> dict[str, Any] | None:
         """Return ``metrics.json`` if it is of these very artifacts and the report, if any, stands beside it."""

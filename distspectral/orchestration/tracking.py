@@ -20,7 +20,7 @@ from distspectral.stages.train import curves
 
 if TYPE_CHECKING:
     from distspectral.orchestration.config import MlflowConfig
-    from distspectral.orchestration.pipeline import Observer
+    from distspectral.orchestration.observer import Observer
 
 PARAMS_PER_CALL = 100
 """MLflow takes no more at once; of metrics, which we send in smaller numbers, a thousand."""

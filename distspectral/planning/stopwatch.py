@@ -13,7 +13,7 @@ from typing import Any
 
 from distspectral.orchestration.config import RayStage
 from distspectral.orchestration.engine import LocalEngine
-from distspectral.orchestration.pipeline import SilentObserver
+from distspectral.orchestration.observer import SilentObserver
 from distspectral.stages.mapping import Mapper
 
 ALONE = "alone"

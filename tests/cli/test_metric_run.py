@@ -15,7 +15,8 @@ from distspectral.cli.app import EXIT_REFUSED, app
 from distspectral.config import load_config
 from distspectral.datasets import write_vectors
 from distspectral.orchestration.engine import LocalEngine, RayEngine
-from distspectral.orchestration.pipeline import Pipeline, SilentObserver, run
+from distspectral.orchestration.observer import SilentObserver
+from distspectral.orchestration.pipeline import Pipeline, run
 from distspectral.stages.plan import METRIC_CHAIN
 from distspectral.storage.artifacts import Artifact
 from distspectral.storage.sources import Source

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from distspectral.orchestration.metrics import GAUGES, MetricsObserver
-from distspectral.orchestration.pipeline import SilentObserver
+from distspectral.orchestration.observer import SilentObserver
 
 DASHBOARD = Path(__file__).parents[2] / "cluster_configs" / "grafana.json"
 

@@ -135,7 +135,8 @@ def test_a_second_run_neither_imports_nor_starts_ray(finished: Path) -> None:
     code = (
         "import sys; from distspectral.config import load_config;"
         "from distspectral.orchestration.engine import make_engine;"
-        "from distspectral.orchestration.pipeline import SilentObserver, run;"
+        "from distspectral.orchestration.observer import SilentObserver;"
+        "from distspectral.orchestration.pipeline import run;"
         f"config = load_config({str(finished)!r}); assert config.ray.enabled;"
         "run(config, make_engine(config.ray), SilentObserver());"
         "print(sorted({'ray', 'faiss', 'matplotlib'} & set(sys.modules)))"

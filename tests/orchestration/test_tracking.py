@@ -11,7 +11,8 @@ from distspectral.config import load_config
 from distspectral.errors import ConfigError, MissingDependencyError
 from distspectral.orchestration.config import MlflowConfig
 from distspectral.orchestration.engine import LocalEngine
-from distspectral.orchestration.pipeline import SilentObserver, run
+from distspectral.orchestration.observer import SilentObserver
+from distspectral.orchestration.pipeline import run
 from tests.runs import write_run
 
 

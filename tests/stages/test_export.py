@@ -25,7 +25,8 @@ from distspectral.errors import (
     OutputNotWritableError,
 )
 from distspectral.orchestration.engine import LocalEngine
-from distspectral.orchestration.pipeline import SilentObserver, run
+from distspectral.orchestration.observer import SilentObserver
+from distspectral.orchestration.pipeline import run
 from distspectral.stages import export as stage
 from distspectral.stages import loaders
 from distspectral.stages.predictor import Predictor, load_predictor

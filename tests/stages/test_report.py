@@ -9,7 +9,8 @@ import pytest
 
 from distspectral.config import load_config
 from distspectral.orchestration.engine import LocalEngine
-from distspectral.orchestration.pipeline import Pipeline, SilentObserver
+from distspectral.orchestration.observer import SilentObserver
+from distspectral.orchestration.pipeline import Pipeline
 from distspectral.stages import report
 from distspectral.stages.metrics import run_metrics
 from distspectral.stages.plan import spectral_chain

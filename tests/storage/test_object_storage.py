@@ -18,7 +18,8 @@ from distspectral.config import load_config
 from distspectral.config.check import check_writable
 from distspectral.errors import ConfigError
 from distspectral.orchestration.engine import LocalEngine
-from distspectral.orchestration.pipeline import SilentObserver, run
+from distspectral.orchestration.observer import SilentObserver
+from distspectral.orchestration.pipeline import run
 from distspectral.storage.artifacts import Artifact
 from distspectral.storage.cache import NodeCache
 from distspectral.storage.filesystems import PatientS3FileSystem, join, resolve
