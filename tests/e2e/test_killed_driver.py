@@ -64,6 +64,7 @@ def written(folder: Path) -> dict[str, int]:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.flaky(reruns=1)
 @pytest.mark.timeout(900)
 def test_a_run_killed_in_training_and_in_embedding_finishes_and_redoes_nothing(tmp_path: Path) -> None:
     training = {"batch_size": 2048, "max_steps": 400, "window_steps": 10, "checkpoint_steps": 20, "patience": 0}
