@@ -74,7 +74,7 @@ def test_the_sample_is_spread_over_the_shards(tmp_path, monkeypatch):
 def test_a_stopwatch_tells_tasks_from_the_stage_around_them():
     watch = Stopwatch()
     watch.started("pack")
-    assert list(watch.tasks()(lambda item: sum(range(item)), [200_000, 200_000], "packing")) == [19999900000] * 2
+    assert list(watch.tasks("pack")(lambda item: sum(range(item)), [200_000, 200_000], "packing")) == [19999900000] * 2
     sum(range(2_000_000))
     watch.finished("pack", 1.5)
     assert 0 < watch.spent["pack", "packing"] < watch.spent["pack", ALONE]
