@@ -102,8 +102,34 @@ class OutputNotWritableError(ArtifactError):
     """The output directory cannot be created or written, or belongs to something else."""
 
 
+class ExportError(DistSpectralError):
+    """An exported program cannot be made, or says something else than the network it was made from."""
+
+
+class RequestError(DistSpectralError, ValueError):
+    """A request's rows cannot be used; the message names the row. ``status`` is the HTTP status that says so."""
+
+    status = 400
+
+
+class RequestTooLargeError(RequestError):
+    """A request holds more rows than are answered at once."""
+
+    status = 413
+
+
+class UnsupportedBodyError(RequestError):
+    """A request's body is of none of the kinds that can be read."""
+
+    status = 415
+
+
 class WorkerLostError(DistSpectralError):
     """A worker or its node died more often than ``ray.task_retries`` allows."""
+
+
+class ClusterUnreachableError(DistSpectralError):
+    """The dashboard of a Ray cluster, which takes jobs, does not answer."""
 
 
 class NumericalError(DistSpectralError):

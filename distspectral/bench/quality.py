@@ -20,7 +20,8 @@ from distspectral.config.load import parse_config
 from distspectral.config.run import RunConfig
 from distspectral.errors import ConfigError, MissingDependencyError
 from distspectral.orchestration.engine import Engine
-from distspectral.orchestration.pipeline import Pipeline, SilentObserver
+from distspectral.orchestration.observer import SilentObserver
+from distspectral.orchestration.pipeline import Pipeline
 from distspectral.spectral.diagnostics import label_agreement
 from distspectral.storage.artifacts import Artifact
 from distspectral.storage.sources import Source
@@ -176,7 +177,10 @@ def _umap(pipeline: Pipeline, n_clusters: int, seed: int, add: Callable[[str, in
 
 
 def _spectralnet(pipeline: Pipeline, n_clusters: int, seed: int, add: Callable[[str, int, Scores], None]) -> None:
-    """The package spectralnet with its autoencoder, Siamese network and defaults, but for the width of its output."""
+    """The package spectralnet with its autoencoder, Siamese network and defaults, but for the width of its output.
+
+    It gets values up to 1, as in its own examples: on MNIST's 0 to 255 its network ends in NaN.
+    """
     try:
         import spectralnet
     except ImportError as error:
@@ -186,6 +190,7 @@ def _spectralnet(pipeline: Pipeline, n_clusters: int, seed: int, add: Callable[[
     for weights in Path(spectralnet.__file__).parent.rglob("weights/*.pth"):
         weights.unlink()  # of an earlier fit, which it would take instead of training
     rows, labels = _rows(pipeline.plan.artifact("pack"))
+    rows /= np.abs(rows).max()
     chosen = np.random.default_rng(seed).permutation(len(rows))[:SAMPLE_ROWS]
 
     def clusters(matrix: NDArray[np.float32]) -> NDArray[np.int64]:

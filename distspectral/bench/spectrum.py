@@ -19,6 +19,7 @@ from distspectral.errors import ConfigError
 from distspectral.graph.spectrum import exact_spectrum
 from distspectral.graph.store import MappedGraph
 from distspectral.spectral.diagnostics import label_agreement, sin2_principal_angles
+from distspectral.stages.columns import require_column
 from distspectral.stages.plan import embedded_graph, spectral_chain
 from distspectral.storage.artifacts import Artifact
 from distspectral.storage.vectors import MappedVectors
@@ -94,7 +95,9 @@ def _agreement(classes: NDArray[np.int64], clusters: NDArray[np.int64]) -> dict[
 
 def _embedding(output: Artifact, width: int) -> NDArray[np.float32]:
     """Return the embedding (N, P) of all rows of a finished ``output`` artifact."""
-    paths = [output.file_path(shard.name) for shard in output.manifest().shards]
+    manifest = output.manifest()
+    require_column(manifest, "embedding", output.uri)
+    paths = [output.file_path(shard.name) for shard in manifest.shards]
     tables = [pq.read_table(path, columns=["embedding"], filesystem=output.filesystem) for path in paths]
     flat = [table.column("embedding").combine_chunks().flatten().to_numpy() for table in tables]
     return np.concatenate(flat).reshape(-1, width)

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from distspectral import __version__
-from distspectral.cli import bench, demo, evaluate, inspect, run, stage, validate
+from distspectral import __version__, logs
+from distspectral.cli import bench, demo, evaluate, export, inspect, plan, run, serve, stage, submit, validate
 from distspectral.cli.console import print_error
 from distspectral.errors import DistSpectralError
 
@@ -26,6 +26,8 @@ class Group(typer.core.TyperGroup):
         except DistSpectralError as error:
             if ctx.params["debug"]:
                 raise
+            if logs.is_written():
+                logs.LOGGER.error(str(error))
             print_error(str(error))
             raise typer.Exit(EXIT_REFUSED) from None
         except KeyboardInterrupt:
@@ -52,14 +54,25 @@ def _print_version(wanted: bool) -> None:
 @app.callback(help="Spectral embedding and clustering for datasets that do not fit.")
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    log: Annotated[
+        str | None,
+        typer.Option(
+            "--log",
+            envvar="DISTSPECTRAL_LOG",
+            metavar="FILE",
+            help="Append a JSON object per event; - for stderr. Ray's workers write theirs to their own stderr.",
+        ),
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Take the options that stand before the command; ``Group`` and the eager callback read them."""
+    """Take the options that stand before the command; ``Group`` and the eager callback read the others."""
+    if log is not None:
+        logs.write_log(log)
 
 
-for module in (run, stage, evaluate, inspect, validate, demo, bench):
+for module in (run, submit, stage, evaluate, export, serve, inspect, validate, plan, demo, bench):
     module.register(app)
 
 

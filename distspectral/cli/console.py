@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from distspectral.storage.manifest import Manifest
 
 SHOWN_ITEMS = 12
+LOG_EVERY_S = 10.0
+"""Between two lines of progress, where there is no terminal to draw a bar on."""
 PAST_TENSE = {
     "pack": "packed",
     "autoencoder": "trained",
@@ -60,8 +63,9 @@ def print_table(table: Table) -> None:
 
 
 def print_note(message: str) -> None:
-    """Print a line on stdout as it is."""
+    """Print a line on stdout as it is, at once."""
     sys.stdout.write(message + "\n")
+    sys.stdout.flush()
 
 
 def print_json(value: Any) -> None:
@@ -89,6 +93,7 @@ class StageProgress:
             disable=quiet or not self._console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
+        self._last_line = time.monotonic()
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -115,7 +120,10 @@ class StageProgress:
         self._console.print(f"[green]{_shown(stage)}[/] {PAST_TENSE[stage]} in {seconds:.1f} s")
 
     def progress(self, description: str, done: int, total: int) -> None:
-        """Move the bar of what is being done."""
+        """Move the bar of what is being done; in a log, say so now and then."""
+        if not self._console.is_terminal and time.monotonic() - self._last_line > LOG_EVERY_S:
+            self._last_line = time.monotonic()
+            self._console.print(f"  {description} {done:,}/{total:,}")
         if description not in self._tasks:
             self._tasks[description] = self._bar.add_task(description, total=total)
         self._bar.update(self._tasks[description], completed=done, total=total)

@@ -33,3 +33,8 @@ def engine_of(config: RunConfig, local: bool) -> Engine:
     from distspectral.orchestration.engine import LocalEngine, make_engine
 
     return LocalEngine() if local else make_engine(config.ray)
+
+
+def run_root(path: str) -> str:
+    """Return a run's directory as workers elsewhere can name it: absolute, or the URI that it is."""
+    return path if "://" in path else str(Path(path).expanduser().absolute())

@@ -43,9 +43,11 @@ def run_config(config: RunConfig, local: bool, quiet: bool) -> dict[str, Any]:
 
 def show(config: RunConfig, metrics: dict[str, Any], as_json: bool) -> None:
     """Print a run's metrics, and for people where its report is."""
+    from distspectral.storage.filesystems import join
+
     if as_json:
         print_json(metrics)
         return
     print_table(results_table(metrics))
     page = "report.html" if config.objective == "spectral" else "metrics.json"
-    print_note(f"report: {config.root.rstrip('/')}/{page}")
+    print_note(f"report: {join(config.root, page)}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distspectral.cli.console import StageProgress, manifest_table, print_json, print_table
+from distspectral.cli.console import StageProgress, manifest_table, print_json, print_note, print_table
 from distspectral.cli.options import AsJson, ConfigPath, Local, Overrides, Quiet, engine_of, load
 from distspectral.cli.run import show
 from distspectral.errors import ConfigError
@@ -14,13 +15,33 @@ from distspectral.errors import ConfigError
 if TYPE_CHECKING:
     from distspectral.config import RunConfig
     from distspectral.orchestration.engine import Engine
-    from distspectral.orchestration.pipeline import Observer, Pipeline
+    from distspectral.orchestration.observer import Observer
+    from distspectral.orchestration.pipeline import Pipeline
+    from distspectral.stages.embed import Unfinished
     from distspectral.storage.manifest import Manifest
 
 SourcePath = Annotated[
     str | None, typer.Option("--source", metavar="PATH", help="Embed these shards instead of data.path.")
 ]
 OutputPath = Annotated[str | None, typer.Option("--output", metavar="DIR", help="Where the rows of --source go.")]
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        "--columns",
+        metavar="A,B,...",
+        help="Write these columns beside the id, instead of embed.columns: embedding, cluster, distance, "
+        "probabilities, nearest_clusters.",
+    ),
+]
+ShardRange = Annotated[
+    str | None,
+    typer.Option(
+        "--shard-range",
+        metavar="FIRST:LAST",
+        help="Embed these shards only, LAST excluded; several processes can fill one output, and the one that finds "
+        "no shard missing finishes it.",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -79,6 +100,8 @@ def embed(
     overrides: Overrides = None,
     source: SourcePath = None,
     output: OutputPath = None,
+    columns: Columns = None,
+    shard_range: ShardRange = None,
     local: Local = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -86,26 +109,62 @@ def embed(
     """Embed every row, and cluster it; with --source and --output other rows, by the same trained model."""
     if (source is None) != (output is None):
         raise ConfigError("--source and --output: give both to embed other rows, or neither")
-    if source is None or output is None:
+    if columns is not None:
+        overrides = [*(overrides or ()), f"embed.columns=[{columns}]"]
+    shards = None if shard_range is None else _range(shard_range)
+    if shards is None and (source is None or output is None):
         _run_stage("embed", config, overrides, local, quiet, as_json)
         return
     from distspectral.storage.sources import Source
 
     loaded = load(config, overrides)
     engine = engine_of(loaded, local)
+    done: Manifest | Unfinished
     try:
         with StageProgress(quiet) as progress:
-            other = Source.open(loaded.data.model_copy(update={"path": source}))
-            manifest = _pipeline(loaded, engine, progress).embed_other(other, output)
+            other = None if source is None else Source.open(loaded.data.model_copy(update={"path": source}))
+            pipeline = _pipeline(loaded, engine, progress)
+            if shards is not None:
+                done = pipeline.embed_part(shards, other, output)
+            else:
+                assert other is not None, "the other rows have been opened"
+                done = pipeline.embed_other(other, str(output))
     finally:
         engine.close()
-    _show(manifest, as_json)
+    from distspectral.storage.manifest import Manifest
+
+    if isinstance(done, Manifest):
+        _show(done, as_json)
+    else:
+        _show_unfinished(done, as_json)
+
+
+def _range(text: str) -> range:
+    """Return the numbers that ``FIRST:LAST`` means.
+
+    Raises:
+        ConfigError: it means none.
+    """
+    first, colon, last = text.partition(":")
+    if not (colon and first.isdecimal() and last.isdecimal() and int(first) < int(last)):
+        raise ConfigError(f"--shard-range: is {text}, expected FIRST:LAST such as 0:100, the first below the last")
+    return range(int(first), int(last))
+
+
+def _show_unfinished(done: Unfinished, as_json: bool) -> None:
+    if as_json:
+        print_json({"complete": False, **dataclasses.asdict(done)})
+        return
+    print_note(
+        f"unfinished: {done.n_done:,} of {done.n_shards:,} shards are there; embed the others, or run the same command "
+        "without --shard-range once all processes have ended"
+    )
 
 
 def report(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Write metrics.json and report.html anew from the finished artifacts."""
     from distspectral.orchestration.engine import LocalEngine
-    from distspectral.orchestration.pipeline import SilentObserver
+    from distspectral.orchestration.observer import SilentObserver
 
     loaded = load(config, overrides)
     show(loaded, _pipeline(loaded, LocalEngine(), SilentObserver()).report(), as_json)

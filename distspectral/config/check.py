@@ -18,7 +18,7 @@ from distspectral.errors import (
     TooManyClustersError,
 )
 from distspectral.graph.config import check as check_affinity
-from distspectral.storage.artifacts import resolve
+from distspectral.storage.filesystems import resolve
 from distspectral.storage.sources import Source
 
 
@@ -35,7 +35,7 @@ def check(config: RunConfig, source: Source) -> None:
         TooFewRowsError: fewer rows than neighbours or functions need.
         TooFewClassesError: batches too small for two classes.
         OutputNotWritableError: the root cannot be written.
-        MissingDependencyError: FAISS is not installed.
+        MissingDependencyError: FAISS is not installed, or MLflow where it is asked for.
     """
     if config.objective == "dscl":
         _check_metric(config, source)
@@ -46,6 +46,10 @@ def check(config: RunConfig, source: Source) -> None:
     if importlib.util.find_spec("faiss") is None:
         raise MissingDependencyError(
             "faiss is not installed: pip install 'distspectral[cpu]' (or 'distspectral[gpu]' with CUDA)"
+        )
+    if config.mlflow is not None and importlib.util.find_spec("mlflow") is None:
+        raise MissingDependencyError(
+            "mlflow is not installed: pip install 'distspectral[mlflow]', or leave out the section mlflow"
         )
 
 
@@ -150,5 +154,7 @@ def check_writable(root: str) -> None:
             raise OutputNotWritableError(f"root {root}: {existing} is a file; choose another root")
         with tempfile.TemporaryFile(dir=existing):
             pass
+    except ConfigError:
+        raise
     except (OSError, ValueError) as error:
         raise OutputNotWritableError(f"root {root}: cannot be written ({error}); choose another root") from error

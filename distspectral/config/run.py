@@ -13,11 +13,12 @@ from distspectral.models.networks import NetworkConfig
 from distspectral.models.orthonorm_layer import OrthonormConfig
 from distspectral.objectives.dscl import DSCLConfig
 from distspectral.objectives.spectral import SpectralConfig, default_n_components
-from distspectral.orchestration.config import RayConfig
+from distspectral.orchestration.config import MlflowConfig, RayConfig
 from distspectral.stages.embed import EmbedConfig
 from distspectral.stages.pack import PackConfig
 from distspectral.stages.plan import METRIC_CHAIN, Objective, Representation, Step, spectral_chain
 from distspectral.stages.retrieval import EvaluateConfig
+from distspectral.storage.config import StorageConfig
 from distspectral.storage.sources import SourceConfig
 from distspectral.training.autoencoder import AutoencoderConfig, AutoencoderSettings
 from distspectral.training.dscl import DSCLSettings
@@ -59,6 +60,8 @@ class RunConfig(BaseModel):
     dscl: DSCLConfig = DSCLConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     ray: RayConfig = RayConfig()
+    storage: StorageConfig = StorageConfig()
+    mlflow: MlflowConfig | None = Field(None, description="{} = log the run to MLflow; null = do not")
 
     @model_validator(mode="before")
     @classmethod

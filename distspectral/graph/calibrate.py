@@ -147,7 +147,7 @@ def calibrate(vectors: Vectors, config: GraphConfig, queries: NDArray[np.int64],
     seen = vectors.gather(sampled(n_rows, N_SEEN, config.seed + 2))  # k-means is nearer to its own sample
     sample = Sample(n_rows, vectors.gather(queries), vectors.gather(truth.ravel()), seen)
     best: Setting | None = None
-    for solver, sizes in _candidates(config, n_rows, vectors.dim):
+    for solver, sizes in candidates(config, n_rows, vectors.dim):
         find = functools.partial(_cheapest, vectors, config, sample, solver)
         if best is None or _typical_us(solver, max(sizes), n_rows, vectors.dim, LEAST_COPIES) < best.microseconds:
             found = _descend(find, sizes, _guess(solver, sizes, n_rows, vectors.dim))
@@ -162,7 +162,7 @@ def calibrate(vectors: Vectors, config: GraphConfig, queries: NDArray[np.int64],
     return best
 
 
-def _candidates(config: GraphConfig, n_rows: int, dim: int) -> list[tuple[LocalSolver, list[int]]]:
+def candidates(config: GraphConfig, n_rows: int, dim: int) -> list[tuple[LocalSolver, list[int]]]:
     """Return solvers to consider and for each the numbers of rows nearest to a centroid, ascending.
 
     Raises:

@@ -87,8 +87,9 @@ class MappedGraph:
     def __init__(self, artifact: Artifact, shards: Sequence[Shard] | None = None, weights: str = AFFINITIES) -> None:
         self._origin = (artifact, shards, weights)
         self._blocks: list[tuple[NDArray[Any], NDArray[Any]]] = []
-        for shard in artifact.manifest().shards if shards is None else shards:
-            for batch in artifact.read_table(shard.name).select([NEIGHBORS, weights]).to_batches():
+        manifest = artifact.manifest() if shards is None else None
+        for shard in manifest.shards if manifest else shards or ():
+            for batch in artifact.read_table(shard.name, manifest).select([NEIGHBORS, weights]).to_batches():
                 neighbors, affinities = (_array(column) for column in batch.columns)
                 self._blocks.append((neighbors, affinities))
         self._offsets = np.cumsum([0, *(len(neighbors) for neighbors, _ in self._blocks)], dtype=np.int64)

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+RayStage = Literal["pack", "neighbors", "graph", "train", "calibrate", "embed", "encode", "evaluate"]
+"""Stages that put work on Ray, the rest runs in the driver: encoders train as ``train`` and map rows as ``encode``,
+their graph asks as ``neighbors`` and ``graph`` do."""
 
 
 class ActorCount(BaseModel):
@@ -40,6 +55,21 @@ class WorkerCount(BaseModel):
         return self
 
 
+class StageResources(BaseModel):
+    """What each task, actor or training worker of one stage asks of Ray (YAML ``ray.resources.STAGE``)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_cpus: PositiveFloat | None = Field(
+        None, description="CPUs, and threads; null = ray.cpus_per_worker in training, else ray.cpus_per_task"
+    )
+    num_gpus: NonNegativeFloat | None = Field(
+        None, description="GPUs, or a share of one; null = by ray.use_gpu in training and embedding, else none"
+    )
+    memory: ByteSize | None = Field(None, description="memory that the node must have free, such as 8GiB; null = any")
+    labels: Mapping[str, str] = Field({}, description="labels that the node must carry (Ray's label selector)")
+
+
 class RayConfig(BaseModel):
     """What the run asks of Ray (YAML section ``ray``). Nothing here changes a result."""
 
@@ -62,6 +92,11 @@ class RayConfig(BaseModel):
     cpus_per_worker: PositiveInt = Field(1, description="CPUs, and threads, of each training worker")
     cpus_per_task: PositiveInt = Field(1, description="CPUs, and threads, of each task and actor")
     task_retries: NonNegativeInt = Field(3, description="reruns of a task whose worker or node was lost")
+    resources: Mapping[RayStage, StageResources] = Field(
+        {},
+        description="by stage, where it asks for something else; an autoscaler starts nodes for what a stage asks "
+        "while it runs, so GPUs named here cost only then",
+    )
     actors: ActorCount = Field(ActorCount(), description="pool that embeds")
 
     @property
@@ -73,3 +108,12 @@ class RayConfig(BaseModel):
     def max_workers(self) -> int:
         """Training workers at most."""
         return self.workers.max if isinstance(self.workers, WorkerCount) else self.workers
+
+
+class MlflowConfig(BaseModel):
+    """Where MLflow keeps a run (YAML section ``mlflow``; none is told without it). Nothing here changes a result."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tracking_uri: str | None = Field(None, description="of the server; null = MLFLOW_TRACKING_URI")
+    experiment: str = Field("distspectral", description="made where there is none of the name")

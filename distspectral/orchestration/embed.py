@@ -11,9 +11,10 @@ from ray.data import ActorPoolStrategy, DataContext
 from ray.exceptions import RayTaskError
 from threadpoolctl import threadpool_limits
 
+from distspectral import logs
 from distspectral.errors import DistSpectralError
-from distspectral.orchestration.cluster import wants_gpus
-from distspectral.orchestration.config import RayConfig
+from distspectral.orchestration.config import RayConfig, RayStage
+from distspectral.orchestration.resources import request
 from distspectral.stages.mapping import Mapper
 
 
@@ -24,10 +25,20 @@ class ItemActor:
         function: of one item; keeps what is costly to load in the process.
         items: all items; a row of the dataset is an index into them.
         n_threads: threads of this actor.
+        work: what it does, for the log.
+        facts: what its log is to say.
     """
 
-    def __init__(self, function: Callable[[Any], Any], items: Sequence[Any], n_threads: int) -> None:
-        self.function, self.items, self.n_threads = function, items, n_threads
+    def __init__(
+        self,
+        function: Callable[[Any], Any],
+        items: Sequence[Any],
+        n_threads: int,
+        work: str,
+        facts: dict[str, Any] | None,
+    ) -> None:
+        self.function, self.items, self.n_threads, self.work = function, items, n_threads, work
+        logs.take_up(facts, "actor")
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return the result for the item with index ``row["id"]``, or the error of ours that it met.
@@ -36,12 +47,13 @@ class ItemActor:
         """
         with threadpool_limits(self.n_threads):
             try:
-                return {"result": self.function(self.items[row["id"]])}
+                with logs.timed("item", work=self.work):
+                    return {"result": self.function(self.items[row["id"]])}
             except DistSpectralError as error:
                 return {"result": error}
 
 
-def actor_mapper(config: RayConfig) -> Mapper:
+def actor_mapper(config: RayConfig, stage: RayStage = "embed") -> Mapper:
     """Return a mapper over an autoscaling pool of actors on the connected cluster; an item is a shard, not a row.
 
     The dataset holds one number per shard, so nothing of the data passes through Ray: an actor reads its shard,
@@ -56,12 +68,12 @@ def actor_mapper(config: RayConfig) -> Mapper:
         pool = ActorPoolStrategy(
             min_size=config.actors.min, max_size=max(config.actors.min, min(config.actors.max, len(items)))
         )
+        resources = request(config, stage)
         dataset = ray.data.range(len(items), override_num_blocks=len(items)).map(
             ItemActor,
-            fn_constructor_args=(function, list(items), config.cpus_per_task),
+            fn_constructor_args=(function, list(items), resources.n_threads, description, logs.handed_on()),
             compute=pool,
-            num_cpus=config.cpus_per_task,
-            num_gpus=1 if wants_gpus(config) else None,
+            **resources.options,
         )
         try:
             for row in dataset.iter_rows():

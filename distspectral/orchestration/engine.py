@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from distspectral.orchestration.config import RayConfig
+from distspectral.orchestration.config import RayConfig, RayStage
 from distspectral.stages.mapping import Mapper, local_map
 from distspectral.storage.artifacts import Artifact, Output
 from distspectral.storage.manifest import Manifest
@@ -22,11 +22,11 @@ class Engine(Protocol):
     def start(self) -> None:
         """Get ready, once; called before a stage that has work."""
 
-    def tasks(self) -> Mapper:
-        """Return the mapper for independent items."""
+    def tasks(self, stage: RayStage) -> Mapper:
+        """Return the mapper for a stage's independent items."""
 
-    def actors(self) -> Mapper:
-        """Return the mapper for items that share something costly to load, such as a model."""
+    def actors(self, stage: RayStage) -> Mapper:
+        """Return the mapper for a stage's items that share something costly to load, such as a model."""
 
     def train(
         self,
@@ -48,11 +48,11 @@ class LocalEngine:
     def start(self) -> None:
         """Do nothing."""
 
-    def tasks(self) -> Mapper:
+    def tasks(self, stage: RayStage) -> Mapper:
         """Return the plain loop."""
         return local_map
 
-    def actors(self) -> Mapper:
+    def actors(self, stage: RayStage) -> Mapper:
         """Return the plain loop."""
         return local_map
 
@@ -90,17 +90,17 @@ class RayEngine:
 
         self._connected_here |= connect(self.config)
 
-    def tasks(self) -> Mapper:
+    def tasks(self, stage: RayStage) -> Mapper:
         """Return the mapper over Ray tasks."""
         from distspectral.orchestration.tasks import task_mapper
 
-        return task_mapper(self.config)
+        return task_mapper(self.config, stage)
 
-    def actors(self) -> Mapper:
+    def actors(self, stage: RayStage) -> Mapper:
         """Return the mapper over a pool of actors."""
         from distspectral.orchestration.embed import actor_mapper
 
-        return actor_mapper(self.config)
+        return actor_mapper(self.config, stage)
 
     def train(
         self,

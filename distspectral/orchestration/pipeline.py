@@ -3,64 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from distspectral.errors import ConfigError
 from distspectral.orchestration.engine import Engine
 from distspectral.orchestration.memory import PeakMemory
-from distspectral.stages.mapping import Mapper
+from distspectral.orchestration.metrics import MetricsObserver
+from distspectral.orchestration.observer import Observer
+from distspectral.orchestration.stage_calls import StageCalls
 from distspectral.stages.metrics import METRICS, PAGE, run_metrics, stages_of
 from distspectral.stages.plan import SOURCE, Plan, make_plan
-from distspectral.storage.artifacts import Artifact, Output
+from distspectral.storage.artifacts import MANIFEST, Artifact, Output
 from distspectral.storage.manifest import Manifest
 from distspectral.storage.sources import Source
 
 if TYPE_CHECKING:
     from distspectral.config import RunConfig
-    from distspectral.models.encoded import Space
-    from distspectral.training.settings import TrainSettings
-
-
-class Observer(Protocol):
-    """Hears how a run goes on; ``progress`` may be called from another thread."""
-
-    def started(self, stage: str) -> None:
-        """A stage begins to work."""
-
-    def skipped(self, stage: str) -> None:
-        """A stage is up to date."""
-
-    def finished(self, stage: str, seconds: float) -> None:
-        """A stage is done."""
-
-    def progress(self, description: str, done: int, total: int) -> None:
-        """Items, or steps of training, are done."""
-
-    def window(self, record: dict[str, Any]) -> None:
-        """Training finished a window of steps; may be called from another thread."""
-
-
-class SilentObserver:
-    """Says nothing."""
-
-    def started(self, stage: str) -> None:
-        """Do nothing."""
-
-    def skipped(self, stage: str) -> None:
-        """Do nothing."""
-
-    def finished(self, stage: str, seconds: float) -> None:
-        """Do nothing."""
-
-    def progress(self, description: str, done: int, total: int) -> None:
-        """Do nothing."""
-
-    def window(self, record: dict[str, Any]) -> None:
-        """Do nothing."""
+    from distspectral.stages.embed import Unfinished
 
 
 class Pipeline:
@@ -75,7 +37,7 @@ class Pipeline:
 
     def __init__(self, config: RunConfig, source: Source, engine: Engine, observer: Observer) -> None:
         self.config, self.source, self.engine, self.observer = config, source, engine, observer
-        settings: dict[str, BaseModel | int] = {
+        self._settings: dict[str, BaseModel | int] = {
             "pack": config.pack,
             "autoencoder": config.autoencoder_settings,
             "graph": config.graph,
@@ -89,7 +51,13 @@ class Pipeline:
         }
         # absolute, for workers may have another working directory
         root = config.root if "://" in config.root else str(Path(config.root).expanduser().absolute())
-        self.plan: Plan = make_plan(Artifact(root), self.source.fingerprint(), settings, config.chain(source.dim))
+        self.plan: Plan = make_plan(
+            Artifact(root, config.storage.node_cache),
+            self.source.fingerprint(),
+            self._settings,
+            config.chain(source.dim),
+        )
+        self._told = MetricsObserver(observer, config.name, self.plan.last.fingerprint)
 
     # ---- the whole -----------------------------------------------------------------------------------------
 
@@ -98,7 +66,7 @@ class Pipeline:
         worked = False
         for stage, output in self.plan.outputs.items():
             if output.artifact.is_current(output.fingerprint):
-                self.observer.skipped(stage)
+                self._told.skipped(stage)
             else:
                 self._work(stage, output)
                 worked = True
@@ -121,14 +89,14 @@ class Pipeline:
         for stage in stages[name]:
             output = self.plan.outputs[stage]
             if output.artifact.is_current(output.fingerprint):
-                self.observer.skipped(stage)
+                self._told.skipped(stage)
             else:
                 self._require_inputs(stage)
                 self._work(stage, output)
         return self.plan.artifact(stages[name][-1]).manifest()
 
     def embed_other(self, source: Source, directory: str) -> Manifest:
-        """Embed other rows with this run's finished model.
+        """Embed other rows with this run's finished model, whatever has become of the rows it was trained on.
 
         Args:
             source: the other rows, opened.
@@ -137,6 +105,7 @@ class Pipeline:
         Raises:
             ArtifactError: the model is missing or made from another config.
         """
+        self.plan = self._plan_as_trained()
         prints = {SOURCE: source.fingerprint()}
         if self.config.objective == "dscl":
             self._require_inputs("encode", "pack")
@@ -147,8 +116,50 @@ class Pipeline:
                 "encode", {"pack": packed.fingerprint}, folder.child(self.plan.chain["encode"].directory)
             )
             return self._unless_current("encode", encoded, source, packed.artifact)
+        return self._unless_current("embed", self._of_other_rows(source, directory), source)
+
+    def embed_part(
+        self, shards: range, source: Source | None = None, directory: str | None = None
+    ) -> Manifest | Unfinished:
+        """Embed some of the shards, this run's or other rows', into an output that several processes fill.
+
+        Args:
+            shards: their numbers.
+            source: the other rows, opened.
+            directory: of the other rows' output.
+
+        Raises:
+            ConfigError: no shard has these numbers, or the run does not end in an embedding.
+            ArtifactError: the model is missing or made from another config, or another result stands in the output.
+        """
+        if self.config.objective == "dscl":
+            raise ConfigError("--shard-range: is for objective spectral; a metric embeds what `pack` wrote, as a whole")
+        if source is None or directory is None:
+            self._require_inputs("embed")
+            source, output = self.source, self.plan.outputs["embed"]
+        else:
+            self.plan = self._plan_as_trained()
+            output = self._of_other_rows(source, directory)
+        if output.artifact.is_current(output.fingerprint):
+            self._told.skipped("embed")
+            return output.artifact.manifest()
+        self._told.started("embed")
+        self.engine.start()
+        began = time.perf_counter()
+        done = self._calls(source).embed_part(output, shards)
+        self._told.finished("embed", time.perf_counter() - began)
+        return done
+
+    def _of_other_rows(self, source: Source, directory: str) -> Output:
+        """Return the output of other rows, the model being there."""
         self._require_inputs("embed")
-        return self._unless_current("embed", self.plan.of_other_rows("embed", prints, Artifact(directory)), source)
+        return self.plan.of_other_rows("embed", {SOURCE: source.fingerprint()}, Artifact(directory))
+
+    def _plan_as_trained(self) -> Plan:
+        """Return the plan of when the vectors were packed: the source may have gained shards since."""
+        vectors = self.plan.artifact("pack")
+        then = vectors.manifest().inputs[SOURCE] if vectors.has(MANIFEST) else self.plan.source
+        return make_plan(self.plan.root, then, self._settings, self.plan.chain)
 
     def report(self) -> dict[str, Any]:
         """Write ``metrics.json`` and, of a spectral run, ``report.html``, from the artifacts; return the metrics.
@@ -177,7 +188,7 @@ class Pipeline:
     def _unless_current(self, stage: str, output: Output, source: Source, vectors: Artifact | None = None) -> Manifest:
         """Run a stage on other rows unless its output stands already."""
         if output.artifact.is_current(output.fingerprint):
-            self.observer.skipped(stage)
+            self._told.skipped(stage)
             return output.artifact.manifest()
         return self._work(stage, output, source, vectors)
 
@@ -185,142 +196,22 @@ class Pipeline:
         self, stage: str, output: Output, source: Source | None = None, vectors: Artifact | None = None
     ) -> Manifest:
         """Run a stage, on other rows if given, and add to its manifest what it cost."""
-        self.observer.started(stage)
+        self._told.started(stage)
         self.engine.start()
         began = time.perf_counter()
         with PeakMemory() as memory:
-            manifest = self._stage(stage, output, source or self.source, vectors or self.plan.artifact("pack"))
+            manifest = self._calls(source, vectors)(stage, output)
         seconds = time.perf_counter() - began
         cost = {"seconds": seconds, "peak_rss_bytes": memory.peak_bytes}
         manifest = manifest.model_copy(update={"metrics": manifest.metrics | cost})
         output.artifact.commit(manifest)
-        self.observer.finished(stage, seconds)
+        self._told.finished(stage, seconds)
         return manifest
 
-    def _stage(self, stage: str, output: Output, source: Source, vectors: Artifact) -> Manifest:
-        """Call the stage's function; its module is imported only now."""
-        config, artifact = self.config, self.plan.artifact
-        if stage == "pack":
-            from distspectral.stages.pack import pack
-
-            return pack(source, output, config.pack, self._tasks())
-        if stage == "autoencoder":
-            return self._train((vectors,), None, output, config.autoencoder_settings)
-        if stage in ("codes", "features"):
-            from distspectral.stages.learned import encode_codes, encode_features
-
-            if stage == "codes":
-                return encode_codes(vectors, artifact("autoencoder"), output, config.autoencoder.device, self._actors())
-            rows, device = self._represented(), config.siamese.device
-            return encode_features(rows, artifact("siamese"), output, device, self._actors())
-        if stage in ("neighbors", "siamese_neighbors"):
-            from distspectral.stages.graph import neighbors
-
-            rows = self._represented() if stage == "neighbors" else artifact("features")
-            return neighbors(rows, output, config.graph, self._tasks())
-        if stage in ("graph", "siamese_graph"):
-            from distspectral.stages.graph import affinities
-
-            found = artifact("neighbors" if stage == "graph" else "siamese_neighbors")
-            return affinities(found, output, config.affinity, self._tasks())
-        if stage == "siamese":
-            return self._train((self._represented(),), artifact("graph"), output, config.siamese_settings)
-        if stage == "reweight":
-            from distspectral.stages.reweight import reweight
-
-            return reweight(artifact("graph"), artifact("features"), output, self._tasks())
-        if stage == "train":
-            if config.objective == "dscl":
-                return self._train((vectors,), None, output, config.dscl_settings)
-            seen = self._seen()
-            return self._train(tuple(seen.values()), artifact(self.plan.graph), output, config.spectral_settings)
-        if stage == "encode":
-            from distspectral.stages.metric import embed_metric
-
-            return embed_metric(vectors, artifact("train"), output, config.dscl_settings, self._actors())
-        if stage == "evaluate":
-            from distspectral.stages.retrieval import evaluate_retrieval
-
-            return evaluate_retrieval(artifact("encode"), output, config.evaluate, config.seed, self._tasks())
-        if stage == "calibrate":
-            from distspectral.stages.calibrate import calibrate
-
-            seen = self._seen()
-            inputs = tuple(seen.values()), artifact(self.plan.graph), artifact("train")
-            encoders = self._encoders(tuple(seen))
-            return calibrate(*inputs, output, config.spectral_settings, self._tasks(), encoders)
-        if stage == "cluster":
-            from distspectral.stages.cluster import cluster
-
-            return cluster(vectors, artifact("calibrate"), output, config.cluster, config.seed)
-        from distspectral.stages.embed import embed
-
-        models = artifact("calibrate"), artifact("cluster")
-        return embed(source, *models, output, config.embed, self._actors())
-
-    def _represented(self) -> Artifact:
-        """Return the vectors that neighbours are searched in: the codes, or the rows as they are."""
-        from distspectral.stages.learned import prefers_codes
-
-        if "codes" not in self.plan.chain:
-            return self.plan.artifact("pack")
-        codes = self.plan.artifact("codes")
-        is_coded = self.config.representation == "code" or prefers_codes(
-            codes.manifest().properties["explained_variance"]
-        )
-        return codes if is_coded else self.plan.artifact("pack")
-
-    def _seen(self) -> dict[Space, Artifact]:
-        """Return the vectors that the network is trained on, by what they are, in their order."""
-        represented, packed = self._represented(), self.plan.artifact("pack")
-        made: dict[Space, Artifact] = {"vector" if represented == packed else "code": represented}
-        if "features" in self.plan.chain:
-            made["siamese"] = self.plan.artifact("features")
-        wanted = self.config.train.inputs
-        if wanted == "auto":
-            return made
-        made.setdefault("vector", packed)
-        return {space: made[space] for space in wanted}
-
-    def _encoders(self, seen: tuple[Space, ...]) -> dict[str, Any]:
-        """Return what an embedding of raw rows needs before the trained network."""
-        from distspectral.stages.learned import load_encoder, load_siamese
-
-        encoders: dict[str, Any] = {"inputs": seen}
-        is_coded = self._represented() != self.plan.artifact("pack")
-        if "code" in seen or ("siamese" in seen and is_coded):
-            encoders["encoder"] = load_encoder(self.plan.artifact("autoencoder"))
-        if "siamese" in seen:
-            encoders["siamese"] = load_siamese(self.plan.artifact("siamese"))
-        return encoders
-
-    def _tasks(self) -> Mapper:
-        return self._watched(self.engine.tasks())
-
-    def _actors(self) -> Mapper:
-        return self._watched(self.engine.actors())
-
-    def _watched(self, mapper: Mapper) -> Mapper:
-        """Return the mapper, reporting each item to the observer."""
-
-        def mapped(function: Callable[[Any], Any], items: Sequence[Any], description: str) -> Iterator[Any]:
-            self.observer.progress(description, 0, len(items))
-            for done, result in enumerate(mapper(function, items, description), 1):
-                self.observer.progress(description, done, len(items))
-                yield result
-
-        return mapped
-
-    def _train(
-        self, vectors: tuple[Artifact, ...], graph: Artifact | None, output: Output, settings: TrainSettings
-    ) -> Manifest:
-        """Train whatever the settings say, reporting each window to the observer."""
-
-        def on_window(record: dict[str, Any]) -> None:
-            self.observer.progress("training", record["step"], settings.train.max_steps)
-            self.observer.window(record)
-
-        return self.engine.train(vectors, graph, output, settings, on_window)
+    def _calls(self, source: Source | None = None, vectors: Artifact | None = None) -> StageCalls:
+        """Return the stages' functions for this run's rows, or for others."""
+        rows = source or self.source, vectors or self.plan.artifact("pack")
+        return StageCalls(self.config, self.plan, self.engine, self._told, *rows)
 
     def _standing_metrics(self) -> dict[str, Any] | None:
         """Return ``metrics.json`` if it is of these very artifacts and the report, if any, stands beside it."""
@@ -345,6 +236,13 @@ def run(config: RunConfig, engine: Engine, observer: Observer) -> dict[str, Any]
     source = Source.open(config.data)
     check(config, source)
     try:
-        return Pipeline(config, source, engine, observer).run()
+        if config.mlflow is None:
+            return Pipeline(config, source, engine, observer).run()
+        from distspectral.orchestration.tracking import MlflowObserver
+
+        with MlflowObserver(observer, config.mlflow, config.name, config.model_dump(mode="json")) as tracked:
+            metrics = Pipeline(config, source, engine, tracked).run()
+            tracked.results(metrics)
+            return metrics
     finally:
         engine.close()

@@ -9,22 +9,31 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from threadpoolctl import threadpool_limits
 
+from distspectral import logs
 from distspectral.errors import WorkerLostError
-from distspectral.orchestration.config import RayConfig
+from distspectral.orchestration.config import RayConfig, RayStage
+from distspectral.orchestration.resources import Request, request
 from distspectral.stages.mapping import Mapper
 
 IN_FLIGHT_PER_SLOT = 2
 """One running and one waiting, so that no CPU idles between two tasks."""
 
+LEAST_WAITING = 16
+"""Beside those that run; an autoscaler starts nodes for tasks that wait, so a cluster grows by so many at a time, and
+later by as much as it has."""
 
-def _call(function: Callable[[Any], Any], item: Any, n_threads: int) -> Any:
+
+def _call(
+    function: Callable[[Any], Any], item: Any, n_threads: int, work: str, facts: dict[str, Any] | None = None
+) -> Any:
     """Run one item in a worker; Ray set OMP_NUM_THREADS for libraries loaded later, this is for those loaded."""
-    with threadpool_limits(n_threads):
+    logs.take_up(facts, "task")
+    with threadpool_limits(n_threads), logs.timed("item", work=work):
         return function(item)
 
 
-def task_mapper(config: RayConfig) -> Mapper:
-    """Return a mapper that runs each item as one Ray task on the connected cluster.
+def task_mapper(config: RayConfig, stage: RayStage = "pack") -> Mapper:
+    """Return a mapper that runs each item as one Ray task on the connected cluster, with the stage's resources.
 
     A task whose worker or node is lost runs again, up to ``config.task_retries`` times, so functions must bear
     being run twice on an item. An exception that the function raises is not retried: it reaches the caller as it
@@ -35,20 +44,21 @@ def task_mapper(config: RayConfig) -> Mapper:
     """
 
     def map_tasks(function: Callable[[Any], Any], items: Sequence[Any], description: str) -> Iterator[Any]:
+        resources = request(config, stage)
         task = ray.remote(_call).options(
-            name=description, num_cpus=config.cpus_per_task, max_retries=config.task_retries, retry_exceptions=False
+            name=description, max_retries=config.task_retries, retry_exceptions=False, **resources.options
         )
-        shared = ray.put(function)
+        shared, facts = ray.put(function), logs.handed_on()
         upcoming = iter(items)
         running: list[Any] = []
         try:
             while True:
-                for _ in range(_limit(config) - len(running)):
+                for _ in range(_limit(resources) - len(running)):
                     try:
                         item = next(upcoming)
                     except StopIteration:
                         break
-                    running.append(task.remote(shared, item, config.cpus_per_task))
+                    running.append(task.remote(shared, item, resources.n_threads, description, facts))
                 if not running:
                     return
                 (finished,), running = ray.wait(running, num_returns=1)
@@ -60,10 +70,10 @@ def task_mapper(config: RayConfig) -> Mapper:
     return map_tasks
 
 
-def _limit(config: RayConfig) -> int:
+def _limit(resources: Request) -> int:
     """Return how many tasks to hand out at once, by the cluster's size of this moment."""
-    slots = int(ray.cluster_resources().get("CPU", 0)) // config.cpus_per_task
-    return IN_FLIGHT_PER_SLOT * max(slots, 1)
+    slots = resources.slots(ray.cluster_resources())
+    return max(IN_FLIGHT_PER_SLOT * slots, slots + LEAST_WAITING)
 
 
 def _result(reference: Any, description: str, config: RayConfig) -> Any:

@@ -18,10 +18,11 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
 from ray.train.v2.api.exceptions import TrainingFailedError
 
+from distspectral import logs
 from distspectral.comm import collectives
 from distspectral.errors import DistSpectralError, WorkerLostError
-from distspectral.orchestration.cluster import wants_gpus
 from distspectral.orchestration.config import RayConfig, WorkerCount
+from distspectral.orchestration.resources import Request, request
 from distspectral.stages.train import (
     CHECKPOINT_FILE,
     CHECKPOINTS,
@@ -111,7 +112,8 @@ def train(
     """
     output.begin()
     _forget_damaged_snapshot(output.artifact)
-    use_gpu = wants_gpus(config)
+    resources = request(config, "train")
+    use_gpu = resources.num_gpus > 0
     trainer = TorchTrainer(
         _train_rank,
         train_loop_config={
@@ -119,10 +121,13 @@ def train(
             "graph": graph,
             "artifact": output.artifact,
             "settings": settings,
-            "n_threads": config.cpus_per_worker,
+            "n_threads": resources.n_threads,
+            "facts": logs.handed_on(),
         },
-        torch_config=TorchConfig("nccl" if use_gpu else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S),
-        scaling_config=_scaling(config, use_gpu),
+        torch_config=TorchConfig(
+            "nccl" if use_gpu and settings.train.device != "cpu" else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S
+        ),
+        scaling_config=_scaling(config, resources),
         run_config=RunConfig(
             name=CHECKPOINTS,
             storage_path=output.artifact.path,
@@ -147,17 +152,20 @@ def train(
     return finish(vectors, output, settings, result)
 
 
-def _scaling(config: RayConfig, use_gpu: bool) -> ScalingConfig:
+def _scaling(config: RayConfig, resources: Request) -> ScalingConfig:
     """Return how many workers to ask for, and what each gets."""
-    resources = {"CPU": config.cpus_per_worker}
+    each: dict[str, Any] = {
+        "use_gpu": resources.num_gpus > 0,
+        "resources_per_worker": resources.bundle,
+        "label_selector": resources.labels or None,
+    }
     if not isinstance(config.workers, WorkerCount):
-        return ScalingConfig(num_workers=config.workers, use_gpu=use_gpu, resources_per_worker=resources)
+        return ScalingConfig(num_workers=config.workers, **each)
     # Ray Train waits so long for a lost node to come back before it goes on with fewer workers.
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(SHRINK_S))
     return ScalingConfig(
         num_workers=(config.workers.min, config.workers.max),
-        use_gpu=use_gpu,
-        resources_per_worker=resources,
+        **each,
         elastic_resize_monitor_interval_s=config.workers.check_s,
     )
 
@@ -187,16 +195,23 @@ def _train_rank(config: dict[str, Any]) -> dict[str, Any] | DistSpectralError | 
     An error of ours would come again on a retry, so it is returned: Ray Train retries what is raised.
     """
     torch.set_num_threads(config["n_threads"])
-    settings: TrainSettings = config["settings"]
+    logs.take_up(config["facts"], collectives.rank())
     try:
-        trainer = open_trainer(config["vectors"], config["graph"], settings)
-        standing = checkpoint_names(config["artifact"])
-        history = restore(trainer, config["artifact"])
-        log = RunLog(config["artifact"], history) if collectives.rank() == 0 else None
-        trainer.fit(RayObserver(log, standing))
-        return None if log is None else trainer_summary(trainer, config["artifact"], log.history)
+        with logs.timed("training", workers=collectives.world_size()):
+            return _train_here(config["vectors"], config["graph"], config["artifact"], config["settings"])
     except DistSpectralError as error:
         return error
+
+
+def _train_here(
+    vectors: tuple[Artifact, ...], graph: Artifact | None, artifact: Artifact, settings: TrainSettings
+) -> dict[str, Any] | None:
+    trainer = open_trainer(vectors, graph, settings)
+    standing = checkpoint_names(artifact)
+    history = restore(trainer, artifact)
+    log = RunLog(artifact, history) if collectives.rank() == 0 else None
+    trainer.fit(RayObserver(log, standing))
+    return None if log is None else trainer_summary(trainer, artifact, log.history)
 
 
 class _Follower(threading.Thread):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from distspectral.report.data import (
+    CapacityFacts,
     ClusterFacts,
     GraphFacts,
     Histogram,
@@ -16,6 +17,7 @@ from distspectral.report.data import (
 from distspectral.report.page import render
 
 __all__ = [
+    "CapacityFacts",
     "ClusterFacts",
     "GraphFacts",
     "Histogram",

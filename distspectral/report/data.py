@@ -90,6 +90,30 @@ class SpectrumFacts(_Facts):
         return self
 
 
+class CapacityFacts(_Facts):
+    """The network's size beside the worst case, and the Ritz sum of all edges beside that of the edges drawn last.
+
+    Attributes:
+        widths: of the network's input, layers and output.
+        needed: a tenth of the rows, the least VC dimension of clustering them.
+        sigmoid: order of a network of this size with sigmoid layers.
+        relu: likewise with the layers it has.
+        drawn: Ritz sum in the last window of training.
+        every: over every edge.
+        unseen: share of the edges that no step drew.
+        advice: what to do about it.
+    """
+
+    widths: list[int]
+    needed: float
+    sigmoid: float
+    relu: float
+    drawn: float
+    every: float
+    unseen: float
+    advice: str
+
+
 class ClusterFacts(_Facts):
     """(C,) rows per cluster and mean distance to the centroid, by cluster number."""
 
@@ -164,5 +188,6 @@ class ReportData(_Facts):
     spectrum: SpectrumFacts
     clusters: ClusterFacts
     scatter: ScatterSample
+    capacity: CapacityFacts | None = None
     evaluation: Scores | None = None
     notes: list[str] = Field(default_factory=list)

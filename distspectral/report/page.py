@@ -12,6 +12,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from distspectral.report import plots
+from distspectral.report.capacity import capacity_facts
 from distspectral.report.data import ClusterFacts, GraphFacts, ReportData, ScatterSample, SpectrumFacts, TrainingFacts
 from distspectral.report.drawing import CATEGORIES
 from distspectral.report.formats import MISSING, column, count, duration, n_bytes, number, percent, plural
@@ -67,6 +68,7 @@ def render(data: ReportData) -> str:
         trust=_trust_plots(data),
         trained=bool(data.training.history),
         graph=_graph_facts(data.graph),
+        capacity=capacity_facts(data.capacity) if data.capacity else [],
         made_plots=_made_plots(data),
         facts=_made_facts(data),
         config=yaml.safe_dump(data.config, sort_keys=False, allow_unicode=True, width=100) if data.config else "",

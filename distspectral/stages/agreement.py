@@ -19,8 +19,10 @@ from scipy.optimize import linear_sum_assignment
 from distspectral.errors import SourceError, UnknownColumnError
 from distspectral.report.confusion import confusion_matrix
 from distspectral.spectral.diagnostics import label_agreement
+from distspectral.stages.columns import require_column
 from distspectral.stages.plan import spectral_chain
-from distspectral.storage.artifacts import MANIFEST, Artifact, resolve, void
+from distspectral.storage.artifacts import MANIFEST, Artifact, void
+from distspectral.storage.filesystems import resolve
 
 PICTURE = "confusion.svg"
 FORMATS = {"parquet": "parquet", "arrow": "ipc", "feather": "ipc", "csv": "csv"}
@@ -78,6 +80,7 @@ def agreement(run: Artifact, labels: str | None, id_column: str, label_column: s
         MissingArtifactError: the run has no finished output.
         UnknownColumnError: the labels lack a column.
         SourceError: the labels cannot be read, hold an id twice, or label none of the rows.
+        ConfigError: the output was written without clusters.
     """
     output = run if run.has(MANIFEST) else run.child(spectral_chain()["embed"].directory)
     manifest = output.manifest()
@@ -91,6 +94,7 @@ def agreement(run: Artifact, labels: str | None, id_column: str, label_column: s
         counts = np.zeros((len(classes), n_clusters), np.int64)
         np.add.at(counts, (rows, clusters), n)
         return Agreement(counts, tuple(classes))
+    require_column(manifest, "cluster", output.uri)
     ids, texts = _read_labels(labels, id_column, label_column)
     classes, codes = np.unique(np.asarray(texts.to_pylist(), dtype=str), return_inverse=True)
     counts, n_unlabeled = np.zeros((len(classes), n_clusters), np.int64), 0

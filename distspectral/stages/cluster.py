@@ -8,7 +8,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from distspectral.clusters import Assigner, ClusterConfig, clustering_coordinates, diffusion_scale, fit_centroids
+from distspectral.clusters import (
+    Assigner,
+    ClusterConfig,
+    clustering_coordinates,
+    diffusion_scale,
+    fit_centroids,
+    squared_distances,
+)
 from distspectral.models.networks import torch_device
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.encode import BLOCK_ROWS, forward
@@ -47,6 +54,7 @@ def cluster(vectors: Artifact, model: Artifact, output: Output, config: ClusterC
         "n_clusters": len(assigner.centroids),
         "n_components": len(assigner.scale),
         "normalize_rows": assigner.normalize_rows,
+        "variance": assigner.variance,
     }
     return output.commit([], facts, {}, files=("clusters.pt",))
 
@@ -76,10 +84,12 @@ def fit_assigner(
     scale = torch.from_numpy(diffusion_scale(ritz_values, config.diffusion_time, n_clusters))
     points = clustering_coordinates(torch.from_numpy(np.concatenate(parts)), scale, config.normalize_rows).numpy()
     centroids = fit_centroids(points, n_clusters, config, seed)
-    return Assigner(scale, torch.from_numpy(centroids), config.normalize_rows).eval()
+    squared = squared_distances(torch.from_numpy(points), torch.from_numpy(centroids)).amin(1)
+    variance = float(squared.double().mean()) / points.shape[1]
+    return Assigner(scale, torch.from_numpy(centroids), config.normalize_rows, variance).eval()
 
 
 def load_assigner(clusters: Artifact) -> Assigner:
     """Return the assigner of a finished ``clusters`` artifact on the CPU."""
-    state = read_state(clusters, "clusters.pt")
-    return Assigner(state["scale"], state["centroids"], clusters.manifest().properties["normalize_rows"]).eval()
+    state, properties = read_state(clusters, "clusters.pt"), clusters.manifest().properties
+    return Assigner(state["scale"], state["centroids"], properties["normalize_rows"], properties.get("variance")).eval()

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections import Counter
-from typing import IO, Any
+import logging
+from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator
 from torch import Tensor, nn
 
 from distspectral.clusters import Assigner
-from distspectral.errors import ShardWidthError
+from distspectral.errors import ConfigError, ShardWidthError
 from distspectral.models.encoded import EncodedNetwork
 from distspectral.models.networks import torch_device
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.cluster import load_assigner
+from distspectral.stages.columns import DEFAULT_COLUMNS, Column, RowColumns
+from distspectral.stages.drift import measure_drift
+from distspectral.stages.embed_shard import embed_shard
 from distspectral.stages.evaluate import evaluate
 from distspectral.stages.mapping import Mapper, local_map
+from distspectral.storage import reuse
 from distspectral.storage.artifacts import Artifact, Output
-from distspectral.storage.columns import ARROW_TYPES
 from distspectral.storage.manifest import Manifest, Shard
-from distspectral.storage.quarantine import quarantine_files, quarantine_metrics, write_quarantine
-from distspectral.storage.sources import ShardReader, Source, SourceShard
+from distspectral.storage.quarantine import quarantine_files, quarantine_metrics
+from distspectral.storage.shared import join
+from distspectral.storage.sources import Source
+
+logger = logging.getLogger(__name__)
+
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
 class EmbedConfig(BaseModel):
@@ -33,7 +40,31 @@ class EmbedConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    batch_rows: PositiveInt = Field(16_384, description="rows in memory at a time, and of a Parquet row group at least")
+    columns: tuple[Column, ...] = Field(
+        DEFAULT_COLUMNS,
+        min_length=1,
+        description="what is written beside the id: embedding; cluster; distance to its centroid; probabilities of all "
+        "clusters, exp(-d^2 / (2 variance)) over its sum; nearest_clusters, the embed.n_nearest nearest in order",
+    )
+    n_nearest: PositiveInt = Field(3, description="clusters in the column nearest_clusters")
+    precision: Precision = Field(
+        "float32",
+        description="of the network's matrix products; float32 gives a row the same cluster on every machine, and "
+        "reading holds a GPU up long before it does; halves are for wide encoders on GPUs",
+    )
+    batch_rows: PositiveInt = Field(
+        16_384, description="rows that pass the network at a time; a few such are in memory"
+    )
+    drift_rows: NonNegativeInt = Field(
+        2_000, description="rows of other data that are compared with the training data, to warn of a shift; 0 = none"
+    )
+
+    @field_validator("columns")
+    @classmethod
+    def _name_each_once(cls, columns: tuple[Column, ...]) -> tuple[Column, ...]:
+        if len(set(columns)) < len(columns):
+            raise ValueError(f"names a column twice ({', '.join(columns)}); name each once")
+        return columns
 
 
 class Embedder(nn.Module):
@@ -42,17 +73,43 @@ class Embedder(nn.Module):
     Args:
         network: calibrated.
         assigner: fitted in the network's embedding.
+        precision: of the network's matrix products; distances stay in float32, where small ones are differences of
+            numbers near 1.
     """
 
-    def __init__(self, network: EncodedNetwork, assigner: Assigner) -> None:
+    def __init__(self, network: EncodedNetwork, assigner: Assigner, precision: Precision = "float32") -> None:
         super().__init__()
-        self.network, self.assigner = network, assigner
+        self.network, self.assigner, self.precision = network, assigner, precision
+
+    def embedding(self, x: Tensor) -> Tensor:
+        """Return the embedding (B, P) float32 of rows ``x`` (B, D)."""
+        if self.precision == "float32":
+            embedding: Tensor = self.network(x)
+            return embedding
+        with torch.autocast(x.device.type, getattr(torch, self.precision)):
+            embedding = self.network(x)
+        return embedding.float()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return embedding (B, P), cluster (B,) int64 and distance to its centroid (B,) of rows ``x`` (B, D)."""
-        embedding = self.network(x)
+        embedding = self.embedding(x)
         cluster, distance = self.assigner(embedding)
         return embedding, cluster, distance
+
+
+@dataclasses.dataclass(frozen=True)
+class Unfinished:
+    """An output that lacks shards which other processes are to write.
+
+    Attributes:
+        n_done: shards that stand, whoever wrote them.
+        n_shards: shards there will be.
+        metrics: of what this call embedded.
+    """
+
+    n_done: int
+    n_shards: int
+    metrics: dict[str, Any]
 
 
 def embed(
@@ -62,106 +119,140 @@ def embed(
     output: Output,
     config: EmbedConfig,
     mapper: Mapper = local_map,
+    training: Artifact | None = None,
 ) -> Manifest:
-    """Write one Parquet shard per source shard with the columns id, embedding, cluster and distance.
+    """Write one Parquet shard per source shard with the columns asked for.
 
-    Rows that ``data.on_bad_rows`` leaves out are missing there, too, and kept beside the shards instead.
+    Rows that ``data.on_bad_rows`` leaves out are missing there, too, and kept beside the shards instead. Shards of a
+    finished output that differ in nothing are kept where only the list of source shards has changed.
 
     Args:
         source: the rows to embed, those trained on or others.
         model: finished ``model`` artifact.
         clusters: finished ``clusters`` artifact.
         output: where the artifact ``output`` goes.
-        config: rows at a time.
+        config: what to write and how.
         mapper: hands out the shards that are still missing.
+        training: finished ``vectors`` artifact of the rows trained on; given, a sample of the rows embedded now is
+            compared with it.
 
     Raises:
         ShardWidthError: the rows have another width than the model.
         SourceError: a row cannot be used.
     """
-    dim, n_components = (model.manifest().properties[name] for name in ("dim", "n_components"))
-    if source.dim != dim:
-        raise ShardWidthError(
-            f"{source.shards[0].uri}: rows have width {source.dim}, the model {model.uri} was trained on {dim}; "
-            "embed rows of the same kind"
+    work = _Work(source, model, clusters, output, config, training)
+    done = reuse.begin(output, work.items)
+    metrics = work.do(done, range(len(source.shards)), mapper)
+    return work.finish(done, metrics)
+
+
+def embed_part(
+    source: Source,
+    model: Artifact,
+    clusters: Artifact,
+    output: Output,
+    config: EmbedConfig,
+    shards: range,
+    mapper: Mapper = local_map,
+    training: Artifact | None = None,
+) -> Manifest | Unfinished:
+    """Embed some of the shards into an output that several processes fill; finish it if no shard is missing then.
+
+    Args:
+        source: see :func:`embed`, as all others.
+        model: artifact.
+        clusters: artifact.
+        output: the same for all processes.
+        config: likewise.
+        shards: numbers of the source shards to embed; beyond the last one they are none.
+        mapper: hands out those still missing.
+        training: artifact.
+
+    Raises:
+        ConfigError: no shard has these numbers.
+        FingerprintMismatchError: another result stands in the output's directory.
+    """
+    n_shards = len(source.shards)
+    if not range(n_shards)[shards.start : shards.stop]:
+        raise ConfigError(
+            f"--shard-range {shards.start}:{shards.stop}: names no shard; the source has 0 to {n_shards - 1}"
         )
-    done = output.begin()
-    names = [f"part-{index:05d}.parquet" for index in range(len(source.shards))]
-    missing = [(name, shard) for name, shard in zip(names, source.shards, strict=True) if name not in done]
-    versions = (model.manifest().fingerprint, clusters.manifest().fingerprint)
-    task = functools.partial(_embed_shard, source.reader, model, clusters, versions, output.artifact, config.batch_rows)
-    for written in mapper(task, missing, "embedding"):
-        done[written.name] = written
-    n_clusters = clusters.manifest().properties["n_clusters"]
-    shards = [done[name] for name in names]
-    agreement = evaluate(shards, n_clusters)
-    properties = {"n_components": n_components, "n_clusters": n_clusters}
-    metrics: dict[str, Any] = {} if agreement is None else {"evaluate": agreement}
-    if source.config.on_bad_rows == "quarantine":
-        metrics["quarantine"] = quarantine_metrics(shards)
-    return output.commit(shards, properties, metrics, quarantine_files(shards))
+    work = _Work(source, model, clusters, output, config, training)
+    metrics = work.do(join(output), range(n_shards)[shards.start : shards.stop], mapper)
+    done = output.artifact.receipts()
+    if all(name in done for name in work.items):
+        output.write_config()
+        return work.finish(done, metrics)
+    if output.artifact.is_current(output.fingerprint):  # another process saw all of them, and has finished
+        return output.artifact.manifest()
+    return Unfinished(sum(name in done for name in work.items), n_shards, metrics)
+
+
+class _Work:
+    """What :func:`embed` and :func:`embed_part` share."""
+
+    def __init__(
+        self,
+        source: Source,
+        model: Artifact,
+        clusters: Artifact,
+        output: Output,
+        config: EmbedConfig,
+        training: Artifact | None,
+    ) -> None:
+        self.source, self.output, self.config, self.training = source, output, config, training
+        dim, self.n_components = (model.manifest().properties[name] for name in ("dim", "n_components"))
+        if source.dim != dim:
+            raise ShardWidthError(
+                f"{source.shards[0].uri}: rows have width {source.dim}, the model {model.uri} was trained on {dim}; "
+                "embed rows of the same kind"
+            )
+        names = [f"part-{index:05d}.parquet" for index in range(len(source.shards))]
+        self.items = dict(zip(names, source.shard_fingerprints(), strict=True))
+        self.n_clusters = clusters.manifest().properties["n_clusters"]
+        versions = (model.manifest().fingerprint, clusters.manifest().fingerprint)
+        self.load = functools.partial(_columns, model.uri, clusters.uri, versions, config)
+
+    def do(self, done: dict[str, Shard], shards: range, mapper: Mapper) -> dict[str, Any]:
+        """Embed those of the shards that are missing, add them to ``done``, return what was measured."""
+        items = list(zip(self.items, self.source.shards, self.items.values(), strict=True))
+        missing = [items[index] for index in shards if items[index][0] not in done]
+        n_rows = sum(shard.n_rows for _, shard, _ in missing)
+        share = min(1.0, self.config.drift_rows / n_rows) if missing and self.training is not None else 0.0
+        task = functools.partial(
+            embed_shard, self.source.reader, self.load, self.output.artifact, self.config.batch_rows, share
+        )
+        samples = []
+        for written in mapper(task, missing, "embedding"):
+            done[written.shard.name] = written.shard
+            samples.append(written.sample)
+        metrics: dict[str, Any] = {"embedded_shards": len(missing)}
+        if self.training is not None and share and (rows := np.concatenate(samples)).size:
+            metrics["drift"] = measure_drift(rows, self.training, self.load().embedder)
+        return metrics
+
+    def finish(self, done: dict[str, Shard], metrics: dict[str, Any]) -> Manifest:
+        """Write the manifest of all shards."""
+        shards = [done[name] for name in self.items]
+        agreement = evaluate(shards, self.n_clusters)
+        kinds = ("read", "compute", "write")
+        metrics["busy_seconds"] = {kind: sum(shard.details["seconds"][kind] for shard in shards) for kind in kinds}
+        if agreement is not None:
+            metrics["evaluate"] = agreement
+        if self.source.config.on_bad_rows == "quarantine":
+            metrics["quarantine"] = quarantine_metrics(shards)
+        properties = {
+            "n_components": self.n_components,
+            "n_clusters": self.n_clusters,
+            "columns": list(self.config.columns),
+        }
+        return self.output.commit(shards, properties, metrics, quarantine_files(shards))
 
 
 @functools.lru_cache(maxsize=1)
-def _embedder(model_uri: str, clusters_uri: str, versions: tuple[str, str]) -> Embedder:
+def _columns(model_uri: str, clusters_uri: str, versions: tuple[str, str], config: EmbedConfig) -> RowColumns:
     """Return the model, loaded once per process; ``versions`` are the artifacts' fingerprints."""
     del versions
-    embedder = Embedder(load_calibrated_network(Artifact(model_uri)), load_assigner(Artifact(clusters_uri)))
-    return embedder.eval().to(torch_device("auto"))
-
-
-def _embed_shard(
-    reader: ShardReader,
-    model: Artifact,
-    clusters: Artifact,
-    versions: tuple[str, str],
-    artifact: Artifact,
-    batch_rows: int,
-    item: tuple[str, SourceShard],
-) -> Shard:
-    """Write one output shard and its receipt: cluster sizes, summed distances and labels met in each cluster."""
-    name, shard = item
-    embedder = _embedder(model.uri, clusters.uri, versions)
-    device = next(embedder.parameters()).device
-    n_clusters, n_components = len(embedder.assigner.centroids), len(embedder.assigner.scale)
-    counts, distances = np.zeros(n_clusters, np.int64), np.zeros(n_clusters)
-    labels_met: Counter[tuple[int | str, int]] = Counter()
-    details: dict[str, Any] = {}
-    schema = pa.schema(
-        [
-            ("id", ARROW_TYPES[reader.id_type or "int64"]),
-            ("embedding", pa.list_(pa.float32(), n_components)),
-            ("cluster", pa.int32()),
-            ("distance", pa.float32()),
-        ]
-    )
-
-    left_out: list[pa.RecordBatch] = []
-
-    @torch.inference_mode()
-    def write(stream: IO[bytes]) -> None:
-        with pq.ParquetWriter(stream, schema, compression="zstd", use_dictionary=["cluster"]) as writer:
-            for block in reader.read_blocks(shard, batch_rows, left_out):
-                outputs = embedder(torch.from_numpy(block.vectors).to(device))
-                embedding, cluster, distance = (tensor.cpu().numpy() for tensor in outputs)
-                counts[:] += np.bincount(cluster, minlength=n_clusters)
-                distances[:] += np.bincount(cluster, weights=distance, minlength=n_clusters)
-                if block.labels is not None:
-                    labels_met.update(zip(block.labels.to_pylist(), cluster.tolist(), strict=True))
-                flat = pa.array(np.ascontiguousarray(embedding, dtype=np.float32).reshape(-1))
-                columns = [
-                    block.global_ids(shard),
-                    pa.FixedSizeListArray.from_arrays(flat, n_components),
-                    pa.array(cluster.astype(np.int32)),
-                    pa.array(distance.astype(np.float32)),
-                ]
-                writer.write_batch(pa.record_batch(columns, schema=schema))
-        details.update(
-            cluster_counts=counts.tolist(),
-            distance_sums=distances.tolist(),
-            label_counts=[[label, cluster, n] for (label, cluster), n in labels_met.items()],
-            **write_quarantine(artifact, name, left_out),
-        )
-
-    n_bytes = artifact.write_file(name, write)
-    return artifact.write_receipt(Shard(name=name, n_rows=int(counts.sum()), n_bytes=n_bytes, details=details))
+    network, assigner = load_calibrated_network(Artifact(model_uri)), load_assigner(Artifact(clusters_uri))
+    embedder = Embedder(network, assigner, config.precision)
+    return RowColumns(embedder, config.columns, config.n_nearest).eval().to(torch_device("auto"))

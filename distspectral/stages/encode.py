@@ -113,8 +113,8 @@ def _encode_shard(
 ) -> Shard:
     """Write the outputs at rows [start, stop) of the dataset as one packed shard."""
     name, start, stop = item
-    rows, network = open_vectors(vectors), load().eval().to(torch_device(device))
-    named, id_type = MappedVectors(vectors[0]), vectors[0].manifest().properties["id_type"]
+    rows, network = open_vectors(vectors, only=name), load().eval().to(torch_device(device))
+    named, id_type = MappedVectors(vectors[0], only=name), vectors[0].manifest().properties["id_type"]
     ids, labels = named.ids(), named.labels()
     label_type: ScalarType | None = None
     if labels is not None:
@@ -122,15 +122,15 @@ def _encode_shard(
     details: dict[str, Any] = {}
 
     def write(stream: IO[bytes]) -> None:
-        width = len(forward(network, rows.block(0, 1))[0])
+        width = forward(network, np.zeros((1, rows.dim), np.float32)).shape[1]  # the shard may have no rows
         with PackedWriter(
             stream, f"{vectors[0].uri}/{name}", stop - start, width, "float32", id_type, label_type
         ) as writer:
-            for first in range(start, stop, BLOCK_ROWS):
-                last = min(first + BLOCK_ROWS, stop)
+            for first in range(0, stop - start, BLOCK_ROWS):
+                last = min(first + BLOCK_ROWS, stop - start)
                 outputs = forward(network, rows.block(first, last))
                 block_labels = None if labels is None else labels.slice(first, last - first).combine_chunks()
-                block = Block(outputs, None, block_labels, first - start)
+                block = Block(outputs, None, block_labels, first)
                 writer.append(block, ids.slice(first, last - first).combine_chunks())
         if writer.moments is not None:  # a shard whose source rows are all in quarantine has none
             details.update(mean=writer.moments.mean.tolist(), squared_deviations=writer.moments.squared_deviations)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from distspectral.spectral.capacity import edge_check
 from distspectral.stages.plan import embedded_graph
 from distspectral.storage.manifest import Manifest
 
@@ -78,6 +80,12 @@ def _of_spectral(manifests: Mapping[str, Manifest]) -> dict[str, Any]:
         "calibrate": {key: model[key] for key in ("n_components", "inputs", "ritz_values", "suggested_n_clusters")},
         "cluster": {"n_clusters": clusters["n_clusters"]},
     }
+    trained, drawn = manifests["train"], training.get("ritz_values")
+    if drawn is not None and trained.config["affinity"]["scope"] == "global":  # edges inside batches are other edges
+        n_kept = model["n_components"]
+        n_drawn = training["steps"] * trained.config["train"]["batch_size"]
+        check = edge_check(drawn, model["ritz_values"], n_kept, n_drawn, graph.n_rows * graph.properties["k"])
+        metrics["calibrate"]["edges"] = dataclasses.asdict(check)
     if codes := manifests.get("codes"):
         found = manifests["autoencoder"].metrics
         metrics["represent"] = {key: found[key] for key in ("steps", "rows_per_second", "loss")}

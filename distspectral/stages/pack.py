@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from distspectral.errors import ConstantDataError, TooFewRowsError
 from distspectral.stages.mapping import Mapper, local_map
+from distspectral.storage import reuse
 from distspectral.storage.artifacts import Artifact, Output
 from distspectral.storage.ids import IdRange, refuse_duplicates
 from distspectral.storage.manifest import Manifest, Shard
@@ -18,6 +19,9 @@ from distspectral.storage.moments import Moments
 from distspectral.storage.packed import PackedWriter
 from distspectral.storage.quarantine import FOLDER, quarantine_files, quarantine_metrics, write_quarantine
 from distspectral.storage.sources import ShardReader, Source, SourceShard
+
+DETAILS = "shards.json"
+"""What the receipts said of each shard, for a later run over more shards."""
 
 
 class PackConfig(BaseModel):
@@ -31,7 +35,7 @@ class PackConfig(BaseModel):
 
 
 def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = local_map) -> Manifest:
-    """Write one packed shard per source shard, same rows in the same order.
+    """Write one packed shard per source shard, same rows in the same order; unchanged ones of before are kept.
 
     Where ``data.on_bad_rows`` is ``quarantine``, bad rows are left out and kept beside the shards instead; a shard of
     bad rows only becomes a packed shard without rows.
@@ -43,7 +47,7 @@ def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = lo
         mapper: hands out the shards that are still missing.
 
     Returns:
-        The manifest; its properties are dim, dtype, has_labels, id_type, mean, variance and source_shards.
+        The manifest; its properties are dim, dtype, scale, has_labels, id_type, mean, variance and source_shards.
 
     Raises:
         SourceError: a row cannot be used; the message names file and row.
@@ -52,8 +56,9 @@ def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = lo
         ConstantDataError: all rows are equal.
         OutputNotWritableError: the directory cannot be written.
     """
-    done = output.begin()
     names = [f"part-{index:05d}.arrow" for index in range(len(source.shards))]
+    prints = dict(zip(names, source.shard_fingerprints(), strict=True))
+    done = reuse.begin(output, prints, DETAILS)
     missing = [(name, shard) for name, shard in zip(names, source.shards, strict=True) if name not in done]
     task = functools.partial(_pack_shard, source.reader, output.artifact, config.dtype)
     for written in mapper(task, missing, "packing"):
@@ -77,6 +82,7 @@ def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = lo
     properties: dict[str, Any] = {
         "dim": source.dim,
         "dtype": config.dtype,
+        "scale": source.config.scale,
         "has_labels": source.label_type is not None,
         "id_type": source.id_type,
         "mean": moments.mean.tolist(),
@@ -85,8 +91,12 @@ def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = lo
     }
     # the receipts' means would make the manifest as large as a small shard
     bare = [shard.model_copy(update={"details": {}}) for shard in shards]
-    metrics = {"quarantine": quarantine_metrics(shards)} if source.config.on_bad_rows == "quarantine" else {}
-    return output.commit(bare, properties, metrics, quarantine_files(shards))
+    details = {shard.name: shard.details | {reuse.SOURCE: prints[shard.name]} for shard in shards}
+    output.artifact.write_json(DETAILS, details)
+    metrics: dict[str, Any] = {"packed_shards": len(missing)}
+    if source.config.on_bad_rows == "quarantine":
+        metrics["quarantine"] = quarantine_metrics(shards)
+    return output.commit(bare, properties, metrics, (*quarantine_files(shards), DETAILS))
 
 
 def _reasons(shards: list[Shard]) -> str:

@@ -92,7 +92,9 @@ def spectral_chain(
     chain["train"] = trained("training", (*seen, graph), "training")
     chain["calibrate"] = Step("model", (*seen, graph, "train"), ("training.n_components",))
     chain["cluster"] = Step("clusters", ("pack", "calibrate"), ("cluster", "seed"))
-    chain["embed"] = Step("output", (SOURCE, "calibrate", "cluster"), ("embed",), ("embed.batch_rows",))
+    chain["embed"] = Step(
+        "output", (SOURCE, "calibrate", "cluster"), ("embed",), ("embed.batch_rows", "embed.drift_rows")
+    )
     return chain
 
 
@@ -122,14 +124,12 @@ class Plan:
         root: the run's directory.
         source: fingerprint of the source.
         outputs: by stage name, in the order of the run.
-        identities: by stage name, what of the config is in its fingerprint.
         chain: the stages.
     """
 
     root: Artifact
     source: str
     outputs: Mapping[str, Output]
-    identities: Mapping[str, Mapping[str, Any]]
     chain: Mapping[str, Step]
 
     @property
@@ -164,7 +164,7 @@ class Plan:
             planned,
             artifact=directory,
             inputs=all_inputs,
-            fingerprint=fingerprint(stage, dict(self.identities[stage]), all_inputs),
+            fingerprint=fingerprint(stage, planned.identity or {}, all_inputs),
         )
 
 
@@ -181,18 +181,16 @@ def make_plan(root: Artifact, source: str, settings: Mapping[str, BaseModel | in
     values = {name: _plain(value) for name, value in settings.items()}
     prints = {SOURCE: source}
     outputs: dict[str, Output] = {}
-    identities: dict[str, Mapping[str, Any]] = {}
     for stage, step in chain.items():
         parts = {key: _pick(values, key) for key in step.sections}
         config: dict[str, Any] = {}
         for key, part in parts.items():
             config |= part if isinstance(part, dict) else {key.rpartition(".")[2]: part}
         identity = {key: _without(part, key, step.excluded) for key, part in parts.items()}
-        identities[stage] = identity
         inputs = {name: prints[name] for name in step.inputs}
         prints[stage] = fingerprint(stage, identity, inputs)
-        outputs[stage] = Output(root.child(step.directory), stage, prints[stage], config, inputs)
-    return Plan(root, source, outputs, identities, chain)
+        outputs[stage] = Output(root.child(step.directory), stage, prints[stage], config, inputs, identity)
+    return Plan(root, source, outputs, chain)
 
 
 def _plain(value: BaseModel | int) -> Any:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from distspectral import __version__
 from distspectral.report import (
+    CapacityFacts,
     ClusterFacts,
     GraphFacts,
     Histogram,
@@ -27,6 +28,8 @@ from distspectral.report import (
     TrainingWindow,
     render,
 )
+from distspectral.spectral.capacity import PARTED, EdgeCheck, capacity
+from distspectral.stages.columns import written_columns
 from distspectral.stages.learned import prefers_codes
 from distspectral.stages.metrics import PAGE
 from distspectral.stages.plan import embedded_graph
@@ -75,6 +78,7 @@ def collect(
         graph=_graph(manifests, config["affinity"]),
         training=_training(artifacts["train"], manifests["train"]),
         spectrum=_spectrum(manifests["calibrate"]),
+        capacity=_capacity(metrics, manifests["train"]) if "edges" in metrics["calibrate"] else None,
         clusters=_clusters(manifests["embed"]),
         scatter=scatter_sample(artifacts["pack"], artifacts["embed"], manifests["embed"], config["seed"]),
         evaluation=Scores(**metrics["evaluate"]) if "evaluate" in metrics else None,
@@ -130,6 +134,14 @@ def _spectrum(manifest: Manifest) -> SpectrumFacts:
     )
 
 
+def _capacity(metrics: Mapping[str, Any], training: Manifest) -> CapacityFacts:
+    shape, check = training.properties, EdgeCheck(**metrics["calibrate"]["edges"])
+    widths = [shape["dim"], *shape["hidden"], shape["n_functions"] - 1]
+    found = capacity(metrics["n_rows"], widths)
+    orders = {"needed": found.needed, "sigmoid": found.sigmoid, "relu": found.relu}
+    return CapacityFacts(widths=widths, advice=check.advice, **orders, **metrics["calibrate"]["edges"])
+
+
 def _clusters(manifest: Manifest) -> ClusterFacts:
     sizes = np.sum([shard.details["cluster_counts"] for shard in manifest.shards], axis=0)
     distances = np.sum([shard.details["distance_sums"] for shard in manifest.shards], axis=0)
@@ -159,6 +171,12 @@ def _notes(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
             f"{skipped:,} of the {metrics['train']['steps']:,} training steps were skipped for NaN, infinity or "
             "dependent functions; lower train.learning_rate or set train.max_gradient_norm if they are more than a few."
         )
+    check = EdgeCheck(**edges) if (edges := metrics["calibrate"].get("edges")) else None
+    if check is not None and check.excess > PARTED:
+        notes.append(
+            f"The Ritz sum of all edges is {check.excess:.0%} above that of the edges that training drew last: "
+            f"{check.advice}."
+        )
     wanted, found = config["cluster"]["n_clusters"], metrics["calibrate"]["suggested_n_clusters"]
     if isinstance(wanted, int) and found is not None and wanted != found:
         notes.append(f"The largest gap of the spectrum suggests {found} clusters; the config asks for {wanted}.")
@@ -168,12 +186,16 @@ def _notes(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
 def scatter_sample(vectors: Artifact, output: Artifact, manifest: Manifest, seed: int) -> ScatterSample:
     """Return a seeded sample of the output: the first two coordinates that are not constant.
 
+    It is empty where the output was written without coordinates or clusters.
+
     Args:
         vectors: ``vectors`` artifact of the same rows, for labels.
         output: finished ``output`` artifact.
         manifest: of ``output``.
         seed: of the choice.
     """
+    if not {"embedding", "cluster"} <= set(written_columns(manifest)):
+        return ScatterSample(x=[], y=[], cluster=[], n_rows_sampled=0)
     generator = np.random.default_rng(seed)
     starts = np.cumsum([0, *(shard.n_rows for shard in manifest.shards)])
     filled = np.flatnonzero([shard.n_rows for shard in manifest.shards])

@@ -49,20 +49,20 @@ class RunLog:
         lines = "".join(json.dumps(line) + "\n" for line in self.history)
         self.artifact.write_file("metrics.jsonl", lambda stream: void(stream.write(lines.encode())))
         if self.board is not None:
-            self.board.add(record["step"], _curves(record))
+            self.board.add(record["step"], curves(record))
         if self.on_window is not None:
             self.on_window(record)
 
 
-def _curves(record: dict[str, Any]) -> dict[str, float]:
+def curves(record: dict[str, Any]) -> dict[str, float]:
     """Return a window's numbers by the names of TensorBoard's curves."""
-    curves: dict[str, float] = {}
+    named: dict[str, float] = {}
     for name, value in record.items():
         if isinstance(value, list):
-            curves |= {f"{name.removesuffix('_values')}/{index:03d}": one for index, one in enumerate(value)}
+            named |= {f"{name.removesuffix('_values')}/{index:03d}": one for index, one in enumerate(value)}
         elif name not in ("step", "seconds"):
-            curves[f"train/{name}"] = value
-    return curves
+            named[f"train/{name}"] = value
+    return named
 
 
 class LocalObserver:

@@ -58,9 +58,7 @@ class ArraysReader:
     """An open file of :func:`write_arrays`; memory-mapped where it is local, else fetched batch by batch."""
 
     def __init__(self, artifact: Artifact, name: str) -> None:
-        path = artifact.file_path(name)
-        stream = pa.memory_map(path, "r") if artifact.is_local else artifact.filesystem.open_input_file(path)
-        self._reader = pa.ipc.open_file(stream)
+        self._reader = pa.ipc.open_file(artifact.open_mapped(name))
 
     def metadata(self, key: str) -> NDArray[np.int64]:
         """Return an array of the file's schema."""

@@ -30,6 +30,8 @@ from distspectral.errors import (
     MissingArtifactError,
     OutputNotWritableError,
 )
+from distspectral.storage.cache import NodeCache
+from distspectral.storage.filesystems import join, resolve
 from distspectral.storage.manifest import Manifest, Shard
 
 MANIFEST = "manifest.json"
@@ -37,23 +39,16 @@ BUILDING = "building.json"
 RECEIPTS = "receipts"
 
 
-def resolve(uri: str) -> tuple[fs.FileSystem, str]:
-    """Return (filesystem, path) of a local path or a URI; local paths become absolute."""
-    if "://" in uri:
-        filesystem, path = fs.FileSystem.from_uri(uri)
-        return filesystem, path
-    return fs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
-
-
 class Artifact:
     """One artifact directory, local or remote. Cheap to make, picklable, holds no open files.
 
     Args:
         uri: local path or a URI that ``pyarrow.fs`` understands.
+        cache: where each node keeps copies of remote files that are to be memory-mapped; None keeps none.
     """
 
-    def __init__(self, uri: str) -> None:
-        self.uri = uri
+    def __init__(self, uri: str, cache: NodeCache | None = None) -> None:
+        self.uri, self.cache = uri, cache
         self.filesystem, self.path = resolve(uri)
 
     def __repr__(self) -> str:
@@ -66,7 +61,7 @@ class Artifact:
 
     def child(self, name: str) -> Artifact:
         """Return the artifact in the subdirectory ``name``."""
-        return Artifact(f"{self.uri.rstrip('/')}/{name}")
+        return Artifact(join(self.uri, name), self.cache)
 
     def file_path(self, name: str) -> str:
         """Return the path of a file as the filesystem names it."""
@@ -149,11 +144,35 @@ class Artifact:
                 return name
         return None
 
-    def read_table(self, name: str) -> pa.Table:
-        """Return an Arrow IPC file as a table; memory-mapped, without copying, where the file is local."""
+    def mappable(self, name: str, manifest: Manifest | None = None) -> str | None:
+        """Return a local path by which the file can be memory-mapped: its own, or that of the node's copy.
+
+        None where the file is remote and no copies are kept.
+
+        Args:
+            name: of the file.
+            manifest: of this finished artifact, if at hand: its digest then tells versions apart, without a request.
+
+        Raises:
+            DamagedArtifactError, OutputNotWritableError: see :meth:`NodeCache.path`.
+        """
         path = self.file_path(name)
-        source = pa.memory_map(path, "r") if self.is_local else self.filesystem.open_input_file(path)
-        return pyarrow.ipc.open_file(source).read_all()
+        if self.is_local:
+            return path
+        if self.cache is None:
+            return None
+        shards = () if manifest is None else manifest.shards
+        known = next(((shard.n_bytes, manifest.digest) for shard in shards if shard.name == name and manifest), None)
+        return self.cache.path(self.filesystem, path, join(self.uri, name), known)
+
+    def open_mapped(self, name: str, manifest: Manifest | None = None) -> pa.NativeFile:
+        """Open for random access; memory-mapped where the file or a copy of it is local; see :meth:`mappable`."""
+        path = self.mappable(name, manifest)
+        return self.filesystem.open_input_file(self.file_path(name)) if path is None else pa.memory_map(path, "r")
+
+    def read_table(self, name: str, manifest: Manifest | None = None) -> pa.Table:
+        """Return an Arrow IPC file as a table; memory-mapped, without copying, where it is local or has a copy."""
+        return pyarrow.ipc.open_file(self.open_mapped(name, manifest)).read_all()
 
     # ---- writing -------------------------------------------------------------------------------------------
 
@@ -179,7 +198,7 @@ class Artifact:
             raise OutputNotWritableError(f"{self.uri}: cannot be written ({error}); choose another root") from error
         except OSError as error:
             raise OutputNotWritableError(f"{self.uri}: cannot be written ({error})") from error
-        return self._receipts()
+        return self.receipts()
 
     def _resumes(self, stage: str, fingerprint: str) -> bool:
         if self.has(MANIFEST) or not self.has(BUILDING):
@@ -210,15 +229,16 @@ class Artifact:
             for left_over in Path(self.path).rglob(f".*.{'[0-9a-f]' * 32}.tmp"):
                 left_over.unlink(missing_ok=True)
 
-    def _receipts(self) -> dict[str, Shard]:
+    def receipts(self) -> dict[str, Shard]:
+        """Return the shards done so far, by name, of an artifact that is being written."""
         selector = fs.FileSelector(self.file_path(RECEIPTS), allow_not_found=True)
         done: dict[str, Shard] = {}
         for info in self.filesystem.get_file_info(selector):
             if info.base_name.endswith(".json") and not info.base_name.startswith("."):
                 try:
                     shard = Shard.model_validate_json(self.read_bytes(f"{RECEIPTS}/{info.base_name}"))
-                except ValueError:
-                    continue  # a damaged receipt is none: its shard is written again
+                except (ValueError, MissingArtifactError):
+                    continue  # a damaged receipt is none, its shard is written again; or another process has finished
                 if self.filesystem.get_file_info(self.file_path(shard.name)).size == shard.n_bytes:
                     done[shard.name] = shard
         return done
@@ -301,8 +321,8 @@ class Artifact:
     def commit(self, manifest: Manifest) -> Manifest:
         """Write the manifest, which declares the artifact finished, and tidy up what led to it."""
         self.write_json(MANIFEST, manifest.model_dump())
-        self.filesystem.delete_dir_contents(self.file_path(RECEIPTS), missing_dir_ok=True)
         with contextlib.suppress(OSError):
+            self.filesystem.delete_dir_contents(self.file_path(RECEIPTS), missing_dir_ok=True)
             self.filesystem.delete_dir(self.file_path(RECEIPTS))
         with contextlib.suppress(OSError):
             self.filesystem.delete_file(self.file_path(BUILDING))
@@ -323,6 +343,7 @@ class Output:
         fingerprint: digest of ``config`` and ``inputs``, see :func:`distspectral.storage.manifest.fingerprint`.
         config: the stage's resolved config as plain values.
         inputs: fingerprint of each input by name.
+        identity: what of the config is in the fingerprint; None where nobody asks.
     """
 
     artifact: Artifact
@@ -330,13 +351,18 @@ class Output:
     fingerprint: str
     config: dict[str, Any]
     inputs: dict[str, str]
+    identity: dict[str, Any] | None = None
 
     def begin(self) -> dict[str, Shard]:
         """Open the directory, write the resolved config, return the shards an interrupted run left done."""
         done = self.artifact.begin(self.stage, self.fingerprint)
+        self.write_config()
+        return done
+
+    def write_config(self) -> None:
+        """Write the resolved config beside the shards."""
         text = yaml.safe_dump({self.stage: self.config}, sort_keys=False)
         self.artifact.write_file("config.yaml", lambda stream: void(stream.write(text.encode())))
-        return done
 
     def commit(
         self, shards: list[Shard], properties: dict[str, Any], metrics: dict[str, Any], files: tuple[str, ...] = ()

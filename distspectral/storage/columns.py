@@ -90,8 +90,10 @@ def scalar_type(kind: pa.DataType, name: str, uri: str) -> ScalarType:
     raise UnsupportedTypeError(f"{uri}: column {name!r} is {kind}; ids and labels are integers or strings; convert it")
 
 
-def to_matrix(column: pa.Array, dim: int, scale: float, *, name: str, uri: str, first_row: int) -> NDArray[np.float32]:
-    """Return a vector column as a matrix of its own, scaled.
+def to_matrix(
+    column: pa.Array, dim: int, scale: float, *, name: str, uri: str, first_row: int, copy: bool = True
+) -> NDArray[np.float32]:
+    """Return a vector column as a matrix, scaled.
 
     Args:
         column: B lists of numbers, possibly a slice.
@@ -100,9 +102,10 @@ def to_matrix(column: pa.Array, dim: int, scale: float, *, name: str, uri: str, 
         name: the column's name, for messages.
         uri: the shard, for messages.
         first_row: the shard's row that ``column`` begins with, for messages.
+        copy: of its own; else a read-only view of the column where that is float32 and not scaled.
 
     Returns:
-        (B, D) float32, writable, C-contiguous.
+        (B, D) float32, C-contiguous, writable if a copy.
 
     Raises:
         ShardWidthError: a row has another width.
@@ -124,7 +127,7 @@ def to_matrix(column: pa.Array, dim: int, scale: float, *, name: str, uri: str, 
             f"{uri}: row {first_row + row} of column {name!r} is null at feature {feature}; fill it or drop the row"
         )
     raw = values.to_numpy(zero_copy_only=True).reshape(-1, dim)
-    matrix = scaled(raw, scale)
+    matrix = raw if not copy and raw.dtype == np.float32 and scale == 1.0 else scaled(raw, scale)
     if not np.isfinite(matrix).all():
         row, feature = (int(index[0]) for index in np.nonzero(~np.isfinite(matrix)))
         found = raw[row, feature]

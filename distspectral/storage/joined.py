@@ -37,11 +37,15 @@ class JoinedVectors:
         return np.concatenate([part.block(start, stop) for part in self.parts], axis=1)
 
 
-def open_vectors(artifacts: Sequence[Artifact]) -> MappedVectors | JoinedVectors:
+def open_vectors(artifacts: Sequence[Artifact], only: str | None = None) -> MappedVectors | JoinedVectors:
     """Return the rows of one finished ``vectors`` artifact, or of several side by side.
+
+    Args:
+        artifacts: at least one, shards of the same names and rows.
+        only: the one shard to open; default all.
 
     Raises:
         MissingArtifactError: one of them is not finished.
     """
-    parts = [MappedVectors(artifact) for artifact in artifacts]
+    parts = [MappedVectors(artifact, only=only) for artifact in artifacts]
     return parts[0] if len(parts) == 1 else JoinedVectors(parts)

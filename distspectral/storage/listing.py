@@ -11,7 +11,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from distspectral.errors import ConfigError, DistSpectralError, NoShardsError
-from distspectral.storage.artifacts import resolve
+from distspectral.storage.filesystems import resolve
 
 LISTING_HINT = "data.path is a file, a folder, a glob or a URI such as s3://bucket/folder, or a list of these"
 

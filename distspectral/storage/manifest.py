@@ -5,6 +5,7 @@ The manifest is the last file a stage writes, so its presence means that everyth
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from typing import Annotated, Any
@@ -70,6 +71,11 @@ class Manifest(BaseModel):
     def n_rows(self) -> int:
         """Rows of all shards together."""
         return sum(shard.n_rows for shard in self.shards)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Digest of all that it says, seconds included: another writing of the same artifact has another."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
 
 def fingerprint(stage: str, config: dict[str, Any], inputs: dict[str, str]) -> str:

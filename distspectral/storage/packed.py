@@ -15,6 +15,7 @@ import pyarrow.ipc
 from distspectral.errors import SourceError
 from distspectral.storage.artifacts import Artifact
 from distspectral.storage.columns import ARROW_TYPES, ScalarType, to_lists
+from distspectral.storage.manifest import Manifest
 from distspectral.storage.moments import Moments
 from distspectral.storage.sources import Block
 
@@ -117,12 +118,19 @@ class PackedWriter:
         self._ids, self._labels = [], []
 
 
-def read_column(artifact: Artifact, name: str, column: str) -> pa.ChunkedArray:
-    """Return one column of a packed shard; memory-mapped where local, else only that column is fetched."""
-    path = artifact.file_path(name)
-    if artifact.is_local:  # included_fields would copy the column out of the map
+def read_column(artifact: Artifact, name: str, column: str, manifest: Manifest | None = None) -> pa.ChunkedArray:
+    """Return one column of a packed shard; memory-mapped where local, else only that column is fetched.
+
+    Args:
+        artifact: the directory.
+        name: of the shard.
+        column: its name; vectors of a remote shard are mapped from the node's copy.
+        manifest: of the finished artifact, which saves asking for the file's version.
+    """
+    path = artifact.mappable(name, manifest) if artifact.is_local or column == "vector" else None
+    if path is not None:  # included_fields would copy the column out of the map
         return pa.ipc.open_file(pa.memory_map(path, "r")).read_all().column(column)
-    stream = artifact.filesystem.open_input_file(path)
+    stream = artifact.filesystem.open_input_file(artifact.file_path(name))
     index = pa.ipc.open_file(stream).schema.get_field_index(column)
     stream.seek(0)
     table = pa.ipc.open_file(stream, options=pa.ipc.IpcReadOptions(included_fields=[index])).read_all()

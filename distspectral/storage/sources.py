@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -105,7 +105,7 @@ class Block:
     """Rows of one shard in its order: consecutive, but for those that were left out.
 
     Attributes:
-        vectors: (B, D) float32, scaled, finite, writable.
+        vectors: (B, D) float32, scaled, finite; writable unless read without copying.
         ids: B ids (int64 or string), None where the source has no id column.
         labels: B labels (int64 or string), None where the source has no label column.
         first_row: the shard's row that the block begins with.
@@ -156,7 +156,11 @@ class ShardReader:
     on_bad_rows: BadRowPolicy = "error"
 
     def read_blocks(
-        self, shard: SourceShard, block_rows: int | None = None, left_out: list[pa.RecordBatch] | None = None
+        self,
+        shard: SourceShard,
+        block_rows: int | None = None,
+        left_out: list[pa.RecordBatch] | None = None,
+        copy: bool = True,
     ) -> Iterator[Block]:
         """Stream a shard in row order, holding about one block at a time.
 
@@ -166,6 +170,7 @@ class ShardReader:
             shard: one of ``Source.shards``.
             block_rows: most rows in a block; by default as many as fill 16 MiB.
             left_out: tables of the rows left out are appended here, see ``BadRows.table``.
+            copy: whether vectors that need no conversion are copied, or read-only views of what was read.
 
         Raises:
             CorruptShardError: the shard cannot be parsed, or holds other rows than its header says.
@@ -184,7 +189,7 @@ class ShardReader:
             if batch is None:
                 break
             if batch.num_rows:
-                block = self._usable(batch, shard, first_row, left_out)
+                block = self._usable(batch, shard, first_row, left_out, copy)
                 if block is not None:
                     yield block
             first_row += batch.num_rows
@@ -195,7 +200,7 @@ class ShardReader:
             )
 
     def _block(
-        self, batch: pa.RecordBatch, uri: str, first_row: int, offsets: NDArray[np.int64] | None = None
+        self, batch: pa.RecordBatch, uri: str, first_row: int, copy: bool, offsets: NDArray[np.int64] | None = None
     ) -> Block:
         """Return a batch as a block.
 
@@ -204,13 +209,18 @@ class ShardReader:
         """
         columns = self.columns
         vectors = batch.column(columns.vector)
-        matrix = to_matrix(vectors, self.dim, self.scale, name=columns.vector, uri=uri, first_row=first_row)
+        matrix = to_matrix(vectors, self.dim, self.scale, name=columns.vector, uri=uri, first_row=first_row, copy=copy)
         ids = self._scalars(batch, columns.id, self.id_type, uri, first_row)
         labels = self._scalars(batch, columns.label, self.label_type, uri, first_row)
         return Block(matrix, ids, labels, first_row, offsets)
 
     def _usable(
-        self, batch: pa.RecordBatch, shard: SourceShard, first_row: int, left_out: list[pa.RecordBatch] | None
+        self,
+        batch: pa.RecordBatch,
+        shard: SourceShard,
+        first_row: int,
+        left_out: list[pa.RecordBatch] | None,
+        copy: bool,
     ) -> Block | None:
         """Return the rows of a batch that can be used, None without any; a table of the others goes to ``left_out``.
 
@@ -218,7 +228,7 @@ class ShardReader:
             SourceError: a row cannot be used, and that is an error.
         """
         try:
-            return self._block(batch, shard.uri, first_row)
+            return self._block(batch, shard.uri, first_row, copy)
         except SourceError:
             if self.on_bad_rows == "error":
                 raise
@@ -227,7 +237,7 @@ class ShardReader:
             ids = readable_ids(batch, self.columns, self.id_type, shard.first_row + first_row)
             left_out.append(bad.table(ids, first_row, shard.uri))
         good = np.setdiff1d(np.arange(batch.num_rows, dtype=np.int64), bad.rows, assume_unique=True)
-        return self._block(batch.take(pa.array(good)), shard.uri, first_row, good) if len(good) else None
+        return self._block(batch.take(pa.array(good)), shard.uri, first_row, copy, good) if len(good) else None
 
     @staticmethod
     def _scalars(
@@ -321,12 +331,23 @@ class Source:
 
         Names are relative to what ``data.path`` names, so a dataset moved with its times keeps its fingerprint.
         """
-        files = [(shard.file.name, shard.file.size, shard.file.mtime_ns) for shard in self.shards]
+        return self._digest([_identity(shard) for shard in self.shards])
+
+    def shard_fingerprints(self) -> list[str]:
+        """Return each shard's own digest: what its rows, read like this, and their ids depend on."""
+        numbered = self.config.id_column is None  # by the rows of all shards before
+        return [self._digest([*_identity(shard), shard.first_row if numbered else None]) for shard in self.shards]
+
+    def _digest(self, files: list[Any]) -> str:
         config = self.config.model_dump(exclude={"path", "follow_links"})
         if self.config.on_bad_rows == "error":  # the result is the one from before there was a choice
             del config["on_bad_rows"]
         text = json.dumps({"files": files, "config": config}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _identity(shard: SourceShard) -> tuple[str, int, int | None]:
+    return shard.file.name, shard.file.size, shard.file.mtime_ns
 
 
 def _read_header(config: SourceConfig, file: ShardFile, format_name: FormatName) -> Header:

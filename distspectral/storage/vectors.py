@@ -130,35 +130,37 @@ class MappedVectors:
 
     Args:
         artifact: written by the stage ``pack``.
+        only: name of a shard, whose rows alone are then numbered from 0; None for all.
 
     Raises:
         MissingArtifactError: the artifact is not finished.
     """
 
-    def __init__(self, artifact: Artifact) -> None:
-        self._artifact = artifact
+    def __init__(self, artifact: Artifact, only: str | None = None) -> None:
+        self._artifact, self._only = artifact, only
         self._manifest = artifact.manifest()
+        self._shards = [shard for shard in self._manifest.shards if only in (None, shard.name)]
         properties = self._manifest.properties
-        self.n_rows = self._manifest.n_rows
+        self.n_rows = sum(shard.n_rows for shard in self._shards)
         self.dim = int(properties["dim"])
         self.mean = np.asarray(properties["mean"], dtype=np.float64)
         self.scale = float(np.sqrt(properties["variance"]))
-        chunks = [chunk for shard in self._manifest.shards for chunk in self._column(shard.name, "vector").chunks]
+        chunks = [chunk for shard in self._shards for chunk in self._column(shard.name, "vector").chunks]
         self._blocks: list[NDArray[Any]] = [
             chunk.flatten().to_numpy(zero_copy_only=True).reshape(-1, self.dim) for chunk in chunks
         ]
         self._offsets = np.cumsum([0, *(len(block) for block in self._blocks)], dtype=np.int64)
-        self.dtype: np.dtype[Any] = self._blocks[0].dtype
+        self.dtype: np.dtype[Any] = np.dtype(properties["dtype"])
 
-    def __reduce__(self) -> tuple[type[MappedVectors], tuple[Artifact]]:
-        return MappedVectors, (self._artifact,)
+    def __reduce__(self) -> tuple[type[MappedVectors], tuple[Artifact, str | None]]:
+        return MappedVectors, (self._artifact, self._only)
 
     def _column(self, shard: str, column: str) -> pa.ChunkedArray:
-        return read_column(self._artifact, shard, column)
+        return read_column(self._artifact, shard, column, self._manifest)
 
     def _whole_column(self, column: str) -> pa.ChunkedArray:
-        columns = [self._column(shard.name, column) for shard in self._manifest.shards]
-        return pa.chunked_array([chunk for one in columns for chunk in one.chunks])
+        columns = [self._column(shard.name, column) for shard in self._shards]
+        return pa.chunked_array([chunk for one in columns for chunk in one.chunks], type=columns[0].type)
 
     def ids(self) -> pa.ChunkedArray:
         """Return the N ids (int64 or string)."""
@@ -173,7 +175,7 @@ class MappedVectors:
         _check_rows(rows, self.n_rows)
         if len(self._blocks) == 1:
             return np.take(self._blocks[0], rows, axis=0).astype(np.float32, copy=False)
-        gathered = np.empty((len(rows), self.dim), dtype=self._blocks[0].dtype)
+        gathered = np.empty((len(rows), self.dim), dtype=self.dtype)
         order = np.argsort(rows, kind="stable")  # by row, not only by block: neighbours share pages
         ordered = rows[order]
         cuts = np.searchsorted(ordered, self._offsets)

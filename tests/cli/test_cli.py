@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -12,6 +13,7 @@ from distspectral import __version__
 from distspectral.cli.app import EXIT_REFUSED, EXIT_STOPPED, app
 from distspectral.cli.demo import demo_values
 from distspectral.errors import ConfigError
+from distspectral.storage.sources import Source
 from tests.runs import LEARNED, N_ROWS, write_run
 
 WIDE = {"COLUMNS": "200"}
@@ -34,7 +36,7 @@ def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     assert result.exit_code == 0
     for command in ("run", "pack", "graph", "train", "calibrate", "cluster", "embed", "report"):
         assert f" {command} " in result.stdout
-    for command in ("inspect", "demo", "validate", "schema"):
+    for command in ("inspect", "demo", "export", "plan", "schema", "serve", "submit", "validate"):
         assert f" {command} " in result.stdout
     code = (
         "import sys; from distspectral.cli import main;"
@@ -146,6 +148,33 @@ def test_embed_takes_other_rows_only_with_their_output(finished: Path, tmp_path:
     assert (output / "part-00000.parquet").exists()
 
 
+def test_embed_writes_the_columns_asked_for(finished: Path, tmp_path: Path) -> None:
+    other = ("--source", finished.parent / "data/part-00000.parquet", "--output", tmp_path / "out", "--local", "--json")
+    result = invoke("embed", finished, *other, "--columns", "cluster,probabilities")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["properties"]["columns"] == ["cluster", "probabilities"]
+    assert "embed.columns" in invoke("embed", finished, *other, "--columns", "clusters").stderr
+
+
+def test_embed_takes_a_range_of_shards_and_says_what_is_missing(finished: Path, tmp_path: Path) -> None:
+    other = ("--source", finished.parent / "data", "--output", tmp_path / "out", "--local", "--columns", "cluster")
+    first = invoke("embed", finished, *other, "--shard-range", "0:2")
+    assert first.exit_code == 0, first.stderr
+    assert first.stdout.startswith("unfinished: 2 of 3 shards are there; embed the others")
+    again = invoke("embed", finished, *other, "--shard-range", "0:2", "--json")
+    assert json.loads(again.stdout)["complete"] is False
+    last = invoke("embed", finished, *other)
+    assert last.exit_code == 0, last.stderr
+    assert "3, 120 rows" in last.stdout
+
+
+@pytest.mark.parametrize("text", ["2", "2:1", "1:1", "a:b", "-1:2"])
+def test_a_range_that_means_none_is_refused(finished: Path, text: str) -> None:
+    result = invoke("embed", finished, "--local", f"--shard-range={text}")
+    assert result.exit_code == EXIT_REFUSED
+    assert f"--shard-range: is {text}, expected FIRST:LAST" in result.stderr
+
+
 def test_inspect_shows_an_artifact_or_a_whole_run(finished: Path, tmp_path: Path) -> None:
     root = finished.parent / "root"
     one = invoke("inspect", root / "vectors")
@@ -208,3 +237,19 @@ def test_learned_spaces_have_their_commands(tmp_path: Path) -> None:
     refused = invoke("represent", write_run(tmp_path / "plain"), "--local")
     assert refused.exit_code == EXIT_REFUSED
     assert "there is no represent" in refused.stderr
+
+
+def test_the_demo_runs_on_generated_rows_beside_that_of_the_digits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small: list[tuple[Any, ...]] = []
+
+    def stand_in(config: Any, local: bool, quiet: bool) -> dict[str, Any]:
+        small.append((config.root, config.cluster.n_clusters, Source.open(config.data).n_rows, local))
+        return {}
+
+    monkeypatch.setattr("distspectral.cli.demo.run_config", stand_in)
+    result = invoke("demo", "--rows", 300, "--root", tmp_path / "demo", "--local", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert small == [(f"{tmp_path}/demo-300", 20, 300, True)]
+    assert not (tmp_path / "demo").exists()

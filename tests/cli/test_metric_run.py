@@ -15,9 +15,11 @@ from distspectral.cli.app import EXIT_REFUSED, app
 from distspectral.config import load_config
 from distspectral.datasets import write_vectors
 from distspectral.orchestration.engine import LocalEngine, RayEngine
-from distspectral.orchestration.pipeline import SilentObserver, run
+from distspectral.orchestration.observer import SilentObserver
+from distspectral.orchestration.pipeline import Pipeline, run
 from distspectral.stages.plan import METRIC_CHAIN
 from distspectral.storage.artifacts import Artifact
+from distspectral.storage.sources import Source
 from distspectral.storage.vectors import MappedVectors
 from tests.runs import write_metric_run
 
@@ -198,11 +200,12 @@ def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_weights(tmp_p
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")
 @pytest.mark.usefixtures("ray_cluster")
 def test_two_ray_workers_learn_what_one_process_learns(finished: Path, tmp_path: Path) -> None:
     config = load_config(write_metric_run(tmp_path, ray={"workers": 2}))
-    metrics = run(config, RayEngine(config.ray), SilentObserver())
+    Pipeline(config, Source.open(config.data), LocalEngine(), SilentObserver()).command("pack")
+    Pipeline(config, Source.open(config.data), RayEngine(config.ray), SilentObserver()).command("train")
+    metrics = run(config, LocalEngine(), SilentObserver())
     alone = json.loads((finished.parent / "root/metrics.json").read_text())
     assert metrics["train"]["loss"] == pytest.approx(alone["train"]["loss"], rel=1e-4)
     assert metrics["retrieval"]["recall_at"]["1"] == pytest.approx(alone["retrieval"]["recall_at"]["1"], abs=0.02)

@@ -17,7 +17,8 @@ from distspectral.errors import ConfigError
 from distspectral.graph.spectrum import exact_spectrum
 from distspectral.graph.store import MappedGraph
 from distspectral.orchestration.engine import LocalEngine
-from distspectral.orchestration.pipeline import SilentObserver, run
+from distspectral.orchestration.observer import SilentObserver
+from distspectral.orchestration.pipeline import run
 from distspectral.spectral.diagnostics import sin2_principal_angles
 from distspectral.storage.artifacts import Artifact
 from tests.oracles import dense_spectrum

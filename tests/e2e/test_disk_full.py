@@ -14,7 +14,8 @@ import pytest
 from distspectral.config import load_config
 from distspectral.errors import OutputNotWritableError
 from distspectral.orchestration.engine import LocalEngine
-from distspectral.orchestration.pipeline import Pipeline, SilentObserver, run
+from distspectral.orchestration.observer import SilentObserver
+from distspectral.orchestration.pipeline import Pipeline, run
 from distspectral.storage.artifacts import RECEIPTS, Artifact
 from distspectral.storage.sources import Source
 from tests.runs import N_ROWS, write_run

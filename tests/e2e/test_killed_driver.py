@@ -64,12 +64,13 @@ def written(folder: Path) -> dict[str, int]:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.flaky(reruns=1)
 @pytest.mark.timeout(900)
 def test_a_run_killed_in_training_and_in_embedding_finishes_and_redoes_nothing(tmp_path: Path) -> None:
-    training = {"batch_size": 2048, "max_steps": 600, "window_steps": 10, "checkpoint_steps": 20, "patience": 0}
+    training = {"batch_size": 2048, "max_steps": 400, "window_steps": 10, "checkpoint_steps": 20, "patience": 0}
     config = write_run(
         tmp_path,
-        sizes=(3,) * 40,
+        sizes=(6,) * 20,
         train=training,
         network={"hidden": [256, 256]},
         ray={"workers": 2, "actors": {"max": 1}},
@@ -87,10 +88,10 @@ def test_a_run_killed_in_training_and_in_embedding_finishes_and_redoes_nothing(t
 
     kill_when(config, lambda: len(list(root.glob("output/receipts/*.json"))) >= 3)
     steps = windows(root)
-    assert steps == list(range(10, 601, 10)), "training went on from a checkpoint: no window is lost or repeated"
+    assert steps == list(range(10, 401, 10)), "training went on from a checkpoint: no window is lost or repeated"
     model = (root / "model" / "model.pt").stat().st_mtime_ns
     shards_before = written(root / "output")
-    assert 0 < len(shards_before) < 40
+    assert 0 < len(shards_before) < 20
 
     metrics = finish(config)
     assert metrics["n_rows"] == N_ROWS

@@ -21,7 +21,8 @@ from ray.cluster_utils import Cluster
 
 from distspectral.config import load_config
 from distspectral.orchestration.engine import LocalEngine
-from distspectral.orchestration.pipeline import Pipeline, SilentObserver
+from distspectral.orchestration.observer import SilentObserver
+from distspectral.orchestration.pipeline import Pipeline
 from distspectral.orchestration.train import train
 from distspectral.storage.sources import Source
 from tests.runs import write_run

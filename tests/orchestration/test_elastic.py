@@ -29,7 +29,8 @@ def test_workers_are_a_number_or_bounds() -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(2 * PATIENCE_S + 60)
+@pytest.mark.flaky(reruns=1)
+@pytest.mark.timeout(PATIENCE_S + 60)
 def test_a_lost_node_shrinks_the_group_and_a_new_one_grows_it(tmp_path: Path) -> None:
     environment = os.environ | {
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -38,10 +39,8 @@ def test_a_lost_node_shrinks_the_group_and_a_new_one_grows_it(tmp_path: Path) ->
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "6",
     }
     returncode, stdout, stderr = _train(tmp_path, environment)
-    if returncode and "Traceback" not in stderr:  # Ray's own code has ended the driver: the same command goes on
-        print(*map(_last_words_of_ray, stdout.splitlines()[:1]))
-        returncode, stdout, stderr = _train(tmp_path, environment)
-    assert returncode == 0, stderr[-3000:]
+    if returncode:  # without a traceback it was Ray's own code that ended the driver
+        pytest.fail("\n".join([stderr[-3000:], *map(_last_words_of_ray, stdout.splitlines()[:1])]))
     heard: list[dict[str, Any]] = json.loads(stdout.splitlines()[-1])
     groups = [one["workers"] for one in heard]
     changes = [heard[i] for i in range(1, len(heard)) if groups[i] != groups[i - 1]]

@@ -15,11 +15,14 @@ import pytest
 from distspectral.config import load_config
 from distspectral.datasets import write_vectors
 from distspectral.errors import FingerprintMismatchError, MissingArtifactError, NonFiniteRowError
+from distspectral.orchestration.config import RayStage
 from distspectral.orchestration.engine import LocalEngine, RayEngine
 from distspectral.orchestration.pipeline import Pipeline, run
+from distspectral.stages.embed import Unfinished
 from distspectral.stages.mapping import Mapper
 from distspectral.stages.plan import spectral_chain
 from distspectral.storage.sources import Source
+from tests.datasets import blobs
 from tests.runs import DIM, N_ROWS, write_run
 
 CHAIN = spectral_chain()
@@ -57,7 +60,7 @@ class StoppingEngine(LocalEngine):
         self.n_items = n_items
         self.handed_out: list[Any] = []
 
-    def actors(self) -> Mapper:
+    def actors(self, stage: RayStage) -> Mapper:
         def mapped(function: Any, items: Any, description: str) -> Iterator[Any]:
             for item in items:
                 if len(self.handed_out) == self.n_items:
@@ -132,7 +135,8 @@ def test_a_second_run_neither_imports_nor_starts_ray(finished: Path) -> None:
     code = (
         "import sys; from distspectral.config import load_config;"
         "from distspectral.orchestration.engine import make_engine;"
-        "from distspectral.orchestration.pipeline import SilentObserver, run;"
+        "from distspectral.orchestration.observer import SilentObserver;"
+        "from distspectral.orchestration.pipeline import run;"
         f"config = load_config({str(finished)!r}); assert config.ray.enabled;"
         "run(config, make_engine(config.ray), SilentObserver());"
         "print(sorted({'ray', 'faiss', 'matplotlib'} & set(sys.modules)))"
@@ -173,7 +177,7 @@ def test_an_interrupted_embedding_goes_on_with_the_shards_it_lacks(own: Path) ->
     recorder = Recorder()
     run(load_config(own), rest, recorder)
     assert recorder.worked == ["embed"]
-    assert [name for name, _ in rest.handed_out] == ["part-00002.parquet"]
+    assert [name for name, *_ in rest.handed_out] == ["part-00002.parquet"]
     assert [pq.read_table(file) for file in sorted(output.glob("*.parquet"))] == before
 
 
@@ -230,24 +234,90 @@ def test_the_same_rows_embedded_as_other_rows_get_the_same_coordinates(own: Path
     assert again.observer.up_to_date == ["embed"]  # type: ignore[attr-defined]
 
 
+def other_rows(pipeline: Pipeline, path: Path | str) -> Source:
+    return Source.open(pipeline.config.data.model_copy(update={"path": str(path)}))
+
+
+def numbered_rows(folder: Path, first_id: int, shift: float = 0.0) -> None:
+    vectors, labels = blobs(N_ROWS, DIM)
+    ids = np.arange(first_id, first_id + N_ROWS)
+    write_vectors(str(folder), vectors + np.float32(shift), labels=labels, ids=ids)
+
+
+def test_a_folder_that_grew_has_only_its_new_shards_embedded(own: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "other", tmp_path / "embedded"
+    numbered_rows(folder / "b", 1000)
+    opened(own).embed_other(other_rows(opened(own), folder), str(out))
+    before = pq.read_table(out / "part-00000.parquet")
+    numbered_rows(folder / "a", 2000, shift=8.0)
+    manifest = opened(own).embed_other(other_rows(opened(own), folder), str(out))
+    assert manifest.metrics["embedded_shards"] == 1
+    assert manifest.metrics["drift"]["drifted"]  # of the new rows, not of those before
+    assert [shard.n_rows for shard in manifest.shards] == [N_ROWS, N_ROWS]
+    assert pq.read_table(out / "part-00001.parquet") == before
+    assert pq.read_table(out / "part-00000.parquet")["id"].to_pylist() == list(range(2000, 2000 + N_ROWS))
+    assert manifest.metrics["evaluate"].keys() == {"acc", "nmi", "ari"}
+
+
+def test_a_model_embeds_although_the_rows_it_was_trained_on_have_changed(own: Path, tmp_path: Path) -> None:
+    trained = opened(own)
+    folder = tmp_path / "data"
+    shutil.copytree(str(trained.config.data.path), folder)
+    numbered_rows(folder / "new", 5000)
+    pipeline = opened(own, f"data.path={folder}")
+    manifest = pipeline.embed_other(pipeline.source, str(tmp_path / "embedded"))
+    assert manifest.n_rows == 2 * N_ROWS
+    with pytest.raises(FingerprintMismatchError):
+        opened(own, f"data.path={folder}").command("embed")
+
+
+def test_rows_like_those_trained_on_have_not_drifted_and_others_have(own: Path, tmp_path: Path) -> None:
+    pipeline = opened(own)
+    numbered_rows(tmp_path / "same", 1000)
+    numbered_rows(tmp_path / "shifted", 1000, shift=8.0)
+    drifts = [
+        pipeline.embed_other(other_rows(pipeline, tmp_path / name), str(tmp_path / f"of-{name}")).metrics["drift"]
+        for name in ("same", "shifted")
+    ]
+    assert [drift["drifted"] for drift in drifts] == [False, True]
+    assert drifts[0]["n_rows"] == N_ROWS
+    assert "drift" not in pipeline.plan.artifact("embed").manifest().metrics
+    silent = opened(own, "embed.drift_rows=0")
+    manifest = silent.embed_other(other_rows(silent, tmp_path / "shifted"), str(tmp_path / "unasked"))
+    assert "drift" not in manifest.metrics
+
+
+def test_parts_of_a_run_make_its_whole_output(own: Path) -> None:
+    output = own.parent / "root/output"
+    before = [pq.read_table(file) for file in sorted(output.glob("*.parquet"))]
+    assert opened(own).embed_part(range(0, 1)).n_rows == N_ROWS  # nothing to do
+    shutil.rmtree(output)
+    first = opened(own).embed_part(range(1, 3))
+    assert isinstance(first, Unfinished)
+    assert (first.n_done, first.n_shards) == (2, 3)
+    assert not isinstance(opened(own).embed_part(range(0, 1)), Unfinished)
+    assert [pq.read_table(file) for file in sorted(output.glob("*.parquet"))] == before
+    recorder = run_local(own)[1]
+    assert "embed" in recorder.up_to_date
+
+
+def test_parts_of_other_rows_are_compared_with_the_training_rows(own: Path, tmp_path: Path) -> None:
+    numbered_rows(tmp_path / "other/a", 1000, shift=8.0)
+    numbered_rows(tmp_path / "other/b", 2000)
+    source = other_rows(opened(own), tmp_path / "other")
+    first = opened(own).embed_part(range(0, 1), source, str(tmp_path / "out"))
+    assert isinstance(first, Unfinished)
+    assert first.metrics["drift"]["drifted"]
+    last = opened(own).embed_part(range(1, 2), source, str(tmp_path / "out"))
+    assert not isinstance(last, Unfinished)
+    assert not last.metrics["drift"]["drifted"]
+
+
 @pytest.mark.ray
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_run_on_ray_finishes_and_leaves_the_cluster_it_found(tmp_path: Path) -> None:
+def test_a_bad_row_met_in_a_ray_task_is_the_users_error_and_the_cluster_found_stays(tmp_path: Path) -> None:
     import ray
 
-    config = load_config(write_run(tmp_path))
-    recorder = Recorder()
-    metrics = run(config, RayEngine(config.ray), recorder)
-    assert recorder.worked == list(CHAIN)
-    assert metrics["n_rows"] == N_ROWS
-    assert ray.is_initialized()
-
-
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_cluster")
-def test_a_bad_row_met_in_a_ray_task_is_the_users_error(tmp_path: Path) -> None:
     path = write_run(tmp_path)
     vectors = np.ones((5, DIM), np.float32)
     vectors[3, 2] = np.nan
@@ -255,3 +325,4 @@ def test_a_bad_row_met_in_a_ray_task_is_the_users_error(tmp_path: Path) -> None:
     config = load_config(path, ["data.id_column=null"])
     with pytest.raises(NonFiniteRowError, match=r"part-00000\.parquet.*row 3"):
         run(config, RayEngine(config.ray), Recorder())
+    assert ray.is_initialized()

@@ -13,7 +13,8 @@ import pytest
 from distspectral.config import load_config
 from distspectral.errors import NonFiniteStepError
 from distspectral.orchestration.engine import LocalEngine
-from distspectral.orchestration.pipeline import Pipeline, SilentObserver
+from distspectral.orchestration.observer import SilentObserver
+from distspectral.orchestration.pipeline import Pipeline
 from distspectral.orchestration.train import train
 from distspectral.stages.train import train as train_here
 from distspectral.storage.artifacts import Artifact, Output

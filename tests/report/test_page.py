@@ -60,6 +60,7 @@ def test_full_data_show_every_section_in_order(full_page: str) -> None:
         "Convergence of the Ritz values",
         "Degrees of the graph",
         "The graph in numbers",
+        "The network beside the data",
         "How it was made",
         "Time of each stage",
         "Training loss",
@@ -206,3 +207,10 @@ def test_rendering_never_loads_pyplot(full: ReportData) -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], input=full.model_dump_json(), text=True, check=False)
     assert run.returncode == 0
+
+
+def test_the_network_is_set_beside_the_data_where_that_is_known(full_page: str, values: Any) -> None:
+    for text in ("20-512-256-5", "a tenth of them, 7,000", "64%", "both &lt;are&gt; low"):
+        assert text in full_page
+    assert "7.60e6 reaches it" in full_page
+    assert "The network beside the data" not in render(ReportData.model_validate(values(capacity=None)))

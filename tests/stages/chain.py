@@ -7,7 +7,8 @@ from typing import Any
 
 from distspectral.config import load_config
 from distspectral.orchestration.engine import LocalEngine
-from distspectral.orchestration.pipeline import Pipeline, SilentObserver
+from distspectral.orchestration.observer import SilentObserver
+from distspectral.orchestration.pipeline import Pipeline
 from distspectral.stages.metrics import stages_of
 from distspectral.storage.sources import Source
 from tests.runs import write_run

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,16 @@ import torch
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from distspectral.datasets import write_vectors
-from distspectral.errors import NonFiniteRowError, ShardWidthError
+from distspectral.errors import ConfigError, FingerprintMismatchError, NonFiniteRowError, ShardWidthError
+from distspectral.stages import embed_shard
+from distspectral.stages.agreement import agreement
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.cluster import load_assigner
+from distspectral.stages.columns import RowColumns
+from distspectral.stages.embed import EmbedConfig, Embedder, Unfinished, embed, embed_part
 from distspectral.stages.encode import forward
+from distspectral.stages.report import scatter_sample
+from distspectral.storage.artifacts import Artifact, Output
 from distspectral.storage.sources import Source
 from distspectral.storage.vectors import MappedVectors
 from tests.runs import DIM, N_ROWS
@@ -82,3 +89,217 @@ def test_a_bad_row_leaves_no_shard_behind(finished, tmp_path):
     with pytest.raises(NonFiniteRowError, match="row 4"):
         finished.embed_other(source, str(tmp_path / "out"))
     assert not list((tmp_path / "out").glob("*.parquet"))
+
+
+# ---- columns, precision, batches ----------------------------------------------------------------------------------
+
+
+def embedded(finished, folder, **config):
+    """Embed the run's own rows once more, by another config; return the output."""
+    plan = finished.plan
+    settings = EmbedConfig(**config)
+    output = Output(Artifact(str(folder / "out")), "embed", str(hash(settings)), {}, {})
+    embed(finished.source, plan.artifact("calibrate"), plan.artifact("cluster"), output, settings)
+    return output.artifact
+
+
+def column(artifact, name):
+    values = [np.asarray(part[name].to_pylist()) for part in tables(artifact)]
+    return np.concatenate(values)
+
+
+def test_columns_are_those_asked_for_in_that_order(finished, tmp_path):
+    artifact = embedded(finished, tmp_path, columns=["nearest_clusters", "distance"])
+    assert tables(artifact)[0].schema.names == ["id", "nearest_clusters", "distance"]
+    assert artifact.manifest().properties["columns"] == ["nearest_clusters", "distance"]
+
+
+def test_probabilities_and_nearest_clusters_follow_from_the_distances(finished, tmp_path):
+    artifact = embedded(
+        finished, tmp_path, columns=["embedding", "cluster", "probabilities", "nearest_clusters"], n_nearest=2
+    )
+    clusters = finished.plan.artifact("cluster")
+    assigner, variance = load_assigner(clusters), clusters.manifest().properties["variance"]
+    points = assigner.coordinates(torch.from_numpy(column(artifact, "embedding").astype(np.float32))).numpy()
+    squared = np.square(points[:, None].astype(float) - assigner.centroids.numpy()[None]).sum(2)
+    assert variance == pytest.approx(squared.min(1).mean() / points.shape[1], rel=1e-3)  # k-means saw all rows here
+    weights = np.exp(-(squared - squared.min(1, keepdims=True)) / (2 * variance))
+    probabilities = column(artifact, "probabilities")
+    np.testing.assert_allclose(probabilities, weights / weights.sum(1, keepdims=True), atol=1e-3)
+    nearest = column(artifact, "nearest_clusters")
+    np.testing.assert_array_equal(nearest, np.argsort(squared, axis=1)[:, :2])
+    np.testing.assert_array_equal(nearest[:, 0], column(artifact, "cluster"))
+
+
+def test_there_are_no_more_nearest_clusters_than_clusters(finished, tmp_path):
+    assert (
+        column(embedded(finished, tmp_path, columns=["nearest_clusters"], n_nearest=99), "nearest_clusters").shape[1]
+        == 3
+    )
+
+
+def test_without_a_cluster_column_rows_are_evaluated_but_not_joined_or_drawn(finished, tmp_path):
+    artifact = embedded(finished, tmp_path, columns=["embedding"])
+    manifest = artifact.manifest()
+    assert manifest.metrics["evaluate"] == finished.plan.artifact("embed").manifest().metrics["evaluate"]
+    assert agreement(artifact, None, "id", "label").scores()["n_rows"] == N_ROWS
+    with pytest.raises(ConfigError, match=r"without the column cluster; add it to embed\.columns"):
+        agreement(artifact, str(tmp_path), "id", "label")
+    assert scatter_sample(finished.plan.artifact("pack"), artifact, manifest, 0).n_rows_sampled == 0
+
+
+@pytest.mark.parametrize("columns", [[], ["cluster", "cluster"], ["clusters"]])
+def test_columns_that_cannot_be_are_refused(columns):
+    with pytest.raises(ValueError, match="columns"):
+        EmbedConfig(columns=columns)
+
+
+def test_probabilities_need_the_clusters_variance(finished):
+    network, assigner = (
+        load_calibrated_network(finished.plan.artifact("calibrate")),
+        load_assigner(finished.plan.artifact("cluster")),
+    )
+    assigner.variance = None
+    with pytest.raises(ConfigError, match="delete the directory clusters"):
+        RowColumns(Embedder(network, assigner), ["probabilities"], 1)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_is_for_the_network_alone(finished, tmp_path, precision):
+    artifact = embedded(finished, tmp_path, precision=precision)
+    exact = column(finished.plan.artifact("embed"), "embedding")
+    found = column(artifact, "embedding")
+    assert 1e-6 < np.abs(found - exact).max() < 0.1
+    assigner = load_assigner(finished.plan.artifact("cluster"))
+    cluster, distance = assigner(torch.from_numpy(found.astype(np.float32)))
+    np.testing.assert_array_equal(column(artifact, "cluster"), cluster.numpy())
+    np.testing.assert_allclose(column(artifact, "distance"), distance.numpy(), atol=2e-3)
+
+
+def test_all_columns_are_one_graph_for_the_compiler(finished):
+    network, assigner = (
+        load_calibrated_network(finished.plan.artifact("calibrate")),
+        load_assigner(finished.plan.artifact("cluster")),
+    )
+    columns = RowColumns(Embedder(network, assigner), ["embedding", "probabilities", "nearest_clusters"], 2).eval()
+    rows = torch.randn(9, DIM)
+    traced = torch.compile(columns, backend="eager", fullgraph=True)
+    with torch.inference_mode():
+        for name, made in traced(rows).items():
+            torch.testing.assert_close(made, columns(rows)[name])
+
+
+def test_batches_and_row_groups_do_not_change_what_is_written(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(embed_shard, "GROUP_BYTES", 600)
+    artifact = embedded(finished, tmp_path, batch_rows=7)
+    whole = tables(finished.plan.artifact("embed"))
+    for part, expected in zip(tables(artifact), whole, strict=True):
+        assert part["id"] == expected["id"]
+        assert part["cluster"] == expected["cluster"]
+        np.testing.assert_allclose(
+            part["embedding"].to_pylist(), expected["embedding"].to_pylist(), rtol=1e-4, atol=1e-5
+        )
+    groups = [pq.ParquetFile(path).num_row_groups for path in sorted(Path(artifact.path).glob("part-*"))]
+    assert all(2 <= n <= 6 for n in groups)  # batches of 7 rows are gathered, 600 bytes hold about 20
+
+
+def test_few_batches_are_in_flight(finished, tmp_path, monkeypatch):
+    """However slow the writer is, reading does not run away from it."""
+    held, most = 0, 0
+    read, take = embed_shard.ShardReader.read_blocks, embed_shard.RowSample.take
+
+    def counted(self, *arguments, **keywords):
+        nonlocal held, most
+        for block in read(self, *arguments, **keywords):
+            held += 1
+            most = max(most, held)
+            yield block
+
+    def slow(self, block):
+        nonlocal held
+        time.sleep(0.002)
+        take(self, block)
+        held -= 1
+
+    monkeypatch.setattr(embed_shard.ShardReader, "read_blocks", counted)
+    monkeypatch.setattr(embed_shard.RowSample, "take", slow)
+    embedded(finished, tmp_path, batch_rows=2)
+    assert held == 0
+    assert 2 <= most <= 2 * embed_shard.IN_FLIGHT + 3
+
+
+def test_what_the_writer_meets_ends_the_shard(finished, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(embed_shard._RowGroups, "append", full)
+    with pytest.raises(Exception, match="no space left"):
+        embedded(finished, tmp_path, batch_rows=2)
+    assert not list((tmp_path / "out").glob("*.parquet"))
+
+
+def test_a_sample_holds_the_chosen_rows_wherever_blocks_are_cut(finished):
+    shard = finished.source.shards[0]
+    chosen = []
+    for block_rows in (3, 50):
+        sample = embed_shard.RowSample(shard, 11)
+        for block in finished.source.read_blocks(shard, block_rows):
+            sample.take(block)
+        chosen.append(sample.vectors(DIM))
+    assert chosen[0].shape == (11, DIM)
+    np.testing.assert_array_equal(*chosen)
+
+
+# ---- several processes, one output --------------------------------------------------------------------------------
+
+
+def parts(finished, folder, shards):
+    plan = finished.plan
+    output = Output(Artifact(str(folder / "shared")), "embed", "one print", {"a": 1}, {})
+    models = plan.artifact("calibrate"), plan.artifact("cluster")
+    return embed_part(finished.source, *models, output, EmbedConfig(), shards)
+
+
+def test_processes_fill_one_output_and_the_last_finishes_it(finished, tmp_path):
+    first = parts(finished, tmp_path, range(2, 9))  # a last job may reach beyond the last shard
+    assert isinstance(first, Unfinished)
+    assert (first.n_done, first.n_shards, first.metrics["embedded_shards"]) == (1, 3, 1)
+    assert not (tmp_path / "shared/manifest.json").exists()
+    assert parts(finished, tmp_path, range(0, 1)).n_done == 2
+    again = parts(finished, tmp_path, range(0, 1))
+    assert (again.n_done, again.metrics["embedded_shards"]) == (2, 0)
+    manifest = parts(finished, tmp_path, range(1, 2))
+    assert [shard.n_rows for shard in manifest.shards] == list(SIZES)
+    assert (tmp_path / "shared/config.yaml").exists()
+    own = Artifact(str(tmp_path / "shared"))
+    assert tables(own) == tables(finished.plan.artifact("embed"))
+    assert manifest.metrics["evaluate"] == finished.plan.artifact("embed").manifest().metrics["evaluate"]
+
+
+def test_a_process_that_comes_last_to_the_finish_finds_it_done(finished, tmp_path, monkeypatch):
+    parts(finished, tmp_path, range(0, 2))
+    receipts = Artifact.receipts
+
+    def overtaken(self):
+        monkeypatch.setattr(Artifact, "receipts", receipts)
+        parts(finished, tmp_path, range(2, 3))  # another process finishes, and tidies the receipts away
+        return {}
+
+    def after_joining(self):
+        monkeypatch.setattr(Artifact, "receipts", overtaken)
+        return receipts(self)
+
+    monkeypatch.setattr(Artifact, "receipts", after_joining)
+    manifest = parts(finished, tmp_path, range(0, 1))
+    assert manifest.n_rows == N_ROWS
+
+
+def test_a_range_of_no_shards_is_refused(finished, tmp_path):
+    with pytest.raises(ConfigError, match=r"--shard-range 3:5: names no shard; the source has 0 to 2"):
+        parts(finished, tmp_path, range(3, 5))
+
+
+def test_another_result_in_the_shared_output_is_refused(finished, tmp_path):
+    Output(Artifact(str(tmp_path / "shared")), "embed", "another", {}, {}).begin()
+    with pytest.raises(FingerprintMismatchError, match="another config"):
+        parts(finished, tmp_path, range(0, 1))

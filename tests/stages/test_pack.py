@@ -11,13 +11,15 @@ import pyarrow.ipc
 import pytest
 from numpy.typing import NDArray
 
+from distspectral.datasets import write_vectors
 from distspectral.errors import ConstantDataError, DuplicateIdError, NonFiniteRowError, SourceError
 from distspectral.stages.mapping import local_map
 from distspectral.stages.pack import PackConfig, pack
 from distspectral.storage import ids as ids_module
 from distspectral.storage import packed as packed_module
 from distspectral.storage import sources as sources_module
-from distspectral.storage.artifacts import MANIFEST
+from distspectral.storage.artifacts import MANIFEST, Artifact, Output
+from distspectral.storage.manifest import Manifest, fingerprint
 from distspectral.storage.sources import Source, SourceConfig
 from distspectral.storage.vectors import MappedVectors
 from tests.datasets import UNEVEN, blobs, packed, vectors_output
@@ -43,7 +45,7 @@ def test_packed_shards_mirror_the_source(tmp_path: Path) -> None:
     assert [shard.n_rows for shard in manifest.shards] == list(UNEVEN)
     assert [shard.name for shard in manifest.shards] == [f"part-0000{index}.arrow" for index in range(4)]
     assert manifest.properties.keys() == {
-        "dim", "dtype", "has_labels", "id_type", "mean", "variance", "source_shards",
+        "dim", "dtype", "scale", "has_labels", "id_type", "mean", "variance", "source_shards",
     }  # fmt: skip
     assert manifest.properties["source_shards"][1].endswith("source/part-00001.parquet")
     assert manifest.properties["variance"] == pytest.approx(VECTORS.astype(np.float64).var(axis=0).mean(), rel=1e-12)
@@ -181,3 +183,48 @@ def test_id_order_is_followed_across_blocks(tmp_path: Path, monkeypatch: pytest.
     ids[10] = 9  # the last of the first block
     with pytest.raises(DuplicateIdError, match=r"id 9 occurs twice: row 9 of .* and row 10"):
         packed(tmp_path, VECTORS, ids=ids)
+
+
+def followed(folder: Path, source: Source) -> Output:
+    """Return an output of ``pack`` as a plan makes it, with what its fingerprint is made of."""
+    inputs, identity = {"source": source.fingerprint()}, {"pack": {"dtype": "float32"}}
+    return Output(Artifact(str(folder)), "pack", fingerprint("pack", identity, inputs), {}, inputs, identity)
+
+
+def test_a_source_that_grew_packs_its_new_shards_only(tmp_path: Path) -> None:
+    rows, ids = blobs(120, 6)[0], np.arange(120)
+    folder = tmp_path / "data"
+
+    def pack_all(place: str) -> tuple[list[str], Manifest]:
+        source = Source.open(SourceConfig(path=str(folder), id_column="id"))
+        handed_out: list[str] = []
+
+        def mapper(function: Callable[[Any], Any], items: Sequence[Any], description: str) -> Iterator[Any]:
+            handed_out.extend(shard.file.name for _, shard in items)
+            return local_map(function, items, description)
+
+        return handed_out, pack(source, followed(tmp_path / place, source), PackConfig(), mapper)
+
+    write_vectors(str(folder / "m"), rows[:80], ids=ids[:80], sizes=(50, 30))
+    assert pack_all("grown")[0] == ["m/part-00000.parquet", "m/part-00001.parquet"]
+    write_vectors(str(folder / "a"), rows[80:100], ids=ids[80:100])
+    write_vectors(str(folder / "z"), rows[100:], ids=ids[100:])
+    handed_out, grown = pack_all("grown")
+    assert handed_out == ["a/part-00000.parquet", "z/part-00000.parquet"]
+    handed_out, fresh = pack_all("fresh")
+    assert len(handed_out) == 4
+    assert grown.properties == fresh.properties
+    assert digests(tmp_path / "grown").items() - digests(tmp_path / "fresh").items() <= {
+        (MANIFEST, digests(tmp_path / "grown")[MANIFEST])
+    }
+
+
+def test_an_id_of_a_new_shard_that_a_kept_one_has_is_refused(tmp_path: Path) -> None:
+    rows = blobs(60, 6)[0]
+    for name, part, ids in (("a", rows[:40], np.arange(40)), ("b", rows[40:], np.arange(39, 59))):
+        write_vectors(str(tmp_path / "data" / name), part, ids=ids)
+        source = Source.open(SourceConfig(path=str(tmp_path / "data"), id_column="id"))
+        if name == "a":
+            pack(source, followed(tmp_path / "out", source), PackConfig())
+    with pytest.raises(DuplicateIdError, match="39"):
+        pack(source, followed(tmp_path / "out", source), PackConfig())

@@ -15,7 +15,8 @@ from distspectral.config import load_config
 from distspectral.datasets import write_vectors
 from distspectral.errors import NonFiniteRowError, TooFewRowsError
 from distspectral.orchestration.engine import LocalEngine
-from distspectral.orchestration.pipeline import Pipeline, SilentObserver, run
+from distspectral.orchestration.observer import SilentObserver
+from distspectral.orchestration.pipeline import Pipeline, run
 from distspectral.stages import report
 from distspectral.stages.mapping import local_map
 from distspectral.stages.pack import PackConfig, pack

@@ -9,7 +9,8 @@ import pytest
 
 from distspectral.config import load_config
 from distspectral.orchestration.engine import LocalEngine
-from distspectral.orchestration.pipeline import Pipeline, SilentObserver
+from distspectral.orchestration.observer import SilentObserver
+from distspectral.orchestration.pipeline import Pipeline
 from distspectral.stages import report
 from distspectral.stages.metrics import run_metrics
 from distspectral.stages.plan import spectral_chain
@@ -86,3 +87,27 @@ def test_the_facts_shown_are_those_of_the_artifacts(pipeline: Pipeline, output: 
     assert metrics["seconds"]["graph"] == pytest.approx(
         manifests["neighbors"].metrics["seconds"] + manifests["graph"].metrics["seconds"]
     )
+    assert data.capacity is not None
+    assert data.capacity.widths == [DIM, 16, 5]
+    assert data.capacity.needed == N_ROWS / 10
+    assert data.capacity.drawn == pytest.approx(sum(metrics["train"]["ritz_values"][:4]))
+    assert data.capacity.every == pytest.approx(sum(values[:4]))
+    assert data.capacity.unseen == pytest.approx(np.exp(-40 * 64 / (N_ROWS * 8)))
+
+
+def test_ritz_sums_that_part_are_noted_and_other_graphs_edges_are_not_compared(pipeline: Pipeline) -> None:
+    manifests = {name: pipeline.plan.artifact(name).manifest() for name in CHAIN}
+    artifacts = {name: pipeline.plan.artifact(name) for name in CHAIN}
+    config = pipeline.config.model_dump(mode="json")
+    metrics = run_metrics("tiny", manifests, 3)
+    metrics["calibrate"]["edges"] |= {"drawn": 0.1, "every": 0.13, "unseen": 0.9}
+    notes = report.collect(config, metrics, artifacts, manifests).notes
+    assert [note for note in notes if "30% above" in note and "stop earlier" in note]
+    metrics["calibrate"]["edges"]["every"] = 0.105
+    assert not [note for note in report.collect(config, metrics, artifacts, manifests).notes if "above" in note]
+    training = manifests["train"]
+    inside = training.config | {"affinity": training.config["affinity"] | {"scope": "batch"}}
+    manifests["train"] = training.model_copy(update={"config": inside})
+    metrics = run_metrics("tiny", manifests, 3)
+    assert "edges" not in metrics["calibrate"]
+    assert report.collect(config, metrics, artifacts, manifests).capacity is None

@@ -11,7 +11,8 @@ from sklearn.metrics import normalized_mutual_info_score
 from distspectral.config import load_config
 from distspectral.errors import ConfigError, ShardWidthError, TooFewClassesError
 from distspectral.orchestration.engine import LocalEngine
-from distspectral.orchestration.pipeline import Pipeline, SilentObserver
+from distspectral.orchestration.observer import SilentObserver
+from distspectral.orchestration.pipeline import Pipeline
 from distspectral.stages import retrieval
 from distspectral.stages.metric import embed_metric, load_metric
 from distspectral.stages.retrieval import EvaluateConfig, UnitRows, comparison, scores_of

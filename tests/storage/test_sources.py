@@ -23,6 +23,7 @@ from distspectral.errors import (
     UnknownColumnError,
     UnsupportedTypeError,
 )
+from distspectral.storage import formats
 from distspectral.storage.sources import Source, SourceConfig
 from tests.datasets import as_lists, read_all, write_raw, write_table
 
@@ -335,3 +336,57 @@ def test_shard_that_grew_after_opening_is_refused(tmp_path: Path) -> None:
     write_table(tmp_path / "a.parquet", {"vector": as_lists(np.vstack([MATRIX, MATRIX]))})
     with pytest.raises(CorruptShardError, match="holds 100 rows, but 50 when it was opened"):
         read_all(source)
+
+
+# ---- what is read without copying, and large row groups ------------------------------------------------------------
+
+
+def test_float32_vectors_are_views_where_no_copy_is_asked_for(tmp_path: Path) -> None:
+    write_table(tmp_path / "a.parquet", {"vector": as_lists(MATRIX.astype(np.float32))})
+    source = open_source(tmp_path)
+    views = [block.vectors for block in source.reader.read_blocks(source.shards[0], copy=False)]
+    assert not any(view.flags.writeable or view.flags.owndata for view in views)
+    np.testing.assert_array_equal(np.concatenate(views), MATRIX)
+    scaled = open_source(tmp_path, scale=0.5)
+    copies = [block.vectors for block in scaled.reader.read_blocks(scaled.shards[0], copy=False)]
+    np.testing.assert_array_equal(np.concatenate(copies), MATRIX / 2)
+
+
+def test_bad_values_are_found_in_views_too(tmp_path: Path) -> None:
+    spoilt = MATRIX.astype(np.float32)
+    spoilt[7, 2] = np.inf
+    write_table(tmp_path / "a.parquet", {"vector": as_lists(spoilt)})
+    source = open_source(tmp_path)
+    with pytest.raises(NonFiniteRowError, match="row 7"):
+        list(source.reader.read_blocks(source.shards[0], copy=False))
+
+
+@pytest.mark.parametrize("is_large", [True, False])
+@pytest.mark.parametrize("place", ["{folder}", "file://{folder}"])
+def test_large_row_groups_are_read_through_a_buffer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_large: bool, place: str
+) -> None:
+    write_table(tmp_path / "a.parquet", {"vector": as_lists(MATRIX), "id": np.arange(50)})
+    monkeypatch.setattr(formats, "GROUP_BYTES", 10 if is_large else 1 << 30)
+    opened: list[int] = []
+    parquet_file = formats.pq.ParquetFile
+
+    def noted(*arguments: Any, **keywords: Any) -> Any:
+        opened.append(keywords["buffer_size"])
+        return parquet_file(*arguments, **keywords)
+
+    monkeypatch.setattr(formats.pq, "ParquetFile", noted)
+    source = open_source(place.format(folder=tmp_path), id_column="id")
+    np.testing.assert_array_equal(read_all(source, 7), MATRIX)
+    assert (opened[-1] > 0) == is_large
+
+
+def test_a_shards_fingerprint_is_its_own_and_counts_rows_before_it_only_where_these_are_ids(tmp_path: Path) -> None:
+    for name in ("b.parquet", "c.parquet"):
+        write_table(tmp_path / name, {"vector": as_lists(MATRIX), "id": np.arange(50)})
+    named, numbered = (open_source(tmp_path, id_column=column).shard_fingerprints() for column in ("id", None))
+    assert len({*named, *numbered}) == 4
+    write_table(tmp_path / "a.parquet", {"vector": as_lists(MATRIX), "id": np.arange(50)})
+    assert open_source(tmp_path, id_column="id").shard_fingerprints()[1:] == named
+    assert not set(open_source(tmp_path).shard_fingerprints()[1:]) & set(numbered)
+    assert not set(open_source(tmp_path, id_column="id", scale=2.0).shard_fingerprints()) & set(named)

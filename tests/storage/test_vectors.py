@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from pyarrow import fs
 
+from distspectral.datasets import write_vectors
 from distspectral.errors import MissingArtifactError
 from distspectral.stages.pack import PackConfig, pack
 from distspectral.storage import packed as packed_module
@@ -140,3 +141,23 @@ def test_remote_artifacts_are_packed_and_read(tmp_path: Path) -> None:
 def test_unfinished_artifact_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingArtifactError, match="holds no finished artifact"):
         MappedVectors(Artifact(str(tmp_path)))
+
+
+def test_one_shard_is_numbered_from_its_own_first_row_and_may_be_empty(tmp_path: Path) -> None:
+    rows = VECTORS.copy()
+    rows[50:60] = np.nan
+    write_vectors(str(tmp_path / "source"), rows, labels=LABELS, sizes=(50, 10, 40))
+    config = SourceConfig(path=str(tmp_path / "source"), label_column="label", on_bad_rows="quarantine")
+    source = Source.open(config)
+    output = vectors_output(tmp_path / "vectors", source)
+    pack(source, output, PackConfig())
+    artifact = output.artifact
+    names = [shard.name for shard in artifact.manifest().shards]
+    last = pickle.loads(pickle.dumps(MappedVectors(artifact, only=names[2])))
+    np.testing.assert_array_equal(last.block(0, 40), VECTORS[60:])
+    assert last.ids().to_pylist() == list(range(60, 100))
+    empty = MappedVectors(artifact, only=names[1])
+    assert empty.block(0, 0).shape == empty.gather(np.array([], np.int64)).shape == (0, 6)
+    labels = empty.labels()
+    assert labels is not None
+    assert (labels.type, empty.ids().type) == (pa.int64(), pa.int64())

@@ -1,0 +1,111 @@
+"""The whole pipeline on generated rows of known intrinsic dimension, size after size, each run in a process of its own.
+
+How cost grows is the slope of log seconds over log rows. At the smallest size the learned functions are compared with
+the exact eigenvectors of the same graph.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from distspectral.bench.spectrum import compare_with_exact
+from distspectral.config.load import parse_config
+from distspectral.datasets import Mixture, write_mixture
+from distspectral.errors import DistSpectralError
+from distspectral.storage.artifacts import Artifact
+
+EXACT_ROWS = 200_000
+"""Most rows whose exact eigenvectors are asked for."""
+
+
+def compare_sizes(
+    rows: Sequence[int],
+    mixture: Mixture,
+    overrides: Sequence[str],
+    root: str,
+    local: bool,
+    on_result: Callable[[dict[str, Any]], None] = lambda result: None,
+) -> dict[str, Any]:
+    """Return what each size took and found, and by stage how seconds grow with rows.
+
+    Args:
+        rows: sizes; each has its own directory under the root, and what is finished there is taken as it is.
+        mixture: what rows are drawn from.
+        overrides: of the config, whose other values are the defaults.
+        root: directory for data and runs.
+        local: without Ray.
+        on_result: called with each size as it is done.
+
+    Raises:
+        DistSpectralError: a run failed.
+    """
+    sizes = []
+    for n_rows in sorted(rows):
+        path = _write_config(n_rows, mixture, overrides, root)
+        metrics = _run(path, local)
+        sizes.append(_facts(metrics))
+        if len(sizes) == 1 and n_rows <= EXACT_ROWS:
+            sizes[0]["exact"] = compare_with_exact(Artifact(f"{root}/run-{n_rows}"))
+        on_result(sizes[-1])
+    shape = {"dim": mixture.dim, "intrinsic_dim": mixture.intrinsic_dim, "n_clusters": mixture.n_clusters}
+    return {"data": shape, "overrides": list(overrides), "sizes": sizes, "exponents": exponents(sizes)}
+
+
+def exponents(sizes: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return by stage the slope of log seconds over log rows; none of fewer than two sizes."""
+    if len(sizes) < 2:
+        return {}
+    logs = np.log([one["rows"] for one in sizes])
+    return {
+        stage: float(np.polyfit(logs, np.log([max(one["seconds"][stage], 1e-3) for one in sizes]), 1)[0])
+        for stage in sizes[0]["seconds"]
+    }
+
+
+def _facts(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    graph = metrics["graph"]
+    return {
+        "rows": metrics["n_rows"],
+        "seconds": metrics["seconds"],
+        "peak_rss_bytes": metrics["peak_rss_bytes"],
+        "recall": graph.get("reached_recall", 1.0),  # below the size that is cut into cells, search is exact
+        "components": graph["components"],
+        "edges_per_second": metrics["train"]["edges_per_second"],
+        "steps": metrics["train"]["steps"],
+        "inputs": metrics["calibrate"]["inputs"],
+        "evaluate": metrics.get("evaluate"),
+    }
+
+
+def _write_config(n_rows: int, mixture: Mixture, overrides: Sequence[str], root: str) -> Path:
+    """Write shards and config of one size; what is there already is kept."""
+    data = f"{root}/data-{n_rows}"
+    write_mixture(data, mixture, n_rows)
+    values = {
+        "name": f"rows-{n_rows}",
+        "root": f"{root}/run-{n_rows}",
+        "data": {"path": data, "id_column": "id", "label_column": "label"},
+        "cluster": {"n_clusters": mixture.n_clusters},
+    }
+    config = parse_config(yaml.safe_dump(values), "bench end-to-end", overrides)
+    path = Path(root, f"run-{n_rows}.yaml")
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    return path
+
+
+def _run(path: Path, local: bool) -> dict[str, Any]:
+    """Run a config in a process of its own, its progress on stderr, and return its metrics."""
+    command = [sys.executable, "-m", "distspectral", "run", str(path), "--json", *(["--local"] if local else [])]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if ended.returncode:
+        raise DistSpectralError(f"bench end-to-end: {path} ended with {ended.returncode}; run it again to go on")
+    metrics: dict[str, Any] = json.loads(ended.stdout)
+    return metrics

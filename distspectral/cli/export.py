@@ -1,0 +1,44 @@
+"""``distspectral export RUN``: the trained model as programs that need torch or onnxruntime alone."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from distspectral.cli.console import manifest_table, print_json, print_table
+from distspectral.cli.options import AsJson
+from distspectral.errors import ConfigError
+
+RunPath = Annotated[str, typer.Argument(metavar="RUN", help="Directory of a finished run.", show_default=False)]
+OutputPath = Annotated[
+    str | None, typer.Option("--output", metavar="DIR", help="Where the programs go. [default: RUN/export]")
+]
+Formats = Annotated[
+    list[str] | None,
+    typer.Option("--format", metavar="NAME", help="torch or onnx; may be repeated. [default: both]"),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("export")(export)
+
+
+def export(run: RunPath, output: OutputPath = None, formats: Formats = None, as_json: AsJson = False) -> None:
+    """Write the model with its centroids as torch.export and ONNX programs, checked against the network."""
+    from distspectral.stages.export import FORMATS
+    from distspectral.stages.export import export as export_predictor
+    from distspectral.stages.predictor import load_predictor
+    from distspectral.storage.artifacts import Artifact
+
+    if unknown := set(formats or ()).difference(FORMATS):
+        raise ConfigError(f"--format: is {min(unknown)}; choose from {', '.join(FORMATS)}")
+    root = Artifact(run)
+    artifact = Artifact(output) if output else root.child("export")
+    chosen = [name for name in FORMATS if name in (formats or FORMATS)]
+    manifest = export_predictor(load_predictor(root), artifact, chosen)
+    if as_json:
+        print_json(manifest.model_dump())
+        return
+    print_table(manifest_table(manifest, artifact.uri))

@@ -1,0 +1,116 @@
+"""The log as JSON, one object a line, of the driver and of every worker, for machines that collect logs.
+
+Each line says which run, stage and rank it is of. What a process works on is kept here, for its one root logger.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from distspectral.errors import ConfigError
+
+LOGGER = logging.getLogger("distspectral")
+STDERR = "-"
+
+_facts: dict[str, Any] = {"rank": "driver"}
+"""What this process works on."""
+
+
+class JsonLines(logging.Formatter):
+    """Formats a record with its time, level, place and message, what this process works on, and the event's numbers."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return one line."""
+        line = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+            **_facts,
+            **getattr(record, "facts", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def write_log(place: str) -> None:
+    """Write what distspectral logs in this process, and tell workers to do so.
+
+    Args:
+        place: a file, which is appended to and leaves warnings on the terminal too; ``-`` for stderr.
+
+    Raises:
+        ConfigError: the file cannot be opened.
+    """
+    if place == STDERR:
+        _add(logging.StreamHandler())
+        return
+    try:
+        _add(logging.FileHandler(Path(place), encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"--log {place}: cannot be written ({error}); name another file") from error
+    terminal = logging.StreamHandler()
+    terminal.setLevel(logging.WARNING)
+    LOGGER.addHandler(terminal)
+
+
+def _add(handler: logging.Handler) -> None:
+    handler.setFormatter(JsonLines())
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.INFO)
+
+
+def is_written() -> bool:
+    """Whether this process writes the log."""
+    return any(isinstance(handler.formatter, JsonLines) for handler in LOGGER.handlers)
+
+
+def say(**facts: Any) -> None:
+    """Add to what every following line says."""
+    _facts.update(facts)
+
+
+def handed_on() -> dict[str, Any] | None:
+    """Return what a worker's lines are to say beside its rank; None where no log is written."""
+    return dict(_facts) if is_written() else None
+
+
+def take_up(facts: dict[str, Any] | None, rank: int | str) -> None:
+    """Write this worker's log to its stderr, which Ray keeps in a file of the worker.
+
+    Args:
+        facts: of :func:`handed_on` in the driver; None changes nothing.
+        rank: of a training worker; ``task`` or ``actor`` for the others.
+    """
+    if facts is None:
+        return
+    if not is_written():
+        _add(logging.StreamHandler(sys.stderr))
+    _facts.clear()
+    say(**facts | {"rank": rank})
+
+
+def event(what: str, **facts: Any) -> None:
+    """Log an event with its numbers."""
+    LOGGER.info(what, extra={"facts": facts})
+
+
+@contextlib.contextmanager
+def timed(what: str, **facts: Any) -> Iterator[None]:
+    """Log the end of the block with its seconds; an error, with its message, before it goes on."""
+    began = time.perf_counter()
+    try:
+        yield
+    except Exception as error:
+        if is_written():  # else whoever catches it says so
+            LOGGER.error(f"{what} failed", extra={"facts": facts | {"error": f"{type(error).__name__}: {error}"}})
+        raise
+    event(f"{what} finished", seconds=round(time.perf_counter() - began, 3), **facts)

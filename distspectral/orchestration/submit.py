@@ -1,0 +1,280 @@
+"""A run as a job on a Ray cluster elsewhere: submitted once, followed until its end, its exit code brought back.
+
+The job is named after its config, so that submitting the same run twice finds the one that is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import requests
+import yaml
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+
+import distspectral
+from distspectral.errors import ClusterUnreachableError, ConfigError
+from distspectral.storage.manifest import fingerprint
+
+if TYPE_CHECKING:
+    from distspectral.config import RunConfig
+
+CONFIG_FILE = "run.yaml"
+EXIT_STOPPED = 130
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 15.0
+PATIENCE_S = 300.0
+"""How long a cluster may be silent before it is given up; the job goes on without us."""
+
+START_S = 120.0
+NO_AGENT_YET = "No available agent"
+"""What a head answers whose agent is still starting."""
+
+LOST = (aiohttp.ClientError, requests.RequestException, ConnectionError, RuntimeError)
+"""What the client raises when nobody answers, or a connection breaks; it wraps refusals in RuntimeError."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What is submitted.
+
+    Attributes:
+        name: submission id of the first try.
+        command: ``run``, or a stage.
+        config: the run.
+        modules: package directories that go along, before those installed on the cluster.
+    """
+
+    name: str
+    command: str
+    config: RunConfig
+    modules: tuple[Path, ...] = ()
+
+    @property
+    def entrypoint(self) -> str:
+        """The command that the cluster's head runs."""
+        return f"python -m distspectral {self.command} {CONFIG_FILE}"
+
+
+def our_package() -> Path:
+    """Return the directory of this ``distspectral``, to go along where the cluster has none or another."""
+    return Path(distspectral.__file__).parent
+
+
+def make_job(config: RunConfig, command: str = "run", modules: Sequence[Path] = ()) -> Job:
+    """Return the job of a config.
+
+    Args:
+        config: the run.
+        command: ``run``, or a stage.
+        modules: package directories to send along, such as the one that ``network.trunk`` names.
+
+    Raises:
+        ConfigError: a path is relative, so that it would name another place on the cluster.
+    """
+    paths = [config.data.path] if isinstance(config.data.path, str) else list(config.data.path)
+    for key, path in (("root", config.root), *(("data.path", path) for path in paths)):
+        if "://" not in path and not Path(path).is_absolute():
+            raise ConfigError(
+                f"{key}: is {path}, relative to this machine's working directory; a job runs elsewhere, so give an "
+                "absolute path that every node sees, or a URI such as s3://bucket/folder"
+            )
+    identity = {"command": command, "version": distspectral.__version__, "config": config.model_dump(mode="json")}
+    name = f"distspectral-{config.name}-{command}-{fingerprint('job', identity, {})}"
+    return Job(name, command, config, tuple(modules))
+
+
+def connect(address: str | None, headers: Mapping[str, str] | None = None) -> JobSubmissionClient:
+    """Return a client of the cluster's dashboard.
+
+    Args:
+        address: ``http://host:8265``; None takes ``RAY_API_SERVER_ADDRESS``, or the cluster of this machine.
+        headers: sent with every request, for a proxy in front. Ray adds its token by itself.
+
+    Raises:
+        ClusterUnreachableError: nothing answers there.
+    """
+    try:
+        return JobSubmissionClient(address, headers=dict(headers) if headers else None)
+    except (*LOST, ValueError) as error:
+        raise ClusterUnreachableError(
+            f"--address {address or '(none)'}: no Ray dashboard answers ({_first_line(error)}); give http://HOST:8265, "
+            "on Kubernetes after `kubectl port-forward service/NAME-head-svc 8265`, with `ray up` after `ray dashboard`"
+        ) from error
+
+
+def submit(client: JobSubmissionClient, job: Job, again: bool = False) -> tuple[str, bool]:
+    """Submit the job unless it is there: waiting, running, or done well.
+
+    A job that failed or was stopped is submitted anew, and goes on with the artifacts that stand.
+
+    Args:
+        client: of the cluster.
+        job: what to submit.
+        again: submit anew a job that is done well, too; data may have changed.
+
+    Returns:
+        The submission id, and whether this call submitted it.
+
+    Raises:
+        ClusterUnreachableError: the cluster does not take it.
+    """
+    known = {details.submission_id: details.status for details in client.list_jobs()}
+    names = _tries(job.name)
+    name = next(names)
+    while name in known:
+        is_wanted = known[name] == JobStatus.SUCCEEDED and not again
+        if is_wanted or not known[name].is_terminal():
+            return name, False
+        name = next(names)
+    with _runtime_environment(job) as environment:
+        try:
+            _send(
+                client,
+                entrypoint=job.entrypoint,
+                submission_id=name,
+                runtime_env=environment,
+                metadata={"run": job.config.name, "root": job.config.root, "command": job.command},
+            )
+        except RuntimeError as error:
+            if not any(details.submission_id == name for details in client.list_jobs()):
+                reason = str(error).strip().splitlines()[-1]  # of the dashboard's traceback
+                raise ClusterUnreachableError(
+                    f"job {name}: was not taken ({reason}); look at the cluster's dashboard and submit again"
+                ) from error
+            return name, False  # another one submitted it in the meantime
+    return name, True
+
+
+def _send(client: JobSubmissionClient, **job: Any) -> None:
+    """Submit; a cluster that has just started has no agent yet, and says to try again."""
+    deadline = time.monotonic() + START_S
+    while True:
+        try:
+            client.submit_job(**job)
+            return
+        except RuntimeError as error:
+            if NO_AGENT_YET not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(FIRST_PAUSE_S)
+
+
+def find(client: JobSubmissionClient, job: Job) -> str | None:
+    """Return the submission id of the job's last try, None where it was never submitted."""
+    known = {details.submission_id for details in client.list_jobs()}
+    found = None
+    for name in _tries(job.name):
+        if name not in known:
+            return found
+        found = name
+    raise AssertionError("names are endless")
+
+
+def _tries(name: str) -> Iterator[str]:
+    yield name
+    number = 2
+    while True:
+        yield f"{name}-{number}"
+        number += 1
+
+
+@contextlib.contextmanager
+def _runtime_environment(job: Job) -> Iterator[dict[str, Any]]:
+    """Yield what goes along: a working directory that holds the resolved config alone, and the modules."""
+    with tempfile.TemporaryDirectory(prefix="distspectral-job-") as folder:
+        text = yaml.safe_dump(job.config.model_dump(mode="json"), sort_keys=False)
+        (Path(folder) / CONFIG_FILE).write_text(text, "utf-8")
+        environment: dict[str, Any] = {"working_dir": folder}
+        if job.modules:
+            environment["py_modules"] = [str(module) for module in job.modules]
+        yield environment
+
+
+def follow(client: JobSubmissionClient, name: str, write: Callable[[str], object]) -> JobDetails:
+    """Pass the job's log on until the job ends; a broken connection is taken up where it broke.
+
+    Args:
+        client: of the cluster.
+        name: submission id.
+        write: takes pieces of the log.
+
+    Raises:
+        ClusterUnreachableError: the cluster was silent for five minutes.
+    """
+    n_written = 0
+    pause, silent_since = FIRST_PAUSE_S, time.monotonic()
+
+    async def tail() -> None:
+        nonlocal n_written, pause, silent_since
+        n_read = 0
+        async for piece in client.tail_job_logs(name):
+            n_read += len(piece)
+            new = piece[max(0, len(piece) - (n_read - n_written)) :] if n_read > n_written else ""
+            if new:
+                write(new)
+                n_written = n_read
+            pause, silent_since = FIRST_PAUSE_S, time.monotonic()
+
+    while True:
+        try:
+            asyncio.run(tail())
+            details = client.get_job_info(name)
+            if details.status.is_terminal():
+                if rest := client.get_job_logs(name)[n_written:]:  # Ray ends a tail that it cannot read on quietly
+                    write(rest)
+                return details
+            silent_since = time.monotonic()
+        except LOST as error:
+            _give_up_after(silent_since, name, error)
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE_S)
+
+
+def stop(client: JobSubmissionClient, name: str) -> JobDetails:
+    """Stop the job and wait until it has ended; what it has finished stays.
+
+    It is asked more than once: Ray passes over the wish while the job's own process is still starting.
+
+    Raises:
+        ClusterUnreachableError: the cluster was silent for five minutes.
+    """
+    silent_since = time.monotonic()
+    while True:
+        try:
+            details = client.get_job_info(name)
+            if details.status.is_terminal():
+                return details
+            client.stop_job(name)
+            silent_since = time.monotonic()
+        except LOST as error:
+            _give_up_after(silent_since, name, error)
+        time.sleep(FIRST_PAUSE_S)
+
+
+def _give_up_after(silent_since: float, name: str, error: BaseException) -> None:
+    """Raise if the cluster has been silent for too long."""
+    if time.monotonic() - silent_since > PATIENCE_S:
+        raise ClusterUnreachableError(
+            f"job {name}: the cluster did not answer for {PATIENCE_S:.0f} s ({_first_line(error)}); the job may go on: "
+            "submit the same config to follow it again"
+        ) from error
+
+
+def exit_code(details: JobDetails) -> int:
+    """Return what the job's command returned; 130 if it was stopped, 1 if it never came to return anything."""
+    if details.status == JobStatus.SUCCEEDED:
+        return 0
+    if details.status == JobStatus.STOPPED:
+        return EXIT_STOPPED
+    return details.driver_exit_code or 1
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,1 @@
+"""What a run will cost before it runs: rates measured on a sample, formulas, machines and prices."""

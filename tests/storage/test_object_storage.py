@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from pyarrow import fs
+
+from distspectral.config import load_config
+from distspectral.config.check import check_writable
+from distspectral.errors import ConfigError
+from distspectral.orchestration.engine import LocalEngine
+from distspectral.orchestration.observer import SilentObserver
+from distspectral.orchestration.pipeline import run
+from distspectral.storage.artifacts import Artifact
+from distspectral.storage.cache import NodeCache
+from distspectral.storage.filesystems import PatientS3FileSystem, join, resolve
+from distspectral.storage.listing import find_files
+from tests.runs import N_ROWS, write_run
+from tests.storage.s3 import S3Server, remote_run
+
+CUT_S = 3.0
+PATIENCE_S = 200
+
+
+class CuttingObserver(SilentObserver):
+    """Cuts the server when a stage begins and, once, in the middle of its items."""
+
+    def __init__(self, server: S3Server) -> None:
+        self.server, self.stages = server, 0
+        self.cut_in = {"packing": 2, "embedding": 1, "training": 20}
+
+    def progress(self, description: str, done: int, total: int) -> None:
+        if self.cut_in.get(description) == done:
+            del self.cut_in[description]
+            self.server.cut(CUT_S)
+
+
+def output_rows(root: Artifact) -> list[dict[str, Any]]:
+    names = [shard.name for shard in root.child("output").manifest().shards]
+    read = [pq.read_table(root.child("output").file_path(name), filesystem=root.filesystem) for name in names]
+    return [row for table in read for row in table.to_pylist()]
+
+
+def test_options_of_a_uri_stay_at_its_end(s3: S3Server) -> None:
+    assert join("s3://b/run?region=x", "vectors") == "s3://b/run/vectors?region=x"
+    assert join("runs/what?/", "vectors") == "runs/what?/vectors"
+    child = Artifact(s3.uri("options")).child("vectors")
+    assert child.path == "bucket/options/vectors"
+    assert child.uri == s3.uri("options/vectors")
+
+
+def test_a_secret_in_a_uri_is_refused_without_repeating_it() -> None:
+    uri = "s3://key:hushhush@bucket/run"
+    for use in (resolve, check_writable, lambda uri: find_files([uri], None)):
+        with pytest.raises(ConfigError, match="AWS_SECRET_ACCESS_KEY") as caught:
+            use(uri)
+        assert "hushhush" not in str(caught.value)
+
+
+def test_an_artifact_stays_patient_in_another_process(s3: S3Server, tmp_path: Path) -> None:
+    artifact = pickle.loads(pickle.dumps(Artifact(s3.uri("patient"), NodeCache(str(tmp_path), 1 << 20))))
+    assert isinstance(artifact.filesystem, PatientS3FileSystem)
+    s3.cut(CUT_S)
+    began = time.monotonic()
+    artifact.write_json("a.json", {"a": 1})
+    assert time.monotonic() - began > CUT_S / 2
+    assert artifact.read_json("a.json") == {"a": 1}
+    s3.cut(CUT_S)
+    mapped = artifact.mappable("a.json")
+    assert mapped is not None
+    assert json.loads(Path(mapped).read_text()) == {"a": 1}
+
+
+def test_a_run_survives_cuts_and_is_the_run_on_a_disk(s3: S3Server, tmp_path: Path) -> None:
+    on_disk = load_config(write_run(tmp_path / "disk"))
+    expected = run(on_disk, LocalEngine(), SilentObserver())
+    config = load_config(remote_run(tmp_path / "s3", s3, "cut"))
+    observer = CuttingObserver(s3)
+    cuts_before = s3.n_cuts
+    metrics = run(config, LocalEngine(), observer)
+    assert s3.n_cuts - cuts_before == 3
+    assert metrics["calibrate"] == expected["calibrate"]
+    assert metrics["evaluate"] == expected["evaluate"]
+    assert output_rows(Artifact(config.root)) == output_rows(Artifact(on_disk.root))
+    copied = {path.suffix for path in (tmp_path / "s3" / "cache").iterdir()}
+    assert copied == {".arrow"}, "vectors and graph were mapped from copies, and nothing half was left"
+    root = Artifact(config.root)
+    assert root.has("report.html")
+    assert not root.child("vectors").has("building.json")
+
+
+def test_a_killed_run_goes_on_with_what_is_in_the_bucket(s3: S3Server, tmp_path: Path) -> None:
+    path = remote_run(tmp_path, s3, "killed", sizes=(12,) * 10)
+    command = [sys.executable, "-m", "distspectral", "run", str(path), "--local", "--json"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    output = Artifact(s3.uri("killed/root/output"))
+    receipts = fs.FileSelector(output.file_path("receipts"), allow_not_found=True)
+    deadline = time.monotonic() + PATIENCE_S
+    while len(output.filesystem.get_file_info(receipts)) < 3:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not output.has("manifest.json")
+    done = {info.base_name: info.mtime_ns for info in output.filesystem.get_file_info(fs.FileSelector(output.path))}
+    model = Artifact(s3.uri("killed/root/model"))
+    before = model.filesystem.get_file_info(model.file_path("model.pt")).mtime_ns
+
+    metrics = run(load_config(path), LocalEngine(), SilentObserver())
+    assert metrics["n_rows"] == N_ROWS
+    after = {info.base_name: info.mtime_ns for info in output.filesystem.get_file_info(fs.FileSelector(output.path))}
+    kept = [name for name in done if name.startswith("part-") and after[name] == done[name]]
+    assert len(kept) >= 3
+    assert model.filesystem.get_file_info(model.file_path("model.pt")).mtime_ns == before
+    assert [row["id"] for row in output_rows(Artifact(s3.uri("killed/root")))] == list(range(N_ROWS))
