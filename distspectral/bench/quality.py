@@ -5,6 +5,8 @@ Shape letters: N rows, D features, C clusters.
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
@@ -199,7 +201,8 @@ def _spectralnet(pipeline: Pipeline, n_clusters: int, seed: int, add: Callable[[
         model = spectralnet.SpectralNet(
             n_clusters, should_use_ae=True, should_use_siamese=True, spectral_hiddens=widths
         )
-        model.fit(torch.from_numpy(matrix))
+        with contextlib.redirect_stdout(sys.stderr):  # it tells of its progress there
+            model.fit(torch.from_numpy(matrix))
         found: NDArray[np.int64] = model.predict(torch.from_numpy(matrix)).astype(np.int64)
         return found
 
