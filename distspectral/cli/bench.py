@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from distspectral.cli import bench_chaos, bench_dscl, bench_embed, bench_quality, bench_scale, bench_serve
+from distspectral.cli import bench_dscl, bench_embed, bench_kills, bench_quality, bench_scale, bench_serve
 from distspectral.cli.console import fact_table, print_json, print_table
 from distspectral.cli.options import AsJson
 
@@ -42,9 +42,9 @@ def register(app: typer.Typer) -> None:
     group.command("spectrum")(spectrum)
     group.command("graph")(graph)
     group.command("train")(train)
-    bench_chaos.register(group)
     bench_embed.register(group)
     bench_dscl.register(group)
+    bench_kills.register(group)
     bench_quality.register(group)
     bench_serve.register(group)
     bench_scale.register(group)

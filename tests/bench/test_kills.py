@@ -1,0 +1,68 @@
+"""Clusters that lose processes and nodes, each in a process of its own: the tests' process is part of a Ray already."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+PATIENCE_S = 800
+"""Ray takes most of it to start workers and nodes on a busy machine."""
+KILLS = int(os.environ.get("CHAOS_KILLS", "3"))
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.slow,
+    pytest.mark.flaky(reruns=1),
+    pytest.mark.timeout(PATIENCE_S + 60),
+]
+
+
+def bench(name: str, *options: object) -> dict[str, Any]:
+    """Return what ``distspectral bench`` prints as JSON."""
+    command = [sys.executable, "-m", "distspectral", "bench", name, "--json", *map(str, options)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        stdout, stderr = process.communicate(timeout=PATIENCE_S)
+    finally:
+        if process.poll() is None:  # its cluster must not outlive it
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()
+            process.kill()
+    print(stderr)
+    assert process.returncode == 0, stderr[-3000:]
+    result: dict[str, Any] = json.loads(stdout)
+    return result
+
+
+def test_a_lost_node_shrinks_the_group_and_a_new_one_grows_it(tmp_path: Path) -> None:
+    result = bench("elastic", "--workers", 2, "--rows", 2000, "--root", tmp_path)
+    windows = result["windows"]
+    groups = [one["workers"] for one in windows]
+    assert [group for group, _ in itertools.groupby(groups)] == [2, 1, 2]
+    for before, after in itertools.pairwise(windows):
+        assert after["loss"] < before["loss"] + 1, "the loss goes on from where it was"
+        if after["workers"] == before["workers"]:
+            assert after["step"] - before["step"] == 50
+        else:
+            assert after["step"] - before["step"] <= 50, "from a checkpoint, so no step is left out"
+    assert len(result["seconds_lost"]) == len(result["steps_lost"]) == 2
+    assert all(0 <= steps <= 150 for steps in result["steps_lost"]), "to the last whole checkpoint, one in 100 steps"
+
+
+def test_a_run_whose_processes_are_killed_gives_what_the_run_left_alone_gives(tmp_path: Path) -> None:
+    result = bench("chaos", "--kills", KILLS, "--rows", 3000, "--shards", 10, "--root", tmp_path)
+    assert sum(result["kills"].values()) == len(result["timeline"]) >= KILLS
+    assert result["exactly_once"]
+    assert result["same_bits"] == dict.fromkeys(("vectors", "neighbors", "graph", "model", "clusters", "output"), True)
+    assert result["label_agreement"] > 0.8, "trained from other checkpoints, with other numbers of workers"
+    for one in result["ritz_sum"]["killed"]:
+        assert one == pytest.approx(result["ritz_sum"]["calm"], rel=0.1)
+    assert not any(run["temporary_files"] for run in result["runs"])
