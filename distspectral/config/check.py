@@ -18,6 +18,7 @@ from distspectral.errors import (
     TooManyClustersError,
 )
 from distspectral.graph.config import check as check_affinity
+from distspectral.storage.artifacts import Artifact
 from distspectral.storage.filesystems import resolve
 from distspectral.storage.sources import Source
 
@@ -42,6 +43,7 @@ def check(config: RunConfig, source: Source) -> None:
     else:
         _check_spectral(config, source)
     _check_batches(config, source.dim)
+    _check_start(config, source.dim)
     check_writable(config.root)
     if importlib.util.find_spec("faiss") is None:
         raise MissingDependencyError(
@@ -64,6 +66,31 @@ def _check_batches(config: RunConfig, dim: int) -> None:
                 f"{section}.batch_size: is {batch_size} per step for {n_workers} workers (ray.workers); every worker "
                 f"needs at least {'a pair of either kind' if section == 'siamese' else 'one'}"
             )
+
+
+def _check_start(config: RunConfig, dim: int) -> None:
+    """Refuse a run to start from that is not finished, is this one, or has networks of another shape."""
+    if config.start_from is None:
+        return
+    if Artifact(config.start_from).path == Artifact(config.root).path:
+        raise ConfigError(
+            f"start_from: is {config.start_from}, this run's own root, whose networks would be overwritten; give this "
+            "run another root"
+        )
+    chain = config.chain(dim)
+    trainings = {"autoencoder": config.autoencoder_settings, "siamese": config.siamese_settings}
+    trainings["train"] = config.train_settings
+    for stage in (name for name in trainings if name in chain):
+        settings = trainings[stage]
+        assert settings.start_from is not None, "start_from is set"
+        found = Artifact(settings.start_from).manifest().properties
+        sees_rows_alone = stage == "autoencoder" or not {"codes", "features"} & set(chain)
+        for name, value in (settings.shape | ({"dim": dim} if sees_rows_alone else {})).items():
+            if found.get(name) != value:
+                raise ConfigError(
+                    f"start_from: {settings.start_from} has {name} = {found.get(name)}, this run {value}; weights fit "
+                    "only the same settings, so take that run's config and change name, root and data"
+                )
 
 
 def _check_metric(config: RunConfig, source: Source) -> None:

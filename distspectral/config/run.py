@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
@@ -19,6 +20,7 @@ from distspectral.stages.pack import PackConfig
 from distspectral.stages.plan import METRIC_CHAIN, Objective, Representation, Step, spectral_chain
 from distspectral.stages.retrieval import EvaluateConfig
 from distspectral.storage.config import StorageConfig
+from distspectral.storage.filesystems import join
 from distspectral.storage.sources import SourceConfig
 from distspectral.training.autoencoder import AutoencoderConfig, AutoencoderSettings
 from distspectral.training.dscl import DSCLSettings
@@ -39,6 +41,11 @@ class RunConfig(BaseModel):
         "spectral",
         description="what is learned, which decides the stages: spectral = eigenfunctions of a neighbour graph and "
         "clusters, no labels; dscl = a metric from labels, for classes never seen",
+    )
+    start_from: str | None = Field(
+        None,
+        description="directory or URI of a finished run of the same settings on other rows, say before more arrived: "
+        "every training begins with its weights",
     )
     data: SourceConfig
     pack: PackConfig = PackConfig()
@@ -86,15 +93,23 @@ class RunConfig(BaseModel):
         representation = "input" if too_narrow else self.representation
         return spectral_chain(representation, self.affinity.space, self.siamese.use)
 
+    def first_weights(self, directory: str) -> str | None:
+        """Return where a training's artifact lies in the run to start from, or None; a local path is absolute."""
+        if self.start_from is None:
+            return None
+        place = self.start_from if "://" in self.start_from else str(Path(self.start_from).expanduser().absolute())
+        return join(place, directory)
+
     @property
     def autoencoder_settings(self) -> AutoencoderSettings:
         """What training of the autoencoder takes of this config."""
-        return AutoencoderSettings(train=self.autoencoder, seed=self.seed)
+        start = self.first_weights("autoencoder")
+        return AutoencoderSettings(train=self.autoencoder, seed=self.seed, start_from=start)
 
     @property
     def siamese_settings(self) -> SiameseSettings:
         """What training of the Siamese network takes of this config."""
-        return SiameseSettings(train=self.siamese, seed=self.seed)
+        return SiameseSettings(train=self.siamese, seed=self.seed, start_from=self.first_weights("siamese"))
 
     @property
     def train_settings(self) -> TrainSettings:
@@ -113,11 +128,17 @@ class RunConfig(BaseModel):
             n_neighbors=self.graph.n_neighbors,
             n_components=self.n_components,
             seed=self.seed,
+            start_from=self.first_weights("training"),
         )
 
     @property
     def dscl_settings(self) -> DSCLSettings:
         """What training of a metric takes of this config."""
         return DSCLSettings(
-            network=self.network, dscl=self.dscl, orthonorm=self.orthonorm, train=self.train, seed=self.seed
+            network=self.network,
+            dscl=self.dscl,
+            orthonorm=self.orthonorm,
+            train=self.train,
+            seed=self.seed,
+            start_from=self.first_weights("training"),
         )

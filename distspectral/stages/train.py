@@ -9,7 +9,7 @@ from typing import Any
 
 from pyarrow import fs
 
-from distspectral.errors import ArtifactError, DamagedArtifactError
+from distspectral.errors import ArtifactError, ConfigError, DamagedArtifactError
 from distspectral.graph.store import MappedGraph
 from distspectral.storage.artifacts import Artifact, Output, void
 from distspectral.storage.joined import open_vectors
@@ -22,6 +22,7 @@ OnWindow = Callable[[dict[str, Any]], None]
 CHECKPOINTS = "checkpoints"
 CHECKPOINT_FILE = "checkpoint.pt"
 """In a folder of its own, where Ray Train keeps the checkpoints."""
+MODEL_FILE = "model.pt"
 
 logger = logging.getLogger(__name__)
 
@@ -148,13 +149,28 @@ def train(
 
 
 def open_trainer(vectors: Sequence[Artifact], graph: Artifact | None, settings: TrainSettings) -> Trainer[Any, Any]:
-    """Return the settings' trainer over finished artifacts; see :meth:`TrainSettings.trainer`."""
-    return settings.trainer(open_vectors(vectors), None if graph is None else MappedGraph(graph))
+    """Return the settings' trainer over finished artifacts, with the weights of ``start_from``.
+
+    See :meth:`TrainSettings.trainer`.
+
+    Raises:
+        ConfigError: those weights are of a network of another shape.
+    """
+    trainer = settings.trainer(open_vectors(vectors), None if graph is None else MappedGraph(graph))
+    if settings.start_from is not None:
+        try:
+            trainer.model.load_state_dict(read_state(Artifact(settings.start_from), MODEL_FILE))
+        except RuntimeError as error:  # torch lists every tensor
+            raise ConfigError(
+                f"start_from: the weights of {settings.start_from} do not fit this network "
+                f"({str(error).splitlines()[-1].strip()}); give both runs the same data columns and settings"
+            ) from error
+    return trainer
 
 
 def trainer_summary(trainer: Trainer[Any, Any], artifact: Artifact, history: list[dict[str, Any]]) -> dict[str, Any]:
     """Write the trained weights to ``model.pt`` and return what the manifest says of them; the log's rank only."""
-    write_state(artifact, "model.pt", trainer.model.cpu().state_dict())
+    write_state(artifact, MODEL_FILE, trainer.model.cpu().state_dict())
     seconds = sum(record["seconds"] for record in history)
     rate, watched = f"{trainer.objective.unit}_per_second", trainer.objective.watched
     last = {name: value for name, value in history[-1].items() if name not in ("step", "seconds", "learning_rate")}
@@ -168,4 +184,4 @@ def trainer_summary(trainer: Trainer[Any, Any], artifact: Artifact, history: lis
 
 def finish(vectors: Sequence[Artifact], output: Output, settings: TrainSettings, summary: dict[str, Any]) -> Manifest:
     """Commit the artifact ``training`` from what the log's rank returned."""
-    return output.commit([], settings.facts(open_vectors(vectors)), summary, files=("model.pt", "metrics.jsonl"))
+    return output.commit([], settings.facts(open_vectors(vectors)), summary, files=(MODEL_FILE, "metrics.jsonl"))

@@ -45,9 +45,14 @@ class AutoencoderSettings(TrainSettings):
         sampler = RowSampler(vectors, batch_size=train.batch_size, corruption=train.corruption, seed=self.seed)
         return Trainer(model, model, ReconstructionObjective(model), sampler, train)
 
+    @property
+    def shape(self) -> dict[str, Any]:
+        """Width of the codes and of the hidden layers."""
+        return {"n_components": self.train.n_components, "hidden": list(self.train.hidden)}
+
     def facts(self, vectors: Vectors) -> dict[str, Any]:
         """Return the autoencoder's shape."""
-        return {"dim": vectors.dim, "n_components": self.train.n_components, "hidden": list(self.train.hidden)}
+        return {"dim": vectors.dim, **self.shape}
 
 
 def build_autoencoder(dim: int, settings: AutoencoderSettings) -> Autoencoder:

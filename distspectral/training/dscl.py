@@ -55,13 +55,18 @@ class DSCLSettings(TrainSettings):
         objective = DSCLObjective(model.orthonormal, next(network.parameters()).dtype)
         return Trainer(model, network, objective, sampler, train)
 
+    @property
+    def shape(self) -> dict[str, Any]:
+        """Width of the embedding."""
+        return {"n_components": self.dscl.n_components}
+
     def facts(self, vectors: Vectors) -> dict[str, Any]:
         """Return the embedding's width and where the learned classes end."""
         labels = labels_of(vectors)
         classes, last = split_classes(labels, self.dscl.train_classes)
         return {
             "dim": vectors.dim,
-            "n_components": self.dscl.n_components,
+            **self.shape,
             "n_train_classes": int(classes.max()) + 1,
             "n_classes": len(np.unique(labels)),
             "last_train_class": last,

@@ -24,6 +24,8 @@ class TrainSettings(BaseModel, ABC):
 
     train: TrainConfig = TrainConfig()
     seed: int = 0
+    start_from: str | None = None
+    """URI of a finished training of the same shape, whose weights are the first ones here."""
 
     @abstractmethod
     def trainer(self, vectors: Vectors, graph: Graph | None = None) -> Trainer[Any, Any]:
@@ -35,6 +37,11 @@ class TrainSettings(BaseModel, ABC):
 
         Communication: that of the sampler's construction, and DDP's broadcast of the initial weights.
         """
+
+    @property
+    @abstractmethod
+    def shape(self) -> dict[str, Any]:
+        """What must be equal, beside the width of the rows, for one model's weights to fit another; part of `facts`."""
 
     @abstractmethod
     def facts(self, vectors: Vectors) -> dict[str, Any]:

@@ -51,9 +51,14 @@ class SiameseSettings(TrainSettings):
         )
         return Trainer(model, model, SiameseObjective(model, train.margin), sampler, train)
 
+    @property
+    def shape(self) -> dict[str, Any]:
+        """Width of the features and of the hidden layers."""
+        return {"n_components": self.train.n_components, "hidden": list(self.train.hidden)}
+
     def facts(self, vectors: Vectors) -> dict[str, Any]:
         """Return the network's shape."""
-        return {"dim": vectors.dim, "n_components": self.train.n_components, "hidden": list(self.train.hidden)}
+        return {"dim": vectors.dim, **self.shape}
 
 
 def build_siamese(dim: int, settings: SiameseSettings) -> Perceptron:

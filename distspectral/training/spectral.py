@@ -58,14 +58,18 @@ class SpectralSettings(TrainSettings):
         objective = SpectralObjective(self.spectral, model.orthonormal, self.n_components)
         return Trainer(model, model.network, objective, build_sampler(vectors, graph, self), self.train)
 
-    def facts(self, vectors: Vectors) -> dict[str, Any]:
-        """Return the network's shape."""
+    @property
+    def shape(self) -> dict[str, Any]:
+        """Functions, those kept, and the width of the hidden layers."""
         return {
-            "dim": vectors.dim,
             "n_functions": self.n_functions,
             "n_components": self.n_components,
             "hidden": list(self.network.hidden),
         }
+
+    def facts(self, vectors: Vectors) -> dict[str, Any]:
+        """Return the network's shape."""
+        return {"dim": vectors.dim, **self.shape}
 
 
 def build_model(dim: int, settings: SpectralSettings) -> SpectralModel:
