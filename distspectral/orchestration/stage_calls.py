@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from distspectral.orchestration.config import RayStage
 from distspectral.orchestration.engine import Engine
 from distspectral.orchestration.observer import Observer
+from distspectral.orchestration.stragglers import Timed, Timing, report
 from distspectral.stages.mapping import Mapper
 from distspectral.stages.plan import Plan
 from distspectral.storage.artifacts import MANIFEST, Artifact, Output
@@ -208,13 +209,16 @@ class StageCalls:
         return self._watched(self.engine.actors(stage))
 
     def _watched(self, mapper: Mapper) -> Mapper:
-        """Return the mapper, reporting each item to the observer."""
+        """Return the mapper, reporting each item to the observer, and at the end those that took far too long."""
 
         def mapped(function: Callable[[Any], Any], items: Sequence[Any], description: str) -> Iterator[Any]:
             self.observer.progress(description, 0, len(items))
-            for done, result in enumerate(mapper(function, items, description), 1):
-                self.observer.progress(description, done, len(items))
+            timings: list[Timing] = []
+            for timing, result in mapper(Timed(function), items, description):
+                timings.append(timing)
+                self.observer.progress(description, len(timings), len(items))
                 yield result
+            report(timings, description)
 
         return mapped
 
