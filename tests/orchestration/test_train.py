@@ -44,16 +44,6 @@ def ray_train(pipeline: Pipeline, folder: Path, on_window: Any = None, run: Any 
     return train(*inputs, output, settings, pipeline.config.ray, on_window=on_window)
 
 
-def test_two_workers_train_and_every_window_is_heard_once(
-    ray_cluster: None, pipeline: Pipeline, tmp_path: Path
-) -> None:
-    heard: list[dict[str, Any]] = []
-    manifest = ray_train(pipeline, tmp_path / "training", heard.append)
-    assert [record["step"] for record in heard] == [20, 40]
-    assert manifest.metrics["steps"] == 40
-    assert set(manifest.files) == {"model.pt", "metrics.jsonl"}
-
-
 def test_an_error_of_ours_reaches_the_caller_and_is_not_retried(
     ray_cluster: None, pipeline: Pipeline, tmp_path: Path
 ) -> None:
@@ -80,8 +70,12 @@ def test_a_damaged_checkpoint_falls_back_and_a_cut_off_list_of_them_is_forgotten
     newest.mkdir()
     (newest / "checkpoint.pt").write_bytes((folder / "step-000000040.pt").read_bytes()[:-100])
     (folder / "checkpoint_manager_snapshot.json").write_bytes(b'{"ray_version": "2.6')
-    manifest = ray_train(pipeline, tmp_path, **steps)
+    heard: list[dict[str, Any]] = []
+    manifest = ray_train(pipeline, tmp_path, heard.append, **steps)
     assert manifest.metrics["steps"] == 60
+    assert set(manifest.files) == {"model.pt", "metrics.jsonl"}
+    assert [record["step"] for record in heard] == [10, 20, 30, 40, 50, 60], "those before the restart are told again"
+    assert [record["workers"] for record in heard[4:]] == [2, 2]
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 6, "no window is lost or repeated"
     assert (folder / "step-000000060-again" / "checkpoint.pt").exists(), "the last step was taken, from 40"
     assert not (folder / "step-000000040").exists(), "but not from the beginning"
