@@ -6,13 +6,20 @@ FAISS ?= cpu
 # OpenMP threads that spin while they wait slow each other down ten times over on busy cores.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test fuzz lint clean
+.PHONY: demo test test-ray test-others fuzz lint clean
 
 demo: .venv/installed
 	$(BIN)/distspectral demo --root runs/demo
 
+# Tests with Ray mostly wait, for processes to start and die: the others run beside them.
 test: .venv/installed
-	$(BIN)/pytest
+	$(MAKE) --jobs=2 --keep-going $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) test-ray test-others
+
+test-ray: .venv/installed
+	$(BIN)/pytest -m ray
+
+test-others: .venv/installed
+	$(BIN)/pytest -m "not ray"
 
 # Ten thousand damaged shards; FUZZ_SEED=10000 takes the next ones.
 fuzz: .venv/installed
