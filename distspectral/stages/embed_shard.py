@@ -25,7 +25,7 @@ from distspectral.storage.artifacts import Artifact
 from distspectral.storage.manifest import Shard
 from distspectral.storage.quarantine import write_quarantine
 from distspectral.storage.reuse import SOURCE
-from distspectral.storage.sources import Block, ShardReader, SourceShard
+from distspectral.storage.shards import Block, ShardReader, SourceShard
 
 IN_FLIGHT = 2
 """Batches read ahead, and batches computed but not yet written."""

@@ -20,7 +20,7 @@ from distspectral.storage.joined import open_vectors
 from distspectral.storage.manifest import Manifest, Shard
 from distspectral.storage.moments import Moments
 from distspectral.storage.packed import PackedWriter
-from distspectral.storage.sources import Block
+from distspectral.storage.shards import Block
 from distspectral.storage.vectors import MappedVectors, Vectors
 
 EPSILON = 1e-6

@@ -18,7 +18,8 @@ from distspectral.storage.manifest import Manifest, Shard
 from distspectral.storage.moments import Moments
 from distspectral.storage.packed import PackedWriter
 from distspectral.storage.quarantine import FOLDER, quarantine_files, quarantine_metrics, write_quarantine
-from distspectral.storage.sources import ShardReader, Source, SourceShard
+from distspectral.storage.shards import ShardReader, SourceShard
+from distspectral.storage.sources import Source
 
 DETAILS = "shards.json"
 """What the receipts said of each shard, for a later run over more shards."""

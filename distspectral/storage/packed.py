@@ -17,7 +17,7 @@ from distspectral.storage.artifacts import Artifact
 from distspectral.storage.columns import ARROW_TYPES, ScalarType, to_lists
 from distspectral.storage.manifest import Manifest
 from distspectral.storage.moments import Moments
-from distspectral.storage.sources import Block
+from distspectral.storage.shards import Block
 
 BATCH_BYTES = 256 << 20
 """Most bytes of vectors in a record batch."""

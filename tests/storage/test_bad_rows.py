@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from distspectral.errors import ShardWidthError, SourceError, UnsupportedTypeError
-from distspectral.storage.sources import Block, Source, SourceConfig
+from distspectral.storage.shards import Block
+from distspectral.storage.sources import Source, SourceConfig
 from tests.datasets import as_lists, write_raw, write_table
 
 MATRIX = np.arange(40 * 4).reshape(40, 4).astype(np.float64)

@@ -23,7 +23,7 @@ from distspectral.errors import (
     UnknownColumnError,
     UnsupportedTypeError,
 )
-from distspectral.storage import formats
+from distspectral.storage.formats import parquet
 from distspectral.storage.sources import Source, SourceConfig
 from tests.datasets import as_lists, read_all, write_raw, write_table
 
@@ -367,15 +367,15 @@ def test_large_row_groups_are_read_through_a_buffer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_large: bool, place: str
 ) -> None:
     write_table(tmp_path / "a.parquet", {"vector": as_lists(MATRIX), "id": np.arange(50)})
-    monkeypatch.setattr(formats, "GROUP_BYTES", 10 if is_large else 1 << 30)
+    monkeypatch.setattr(parquet, "GROUP_BYTES", 10 if is_large else 1 << 30)
     opened: list[int] = []
-    parquet_file = formats.pq.ParquetFile
+    parquet_file = parquet.pq.ParquetFile
 
     def noted(*arguments: Any, **keywords: Any) -> Any:
         opened.append(keywords["buffer_size"])
         return parquet_file(*arguments, **keywords)
 
-    monkeypatch.setattr(formats.pq, "ParquetFile", noted)
+    monkeypatch.setattr(parquet.pq, "ParquetFile", noted)
     source = open_source(place.format(folder=tmp_path), id_column="id")
     np.testing.assert_array_equal(read_all(source, 7), MATRIX)
     assert (opened[-1] > 0) == is_large
