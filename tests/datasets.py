@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from distspectral.datasets import write_vectors
 from distspectral.stages.mapping import Mapper, local_map
 from distspectral.stages.pack import PackConfig, pack
-from distspectral.storage.artifacts import Artifact, Output
+from distspectral.storage.artifacts import Artifact
 from distspectral.storage.manifest import fingerprint
+from distspectral.storage.output import Output
 from distspectral.storage.sources import Source, SourceConfig
 
 UNEVEN = (1, 40, 7, 52)

@@ -28,7 +28,8 @@ from distspectral.graph.spectrum import exact_spectrum
 from distspectral.graph.store import ArrayGraph
 from distspectral.spectral.diagnostics import sin2_principal_angles
 from distspectral.stages.pack import PackConfig, pack
-from distspectral.storage.artifacts import Artifact, Output
+from distspectral.storage.artifacts import Artifact
+from distspectral.storage.output import Output
 from distspectral.storage.sources import Source
 from distspectral.storage.vectors import MappedVectors, Vectors
 

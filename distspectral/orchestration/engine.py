@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from distspectral.orchestration.config import RayConfig, RayStage
 from distspectral.stages.mapping import Mapper, local_map
-from distspectral.storage.artifacts import Artifact, Output
+from distspectral.storage.artifacts import Artifact
 from distspectral.storage.manifest import Manifest
+from distspectral.storage.output import Output
 
 if TYPE_CHECKING:
     from distspectral.training.settings import TrainSettings

@@ -16,8 +16,9 @@ from distspectral.orchestration.observer import Observer
 from distspectral.orchestration.stage_calls import StageCalls
 from distspectral.stages.metrics import METRICS, PAGE, run_metrics, stages_of
 from distspectral.stages.plan import SOURCE, Plan, make_plan
-from distspectral.storage.artifacts import MANIFEST, Artifact, Output
+from distspectral.storage.artifacts import MANIFEST, Artifact
 from distspectral.storage.manifest import Manifest
+from distspectral.storage.output import Output
 from distspectral.storage.sources import Source
 
 if TYPE_CHECKING:

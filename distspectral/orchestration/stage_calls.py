@@ -11,8 +11,9 @@ from distspectral.orchestration.observer import Observer
 from distspectral.orchestration.stragglers import Timed, Timing, report
 from distspectral.stages.mapping import Mapper
 from distspectral.stages.plan import Plan
-from distspectral.storage.artifacts import MANIFEST, Artifact, Output
+from distspectral.storage.artifacts import MANIFEST, Artifact
 from distspectral.storage.manifest import Manifest
+from distspectral.storage.output import Output
 from distspectral.storage.sources import Source
 
 if TYPE_CHECKING:

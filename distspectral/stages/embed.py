@@ -24,8 +24,9 @@ from distspectral.stages.embed_shard import embed_shard
 from distspectral.stages.evaluate import evaluate
 from distspectral.stages.mapping import Mapper, local_map
 from distspectral.storage import reuse
-from distspectral.storage.artifacts import Artifact, Output
+from distspectral.storage.artifacts import Artifact
 from distspectral.storage.manifest import Manifest, Shard
+from distspectral.storage.output import Output
 from distspectral.storage.quarantine import quarantine_files, quarantine_metrics
 from distspectral.storage.shared import join
 from distspectral.storage.sources import Source

@@ -14,11 +14,12 @@ from torch import nn
 from distspectral.errors import CollapsedError
 from distspectral.models.networks import torch_device
 from distspectral.stages.mapping import Mapper, local_map
-from distspectral.storage.artifacts import Artifact, Output
+from distspectral.storage.artifacts import Artifact
 from distspectral.storage.columns import ScalarType
 from distspectral.storage.joined import open_vectors
 from distspectral.storage.manifest import Manifest, Shard
 from distspectral.storage.moments import Moments
+from distspectral.storage.output import Output
 from distspectral.storage.packed import PackedWriter
 from distspectral.storage.shards import Block
 from distspectral.storage.vectors import MappedVectors, Vectors

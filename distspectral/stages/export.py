@@ -24,8 +24,9 @@ from distspectral.errors import ExportError, MissingDependencyError, OutputNotWr
 from distspectral.stages import loaders
 from distspectral.stages.embed import Embedder
 from distspectral.stages.predictor import Predictor
-from distspectral.storage.artifacts import MANIFEST, Artifact, Output
+from distspectral.storage.artifacts import MANIFEST, Artifact
 from distspectral.storage.manifest import Manifest, fingerprint
+from distspectral.storage.output import Output
 from distspectral.storage.vectors import MappedVectors
 
 ExportFormat = Literal["torch", "onnx"]

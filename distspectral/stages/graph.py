@@ -33,8 +33,9 @@ from distspectral.graph.store import (
     write_rows,
 )
 from distspectral.stages.mapping import Mapper, local_map
-from distspectral.storage.artifacts import Artifact, Output
+from distspectral.storage.artifacts import Artifact
 from distspectral.storage.manifest import Manifest, Shard
+from distspectral.storage.output import Output
 from distspectral.storage.vectors import FleetingVectors, MappedVectors
 
 SCALES = "scales.npy"

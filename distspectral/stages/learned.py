@@ -10,8 +10,9 @@ import torch
 from distspectral.models.networks import Perceptron
 from distspectral.stages.encode import encode, forward
 from distspectral.stages.mapping import Mapper, local_map
-from distspectral.storage.artifacts import Artifact, Output
+from distspectral.storage.artifacts import Artifact
 from distspectral.storage.manifest import Manifest
+from distspectral.storage.output import Output
 from distspectral.storage.vectors import MappedVectors, Vectors
 from distspectral.training.checkpoint import read_state
 from distspectral.training.row_sampling import held_out_rows

@@ -9,8 +9,9 @@ from torch import nn
 from distspectral.errors import ShardWidthError
 from distspectral.stages.encode import encode
 from distspectral.stages.mapping import Mapper, local_map
-from distspectral.storage.artifacts import Artifact, Output
+from distspectral.storage.artifacts import Artifact
 from distspectral.storage.manifest import Manifest
+from distspectral.storage.output import Output
 from distspectral.training.checkpoint import read_state
 from distspectral.training.dscl import DSCLSettings, build_model
 

@@ -12,10 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from distspectral.errors import ConstantDataError, TooFewRowsError
 from distspectral.stages.mapping import Mapper, local_map
 from distspectral.storage import reuse
-from distspectral.storage.artifacts import Artifact, Output
+from distspectral.storage.artifacts import Artifact
 from distspectral.storage.ids import IdRange, refuse_duplicates
 from distspectral.storage.manifest import Manifest, Shard
 from distspectral.storage.moments import Moments
+from distspectral.storage.output import Output
 from distspectral.storage.packed import PackedWriter
 from distspectral.storage.quarantine import FOLDER, quarantine_files, quarantine_metrics, write_quarantine
 from distspectral.storage.shards import ShardReader, SourceShard

@@ -14,8 +14,9 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from distspectral.graph.config import AffinitySpace
-from distspectral.storage.artifacts import Artifact, Output
+from distspectral.storage.artifacts import Artifact
 from distspectral.storage.manifest import fingerprint
+from distspectral.storage.output import Output
 from distspectral.training.siamese import SiameseUse
 
 SOURCE = "source"

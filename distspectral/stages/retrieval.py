@@ -22,8 +22,9 @@ from distspectral.graph.solvers import ExactSolver, rows_per_task
 from distspectral.spectral.diagnostics import normalized_mutual_information
 from distspectral.spectral.retrieval import average_precision_at_r, recall_hits, span_basis
 from distspectral.stages.mapping import Mapper, local_map
-from distspectral.storage.artifacts import MANIFEST, Artifact, Output
+from distspectral.storage.artifacts import MANIFEST, Artifact
 from distspectral.storage.manifest import Manifest
+from distspectral.storage.output import Output
 from distspectral.storage.vectors import MappedVectors, Vectors
 
 RECALL_AT = (1, 2, 4, 8, 10, 100)

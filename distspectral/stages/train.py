@@ -11,9 +11,10 @@ from pyarrow import fs
 
 from distspectral.errors import ArtifactError, ConfigError, DamagedArtifactError
 from distspectral.graph.store import MappedGraph
-from distspectral.storage.artifacts import Artifact, Output, void
+from distspectral.storage.artifacts import Artifact, void
 from distspectral.storage.joined import open_vectors
 from distspectral.storage.manifest import Manifest
+from distspectral.storage.output import Output
 from distspectral.training.checkpoint import read_state, write_state
 from distspectral.training.loop import Trainer
 from distspectral.training.settings import TrainSettings

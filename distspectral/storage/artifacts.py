@@ -1,27 +1,21 @@
 """A directory that one stage writes: each file whole or absent, the manifest last.
 
-Works on any pyarrow filesystem. Locally a file is written under a temporary name, fsynced and renamed;
-on object stores it is assembled in a local temporary file and sent by one upload. A shard's *receipt* (a
-small JSON file written after it) marks it as done, so a stage that died continues with the shards it lacks.
+Works on any pyarrow filesystem. A shard's *receipt* (a small JSON file written after it) marks it as done, so a stage
+that died continues with the shards it lacks.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import json
 import os
-import shutil
-import tempfile
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.ipc
-import yaml
 from pyarrow import fs
 
 from distspectral.errors import (
@@ -30,6 +24,7 @@ from distspectral.errors import (
     MissingArtifactError,
     OutputNotWritableError,
 )
+from distspectral.storage.atomic import TEMPORARY, open_whole
 from distspectral.storage.cache import NodeCache
 from distspectral.storage.filesystems import join, resolve
 from distspectral.storage.manifest import Manifest, Shard
@@ -226,7 +221,7 @@ class Artifact:
     def _sweep(self) -> None:
         """Remove the temporary files of a writer that was killed."""
         if self.is_local:
-            for left_over in Path(self.path).rglob(f".*.{'[0-9a-f]' * 32}.tmp"):
+            for left_over in Path(self.path).rglob(TEMPORARY):
                 left_over.unlink(missing_ok=True)
 
     def receipts(self) -> dict[str, Shard]:
@@ -254,7 +249,7 @@ class Artifact:
             OutputNotWritableError: the disk is full.
         """
         try:
-            with self._assembled(name) as stream:
+            with open_whole(self.filesystem, self.file_path(name)) as stream:
                 write(stream)
                 size = stream.tell()
         except OSError as error:
@@ -264,27 +259,6 @@ class Artifact:
                 ) from error
             raise
         return size
-
-    @contextlib.contextmanager
-    def _assembled(self, name: str) -> Iterator[IO[bytes]]:
-        if not self.is_local:
-            with tempfile.TemporaryFile() as stream:
-                yield stream
-                stream.seek(0)
-                with self.filesystem.open_output_stream(self.file_path(name)) as target:
-                    shutil.copyfileobj(stream, target, 1 << 24)
-            return
-        final = Path(self.file_path(name))
-        final.parent.mkdir(parents=True, exist_ok=True)
-        temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            with open(temporary, "wb") as stream:
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, final)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a value as an indented JSON file."""
@@ -331,53 +305,3 @@ class Artifact:
 
 def void(_: object) -> None:
     """Discard a value where a callable must return None."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Output:
-    """Where a stage writes and what identifies the result; handed to every stage function.
-
-    Attributes:
-        artifact: the directory to write.
-        stage: the stage's name.
-        fingerprint: digest of ``config`` and ``inputs``, see :func:`distspectral.storage.manifest.fingerprint`.
-        config: the stage's resolved config as plain values.
-        inputs: fingerprint of each input by name.
-        identity: what of the config is in the fingerprint; None where nobody asks.
-    """
-
-    artifact: Artifact
-    stage: str
-    fingerprint: str
-    config: dict[str, Any]
-    inputs: dict[str, str]
-    identity: dict[str, Any] | None = None
-
-    def begin(self) -> dict[str, Shard]:
-        """Open the directory, write the resolved config, return the shards an interrupted run left done."""
-        done = self.artifact.begin(self.stage, self.fingerprint)
-        self.write_config()
-        return done
-
-    def write_config(self) -> None:
-        """Write the resolved config beside the shards."""
-        text = yaml.safe_dump({self.stage: self.config}, sort_keys=False)
-        self.artifact.write_file("config.yaml", lambda stream: void(stream.write(text.encode())))
-
-    def commit(
-        self, shards: list[Shard], properties: dict[str, Any], metrics: dict[str, Any], files: tuple[str, ...] = ()
-    ) -> Manifest:
-        """Write the manifest; ``shards`` are in row order, ``files`` are others that later stages rely on."""
-        infos = self.artifact.filesystem.get_file_info([self.artifact.file_path(name) for name in files])
-        return self.artifact.commit(
-            Manifest(
-                stage=self.stage,
-                fingerprint=self.fingerprint,
-                config=self.config,
-                inputs=self.inputs,
-                shards=shards,
-                files={name: info.size for name, info in zip(files, infos, strict=True)},
-                properties=properties,
-                metrics=metrics,
-            )
-        )

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from pyarrow import fs
 
-from distspectral.storage.artifacts import BUILDING, MANIFEST, Output
+from distspectral.storage.artifacts import BUILDING, MANIFEST
 from distspectral.storage.manifest import Shard, fingerprint
+from distspectral.storage.output import Output
 from distspectral.storage.quarantine import FOLDER, quarantine_files
 
 SOURCE = "source"

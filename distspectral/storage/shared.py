@@ -5,8 +5,9 @@ from __future__ import annotations
 from pyarrow import fs
 
 from distspectral.errors import FingerprintMismatchError, MissingArtifactError, OutputNotWritableError
-from distspectral.storage.artifacts import BUILDING, MANIFEST, Output
+from distspectral.storage.artifacts import BUILDING, MANIFEST
 from distspectral.storage.manifest import Shard
+from distspectral.storage.output import Output
 
 
 def join(output: Output) -> dict[str, Shard]:

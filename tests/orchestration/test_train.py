@@ -17,7 +17,8 @@ from distspectral.orchestration.observer import SilentObserver
 from distspectral.orchestration.pipeline import Pipeline
 from distspectral.orchestration.train import train
 from distspectral.stages.train import train as train_here
-from distspectral.storage.artifacts import Artifact, Output
+from distspectral.storage.artifacts import Artifact
+from distspectral.storage.output import Output
 from distspectral.storage.sources import Source
 from tests.runs import write_run
 

@@ -19,7 +19,8 @@ from distspectral.stages.columns import RowColumns
 from distspectral.stages.embed import EmbedConfig, Embedder, Unfinished, embed, embed_part
 from distspectral.stages.encode import forward
 from distspectral.stages.report import scatter_sample
-from distspectral.storage.artifacts import Artifact, Output
+from distspectral.storage.artifacts import Artifact
+from distspectral.storage.output import Output
 from distspectral.storage.sources import Source
 from distspectral.storage.vectors import MappedVectors
 from tests.runs import DIM, N_ROWS

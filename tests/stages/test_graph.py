@@ -11,7 +11,8 @@ from distspectral.graph.build import knn_graph
 from distspectral.graph.config import AffinityConfig, GraphConfig
 from distspectral.graph.store import MappedGraph
 from distspectral.stages.graph import affinities, neighbors
-from distspectral.storage.artifacts import Artifact, Output
+from distspectral.storage.artifacts import Artifact
+from distspectral.storage.output import Output
 from distspectral.storage.vectors import ArrayVectors
 from tests.datasets import UNEVEN, blobs, packed
 

@@ -21,7 +21,8 @@ from distspectral.graph.config import AffinityConfig, GraphConfig
 from distspectral.graph.store import MappedGraph, read_neighbors
 from distspectral.stages.graph import affinities, neighbors
 from distspectral.stages.pack import PackConfig
-from distspectral.storage.artifacts import Artifact, Output
+from distspectral.storage.artifacts import Artifact
+from distspectral.storage.output import Output
 from distspectral.storage.vectors import ArrayVectors
 from tests.datasets import packed
 
@@ -248,7 +249,8 @@ STAGE = """
 import sys
 from distspectral.graph.config import GraphConfig
 from distspectral.stages.graph import neighbors
-from distspectral.storage.artifacts import Artifact, Output
+from distspectral.storage.artifacts import Artifact
+from distspectral.storage.output import Output
 
 config = GraphConfig(n_neighbors=6, method="cells", block_rows=1500, solver="exact")
 neighbors(Artifact(sys.argv[1]), Output(Artifact(sys.argv[2]), "neighbors", "fingerprint", {}, {}), config)

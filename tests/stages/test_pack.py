@@ -18,8 +18,9 @@ from distspectral.stages.pack import PackConfig, pack
 from distspectral.storage import ids as ids_module
 from distspectral.storage import packed as packed_module
 from distspectral.storage import sources as sources_module
-from distspectral.storage.artifacts import MANIFEST, Artifact, Output
+from distspectral.storage.artifacts import MANIFEST, Artifact
 from distspectral.storage.manifest import Manifest, fingerprint
+from distspectral.storage.output import Output
 from distspectral.storage.sources import Source, SourceConfig
 from distspectral.storage.vectors import MappedVectors
 from tests.datasets import UNEVEN, blobs, packed, vectors_output

@@ -13,8 +13,9 @@ from distspectral.errors import (
     MissingArtifactError,
     OutputNotWritableError,
 )
-from distspectral.storage.artifacts import BUILDING, MANIFEST, RECEIPTS, Artifact, Output
+from distspectral.storage.artifacts import BUILDING, MANIFEST, RECEIPTS, Artifact
 from distspectral.storage.manifest import fingerprint
+from distspectral.storage.output import Output
 
 
 def output(root: Path | str, value: int = 0) -> Output:

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from distspectral.storage import reuse
-from distspectral.storage.artifacts import Artifact, Output, void
+from distspectral.storage.artifacts import Artifact, void
 from distspectral.storage.manifest import Shard, fingerprint
+from distspectral.storage.output import Output
 
 IDENTITY = {"embed": {"columns": ["cluster"]}}
 

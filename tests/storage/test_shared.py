@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from distspectral.errors import FingerprintMismatchError, OutputNotWritableError
-from distspectral.storage.artifacts import Artifact, Output
+from distspectral.storage.artifacts import Artifact
 from distspectral.storage.manifest import Shard
+from distspectral.storage.output import Output
 from distspectral.storage.shared import join
 
 
