@@ -15,7 +15,8 @@ import yaml
 from distspectral.errors import DistSpectralError
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
-HEAD = {**NODE, "include_dashboard": False, "dashboard_agent_listen_port": 0}
+HEAD = {**NODE, "include_dashboard": True, "dashboard_port": 0, "dashboard_agent_listen_port": 0}
+"""With a dashboard: Ray Train asks it whether a driver is dead, whose workers' CPUs are to be given back."""
 NODE_STARTS = 3
 AGENTS = re.compile("IDLE|Agent")
 """Titles of Ray's processes that every node has at any time."""

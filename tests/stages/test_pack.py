@@ -17,7 +17,7 @@ from distspectral.stages.mapping import local_map
 from distspectral.stages.pack import PackConfig, pack
 from distspectral.storage import ids as ids_module
 from distspectral.storage import packed as packed_module
-from distspectral.storage import sources as sources_module
+from distspectral.storage import shards as shards_module
 from distspectral.storage.artifacts import MANIFEST, Artifact
 from distspectral.storage.manifest import Manifest, fingerprint
 from distspectral.storage.output import Output
@@ -71,7 +71,7 @@ def test_recutting_shards_leaves_vectors_and_moments_alone(tmp_path: Path, sizes
 def test_bytes_do_not_depend_on_how_blocks_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packed_module, "BATCH_BYTES", 16 * 6 * 4)
     packed(tmp_path / "a", VECTORS, sizes=UNEVEN)
-    monkeypatch.setattr(sources_module, "BLOCK_BYTES", 5 * 6 * 4)
+    monkeypatch.setattr(shards_module, "BLOCK_BYTES", 5 * 6 * 4)
     artifact = packed(tmp_path / "b", VECTORS, sizes=UNEVEN)
     for index in range(4):
         name = f"part-0000{index}.arrow"
@@ -179,7 +179,7 @@ def test_range_that_holds_two_others_is_compared_with_both(tmp_path: Path) -> No
 
 
 def test_id_order_is_followed_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources_module, "BLOCK_BYTES", 10 * 6 * 4)
+    monkeypatch.setattr(shards_module, "BLOCK_BYTES", 10 * 6 * 4)
     ids = np.arange(100)
     ids[10] = 9  # the last of the first block
     with pytest.raises(DuplicateIdError, match=r"id 9 occurs twice: row 9 of .* and row 10"):
