@@ -12,12 +12,17 @@ from scipy.sparse import csgraph
 from distspectral.graph.store import Graph
 
 BLOCK_EDGES = 1 << 22
+FIRST_EDGES = 2
+"""Edges of a row that are joined before all others."""
 
 
 def component_labels(graph: Graph, block_rows: int | None = None) -> NDArray[np.int64]:
     """Return each row's component, named by its smallest row; edges count in both directions.
 
-    Each block's edges are contracted to edges between the components known so far, whose components are merged.
+    Each block's edges are contracted to edges between the components known so far, whose components are merged. That is
+    done to the first edges of all rows before it is done to all: these join most rows, and an edge inside a component
+    costs no more than being looked at (Sutton, Ben-Nun, Barak: *Optimizing Parallel Graph Connectivity Computation via
+    Subgraph Sampling*, IPDPS 2018).
 
     Args:
         graph: N rows; edges of affinity 0 are none.
@@ -28,18 +33,16 @@ def component_labels(graph: Graph, block_rows: int | None = None) -> NDArray[np.
     """
     parents = np.arange(graph.n_rows, dtype=np.int64)
     rows = block_rows or max(1, BLOCK_EDGES // graph.n_neighbors)
-    for start in range(0, graph.n_rows, rows):
-        stop = min(start + rows, graph.n_rows)
-        neighbors, affinities = graph.block(start, stop)
-        heads = np.repeat(np.arange(start, stop), graph.n_neighbors)[affinities.ravel() > 0]
-        tails = neighbors.ravel()[affinities.ravel() > 0]
-        ends = _roots(parents, np.concatenate([heads, tails]))
-        if graph.n_rows <= len(ends):  # then sorting out which rows the block names costs more than taking all
-            parents = _merged(ends, graph.n_rows)[parents]
-        else:
-            roots, ends = np.unique(ends, return_inverse=True)
-            parents[roots] = roots[_merged(ends, len(roots))]
-    return _roots(parents, parents)
+    for columns in (slice(FIRST_EDGES), slice(FIRST_EDGES, None)):
+        for start in range(0, graph.n_rows, rows):
+            stop = min(start + rows, graph.n_rows)
+            neighbors, affinities = (part[:, columns] for part in graph.block(start, stop))
+            heads = np.broadcast_to(_roots(parents, np.arange(start, stop))[:, None], neighbors.shape)
+            tails = _roots(parents, neighbors.ravel()).reshape(neighbors.shape)
+            joins = (heads != tails) & (affinities > 0)
+            _merge(parents, heads[joins], tails[joins])
+        parents = _roots(parents, parents)
+    return parents
 
 
 def component_facts(graph: Graph, block_rows: int | None = None) -> dict[str, Any]:
@@ -51,14 +54,15 @@ def component_facts(graph: Graph, block_rows: int | None = None) -> dict[str, An
     }
 
 
-def _merged(ends: NDArray[np.int64], n_rows: int) -> NDArray[np.int64]:
-    """Return the smallest row that each row is connected to by edges from the first half of ``ends`` to the second."""
-    heads, tails = np.split(ends, 2)
-    edges = scipy.sparse.coo_array((np.ones(len(heads), bool), (heads, tails)), shape=(n_rows, n_rows))
-    _, merged = csgraph.connected_components(edges, directed=False)
-    _, first = np.unique(merged, return_index=True)
-    smallest: NDArray[np.int64] = first[merged]
-    return smallest
+def _merge(parents: NDArray[np.int64], heads: NDArray[np.int64], tails: NDArray[np.int64]) -> None:
+    """Make the smallest of the roots that edges between ``heads`` and ``tails`` connect the parent of the others."""
+    if len(heads):
+        roots, ends = np.unique(np.concatenate([heads, tails]), return_inverse=True)
+        heads, tails = np.split(ends, 2)
+        edges = scipy.sparse.coo_array((np.ones(len(heads), bool), (heads, tails)), shape=(len(roots), len(roots)))
+        _, merged = csgraph.connected_components(edges, directed=False)
+        _, first = np.unique(merged, return_index=True)
+        parents[roots] = roots[first[merged]]
 
 
 def _roots(parents: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:

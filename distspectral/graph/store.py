@@ -100,8 +100,21 @@ class MappedGraph:
         return MappedGraph, self._origin
 
     def block(self, start: int, stop: int) -> Rows:
-        """Return neighbours (B, K) int64 and affinities (B, K) float32 of rows ``start`` to ``stop``."""
-        return self.gather(np.arange(start, stop, dtype=np.int64))
+        """Return neighbours (B, K) int64 and affinities (B, K) float32 of rows ``start`` to ``stop``.
+
+        Raises:
+            IndexError: a row number is negative or above N.
+        """
+        if not 0 <= start <= stop <= self.n_rows:
+            raise IndexError(f"rows {start} to {stop} asked for, there are {self.n_rows}")
+        neighbors = np.empty((stop - start, self.n_neighbors), np.int64)
+        affinities = np.empty((stop - start, self.n_neighbors), np.float32)
+        cuts = np.clip(self._offsets, start, stop)
+        for index in np.flatnonzero(np.diff(cuts)):
+            here = slice(*(cuts[index : index + 2] - self._offsets[index]))
+            there = slice(*(cuts[index : index + 2] - start))
+            neighbors[there], affinities[there] = (column[here] for column in self._blocks[index])
+        return neighbors, affinities
 
     def gather(self, rows: NDArray[np.int64]) -> Rows:
         """Return the same of any rows, in any order, repeats allowed.
