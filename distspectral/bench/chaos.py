@@ -22,7 +22,8 @@ DIM = 16
 N_CLUSTERS = 8
 TRAIN = {"batch_size": 512, "max_steps": 2000, "window_steps": 50, "checkpoint_steps": 100, "patience": 0,
          "device": "cpu"}  # fmt: skip
-RAY = {"workers": {"min": 1, "max": 2, "check_s": 10}, "task_retries": 1000}
+RAY = {"workers": 2, "task_retries": 1000}
+"""Not elastic: Ray would hold what an elastic group of a killed driver had asked for, three minutes each time."""
 DETERMINISTIC = ("vectors", "neighbors", "graph")
 """Artifacts that are the same bits however they were made."""
 FROM_MODEL = ("model", "clusters", "output")

@@ -249,8 +249,12 @@ def _constants(rates: Rates, machines: Cluster) -> Table:
         table.add_column(heading, overflow="fold")
     sample = f"{MEASURED}, one core, {rates.sample_rows:,} rows x {rates.dim} in {rates.seconds:.0f} s"
     table.add_row("microseconds of a row, a step, a search", "in the formulas", sample)
-    if "facts" in rates.driver_us:
-        table.add_row("the driver's facts", "components, degrees", "as measured; slower beyond the processor's cache")
+    if "components" in rates.driver_us:
+        table.add_row(
+            "the driver's part of the graph",
+            "scales, components, degrees",
+            "as measured; slower beyond the processor's cache",
+        )
     if rates.searches:
         search = next(iter(rates.searches.values()))
         grown = f"{search.copies:.2f}, {search.copies_per_decade:.2f} more when rows are ten times as many"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -132,10 +132,16 @@ def _overlap(start: int, neighbors: NDArray[np.int64], graph: Graph) -> torch.Te
     return torch.cat(parts)
 
 
-def graph_facts(graph: Graph) -> dict[str, Any]:
-    """Return k, components and degree statistics; warn where the graph falls apart."""
-    facts = {"k": graph.n_neighbors, **component_facts(graph), **degree_facts(graph)}
-    if facts["components"] > 1:
+def graph_facts(graph: Graph, of_same_edges: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return k, components and degree statistics; warn where the graph falls apart.
+
+    Args:
+        graph: N rows.
+        of_same_edges: facts of a graph with the same edges and other weights, whose components these are.
+    """
+    known = of_same_edges and {name: of_same_edges[name] for name in ("components", "largest_component_share")}
+    facts = {"k": graph.n_neighbors, **(known or component_facts(graph)), **degree_facts(graph)}
+    if not known and facts["components"] > 1:
         logger.warning(
             "The graph has %d connected components, the largest with %.1f%% of the rows: the eigenvalue 0 is "
             "repeated and the first functions only tell components apart. Raise graph.n_neighbors, or set "

@@ -36,7 +36,8 @@ def component_labels(graph: Graph, block_rows: int | None = None) -> NDArray[np.
     for columns in (slice(FIRST_EDGES), slice(FIRST_EDGES, None)):
         for start in range(0, graph.n_rows, rows):
             stop = min(start + rows, graph.n_rows)
-            neighbors, affinities = (part[:, columns] for part in graph.block(start, stop))
+            neighbors, affinities = graph.block(start, stop)
+            neighbors, affinities = neighbors[:, columns], affinities[:, columns]
             heads = np.broadcast_to(_roots(parents, np.arange(start, stop))[:, None], neighbors.shape)
             tails = _roots(parents, neighbors.ravel()).reshape(neighbors.shape)
             joins = (heads != tails) & (affinities > 0)

@@ -21,10 +21,12 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from distspectral.config.run import RunConfig
-from distspectral.graph.build import each, exact_solver, graph_facts, needs_scales, row_scales
+from distspectral.graph.build import each, exact_solver, needs_scales, row_scales
+from distspectral.graph.components import component_facts
+from distspectral.graph.degrees import degree_facts
 from distspectral.graph.metrics import under_metric
 from distspectral.graph.search import search_cells
-from distspectral.graph.store import MappedGraph, read_neighbors
+from distspectral.graph.store import Graph, MappedGraph, read_neighbors
 from distspectral.orchestration.pipeline import Pipeline
 from distspectral.planning.rates import Rates, SearchRate, StepRate
 from distspectral.planning.sample import WINDOW, brief_config, copy_sample, disk_rates, read_us
@@ -45,6 +47,8 @@ LOG = logging.getLogger("distspectral")
 LEAST_BATCH = 256
 PAIR_QUERIES = 256
 """Rows that are searched for exactly to time a pair."""
+GRAPH_FACTS: dict[str, Callable[[Graph], Any]] = {"components": component_facts, "degrees": degree_facts}
+"""What the driver finds out of a graph when its edges are weighed; components are the same when they are reweighed."""
 
 
 def measure(config: RunConfig, source: Source, folder: str) -> Rates:
@@ -97,8 +101,9 @@ class _Measurement:
         for stage in (*work.trainings, *work.searched, "cluster"):
             fixed_s.pop(stage, None)
         for stage in set(fixed_s) & {"graph", "siamese_graph", "reweight"}:
-            known = driver_us["facts"] + (0 if stage == "reweight" else driver_us["scales"])
-            fixed_s[stage] = max(fixed_s[stage] - known * self.n_rows / 1e6, 0.0)
+            known = ("degrees",) if stage == "reweight" else ("scales", "components", "degrees")
+            in_all = sum(driver_us[name] for name in known) * self.n_rows / 1e6
+            fixed_s[stage] = max(fixed_s[stage] - in_all, 0.0)
         return {
             "dim": self.source.dim,
             "sample_rows": self.n_rows,
@@ -136,7 +141,8 @@ class _Measurement:
             if "reweight" in chain:
                 core["reweight"] = us("reweight", "reweighting edges")
             sampled = min(self.n_rows, self.config.cluster.sample_rows)
-            driver = {"facts": self._facts_us(), "scales": self._scales_us()}
+            driver = {"scales": self._scales_us()}
+            driver |= {name: self._fact_us(facts) for name, facts in GRAPH_FACTS.items()}
             driver["cluster"] = watch.spent["cluster", ALONE] * 1e6 / sampled
         encoded = {stage: core[stage] for stage in chain if stage in ("codes", "features", "encode")}
         return core, self._forward_us(encoded), driver
@@ -170,9 +176,9 @@ class _Measurement:
 
     # ---- the graph --------------------------------------------------------------------------------------------
 
-    def _facts_us(self) -> float:
+    def _fact_us(self, facts: Callable[[Graph], Any]) -> float:
         graph = self.pipeline.plan.artifact("graph")
-        return _core_seconds(lambda: graph_facts(MappedGraph(graph))) * 1e6 / self.n_rows
+        return _core_seconds(lambda: facts(MappedGraph(graph))) * 1e6 / self.n_rows
 
     def _scales_us(self) -> float:
         if not needs_scales(self.config.affinity):

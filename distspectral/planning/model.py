@@ -148,17 +148,17 @@ class Model:
     def _weigh(self, sheet: Sheet) -> None:
         lists = self._kept("neighbors" if sheet.stage == "graph" else "siamese_neighbors")
         sheet.cores({"weigh": self.rates.core_us["weigh"]})
-        self._facts(sheet, "scales", "facts")
+        self._facts(sheet, "scales", "components", "degrees")
         sheet.read, sheet.written = 2 * lists + 2 * self._kept(sheet.stage), self._kept(sheet.stage) + 4 * self.n_rows
 
     def _reweight(self, sheet: Sheet) -> None:
         sheet.cores({"reweight": self.rates.core_us["reweight"]})
-        self._facts(sheet, "facts")
+        self._facts(sheet, "degrees")
         sheet.read = self._kept("graph") + self._kept("features") + 2 * self._kept("reweight")
         sheet.written = self._kept("reweight")
 
     def _facts(self, sheet: Sheet, *names: str) -> None:
-        """Add what the driver does alone with a graph, components above all."""
+        """Add what the driver does alone with a graph."""
         parts = {name: self.rates.driver_us[name] for name in names}
         sheet.driver(parts, self.rates.fixed_s.get(sheet.stage, 0.0))
         sheet.worker_bytes += 24 * encode.BLOCK_ROWS * self.work.graph.n_neighbors

@@ -51,7 +51,7 @@ def reweight(graph: Artifact, features: Artifact, output: Output, mapper: Mapper
     task = functools.partial(_reweigh, graph=graph, features=features, output=output.artifact, median=median)
     done |= {shard.name: shard for shard in mapper(task, missing, "reweighting edges")}
     shards = [done[shard.name] for shard in source.shards]
-    facts = graph_facts(MappedGraph(output.artifact, shards))
+    facts = graph_facts(MappedGraph(output.artifact, shards), of_same_edges=source.properties)
     return output.commit(shards, properties={"n_rows": source.n_rows, **facts}, metrics={})
 
 

@@ -40,7 +40,7 @@ def rates(**changes: Any) -> Rates:
         "source_bytes": 400,
         "core_us": dict.fromkeys(core, 4.0) | {"evaluate": 8.0},
         "forward_us": {"codes": 3.0, "features": 3.0, "calibrate": 3.0, "embed": 3.0, "encode": 3.0},
-        "driver_us": {"facts": 1.0, "scales": 0.5, "cluster": 20.0},
+        "driver_us": {"components": 0.6, "degrees": 0.4, "scales": 0.5, "cluster": 20.0},
         "steps": {stage: StepRate(fixed_s=0.001, row_s=1e-5) for stage in ("autoencoder", "siamese", "train")},
         "searches": {"neighbors": SEARCH, "siamese_neighbors": SEARCH},
         "fixed_s": {"pack": 0.5},

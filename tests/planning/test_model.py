@@ -45,10 +45,14 @@ def test_cores_share_rows_and_the_longest_of_cores_and_storage_counts():
 
 
 def test_the_driver_alone_reckons_components_whatever_the_cores():
-    few, many = (stages(1e8, machines=cluster(cores=n))["reweight"] for n in (4, 4000))
-    assert term(few, "driver").seconds == term(many, "driver").seconds == pytest.approx(100.0)
+    few, many = (stages(1e8, machines=cluster(cores=n))["graph"] for n in (4, 4000))
+    assert term(few, "driver").seconds == term(many, "driver").seconds == pytest.approx(150.0)
     assert many.limit == "driver"
     assert few.driver_bytes == pytest.approx(4e8 + 32 * 1e8)
+
+
+def test_components_are_not_reckoned_again_where_the_edges_stay():
+    assert term(stages(1e8)["reweight"], "driver").seconds == pytest.approx(40.0)
 
 
 def test_training_does_not_grow_with_rows_that_fit_into_memory():
