@@ -140,6 +140,10 @@ class RankDeficientError(NumericalError):
     """A Gram matrix is not positive definite after jitter: some functions are dependent."""
 
 
+class OtherRankFailedError(DistSpectralError):
+    """Another rank met an error, so this one cannot go on either."""
+
+
 class NonFiniteStepError(NumericalError):
     """A training step met NaN or infinity; all ranks see it in the same step."""
 

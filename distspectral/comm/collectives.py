@@ -5,13 +5,14 @@ Without an initialised process group every function is the identity, so the same
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from distspectral.errors import RanksDivergedError
+from distspectral.errors import OtherRankFailedError, RanksDivergedError
 
 
 def world_size() -> int:
@@ -40,6 +41,31 @@ def all_reduce_sum(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         dist.all_reduce(flat)
     parts = torch.split(flat, [tensor.numel() for tensor in tensors.values()])
     return {name: part.view(tensor.shape) for (name, tensor), part in zip(tensors.items(), parts, strict=True)}
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Raise on every rank after a block that raised on one: for what a rank does alone, such as writing a file.
+
+    Without it the others would wait for that rank in their next collective until it times out.
+
+    Raises:
+        OtherRankFailedError: where the block itself went well; elsewhere its own error.
+
+    Communication: one all-reduce of one number.
+    """
+    error: Exception | None = None
+    try:
+        yield
+    except Exception as raised:
+        error = raised
+    if world_size() > 1:
+        failed = torch.tensor([float(error is not None)], device="cuda" if dist.get_backend() == "nccl" else "cpu")
+        dist.all_reduce(failed)
+        if failed.item() and error is None:
+            raise OtherRankFailedError("another rank could not go on; its own error says why")
+    if error is not None:
+        raise error
 
 
 def check_identical(tensor: Tensor, name: str) -> None:

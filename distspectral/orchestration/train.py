@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import tempfile
 import threading
 from collections.abc import Collection, Sequence
@@ -20,7 +21,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 
 from distspectral import logs
 from distspectral.comm import collectives
-from distspectral.errors import DistSpectralError, WorkerLostError
+from distspectral.errors import DistSpectralError, OutputNotWritableError, WorkerLostError
 from distspectral.orchestration.config import RayConfig, WorkerCount
 from distspectral.orchestration.resources import Request, request
 from distspectral.stages.train import (
@@ -68,18 +69,19 @@ class RayObserver:
 
     def window(self, record: dict[str, Any]) -> None:
         """Pass the window to the log."""
-        if self.log is not None:
-            self.log.window(record | {"workers": collectives.world_size()})
+        with collectives.together():
+            if self.log is not None:
+                self.log.window(record | {"workers": collectives.world_size()})
 
     def checkpoint(self, trainer: Trainer[Any, Any]) -> None:
         """Hand the state to Ray Train, which stores it while training goes on; every rank must call this."""
         name, checkpoint = f"step-{trainer.step:09d}", None
         while name in self.taken:
             name += "-again"
-        if self.log is not None:
-            folder = tempfile.mkdtemp(prefix="distspectral-checkpoint-")
-            write_state(Artifact(folder), CHECKPOINT_FILE, trainer.state_dict() | {"history": self.log.history})
-            checkpoint = Checkpoint.from_directory(folder)
+        with collectives.together():
+            if self.log is not None:
+                state = trainer.state_dict() | {"history": self.log.history}
+                checkpoint = Checkpoint.from_directory(_written_here(state, self.log.artifact))
         ray.train.report(
             {"step": trainer.step},
             checkpoint=checkpoint,
@@ -87,6 +89,28 @@ class RayObserver:
             checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
             delete_local_checkpoint_after_upload=True,
         )
+
+
+def _written_here(state: dict[str, Any], artifact: Artifact) -> str:
+    """Write a checkpoint to a temporary directory of this node, for Ray Train to store; return the directory.
+
+    Raises:
+        OutputNotWritableError: there is no space for it, here or, as far as that can be told, where it is to go.
+    """
+    folder = tempfile.mkdtemp(prefix="distspectral-checkpoint-")
+    try:
+        write_state(Artifact(folder), CHECKPOINT_FILE, state)
+        n_bytes = os.path.getsize(f"{folder}/{CHECKPOINT_FILE}")
+        # Ray Train would take a full disk for a lost worker, and start again and again
+        if artifact.is_local and shutil.disk_usage(artifact.path).free < 2 * n_bytes:
+            raise OutputNotWritableError(
+                f"{artifact.uri}/{CHECKPOINTS}: no space left for another checkpoint of {n_bytes:,} bytes; free some "
+                "or choose another root, then run again to go on"
+            )
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    return folder
 
 
 def train(

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from distspectral.comm import collectives
+from tests.ranks import run_ranks
 
 
 def test_one_process_is_rank_zero_of_one():
@@ -26,3 +28,24 @@ def test_sums_of_one_process_are_its_own_detached():
 
 def test_one_process_is_always_identical():
     collectives.check_identical(torch.full((2,), torch.nan, dtype=torch.float64), "anything")
+
+
+def what_rank_one_raises():
+    try:
+        with collectives.together():
+            if collectives.rank() == 1:
+                raise OSError("no space left")
+    except Exception as error:
+        return type(error).__name__
+    return "nothing"
+
+
+def test_what_one_rank_raises_ends_the_block_on_all(tmp_path):
+    assert run_ranks(what_rank_one_raises, 2, tmp_path) == ["OtherRankFailedError", "OSError"]
+
+
+def test_one_process_raises_its_own_error():
+    with pytest.raises(OSError, match="no space"), collectives.together():
+        raise OSError("no space left")
+    with collectives.together():
+        pass

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,21 +18,8 @@ from distspectral.storage.artifacts import RECEIPTS, Artifact
 from distspectral.storage.sources import Source
 from tests.runs import N_ROWS, write_run
 
-DISK_BYTES = 4 << 20
 PAGE = os.sysconf("SC_PAGE_SIZE")
 COMMANDS = ("pack", "graph", "train", "calibrate", "cluster", "embed")
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of four MiB in memory; skipped where mounting is not permitted."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mount(b"tmpfs", str(folder).encode(), b"tmpfs", 0, f"size={DISK_BYTES}".encode()) != 0:
-        pytest.skip(f"mounting a tmpfs: {os.strerror(ctypes.get_errno())}")
-    yield folder
-    libc.umount2(str(folder).encode(), 2)  # lazily: a mapped file may still be open
 
 
 def fill(disk: Path, n_pages: int) -> None:
