@@ -26,7 +26,7 @@ VICTIMS = ("task", "worker", "node", "driver")
 N_NODES = 3
 RAYS_OWN = re.compile(f"{AGENTS.pattern}|Train|Actor|DatasetManager|PlacementGroupCleaner")
 """Titles of processes that do not work on a shard; with its agent a whole node ends, the head too."""
-PAUSE_S = 3.0
+PAUSE_S = 15.0
 """Longest time from a sign of life to the next kill."""
 PATIENCE_S = 300.0
 """A run that shows no sign of life for so long hangs."""
