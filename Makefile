@@ -13,7 +13,7 @@ demo: .venv/installed
 
 # Tests with Ray mostly wait, for processes to start and die: the others run beside them.
 test: .venv/installed
-	$(MAKE) --jobs=2 --keep-going $(if $(filter output-sync,$(.FEATURES)),--output-sync=line) test-ray test-others
+	$(MAKE) --jobs=2 --keep-going test-ray test-others
 
 test-ray: .venv/installed
 	$(BIN)/pytest -m ray
