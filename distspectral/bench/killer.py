@@ -88,6 +88,7 @@ class Killer:
     def __init__(self, seed: int, n_kills: int, minutes: float, on_kill: Callable[[Kill], None]) -> None:
         self.rng, self.n_kills, self.minutes, self.on_kill = np.random.default_rng(seed), n_kills, minutes, on_kill
         self.kills: list[Kill] = []
+        self.temporary_before = _temporary_files()
         self.nodes = Nodes(N_NODES)
         self.began = time.monotonic()
 
@@ -139,7 +140,7 @@ class Killer:
             driver_peak_rss_bytes=peak,
             processes_left=dict(Counter(title for _, title in self.nodes.processes() if not AGENTS.search(title))),
             shared_memory_bytes=int(psutil.virtual_memory().shared),
-            temporary_files=_temporary_files(root),
+            temporary_files=len(_temporary_files() - self.temporary_before) + sum(1 for _ in root.rglob("*.tmp")),
         )
 
     def _until_alive(self, root: Path, driver: subprocess.Popen[bytes]) -> tuple[int | None, int]:
@@ -203,6 +204,6 @@ def _last_written(root: Path) -> str:
     return max(written)[1].relative_to(root).parts[0] if written else "none"
 
 
-def _temporary_files(root: Path) -> int:
-    ours = [*root.rglob("*.tmp"), *Path(tempfile.gettempdir()).glob("distspectral-*")]
-    return len(ours)
+def _temporary_files() -> set[str]:
+    """Return ours in the directory for temporary files."""
+    return {path.name for path in Path(tempfile.gettempdir()).glob("distspectral-*")}

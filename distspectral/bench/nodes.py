@@ -79,7 +79,7 @@ class Nodes:
             for raylet in node.all_processes["raylet"]:
                 for child in psutil.Process(raylet.process.pid).children():
                     try:
-                        title = " ".join(child.cmdline())
+                        title = " ".join(child.cmdline()).strip()  # padded to what it was called before
                     except psutil.Error:
                         continue
                     if title.startswith("ray::"):

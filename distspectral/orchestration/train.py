@@ -9,9 +9,10 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Collection, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import psutil
 import ray.train
 import torch
 from ray.train import Checkpoint, CheckpointConfig, CheckpointUploadMode, FailureConfig, RunConfig, ScalingConfig
@@ -50,6 +51,9 @@ SHRINK_S = 20
 
 POLL_S = 0.5
 """How often the driver looks for new windows."""
+
+TEMPORARY = "distspectral-checkpoint-"
+"""Directories of checkpoints that Ray Train has yet to store; the process id of who wrote it follows."""
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +101,7 @@ def _written_here(state: dict[str, Any], artifact: Artifact) -> str:
     Raises:
         OutputNotWritableError: there is no space for it, here or, as far as that can be told, where it is to go.
     """
-    folder = tempfile.mkdtemp(prefix="distspectral-checkpoint-")
+    folder = tempfile.mkdtemp(prefix=f"{TEMPORARY}{os.getpid()}-")
     try:
         write_state(Artifact(folder), CHECKPOINT_FILE, state)
         n_bytes = os.path.getsize(f"{folder}/{CHECKPOINT_FILE}")
@@ -226,6 +230,16 @@ def _train_rank(config: dict[str, Any]) -> dict[str, Any] | DistSpectralError | 
             return _train_here(config["vectors"], config["graph"], config["artifact"], config["settings"])
     except DistSpectralError as error:
         return error
+    finally:
+        remove_left_over()
+
+
+def remove_left_over() -> None:
+    """Remove what workers on this node left that were killed before Ray Train had stored their checkpoint."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}*"):
+        owner = folder.name.removeprefix(TEMPORARY).partition("-")[0]
+        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _train_here(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from distspectral.errors import OutputNotWritableError
 from distspectral.orchestration.engine import LocalEngine
 from distspectral.orchestration.observer import SilentObserver
 from distspectral.orchestration.pipeline import Pipeline
-from distspectral.orchestration.train import train
+from distspectral.orchestration.train import remove_left_over, train
 from distspectral.stages.train import train as train_here
 from distspectral.storage.artifacts import Artifact
 from distspectral.storage.output import Output
@@ -61,6 +63,19 @@ def test_an_error_of_one_rank_ends_all_reaches_the_caller_and_is_not_retried(
         ray_train(pipeline, disk / "training", fill, **endless)
     assert heard == sorted(set(heard)), "training did not start again"
     assert not (disk / "training" / "manifest.json").exists()
+
+
+def test_what_killed_workers_left_in_the_temporary_directory_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with subprocess.Popen(["true"]) as ended:
+        ended.wait()
+    mine, foreign = f"distspectral-checkpoint-{os.getpid()}-a", "distspectral-checkpoint-of-others"
+    for name in (mine, foreign, f"distspectral-checkpoint-{ended.pid}-b"):
+        (tmp_path / name).mkdir()
+    remove_left_over()
+    assert {path.name for path in tmp_path.iterdir()} == {mine, foreign}
 
 
 def test_a_damaged_checkpoint_falls_back_and_a_cut_off_list_of_them_is_forgotten(
