@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from distspectral.estimator import SpectralNet
-    from distspectral.metric_estimator import DSCL
+    from distspectral.estimators.dscl import DSCL
+    from distspectral.estimators.spectral_net import SpectralNet
 
 __all__ = ["DSCL", "SpectralNet", "__version__"]
 
@@ -20,11 +20,11 @@ __all__ = ["DSCL", "SpectralNet", "__version__"]
 def __getattr__(name: str) -> Any:
     """Import an estimator only when asked for, so that the maths alone stays light."""
     if name == "SpectralNet":
-        from distspectral.estimator import SpectralNet
+        from distspectral.estimators.spectral_net import SpectralNet
 
         return SpectralNet
     if name == "DSCL":
-        from distspectral.metric_estimator import DSCL
+        from distspectral.estimators.dscl import DSCL
 
         return DSCL
     raise AttributeError(f"module 'distspectral' has no attribute {name!r}")

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
 
 from distspectral.errors import TooManyClustersError
-from distspectral.graph.faiss_search import import_faiss
+from distspectral.graph.search.faiss_search import import_faiss
 
 SMALLEST_VARIANCE = 1e-12
 

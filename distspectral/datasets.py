@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits, make_moons
 
-from distspectral.storage.artifacts import Artifact
-from distspectral.storage.columns import write_parquet
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.source.columns import write_parquet
 
 
 def write_vectors(

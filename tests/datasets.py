@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from distspectral.datasets import write_vectors
-from distspectral.stages.mapping import Mapper, local_map
+from distspectral.mapping import Mapper, local_map
 from distspectral.stages.pack import PackConfig, pack
-from distspectral.storage.artifacts import Artifact
-from distspectral.storage.manifest import fingerprint
-from distspectral.storage.output import Output
-from distspectral.storage.sources import Source, SourceConfig
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.manifest import fingerprint
+from distspectral.storage.artifact.output import Output
+from distspectral.storage.source.dataset import Source, SourceConfig
 
 UNEVEN = (1, 40, 7, 52)
 """Sizes of four shards that together hold 100 rows."""

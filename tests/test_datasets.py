@@ -8,7 +8,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from distspectral.datasets import Mixture, two_moons, write_digits, write_mixture, write_vectors
-from distspectral.storage.sources import Source, SourceConfig
+from distspectral.storage.source.dataset import Source, SourceConfig
 from tests.datasets import read_all
 
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from distspectral import logs
 from distspectral.cli.app import app
 from distspectral.errors import ConfigError
-from distspectral.storage.artifacts import Artifact
+from distspectral.storage.artifact.directory import Artifact
 from tests.runs import write_run
 
 

@@ -22,9 +22,9 @@ from distspectral.models.networks import NetworkConfig, Standardized
 from distspectral.models.trunks import embedding_network
 from distspectral.spectral import DSCLLoss
 from distspectral.stages.encode import BLOCK_ROWS, forward
-from distspectral.stages.retrieval import EvaluateConfig, UnitRows, comparison, scores_of
-from distspectral.storage.sources import Source, SourceConfig
-from distspectral.storage.vectors import ArrayVectors
+from distspectral.stages.evaluate import EvaluateConfig, UnitRows, comparison, scores_of
+from distspectral.storage.rows.vectors import ArrayVectors
+from distspectral.storage.source.dataset import Source, SourceConfig
 from distspectral.training.class_sampling import ClassSampler
 from distspectral.training.classes import split_classes
 from distspectral.training.schedule import PlateauSchedule

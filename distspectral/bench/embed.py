@@ -37,10 +37,10 @@ from distspectral.models.networks import Perceptron, torch_device
 from distspectral.orchestration.memory import PeakMemory
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.embed import EmbedConfig, embed
-from distspectral.storage.artifacts import Artifact
-from distspectral.storage.columns import write_parquet
-from distspectral.storage.output import Output
-from distspectral.storage.sources import Source, SourceConfig
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.output import Output
+from distspectral.storage.source.columns import write_parquet
+from distspectral.storage.source.dataset import Source, SourceConfig
 from distspectral.training.checkpoint import write_state
 
 HIDDEN, N_COMPONENTS, N_CLUSTERS = (512, 512), 10, 10

@@ -20,7 +20,7 @@ from distspectral.bench.spectrum import compare_with_exact
 from distspectral.config.load import parse_config
 from distspectral.datasets import Mixture, write_mixture
 from distspectral.errors import DistSpectralError
-from distspectral.storage.artifacts import Artifact
+from distspectral.storage.artifact.directory import Artifact
 
 EXACT_ROWS = 200_000
 """Most rows whose exact eigenvectors are asked for."""

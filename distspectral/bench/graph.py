@@ -22,16 +22,16 @@ from numpy.typing import NDArray
 from distspectral.errors import ConfigError, DistSpectralError
 from distspectral.graph.build import all_scales, block_affinities, row_scales
 from distspectral.graph.config import AffinityConfig
-from distspectral.graph.merge import top_k
-from distspectral.graph.solvers import ExactSolver, rows_per_block, squared_distances
+from distspectral.graph.search.merge import top_k
+from distspectral.graph.search.solvers import ExactSolver, rows_per_block, squared_distances
 from distspectral.graph.spectrum import exact_spectrum
 from distspectral.graph.store import ArrayGraph
 from distspectral.spectral.diagnostics import sin2_principal_angles
 from distspectral.stages.pack import PackConfig, pack
-from distspectral.storage.artifacts import Artifact
-from distspectral.storage.output import Output
-from distspectral.storage.sources import Source
-from distspectral.storage.vectors import MappedVectors, Vectors
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.output import Output
+from distspectral.storage.rows.vectors import MappedVectors, Vectors
+from distspectral.storage.source.dataset import Source
 
 METHODS = ("distspectral", "pynndescent", "faiss_hnsw", "faiss_ivf_flat", "exact")
 VECTORS, TRUTH = "vectors", "truth.npz"

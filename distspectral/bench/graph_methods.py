@@ -22,12 +22,12 @@ from distspectral.bench.graph import TRUTH, VECTORS
 from distspectral.graph.build import each
 from distspectral.graph.components import component_facts
 from distspectral.graph.config import GraphConfig
-from distspectral.graph.faiss_search import import_faiss
-from distspectral.graph.search import search_cells
-from distspectral.graph.solvers import squared_distances
+from distspectral.graph.search.faiss_search import import_faiss
+from distspectral.graph.search.solvers import squared_distances
+from distspectral.graph.search.through_cells import search_cells
 from distspectral.graph.store import ArrayGraph, read_neighbors
-from distspectral.storage.artifacts import Artifact
-from distspectral.storage.vectors import ArrayVectors, MappedVectors, Vectors
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.rows.vectors import ArrayVectors, MappedVectors, Vectors
 
 Rows = NDArray[np.float32]
 Ids = NDArray[np.int64]

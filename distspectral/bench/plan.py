@@ -24,7 +24,7 @@ from distspectral.planning.machines import MEASURED, Cluster, this_machine
 from distspectral.planning.measure import measure
 from distspectral.planning.model import Model
 from distspectral.planning.workload import workload
-from distspectral.storage.sources import Source
+from distspectral.storage.source.dataset import Source
 
 STEPS = 60
 """Of every training: enough to be timed, and plateaus cannot end it."""

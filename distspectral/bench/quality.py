@@ -25,9 +25,9 @@ from distspectral.orchestration.engine import Engine
 from distspectral.orchestration.observer import SilentObserver
 from distspectral.orchestration.pipeline import Pipeline
 from distspectral.spectral.diagnostics import label_agreement
-from distspectral.storage.artifacts import Artifact
-from distspectral.storage.sources import Source
-from distspectral.storage.vectors import MappedVectors
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.rows.vectors import MappedVectors
+from distspectral.storage.source.dataset import Source
 
 SAMPLE_ROWS = 10_000
 """Rows that scikit-learn's spectral clustering and the package spectralnet get; all of MNIST takes them an hour."""

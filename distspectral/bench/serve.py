@@ -24,9 +24,9 @@ from distspectral.clusters import Assigner
 from distspectral.errors import ConfigError
 from distspectral.models.encoded import EncodedNetwork
 from distspectral.models.networks import Perceptron
+from distspectral.serving.predictor import Predictor
+from distspectral.serving.service import JSON, NPY, Service
 from distspectral.stages.embed import Embedder
-from distspectral.stages.predictor import Predictor
-from distspectral.stages.serve import JSON, NPY, Service
 
 WARMUP_REQUESTS = 20
 

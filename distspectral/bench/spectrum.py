@@ -15,14 +15,14 @@ import torch
 from numpy.typing import NDArray
 
 from distspectral.clusters import Assigner, ClusterConfig, clustering_coordinates, diffusion_scale, fit_centroids
+from distspectral.embedding.columns import require_column
 from distspectral.errors import ConfigError
 from distspectral.graph.spectrum import exact_spectrum
 from distspectral.graph.store import MappedGraph
 from distspectral.spectral.diagnostics import label_agreement, sin2_principal_angles
-from distspectral.stages.columns import require_column
 from distspectral.stages.plan import embedded_graph, spectral_chain
-from distspectral.storage.artifacts import Artifact
-from distspectral.storage.vectors import MappedVectors
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.rows.vectors import MappedVectors
 
 
 def compare_with_exact(root: Artifact, n_functions: int | None = None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from distspectral.config.load import load_config
 from distspectral.orchestration.pipeline import Pipeline
 from distspectral.planning.stopwatch import Stopwatch
-from distspectral.storage.sources import Source
+from distspectral.storage.source.dataset import Source
 
 
 def main(path: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch import nn
 from distspectral.datasets import Mixture
 from distspectral.graph.store import ArrayGraph
 from distspectral.objectives.batches import Batch
-from distspectral.storage.vectors import ArrayVectors
+from distspectral.storage.rows.vectors import ArrayVectors
 from distspectral.training.autoencoder import AutoencoderConfig, AutoencoderSettings
 from distspectral.training.loop import SilentObserver, Trainer
 from distspectral.training.settings import TrainSettings

@@ -12,7 +12,7 @@ from distspectral.cli.console import fact_table, print_json, print_table
 from distspectral.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from distspectral.storage.sources import Source
+    from distspectral.storage.source.dataset import Source
 
 RunPath = Annotated[str, typer.Argument(metavar="RUN", help="Directory of a finished run.", show_default=False)]
 Functions = Annotated[
@@ -54,7 +54,7 @@ def register(app: typer.Typer) -> None:
 def spectrum(run: RunPath, functions: Functions = None, as_json: AsJson = False) -> None:
     """Compare a run with the exact eigenvectors of the graph it built, and with clusters found in those."""
     from distspectral.bench.spectrum import compare_with_exact
-    from distspectral.storage.artifacts import Artifact
+    from distspectral.storage.artifact.directory import Artifact
 
     result = compare_with_exact(Artifact(run), functions)
     if as_json:
@@ -130,7 +130,7 @@ def _bench_rows(n_rows: int | None, dim: int, data: str | None, folder: str) -> 
     """Return shards given, whole or their first rows, or generated ones."""
     from distspectral.datasets import Mixture, write_mixture
     from distspectral.errors import ConfigError
-    from distspectral.storage.sources import Source, SourceConfig
+    from distspectral.storage.source.dataset import Source, SourceConfig
 
     if data is not None:
         if n_rows is not None:

@@ -41,8 +41,8 @@ def serve(
 
     from distspectral.bench.serve import RandomModel, cases, compare_serving
     from distspectral.orchestration.serve import ServeConfig, free_port, serving
-    from distspectral.stages.predictor import load_predictor
-    from distspectral.storage.artifacts import Artifact
+    from distspectral.serving.predictor import load_predictor
+    from distspectral.storage.artifact.directory import Artifact
 
     load = RandomModel(dim) if run is None else functools.partial(load_predictor, Artifact(run_root(run)))
     predictor = load()

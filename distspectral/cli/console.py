@@ -23,7 +23,7 @@ from rich.progress import (
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from distspectral.storage.manifest import Manifest
+    from distspectral.storage.artifact.manifest import Manifest
 
 SHOWN_ITEMS = 12
 LOG_EVERY_S = 10.0

@@ -61,7 +61,7 @@ def demo(
     from distspectral.config.check import check_writable
     from distspectral.config.load import validate_values
     from distspectral.datasets import Mixture, write_digits, write_mixture
-    from distspectral.storage.artifacts import Artifact
+    from distspectral.storage.artifact.directory import Artifact
 
     if rows is not None:
         mixture, root = Mixture(DIM), f"{root.rstrip('/')}-{rows}"

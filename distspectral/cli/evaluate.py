@@ -61,9 +61,9 @@ def evaluate(
         return
     if spectral_step is not None:
         raise ConfigError("--spectral-step: is for --retrieval; clusters have no such step")
-    from distspectral.stages.agreement import agreement, write_picture
+    from distspectral.report.agreement import agreement, write_picture
     from distspectral.stages.plan import METRIC_CHAIN
-    from distspectral.storage.artifacts import MANIFEST, Artifact
+    from distspectral.storage.artifact.directory import MANIFEST, Artifact
 
     root = Artifact(run)
     if root.child(METRIC_CHAIN["encode"].directory).has(MANIFEST):
@@ -92,9 +92,9 @@ def _cluster_table(clusters: list[dict[str, Any]]) -> Any:
 
 
 def _evaluate_retrieval(run: str, spectral_step: bool | None, as_json: bool) -> None:
+    from distspectral.stages.evaluate import evaluate_again
     from distspectral.stages.plan import METRIC_CHAIN
-    from distspectral.stages.retrieval import evaluate_again
-    from distspectral.storage.artifacts import Artifact
+    from distspectral.storage.artifact.directory import Artifact
 
     root = Artifact(run)
     embedding, evaluation = (root.child(METRIC_CHAIN[stage].directory) for stage in ("encode", "evaluate"))

@@ -27,10 +27,10 @@ def register(app: typer.Typer) -> None:
 
 def export(run: RunPath, output: OutputPath = None, formats: Formats = None, as_json: AsJson = False) -> None:
     """Write the model with its centroids as torch.export and ONNX programs, checked against the network."""
-    from distspectral.stages.export import FORMATS
-    from distspectral.stages.export import export as export_predictor
-    from distspectral.stages.predictor import load_predictor
-    from distspectral.storage.artifacts import Artifact
+    from distspectral.serving.export import FORMATS
+    from distspectral.serving.export import export as export_predictor
+    from distspectral.serving.predictor import load_predictor
+    from distspectral.storage.artifact.directory import Artifact
 
     if unknown := set(formats or ()).difference(FORMATS):
         raise ConfigError(f"--format: is {min(unknown)}; choose from {', '.join(FORMATS)}")

@@ -11,7 +11,7 @@ from distspectral.cli.options import AsJson
 from distspectral.errors import MissingArtifactError
 
 if TYPE_CHECKING:
-    from distspectral.storage.artifacts import Artifact
+    from distspectral.storage.artifact.directory import Artifact
 
 ArtifactPath = Annotated[
     str, typer.Argument(metavar="ARTIFACT_OR_RUN", help="Directory of an artifact or of a run.", show_default=False)
@@ -36,7 +36,7 @@ def inspect(path: ArtifactPath, as_json: AsJson = False) -> None:
 def _finished(path: str) -> list[Artifact]:
     """Return the artifact itself, or the run's finished artifacts in the order of the stages."""
     from distspectral.stages.plan import DIRECTORIES
-    from distspectral.storage.artifacts import MANIFEST, Artifact
+    from distspectral.storage.artifact.directory import MANIFEST, Artifact
 
     artifact = Artifact(path)
     if artifact.has(MANIFEST):

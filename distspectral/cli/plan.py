@@ -94,7 +94,7 @@ def _measured(config: RunConfig, dim: int | None) -> tuple[Rates, int]:
     from distspectral.config.check import check, check_writable
     from distspectral.datasets import Mixture, write_mixture
     from distspectral.planning.measure import measure
-    from distspectral.storage.sources import Source, SourceConfig
+    from distspectral.storage.source.dataset import Source, SourceConfig
 
     if dim is None:
         source = Source.open(config.data)

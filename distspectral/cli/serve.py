@@ -36,8 +36,8 @@ def serve(
     import functools
 
     from distspectral.orchestration.serve import ServeConfig, serve_until_stopped
-    from distspectral.stages.predictor import load_predictor
-    from distspectral.storage.artifacts import Artifact
+    from distspectral.serving.predictor import load_predictor
+    from distspectral.storage.artifact.directory import Artifact
 
     root = Artifact(run_root(run))
     load_predictor(root)  # what cannot be loaded is refused before Ray starts

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from distspectral.orchestration.observer import Observer
     from distspectral.orchestration.pipeline import Pipeline
     from distspectral.stages.embed import Unfinished
-    from distspectral.storage.manifest import Manifest
+    from distspectral.storage.artifact.manifest import Manifest
 
 SourcePath = Annotated[
     str | None, typer.Option("--source", metavar="PATH", help="Embed these shards instead of data.path.")
@@ -88,7 +88,7 @@ def _pipeline(config: RunConfig, engine: Engine, observer: Observer) -> Pipeline
     """Return the pipeline of a config that passed all checks."""
     from distspectral.config import check
     from distspectral.orchestration.pipeline import Pipeline
-    from distspectral.storage.sources import Source
+    from distspectral.storage.source.dataset import Source
 
     source = Source.open(config.data)
     check(config, source)
@@ -115,7 +115,7 @@ def embed(
     if shards is None and (source is None or output is None):
         _run_stage("embed", config, overrides, local, quiet, as_json)
         return
-    from distspectral.storage.sources import Source
+    from distspectral.storage.source.dataset import Source
 
     loaded = load(config, overrides)
     engine = engine_of(loaded, local)
@@ -131,7 +131,7 @@ def embed(
                 done = pipeline.embed_other(other, str(output))
     finally:
         engine.close()
-    from distspectral.storage.manifest import Manifest
+    from distspectral.storage.artifact.manifest import Manifest
 
     if isinstance(done, Manifest):
         _show(done, as_json)

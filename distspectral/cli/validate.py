@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
 def validate(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Refuse all that can be refused before a run: keys, values, shards' headers, root, libraries. Starts nothing."""
     from distspectral.config import check
-    from distspectral.storage.sources import Source
+    from distspectral.storage.source.dataset import Source
 
     loaded = load(config, overrides)
     source = Source.open(loaded.data)

@@ -18,9 +18,9 @@ from distspectral.errors import (
     TooManyClustersError,
 )
 from distspectral.graph.config import check as check_affinity
-from distspectral.storage.artifacts import Artifact
+from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.filesystems import resolve
-from distspectral.storage.sources import Source
+from distspectral.storage.source.dataset import Source
 
 
 def check(config: RunConfig, source: Source) -> None:

@@ -16,12 +16,12 @@ from distspectral.objectives.dscl import DSCLConfig
 from distspectral.objectives.spectral import SpectralConfig, default_n_components
 from distspectral.orchestration.config import MlflowConfig, RayConfig
 from distspectral.stages.embed import EmbedConfig
+from distspectral.stages.evaluate import EvaluateConfig
 from distspectral.stages.pack import PackConfig
 from distspectral.stages.plan import METRIC_CHAIN, Objective, Representation, Step, spectral_chain
-from distspectral.stages.retrieval import EvaluateConfig
 from distspectral.storage.config import StorageConfig
 from distspectral.storage.filesystems import join
-from distspectral.storage.sources import SourceConfig
+from distspectral.storage.source.dataset import SourceConfig
 from distspectral.training.autoencoder import AutoencoderConfig, AutoencoderSettings
 from distspectral.training.dscl import DSCLSettings
 from distspectral.training.settings import TrainSettings

@@ -18,15 +18,15 @@ from distspectral.errors import ConstantDataError, TooFewRowsError
 from distspectral.graph.components import component_facts
 from distspectral.graph.config import AffinityConfig, GraphConfig, check
 from distspectral.graph.degrees import degree_facts
-from distspectral.graph.duplicates import surplus_duplicates
+from distspectral.graph.distances import under_metric
 from distspectral.graph.links import Links, find_links, link_facts
-from distspectral.graph.metrics import under_metric
-from distspectral.graph.search import search_cells
-from distspectral.graph.solvers import ExactSolver, rows_per_task
+from distspectral.graph.search.duplicates import surplus_duplicates
+from distspectral.graph.search.solvers import ExactSolver, rows_per_task
+from distspectral.graph.search.through_cells import search_cells
 from distspectral.graph.store import ArrayGraph, Graph, read_neighbors
 from distspectral.spectral import affinity
-from distspectral.storage.artifacts import Artifact
-from distspectral.storage.vectors import Vectors
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.rows.vectors import Vectors
 
 logger = logging.getLogger(__name__)
 

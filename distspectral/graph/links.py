@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distspectral.graph.components import component_labels
-from distspectral.graph.solvers import squared_distances
+from distspectral.graph.search.solvers import squared_distances
 from distspectral.graph.store import Graph, Rows
-from distspectral.storage.vectors import Vectors
+from distspectral.storage.rows.vectors import Vectors
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from distspectral.storage.arrays import write_arrays
-from distspectral.storage.artifacts import Artifact
-from distspectral.storage.manifest import Shard
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.manifest import Shard
+from distspectral.storage.rows.arrays import write_arrays
 
 NEIGHBORS = "neighbors"
 SQUARED_DISTANCES = "squared_distances"

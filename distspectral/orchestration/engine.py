@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from distspectral.mapping import Mapper, local_map
 from distspectral.orchestration.config import RayConfig, RayStage
-from distspectral.stages.mapping import Mapper, local_map
-from distspectral.storage.artifacts import Artifact
-from distspectral.storage.manifest import Manifest
-from distspectral.storage.output import Output
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.manifest import Manifest
+from distspectral.storage.artifact.output import Output
 
 if TYPE_CHECKING:
     from distspectral.training.settings import TrainSettings
@@ -87,7 +87,7 @@ class RayEngine:
 
     def start(self) -> None:
         """Join the cluster, or start a local one."""
-        from distspectral.orchestration.cluster import connect
+        from distspectral.orchestration.connection import connect
 
         self._connected_here |= connect(self.config)
 
@@ -99,7 +99,7 @@ class RayEngine:
 
     def actors(self, stage: RayStage) -> Mapper:
         """Return the mapper over a pool of actors."""
-        from distspectral.orchestration.embed import actor_mapper
+        from distspectral.orchestration.actors import actor_mapper
 
         return actor_mapper(self.config, stage)
 
@@ -119,7 +119,7 @@ class RayEngine:
     def close(self) -> None:
         """Leave the cluster, if this engine joined it."""
         if self._connected_here:
-            from distspectral.orchestration.cluster import disconnect
+            from distspectral.orchestration.connection import disconnect
 
             disconnect()
             self._connected_here = False

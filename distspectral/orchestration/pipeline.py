@@ -10,16 +10,16 @@ from pydantic import BaseModel
 
 from distspectral.errors import ConfigError
 from distspectral.orchestration.engine import Engine
+from distspectral.orchestration.gauges import MetricsObserver
 from distspectral.orchestration.memory import PeakMemory
-from distspectral.orchestration.metrics import MetricsObserver
 from distspectral.orchestration.observer import Observer
 from distspectral.orchestration.stage_calls import StageCalls
-from distspectral.stages.metrics import METRICS, PAGE, run_metrics, stages_of
+from distspectral.report.metrics import METRICS, PAGE, run_metrics, stages_of
 from distspectral.stages.plan import SOURCE, Plan, make_plan
-from distspectral.storage.artifacts import MANIFEST, Artifact
-from distspectral.storage.manifest import Manifest
-from distspectral.storage.output import Output
-from distspectral.storage.sources import Source
+from distspectral.storage.artifact.directory import MANIFEST, Artifact
+from distspectral.storage.artifact.manifest import Manifest
+from distspectral.storage.artifact.output import Output
+from distspectral.storage.source.dataset import Source
 
 if TYPE_CHECKING:
     from distspectral.config import RunConfig
@@ -172,7 +172,7 @@ class Pipeline:
         artifacts = {name: out.artifact for name, out in self.plan.outputs.items()}
         metrics = run_metrics(self.config.name, manifests, len(self.source.shards))
         if self.config.objective == "spectral":
-            from distspectral.stages.report import collect, write_report
+            from distspectral.report.collect import collect, write_report
 
             write_report(self.plan.root, collect(self.config.model_dump(mode="json"), metrics, artifacts, manifests))
         self.plan.root.write_json(METRICS, metrics)

@@ -78,6 +78,6 @@ def request(config: RayConfig, stage: RayStage) -> Request:
 
 
 def _gpus_granted(config: RayConfig) -> bool:
-    from distspectral.orchestration.cluster import wants_gpus
+    from distspectral.orchestration.connection import wants_gpus
 
     return wants_gpus(config)

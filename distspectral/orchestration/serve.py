@@ -21,10 +21,10 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
 from ray.exceptions import RayError
 
 from distspectral.errors import ConfigError, MissingDependencyError, RequestError, WorkerLostError
-from distspectral.orchestration.cluster import connect, disconnect, wants_gpus
 from distspectral.orchestration.config import RayConfig
-from distspectral.stages.predictor import Predictor
-from distspectral.stages.serve import Answer, Service, media_type, reply
+from distspectral.orchestration.connection import connect, disconnect, wants_gpus
+from distspectral.serving.predictor import Predictor
+from distspectral.serving.service import Answer, Service, media_type, reply
 
 try:
     from ray import serve

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from distspectral.mapping import Mapper
 from distspectral.orchestration.config import RayStage
 from distspectral.orchestration.engine import Engine
 from distspectral.orchestration.observer import Observer
 from distspectral.orchestration.stragglers import Timed, Timing, report
-from distspectral.stages.mapping import Mapper
 from distspectral.stages.plan import Plan
-from distspectral.storage.artifacts import MANIFEST, Artifact
-from distspectral.storage.manifest import Manifest
-from distspectral.storage.output import Output
-from distspectral.storage.sources import Source
+from distspectral.storage.artifact.directory import MANIFEST, Artifact
+from distspectral.storage.artifact.manifest import Manifest
+from distspectral.storage.artifact.output import Output
+from distspectral.storage.source.dataset import Source
 
 if TYPE_CHECKING:
     from distspectral.config import RunConfig
@@ -133,14 +133,14 @@ class StageCalls:
 
     def encode(self, output: Output) -> Manifest:
         """Embed the packed rows by the metric."""
-        from distspectral.stages.metric import embed_metric
+        from distspectral.stages.embed_metric import embed_metric
 
         trained = self.plan.artifact("train")
         return embed_metric(self.vectors, trained, output, self.config.dscl_settings, self._actors("encode"))
 
     def evaluate(self, output: Output) -> Manifest:
         """Judge the metric by classes not learned from."""
-        from distspectral.stages.retrieval import evaluate_retrieval
+        from distspectral.stages.evaluate import evaluate_retrieval
 
         encoded, tasks = self.plan.artifact("encode"), self._tasks("evaluate")
         return evaluate_retrieval(encoded, output, self.config.evaluate, self.config.seed, tasks)

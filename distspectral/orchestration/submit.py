@@ -21,7 +21,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 import distspectral
 from distspectral.errors import ClusterUnreachableError, ConfigError
-from distspectral.storage.manifest import fingerprint
+from distspectral.storage.artifact.manifest import fingerprint
 
 if TYPE_CHECKING:
     from distspectral.config import RunConfig

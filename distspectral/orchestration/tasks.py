@@ -11,9 +11,9 @@ from threadpoolctl import threadpool_limits
 
 from distspectral import logs
 from distspectral.errors import WorkerLostError
+from distspectral.mapping import Mapper
 from distspectral.orchestration.config import RayConfig, RayStage
 from distspectral.orchestration.resources import Request, request
-from distspectral.stages.mapping import Mapper
 
 IN_FLIGHT_PER_SLOT = 2
 """One running and one waiting, so that no CPU idles between two tasks."""

@@ -36,9 +36,9 @@ from distspectral.stages.train import (
     restore,
     trainer_summary,
 )
-from distspectral.storage.artifacts import Artifact
-from distspectral.storage.manifest import Manifest
-from distspectral.storage.output import Output
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.manifest import Manifest
+from distspectral.storage.artifact.output import Output
 from distspectral.training.checkpoint import write_state
 from distspectral.training.loop import Trainer
 from distspectral.training.settings import TrainSettings

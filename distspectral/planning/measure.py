@@ -24,8 +24,8 @@ from distspectral.config.run import RunConfig
 from distspectral.graph.build import each, exact_solver, needs_scales, row_scales
 from distspectral.graph.components import component_facts
 from distspectral.graph.degrees import degree_facts
-from distspectral.graph.metrics import under_metric
-from distspectral.graph.search import search_cells
+from distspectral.graph.distances import under_metric
+from distspectral.graph.search.through_cells import search_cells
 from distspectral.graph.store import Graph, MappedGraph, read_neighbors
 from distspectral.orchestration.pipeline import Pipeline
 from distspectral.planning.rates import Rates, SearchRate, StepRate
@@ -33,12 +33,12 @@ from distspectral.planning.sample import WINDOW, brief_config, copy_sample, disk
 from distspectral.planning.search import merge_us, route_us, solve_us
 from distspectral.planning.stopwatch import ALONE, Stopwatch
 from distspectral.planning.workload import Workload, workload
+from distspectral.report.metrics import stages_of
 from distspectral.stages.encode import forward
-from distspectral.stages.metrics import stages_of
-from distspectral.storage.artifacts import Artifact
-from distspectral.storage.joined import open_vectors
-from distspectral.storage.sources import Source
-from distspectral.storage.vectors import ArrayVectors, MappedVectors, Vectors
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.rows.joined import open_vectors
+from distspectral.storage.rows.vectors import ArrayVectors, MappedVectors, Vectors
+from distspectral.storage.source.dataset import Source
 from distspectral.training.loop import SilentObserver
 from distspectral.training.settings import TrainSettings
 from distspectral.training.spectral import build_sampler

@@ -15,7 +15,7 @@ from distspectral.planning.search import expected_join, fitted_rows
 from distspectral.planning.sheet import CACHE_SHARE, GPU_SHARE, GPU_STEP_S, MISS_S, NVLINK, REDUCE_S, WITHIN_NODE, Sheet
 from distspectral.planning.workload import Training, Workload
 from distspectral.stages import calibrate, encode
-from distspectral.storage.packed import BATCH_BYTES
+from distspectral.storage.rows.packed import BATCH_BYTES
 
 GPU_PAIR_BYTES = 8
 """Moved in an accelerator's memory by one pair of a search: its distance is written, then read for selection."""

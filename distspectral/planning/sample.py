@@ -18,8 +18,8 @@ import pyarrow as pa
 from distspectral.config.run import RunConfig
 from distspectral.datasets import write_vectors
 from distspectral.errors import TooFewRowsError
-from distspectral.storage.shards import Block, SourceShard
-from distspectral.storage.sources import Source
+from distspectral.storage.source.dataset import Source
+from distspectral.storage.source.shards import Block, SourceShard
 
 SAMPLE_ROWS, SAMPLE_BYTES = 40_000, 128 << 20
 """Most rows of the sample, and most bytes of them as float32."""

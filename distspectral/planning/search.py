@@ -8,10 +8,10 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from distspectral.graph.calibrate import EXTRA, GPU_CELL_ROWS, N_SEEN, candidates
-from distspectral.graph.cells import POINTS_PER_CENTROID, assign_us
 from distspectral.graph.config import GraphConfig, LocalSolver
-from distspectral.graph.costs import COMPILE_US, HNSW_RATIO, copy_us, nn_descent_us, pair_us, query_us
+from distspectral.graph.search.cells import POINTS_PER_CENTROID, assign_us
+from distspectral.graph.search.costs import COMPILE_US, HNSW_RATIO, copy_us, nn_descent_us, pair_us, query_us
+from distspectral.graph.search.tuning import EXTRA, GPU_CELL_ROWS, N_SEEN, candidates
 from distspectral.planning.rates import SearchRate
 
 MOST_COPIES = float(1 + max(EXTRA))

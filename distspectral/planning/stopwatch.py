@@ -11,10 +11,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from distspectral.mapping import Mapper
 from distspectral.orchestration.config import RayStage
 from distspectral.orchestration.engine import LocalEngine
 from distspectral.orchestration.observer import SilentObserver
-from distspectral.stages.mapping import Mapper
 
 ALONE = "alone"
 """What a stage does besides tasks, as a kind of task."""

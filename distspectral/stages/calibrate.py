@@ -16,16 +16,16 @@ from torch import Tensor
 
 from distspectral.errors import RankDeficientError
 from distspectral.graph.store import Graph, MappedGraph
+from distspectral.mapping import Mapper, local_map
 from distspectral.models.encoded import EncodedNetwork
 from distspectral.models.networks import Perceptron, SpectralNetwork
 from distspectral.spectral.diagnostics import suggested_n_clusters
 from distspectral.spectral.rayleigh import dirichlet_energy, gram, rayleigh_ritz
 from distspectral.stages.encode import encode
-from distspectral.stages.mapping import Mapper, local_map
-from distspectral.storage.artifacts import Artifact
-from distspectral.storage.manifest import Manifest
-from distspectral.storage.output import Output
-from distspectral.storage.vectors import MappedVectors, Vectors
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.manifest import Manifest
+from distspectral.storage.artifact.output import Output
+from distspectral.storage.rows.vectors import MappedVectors, Vectors
 from distspectral.training.checkpoint import read_state, write_state
 from distspectral.training.spectral import SpectralSettings, build_model
 

@@ -19,10 +19,10 @@ from distspectral.clusters import (
 from distspectral.models.networks import torch_device
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.encode import BLOCK_ROWS, forward
-from distspectral.storage.artifacts import Artifact
-from distspectral.storage.manifest import Manifest
-from distspectral.storage.output import Output
-from distspectral.storage.vectors import MappedVectors, Vectors
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.manifest import Manifest
+from distspectral.storage.artifact.output import Output
+from distspectral.storage.rows.vectors import MappedVectors, Vectors
 from distspectral.training.checkpoint import read_state, write_state
 
 

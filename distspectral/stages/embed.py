@@ -13,23 +13,23 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 from torch import Tensor, nn
 
 from distspectral.clusters import Assigner
+from distspectral.embedding.columns import DEFAULT_COLUMNS, Column, RowColumns
+from distspectral.embedding.drift import measure_drift
+from distspectral.embedding.scores import evaluate
+from distspectral.embedding.shard import embed_shard
 from distspectral.errors import ConfigError, ShardWidthError
+from distspectral.mapping import Mapper, local_map
 from distspectral.models.encoded import EncodedNetwork
 from distspectral.models.networks import torch_device
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.cluster import load_assigner
-from distspectral.stages.columns import DEFAULT_COLUMNS, Column, RowColumns
-from distspectral.stages.drift import measure_drift
-from distspectral.stages.embed_shard import embed_shard
-from distspectral.stages.evaluate import evaluate
-from distspectral.stages.mapping import Mapper, local_map
-from distspectral.storage import reuse
-from distspectral.storage.artifacts import Artifact
-from distspectral.storage.manifest import Manifest, Shard
-from distspectral.storage.output import Output
-from distspectral.storage.quarantine import quarantine_files, quarantine_metrics
-from distspectral.storage.shared import join
-from distspectral.storage.sources import Source
+from distspectral.storage.artifact import reuse
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.manifest import Manifest, Shard
+from distspectral.storage.artifact.output import Output
+from distspectral.storage.artifact.shared import join
+from distspectral.storage.source.dataset import Source
+from distspectral.storage.source.quarantine import quarantine_files, quarantine_metrics
 
 logger = logging.getLogger(__name__)
 

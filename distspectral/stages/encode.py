@@ -12,17 +12,17 @@ import torch
 from torch import nn
 
 from distspectral.errors import CollapsedError
+from distspectral.mapping import Mapper, local_map
 from distspectral.models.networks import torch_device
-from distspectral.stages.mapping import Mapper, local_map
-from distspectral.storage.artifacts import Artifact
-from distspectral.storage.columns import ScalarType
-from distspectral.storage.joined import open_vectors
-from distspectral.storage.manifest import Manifest, Shard
-from distspectral.storage.moments import Moments
-from distspectral.storage.output import Output
-from distspectral.storage.packed import PackedWriter
-from distspectral.storage.shards import Block
-from distspectral.storage.vectors import MappedVectors, Vectors
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.manifest import Manifest, Shard
+from distspectral.storage.artifact.output import Output
+from distspectral.storage.rows.joined import open_vectors
+from distspectral.storage.rows.moments import Moments
+from distspectral.storage.rows.packed import PackedWriter
+from distspectral.storage.rows.vectors import MappedVectors, Vectors
+from distspectral.storage.source.columns import ScalarType
+from distspectral.storage.source.shards import Block
 
 EPSILON = 1e-6
 """Spread of outputs relative to their mean below which only rounding is left."""

@@ -1,24 +1,249 @@
-"""How well clusters agree with labels the pipeline never saw, from the tallies that embedding left behind."""
+"""Recall@K, MAP@R and NMI of an embedding on the classes that training never saw, streamed over its shards.
+
+Rows are compared by the cosine; the search is exact and leaves out the query itself by its number.
+Shape letters: N evaluated rows, B rows of a block, E embedding width, P directions kept, C classes.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+from typing import Any, Literal, cast
+
 import numpy as np
+import scipy.sparse
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 
-from distspectral.spectral.diagnostics import label_agreement
-from distspectral.storage.manifest import Shard
+from distspectral.clusters import ClusterConfig, fit_centroids, squared_distances
+from distspectral.errors import ConfigError, TooFewClassesError
+from distspectral.graph.search.solvers import ExactSolver, rows_per_task
+from distspectral.mapping import Mapper, local_map
+from distspectral.spectral.diagnostics import normalized_mutual_information
+from distspectral.spectral.retrieval import average_precision_at_r, recall_hits, span_basis
+from distspectral.storage.artifact.directory import MANIFEST, Artifact
+from distspectral.storage.artifact.manifest import Manifest
+from distspectral.storage.artifact.output import Output
+from distspectral.storage.rows.vectors import MappedVectors, Vectors
+
+RECALL_AT = (1, 2, 4, 8, 10, 100)
+BLOCK_ROWS = 1 << 13
+KMEANS = ClusterConfig(restarts=1, iterations=30)
+"""One run: with as many clusters as classes, often hundreds, runs differ by less than NMI's third digit."""
+NEIGHBORS_IN_MEMORY = 1 << 24
 
 
-def evaluate(shards: list[Shard], n_clusters: int) -> dict[str, float] | None:
-    """Return ``acc``, ``nmi`` and ``ari`` of embedded shards, None where their source had no labels.
+class EvaluateConfig(BaseModel):
+    """How an embedding is judged (YAML section ``evaluate``)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    spectral_step: bool = Field(
+        False, description="the paper's test-time step: centre the evaluated rows, thin SVD, keep the span"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="of the search; auto = cuda where there is one")
+
+
+@dataclasses.dataclass(frozen=True)
+class UnitRows:
+    """Some rows of an embedding, mapped and scaled to length 1, for the search to read; picklable.
+
+    Attributes:
+        vectors: the whole embedding.
+        rows: (N,) ascending rows of it.
+        center: (E,) float64, subtracted first.
+        basis: (E, P) float64 that rows are multiplied by.
+    """
+
+    vectors: Vectors
+    rows: NDArray[np.int64]
+    center: NDArray[np.float64]
+    basis: NDArray[np.float64]
+
+    @property
+    def n_rows(self) -> int:
+        """N."""
+        return len(self.rows)
+
+    @property
+    def dim(self) -> int:
+        """P."""
+        return int(self.basis.shape[1])
+
+    def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the unit rows (B, P); see :meth:`Vectors.gather`."""
+        points = (self.vectors.gather(self.rows[rows]) - self.center) @ self.basis
+        lengths = np.linalg.norm(points, axis=1, keepdims=True)
+        unit: NDArray[np.float32] = (points / np.maximum(lengths, np.finfo(np.float64).tiny)).astype(np.float32)
+        return unit
+
+    def block(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Return consecutive unit rows; see :meth:`Vectors.block`."""
+        return self.gather(np.arange(start, stop))
+
+
+def evaluate_retrieval(
+    embedding: Artifact, output: Output, config: EvaluateConfig, seed: int, mapper: Mapper = local_map
+) -> Manifest:
+    """Write the artifact ``evaluation``: scores in its manifest, none where no class was held out.
 
     Args:
-        shards: of the stage ``embed``; their details hold the rows met of each (label, cluster).
-        n_clusters: clusters there are.
+        embedding: finished ``embedding`` artifact.
+        output: where the artifact ``evaluation`` goes.
+        config: how rows are compared.
+        seed: of k-means.
+        mapper: hands out ranges of queries.
     """
-    tallies = [tally for shard in shards for tally in shard.details["label_counts"]]
-    if not tallies:
-        return None
-    classes, rows = np.unique(np.asarray([str(label) for label, _, _ in tallies]), return_inverse=True)
-    contingency = np.zeros((len(classes), n_clusters), dtype=np.int64)
-    np.add.at(contingency, (rows, [cluster for _, cluster, _ in tallies]), [count for _, _, count in tallies])
-    return label_agreement(contingency)
+    output.begin()
+    try:
+        scores: dict[str, Any] = {"retrieval": retrieval(embedding, config, seed, mapper)}
+    except TooFewClassesError as error:
+        scores = {"not_evaluated": str(error)}
+    return output.commit([], {}, scores)
+
+
+def evaluate_again(embedding: Artifact, evaluation: Artifact, spectral_step: bool | None) -> dict[str, Any]:
+    """Return the scores of a run's embedding, computed now; see :func:`retrieval`.
+
+    Args:
+        embedding: finished ``embedding`` artifact.
+        evaluation: the run's own; its config is used, where it is there.
+        spectral_step: in place of what that config says.
+    """
+    config, seed = EvaluateConfig(), 0
+    if evaluation.has(MANIFEST):
+        values = evaluation.manifest().config
+        config, seed = EvaluateConfig.model_validate({k: v for k, v in values.items() if k != "seed"}), values["seed"]
+    if spectral_step is not None:
+        config = config.model_copy(update={"spectral_step": spectral_step})
+    return retrieval(embedding, config, seed)
+
+
+def retrieval(embedding: Artifact, config: EvaluateConfig, seed: int, mapper: Mapper = local_map) -> dict[str, Any]:
+    """Return ``recall_at`` by K, ``nmi`` and ``map_at_r`` of the unseen classes.
+
+    Args:
+        embedding: finished ``embedding`` artifact.
+        config: how rows are compared.
+        seed: of k-means.
+        mapper: hands out ranges of queries.
+
+    Raises:
+        ConfigError: the rows have no labels.
+        TooFewClassesError: fewer than two classes are unseen, or none of them has two rows.
+    """
+    vectors = MappedVectors(embedding)
+    rows, classes = unseen_rows(vectors, embedding)
+    center, basis = comparison(vectors, rows, config.spectral_step)
+    return scores_of(UnitRows(vectors, rows, center, basis), classes, config, seed, mapper)
+
+
+def scores_of(
+    points: UnitRows, classes: NDArray[np.int64], config: EvaluateConfig, seed: int, mapper: Mapper = local_map
+) -> dict[str, Any]:
+    """Return the scores of unit rows; see :func:`retrieval`.
+
+    Args:
+        points: the N evaluated rows.
+        classes: (N,) in [0, C), each of them present.
+        config: device of the search.
+        seed: of k-means.
+        mapper: hands out ranges of queries.
+    """
+    others = np.bincount(classes) - 1
+    n_queries = int((others[classes] > 0).sum())
+    if len(others) < 2 or n_queries == 0:
+        raise TooFewClassesError(
+            f"{len(classes)} rows of {len(others)} unseen classes are there to evaluate; at least 2 classes, one of "
+            "them with 2 rows, are needed"
+        )
+    n_neighbors = min(max(*RECALL_AT, int(others.max())), len(classes) - 1)
+    step = max(1, min(rows_per_task(len(classes), points.dim), NEIGHBORS_IN_MEMORY // n_neighbors))
+    ranges = [(start, min(start + step, len(classes))) for start in range(0, len(classes), step)]
+    task = functools.partial(_range_scores, points, classes, n_neighbors, config.device)
+    parts = list(mapper(task, ranges, "evaluating"))
+    hits, precision = np.sum([part[0] for part in parts], axis=0), sum(part[1] for part in sorted(parts, key=_start))
+    return {
+        "recall_at": {str(cut): float(hit / n_queries) for cut, hit in zip(RECALL_AT, hits, strict=True)},
+        "nmi": _nmi(points, classes, seed),
+        "map_at_r": float(precision / n_queries),
+    }
+
+
+def _start(part: tuple[NDArray[np.int64], float, int]) -> int:
+    return part[2]
+
+
+def unseen_rows(vectors: MappedVectors, embedding: Artifact) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the ascending rows (N,) of classes that training did not see, and their classes (N,) in [0, C).
+
+    Raises:
+        ConfigError: the rows have no labels.
+        TooFewClassesError: no class was held out.
+    """
+    column = vectors.labels()
+    if column is None:
+        raise ConfigError(f"{embedding.uri}: its rows have no labels to judge by; set data.label_column and run again")
+    labels, last = np.asarray(column), embedding.manifest().properties["last_train_class"]
+    rows = np.flatnonzero(labels > last)
+    if not len(rows):
+        raise TooFewClassesError(
+            f"{embedding.uri}: training saw all classes (up to {last!r}), so none is left to judge by; hold some out "
+            "with dscl.train_classes"
+        )
+    return rows, np.unique(labels[rows], return_inverse=True)[1]
+
+
+def comparison(
+    vectors: Vectors, rows: NDArray[np.int64], spectral_step: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return what is subtracted (E,) from rows and what they are multiplied by (E, P) before lengths become 1."""
+    width = vectors.dim
+    if not spectral_step:
+        return np.zeros(width), np.eye(width)
+    total, products = np.zeros(width), np.zeros((width, width))
+    for block in _blocks(vectors, rows):
+        total += block.sum(axis=0)
+    mean = total / len(rows)
+    for block in _blocks(vectors, rows):  # a second pass: the mean may be far larger than the spread
+        products += (block - mean).T @ (block - mean)
+    return mean, span_basis(products)
+
+
+def _blocks(vectors: Vectors, rows: NDArray[np.int64]) -> Any:
+    for start in range(0, len(rows), BLOCK_ROWS):
+        yield vectors.gather(rows[start : start + BLOCK_ROWS]).astype(np.float64)
+
+
+def _range_scores(
+    points: UnitRows,
+    classes: NDArray[np.int64],
+    n_neighbors: int,
+    device: Literal["auto", "cpu", "cuda"],
+    queries: tuple[int, int],
+) -> tuple[NDArray[np.int64], float, int]:
+    """Return hits by cut-off, the sum of average precisions and the first query of a range; one task."""
+    start, stop = queries
+    no_surplus = np.empty(0, dtype=np.int64)
+    solver = ExactSolver(n_neighbors, np.zeros(points.dim, np.float32), no_surplus, device)
+    neighbors, _ = solver(cast(Vectors, points), start, stop)  # a search reads rows, not their statistics
+    own = classes[start:stop]
+    relevant = (np.bincount(classes) - 1)[own]
+    asked = relevant > 0  # a class of one row has no neighbour to find
+    hits = (classes[neighbors] == own[:, None])[asked]
+    return recall_hits(hits, RECALL_AT), float(average_precision_at_r(hits, relevant[asked]).sum()), start
+
+
+def _nmi(points: UnitRows, classes: NDArray[np.int64], seed: int) -> float:
+    """Return the NMI of k-means with as many clusters as there are classes."""
+    n_classes = int(classes.max()) + 1
+    sample = np.sort(np.random.default_rng(seed).permutation(points.n_rows)[: max(KMEANS.sample_rows, n_classes)])
+    centroids = torch.from_numpy(fit_centroids(points.gather(sample), n_classes, KMEANS, seed))
+    contingency = scipy.sparse.csr_matrix((n_classes, n_classes), dtype=np.int64)
+    for start in range(0, points.n_rows, BLOCK_ROWS):
+        stop = min(start + BLOCK_ROWS, points.n_rows)
+        found = squared_distances(torch.from_numpy(points.block(start, stop)), centroids).argmin(1).numpy()
+        ones = np.ones(stop - start, dtype=np.int64)
+        contingency += scipy.sparse.coo_matrix((ones, (classes[start:stop], found)), (n_classes, n_classes)).tocsr()
+    return normalized_mutual_information(contingency)

@@ -20,10 +20,10 @@ from distspectral.graph.build import (
     row_scales,
 )
 from distspectral.graph.config import AffinityConfig, GraphConfig, check
+from distspectral.graph.distances import under_metric
 from distspectral.graph.links import Links, find_links, link_facts
-from distspectral.graph.metrics import under_metric
-from distspectral.graph.search import search_cells, sweep
-from distspectral.graph.solvers import Solver
+from distspectral.graph.search.solvers import Solver
+from distspectral.graph.search.through_cells import search_cells, sweep
 from distspectral.graph.store import (
     AFFINITIES,
     NEIGHBORS,
@@ -32,11 +32,11 @@ from distspectral.graph.store import (
     read_neighbors,
     write_rows,
 )
-from distspectral.stages.mapping import Mapper, local_map
-from distspectral.storage.artifacts import Artifact
-from distspectral.storage.manifest import Manifest, Shard
-from distspectral.storage.output import Output
-from distspectral.storage.vectors import FleetingVectors, MappedVectors
+from distspectral.mapping import Mapper, local_map
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.manifest import Manifest, Shard
+from distspectral.storage.artifact.output import Output
+from distspectral.storage.rows.vectors import FleetingVectors, MappedVectors
 
 SCALES = "scales.npy"
 LINKS = "links.npz"

@@ -7,13 +7,13 @@ import functools
 import numpy as np
 import torch
 
+from distspectral.mapping import Mapper, local_map
 from distspectral.models.networks import Perceptron
 from distspectral.stages.encode import encode, forward
-from distspectral.stages.mapping import Mapper, local_map
-from distspectral.storage.artifacts import Artifact
-from distspectral.storage.manifest import Manifest
-from distspectral.storage.output import Output
-from distspectral.storage.vectors import MappedVectors, Vectors
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.manifest import Manifest
+from distspectral.storage.artifact.output import Output
+from distspectral.storage.rows.vectors import MappedVectors, Vectors
 from distspectral.training.checkpoint import read_state
 from distspectral.training.row_sampling import held_out_rows
 

@@ -10,17 +10,17 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from distspectral.errors import ConstantDataError, TooFewRowsError
-from distspectral.stages.mapping import Mapper, local_map
-from distspectral.storage import reuse
-from distspectral.storage.artifacts import Artifact
-from distspectral.storage.ids import IdRange, refuse_duplicates
-from distspectral.storage.manifest import Manifest, Shard
-from distspectral.storage.moments import Moments
-from distspectral.storage.output import Output
-from distspectral.storage.packed import PackedWriter
-from distspectral.storage.quarantine import FOLDER, quarantine_files, quarantine_metrics, write_quarantine
-from distspectral.storage.shards import ShardReader, SourceShard
-from distspectral.storage.sources import Source
+from distspectral.mapping import Mapper, local_map
+from distspectral.storage.artifact import reuse
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.manifest import Manifest, Shard
+from distspectral.storage.artifact.output import Output
+from distspectral.storage.rows.ids import IdRange, refuse_duplicates
+from distspectral.storage.rows.moments import Moments
+from distspectral.storage.rows.packed import PackedWriter
+from distspectral.storage.source.dataset import Source
+from distspectral.storage.source.quarantine import FOLDER, quarantine_files, quarantine_metrics, write_quarantine
+from distspectral.storage.source.shards import ShardReader, SourceShard
 
 DETAILS = "shards.json"
 """What the receipts said of each shard, for a later run over more shards."""

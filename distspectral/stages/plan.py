@@ -14,9 +14,9 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from distspectral.graph.config import AffinitySpace
-from distspectral.storage.artifacts import Artifact
-from distspectral.storage.manifest import fingerprint
-from distspectral.storage.output import Output
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.manifest import fingerprint
+from distspectral.storage.artifact.output import Output
 from distspectral.training.siamese import SiameseUse
 
 SOURCE = "source"

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from distspectral.graph.build import graph_facts
 from distspectral.graph.store import AFFINITIES, NEIGHBORS, Graph, MappedGraph, write_rows
-from distspectral.stages.mapping import Mapper, local_map
-from distspectral.storage.artifacts import Artifact
-from distspectral.storage.manifest import Manifest, Shard
-from distspectral.storage.output import Output
-from distspectral.storage.vectors import MappedVectors, Vectors
+from distspectral.mapping import Mapper, local_map
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.manifest import Manifest, Shard
+from distspectral.storage.artifact.output import Output
+from distspectral.storage.rows.vectors import MappedVectors, Vectors
 
 SAMPLE_ROWS = 100_000
 """Rows whose edges give the median distance."""

@@ -11,10 +11,10 @@ from pyarrow import fs
 
 from distspectral.errors import ArtifactError, ConfigError, DamagedArtifactError
 from distspectral.graph.store import MappedGraph
-from distspectral.storage.artifacts import Artifact, void
-from distspectral.storage.joined import open_vectors
-from distspectral.storage.manifest import Manifest
-from distspectral.storage.output import Output
+from distspectral.storage.artifact.directory import Artifact, void
+from distspectral.storage.artifact.manifest import Manifest
+from distspectral.storage.artifact.output import Output
+from distspectral.storage.rows.joined import open_vectors
 from distspectral.training.checkpoint import read_state, write_state
 from distspectral.training.loop import Trainer
 from distspectral.training.settings import TrainSettings
@@ -38,7 +38,7 @@ class RunLog:
     """
 
     def __init__(self, artifact: Artifact, history: list[dict[str, Any]], on_window: OnWindow | None = None) -> None:
-        from distspectral.stages.board import Board
+        from distspectral.training.board import Board
 
         self.artifact, self.history, self.on_window = artifact, list(history), on_window
         # TensorBoard's event files are appended to, which object stores do not offer.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field
 
-from distspectral.storage.cache import NodeCache
+from distspectral.storage.artifact.cache import NodeCache
 
 
 class StorageConfig(BaseModel):

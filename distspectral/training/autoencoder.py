@@ -11,7 +11,7 @@ from distspectral.models.autoencoder import Autoencoder
 from distspectral.models.networks import torch_device
 from distspectral.objectives.autoencoder import ReconstructionObjective
 from distspectral.objectives.batches import ReconstructionBatch
-from distspectral.storage.vectors import Vectors
+from distspectral.storage.rows.vectors import Vectors
 from distspectral.training.config import TrainConfig
 from distspectral.training.loop import Trainer
 from distspectral.training.row_sampling import RowSampler

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from distspectral.errors import DamagedArtifactError
-from distspectral.storage.artifacts import Artifact, void
+from distspectral.storage.artifact.directory import Artifact, void
 
 
 def write_state(artifact: Artifact, name: str, state: dict[str, Any]) -> None:

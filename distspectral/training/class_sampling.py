@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from distspectral.comm import collectives
 from distspectral.errors import TooFewClassesError
 from distspectral.objectives.batches import LabeledBatch
-from distspectral.storage.vectors import Vectors
+from distspectral.storage.rows.vectors import Vectors
 from distspectral.training.sampling import share
 
 

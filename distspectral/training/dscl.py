@@ -16,7 +16,7 @@ from distspectral.models.orthonorm_layer import OrthonormalLayer, OrthonormalMod
 from distspectral.models.trunks import embedding_network
 from distspectral.objectives.batches import LabeledBatch
 from distspectral.objectives.dscl import DSCLConfig, DSCLObjective
-from distspectral.storage.vectors import Labeled, Vectors
+from distspectral.storage.rows.vectors import Labeled, Vectors
 from distspectral.training.class_sampling import ClassSampler
 from distspectral.training.classes import split_classes
 from distspectral.training.loop import Trainer

@@ -16,7 +16,7 @@ from distspectral.comm import collectives
 from distspectral.errors import NoEdgesError
 from distspectral.graph.store import Graph
 from distspectral.objectives.batches import PairBatch, ReconstructionBatch
-from distspectral.storage.vectors import Vectors
+from distspectral.storage.rows.vectors import Vectors
 from distspectral.training.sampling import share, stratified
 
 HELD_OUT = 20

@@ -20,7 +20,7 @@ from distspectral.comm import collectives
 from distspectral.graph.store import Graph
 from distspectral.objectives.batches import EdgeBatch
 from distspectral.spectral.affinity import AffinityKind, batch_affinity
-from distspectral.storage.vectors import Vectors
+from distspectral.storage.rows.vectors import Vectors
 
 SCAN_ROWS = 1 << 18
 """Rows of the graph read at a time while affinities are accumulated."""

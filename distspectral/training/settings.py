@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from distspectral.graph.store import Graph
-from distspectral.storage.vectors import Vectors
+from distspectral.storage.rows.vectors import Vectors
 from distspectral.training.config import TrainConfig
 from distspectral.training.loop import Trainer
 

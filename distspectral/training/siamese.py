@@ -11,7 +11,7 @@ from distspectral.graph.store import Graph
 from distspectral.models.networks import Perceptron, torch_device
 from distspectral.objectives.batches import PairBatch
 from distspectral.objectives.siamese import SiameseObjective
-from distspectral.storage.vectors import Vectors
+from distspectral.storage.rows.vectors import Vectors
 from distspectral.training.config import TrainConfig
 from distspectral.training.loop import Trainer
 from distspectral.training.row_sampling import PairSampler

@@ -14,7 +14,7 @@ from distspectral.models.networks import NetworkConfig, SpectralNetwork, torch_d
 from distspectral.models.orthonorm_layer import OrthonormalLayer, OrthonormConfig, SpectralModel
 from distspectral.objectives.batches import EdgeBatch
 from distspectral.objectives.spectral import SpectralConfig, SpectralObjective
-from distspectral.storage.vectors import Vectors
+from distspectral.storage.rows.vectors import Vectors
 from distspectral.training.config import TrainConfig
 from distspectral.training.loop import Sampler, Trainer
 from distspectral.training.sampling import EdgeSampler, InBatchSampler

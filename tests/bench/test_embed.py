@@ -5,7 +5,7 @@ import pytest
 from distspectral.bench.embed import compare_embedding, write_random
 from distspectral.errors import DistSpectralError
 from distspectral.stages.embed import EmbedConfig
-from distspectral.storage.sources import Source, SourceConfig
+from distspectral.storage.source.dataset import Source, SourceConfig
 
 
 def test_the_stage_is_measured_beside_the_bare_loop_in_the_promised_form(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from distspectral.bench.graph import compare_searches
 from distspectral.datasets import write_vectors
 from distspectral.errors import ConfigError
-from distspectral.storage.sources import Source, SourceConfig
+from distspectral.storage.source.dataset import Source, SourceConfig
 from tests.datasets import blobs
 
 

@@ -13,7 +13,7 @@ from distspectral import __version__
 from distspectral.cli.app import EXIT_REFUSED, EXIT_STOPPED, app
 from distspectral.cli.demo import demo_values
 from distspectral.errors import ConfigError
-from distspectral.storage.sources import Source
+from distspectral.storage.source.dataset import Source
 from tests.runs import LEARNED, N_ROWS, write_run
 
 WIDE = {"COLUMNS": "200"}

@@ -18,9 +18,9 @@ from distspectral.orchestration.engine import LocalEngine, RayEngine
 from distspectral.orchestration.observer import SilentObserver
 from distspectral.orchestration.pipeline import Pipeline, run
 from distspectral.stages.plan import METRIC_CHAIN
-from distspectral.storage.artifacts import Artifact
-from distspectral.storage.sources import Source
-from distspectral.storage.vectors import MappedVectors
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.rows.vectors import MappedVectors
+from distspectral.storage.source.dataset import Source
 from tests.runs import write_metric_run
 
 WIDE = {"COLUMNS": "200"}

@@ -14,7 +14,7 @@ from distspectral.comm import collectives
 from distspectral.errors import ConfigError, NonFiniteStepError, TooFewClassesError
 from distspectral.objectives.batches import LabeledBatch
 from distspectral.objectives.dscl import DSCLConfig, DSCLObjective
-from distspectral.storage.vectors import ArrayVectors
+from distspectral.storage.rows.vectors import ArrayVectors
 from distspectral.training.config import TrainConfig
 from distspectral.training.dscl import DSCLSettings, build_model
 from distspectral.training.loop import SilentObserver

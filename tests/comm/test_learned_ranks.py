@@ -12,7 +12,7 @@ from torch import optim
 from distspectral.comm import collectives
 from distspectral.errors import NonFiniteStepError
 from distspectral.graph.store import ArrayGraph
-from distspectral.storage.vectors import ArrayVectors
+from distspectral.storage.rows.vectors import ArrayVectors
 from distspectral.training.autoencoder import AutoencoderConfig, AutoencoderSettings
 from distspectral.training.loop import SilentObserver
 from distspectral.training.siamese import SiameseConfig, SiameseSettings

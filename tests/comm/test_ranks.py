@@ -18,7 +18,7 @@ from distspectral.models.networks import NetworkConfig
 from distspectral.models.orthonorm_layer import OrthonormConfig
 from distspectral.objectives.batches import EdgeBatch
 from distspectral.objectives.spectral import SpectralConfig, SpectralObjective
-from distspectral.storage.vectors import ArrayVectors
+from distspectral.storage.rows.vectors import ArrayVectors
 from distspectral.training.loop import SilentObserver
 from distspectral.training.sampling import EdgeSampler
 from distspectral.training.spectral import SpectralSettings, SpectralTrainConfig, build_model

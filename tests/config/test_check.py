@@ -18,7 +18,7 @@ from distspectral.errors import (
     TooFewRowsError,
     TooManyClustersError,
 )
-from distspectral.storage.sources import Source
+from distspectral.storage.source.dataset import Source
 from tests.runs import write_metric_run
 
 N_ROWS = 40

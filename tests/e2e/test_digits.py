@@ -20,7 +20,7 @@ from distspectral.orchestration.engine import LocalEngine
 from distspectral.orchestration.observer import SilentObserver
 from distspectral.orchestration.pipeline import run
 from distspectral.spectral.diagnostics import sin2_principal_angles
-from distspectral.storage.artifacts import Artifact
+from distspectral.storage.artifact.directory import Artifact
 from tests.oracles import dense_spectrum
 
 E = 10

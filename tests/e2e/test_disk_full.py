@@ -14,8 +14,8 @@ from distspectral.errors import OutputNotWritableError
 from distspectral.orchestration.engine import LocalEngine
 from distspectral.orchestration.observer import SilentObserver
 from distspectral.orchestration.pipeline import Pipeline, run
-from distspectral.storage.artifacts import RECEIPTS, Artifact
-from distspectral.storage.sources import Source
+from distspectral.storage.artifact.directory import RECEIPTS, Artifact
+from distspectral.storage.source.dataset import Source
 from tests.runs import N_ROWS, write_run
 
 PAGE = os.sysconf("SC_PAGE_SIZE")

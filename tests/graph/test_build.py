@@ -8,7 +8,7 @@ import pytest
 from distspectral.errors import ConfigError, ConstantDataError, TooFewRowsError
 from distspectral.graph.build import knn_graph
 from distspectral.graph.config import AffinityConfig, GraphConfig
-from distspectral.storage.vectors import ArrayVectors
+from distspectral.storage.rows.vectors import ArrayVectors
 from tests.datasets import blobs
 
 SMALL = GraphConfig(n_neighbors=5)

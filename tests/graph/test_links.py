@@ -9,7 +9,7 @@ from distspectral.graph.build import knn_graph
 from distspectral.graph.components import component_labels
 from distspectral.graph.config import AffinityConfig, GraphConfig
 from distspectral.graph.links import Links
-from distspectral.storage.vectors import ArrayVectors
+from distspectral.storage.rows.vectors import ArrayVectors
 
 RNG = np.random.default_rng(0)
 CENTRES = np.array([[0, 0], [30, 0], [64, 0], [30, 50]])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from distspectral.graph.store import AFFINITIES, NEIGHBORS, ArrayGraph, MappedGraph, write_rows
-from distspectral.storage.artifacts import Artifact
-from distspectral.storage.manifest import Manifest
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.manifest import Manifest
 
 RNG = np.random.default_rng(0)
 IDS = RNG.integers(0, 100, (100, 4))

@@ -33,7 +33,7 @@ from distspectral.cli.app import app
 from distspectral.config import load_config
 from distspectral.datasets import write_vectors
 from distspectral.orchestration import submit
-from distspectral.storage.artifacts import Artifact
+from distspectral.storage.artifact.directory import Artifact
 from tests.runs import DIM, N_ROWS, write_run
 from tests.storage.s3 import S3Server, remote_run
 

@@ -16,8 +16,8 @@ from distspectral.graph.config import GraphConfig
 from distspectral.orchestration.config import RayConfig
 from distspectral.orchestration.tasks import task_mapper
 from distspectral.stages.graph import neighbors
-from distspectral.storage.artifacts import Artifact
-from distspectral.storage.output import Output
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.output import Output
 from tests.datasets import packed
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]

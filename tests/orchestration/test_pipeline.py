@@ -15,13 +15,13 @@ import pytest
 from distspectral.config import load_config
 from distspectral.datasets import write_vectors
 from distspectral.errors import FingerprintMismatchError, MissingArtifactError, NonFiniteRowError
+from distspectral.mapping import Mapper
 from distspectral.orchestration.config import RayStage
 from distspectral.orchestration.engine import LocalEngine, RayEngine
 from distspectral.orchestration.pipeline import Pipeline, run
 from distspectral.stages.embed import Unfinished
-from distspectral.stages.mapping import Mapper
 from distspectral.stages.plan import spectral_chain
-from distspectral.storage.sources import Source
+from distspectral.storage.source.dataset import Source
 from tests.datasets import blobs
 from tests.runs import DIM, N_ROWS, write_run
 

@@ -19,7 +19,7 @@ from distspectral.bench.serve import Case, RandomModel, compare_serving, request
 from distspectral.cli.app import EXIT_REFUSED, app
 from distspectral.errors import ConfigError, MissingDependencyError
 from distspectral.orchestration.serve import ServeConfig, _refuse_taken, free_port, serving
-from distspectral.stages.serve import JSON, NPY
+from distspectral.serving.service import JSON, NPY
 
 DIM = 6
 MODEL = RandomModel(DIM, (16,), n_components=4, n_clusters=3)

@@ -11,7 +11,7 @@ from distspectral.orchestration.engine import LocalEngine
 from distspectral.orchestration.observer import SilentObserver
 from distspectral.orchestration.pipeline import Pipeline
 from distspectral.orchestration.stragglers import Timed, Timing
-from distspectral.storage.sources import Source
+from distspectral.storage.source.dataset import Source
 from tests.runs import write_run
 
 

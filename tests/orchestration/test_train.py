@@ -20,9 +20,9 @@ from distspectral.orchestration.observer import SilentObserver
 from distspectral.orchestration.pipeline import Pipeline
 from distspectral.orchestration.train import remove_left_over, train
 from distspectral.stages.train import train as train_here
-from distspectral.storage.artifacts import Artifact
-from distspectral.storage.output import Output
-from distspectral.storage.sources import Source
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.output import Output
+from distspectral.storage.source.dataset import Source
 from tests.runs import write_run
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]

@@ -10,7 +10,7 @@ from distspectral.planning.measure import measure
 from distspectral.planning.model import Model
 from distspectral.planning.stopwatch import ALONE, Stopwatch
 from distspectral.planning.workload import workload
-from distspectral.storage.sources import Source
+from distspectral.storage.source.dataset import Source
 from tests.runs import LEARNED, N_ROWS, write_metric_run, write_run
 
 

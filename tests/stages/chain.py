@@ -9,8 +9,8 @@ from distspectral.config import load_config
 from distspectral.orchestration.engine import LocalEngine
 from distspectral.orchestration.observer import SilentObserver
 from distspectral.orchestration.pipeline import Pipeline
-from distspectral.stages.metrics import stages_of
-from distspectral.storage.sources import Source
+from distspectral.report.metrics import stages_of
+from distspectral.storage.source.dataset import Source
 from tests.runs import write_run
 
 

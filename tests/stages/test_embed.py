@@ -10,19 +10,19 @@ import torch
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from distspectral.datasets import write_vectors
+from distspectral.embedding import shard as embed_shard
+from distspectral.embedding.columns import RowColumns
 from distspectral.errors import ConfigError, FingerprintMismatchError, NonFiniteRowError, ShardWidthError
-from distspectral.stages import embed_shard
-from distspectral.stages.agreement import agreement
+from distspectral.report.agreement import agreement
+from distspectral.report.collect import scatter_sample
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.cluster import load_assigner
-from distspectral.stages.columns import RowColumns
 from distspectral.stages.embed import EmbedConfig, Embedder, Unfinished, embed, embed_part
 from distspectral.stages.encode import forward
-from distspectral.stages.report import scatter_sample
-from distspectral.storage.artifacts import Artifact
-from distspectral.storage.output import Output
-from distspectral.storage.sources import Source
-from distspectral.storage.vectors import MappedVectors
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.output import Output
+from distspectral.storage.rows.vectors import MappedVectors
+from distspectral.storage.source.dataset import Source
 from tests.runs import DIM, N_ROWS
 from tests.stages.chain import pipeline_upto
 

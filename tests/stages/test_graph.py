@@ -11,9 +11,9 @@ from distspectral.graph.build import knn_graph
 from distspectral.graph.config import AffinityConfig, GraphConfig
 from distspectral.graph.store import MappedGraph
 from distspectral.stages.graph import affinities, neighbors
-from distspectral.storage.artifacts import Artifact
-from distspectral.storage.output import Output
-from distspectral.storage.vectors import ArrayVectors
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.output import Output
+from distspectral.storage.rows.vectors import ArrayVectors
 from tests.datasets import UNEVEN, blobs, packed
 
 GRAPH = GraphConfig(n_neighbors=5, block_rows=23)

@@ -13,17 +13,17 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from distspectral.datasets import Mixture
-from distspectral.graph import search
 from distspectral.graph.build import knn_graph
-from distspectral.graph.calibrate import Setting
-from distspectral.graph.cells import Cells
 from distspectral.graph.config import AffinityConfig, GraphConfig
+from distspectral.graph.search import through_cells as search
+from distspectral.graph.search.cells import Cells
+from distspectral.graph.search.tuning import Setting
 from distspectral.graph.store import MappedGraph, read_neighbors
 from distspectral.stages.graph import affinities, neighbors
 from distspectral.stages.pack import PackConfig
-from distspectral.storage.artifacts import Artifact
-from distspectral.storage.output import Output
-from distspectral.storage.vectors import ArrayVectors
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.output import Output
+from distspectral.storage.rows.vectors import ArrayVectors
 from tests.datasets import packed
 
 CONFIG = GraphConfig(n_neighbors=6, method="cells", block_rows=700, solver="exact")
@@ -249,8 +249,8 @@ STAGE = """
 import sys
 from distspectral.graph.config import GraphConfig
 from distspectral.stages.graph import neighbors
-from distspectral.storage.artifacts import Artifact
-from distspectral.storage.output import Output
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.output import Output
 
 config = GraphConfig(n_neighbors=6, method="cells", block_rows=1500, solver="exact")
 neighbors(Artifact(sys.argv[1]), Output(Artifact(sys.argv[2]), "neighbors", "fingerprint", {}, {}), config)

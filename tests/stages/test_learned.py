@@ -15,8 +15,8 @@ from distspectral.stages.encode import forward
 from distspectral.stages.learned import encode_codes, load_encoder, load_siamese
 from distspectral.stages.reweight import median_squared_distance
 from distspectral.stages.train import train
-from distspectral.storage.artifacts import Artifact
-from distspectral.storage.vectors import MappedVectors
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.rows.vectors import MappedVectors
 from distspectral.training.checkpoint import read_state, write_state
 from tests.runs import BRIEF, DIM, LEARNED, N_ROWS
 from tests.stages.chain import pipeline_upto

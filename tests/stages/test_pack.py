@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 
 from distspectral.datasets import write_vectors
 from distspectral.errors import ConstantDataError, DuplicateIdError, NonFiniteRowError, SourceError
-from distspectral.stages.mapping import local_map
+from distspectral.mapping import local_map
 from distspectral.stages.pack import PackConfig, pack
-from distspectral.storage import ids as ids_module
-from distspectral.storage import packed as packed_module
-from distspectral.storage import shards as shards_module
-from distspectral.storage.artifacts import MANIFEST, Artifact
-from distspectral.storage.manifest import Manifest, fingerprint
-from distspectral.storage.output import Output
-from distspectral.storage.sources import Source, SourceConfig
-from distspectral.storage.vectors import MappedVectors
+from distspectral.storage.artifact.directory import MANIFEST, Artifact
+from distspectral.storage.artifact.manifest import Manifest, fingerprint
+from distspectral.storage.artifact.output import Output
+from distspectral.storage.rows import ids as ids_module
+from distspectral.storage.rows import packed as packed_module
+from distspectral.storage.rows.vectors import MappedVectors
+from distspectral.storage.source import shards as shards_module
+from distspectral.storage.source.dataset import Source, SourceConfig
 from tests.datasets import UNEVEN, blobs, packed, vectors_output
 
 VECTORS, LABELS = blobs(100, 6)

@@ -6,7 +6,7 @@ import pytest
 
 from distspectral.config import parse_config
 from distspectral.stages.plan import Plan, make_plan, spectral_chain
-from distspectral.storage.artifacts import Artifact
+from distspectral.storage.artifact.directory import Artifact
 
 CHAIN = spectral_chain()
 PLAIN = "representation: input\naffinity: {space: euclidean}"

@@ -14,16 +14,16 @@ import pytest
 from distspectral.config import load_config
 from distspectral.datasets import write_vectors
 from distspectral.errors import NonFiniteRowError, TooFewRowsError
+from distspectral.mapping import local_map
 from distspectral.orchestration.engine import LocalEngine
 from distspectral.orchestration.observer import SilentObserver
 from distspectral.orchestration.pipeline import Pipeline, run
-from distspectral.stages import report
-from distspectral.stages.mapping import local_map
+from distspectral.report import collect as report
 from distspectral.stages.pack import PackConfig, pack
-from distspectral.storage.artifacts import Artifact
-from distspectral.storage.quarantine import FOLDER
-from distspectral.storage.sources import Source, SourceConfig
-from distspectral.storage.vectors import MappedVectors
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.rows.vectors import MappedVectors
+from distspectral.storage.source.dataset import Source, SourceConfig
+from distspectral.storage.source.quarantine import FOLDER
 from tests.datasets import blobs, vectors_output
 from tests.runs import DIM, N_ROWS, write_run
 

@@ -12,7 +12,7 @@ import torch
 import distspectral
 from distspectral.errors import DamagedArtifactError
 from distspectral.stages.train import checkpoint_names, train
-from distspectral.storage.artifacts import Artifact
+from distspectral.storage.artifact.directory import Artifact
 from distspectral.training.checkpoint import read_state
 from tests.stages.chain import pipeline_upto
 

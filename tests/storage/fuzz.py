@@ -27,8 +27,8 @@ import pyarrow.parquet as pq
 import torch
 
 from distspectral.errors import DistSpectralError
-from distspectral.storage.artifacts import Artifact
-from distspectral.storage.sources import Source, SourceConfig
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.source.dataset import Source, SourceConfig
 from distspectral.training.checkpoint import read_state
 from tests.datasets import as_lists
 

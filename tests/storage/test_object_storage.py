@@ -20,10 +20,10 @@ from distspectral.errors import ConfigError
 from distspectral.orchestration.engine import LocalEngine
 from distspectral.orchestration.observer import SilentObserver
 from distspectral.orchestration.pipeline import run
-from distspectral.storage.artifacts import Artifact
-from distspectral.storage.cache import NodeCache
+from distspectral.storage.artifact.cache import NodeCache
+from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.filesystems import PatientS3FileSystem, join, resolve
-from distspectral.storage.listing import find_files
+from distspectral.storage.source.listing import find_files
 from tests.runs import N_ROWS, write_run
 from tests.storage.s3 import S3Server, remote_run
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from distspectral.errors import ConfigError, TooFewClassesError
-from distspectral.storage.vectors import ArrayVectors
+from distspectral.storage.rows.vectors import ArrayVectors
 from distspectral.training.class_sampling import ClassSampler
 from distspectral.training.classes import split_classes
 

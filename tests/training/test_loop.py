@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from distspectral.errors import NonFiniteStepError
-from distspectral.storage.artifacts import Artifact
-from distspectral.storage.vectors import ArrayVectors
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.rows.vectors import ArrayVectors
 from distspectral.training.checkpoint import read_state, write_state
 from distspectral.training.loop import SilentObserver
 from distspectral.training.spectral import SpectralSettings

@@ -6,7 +6,7 @@ import torch
 
 from distspectral.errors import NoEdgesError
 from distspectral.graph.store import ArrayGraph
-from distspectral.storage.vectors import ArrayVectors
+from distspectral.storage.rows.vectors import ArrayVectors
 from distspectral.training.row_sampling import PairSampler, RowSampler, held_out_rows
 
 N, K = 97, 5

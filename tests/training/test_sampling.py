@@ -6,7 +6,7 @@ import torch
 
 from distspectral.comm import collectives
 from distspectral.spectral.rayleigh import dirichlet_energy, gram
-from distspectral.storage.vectors import ArrayVectors
+from distspectral.storage.rows.vectors import ArrayVectors
 from distspectral.training.sampling import EdgeSampler, InBatchSampler, share, stratified
 from tests.oracles import all_edges, random_graph
 

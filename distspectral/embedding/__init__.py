@@ -1,0 +1,1 @@
+"""Rows through a finished model: what is written of them, shard by shard."""

@@ -1,0 +1,111 @@
+"""What can be written of a row: its coordinates, its cluster, how far and how surely; one module makes all of it.
+
+Shape letters: B rows, D features, P components, C clusters, M nearest clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from distspectral.errors import ConfigError
+from distspectral.storage.artifact.manifest import Manifest
+from distspectral.storage.source.columns import ARROW_TYPES, ScalarType
+
+if TYPE_CHECKING:
+    from distspectral.stages.embed import Embedder
+
+Column = Literal["embedding", "cluster", "distance", "probabilities", "nearest_clusters"]
+
+DEFAULT_COLUMNS: tuple[Column, ...] = ("embedding", "cluster", "distance")
+
+
+class RowColumns(nn.Module):
+    """Raw vectors in; a tensor for every column that is asked for out, and always cluster and distance.
+
+    Args:
+        embedder: what embeds.
+        columns: asked for.
+        n_nearest: M, of ``nearest_clusters``.
+
+    Raises:
+        ConfigError: probabilities are asked for, but the clusters' variance is unknown.
+    """
+
+    def __init__(self, embedder: Embedder, columns: Sequence[Column], n_nearest: int) -> None:
+        super().__init__()
+        if "probabilities" in columns and embedder.assigner.variance is None:
+            raise ConfigError(
+                "embed.columns: asks for probabilities, but the run's clusters were made before their variance was "
+                "kept; delete the directory clusters and run again"
+            )
+        self.embedder, self.columns = embedder, tuple(columns)
+        self.n_nearest = min(n_nearest, len(embedder.assigner.centroids))
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Return the columns, B rows each, of rows ``x`` (B, D)."""
+        embedding = self.embedder.embedding(x)
+        squared = self.embedder.assigner.squared_distances(embedding)
+        least, cluster = squared.min(1)
+        made = {"cluster": cluster.int(), "distance": least.sqrt()}
+        if "embedding" in self.columns:
+            made["embedding"] = embedding
+        if "probabilities" in self.columns:
+            made["probabilities"] = self.embedder.assigner.probabilities(squared)
+        if "nearest_clusters" in self.columns:
+            order = squared.sort(dim=1, stable=True).indices  # of equals the lower number first, like the minimum
+            made["nearest_clusters"] = order[:, : self.n_nearest].int()
+        return made
+
+    def schema(self, id_type: ScalarType) -> pa.Schema:
+        """Return the schema of the table that is written: id, then the columns as they were asked for."""
+        widths = {
+            "embedding": (pa.float32(), len(self.embedder.assigner.scale)),
+            "probabilities": (pa.float32(), len(self.embedder.assigner.centroids)),
+            "nearest_clusters": (pa.int32(), self.n_nearest),
+        }
+        kinds = {name: pa.list_(kind, width) for name, (kind, width) in widths.items()}
+        kinds |= {"cluster": pa.int32(), "distance": pa.float32()}
+        return pa.schema([("id", ARROW_TYPES[id_type]), *((name, kinds[name]) for name in self.columns)])
+
+
+def record_batch(schema: pa.Schema, ids: pa.Array, made: Mapping[str, NDArray[Any]]) -> pa.RecordBatch:
+    """Return B rows as a table of :meth:`RowColumns.schema`.
+
+    Its values are copies in Arrow's own memory. Small results that wait for their row group among the network's large
+    and short-lived activations would leave holes of these sizes in the heap: with batches of 2,048, 972 MB became 446.
+    """
+    arrays = [ids]
+    for name in schema.names[1:]:
+        values, flat = made[name], _copied(made[name])
+        arrays.append(flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, values.shape[1]))
+    return pa.record_batch(arrays, schema=schema)
+
+
+def _copied(values: NDArray[Any]) -> pa.Array:
+    """Return all values in row order as a flat array in memory of Arrow's pool."""
+    buffer = pa.allocate_buffer(values.nbytes)
+    np.frombuffer(buffer, values.dtype).reshape(values.shape)[...] = values
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), values.size, [None, buffer])
+
+
+def written_columns(output: Manifest) -> tuple[str, ...]:
+    """Return the columns of a finished ``output`` artifact beside the id."""
+    return tuple(output.properties.get("columns", DEFAULT_COLUMNS))
+
+
+def require_column(output: Manifest, column: Column, uri: str) -> None:
+    """Refuse an ``output`` artifact that was written without a column.
+
+    Raises:
+        ConfigError: it was.
+    """
+    if column not in written_columns(output):
+        raise ConfigError(
+            f"{uri}: was written without the column {column}; add it to embed.columns and run the stage `embed` again"
+        )

@@ -1,0 +1,1 @@
+"""scikit-learn interfaces: arrays in memory, one process, no Ray."""

@@ -1,0 +1,160 @@
+"""Overlapping cells: a row lives in its nearest cell, and also in others whose border is near.
+
+The border between two cells is the plane half way between their centroids. A row goes to its nearest centroid's cell
+and to up to ``max_extra`` more whose border is at most ``eps`` times as far as that centroid. Two rows that share a
+cell can find each other; overlap is what keeps borders from cutting the graph.
+
+Shape letters: N rows, B rows of a block, C cells, D features, M cells looked at.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distspectral.graph.search.costs import pair_us, query_us
+from distspectral.graph.search.faiss_search import import_faiss
+from distspectral.graph.search.solvers import squared_distances
+
+TWO_LEVEL_CELLS = 500
+"""Above it, centroids are looked for through centroids of centroids."""
+LISTED = 8
+"""Lists that a centroid is in, so that one list has nearly all that are near any row of its region."""
+TWO_STEP_CELLS = 300
+"""Above it, k-means runs inside the cells of a coarser k-means."""
+ITERATIONS = 10
+POINTS_PER_CENTROID = 64
+SPLIT_ROUNDS = 6
+MARGIN = 2
+NO_CELL = -1
+
+
+def fit_centroids(sample: NDArray[np.float32], n_cells: int, seed: int) -> NDArray[np.float32]:
+    """Return (C, D) centroids of k-means on a sample (S, D); fewer than asked for where rows are equal."""
+    if n_cells >= len(sample):
+        return np.unique(sample, axis=0)
+    if n_cells > TWO_STEP_CELLS:
+        return _in_two_steps(sample, n_cells, seed)
+    kmeans = import_faiss().Kmeans(
+        sample.shape[1],
+        n_cells,
+        niter=ITERATIONS,
+        seed=seed + 1,
+        min_points_per_centroid=1,
+        max_points_per_centroid=POINTS_PER_CENTROID,
+    )
+    kmeans.train(np.ascontiguousarray(sample))
+    return np.unique(kmeans.centroids, axis=0)
+
+
+def _in_two_steps(sample: NDArray[np.float32], n_cells: int, seed: int) -> NDArray[np.float32]:
+    """Return centroids of k-means inside the cells of a coarser k-means: n_cells^1.5 work, not n_cells^2."""
+    coarse = fit_centroids(sample, int(np.sqrt(n_cells)), seed)
+    home = Cells(coarse, 0, 0.0).nearest(sample, 1)[0][:, 0]
+    parts = []
+    for cell in range(len(coarse)):
+        members = sample[home == cell]
+        if len(members):
+            parts.append(fit_centroids(members, max(1, round(n_cells * len(members) / len(sample))), seed))
+    return np.concatenate(parts)
+
+
+def split_large(
+    centroids: NDArray[np.float32], sample: NDArray[np.float32], max_share: float, seed: int
+) -> NDArray[np.float32]:
+    """Return centroids of which none is the nearest to more than ``max_share`` of the sample, where rows differ."""
+    for round_index in range(SPLIT_ROUNDS):
+        home = Cells(centroids, 0, 0.0, fit_coarse(centroids, seed)).nearest(sample, 1)[0][:, 0]
+        shares = np.bincount(home, minlength=len(centroids)) / len(sample)
+        large = np.flatnonzero(shares > max_share)
+        if not len(large):
+            break
+        parts = [np.delete(centroids, large, axis=0)]
+        for cell in large:
+            n_parts = int(np.ceil(shares[cell] / max_share))
+            parts.append(fit_centroids(sample[home == cell], n_parts, seed + round_index + 1))
+        centroids = np.concatenate(parts)
+    return centroids
+
+
+@dataclasses.dataclass(frozen=True)
+class Cells:
+    """Centroids and how far rows spill over; picklable.
+
+    Attributes:
+        centroids: (C, D) float32.
+        max_extra: cells beyond the nearest that a row may be in.
+        eps: how far away their border may be, as a share of the distance to the nearest centroid.
+        coarse: (A, D) centroids of the centroids, of :func:`fit_coarse`.
+    """
+
+    centroids: NDArray[np.float32]
+    max_extra: int
+    eps: float
+    coarse: NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.centroids)
+
+    def nearest(self, rows: NDArray[np.float32], n_nearest: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return the M nearest cells of each row, ascending, ties by cell, and how far away their borders are.
+
+        Matrix products propose a few more; differences decide, so that the block's size changes nothing.
+
+        Returns:
+            cells: (B, M).
+            borders: (B, M) as shares of the distance to the nearest centroid, 0 for its own cell.
+        """
+        rows = np.ascontiguousarray(rows)
+        n_nearest = min(n_nearest, len(self))
+        proposed = self._propose(rows, min(n_nearest + MARGIN, len(self)))
+        distances = squared_distances(rows, self.centroids, np.maximum(proposed, 0))
+        distances[proposed < 0] = np.inf
+        order = np.lexsort((proposed, distances), axis=1)[:, :n_nearest]
+        cells = np.take_along_axis(proposed, order, axis=1)
+        distances = np.take_along_axis(distances, order, axis=1)
+        nearest = distances[:, :1]
+        apart = squared_distances(self.centroids[cells[:, 0]], self.centroids, np.maximum(cells, 0))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            borders = (distances - nearest) / (2 * np.sqrt(apart) * np.sqrt(nearest))
+        return cells, np.where(distances <= nearest, np.float32(0), borders)
+
+    def assign(self, rows: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Return the cells (B, 1 + max_extra) of each row, the nearest first, ``NO_CELL`` where there are fewer."""
+        cells, borders = self.nearest(rows, 1 + self.max_extra)
+        cells[borders > self.eps] = NO_CELL
+        return cells
+
+    def _propose(self, rows: NDArray[np.float32], n_nearest: int) -> NDArray[np.int64]:
+        faiss: Any = import_faiss()
+        if self.coarse is None:
+            found: NDArray[np.int64] = faiss.knn(rows, self.centroids, n_nearest)[1]
+            return found
+        members = faiss.knn(self.centroids, self.coarse, min(LISTED, len(self.coarse)))[1]
+        region = faiss.knn(rows, self.coarse, 1)[1][:, 0]
+        proposed = np.full((len(rows), n_nearest), NO_CELL, np.int64)
+        order = np.argsort(region, kind="stable")
+        for part in np.split(order, np.flatnonzero(np.diff(region[order])) + 1):
+            listed = np.flatnonzero((members == region[part[0]]).any(axis=1))
+            found = faiss.knn(rows[part], self.centroids[listed], min(n_nearest, len(listed)))[1]
+            proposed[part, : found.shape[1]] = listed[found]
+        return proposed
+
+
+def fit_coarse(centroids: NDArray[np.float32], seed: int) -> NDArray[np.float32] | None:
+    """Return (A, D) centroids of centroids for two-level assignment, None where one level is cheaper."""
+    return fit_centroids(centroids, _n_coarse(len(centroids)), seed) if len(centroids) > TWO_LEVEL_CELLS else None
+
+
+def _n_coarse(n_cells: int) -> int:
+    return int(np.sqrt(LISTED * n_cells))
+
+
+def assign_us(n_cells: int, dim: int) -> float:
+    """Return core-microseconds of assigning one row."""
+    if n_cells <= TWO_LEVEL_CELLS:
+        return query_us(dim) + pair_us(dim) * n_cells
+    return 2 * query_us(dim) + pair_us(dim) * (_n_coarse(n_cells) + LISTED * n_cells / _n_coarse(n_cells))

@@ -1,0 +1,89 @@
+"""One task of the search: the cells of a group, one after the other, and one list per row of what they found.
+
+Shape letters: R rows of the group, B rows of a cell, M cells of a row, K neighbours.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distspectral.graph.config import GraphConfig
+from distspectral.graph.search.cells import NO_CELL
+from distspectral.graph.search.duplicates import crowd
+from distspectral.graph.search.local import CellSolver, of_equal, solve_streaming
+from distspectral.graph.search.merge import merge_lists
+from distspectral.graph.store import NEIGHBORS, SQUARED_DISTANCES
+from distspectral.storage.rows.vectors import Vectors
+
+ROW = "row"
+
+
+class GroupRows(Protocol):
+    """What is solved: see :class:`distspectral.graph.search.routing.RoutedGroup`."""
+
+    ids: NDArray[np.int64]
+    hashes: NDArray[np.uint64]
+    cells: NDArray[np.int32]
+
+    def vectors(self, members: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the vectors of ascending positions in the group."""
+
+
+@dataclasses.dataclass
+class Solved:
+    """The lists of a group and what was counted on the way."""
+
+    columns: dict[str, NDArray[Any]]
+    hits: int = 0
+    tries: int = 0
+    largest_cell: int = 0
+    copies: int = 0
+
+
+def solve_group(
+    rows: GroupRows, own_cells: NDArray[np.bool_], solver: CellSolver, most: int, vectors: Vectors, config: GraphConfig
+) -> Solved:
+    """Return the neighbours that the group's rows find in its cells.
+
+    Args:
+        rows: the group's.
+        own_cells: (C,) which cells are the group's.
+        solver: for one cell.
+        most: rows of a cell that fit into memory; a larger one is streamed from ``vectors``.
+        vectors: (N, D), all.
+        config: the section ``graph``.
+    """
+    surplus, first, _ = crowd(rows.hashes, config.n_neighbors + 1)
+    inside = (rows.cells != NO_CELL) & own_cells[rows.cells]
+    inside[surplus] = False
+    position, column = np.nonzero(inside)
+    cell = rows.cells[position, column]
+    order = np.argsort(cell, kind="stable")
+    solved = Solved({}, copies=len(order))
+    found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
+    for part in np.split(order, np.flatnonzero(np.diff(cell[order])) + 1):
+        members = position[part]
+        ids = rows.ids[members]
+        solved.largest_cell = max(solved.largest_cell, len(ids))
+        if len(ids) > most:
+            found.append((ids, *solve_streaming(vectors, ids, config)))
+            continue
+        neighbors, distances, hits, tries = solver(ids, rows.vectors(members))
+        solved.hits, solved.tries = solved.hits + hits, solved.tries + tries
+        found.append((ids, neighbors, distances))
+    ids, neighbors, distances = merge_lists(*(np.concatenate(arrays) for arrays in zip(*found, strict=True)))
+    if len(surplus):
+        late, at_first = rows.ids[surplus], np.searchsorted(ids, rows.ids[first])
+        equal = of_equal(late, rows.ids[first], neighbors[at_first], distances[at_first])
+        ids, neighbors = np.concatenate([ids, late]), np.concatenate([neighbors, equal[0]])
+        distances = np.concatenate([distances, equal[1]])
+        order = np.argsort(ids)
+        ids, neighbors, distances = ids[order], neighbors[order], distances[order]
+    small = vectors.n_rows <= np.iinfo(np.uint32).max
+    stored = neighbors.astype(np.uint32 if small else np.int64)
+    solved.columns = {ROW: ids, NEIGHBORS: stored, SQUARED_DISTANCES: distances}
+    return solved

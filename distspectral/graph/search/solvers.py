@@ -1,0 +1,195 @@
+"""The k nearest neighbours of a block of rows among all rows, found exactly and the same however rows are cut.
+
+Matrix products find candidates fast but round; so candidates are ranked again by true differences, and a row's
+result stands only if the worst candidate is farther than its k-th neighbour by more than the products can be wrong.
+Rows that fail (many ties, tight clusters far from the mean) are searched with more candidates, then without products.
+
+Shape letters: N rows, D features, B query rows, C candidates, K neighbours.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distspectral.graph.distances import as_queries
+from distspectral.graph.search.faiss_search import Device, Search, import_faiss, select_search
+from distspectral.graph.search.merge import Neighbors, top_k
+from distspectral.storage.rows.vectors import Vectors
+
+BLOCK_BYTES = 1 << 26
+"""Size of one block of vectors in memory; a search holds about five of them."""
+MIN_TASK_ROWS = 8192
+MAX_TASKS = 64
+MARGIN = 8
+WIDER = 8
+MAX_CANDIDATES = 2048
+DIRECT_ROWS = 16
+
+
+class Solver(Protocol):
+    """Finds the neighbours of rows ``start`` to ``stop`` among all rows of ``vectors``; picklable."""
+
+    def __call__(self, vectors: Vectors, start: int, stop: int) -> Neighbors:
+        """Return the rows' neighbours; missing ones are the row itself at infinity."""
+        ...
+
+
+def rows_per_block(dim: int) -> int:
+    """Return how many float32 vectors of this dimension fill one block."""
+    return max(1, BLOCK_BYTES // (4 * dim))
+
+
+def rows_per_task(n_rows: int, dim: int) -> int:
+    """Return the query rows of one task: at most a block, else enough to be worth a pass over the base."""
+    return min(rows_per_block(dim), max(MIN_TASK_ROWS, -(-n_rows // MAX_TASKS)))
+
+
+@dataclasses.dataclass(frozen=True)
+class ExactSolver:
+    """Exact search by squared Euclidean distance; the base streams by, block after block.
+
+    Attributes:
+        n_neighbors: K.
+        mean: (D,) float32, subtracted before products: they cancel less around zero.
+        surplus: ascending rows that are in nobody's neighbour list, see :mod:`distspectral.graph.search.duplicates`.
+        device: where products are computed.
+        base_rows: rows of a base block; by default as many as fill one.
+    """
+
+    n_neighbors: int
+    mean: NDArray[np.float32]
+    surplus: NDArray[np.int64]
+    device: Device = "auto"
+    base_rows: int | None = None
+
+    def __call__(self, vectors: Vectors, start: int, stop: int) -> Neighbors:
+        """Return the neighbours of rows ``start`` to ``stop``; missing ones are the row itself at infinity.
+
+        Raises:
+            MissingDependencyError: FAISS is not installed.
+            ConfigError: the device cannot do it.
+        """
+        search = select_search(self.device)
+        queries = np.ascontiguousarray(as_queries(vectors, start, stop))
+        own = np.arange(start, stop, dtype=np.int64)
+        neighbors = np.empty((len(own), self.n_neighbors), np.int64)
+        distances = np.empty((len(own), self.n_neighbors), np.float32)
+        pending = np.arange(len(own))
+        n_base = vectors.n_rows - len(self.surplus)
+        width = self.n_neighbors + 1 + MARGIN
+        for n_candidates in (width, min(WIDER * width, MAX_CANDIDATES)):
+            found = self._by_products(search, vectors, queries[pending], own[pending], min(n_candidates, n_base))
+            neighbors[pending], distances[pending], certain = found
+            pending = pending[~certain]
+            if not len(pending):
+                return neighbors, distances
+        for part in np.split(pending, range(DIRECT_ROWS, len(pending), DIRECT_ROWS)):
+            neighbors[part], distances[part] = self._by_differences(vectors, queries[part], own[part])
+        return neighbors, distances
+
+    def among(
+        self, start: int, block: NDArray[np.float32], queries: NDArray[np.float32], own: NDArray[np.int64]
+    ) -> Neighbors:
+        """Return the K nearest rows of one block, which begins at row ``start``, to queries (Q, D) that are ``own``.
+
+        Products propose with a margin, differences rank; unlike a call, this proves nothing.
+        """
+        width = min(self.n_neighbors + 1 + MARGIN, len(block))
+        positions = select_search(self.device)(queries - self.mean, block - self.mean, width)[1]
+        found = squared_distances(queries, np.ascontiguousarray(block), positions)
+        return top_k(positions + start, found, own, self.n_neighbors)
+
+    def _base_blocks(self, vectors: Vectors) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Yield (ids, vectors) of the base, block after block, surplus duplicates left out."""
+        rows = self.base_rows or rows_per_block(vectors.dim)
+        for start in range(0, vectors.n_rows, rows):
+            stop = min(start + rows, vectors.n_rows)
+            ids = np.arange(start, stop, dtype=np.int64)
+            block = vectors.block(start, stop)
+            low, high = np.searchsorted(self.surplus, (start, stop))
+            if low < high:
+                keep = np.ones(len(ids), bool)
+                keep[self.surplus[low:high] - start] = False
+                ids, block = ids[keep], block[keep]
+            if len(ids):
+                yield ids, block
+
+    def _by_products(
+        self,
+        search: Search,
+        vectors: Vectors,
+        queries: NDArray[np.float32],
+        own: NDArray[np.int64],
+        n_candidates: int,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]:
+        """Return neighbours, squared distances and, per row, whether the result is proven."""
+        centred = queries - self.mean
+        heap = import_faiss().ResultHeap(len(queries), n_candidates)
+        n_base = 0
+        for ids, block in self._base_blocks(vectors):
+            rounded, positions = search(centred, block - self.mean, min(n_candidates, len(ids)))
+            heap.add_result(rounded, ids[positions])
+            n_base += len(ids)
+        heap.finalize()
+        neighbors, distances = self._rank(vectors, queries, own, heap.I)
+        if n_candidates == n_base:
+            return neighbors, distances, np.ones(len(own), bool)
+        # |q|^2 + |b|^2 - 2 q.b has an error of about sqrt(D) ulp of (|q| + |b|)^2, and |b| <= |q| + distance
+        worst = distances[:, -1]
+        reach = 2 * np.linalg.norm(centred, axis=1) + np.sqrt(worst)
+        error = (8 + np.sqrt(vectors.dim)) * np.finfo(np.float32).eps * reach**2
+        return neighbors, distances, heap.D[:, -1] - error > worst
+
+    def _rank(
+        self, vectors: Vectors, queries: NDArray[np.float32], own: NDArray[np.int64], candidates: NDArray[np.int64]
+    ) -> Neighbors:
+        """Return the best K of (B, C) candidates by the differences themselves."""
+        distances = np.empty(candidates.shape, np.float32)
+        rows = max(1, 2 * BLOCK_BYTES // (4 * vectors.dim * candidates.shape[1]))
+        for start in range(0, len(queries), rows):
+            part = slice(start, start + rows)
+            unique, position = np.unique(candidates[part], return_inverse=True)
+            distances[part] = squared_distances(
+                queries[part], vectors.gather(unique), position.reshape(-1, candidates.shape[1])
+            )
+        return top_k(candidates, distances, own, self.n_neighbors)
+
+    def _by_differences(self, vectors: Vectors, queries: NDArray[np.float32], own: NDArray[np.int64]) -> Neighbors:
+        """Return the neighbours by the differences to every row: exact for any data, and slow."""
+        neighbors = np.full((len(own), 0), -1, np.int64)
+        distances = np.empty((len(own), 0), np.float32)
+        for ids, block in self._base_blocks(vectors):
+            everyone = np.broadcast_to(np.arange(len(ids)), (len(own), len(ids)))
+            found = squared_distances(queries, np.ascontiguousarray(block), everyone)
+            best = np.argsort(found, axis=1, kind="stable")[:, : self.n_neighbors + 1]  # + 1: the row itself
+            neighbors, distances = top_k(
+                np.hstack([neighbors, ids[best]]),
+                np.hstack([distances, np.take_along_axis(found, best, axis=1)]),
+                own,
+                self.n_neighbors,
+            )
+        return neighbors, distances
+
+
+def squared_distances(
+    queries: NDArray[np.float32], base: NDArray[np.float32], positions: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Return (B, C) squared distances of query i to base rows ``positions[i]``: of one pair always the same bits."""
+    faiss = import_faiss()
+    queries = np.ascontiguousarray(queries)
+    positions = np.ascontiguousarray(positions, dtype=np.int64)
+    distances = np.empty(positions.shape, np.float32)
+    faiss.fvec_L2sqr_by_idx(
+        faiss.swig_ptr(distances),
+        faiss.swig_ptr(queries),
+        faiss.swig_ptr(base),
+        faiss.swig_ptr(positions),
+        queries.shape[1],
+        *positions.shape,
+    )
+    return distances

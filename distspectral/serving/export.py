@@ -1,0 +1,282 @@
+"""A finished run as programs for runtimes that know nothing of distspectral, each compared with the network first.
+
+Shape letters: B rows, D features.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from distspectral.clusters import squared_distances
+from distspectral.errors import ExportError, MissingDependencyError, OutputNotWritableError
+from distspectral.serving import loaders
+from distspectral.serving.predictor import Predictor
+from distspectral.stages.embed import Embedder
+from distspectral.storage.artifact.directory import MANIFEST, Artifact
+from distspectral.storage.artifact.manifest import Manifest, fingerprint
+from distspectral.storage.artifact.output import Output
+from distspectral.storage.rows.vectors import MappedVectors
+
+ExportFormat = Literal["torch", "onnx"]
+FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
+FILES: dict[ExportFormat, tuple[str, str, str]] = {
+    "torch": ("model.pt2", "embed_torch.py", loaders.TORCH),
+    "onnx": ("model.onnx", "embed_onnx.py", loaders.ONNX),
+}
+"""By format: the program's file, its loader's file, the loader."""
+CARD, CARD_PAGE = "model_card.json", "MODEL_CARD.md"
+
+STAGE = "export"
+CHECKED_ROWS = 512
+TOLERANCE = 1e-5
+"""Largest difference allowed, relative to values above 1; of distances, between their squares."""
+ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+Program = Callable[[NDArray[np.float32]], Sequence[NDArray[Any]]]
+"""Raw rows (B, D) to the outputs, as arrays."""
+
+
+class RawPredictor(nn.Module):
+    """The predictor's module with the factor for every value before it: what is exported."""
+
+    scale: Tensor
+
+    def __init__(self, predictor: Predictor) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.tensor(predictor.scale, dtype=torch.float32))
+        self.module = predictor.module
+
+    def forward(self, vectors: Tensor) -> tuple[Tensor, ...]:
+        """Return the outputs at raw rows (B, D) float32."""
+        outputs: tuple[Tensor, ...] = self.module(vectors * self.scale)
+        return outputs
+
+
+def export(predictor: Predictor, artifact: Artifact, formats: Sequence[ExportFormat] = FORMATS) -> Manifest:
+    """Write the artifact ``export``: the programs, a loader for each, and the model card as JSON and as a page.
+
+    Nothing is written unless every program gave the network's outputs, within 1e-5, on rows of the training data.
+
+    Args:
+        predictor: of a finished run.
+        artifact: where it goes.
+        formats: of the programs.
+
+    Raises:
+        ExportError: the network cannot be exported, or a program gives something else.
+        MissingDependencyError: what ONNX needs is not installed.
+        OutputNotWritableError: the directory cannot be written, or holds something else than an export.
+    """
+    formats = tuple(dict.fromkeys(formats))
+    if "onnx" in formats and (missing := [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]):
+        raise MissingDependencyError(
+            f"{missing[0]} is not installed: pip install 'distspectral[export]', or export --format torch only"
+        )
+    if artifact.has(MANIFEST) and (stage := artifact.manifest().stage) != STAGE:
+        raise OutputNotWritableError(f"{artifact.uri}: holds what the stage {stage} wrote; choose another --output")
+    raw, rows = RawPredictor(predictor).eval(), sample_rows(predictor)
+    written: dict[str, bytes] = {}
+    differences: dict[str, dict[str, float]] = {}
+    with quiet():
+        exported = exported_program(raw, predictor.dim)
+        for name in formats:
+            file, loader, text = FILES[name]
+            written[file] = torch_bytes(exported) if name == "torch" else onnx_bytes(exported, predictor.outputs)
+            program = torch_program(written[file]) if name == "torch" else onnx_program(written[file])
+            differences[name] = checked(file, program, predictor, raw, rows)
+            written[loader] = text.encode()
+    card = predictor.card | {
+        "programs": {name: FILES[name][0] for name in formats},
+        "made_with": {name: _version(name) for name in ("torch", *(ONNX_PACKAGES if "onnx" in formats else ()))},
+        "check": {"rows": len(rows), "tolerance": TOLERANCE, "largest_differences": differences},
+    }
+    written[CARD_PAGE] = card_page(card).encode()
+    config = {"formats": list(formats)}
+    output = Output(artifact, STAGE, fingerprint(STAGE, config, predictor.inputs), config, predictor.inputs)
+    output.begin()
+    for file, content in written.items():
+        artifact.write_file(file, functools.partial(_write, content))
+    artifact.write_json(CARD, card)
+    properties = {"dim": predictor.dim, "outputs": list(predictor.outputs)}
+    return output.commit([], properties, card["check"], (*written, CARD))
+
+
+def _write(content: bytes, stream: IO[bytes]) -> None:
+    stream.write(content)
+
+
+def sample_rows(predictor: Predictor) -> NDArray[np.float32]:
+    """Return up to 512 rows of the training data as they were before ``scale``, (B, D), spread over all of it."""
+    assert predictor.vectors is not None, "only a run can be exported"
+    vectors = MappedVectors(predictor.vectors)
+    rows = np.unique(np.linspace(0, vectors.n_rows - 1, CHECKED_ROWS).astype(np.int64))
+    return vectors.gather(rows) / np.float32(predictor.scale)
+
+
+def exported_program(raw: nn.Module, dim: int) -> torch.export.ExportedProgram:
+    """Return the module as a program for any number of rows, without the paths of the files it was written in.
+
+    Raises:
+        ExportError: torch cannot trace it.
+    """
+    rows = torch.export.Dim("rows")
+    try:
+        exported = torch.export.export(raw, (torch.zeros(2, dim),), dynamic_shapes=({0: rows},))
+    except Exception as error:  # a trunk of the user's may do anything
+        raise ExportError(
+            f"the network cannot be exported ({str(error).strip().splitlines()[0]}); network.trunk has to be traceable "
+            "by torch.export for any number of rows"
+        ) from error
+    for node in exported.graph.nodes:
+        node.meta.pop("stack_trace", None)
+    return exported
+
+
+def torch_bytes(exported: torch.export.ExportedProgram) -> bytes:
+    """Return the content of a ``.pt2`` file."""
+    content = io.BytesIO()
+    torch.export.save(exported, content)
+    return content.getvalue()
+
+
+def onnx_bytes(exported: torch.export.ExportedProgram, outputs: Sequence[str]) -> bytes:
+    """Return the content of an ``.onnx`` file, weights within.
+
+    Raises:
+        ExportError: an operation has no ONNX counterpart.
+    """
+    try:
+        program = torch.onnx.export(exported, (), dynamo=True, output_names=outputs, external_data=False, verbose=False)
+        assert program is not None, "dynamo=True returns the program"
+        content: bytes = program.model_proto.SerializeToString()
+    except Exception as error:
+        raise ExportError(
+            f"the network has no ONNX form ({str(error).strip().splitlines()[0]}); export --format torch only"
+        ) from error
+    return content
+
+
+def torch_program(content: bytes) -> Program:
+    """Return a ``.pt2`` file's program."""
+    module = torch.export.load(io.BytesIO(content)).module()
+
+    @torch.inference_mode()
+    def run(rows: NDArray[np.float32]) -> list[NDArray[Any]]:
+        return [output.numpy() for output in module(torch.from_numpy(rows))]
+
+    return run
+
+
+def onnx_program(content: bytes) -> Program:
+    """Return an ``.onnx`` file's program in onnxruntime, on the CPU."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda rows: session.run(None, {name: rows})
+
+
+def checked(
+    file: str, program: Program, predictor: Predictor, raw: nn.Module, rows: NDArray[np.float32]
+) -> dict[str, float]:
+    """Return by output the largest difference between a program and the network, on one row and on all.
+
+    Differences are relative to values above 1. Of distances the squares are compared: a root near zero has few digits
+    left in either. A row between two centroids may go to either.
+
+    Args:
+        file: the program's, for messages.
+        program: to be checked.
+        predictor: what it was made from.
+        raw: the predictor's module, its scale included.
+        rows: (B, D) raw.
+
+    Raises:
+        ExportError: a difference is above 1e-5, or not a number.
+    """
+    largest = dict.fromkeys(predictor.outputs, 0.0)
+    for part in (rows[:1], rows):
+        with torch.inference_mode():
+            outputs = raw(torch.from_numpy(part))
+        expected = dict(zip(predictor.outputs, outputs, strict=True))
+        found = {name: torch.from_numpy(a) for name, a in zip(predictor.outputs, program(part), strict=True)}
+        if "cluster" in expected:
+            assert isinstance(predictor.module, Embedder)
+            assigner = predictor.module.assigner
+            squared = squared_distances(assigner.coordinates(expected["embedding"]), assigner.centroids)
+            for one in (expected, found):
+                one["cluster"] = squared.gather(1, one["cluster"][:, None])
+                one["distance"] = one["distance"].square()
+        for name in predictor.outputs:
+            difference = (found[name] - expected[name]).abs() / expected[name].abs().clamp(min=1)
+            worst = float(difference.max())
+            if not worst <= TOLERANCE:
+                raise ExportError(
+                    f"{file}: {name} differs from the network's by {worst:.2g} on {len(part)} training rows, "
+                    f"{TOLERANCE:g} is allowed; nothing was written"
+                )
+            largest[name] = max(largest[name], worst)
+    return largest
+
+
+def card_page(card: dict[str, Any]) -> str:
+    """Return the model card as a page of Markdown."""
+    lines = [
+        f"# Model card\n\nThis {card['what']}.\n",
+        "| | name | shape | dtype | what |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for side in ("inputs", "outputs"):
+        for one in card[side]:
+            shape = " x ".join(str(size) for size in one["shape"])
+            lines.append(f"| {side[:-1]} | {one['name']} | {shape} | {one['dtype']} | {one['meaning']} |")
+    data = card["training_data"]
+    lines.append(f"\nTrained on {data['rows']:,} rows of {data['features']:,} features in {data['shards']:,} shards.")
+    if values := card.get("eigenvalues"):
+        lines.append(f"Eigenvalues: {', '.join(f'{value:.4g}' for value in values)}.")
+    for name, scores in card["metrics"].items():
+        lines.append(f"Scores, {name}: " + ", ".join(f"{key} {_score(value)}" for key, value in scores.items()) + ".")
+    files = ", ".join(f"`{FILES[name][0]}` (loader `{FILES[name][1]}`)" for name in card["programs"])
+    check = card["check"]
+    lines.append(f"\nPrograms: {files}, for any number of rows. Their outputs are the network's within")
+    lines.append(f"{check['tolerance']:g} on {check['rows']:,} rows of the training data; squared, of distances.")
+    lines.append(f"\nLimits: {card['limits']}. `{CARD}` holds all of this and the settings.\n")
+    return "\n".join(lines)
+
+
+def _score(value: Any) -> str:
+    if isinstance(value, dict):
+        return " / ".join(f"@{key} {_score(inner)}" for key, inner in value.items())
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import version
+
+    return version(package)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what torch's exporters tell their own developers off stderr; what fails is raised all the same."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,202 @@
+"""A finished run as one module with its facts: what exported programs, the server and its benchmark are made of.
+
+Shape letters: B rows, D features, P components, C clusters.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distspectral.errors import ConfigError, FingerprintMismatchError
+from distspectral.report.metrics import METRICS
+from distspectral.spectral.orthonormalize import whiten
+from distspectral.stages.calibrate import load_calibrated_network
+from distspectral.stages.cluster import load_assigner
+from distspectral.stages.embed import Embedder
+from distspectral.stages.embed_metric import load_metric
+from distspectral.stages.plan import METRIC_CHAIN, spectral_chain
+from distspectral.storage.artifact.directory import MANIFEST, Artifact
+from distspectral.storage.artifact.manifest import Manifest
+from distspectral.training.dscl import DSCLSettings
+
+SCORES = ("evaluate", "retrieval")
+"""What of ``metrics.json`` says how good the result is."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictor:
+    """What maps rows to results.
+
+    Attributes:
+        module: rows (B, D) float32, times ``scale``, to the tensors named by ``outputs``; on the CPU, evaluating.
+        outputs: ``embedding`` (B, P) float32; of a clustered run ``cluster`` (B,) int64 and ``distance`` (B,) float32,
+            too.
+        dim: D.
+        scale: factor for every value, ``data.scale`` of the run.
+        card: the facts that go with it, JSON-serialisable.
+        inputs: fingerprint of each artifact that it was made from.
+        vectors: the packed rows that the run was made from, scaled; None where there was no run.
+    """
+
+    module: nn.Module
+    outputs: tuple[str, ...]
+    dim: int
+    scale: float
+    card: dict[str, Any]
+    inputs: dict[str, str]
+    vectors: Artifact | None = None
+
+
+class Metric(nn.Module):
+    """The learned metric alone, its whitening as one matrix.
+
+    Args:
+        network: trained, (B, D) to (B, P).
+        whitening: (P, P) float64 that its outputs are multiplied by; None where they are taken as they are.
+    """
+
+    whitening: Tensor | None
+
+    def __init__(self, network: nn.Module, whitening: Tensor | None) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("whitening", whitening)
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        """Return the embedding (B, P) of rows ``x`` (B, D)."""
+        embedding: Tensor = self.network(x)
+        if self.whitening is not None:
+            embedding = (embedding.double() @ self.whitening).to(embedding.dtype)
+        return (embedding,)
+
+
+def load_predictor(root: Artifact) -> Predictor:
+    """Return what a finished run has learned.
+
+    Args:
+        root: the run's directory.
+
+    Raises:
+        ArtifactError: a stage is not finished, its files are damaged, or it was made from another one's output.
+        ConfigError: the rows were packed by a version that did not note ``data.scale``.
+    """
+    metric = METRIC_CHAIN["encode"].directory
+    return _metric(root) if root.child(metric).has(MANIFEST) else _spectral(root)
+
+
+def _spectral(root: Artifact) -> Predictor:
+    model, clusters = (root.child(spectral_chain()[stage].directory) for stage in ("calibrate", "cluster"))
+    found = clusters.require(clusters.manifest().fingerprint)
+    calibrated = _source_of(clusters, found, "calibrate", model)
+    vectors, packed = _packed(root, model, calibrated)
+    module = Embedder(load_calibrated_network(model), load_assigner(clusters)).eval()
+    properties = calibrated.properties
+    n_clusters = found.properties["n_clusters"]
+    weights = "weighted by degree" if properties["laplacian"] == "random_walk" else "with equal weights"
+    functions = f"eigenfunctions by eigenvalue, the constant 1 first, orthonormal over the training rows {weights}"
+    stated = model.read_json("model_card.json")
+    del stated["input"], stated["output"]
+    card = stated | {
+        "inputs": [_input_facts(properties["dim"], packed.properties["scale"])],
+        "outputs": [
+            _output_facts("embedding", "float32", [properties["n_components"]], functions),
+            _output_facts("cluster", "int64", [], f"0 to {n_clusters - 1}, that of the nearest centroid"),
+            _output_facts("distance", "float32", [], "to that centroid, where functions are scaled for clustering"),
+        ],
+        "clusters": n_clusters,
+        "training_data": _data_facts(packed),
+        "metrics": _scores(root),
+    }
+    return Predictor(
+        module,
+        ("embedding", "cluster", "distance"),
+        properties["dim"],
+        packed.properties["scale"],
+        card,
+        {"calibrate": calibrated.fingerprint, "cluster": found.fingerprint},
+        vectors,
+    )
+
+
+def _metric(root: Artifact) -> Predictor:
+    training, embedding = (root.child(METRIC_CHAIN[stage].directory) for stage in ("train", "encode"))
+    encoded = embedding.require(embedding.manifest().fingerprint)
+    trained = _source_of(embedding, encoded, "train", training)
+    vectors, packed = _packed(root, training, trained)
+    settings = DSCLSettings.model_validate(trained.config)
+    dscl = settings.dscl.model_copy(update={"whiten": encoded.config["whiten"]})
+    metric = load_metric(training, settings.model_copy(update={"dscl": dscl}))
+    facts = trained.properties
+    module = Metric(metric, None)
+    if dscl.whiten:
+        factor: Tensor = metric.orthonormal.cholesky_factor  # type: ignore[union-attr, assignment]
+        module = Metric(metric.network, whiten(torch.eye(len(factor), dtype=torch.float64), factor))  # type: ignore[arg-type]
+    meaning = "cosines are the learned similarity" + (", whitened" if dscl.whiten else "")
+    card = {
+        "what": "maps a raw vector to an embedding learned from labels, for classes never seen too",
+        "inputs": [_input_facts(facts["dim"], packed.properties["scale"])],
+        "outputs": [_output_facts("embedding", "float32", [facts["n_components"]], meaning)],
+        "classes_learned_from": facts["n_train_classes"],
+        "training_data": _data_facts(packed),
+        "training": {name: trained.metrics[name] for name in ("steps", "stopped_because")},
+        "settings": trained.config,
+        "metrics": _scores(root),
+        "limits": "rows far from the training data get an embedding too; nothing here warns of them",
+    }
+    inputs = {"train": trained.fingerprint, "encode": encoded.fingerprint}
+    scale = packed.properties["scale"]
+    return Predictor(module.eval(), ("embedding",), facts["dim"], scale, card, inputs, vectors)
+
+
+def _source_of(artifact: Artifact, manifest: Manifest, stage: str, source: Artifact) -> Manifest:
+    """Return the manifest of what an artifact was made from, if that still stands."""
+    found = source.manifest()
+    if found.fingerprint != manifest.inputs[stage]:
+        raise FingerprintMismatchError(
+            f"{artifact.uri}: was made from another {source.uri} than the one that stands there; "
+            "`distspectral run` brings them together"
+        )
+    return source.require(found.fingerprint)
+
+
+def _packed(root: Artifact, model: Artifact, manifest: Manifest) -> tuple[Artifact, Manifest]:
+    vectors = root.child(METRIC_CHAIN["pack"].directory)
+    packed = _source_of(model, manifest, "pack", vectors)
+    if "scale" not in packed.properties:
+        raise ConfigError(
+            f"{vectors.uri}: does not say data.scale, an older version packed it; delete it and run the stage `pack` "
+            "again, everything else stays current"
+        )
+    return vectors, packed
+
+
+def _input_facts(dim: int, scale: float) -> dict[str, Any]:
+    meaning = "the values of the vector column as they are"
+    if scale != 1.0:
+        meaning += f"; the program multiplies them by {scale:g} (data.scale)"
+    return {"name": "vectors", "dtype": "float32", "shape": ["rows", dim], "meaning": meaning, "scale": scale}
+
+
+def _output_facts(name: str, dtype: str, shape: list[int], meaning: str) -> dict[str, Any]:
+    return {"name": name, "dtype": dtype, "shape": ["rows", *shape], "meaning": meaning}
+
+
+def _data_facts(packed: Manifest) -> dict[str, Any]:
+    properties = packed.properties
+    return {
+        "rows": packed.n_rows,
+        "shards": len(packed.shards),
+        "features": properties["dim"],
+        "mean_variance_of_a_feature": properties["variance"],
+        "fingerprint": packed.fingerprint,
+    }
+
+
+def _scores(root: Artifact) -> dict[str, Any]:
+    """Return the run's scores by labels, if it had any."""
+    metrics = root.read_json(METRICS) if root.has(METRICS) else {}
+    return {name: metrics[name] for name in SCORES if name in metrics}

@@ -1,0 +1,49 @@
+"""The learned metric at every row, by the network of the stage ``train``."""
+
+from __future__ import annotations
+
+import functools
+
+from torch import nn
+
+from distspectral.errors import ShardWidthError
+from distspectral.mapping import Mapper, local_map
+from distspectral.stages.encode import encode
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.manifest import Manifest
+from distspectral.storage.artifact.output import Output
+from distspectral.training.checkpoint import read_state
+from distspectral.training.dscl import DSCLSettings, build_model
+
+
+def embed_metric(
+    vectors: Artifact, training: Artifact, output: Output, settings: DSCLSettings, mapper: Mapper = local_map
+) -> Manifest:
+    """Write the artifact ``embedding``: vectors whose cosines are the learned similarity, ids and labels kept.
+
+    Args:
+        vectors: finished ``vectors`` artifact, the rows trained on or others.
+        training: finished ``training`` artifact.
+        output: where the artifact ``embedding`` goes.
+        settings: those the network was trained with.
+        mapper: hands out the shards that are still missing.
+
+    Raises:
+        ShardWidthError: the rows have another width than those trained on.
+    """
+    facts = training.manifest().properties
+    if (width := vectors.manifest().properties["dim"]) != facts["dim"]:
+        raise ShardWidthError(
+            f"{vectors.uri}: rows have width {width}, the model {training.uri} was trained on {facts['dim']}; "
+            "embed rows of the same kind"
+        )
+    load = functools.partial(load_metric, training, settings)
+    kept = {name: facts[name] for name in ("n_train_classes", "last_train_class")}
+    return encode((vectors,), output, load, settings.train.device, mapper, kept)
+
+
+def load_metric(training: Artifact, settings: DSCLSettings) -> nn.Module:
+    """Return the trained metric of a finished ``training`` artifact on the CPU, ready to evaluate."""
+    model = build_model(training.manifest().properties["dim"], settings)
+    model.load_state_dict(read_state(training, "model.pt"))
+    return (model if settings.dscl.whiten else model.network).eval()

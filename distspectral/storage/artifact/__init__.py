@@ -1,0 +1,1 @@
+"""Directories that a stage writes: each file whole or absent, the manifest last."""

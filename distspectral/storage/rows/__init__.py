@@ -1,0 +1,1 @@
+"""Rows by number: packed shards, memory-mapped vectors, arrays."""

@@ -1,0 +1,137 @@
+"""The file format of packed vectors: uncompressed Arrow IPC, in record batches that can be memory-mapped.
+
+Columns are ``id``, ``vector`` and, where there are labels, ``label``. Shape letters: B rows, D features.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import IO, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
+
+from distspectral.errors import SourceError
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.manifest import Manifest
+from distspectral.storage.rows.moments import Moments
+from distspectral.storage.source.columns import ARROW_TYPES, ScalarType, to_lists
+from distspectral.storage.source.shards import Block
+
+BATCH_BYTES = 256 << 20
+"""Most bytes of vectors in a record batch."""
+
+BATCH_ROWS = 1 << 22
+"""Most rows in a record batch; keeps a batch of string ids below Arrow's 2 GiB."""
+
+
+class PackedWriter:
+    """Writes blocks to one packed shard; record batches do not depend on how the rows arrive in blocks.
+
+    Args:
+        stream: open binary file.
+        uri: the source shard, for messages.
+        n_rows: rows the shard will hold.
+        dim: D.
+        dtype: type of the stored values.
+        id_type: type of the ids.
+        label_type: type of the labels, None for none.
+    """
+
+    def __init__(
+        self,
+        stream: IO[bytes],
+        uri: str,
+        n_rows: int,
+        dim: int,
+        dtype: Literal["float32", "float16"],
+        id_type: ScalarType,
+        label_type: ScalarType | None,
+    ) -> None:
+        self._uri = uri
+        value_type = pa.float32() if dtype == "float32" else pa.float16()
+        fields = [("id", ARROW_TYPES[id_type]), ("vector", pa.list_(value_type, dim))]
+        if label_type is not None:
+            fields.append(("label", ARROW_TYPES[label_type]))
+        self._schema = pa.schema(fields)
+        batch_rows = max(1, min(n_rows, BATCH_ROWS, BATCH_BYTES // (dim * np.dtype(dtype).itemsize)))
+        self._vectors = np.empty((batch_rows, dim), dtype=dtype)
+        self._n_filled = 0
+        self._ids: list[pa.Array] = []
+        self._labels: list[pa.Array] = []
+        self._writer = pa.ipc.new_file(stream, self._schema)
+        self.moments: Moments | None = None
+
+    def __enter__(self) -> PackedWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None and self._n_filled:
+            self._flush()
+        self._writer.close()
+
+    def append(self, block: Block, ids: pa.Array) -> None:
+        """Add a block's rows.
+
+        Args:
+            block: rows with (B, D) vectors.
+            ids: (B,) ids of those rows.
+
+        Raises:
+            SourceError: a value does not fit float16.
+        """
+        start = 0
+        while start < block.n_rows:
+            stop = min(block.n_rows, start + len(self._vectors) - self._n_filled)
+            stored = self._vectors[self._n_filled : self._n_filled + stop - start]
+            with np.errstate(over="ignore"):
+                stored[:] = block.vectors[start:stop]
+            self._refuse_overflow(stored, block, start)
+            moments = Moments.of(stored)
+            self.moments = self.moments.merge(moments) if self.moments else moments
+            self._ids.append(ids.slice(start, stop - start))
+            if block.labels is not None:
+                self._labels.append(block.labels.slice(start, stop - start))
+            self._n_filled += stop - start
+            if self._n_filled == len(self._vectors):
+                self._flush()
+            start = stop
+
+    def _refuse_overflow(self, stored: np.ndarray[Any, Any], block: Block, start: int) -> None:
+        if stored.dtype == np.float16 and not np.isfinite(stored).all():
+            row, feature = (int(index[0]) for index in np.nonzero(~np.isfinite(stored)))
+            raise SourceError(
+                f"{self._uri}: row {block.local_row(start + row)}, feature {feature}: "
+                f"{block.vectors[start + row, feature]:g} is beyond float16 (65504); "
+                "set pack.dtype to float32 or a smaller data.scale"
+            )
+
+    def _flush(self) -> None:
+        columns = [pa.concat_arrays(self._ids), to_lists(self._vectors[: self._n_filled])]
+        if self._labels:
+            columns.append(pa.concat_arrays(self._labels))
+        self._writer.write_batch(pa.record_batch(columns, schema=self._schema))
+        self._n_filled = 0
+        self._ids, self._labels = [], []
+
+
+def read_column(artifact: Artifact, name: str, column: str, manifest: Manifest | None = None) -> pa.ChunkedArray:
+    """Return one column of a packed shard; memory-mapped where local, else only that column is fetched.
+
+    Args:
+        artifact: the directory.
+        name: of the shard.
+        column: its name; vectors of a remote shard are mapped from the node's copy.
+        manifest: of the finished artifact, which saves asking for the file's version.
+    """
+    path = artifact.mappable(name, manifest) if artifact.is_local or column == "vector" else None
+    if path is not None:  # included_fields would copy the column out of the map
+        return pa.ipc.open_file(pa.memory_map(path, "r")).read_all().column(column)
+    stream = artifact.filesystem.open_input_file(artifact.file_path(name))
+    index = pa.ipc.open_file(stream).schema.get_field_index(column)
+    stream.seek(0)
+    table = pa.ipc.open_file(stream, options=pa.ipc.IpcReadOptions(included_fields=[index])).read_all()
+    return table.column(column)

@@ -1,0 +1,231 @@
+"""Rows of vectors by number, from an array in memory or from memory-mapped shards: the same two questions.
+
+Shape letters: N rows, D features, B rows asked for.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.rows.moments import Moments
+from distspectral.storage.rows.packed import read_column
+
+MAPPED_BYTES = 1 << 28
+"""Most that :class:`FleetingVectors` has mapped and touched at once, were the rows float32."""
+
+
+class Vectors(Protocol):
+    """(N, D) vectors that can be read by row."""
+
+    @property
+    def n_rows(self) -> int:
+        """N."""
+
+    @property
+    def dim(self) -> int:
+        """D."""
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """(D,) mean of all rows."""
+
+    @property
+    def scale(self) -> float | NDArray[np.float64]:
+        """Root of the mean variance: dividing by it gives features of unit variance on average.
+
+        Of vectors joined from several kinds, (D,): each feature's is that of its kind.
+        """
+
+    def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the rows, in any order, with repeats.
+
+        Args:
+            rows: (B,) row numbers.
+
+        Returns:
+            (B, D), a fresh C-contiguous copy.
+
+        Raises:
+            IndexError: a row number is negative or at least N.
+        """
+
+    def block(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Return rows ``start`` to ``stop``: (stop - start, D), possibly a read-only view.
+
+        Raises:
+            IndexError: not 0 <= start <= stop <= N.
+        """
+
+
+@runtime_checkable
+class Labeled(Protocol):
+    """Vectors that may come with a label each."""
+
+    def labels(self) -> Any:
+        """Return the N labels as an array (NumPy or Arrow; integers or strings), None where there are none."""
+
+
+def _check_rows(rows: NDArray[np.int64], n_rows: int) -> None:
+    if len(rows) and (rows.min() < 0 or rows.max() >= n_rows):
+        raise IndexError(f"rows {rows.min()} to {rows.max()} asked for, there are rows 0 to {n_rows - 1}")
+
+
+def _check_range(start: int, stop: int, n_rows: int) -> None:
+    if not 0 <= start <= stop <= n_rows:
+        raise IndexError(f"rows {start} to {stop} asked for, there are {n_rows}")
+
+
+class ArrayVectors:
+    """Vectors in memory.
+
+    Args:
+        array: (N, D), kept as float32 without copying where it already is.
+        labels: (N,) integers or strings.
+    """
+
+    def __init__(self, array: NDArray[Any], labels: NDArray[Any] | None = None) -> None:
+        self._labels = labels
+        self._array = np.ascontiguousarray(array, dtype=np.float32)
+        self.n_rows, self.dim = self._array.shape
+
+    @functools.cached_property
+    def _moments(self) -> Moments:
+        return Moments.of(self._array)
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """(D,) mean of all rows."""
+        return self._moments.mean
+
+    @property
+    def scale(self) -> float:
+        """Root of the mean variance."""
+        return float(np.sqrt(self._moments.variance))
+
+    def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the rows as a fresh copy; see :meth:`Vectors.gather`."""
+        _check_rows(rows, self.n_rows)
+        return np.take(self._array, rows, axis=0)
+
+    def block(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Return consecutive rows as a view; see :meth:`Vectors.block`."""
+        _check_range(start, stop, self.n_rows)
+        return self._array[start:stop]
+
+    def labels(self) -> NDArray[Any] | None:
+        """Return the N labels, None where there are none."""
+        return self._labels
+
+
+class MappedVectors:
+    """The rows of a finished ``vectors`` artifact: mapped where it is local, else read into memory.
+
+    Picklable (the files are opened again) and safe to share between threads.
+
+    Args:
+        artifact: written by the stage ``pack``.
+        only: name of a shard, whose rows alone are then numbered from 0; None for all.
+
+    Raises:
+        MissingArtifactError: the artifact is not finished.
+    """
+
+    def __init__(self, artifact: Artifact, only: str | None = None) -> None:
+        self._artifact, self._only = artifact, only
+        self._manifest = artifact.manifest()
+        self._shards = [shard for shard in self._manifest.shards if only in (None, shard.name)]
+        properties = self._manifest.properties
+        self.n_rows = sum(shard.n_rows for shard in self._shards)
+        self.dim = int(properties["dim"])
+        self.mean = np.asarray(properties["mean"], dtype=np.float64)
+        self.scale = float(np.sqrt(properties["variance"]))
+        chunks = [chunk for shard in self._shards for chunk in self._column(shard.name, "vector").chunks]
+        self._blocks: list[NDArray[Any]] = [
+            chunk.flatten().to_numpy(zero_copy_only=True).reshape(-1, self.dim) for chunk in chunks
+        ]
+        self._offsets = np.cumsum([0, *(len(block) for block in self._blocks)], dtype=np.int64)
+        self.dtype: np.dtype[Any] = np.dtype(properties["dtype"])
+
+    def __reduce__(self) -> tuple[type[MappedVectors], tuple[Artifact, str | None]]:
+        return MappedVectors, (self._artifact, self._only)
+
+    def _column(self, shard: str, column: str) -> pa.ChunkedArray:
+        return read_column(self._artifact, shard, column, self._manifest)
+
+    def _whole_column(self, column: str) -> pa.ChunkedArray:
+        columns = [self._column(shard.name, column) for shard in self._shards]
+        return pa.chunked_array([chunk for one in columns for chunk in one.chunks], type=columns[0].type)
+
+    def ids(self) -> pa.ChunkedArray:
+        """Return the N ids (int64 or string)."""
+        return self._whole_column("id")
+
+    def labels(self) -> pa.ChunkedArray | None:
+        """Return the N labels (int64 or string), None where the source had none."""
+        return self._whole_column("label") if self._manifest.properties["has_labels"] else None
+
+    def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the rows as a fresh copy; see :meth:`Vectors.gather`."""
+        _check_rows(rows, self.n_rows)
+        if len(self._blocks) == 1:
+            return np.take(self._blocks[0], rows, axis=0).astype(np.float32, copy=False)
+        gathered = np.empty((len(rows), self.dim), dtype=self.dtype)
+        order = np.argsort(rows, kind="stable")  # by row, not only by block: neighbours share pages
+        ordered = rows[order]
+        cuts = np.searchsorted(ordered, self._offsets)
+        for index in np.flatnonzero(np.diff(cuts)):
+            here = slice(cuts[index], cuts[index + 1])
+            local_rows = ordered[here] - self._offsets[index]
+            # the default mode would write through a buffer; rows were checked above
+            np.take(self._blocks[index], local_rows, axis=0, out=gathered[here], mode="clip")
+        position = np.empty_like(order)
+        position[order] = np.arange(len(order))
+        return np.take(gathered, position, axis=0).astype(np.float32, copy=False)
+
+    def block(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Return consecutive rows, a read-only view where one record batch holds them as float32."""
+        _check_range(start, stop, self.n_rows)
+        first = int(np.searchsorted(self._offsets, start, side="right")) - 1
+        last = int(np.searchsorted(self._offsets, stop, side="left"))
+        parts = [
+            block[max(0, start - offset) : stop - offset]
+            for block, offset in zip(self._blocks[first:last], self._offsets[first:last], strict=True)
+        ]
+        if not parts:
+            return np.empty((0, self.dim), dtype=np.float32)
+        joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return joined.astype(np.float32, copy=False)
+
+
+class FleetingVectors:
+    """The rows of a finished ``vectors`` artifact, mapped for each call anew: pages read once do not stay resident.
+
+    Args:
+        artifact: written by the stage ``pack``.
+    """
+
+    def __init__(self, artifact: Artifact) -> None:
+        self._artifact = artifact
+        mapped = MappedVectors(artifact)
+        self.n_rows, self.dim, self.mean, self.scale = mapped.n_rows, mapped.dim, mapped.mean, mapped.scale
+
+    def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the rows as a fresh copy; see :meth:`Vectors.gather`."""
+        _check_rows(rows, self.n_rows)
+        found = np.empty((len(rows), self.dim), np.float32)
+        order = np.argsort(rows, kind="stable")
+        span = max(1, MAPPED_BYTES // (4 * self.dim))
+        for part in np.split(order, np.searchsorted(rows[order], range(span, self.n_rows, span))):
+            if len(part):
+                found[part] = MappedVectors(self._artifact).gather(rows[part])
+        return found
+
+    def block(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Return consecutive rows as a copy; see :meth:`Vectors.block`."""
+        return np.array(MappedVectors(self._artifact).block(start, stop))

@@ -1,0 +1,193 @@
+"""The user's shards as one dataset: refused early where headers tell, then streamed as float32 blocks.
+
+Shape letters: N rows of all shards, B rows of a block, D features.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, Any, Literal
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+from distspectral.errors import (
+    EmptyShardError,
+    ShardWidthError,
+    UnsupportedTypeError,
+)
+from distspectral.storage.source.columns import Columns, ScalarType
+from distspectral.storage.source.formats import FORMATS, FormatName, Header, reading
+from distspectral.storage.source.limits import refuse_absurd_width, refuse_bomb
+from distspectral.storage.source.listing import ShardFile, find_files
+from distspectral.storage.source.shards import BadRowPolicy, Block, ShardReader, SourceShard
+
+HEADER_THREADS = 16
+"""Headers read at once; opening thousands of remote shards is all waiting."""
+
+
+class SourceConfig(BaseModel):
+    """Where the vectors are and how to read them (section ``data``)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)] = Field(
+        description="File, folder, glob or URI of the shards, or a list of these."
+    )
+    format: Literal["auto", "parquet", "arrow", "npy", "fbin"] = Field(
+        "auto", description="Format of every shard; `auto` goes by the file's extension and ignores other files."
+    )
+    column: str = Field("vector", description="Vector column (Parquet and Arrow).")
+    id_column: str | None = Field(
+        None, description="Column of unique ids, integers or strings; without one a row's number is its id."
+    )
+    label_column: str | None = Field(None, description="Column of labels, integers or strings, for evaluation only.")
+    on_bad_rows: BadRowPolicy = Field(
+        "error",
+        description="A row with NaN, infinity, null, another width or an unreadable id: `error` stops with its place, "
+        "`quarantine` leaves it out of every artifact and keeps its id, file, row and reason in `_quarantine`.",
+    )
+    follow_links: bool = Field(
+        False, description="Take symbolic links that lead out of the folder they are found in; else they are refused."
+    )
+    scale: float = Field(1.0, gt=0, allow_inf_nan=False, description="Factor for every value, e.g. 1/255 for pixels.")
+
+    @property
+    def columns(self) -> Columns:
+        """Names of the columns to read."""
+        return Columns(self.column, self.id_column, self.label_column)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """All shards of a dataset, opened: headers read, rows not. Picklable.
+
+    Attributes:
+        config: what was asked for.
+        shards: in row order.
+        reader: reads any one of them; hand this and a shard to a remote task.
+    """
+
+    config: SourceConfig
+    shards: list[SourceShard]
+    reader: ShardReader
+
+    @classmethod
+    def open(cls, config: SourceConfig) -> Source:
+        """List the shards and read their headers or footers.
+
+        Raises:
+            NoShardsError: a path names no shard.
+            CorruptShardError: a header cannot be parsed or contradicts the file.
+            EmptyShardError: a shard has no rows.
+            ShardWidthError: two shards differ in width.
+            UnknownColumnError: a shard lacks a column.
+            UnsupportedTypeError: a column's type cannot be read, or differs between shards.
+        """
+        extensions = {extension: name for name, one in FORMATS.items() for extension in one.extensions}
+        paths = [config.path] if isinstance(config.path, str) else config.path
+        looked_for = frozenset(extensions) if config.format == "auto" else None
+        files = find_files(paths, looked_for, follow_links=config.follow_links)
+        formats: list[FormatName] = [
+            extensions[file.extension] if config.format == "auto" else config.format for file in files
+        ]
+        with ThreadPoolExecutor(min(HEADER_THREADS, max(1, len(files)))) as pool:
+            headers = list(pool.map(functools.partial(_read_header, config), files, formats))
+        # a shard whose vectors are all null, fit for quarantine as a whole, has no width of its own
+        model = next((index for index, header in enumerate(headers) if header.dim), 0)
+        first = headers[model]
+        if not first.dim:
+            raise UnsupportedTypeError(f"{files[0].uri}: every vector of the dataset is null; check data.column")
+        refuse_absurd_width(files[model], first.dim)
+        shards, first_row = [], 0
+        for file, name, header in zip(files, formats, headers, strict=True):
+            _refuse_mixture(files[model], first, file, header)
+            refuse_bomb(file, header.n_rows, first.dim)
+            shards.append(SourceShard(file, name, header.n_rows, first_row))
+            first_row += header.n_rows
+        reader = ShardReader(
+            config.columns, config.scale, first.dim, first.id_type, first.label_type, config.on_bad_rows
+        )
+        return cls(config, shards, reader)
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return self.reader.dim
+
+    @property
+    def n_rows(self) -> int:
+        """N."""
+        return sum(shard.n_rows for shard in self.shards)
+
+    @property
+    def id_type(self) -> ScalarType:
+        """Type of the ids; row numbers are int64."""
+        return self.reader.id_type or "int64"
+
+    @property
+    def label_type(self) -> ScalarType | None:
+        """Type of the labels, None without a label column."""
+        return self.reader.label_type
+
+    def read_blocks(
+        self, shard: SourceShard, block_rows: int | None = None, left_out: list[pa.RecordBatch] | None = None
+    ) -> Iterator[Block]:
+        """Stream one shard; see :meth:`ShardReader.read_blocks`."""
+        return self.reader.read_blocks(shard, block_rows, left_out)
+
+    def fingerprint(self) -> str:
+        """Return the digest of every shard's name, size and time of change, and of how they are read.
+
+        Names are relative to what ``data.path`` names, so a dataset moved with its times keeps its fingerprint.
+        """
+        return self._digest([_identity(shard) for shard in self.shards])
+
+    def shard_fingerprints(self) -> list[str]:
+        """Return each shard's own digest: what its rows, read like this, and their ids depend on."""
+        numbered = self.config.id_column is None  # by the rows of all shards before
+        return [self._digest([*_identity(shard), shard.first_row if numbered else None]) for shard in self.shards]
+
+    def _digest(self, files: list[Any]) -> str:
+        config = self.config.model_dump(exclude={"path", "follow_links"})
+        if self.config.on_bad_rows == "error":  # the result is the one from before there was a choice
+            del config["on_bad_rows"]
+        text = json.dumps({"files": files, "config": config}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _identity(shard: SourceShard) -> tuple[str, int, int | None]:
+    return shard.file.name, shard.file.size, shard.file.mtime_ns
+
+
+def _read_header(config: SourceConfig, file: ShardFile, format_name: FormatName) -> Header:
+    if file.size == 0:
+        raise EmptyShardError(f"{file.uri}: is an empty file; delete it or write it again")
+    with reading(file, format_name):
+        header = FORMATS[format_name].header(file, config.columns, config.on_bad_rows == "quarantine")
+    if header.n_rows == 0:
+        raise EmptyShardError(f"{file.uri}: holds no rows; delete it or write it again")
+    if header.dim < 1 and not header.all_null:
+        raise UnsupportedTypeError(f"{file.uri}: vectors have width 0 or the first one is null; expected at least 1")
+    return header
+
+
+def _refuse_mixture(first_file: ShardFile, first: Header, file: ShardFile, header: Header) -> None:
+    if header.dim != first.dim and not header.all_null:
+        raise ShardWidthError(
+            f"{file.uri}: vectors have width {header.dim}, but {first.dim} in {first_file.uri}; "
+            "all shards of a dataset need the same width"
+        )
+    for role, kind, first_kind in (
+        ("ids", header.id_type, first.id_type),
+        ("labels", header.label_type, first.label_type),
+    ):
+        if kind != first_kind:
+            raise UnsupportedTypeError(
+                f"{file.uri}: {role} are {kind}, but {first_kind} in {first_file.uri}; use one type in all shards"
+            )

@@ -1,0 +1,24 @@
+"""The file formats a source shard can have: each tells its rows and width from its header, and streams batches.
+
+Every format yields Arrow record batches, so that what follows has one path.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from distspectral.storage.source.formats import arrow, parquet
+from distspectral.storage.source.formats.format import Format, Header, reading
+from distspectral.storage.source.formats.raw import fbin_layout, npy_layout, raw_format
+
+__all__ = ["FORMATS", "Format", "FormatName", "Header", "reading"]
+
+FormatName = Literal["parquet", "arrow", "npy", "fbin"]
+
+FORMATS: dict[FormatName, Format] = {
+    "parquet": Format((".parquet", ".pq"), parquet.header, parquet.batches),
+    "arrow": Format((".arrow", ".feather", ".ipc"), arrow.header, arrow.batches),
+    "npy": raw_format(".npy", npy_layout),
+    "fbin": raw_format(".fbin", fbin_layout),
+}
+"""By the name that ``data.format`` gives it."""

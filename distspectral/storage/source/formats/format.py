@@ -1,0 +1,70 @@
+"""What every format tells of a shard: a header, then record batches; and one error where neither can be read."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import pyarrow as pa
+
+from distspectral.errors import CorruptShardError, DistSpectralError
+from distspectral.storage.source.columns import Columns, ScalarType
+from distspectral.storage.source.listing import ShardFile
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What a shard says of itself before its rows are read.
+
+    Attributes:
+        n_rows: number of rows.
+        dim: width of the vectors.
+        id_type: type of the id column, None where none was asked for.
+        label_type: type of the label column, None where none was asked for.
+        all_null: whether ``dim`` is 0 because every vector is null, told only by a lenient look.
+    """
+
+    n_rows: int
+    dim: int
+    id_type: ScalarType | None = None
+    label_type: ScalarType | None = None
+    all_null: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """One file format.
+
+    Attributes:
+        extensions: of its files, lower case with the dot.
+        header: reads the header or footer only (an Arrow stream has neither and is walked once); a lenient look, its
+            last argument, takes the commonest width of a List column instead of refusing ragged rows.
+        batches: yields record batches of the columns, at most so many rows each.
+    """
+
+    extensions: tuple[str, ...]
+    header: Callable[[ShardFile, Columns, bool], Header]
+    batches: Callable[[ShardFile, Columns, int], Iterator[pa.RecordBatch]]
+
+
+@contextlib.contextmanager
+def reading(file: ShardFile, format_name: str) -> Iterator[None]:
+    """Turn what a parser raises into one error that names the shard.
+
+    A remote file system's OSError passes through: a retry may cure it, where no retry cures a corrupt file.
+
+    Raises:
+        CorruptShardError: the shard cannot be parsed.
+    """
+    try:
+        yield
+    except DistSpectralError:
+        raise  # some are ValueErrors too, and say what is wrong already
+    except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
+        if isinstance(error, OSError) and not file.is_local:
+            raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CorruptShardError(
+            f"{file.uri}: cannot be read as {format_name} ({reason}); write the shard again or set data.format"
+        ) from error

@@ -1,0 +1,117 @@
+"""Raw formats, .npy and .fbin: a header, then the values row by row, wrapped without copying."""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from distspectral.errors import CorruptShardError, UnknownColumnError, UnsupportedTypeError
+from distspectral.storage.source.columns import VALUE_TYPE_NAMES, Columns, to_lists
+from distspectral.storage.source.formats.format import Format, Header
+from distspectral.storage.source.listing import ShardFile
+
+FBIN_HEADER = struct.Struct("<II")
+
+
+@dataclasses.dataclass(frozen=True)
+class RawLayout:
+    """Where the values of a raw file are, and what they are.
+
+    Attributes:
+        n_rows: as the header says.
+        dim: likewise.
+        dtype: of the values, with their byte order.
+        offset: bytes before the first one.
+    """
+
+    n_rows: int
+    dim: int
+    dtype: np.dtype[Any]
+    offset: int
+
+
+def npy_layout(file: ShardFile, stream: pa.NativeFile) -> RawLayout:
+    """Return what the header of a .npy file says."""
+    version = np.lib.format.read_magic(stream)
+    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in read_header:
+        raise UnsupportedTypeError(f"{file.uri}: .npy version {version}; write it again with numpy.save")
+    try:
+        shape, fortran_order, dtype = read_header[version](stream)
+    except Exception as error:  # a header is a Python literal: the tokenizer, the parser and the dtype raise anything
+        raise ValueError(f"the header is damaged: {error}") from error
+    if len(shape) != 2 or dtype.newbyteorder("=") not in (np.float16, np.float32, np.float64, np.uint8):
+        raise UnsupportedTypeError(
+            f"{file.uri}: holds {dtype} of shape {shape}; expected (rows, features) of {VALUE_TYPE_NAMES}"
+        )
+    if fortran_order and min(shape) > 1:
+        raise UnsupportedTypeError(
+            f"{file.uri}: is stored column by column (Fortran order) and cannot be streamed by row; "
+            "save numpy.ascontiguousarray(array)"
+        )
+    return RawLayout(shape[0], shape[1], dtype, stream.tell())
+
+
+def fbin_layout(file: ShardFile, stream: pa.NativeFile) -> RawLayout:
+    """Return what the first eight bytes of a .fbin file say: rows and width, little-endian."""
+    n_rows, dim = FBIN_HEADER.unpack(stream.read(FBIN_HEADER.size).ljust(FBIN_HEADER.size, b"\0"))
+    return RawLayout(n_rows, dim, np.dtype("<f4"), FBIN_HEADER.size)
+
+
+_Layout = Callable[[ShardFile, pa.NativeFile], RawLayout]
+
+
+def _raw_header(layout_of: _Layout, file: ShardFile, columns: Columns) -> Header:
+    for key, name in (("id_column", columns.id), ("label_column", columns.label)):
+        if name is not None:
+            raise UnknownColumnError(
+                f"{file.uri}: has no column {name!r}; {file.extension} shards hold vectors only; remove data.{key}"
+            )
+    with file.open() as stream:
+        layout = layout_of(file, stream)
+    if layout.n_rows < 0 or layout.dim < 0:
+        raise CorruptShardError(
+            f"{file.uri}: the header claims {layout.n_rows} rows of width {layout.dim}; write the shard again"
+        )
+    expected = layout.offset + layout.n_rows * layout.dim * layout.dtype.itemsize
+    if file.size != expected:
+        raise CorruptShardError(
+            f"{file.uri}: is {file.size} bytes long, but its header ({layout.n_rows} rows of width {layout.dim}, "
+            f"{layout.dtype}) makes it {expected}; {_swapped(layout, file.size) or 'write the shard again'}"
+        )
+    return Header(layout.n_rows, layout.dim)
+
+
+def _swapped(layout: RawLayout, size: int) -> str | None:
+    """Say so where the header's two numbers, read in the other byte order, agree with the file's size."""
+    n_rows, dim = struct.unpack(">II", FBIN_HEADER.pack(layout.n_rows & 0xFFFFFFFF, layout.dim & 0xFFFFFFFF))
+    if layout.offset != FBIN_HEADER.size or size != layout.offset + n_rows * dim * layout.dtype.itemsize:
+        return None
+    return (
+        f"read as big-endian it agrees with the size ({n_rows} rows of width {dim}): .fbin is little-endian, "
+        "write the shard again in that byte order"
+    )
+
+
+def _raw_batches(layout_of: _Layout, file: ShardFile, columns: Columns, rows: int) -> Iterator[pa.RecordBatch]:
+    with file.open() as stream:
+        layout = layout_of(file, stream)
+        for start in range(0, layout.n_rows, rows):
+            count = min(rows, layout.n_rows - start) * layout.dim
+            values = np.frombuffer(stream.read_buffer(count * layout.dtype.itemsize), layout.dtype)
+            native = values.astype(layout.dtype.newbyteorder("="), copy=False)
+            yield pa.record_batch({columns.vector: to_lists(native.reshape(-1, layout.dim))})
+
+
+def raw_format(extension: str, layout_of: _Layout) -> Format:
+    """Return the format whose headers ``layout_of`` reads."""
+    return Format(
+        (extension,),
+        lambda file, columns, lenient: _raw_header(layout_of, file, columns),
+        lambda file, columns, rows: _raw_batches(layout_of, file, columns, rows),
+    )

@@ -1,0 +1,57 @@
+"""Where rows that were left out are kept: one Parquet file beside each output shard that misses some.
+
+The folder begins with an underscore, so that whoever reads the artifact as a dataset passes it by.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.manifest import Shard
+
+FOLDER = "_quarantine"
+
+
+def write_quarantine(artifact: Artifact, name: str, tables: Sequence[pa.RecordBatch]) -> dict[str, Any]:
+    """Write the rows left out of one shard, whole or not at all; return what the shard's receipt says of them.
+
+    Call it before the shard's receipt is written: a shard that counts as done has its quarantine.
+
+    Args:
+        artifact: that holds the shard.
+        name: of the shard.
+        tables: from ``BadRows.table``; with none, nothing is written.
+    """
+    if not tables:
+        return {}
+    path = f"{FOLDER}/{PurePosixPath(name).stem}.parquet"
+    table = pa.Table.from_batches(tables)
+    artifact.filesystem.create_dir(artifact.file_path(FOLDER), recursive=True)
+    artifact.write_file(path, lambda stream: pq.write_table(table, stream))
+    reasons = pc.value_counts(table["reason"]).to_pylist()
+    return {"quarantine": path, "reasons": {item["values"]: item["counts"] for item in reasons}}
+
+
+def quarantine_files(shards: Sequence[Shard]) -> tuple[str, ...]:
+    """Return the files that :func:`write_quarantine` wrote for these shards, by their receipts."""
+    return tuple(shard.details["quarantine"] for shard in shards if "quarantine" in shard.details)
+
+
+def quarantine_metrics(shards: Sequence[Shard]) -> dict[str, Any]:
+    """Return how many rows are missing, why and from how many shards: ``{"n_rows", "reasons", "n_shards"}``."""
+    reasons: Counter[str] = Counter()
+    for shard in shards:
+        reasons.update(shard.details.get("reasons", {}))
+    return {
+        "n_rows": reasons.total(),
+        "reasons": dict(sorted(reasons.items())),
+        "n_shards": len(quarantine_files(shards)),
+    }

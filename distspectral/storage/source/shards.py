@@ -1,0 +1,200 @@
+"""One shard of the source, streamed as float32 blocks; rows that cannot be used are an error or left out.
+
+Shape letters: B rows of a block, D features.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from distspectral.errors import CorruptShardError, SourceError
+from distspectral.storage.source.bad_rows import find_bad_rows, readable_ids
+from distspectral.storage.source.columns import Columns, ScalarType, to_matrix, to_scalars
+from distspectral.storage.source.formats import FORMATS, FormatName, reading
+from distspectral.storage.source.listing import ShardFile
+
+BLOCK_BYTES = 16 << 20
+"""Size of a block's float32 vectors unless the caller says otherwise."""
+
+BadRowPolicy = Literal["error", "quarantine"]
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceShard:
+    """One shard whose header has been read.
+
+    Attributes:
+        file: where it is.
+        format: how to read it.
+        n_rows: its rows.
+        first_row: number of its first row in the whole dataset.
+    """
+
+    file: ShardFile
+    format: FormatName
+    n_rows: int
+    first_row: int
+
+    @property
+    def uri(self) -> str:
+        """Path or URI, as messages name it."""
+        return self.file.uri
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self.file.size
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """Rows of one shard in its order: consecutive, but for those that were left out.
+
+    Attributes:
+        vectors: (B, D) float32, scaled, finite; writable unless read without copying.
+        ids: B ids (int64 or string), None where the source has no id column.
+        labels: B labels (int64 or string), None where the source has no label column.
+        first_row: the shard's row that the block begins with.
+        offsets: (B,) int64, how far behind ``first_row`` each row is in the shard; None where none was left out.
+    """
+
+    vectors: NDArray[np.float32]
+    ids: pa.Array | None
+    labels: pa.Array | None
+    first_row: int
+    offsets: NDArray[np.int64] | None = None
+
+    @property
+    def n_rows(self) -> int:
+        """B."""
+        return len(self.vectors)
+
+    def global_ids(self, shard: SourceShard) -> pa.Array:
+        """Return the B ids; where the source has none, row numbers in the whole dataset (int64)."""
+        if self.ids is not None:
+            return self.ids
+        offsets = np.arange(self.n_rows, dtype=np.int64) if self.offsets is None else self.offsets
+        return pa.array(shard.first_row + self.first_row + offsets)
+
+    def local_row(self, index: int) -> int:
+        """Return the shard's row that the block's row ``index`` is."""
+        return self.first_row + (index if self.offsets is None else int(self.offsets[index]))
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardReader:
+    """What a task needs to read any one shard: small, picklable, holds no open files.
+
+    Attributes:
+        columns: names of the columns to read.
+        scale: factor for every value.
+        dim: D, which every row must have.
+        id_type: type of the ids read, None without an id column.
+        label_type: type of the labels read, None without a label column.
+        on_bad_rows: whether a row that cannot be used is an error or is left out.
+    """
+
+    columns: Columns
+    scale: float
+    dim: int
+    id_type: ScalarType | None
+    label_type: ScalarType | None
+    on_bad_rows: BadRowPolicy = "error"
+
+    def read_blocks(
+        self,
+        shard: SourceShard,
+        block_rows: int | None = None,
+        left_out: list[pa.RecordBatch] | None = None,
+        copy: bool = True,
+    ) -> Iterator[Block]:
+        """Stream a shard in row order, holding about one block at a time.
+
+        A compressed Arrow record batch is the least that can be decompressed, so it bounds memory from below.
+
+        Args:
+            shard: one of ``Source.shards``.
+            block_rows: most rows in a block; by default as many as fill 16 MiB.
+            left_out: tables of the rows left out are appended here, see ``BadRows.table``.
+            copy: whether vectors that need no conversion are copied, or read-only views of what was read.
+
+        Raises:
+            CorruptShardError: the shard cannot be parsed, or holds other rows than its header says.
+            ShardWidthError: a row has another width than D.
+            NonFiniteRowError: a value is NaN, infinite or beyond float32.
+            SourceError: a vector, id or label is null.
+
+        The last three only where ``on_bad_rows`` is ``error``.
+        """
+        rows = block_rows or max(1, BLOCK_BYTES // (4 * self.dim))
+        batches = FORMATS[shard.format].batches(shard.file, self.columns, rows)
+        first_row = 0
+        while True:
+            with reading(shard.file, shard.format):
+                batch = next(batches, None)
+            if batch is None:
+                break
+            if batch.num_rows:
+                block = self._usable(batch, shard, first_row, left_out, copy)
+                if block is not None:
+                    yield block
+            first_row += batch.num_rows
+        if first_row != shard.n_rows:
+            raise CorruptShardError(
+                f"{shard.uri}: holds {first_row} rows, but {shard.n_rows} when it was opened; leave shards alone "
+                "during a run"
+            )
+
+    def _block(
+        self, batch: pa.RecordBatch, uri: str, first_row: int, copy: bool, offsets: NDArray[np.int64] | None = None
+    ) -> Block:
+        """Return a batch as a block.
+
+        Raises:
+            SourceError: a row cannot be used.
+        """
+        columns = self.columns
+        vectors = batch.column(columns.vector)
+        matrix = to_matrix(vectors, self.dim, self.scale, name=columns.vector, uri=uri, first_row=first_row, copy=copy)
+        ids = self._scalars(batch, columns.id, self.id_type, uri, first_row)
+        labels = self._scalars(batch, columns.label, self.label_type, uri, first_row)
+        return Block(matrix, ids, labels, first_row, offsets)
+
+    def _usable(
+        self,
+        batch: pa.RecordBatch,
+        shard: SourceShard,
+        first_row: int,
+        left_out: list[pa.RecordBatch] | None,
+        copy: bool,
+    ) -> Block | None:
+        """Return the rows of a batch that can be used, None without any; a table of the others goes to ``left_out``.
+
+        Raises:
+            SourceError: a row cannot be used, and that is an error.
+        """
+        try:
+            return self._block(batch, shard.uri, first_row, copy)
+        except SourceError:
+            if self.on_bad_rows == "error":
+                raise
+        bad = find_bad_rows(batch, self.columns, self.dim, self.scale, self.id_type, self.label_type)
+        if left_out is not None:
+            ids = readable_ids(batch, self.columns, self.id_type, shard.first_row + first_row)
+            left_out.append(bad.table(ids, first_row, shard.uri))
+        good = np.setdiff1d(np.arange(batch.num_rows, dtype=np.int64), bad.rows, assume_unique=True)
+        return self._block(batch.take(pa.array(good)), shard.uri, first_row, copy, good) if len(good) else None
+
+    @staticmethod
+    def _scalars(
+        batch: pa.RecordBatch, name: str | None, kind: ScalarType | None, uri: str, first_row: int
+    ) -> pa.Array | None:
+        if name is None or kind is None:
+            return None
+        return to_scalars(batch.column(name), kind, name=name, uri=uri, first_row=first_row)

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+
+from distspectral.embedding.drift import measure_drift
+from distspectral.stages.calibrate import load_calibrated_network
+from distspectral.stages.cluster import load_assigner
+from distspectral.stages.embed import Embedder
+from distspectral.storage.rows.vectors import MappedVectors
+from tests.runs import LEARNED, N_ROWS
+from tests.stages.chain import pipeline_upto
+
+
+@pytest.fixture(scope="module", params=[{}, LEARNED | {"pack": {"dtype": "float16"}}], ids=["rows", "codes in halves"])
+def trained(request, tmp_path_factory):
+    plan = pipeline_upto(tmp_path_factory.mktemp("run"), "cluster", **request.param).plan
+    assigner = load_assigner(plan.artifact("cluster"))
+    return plan.artifact("pack"), Embedder(load_calibrated_network(plan.artifact("calibrate")), assigner).eval()
+
+
+def test_the_training_rows_have_not_drifted(trained, caplog):
+    rows = MappedVectors(trained[0]).block(0, N_ROWS)
+    found = measure_drift(rows, *trained)
+    assert found["n_rows"] == N_ROWS
+    # not one row is its own neighbour, so both sides see the same pairs
+    assert found["energy_ratio"] == pytest.approx(1, abs=1e-3)
+    assert found["distance_ratio"] == pytest.approx(1, abs=1e-3)
+    assert found["training_distance"] > 0
+    assert not found["drifted"]
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("shift", [3.0, -8.0])
+def test_shifted_rows_have_and_it_is_said(trained, caplog, shift):
+    rows = MappedVectors(trained[0]).block(0, N_ROWS) + np.float32(shift)
+    with caplog.at_level(logging.WARNING):
+        found = measure_drift(rows, *trained)
+    assert found["drifted"]
+    assert found["distance_ratio"] > 1.5
+    assert "have left the training distribution" in caplog.text
+
+
+def test_a_handful_of_rows_is_no_reason_to_warn(trained, caplog):
+    rows = MappedVectors(trained[0]).block(0, 5) + np.float32(9)
+    assert not measure_drift(rows, *trained)["drifted"]
+    assert not caplog.records

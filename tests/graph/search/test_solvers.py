@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import dataclasses
+import pickle
+
+import faiss
+import numpy as np
+import pytest
+from sklearn.neighbors import NearestNeighbors
+
+from distspectral.graph.build import exact_solver
+from distspectral.graph.config import GraphConfig
+from distspectral.graph.search import solvers
+from distspectral.graph.search.solvers import ExactSolver, rows_per_block, rows_per_task
+from distspectral.storage.rows.vectors import ArrayVectors
+from tests.datasets import blobs
+
+
+@pytest.fixture(autouse=True)
+def _products_even_for_few_rows(monkeypatch):
+    monkeypatch.setattr(faiss.cvar, "distance_compute_blas_threshold", 1)
+
+
+def search(rows, k, **changes):
+    vectors = ArrayVectors(rows)
+    solver = dataclasses.replace(exact_solver(vectors, GraphConfig(n_neighbors=k)), **changes)
+    return solver(vectors, 0, len(rows))
+
+
+def oracle(rows, k):
+    """All differences in float64, ties within float32 rounding by id."""
+    rows = rows.astype(np.float64)
+    distances = np.square(rows[:, None] - rows[None]).sum(axis=2).astype(np.float32)
+    np.fill_diagonal(distances, np.inf)
+    order = np.argsort(distances, axis=1, kind="stable")[:, :k]
+    return order, np.take_along_axis(distances, order, axis=1)
+
+
+def test_equals_brute_force_of_scikit_learn():
+    rows = np.random.default_rng(0).standard_normal((500, 8)).astype(np.float32)
+    ids, distances = search(rows, 15)
+    expected_distances, expected = NearestNeighbors(n_neighbors=15, algorithm="brute").fit(rows).kneighbors()
+    np.testing.assert_array_equal(ids, expected)
+    np.testing.assert_allclose(np.sqrt(distances), expected_distances, rtol=1e-5)
+
+
+@pytest.mark.parametrize("k", [1, 3, 15])
+def test_hundreds_of_duplicates_lose_no_neighbours(k):
+    rng = np.random.default_rng(1)
+    rows = rng.standard_normal((900, 6)).astype(np.float32)
+    rows[100:400] = rows[7]
+    rows[rng.permutation(900)[:200]] = rows[8]
+    ids, distances = search(rows, k)
+    expected, expected_distances = oracle(rows, k)
+    np.testing.assert_array_equal(ids, expected)
+    np.testing.assert_allclose(distances, expected_distances, rtol=1e-5)
+    assert not (ids == np.arange(900)[:, None]).any()
+
+
+def test_equal_rows_only_are_still_neighbours_by_id():
+    solver = ExactSolver(3, np.ones(4, np.float32), np.arange(4, 50))
+    ids, distances = solver(ArrayVectors(np.ones((50, 4))), 0, 50)
+    assert ids[0].tolist() == [1, 2, 3]
+    assert ids[2].tolist() == [0, 1, 3]
+    assert (ids[4:] == [0, 1, 2]).all()
+    assert (distances == 0).all()
+
+
+def test_ties_of_a_grid_go_to_the_smaller_ids():
+    grid = np.stack(np.meshgrid(*[np.arange(5)] * 4), axis=-1).reshape(-1, 4).astype(np.float32)
+    ids, distances = search(grid, 10)
+    expected, expected_distances = oracle(grid, 10)
+    np.testing.assert_array_equal(ids, expected)
+    np.testing.assert_array_equal(distances, expected_distances)
+
+
+def test_more_ties_than_candidates_are_broken_by_id(monkeypatch):
+    monkeypatch.setattr(solvers, "WIDER", 1)  # straight to the search by differences
+    ids, distances = search(np.eye(200, dtype=np.float32), 4)
+    expected, _ = oracle(np.eye(200, dtype=np.float32), 4)
+    np.testing.assert_array_equal(ids, expected)
+    assert (distances == 2).all()
+
+
+def test_tight_clusters_far_apart_keep_their_true_neighbours():
+    rng = np.random.default_rng(2)
+    rows = (1e-3 * rng.standard_normal((400, 16)) + np.where(np.arange(400) % 2, 100, -100)[:, None]).astype(np.float32)
+    ids, _ = search(rows, 5)
+    np.testing.assert_array_equal(ids, oracle(rows, 5)[0])
+
+
+@pytest.mark.parametrize("kind", ["smooth", "ties", "duplicates"])
+def test_result_does_not_depend_on_how_rows_are_cut(kind):
+    rows, _ = blobs(700, 5)
+    if kind == "ties":
+        rows = np.round(rows / 3)
+    if kind == "duplicates":
+        rows[50:300] = rows[0]
+    vectors = ArrayVectors(rows)
+    whole = exact_solver(vectors, GraphConfig(n_neighbors=6))
+    expected = whole(vectors, 0, 700)
+    for base_rows, task_rows in ((1, 700), (37, 250), (256, 33), (4096, 1)):
+        solver = dataclasses.replace(whole, base_rows=base_rows)
+        cuts = range(0, 700, task_rows) if task_rows > 1 else range(0, 30)
+        parts = [solver(vectors, start, min(start + task_rows, 700)) for start in cuts]
+        for position in range(2):
+            found = np.concatenate([part[position] for part in parts])
+            np.testing.assert_array_equal(found, expected[position][: len(found)])
+
+
+def test_fewer_rows_than_neighbours_leave_missing_slots():
+    ids, distances = ExactSolver(4, np.zeros(2, np.float32), np.empty(0, np.int64))(ArrayVectors(np.eye(2)), 0, 2)
+    assert ids.tolist() == [[1, 0, 0, 0], [0, 1, 1, 1]]
+    assert np.isinf(distances[:, 1:]).all()
+
+
+def test_dimension_one_and_wide_vectors_work():
+    line = np.arange(30, dtype=np.float32)[:, None] ** 2
+    np.testing.assert_array_equal(search(line, 3)[0], oracle(line, 3)[0])
+    wide = np.random.default_rng(3).standard_normal((40, 4096)).astype(np.float32)
+    np.testing.assert_array_equal(search(wide, 3)[0], oracle(wide, 3)[0])
+
+
+@pytest.mark.parametrize("kind", ["duplicates", "far"])
+def test_products_suffice_for_duplicates_and_far_from_the_origin(monkeypatch, kind):
+    def refuse(*_):
+        raise AssertionError("the slow search was used")
+
+    monkeypatch.setattr(ExactSolver, "_by_differences", refuse)
+    monkeypatch.setattr(solvers, "WIDER", 1)
+    rows = np.random.default_rng(4).standard_normal((300, 8)).astype(np.float32)
+    if kind == "far":
+        rows += 1000
+    else:
+        rows[50:250] = rows[0]
+    np.testing.assert_array_equal(search(rows, 7)[0], oracle(rows, 7)[0])
+
+
+def test_solver_survives_pickling():
+    rows, _ = blobs(60, 3)
+    solver = exact_solver(ArrayVectors(rows), GraphConfig(n_neighbors=3))
+    again = pickle.loads(pickle.dumps(solver))
+    np.testing.assert_array_equal(again(ArrayVectors(rows), 5, 9)[0], solver(ArrayVectors(rows), 5, 9)[0])
+
+
+def test_blocks_follow_from_bytes():
+    assert rows_per_block(1 << 24) == 1
+    assert rows_per_block(1 << 30) == 1
+    assert rows_per_block(64) * 64 * 4 == solvers.BLOCK_BYTES
+    assert rows_per_task(1000, 64) == solvers.MIN_TASK_ROWS
+    assert rows_per_task(1 << 30, 64) == rows_per_block(64)

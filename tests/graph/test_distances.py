@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from distspectral.graph.build import knn_graph
+from distspectral.graph.config import AffinityConfig, GraphConfig
+from distspectral.storage.rows.vectors import ArrayVectors
+
+ROWS = np.random.default_rng(0).standard_normal((400, 5)).astype(np.float32) * np.linspace(1, 9, 400)[:, None]
+UNIFORM = AffinityConfig(kind="uniform")
+
+
+def neighbors(rows, **changes):
+    graph, _ = knn_graph(ArrayVectors(rows), GraphConfig(n_neighbors=6, **changes), UNIFORM)
+    return graph.block(0, len(rows))[0]
+
+
+def test_cosine_neighbours_have_the_smallest_angles():
+    unit = ROWS / np.linalg.norm(ROWS, axis=1, keepdims=True)
+    similar = unit.astype(np.float64) @ unit.T
+    np.fill_diagonal(similar, -np.inf)
+    expected = np.argsort(-similar, axis=1)[:, :6]
+    assert np.mean(np.sort(neighbors(ROWS, metric="cosine")) == np.sort(expected)) > 0.999
+
+
+def test_inner_product_neighbours_have_the_largest_products():
+    products = ROWS.astype(np.float64) @ ROWS.T
+    np.fill_diagonal(products, -np.inf)
+    expected = np.argsort(-products, axis=1)[:, :6]
+    assert np.mean(np.sort(neighbors(ROWS, metric="inner_product")) == np.sort(expected)) > 0.999
+
+
+def test_zero_vectors_under_cosine_have_each_other():
+    rows = ROWS.copy()
+    rows[10:20] = 0
+    found = neighbors(rows, metric="cosine")
+    assert set(found[10]) <= set(range(11, 20))
+    assert not np.isin(found[30:], np.arange(10, 20)).any()
+
+
+def test_inner_product_in_cells_is_refused():
+    with pytest.raises(ValidationError, match="inner_product has no cells"):
+        GraphConfig(metric="inner_product", method="cells")

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from distspectral.bench.serve import RandomModel, request_body
+from distspectral.errors import RequestError, RequestTooLargeError, UnsupportedBodyError
+from distspectral.serving.service import JSON, NPY, NPZ, Service, reply
+
+DIM = 3
+MAX_ROWS = 8
+ROWS = np.random.default_rng(0).standard_normal((5, DIM)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def service() -> Service:
+    return Service(RandomModel(DIM, (8,), n_components=4, n_clusters=3)(), MAX_ROWS, "cpu")
+
+
+def expected(service: Service, rows: np.ndarray) -> list[np.ndarray]:
+    with torch.inference_mode():
+        return [output.numpy() for output in service.module(torch.from_numpy(rows))]
+
+
+@pytest.mark.parametrize("kind", [JSON, NPY, "Application/JSON; charset=utf-8"])
+def test_either_body_gives_the_rows_that_were_sent(service: Service, kind: str) -> None:
+    body = request_body(ROWS, NPY if kind == NPY else JSON)
+    np.testing.assert_array_equal(service.rows(kind, body), ROWS)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "uint8", ">f4"])
+def test_npy_rows_of_every_type_are_read(service: Service, dtype: str) -> None:
+    array = np.arange(2 * DIM).reshape(2, DIM).astype(dtype)
+    stream = io.BytesIO()
+    np.save(stream, array)
+    found = service.rows(NPY, stream.getvalue())
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, array)
+
+
+def test_rows_are_scaled_as_the_training_datas_were() -> None:
+    predictor = RandomModel(DIM, (8,))()
+    half = Service(type(predictor)(**vars(predictor) | {"scale": 0.5}), MAX_ROWS, "cpu")
+    np.testing.assert_array_equal(half.rows(JSON, request_body(ROWS, JSON)), ROWS * np.float32(0.5))
+
+
+def test_requests_answered_together_get_each_their_own_rows(service: Service) -> None:
+    one, two = service.answers([ROWS[:2], ROWS[2:]])
+    for part, rows in ((one, ROWS[:2]), (two, ROWS[2:])):
+        assert list(part) == ["embedding", "cluster", "distance"]
+        for found, output in zip(part.values(), expected(service, rows), strict=True):
+            np.testing.assert_allclose(found, output, rtol=1e-5, atol=1e-6)
+
+
+def test_a_reply_is_of_the_requests_kind(service: Service) -> None:
+    (answer,) = service.answers([ROWS])
+    body, kind = reply(JSON, answer)
+    assert kind == JSON
+    decoded = json.loads(body)
+    assert decoded["cluster"] == answer["cluster"].tolist()
+    np.testing.assert_array_equal(np.array(decoded["embedding"], np.float32), answer["embedding"])
+    body, kind = reply(NPY, answer)
+    assert kind == NPZ
+    with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
+        for name, array in answer.items():
+            np.testing.assert_array_equal(arrays[name], array)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("{", "body: Invalid JSON"),
+        ("[[1, 2, 3]]", "body: .*object"),
+        ('{"vectors": [[1, 2, 3]], "ids": [1]}', r"body: .*\(ids\)"),
+        ('{"vectors": [[1, 2, 3], [1, "2", 3]]}', 'row 1, feature 1: found "2", expected a finite number'),
+        ('{"vectors": [[1, 2, true]]}', "row 0, feature 2: found true"),
+        ('{"vectors": [[1, 2, null]]}', "row 0, feature 2: found null"),
+        ('{"vectors": [[1, 2, [3]]]}', "row 0, feature 2: found list"),
+        ('{"vectors": [[1, NaN, 3]]}', "row 0, feature 1: found NaN"),
+        ('{"vectors": [[1, 2, 3], [1, 1e39, 3]]}', "row 1, feature 1: 1e[+]39 is beyond float32"),
+        ('{"vectors": [[1, 2, 3], 7]}', "row 1: found 7, expected a list of numbers"),
+        ('{"vectors": [[1, 2, 3], [1, 2]]}', "row 1: has width 2, the model takes 3"),
+        ('{"vectors": []}', "holds no rows"),
+    ],
+)
+def test_a_json_body_that_cannot_be_used_is_refused_with_its_place(service: Service, body: str, message: str) -> None:
+    with pytest.raises(RequestError, match=message) as caught:
+        service.rows(JSON, body.encode())
+    assert caught.value.status == 400
+
+
+def npy(array: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+HUGE = npy(ROWS).replace(b"(5, 3)", b"(7, 3)")  # a header of the same length that promises more
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"PK", "no .npy array"),
+        (npy(ROWS)[:60], "no .npy array"),
+        (HUGE, "60 bytes behind its header, which promises 84"),
+        (npy(ROWS)[:-4], "56 bytes behind its header"),
+        (npy(ROWS[0]), r"float32 of shape \(3,\)"),
+        (npy(ROWS.astype(int)), "holds int64"),
+        (npy(np.array([["a", "b", "c"]], dtype=object)), "holds object"),
+        (npy(np.asfortranarray(ROWS)), "column by column"),
+        (npy(ROWS[:, :2]), "every row: has width 2, the model takes 3"),
+        (npy(ROWS[:0]), "holds no rows"),
+        (npy(np.where(np.arange(15).reshape(5, 3) == 7, np.nan, ROWS)), "row 2, feature 1: found nan"),
+    ],
+)
+def test_an_npy_body_that_cannot_be_used_is_refused_with_its_place(service: Service, body: bytes, message: str) -> None:
+    with pytest.raises(RequestError, match=message) as caught:
+        service.rows(NPY, body)
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize("kind", [JSON, NPY])
+def test_too_many_rows_are_refused_as_too_large(service: Service, kind: str) -> None:
+    with pytest.raises(RequestTooLargeError, match="holds 9 rows, 8 are answered at once") as caught:
+        service.rows(kind, request_body(np.zeros((MAX_ROWS + 1, DIM), np.float32), kind))
+    assert caught.value.status == 413
+
+
+def test_as_many_rows_as_are_answered_fit_whatever_their_digits(service: Service) -> None:
+    many = Service(service.predictor, 1000, "cpu")
+    longest = np.full((1000, DIM), -1.2345678901234567e-100)
+    assert many.rows(JSON, request_body(longest, JSON)).shape == (1000, DIM)
+
+
+def test_a_body_too_long_for_its_rows_is_refused_before_it_is_parsed(service: Service) -> None:
+    with pytest.raises(RequestTooLargeError, match="send fewer rows"):
+        service.rows(JSON, b"[" * (service.max_bytes + 1))
+
+
+@pytest.mark.parametrize("kind", ["", "text/csv", "application/x-www-form-urlencoded"])
+def test_other_kinds_of_body_are_refused_with_those_there_are(service: Service, kind: str) -> None:
+    with pytest.raises(UnsupportedBodyError, match=r"application/json .* application/x-npy") as caught:
+        service.rows(kind, b"{}")
+    assert caught.value.status == 415
