@@ -10,12 +10,9 @@ from typing import Annotated, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
-from torch import Tensor, nn
 
 from distspectral.errors import TooManyClustersError
 from distspectral.graph.search.faiss_search import import_faiss
-
-SMALLEST_VARIANCE = 1e-12
 
 
 class ClusterConfig(BaseModel):
@@ -33,63 +30,6 @@ class ClusterConfig(BaseModel):
     sample_rows: PositiveInt = Field(200_000, description="rows that k-means sees; all rows are then assigned")
     restarts: PositiveInt = Field(10, description="k-means runs; the one with the lowest inertia is kept")
     iterations: PositiveInt = Field(50, description="of each k-means run")
-
-
-class Assigner(nn.Module):
-    """Nearest centroid in the clustering coordinates; never refitted, so labels are stable.
-
-    Args:
-        scale: (P,) factor of each spectral coordinate.
-        centroids: (C, P) in the scaled coordinates.
-        normalize_rows: scale rows to length 1 after scaling coordinates.
-        variance: of a row around its centroid, per coordinate, which :meth:`probabilities` need; None if unknown.
-    """
-
-    scale: Tensor
-    centroids: Tensor
-
-    def __init__(self, scale: Tensor, centroids: Tensor, normalize_rows: bool, variance: float | None = None) -> None:
-        super().__init__()
-        self.register_buffer("scale", scale)
-        self.register_buffer("centroids", centroids)
-        self.normalize_rows, self.variance = normalize_rows, variance
-
-    def coordinates(self, embedding: Tensor) -> Tensor:
-        """Return the coordinates (B, P) in which clusters live."""
-        return clustering_coordinates(embedding, self.scale, self.normalize_rows)
-
-    def squared_distances(self, embedding: Tensor) -> Tensor:
-        """Return the squared distance (B, C) of embedded rows (B, P) to every centroid."""
-        return squared_distances(self.coordinates(embedding), self.centroids)
-
-    def probabilities(self, squared_distances: Tensor) -> Tensor:
-        """Return the probability (B, C) of each cluster, exp(-d^2 / (2 variance)) over its sum.
-
-        That is the posterior under Gaussians around the centroids, equally likely and of one variance in all
-        directions: the mixture whose limit of small variance is k-means.
-        Reference: MacKay, Information Theory, Inference, and Learning Algorithms, 2003, chapter 22 (soft k-means).
-
-        Args:
-            squared_distances: (B, C) to the centroids.
-        """
-        assert self.variance is not None, "the clusters' variance is not known"
-        return (squared_distances / (-2 * max(self.variance, SMALLEST_VARIANCE))).softmax(1)
-
-    def forward(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (cluster int64, distance float32), (B,) each, of embedded rows (B, P)."""
-        squared, cluster = self.squared_distances(embedding).min(1)
-        return cluster, squared.sqrt()
-
-
-def clustering_coordinates(embedding: Tensor, scale: Tensor, normalize_rows: bool) -> Tensor:
-    """Return the embedding (B, P) scaled per coordinate and, if asked, to rows of length 1."""
-    scaled = embedding * scale
-    return nn.functional.normalize(scaled, dim=1) if normalize_rows else scaled
-
-
-def squared_distances(points: Tensor, centroids: Tensor) -> Tensor:
-    """Return squared Euclidean distances (B, C), never negative."""
-    return (points.square().sum(1, keepdim=True) - 2 * points @ centroids.T + centroids.square().sum(1)).clamp(min=0)
 
 
 def diffusion_time(ritz_values: NDArray[np.float64], n_clusters: int) -> float:

@@ -4,15 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from distspectral.clusters import (
-    Assigner,
-    ClusterConfig,
-    clustering_coordinates,
-    diffusion_scale,
-    diffusion_time,
-    fit_centroids,
-)
+from distspectral.clusters import ClusterConfig, diffusion_scale, diffusion_time, fit_centroids
 from distspectral.errors import TooManyClustersError
+from distspectral.models.assigner import Assigner, clustering_coordinates
 
 
 def blobs():

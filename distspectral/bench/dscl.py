@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn, optim
 
+from distspectral.embedding.forward import BLOCK_ROWS, forward
 from distspectral.errors import ConfigError, MissingDependencyError
 from distspectral.models.networks import NetworkConfig, Standardized
 from distspectral.models.trunks import embedding_network
 from distspectral.spectral import DSCLLoss
-from distspectral.stages.encode import BLOCK_ROWS, forward
 from distspectral.stages.evaluate import EvaluateConfig, UnitRows, comparison, scores_of
 from distspectral.storage.rows.vectors import ArrayVectors
 from distspectral.storage.source.dataset import Source, SourceConfig

@@ -30,8 +30,8 @@ from threadpoolctl import threadpool_limits
 from torch.utils.dlpack import from_dlpack
 
 from distspectral.bench.machine import describe_machine
-from distspectral.clusters import Assigner
 from distspectral.errors import DistSpectralError
+from distspectral.models.assigner import Assigner
 from distspectral.models.encoded import EncodedNetwork
 from distspectral.models.networks import Perceptron, torch_device
 from distspectral.orchestration.memory import PeakMemory

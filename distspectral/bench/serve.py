@@ -20,13 +20,13 @@ import torch
 from numpy.typing import NDArray
 
 from distspectral.bench.machine import describe_machine
-from distspectral.clusters import Assigner
 from distspectral.errors import ConfigError
+from distspectral.models.assigner import Assigner
+from distspectral.models.embedder import Embedder
 from distspectral.models.encoded import EncodedNetwork
 from distspectral.models.networks import Perceptron
 from distspectral.serving.predictor import Predictor
 from distspectral.serving.service import JSON, NPY, Service
-from distspectral.stages.embed import Embedder
 
 WARMUP_REQUESTS = 20
 

@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from distspectral.clusters import Assigner, ClusterConfig, clustering_coordinates, diffusion_scale, fit_centroids
+from distspectral.clusters import ClusterConfig, diffusion_scale, fit_centroids
 from distspectral.embedding.columns import require_column
 from distspectral.errors import ConfigError
 from distspectral.graph.spectrum import exact_spectrum
 from distspectral.graph.store import MappedGraph
+from distspectral.models.assigner import Assigner, clustering_coordinates
 from distspectral.spectral.diagnostics import label_agreement, sin2_principal_angles
 from distspectral.stages.plan import embedded_graph, spectral_chain
 from distspectral.storage.artifact.directory import Artifact

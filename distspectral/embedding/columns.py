@@ -18,7 +18,7 @@ from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.source.columns import ARROW_TYPES, ScalarType
 
 if TYPE_CHECKING:
-    from distspectral.stages.embed import Embedder
+    from distspectral.models.embedder import Embedder
 
 Column = Literal["embedding", "cluster", "distance", "probabilities", "nearest_clusters"]
 

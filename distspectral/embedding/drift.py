@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from distspectral.embedding.forward import forward
 from distspectral.graph.search.faiss_search import import_faiss
 from distspectral.graph.search.solvers import squared_distances
-from distspectral.stages.encode import forward
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.vectors import FleetingVectors
 
 if TYPE_CHECKING:
-    from distspectral.stages.embed import Embedder
+    from distspectral.models.embedder import Embedder
 
 logger = logging.getLogger(__name__)
 

@@ -17,11 +17,11 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from distspectral.embedding.forward import in_blocks
 from distspectral.errors import ConfigError
 from distspectral.estimators.spectral_net import WindowPrinter, problems
 from distspectral.models.networks import NetworkConfig, torch_device
 from distspectral.objectives.dscl import DSCLConfig
-from distspectral.stages.encode import in_blocks
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.vectors import ArrayVectors
 from distspectral.training.checkpoint import read_state, write_state

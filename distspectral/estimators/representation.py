@@ -13,11 +13,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from distspectral.embedding.forward import in_blocks
 from distspectral.graph.build import knn_graph
 from distspectral.graph.config import AffinityConfig, AffinitySpace, GraphConfig
 from distspectral.graph.store import ArrayGraph
 from distspectral.models.networks import Perceptron
-from distspectral.stages.encode import in_blocks, refuse_collapse
+from distspectral.stages.encode import refuse_collapse
 from distspectral.stages.learned import explained_variance, prefers_codes
 from distspectral.stages.reweight import median_squared_distance, reweighted_rows
 from distspectral.storage.rows.joined import JoinedVectors

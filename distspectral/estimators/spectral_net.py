@@ -18,10 +18,13 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Cluster
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from distspectral.clusters import Assigner, ClusterConfig
+from distspectral.clusters import ClusterConfig
+from distspectral.embedding.forward import BLOCK_ROWS, in_blocks
 from distspectral.errors import ConfigError, TooManyClustersError
 from distspectral.estimators.representation import RepresentationSettings, represent_rows
 from distspectral.graph.config import AffinityConfig, AffinitySpace, GraphConfig
+from distspectral.models.assigner import Assigner
+from distspectral.models.embedder import Embedder
 from distspectral.models.encoded import EncodedNetwork
 from distspectral.models.networks import NetworkConfig, torch_device
 from distspectral.objectives.spectral import SpectralConfig, default_n_components
@@ -29,8 +32,6 @@ from distspectral.spectral.affinity import AffinityKind
 from distspectral.spectral.diagnostics import suggested_n_clusters
 from distspectral.stages.calibrate import calibrated, edge_sums
 from distspectral.stages.cluster import fit_assigner
-from distspectral.stages.embed import Embedder
-from distspectral.stages.encode import BLOCK_ROWS, in_blocks
 from distspectral.stages.plan import Representation
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.sparse import SparseVectors

@@ -21,6 +21,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from distspectral.config.run import RunConfig
+from distspectral.embedding.forward import forward
 from distspectral.graph.build import each, exact_solver, needs_scales, row_scales
 from distspectral.graph.components import component_facts
 from distspectral.graph.degrees import degree_facts
@@ -34,7 +35,6 @@ from distspectral.planning.search import merge_us, route_us, solve_us
 from distspectral.planning.stopwatch import ALONE, Stopwatch
 from distspectral.planning.workload import Workload, workload
 from distspectral.report.metrics import stages_of
-from distspectral.stages.encode import forward
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.joined import open_vectors
 from distspectral.storage.rows.vectors import ArrayVectors, MappedVectors, Vectors

@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import math
 
+from distspectral.embedding.forward import BLOCK_ROWS
 from distspectral.planning.machines import Cluster
 from distspectral.planning.rates import Rates
 from distspectral.planning.search import expected_join, fitted_rows
 from distspectral.planning.sheet import CACHE_SHARE, GPU_SHARE, GPU_STEP_S, MISS_S, NVLINK, REDUCE_S, WITHIN_NODE, Sheet
 from distspectral.planning.workload import Training, Workload
-from distspectral.stages import calibrate, encode
+from distspectral.stages import calibrate
 from distspectral.storage.rows.packed import BATCH_BYTES
 
 GPU_PAIR_BYTES = 8
@@ -75,7 +76,7 @@ class Model:
         self._through(sheet, sheet.stage, self.rates.core_us[sheet.stage])
         self._fixed(sheet)
         sheet.read, sheet.written = self._kept(source), self._kept(sheet.stage)
-        sheet.worker_bytes += WRITER_BYTES + 4 * encode.BLOCK_ROWS * 2 * self._widest(sheet.stage)
+        sheet.worker_bytes += WRITER_BYTES + 4 * BLOCK_ROWS * 2 * self._widest(sheet.stage)
 
     def _embed(self, sheet: Sheet) -> None:
         self._through(sheet, "embed", self.rates.core_us["embed"])
@@ -161,7 +162,7 @@ class Model:
         """Add what the driver does alone with a graph."""
         parts = {name: self.rates.driver_us[name] for name in names}
         sheet.driver(parts, self.rates.fixed_s.get(sheet.stage, 0.0))
-        sheet.worker_bytes += 24 * encode.BLOCK_ROWS * self.work.graph.n_neighbors
+        sheet.worker_bytes += 24 * BLOCK_ROWS * self.work.graph.n_neighbors
         sheet.driver_bytes += DRIVER_ROW_BYTES * self.n_rows
 
     # ---- training ---------------------------------------------------------------------------------------------

@@ -19,11 +19,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from distspectral.clusters import squared_distances
 from distspectral.errors import ExportError, MissingDependencyError, OutputNotWritableError
+from distspectral.models.assigner import squared_distances
+from distspectral.models.embedder import Embedder
 from distspectral.serving import loaders
 from distspectral.serving.predictor import Predictor
-from distspectral.stages.embed import Embedder
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.artifact.manifest import Manifest, fingerprint
 from distspectral.storage.artifact.output import Output

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from distspectral.errors import ConfigError, FingerprintMismatchError
+from distspectral.models.embedder import Embedder
 from distspectral.report.metrics import METRICS
 from distspectral.spectral.orthonormalize import whiten
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.cluster import load_assigner
-from distspectral.stages.embed import Embedder
 from distspectral.stages.embed_metric import load_metric
 from distspectral.stages.plan import METRIC_CHAIN, spectral_chain
 from distspectral.storage.artifact.directory import MANIFEST, Artifact

@@ -8,17 +8,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from distspectral.clusters import (
-    Assigner,
-    ClusterConfig,
-    clustering_coordinates,
-    diffusion_scale,
-    fit_centroids,
-    squared_distances,
-)
+from distspectral.clusters import ClusterConfig, diffusion_scale, fit_centroids
+from distspectral.embedding.forward import BLOCK_ROWS, forward
+from distspectral.models.assigner import Assigner, clustering_coordinates, squared_distances
 from distspectral.models.networks import torch_device
 from distspectral.stages.calibrate import load_calibrated_network
-from distspectral.stages.encode import BLOCK_ROWS, forward
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output

@@ -5,21 +5,18 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator
-from torch import Tensor, nn
 
-from distspectral.clusters import Assigner
 from distspectral.embedding.columns import DEFAULT_COLUMNS, Column, RowColumns
 from distspectral.embedding.drift import measure_drift
 from distspectral.embedding.scores import evaluate
 from distspectral.embedding.shard import embed_shard
 from distspectral.errors import ConfigError, ShardWidthError
 from distspectral.mapping import Mapper, local_map
-from distspectral.models.encoded import EncodedNetwork
+from distspectral.models.embedder import Embedder, Precision
 from distspectral.models.networks import torch_device
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.cluster import load_assigner
@@ -32,8 +29,6 @@ from distspectral.storage.source.dataset import Source
 from distspectral.storage.source.quarantine import quarantine_files, quarantine_metrics
 
 logger = logging.getLogger(__name__)
-
-Precision = Literal["float32", "bfloat16", "float16"]
 
 
 class EmbedConfig(BaseModel):
@@ -66,36 +61,6 @@ class EmbedConfig(BaseModel):
         if len(set(columns)) < len(columns):
             raise ValueError(f"names a column twice ({', '.join(columns)}); name each once")
         return columns
-
-
-class Embedder(nn.Module):
-    """Raw vectors in; embedding, cluster and distance out.
-
-    Args:
-        network: calibrated.
-        assigner: fitted in the network's embedding.
-        precision: of the network's matrix products; distances stay in float32, where small ones are differences of
-            numbers near 1.
-    """
-
-    def __init__(self, network: EncodedNetwork, assigner: Assigner, precision: Precision = "float32") -> None:
-        super().__init__()
-        self.network, self.assigner, self.precision = network, assigner, precision
-
-    def embedding(self, x: Tensor) -> Tensor:
-        """Return the embedding (B, P) float32 of rows ``x`` (B, D)."""
-        if self.precision == "float32":
-            embedding: Tensor = self.network(x)
-            return embedding
-        with torch.autocast(x.device.type, getattr(torch, self.precision)):
-            embedding = self.network(x)
-        return embedding.float()
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return embedding (B, P), cluster (B,) int64 and distance to its centroid (B,) of rows ``x`` (B, D)."""
-        embedding = self.embedding(x)
-        cluster, distance = self.assigner(embedding)
-        return embedding, cluster, distance
 
 
 @dataclasses.dataclass(frozen=True)

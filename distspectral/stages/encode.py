@@ -8,9 +8,9 @@ from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from torch import nn
 
+from distspectral.embedding.forward import BLOCK_ROWS, forward
 from distspectral.errors import CollapsedError
 from distspectral.mapping import Mapper, local_map
 from distspectral.models.networks import torch_device
@@ -20,15 +20,12 @@ from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.joined import open_vectors
 from distspectral.storage.rows.moments import Moments
 from distspectral.storage.rows.packed import PackedWriter
-from distspectral.storage.rows.vectors import MappedVectors, Vectors
+from distspectral.storage.rows.vectors import MappedVectors
 from distspectral.storage.source.columns import ScalarType
 from distspectral.storage.source.shards import Block
 
 EPSILON = 1e-6
 """Spread of outputs relative to their mean below which only rounding is left."""
-
-BLOCK_ROWS = 1 << 14
-"""Rows that pass the network at a time."""
 
 
 def encode(
@@ -137,17 +134,3 @@ def _encode_shard(
             details.update(mean=writer.moments.mean.tolist(), squared_deviations=writer.moments.squared_deviations)
 
     return artifact.write_shard(name, stop - start, write, details)
-
-
-@torch.inference_mode()
-def forward(network: nn.Module, block: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Return the network's outputs (B, E) float32 at a block (B, D), computed where the network's buffers are."""
-    device = next(network.parameters()).device
-    outputs: np.ndarray[Any, np.dtype[np.float32]] = network(torch.tensor(block, device=device)).float().cpu().numpy()
-    return outputs
-
-
-def in_blocks(network: nn.Module, rows: Vectors) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Return the network's outputs (N, E) at all rows, one block in flight at a time."""
-    starts = range(0, rows.n_rows, BLOCK_ROWS)
-    return np.concatenate([forward(network, rows.block(i, min(i + BLOCK_ROWS, rows.n_rows))) for i in starts])

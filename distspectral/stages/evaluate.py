@@ -16,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from distspectral.clusters import ClusterConfig, fit_centroids, squared_distances
+from distspectral.clusters import ClusterConfig, fit_centroids
 from distspectral.errors import ConfigError, TooFewClassesError
 from distspectral.graph.search.solvers import ExactSolver, rows_per_task
 from distspectral.mapping import Mapper, local_map
+from distspectral.models.assigner import squared_distances
 from distspectral.spectral.diagnostics import normalized_mutual_information
 from distspectral.spectral.retrieval import average_precision_at_r, recall_hits, span_basis
 from distspectral.storage.artifact.directory import MANIFEST, Artifact

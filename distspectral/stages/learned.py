@@ -7,9 +7,10 @@ import functools
 import numpy as np
 import torch
 
+from distspectral.embedding.forward import forward
 from distspectral.mapping import Mapper, local_map
 from distspectral.models.networks import Perceptron
-from distspectral.stages.encode import encode, forward
+from distspectral.stages.encode import encode
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output

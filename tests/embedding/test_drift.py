@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from distspectral.embedding.drift import measure_drift
+from distspectral.models.embedder import Embedder
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.cluster import load_assigner
-from distspectral.stages.embed import Embedder
 from distspectral.storage.rows.vectors import MappedVectors
 from tests.runs import LEARNED, N_ROWS
 from tests.stages.chain import pipeline_upto

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from distspectral.embedding.forward import forward
 from distspectral.errors import RankDeficientError
 from distspectral.graph.store import MappedGraph
 from distspectral.stages.calibrate import calibrate, edge_sums, load_calibrated_network
-from distspectral.stages.encode import forward
 from distspectral.storage.rows.vectors import ArrayVectors, MappedVectors
 from distspectral.training.checkpoint import read_state, write_state
 from tests.oracles import dense_spectrum

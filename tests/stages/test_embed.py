@@ -12,13 +12,14 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from distspectral.datasets import write_vectors
 from distspectral.embedding import shard as embed_shard
 from distspectral.embedding.columns import RowColumns
+from distspectral.embedding.forward import forward
 from distspectral.errors import ConfigError, FingerprintMismatchError, NonFiniteRowError, ShardWidthError
+from distspectral.models.embedder import Embedder
 from distspectral.report.agreement import agreement
 from distspectral.report.collect import scatter_sample
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.cluster import load_assigner
-from distspectral.stages.embed import EmbedConfig, Embedder, Unfinished, embed, embed_part
-from distspectral.stages.encode import forward
+from distspectral.stages.embed import EmbedConfig, Unfinished, embed, embed_part
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.vectors import MappedVectors
