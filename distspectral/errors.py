@@ -1,13 +1,38 @@
 """One family of exceptions: each says where, what was found, what was expected and what to do.
 
-Every class takes one message, so instances survive pickling between Ray processes unchanged.
+A message names a parameter by its owner and field, such as ``train.learning_rate``, and the error carries these names
+beside it. A config file calls them so; a caller that does not, such as an estimator, puts its own words in their place.
+Instances survive pickling between Ray processes unchanged.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Self
+
 
 class DistSpectralError(Exception):
-    """Base of every error that distspectral raises on purpose."""
+    """Base of every error that distspectral raises on purpose.
+
+    Args:
+        message: for people.
+        parameters: owner and field of every parameter that the message names, as it names them.
+    """
+
+    def __init__(self, message: str, parameters: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.parameters = tuple(parameters)
+
+    def in_words(self, words: Mapping[str, str]) -> Self:
+        """Return the same error whose message calls parameters as the caller knows them.
+
+        Args:
+            words: the caller's word by owner and field; those it lacks stay as they are.
+        """
+        message = str(self)
+        for parameter in sorted(self.parameters, key=len, reverse=True):  # none is then a part of a later one
+            message = message.replace(parameter, words.get(parameter, parameter))
+        return type(self)(message)
 
 
 class ConfigError(DistSpectralError, ValueError):

@@ -185,7 +185,7 @@ def test_whitened_energy_is_symmetric(graph, functions):
             ("spectral.rayleigh", "spectral.orthonormalize", "spectral.diagnostics", "spectral.affinity"),
             {"ray", "faiss", "pyarrow"},
         ),
-        (("training.spectral", "stages.train", "stages.calibrate", "stages.embed", "estimator"), {"ray"}),
+        (("training.spectral", "stages.train", "stages.calibrate", "stages.embed", "estimators.spectral_net"), {"ray"}),
     ],
 )
 def test_modules_load_without(modules, forbidden):
