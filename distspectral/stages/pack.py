@@ -18,7 +18,7 @@ from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.ids import IdRange, refuse_duplicates
-from distspectral.storage.rows.moments import Moments
+from distspectral.storage.rows.moments import Moments, is_constant
 from distspectral.storage.rows.packed import PackedWriter
 from distspectral.storage.source.dataset import Source
 from distspectral.storage.source.quarantine import FOLDER, quarantine_files, quarantine_metrics, write_quarantine
@@ -78,7 +78,7 @@ def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = lo
     if source.config.id_column is not None:
         refuse_duplicates(output.artifact, [shards[i] for i in filled], [uris[i] for i in filled])
     moments = functools.reduce(Moments.merge, (_moments(shards[i]) for i in filled))
-    if moments.variance == 0.0:
+    if is_constant(moments.mean, float(np.sqrt(moments.variance))):
         raise ConstantDataError(
             f"{uris[0]}: all {moments.n_rows} rows of the dataset are equal, so no row is nearer than another; "
             "check data.column and data.scale"

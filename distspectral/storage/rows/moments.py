@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+ROUNDING = 1e-13
+"""Spread of equal rows relative to their mean, at most: sums in float64 of float32 numbers, which differ by 6e-8."""
+
 COPY_BYTES = 16 << 20
 """Most bytes of float64 deviations held at once."""
 
@@ -59,3 +62,13 @@ class Moments:
     def variance(self) -> float:
         """Mean over features of the variance over rows."""
         return self.squared_deviations / (self.n_rows * len(self.mean))
+
+
+def is_constant(mean: NDArray[np.float64], scale: float | NDArray[np.float64]) -> bool:
+    """Whether rows do not differ but for the rounding of their moments.
+
+    Args:
+        mean: (D,) of the rows.
+        scale: root of their mean variance.
+    """
+    return bool(np.max(scale) <= ROUNDING * np.abs(mean).max())
