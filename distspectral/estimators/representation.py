@@ -14,13 +14,13 @@ from typing import Any, Literal
 import numpy as np
 
 from distspectral.embedding.forward import in_blocks
-from distspectral.graph.build import knn_graph
 from distspectral.graph.config import AffinityConfig, AffinitySpace, GraphConfig
+from distspectral.graph.knn import knn_graph
 from distspectral.graph.store import ArrayGraph
+from distspectral.graph.weights import median_squared_distance, reweighted_rows
 from distspectral.models.networks import Perceptron
 from distspectral.stages.encode import refuse_collapse
 from distspectral.stages.learned import explained_variance, prefers_codes
-from distspectral.stages.reweight import median_squared_distance, reweighted_rows
 from distspectral.storage.rows.joined import JoinedVectors
 from distspectral.storage.rows.vectors import ArrayVectors, Vectors
 from distspectral.training.autoencoder import AutoencoderSettings
@@ -70,7 +70,7 @@ def represent_rows(
 
     Raises:
         CollapsedError: an encoder maps all rows to one point.
-        ConfigError, TooFewRowsError, ConstantDataError: see :func:`distspectral.graph.build.knn_graph`.
+        ConfigError, TooFewRowsError, ConstantDataError: see :func:`distspectral.graph.knn.knn_graph`.
     """
     encoders: dict[str, Any] = {}
     represented, explained = rows, {}

@@ -9,20 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distspectral.graph.build import (
-    all_scales,
-    block_affinities,
-    exact_solver,
-    graph_facts,
-    needs_scales,
-    query_blocks,
-    refuse_too_few,
-    row_scales,
-)
-from distspectral.graph.config import AffinityConfig, GraphConfig, check
+from distspectral.graph.config import AffinityConfig, GraphConfig, check, refuse_too_few
 from distspectral.graph.distances import under_metric
+from distspectral.graph.facts import graph_facts
 from distspectral.graph.links import Links, find_links, link_facts
-from distspectral.graph.search.solvers import Solver
+from distspectral.graph.search.exact import ExactSolver, exact_solver, query_blocks
 from distspectral.graph.search.through_cells import search_cells, sweep
 from distspectral.graph.store import (
     AFFINITIES,
@@ -32,7 +23,9 @@ from distspectral.graph.store import (
     read_neighbors,
     write_rows,
 )
+from distspectral.graph.weights import all_scales, block_affinities, row_scales
 from distspectral.mapping import Mapper, local_map
+from distspectral.spectral.affinity import needs_scales
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import Output
@@ -60,7 +53,7 @@ def neighbors(vectors: Artifact, output: Output, config: GraphConfig, mapper: Ma
         ConfigError: the device cannot do it.
     """
     mapped = under_metric(MappedVectors(vectors), config.metric)
-    refuse_too_few(mapped, config)
+    refuse_too_few(mapped.n_rows, config.n_neighbors)
     search = _through_cells if config.searches_cells(mapped.n_rows) else _exactly
     del mapped  # its pages: tasks open their own
     done = output.begin()
@@ -105,7 +98,7 @@ def _link(vectors: Artifact, output: Artifact, shards: list[Shard], config: Grap
 
 
 def _search(
-    item: tuple[str, int, int], *, vectors: Artifact, output: Artifact, solver: Solver, config: GraphConfig
+    item: tuple[str, int, int], *, vectors: Artifact, output: Artifact, solver: ExactSolver, config: GraphConfig
 ) -> Shard:
     name, start, stop = item
     mapped = under_metric(MappedVectors(vectors), config.metric)
@@ -132,7 +125,7 @@ def affinities(neighbors: Artifact, output: Output, config: AffinityConfig, mapp
     source = neighbors.manifest()
     check(source.properties["k"], config)
     done = output.begin()
-    if needs_scales(config) and not output.artifact.has(SCALES):
+    if needs_scales(config.kind) and not output.artifact.has(SCALES):
         _write_scales(neighbors, source, output.artifact, config)
     starts = np.cumsum([0, *(shard.n_rows for shard in source.shards)]).tolist()
     missing = [
@@ -177,7 +170,7 @@ def _weigh(
     name, start = item
     ids, squared_distances = read_neighbors(neighbors, name)
     ids, squared_distances = links.applied(start, ids, squared_distances)
-    scales = _read_scales(output) if needs_scales(config) else None
+    scales = _read_scales(output) if needs_scales(config.kind) else None
     lists = MappedGraph(neighbors, weights=SQUARED_DISTANCES) if config.kind == "shared_neighbors" else None
     weights = block_affinities(start, ids, squared_distances, scales, config, lists)
     return write_rows(output, name, n_rows_global, {NEIGHBORS: ids, AFFINITIES: weights})
