@@ -205,7 +205,7 @@ class Pipeline:
         seconds = time.perf_counter() - began
         cost = {"seconds": seconds, "peak_rss_bytes": memory.peak_bytes}
         manifest = manifest.model_copy(update={"metrics": manifest.metrics | cost})
-        output.artifact.commit(manifest)
+        output.artifact.write_json(MANIFEST, manifest.model_dump())
         self._told.finished(stage, seconds)
         return manifest
 

@@ -33,10 +33,10 @@ from distspectral.report.metrics import PAGE
 from distspectral.spectral.capacity import PARTED, EdgeCheck, capacity
 from distspectral.stages.learned import prefers_codes
 from distspectral.stages.plan import embedded_graph
-from distspectral.storage.artifact.directory import Artifact, void
+from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
+from distspectral.storage.artifact.quarantine import FOLDER
 from distspectral.storage.rows.vectors import MappedVectors
-from distspectral.storage.source.quarantine import FOLDER
 
 SAMPLE_ROWS = 5000
 SAMPLE_SHARDS = 64
@@ -45,8 +45,7 @@ SAMPLE_SHARDS = 64
 
 def write_report(root: Artifact, data: ReportData) -> None:
     """Write the page to ``report.html`` in the run's root, whole or not at all."""
-    page = render(data).encode()
-    root.write_file(PAGE, lambda stream: void(stream.write(page)))
+    root.write_bytes(PAGE, render(data).encode())
 
 
 def collect(

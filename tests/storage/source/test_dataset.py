@@ -122,7 +122,7 @@ def test_shards_know_their_first_row_and_default_ids(tmp_path: Path) -> None:
         write_raw(tmp_path / f"{index}.npy", MATRIX[:size])
     source = open_source(tmp_path)
     assert [(shard.n_rows, shard.first_row) for shard in source.shards] == [(3, 0), (1, 3), (6, 4)]
-    ids = [block.global_ids(shard) for shard in source.shards for block in source.read_blocks(shard, 2)]
+    ids = [block.global_ids(shard.first_row) for shard in source.shards for block in source.read_blocks(shard, 2)]
     assert pa.concat_arrays(ids).to_pylist() == list(range(10))
 
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 import pyarrow as pa
 
 from distspectral.errors import CorruptShardError, DistSpectralError
-from distspectral.storage.source.columns import Columns, ScalarType
+from distspectral.storage.rows.columns import ScalarType
+from distspectral.storage.source.columns import Columns
 from distspectral.storage.source.listing import ShardFile
 
 
