@@ -19,7 +19,7 @@ from distspectral.stages.embed import EmbedConfig
 from distspectral.stages.evaluate import EvaluateConfig
 from distspectral.stages.pack import PackConfig
 from distspectral.stages.plan import METRIC_CHAIN, Objective, Representation, Step, spectral_chain
-from distspectral.storage.config import StorageConfig
+from distspectral.storage.artifact.cache import StorageConfig
 from distspectral.storage.filesystems import join
 from distspectral.storage.source.dataset import SourceConfig
 from distspectral.training.autoencoder import AutoencoderConfig, AutoencoderSettings

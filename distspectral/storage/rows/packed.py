@@ -108,7 +108,8 @@ class PackedWriter:
             raise SourceError(
                 f"{self._uri}: row {block.local_row(start + row)}, feature {feature}: "
                 f"{block.vectors[start + row, feature]:g} is beyond float16 (65504); "
-                "set pack.dtype to float32 or a smaller data.scale"
+                "set pack.dtype to float32 or a smaller data.scale",
+                parameters=["pack.dtype", "data.scale"],
             )
 
     def _flush(self) -> None:

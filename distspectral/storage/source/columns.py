@@ -45,12 +45,13 @@ def require_columns(columns: Columns, schema: pa.Schema, uri: str) -> None:
     Raises:
         UnknownColumnError: naming the nearest column and those there are.
     """
-    for key, name in zip(("column", "id_column", "label_column"), columns, strict=True):
+    for key, name in zip(("data.column", "data.id_column", "data.label_column"), columns, strict=True):
         if name is not None and name not in schema.names:
             nearest = difflib.get_close_matches(name, schema.names, n=1, cutoff=0.0)
             hint = f"did you mean {nearest[0]!r}? " if nearest else ""
             raise UnknownColumnError(
-                f"{uri}: has no column {name!r}; {hint}It has {', '.join(schema.names) or 'none'}; set data.{key}"
+                f"{uri}: has no column {name!r}; {hint}It has {', '.join(schema.names) or 'none'}; set {key}",
+                parameters=[key],
             )
 
 
@@ -64,7 +65,8 @@ def vector_width(kind: pa.DataType, name: str, uri: str) -> int | None:
     if not is_list or kind.value_type not in VALUE_TYPES:
         raise UnsupportedTypeError(
             f"{uri}: column {name!r} is {kind}; expected FixedSizeList or List of {VALUE_TYPE_NAMES}; "
-            "convert it or set data.column"
+            "convert it or set data.column",
+            parameters=["data.column"],
         )
     return int(kind.list_size) if pa.types.is_fixed_size_list(kind) else None
 

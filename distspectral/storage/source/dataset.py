@@ -100,7 +100,9 @@ class Source:
         model = next((index for index, header in enumerate(headers) if header.dim), 0)
         first = headers[model]
         if not first.dim:
-            raise UnsupportedTypeError(f"{files[0].uri}: every vector of the dataset is null; check data.column")
+            raise UnsupportedTypeError(
+                f"{files[0].uri}: every vector of the dataset is null; check data.column", parameters=["data.column"]
+            )
         refuse_absurd_width(files[model], first.dim)
         shards, first_row = [], 0
         for file, name, header in zip(files, formats, headers, strict=True):

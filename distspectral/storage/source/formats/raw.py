@@ -68,10 +68,11 @@ _Layout = Callable[[ShardFile, pa.NativeFile], RawLayout]
 
 
 def _raw_header(layout_of: _Layout, file: ShardFile, columns: Columns) -> Header:
-    for key, name in (("id_column", columns.id), ("label_column", columns.label)):
+    for key, name in (("data.id_column", columns.id), ("data.label_column", columns.label)):
         if name is not None:
             raise UnknownColumnError(
-                f"{file.uri}: has no column {name!r}; {file.extension} shards hold vectors only; remove data.{key}"
+                f"{file.uri}: has no column {name!r}; {file.extension} shards hold vectors only; remove {key}",
+                parameters=[key],
             )
     with file.open() as stream:
         layout = layout_of(file, stream)
