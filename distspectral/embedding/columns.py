@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from distspectral.errors import ConfigError
 from distspectral.storage.artifact.manifest import Manifest
-from distspectral.storage.source.columns import ARROW_TYPES, ScalarType
+from distspectral.storage.rows.columns import ARROW_TYPES, ScalarType
 
 if TYPE_CHECKING:
     from distspectral.models.embedder import Embedder

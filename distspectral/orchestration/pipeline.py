@@ -15,13 +15,13 @@ from distspectral.orchestration.gauges import MetricsObserver
 from distspectral.orchestration.memory import PeakMemory
 from distspectral.orchestration.observer import Observer
 from distspectral.orchestration.stragglers import Timed, Timing, report
-from distspectral.recipes import SOURCE, Recipe
+from distspectral.recipes import Recipe
 from distspectral.report.metrics import METRICS, PAGE, run_metrics
 from distspectral.stages.codes import known_variance
 from distspectral.stages.stage import Work
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.artifact.manifest import Manifest
-from distspectral.storage.artifact.output import Output
+from distspectral.storage.artifact.output import SOURCE, Output
 from distspectral.storage.source.dataset import Source
 from distspectral.training.settings import TrainSettings
 
@@ -177,7 +177,9 @@ class Pipeline:
         with PeakMemory() as memory:
             manifest, seconds = self._timed(output.stage, lambda: stage.run(work))
         cost = {"seconds": seconds, "peak_rss_bytes": memory.peak_bytes}
-        return output.artifact.commit(manifest.model_copy(update={"metrics": manifest.metrics | cost}))
+        manifest = manifest.model_copy(update={"metrics": manifest.metrics | cost})
+        output.artifact.write_json(MANIFEST, manifest.model_dump())
+        return manifest
 
     def _timed(self, stage: str, work: Callable[[], T]) -> tuple[T, float]:
         """Return what the work returns and its seconds, the observer and the engine knowing of it."""

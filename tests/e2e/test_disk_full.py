@@ -14,7 +14,8 @@ from distspectral.errors import OutputNotWritableError
 from distspectral.orchestration.engine import LocalEngine
 from distspectral.orchestration.observer import SilentObserver
 from distspectral.orchestration.pipeline import Pipeline, run
-from distspectral.storage.artifact.directory import RECEIPTS, Artifact
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.receipts import RECEIPTS
 from distspectral.storage.source.dataset import Source
 from tests.runs import N_ROWS, write_run
 
@@ -60,7 +61,7 @@ def test_every_stage_says_that_the_disk_is_full_and_goes_on_when_it_is_not(disk:
             except OutputNotWritableError as error:
                 refused[command] += 1
                 message = str(error)
-            assert re.search(rf"{disk}/root.*: no space left; free some or choose another root", message)
+            assert re.search(rf"{disk}/root.*: no space left; free some or choose another (place|root)", message)
             assert whole(disk / "root"), command
             n_pages = n_pages + 1 if n_pages < 4 else n_pages * 3 // 2
     make_space(disk)

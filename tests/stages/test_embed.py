@@ -14,6 +14,7 @@ from distspectral.embedding import shard as embed_shard
 from distspectral.embedding.columns import RowColumns
 from distspectral.embedding.forward import forward
 from distspectral.errors import ConfigError, FingerprintMismatchError, NonFiniteRowError, ShardWidthError
+from distspectral.mapping import local_map
 from distspectral.models.embedder import Embedder
 from distspectral.report.agreement import agreement
 from distspectral.report.collect import scatter_sample
@@ -255,11 +256,11 @@ def test_a_sample_holds_the_chosen_rows_wherever_blocks_are_cut(finished):
 # ---- several processes, one output --------------------------------------------------------------------------------
 
 
-def parts(finished, folder, shards):
+def parts(finished, folder, shards, mapper=local_map):
     plan = finished.plan
     output = Output(Artifact(str(folder / "shared")), "embed", "one print", {"a": 1}, {})
     models = plan.artifact("calibrate"), plan.artifact("cluster")
-    return embed_part(finished.source, *models, output, EmbedConfig(), shards)
+    return embed_part(finished.source, *models, output, EmbedConfig(), shards, mapper)
 
 
 def test_processes_fill_one_output_and_the_last_finishes_it(finished, tmp_path):
@@ -278,21 +279,14 @@ def test_processes_fill_one_output_and_the_last_finishes_it(finished, tmp_path):
     assert manifest.metrics["evaluate"] == finished.plan.artifact("embed").manifest().metrics["evaluate"]
 
 
-def test_a_process_that_comes_last_to_the_finish_finds_it_done(finished, tmp_path, monkeypatch):
+def test_a_process_that_comes_last_to_the_finish_finds_it_done(finished, tmp_path):
     parts(finished, tmp_path, range(0, 2))
-    receipts = Artifact.receipts
 
-    def overtaken(self):
-        monkeypatch.setattr(Artifact, "receipts", receipts)
+    def overtaken(function, items, description):
         parts(finished, tmp_path, range(2, 3))  # another process finishes, and tidies the receipts away
-        return {}
+        return local_map(function, items, description)
 
-    def after_joining(self):
-        monkeypatch.setattr(Artifact, "receipts", overtaken)
-        return receipts(self)
-
-    monkeypatch.setattr(Artifact, "receipts", after_joining)
-    manifest = parts(finished, tmp_path, range(0, 1))
+    manifest = parts(finished, tmp_path, range(0, 1), overtaken)
     assert manifest.n_rows == N_ROWS
 
 

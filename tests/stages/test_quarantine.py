@@ -21,9 +21,9 @@ from distspectral.orchestration.pipeline import Pipeline, run
 from distspectral.report import collect as report
 from distspectral.stages.pack import PackConfig, pack
 from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.quarantine import FOLDER
 from distspectral.storage.rows.vectors import MappedVectors
 from distspectral.storage.source.dataset import Source, SourceConfig
-from distspectral.storage.source.quarantine import FOLDER
 from tests.datasets import blobs, vectors_output
 from tests.runs import DIM, N_ROWS, write_run
 
