@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from distspectral import __version__
 from distspectral.embedding.columns import written_columns
 from distspectral.recipes import Recipe
-from distspectral.report import (
+from distspectral.report.data import (
     CapacityFacts,
     ClusterFacts,
     GraphFacts,
@@ -28,9 +28,9 @@ from distspectral.report import (
     SpectrumFacts,
     TrainingFacts,
     TrainingWindow,
-    render,
 )
 from distspectral.report.metrics import PAGE, scores
+from distspectral.report.page import render
 from distspectral.spectral.capacity import EdgeCheck, capacity
 from distspectral.stages.stage import Stage
 from distspectral.storage.artifact.directory import Artifact

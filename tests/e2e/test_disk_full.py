@@ -20,7 +20,7 @@ from distspectral.storage.source.dataset import Source
 from tests.runs import N_ROWS, write_run
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
-COMMANDS = ("pack", "graph", "train", "calibrate", "cluster", "embed")
+CHAIN = ("pack", "neighbors", "graph", "train", "calibrate", "cluster", "embed")
 
 
 def fill(disk: Path, n_pages: int) -> None:
@@ -49,14 +49,14 @@ def whole(root: Path) -> bool:
 def test_every_stage_says_that_the_disk_is_full_and_goes_on_when_it_is_not(disk: Path, tmp_path: Path) -> None:
     path = write_run(tmp_path, root=str(disk / "root"), train={"batch_size": 64, "max_steps": 20, "device": "cpu"})
     config = load_config(path)
-    refused = dict.fromkeys((*COMMANDS, "report"), 0)
+    refused = dict.fromkeys((*CHAIN, "report"), 0)
     for command in refused:
         n_pages = 0
         while True:
             fill(disk, n_pages)
             pipeline = Pipeline(config, Source.open(config.data), LocalEngine(), SilentObserver())
             try:
-                pipeline.report() if command == "report" else pipeline.command(command)
+                pipeline.report() if command == "report" else pipeline.stage(command)
                 break
             except OutputNotWritableError as error:
                 refused[command] += 1

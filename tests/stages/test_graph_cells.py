@@ -21,7 +21,8 @@ from distspectral.graph.search.through_cells import search_cells
 from distspectral.graph.search.tuning import Setting
 from distspectral.graph.store import MappedGraph, read_neighbors
 from distspectral.mapping import local_map
-from distspectral.stages.graph import affinities, neighbors
+from distspectral.stages.graph import affinities
+from distspectral.stages.neighbors import neighbors
 from distspectral.stages.pack import PackConfig
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.output import Output
@@ -261,7 +262,7 @@ STAGE = """
 import sys
 from distspectral.graph.config import GraphConfig
 from distspectral.mapping import local_map
-from distspectral.stages.graph import neighbors
+from distspectral.stages.neighbors import neighbors
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.output import Output
 

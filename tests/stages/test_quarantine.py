@@ -92,8 +92,8 @@ def test_whoever_reads_the_output_as_a_dataset_sees_its_rows_only(finished: Path
 def test_metrics_and_report_say_how_many_are_missing_and_why(finished: Path) -> None:
     metrics = json.loads((finished / "metrics.json").read_text())
     assert metrics["n_rows"] == 88
-    assert metrics["quarantine"] == {"n_rows": 32, "reasons": {"NaN or infinity": 32}, "n_shards": 3}
-    assert Artifact(str(finished / "output")).manifest().metrics["quarantine"] == metrics["quarantine"]
+    assert metrics["pack"]["quarantine"] == {"n_rows": 32, "reasons": {"NaN or infinity": 32}, "n_shards": 3}
+    assert Artifact(str(finished / "output")).manifest().metrics["quarantine"] == metrics["pack"]["quarantine"]
     page = (finished / "report.html").read_text()
     assert "32 of the 120 source rows are missing from every result: NaN or infinity (32)." in page
 
