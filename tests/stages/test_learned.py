@@ -10,10 +10,10 @@ import pytest
 from distspectral.embedding.forward import forward
 from distspectral.errors import CollapsedError, NoEdgesError
 from distspectral.graph.store import MappedGraph
+from distspectral.graph.weights import median_squared_distance
 from distspectral.spectral.diagnostics import label_agreement
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.learned import encode_codes, load_encoder, load_siamese
-from distspectral.stages.reweight import median_squared_distance
 from distspectral.stages.train import train
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.vectors import MappedVectors
