@@ -37,7 +37,7 @@ class Output:
         fingerprint: digest of ``config`` and ``inputs``; of :func:`distspectral.storage.artifact.manifest.fingerprint`.
         config: the stage's resolved config as plain values.
         inputs: fingerprint of each input by name.
-        identity: what of the config is in the fingerprint; None where nobody asks.
+        identity: what of the config is in the fingerprint; without it no shard of a finished artifact can be kept.
     """
 
     artifact: Artifact
