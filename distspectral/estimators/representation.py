@@ -24,7 +24,7 @@ from distspectral.stages.reweight import median_squared_distance, reweighted_row
 from distspectral.storage.rows.joined import JoinedVectors
 from distspectral.storage.rows.vectors import ArrayVectors, Vectors
 from distspectral.training.autoencoder import AutoencoderSettings
-from distspectral.training.loop import Observer
+from distspectral.training.loop import TrainingObserver
 from distspectral.training.siamese import SiameseSettings
 
 
@@ -59,7 +59,7 @@ class Representation:
 
 
 def represent_rows(
-    rows: Vectors, settings: RepresentationSettings, observer: Callable[[str], Observer]
+    rows: Vectors, settings: RepresentationSettings, observer: Callable[[str], TrainingObserver]
 ) -> Representation:
     """Return the representation of rows in memory.
 

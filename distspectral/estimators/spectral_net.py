@@ -38,7 +38,7 @@ from distspectral.storage.rows.sparse import SparseVectors
 from distspectral.storage.rows.vectors import ArrayVectors, Vectors
 from distspectral.training.autoencoder import AutoencoderConfig, AutoencoderSettings
 from distspectral.training.checkpoint import read_state, write_state
-from distspectral.training.loop import SilentObserver
+from distspectral.training.loop import WindowRecorder
 from distspectral.training.siamese import SiameseConfig, SiameseSettings
 from distspectral.training.spectral import SpectralSettings, SpectralTrainConfig
 
@@ -290,7 +290,7 @@ def problems(error: ValidationError) -> str:
     )
 
 
-class WindowPrinter(SilentObserver):
+class WindowPrinter(WindowRecorder):
     """Keeps the history and, if asked, prints a line per window, headed by what is trained."""
 
     def __init__(self, verbose: bool, trained: str = "") -> None:

@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from distspectral.errors import ConfigError
-from distspectral.stages.train import curves
+from distspectral.training.run_log import curves
 
 if TYPE_CHECKING:
     from distspectral.orchestration.config import MlflowConfig

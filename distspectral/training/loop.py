@@ -29,7 +29,7 @@ class Sampler(Protocol[BatchCoT]):
         """Return the batch of ``step``."""
 
 
-class Observer(Protocol):
+class TrainingObserver(Protocol):
     """Hears of windows and checkpoints; called on every rank."""
 
     def window(self, record: dict[str, Any]) -> None:
@@ -39,7 +39,7 @@ class Observer(Protocol):
         """Save ``trainer.state_dict()`` if this rank should."""
 
 
-class SilentObserver:
+class WindowRecorder:
     """Keeps the windows' metrics in ``history`` and saves nothing."""
 
     def __init__(self) -> None:
@@ -127,7 +127,7 @@ class Trainer(Generic[ModelT, BatchT]):
         self.skipped = SkippedSteps(config)
         self.step = 0
 
-    def fit(self, observer: Observer) -> None:
+    def fit(self, observer: TrainingObserver) -> None:
         """Train to the end of the schedule, from wherever the state stands.
 
         Raises:
