@@ -52,7 +52,7 @@ class SkippedSteps:
             )
             remedies = {
                 NonFiniteStepError: (f"lower {rate}, set {norm}, or check the vectors' range", rate, norm),
-                RankDeficientError: (f"raise {size}", size),
+                RankDeficientError: (f"{size} is the size of a batch", size),
             }
             remedy, *named = remedies[type(error)]
             raise type(error)(

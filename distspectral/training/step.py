@@ -59,7 +59,7 @@ def parallelize(network: nn.Module) -> nn.Module:
     if collectives.world_size() == 1:
         return network
     with warnings.catch_warnings():
-        # torch 2.13 renames the argument; older releases know only this name.
+        # torch 2.13 warns that the argument has a new name, which 2.4, the oldest supported, does not know.
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
         return DistributedDataParallel(network, broadcast_buffers=False)
 
