@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from distspectral.models.networks import SpectralNetwork
-from distspectral.spectral.checks import Check, raise_first
+from distspectral.spectral.checks import Check
 from distspectral.spectral.orthonormalize import bias, checked_cholesky, moving_average, whiten
 
 
@@ -87,16 +87,6 @@ class OrthonormalLayer(nn.Module):
         self.gram_average.copy_(average.gram_average)
         self.cholesky_factor.copy_(average.cholesky_factor)
         self.n_updates.copy_(average.n_updates)
-
-    def update(self, gram: Tensor) -> None:
-        """Take one global minibatch Gram (E, E) into the average and refresh the factor.
-
-        Raises:
-            RankDeficientError: the average is not positive definite after jitter; the layer stays as it was.
-        """
-        average = self.averaged(gram)
-        raise_first([average.check])
-        self.take(average)
 
     def forward(self, f: Tensor) -> Tensor:
         """Return the functions (B, E), orthonormal under the averaged Gram. Gradient: flows to ``f``."""

@@ -94,6 +94,17 @@ def test_dependent_functions_are_refused(batch):
         value_of(SpectralObjective(SpectralConfig(), layer), f, batch)
 
 
+def test_the_average_bears_a_batch_of_dependent_functions(batch):
+    layer = OrthonormalLayer(N_FUNCTIONS, OrthonormConfig(train_factor="ema", decay=0.5, jitter=0.0))
+    objective = SpectralObjective(SpectralConfig(), layer)
+    f = batch.vectors.clone()
+    f[:, 2] = 0
+    with pytest.raises(RankDeficientError, match="function 3"):
+        proposed(objective, f, batch)
+    proposed(objective, batch.vectors, batch).commit()
+    assert np.isfinite(value_of(objective, f, batch))
+
+
 @pytest.mark.parametrize(
     ("n_components", "oversampling", "expected"), [(10, None, 16), (30, None, 45), (4, 0, 4), (4, 2, 6), (1, 0, 2)]
 )
