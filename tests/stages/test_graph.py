@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from distspectral.errors import ConfigError, ConstantDataError, TooFewRowsError
-from distspectral.graph.build import knn_graph
 from distspectral.graph.config import AffinityConfig, GraphConfig
+from distspectral.graph.knn import knn_graph
 from distspectral.graph.store import MappedGraph
 from distspectral.stages.graph import affinities, neighbors
 from distspectral.storage.artifact.directory import Artifact
