@@ -6,10 +6,11 @@ import functools
 
 from torch import nn
 
+from distspectral.costs.bill import Bill
 from distspectral.errors import ShardWidthError
 from distspectral.mapping import Mapper, local_map
-from distspectral.stages.encode import encode
-from distspectral.stages.stage import Stage, Work
+from distspectral.stages.encode import encode, encoding_cost, forward_piece
+from distspectral.stages.stage import Piece, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
@@ -56,6 +57,14 @@ def _run(work: Work) -> Manifest:
     )
 
 
+def _cost(bill: Bill) -> None:
+    encoding_cost(bill, "pack", "train")
+
+
+def _pieces(work: Work) -> dict[str, Piece]:
+    return forward_piece(load_metric(work.artifacts["train"], work.settings["train"]), (work.artifacts["pack"],))
+
+
 EMBED_METRIC = Stage(
     name="embed",
     folder="embedding",
@@ -65,4 +74,6 @@ EMBED_METRIC = Stage(
     sections=("train.dscl.whiten",),
     workers="actors",
     run=_run,
+    cost=_cost,
+    pieces=_pieces,
 )

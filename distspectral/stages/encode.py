@@ -10,22 +10,30 @@ import numpy as np
 import pyarrow as pa
 from torch import nn
 
+from distspectral.costs.bill import NETWORK, Bill
 from distspectral.embedding.forward import BLOCK_ROWS, forward
 from distspectral.errors import CollapsedError
 from distspectral.mapping import Mapper, local_map
 from distspectral.models.networks import torch_device
+from distspectral.stages.stage import Piece
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.joined import open_vectors
 from distspectral.storage.rows.moments import Moments
-from distspectral.storage.rows.packed import PackedWriter
+from distspectral.storage.rows.packed import BATCH_BYTES, PackedWriter
 from distspectral.storage.rows.vectors import MappedVectors
 from distspectral.storage.source.columns import ScalarType
 from distspectral.storage.source.shards import Block
 
 WITHOUT = {"autoencoder": ("representation", "input"), "siamese": ("affinity.space", "euclidean")}
 """What a run without the network of a stage is asked for by."""
+
+WRITER_BYTES = BATCH_BYTES / 4
+"""Of encoded rows before they are written; they are narrow."""
+
+PIECE_ROWS = 4096
+"""That a forward pass is timed on."""
 
 EPSILON = 1e-6
 """Spread of outputs relative to their mean below which only rounding is left."""
@@ -81,6 +89,27 @@ def encode(
         },
         {},
     )
+
+
+def encoding_cost(bill: Bill, source: str, trained: str) -> None:
+    """Fill in a stage that does just this; see :attr:`Stage.cost`.
+
+    Args:
+        bill: of the stage.
+        source: stage whose rows pass the network.
+        trained: stage that trains it.
+    """
+    bill.through((trained,), bill.us("encoding"))
+    bill.alone()
+    bill.read, bill.written = bill.kept_by(source), bill.kept
+    bill.worker_bytes += WRITER_BYTES + 4 * BLOCK_ROWS * 2 * bill.widest(trained)
+
+
+def forward_piece(network: nn.Module, vectors: Sequence[Artifact]) -> dict[str, Piece]:
+    """Return a network's forward pass alone, on a few rows; see :attr:`Stage.pieces`."""
+    rows = open_vectors(vectors)
+    block = np.array(rows.block(0, min(rows.n_rows, PIECE_ROWS)))
+    return {NETWORK: Piece(lambda: forward(network, block), len(block))}
 
 
 def _moments(shard: Shard) -> Moments:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 
+from distspectral.costs.bill import Bill
 from distspectral.mapping import Mapper, local_map
 from distspectral.models.networks import Perceptron
-from distspectral.stages.encode import encode
-from distspectral.stages.stage import Stage, Work
+from distspectral.stages.encode import encode, encoding_cost, forward_piece
+from distspectral.stages.stage import Piece, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
@@ -38,6 +39,14 @@ def _run(work: Work) -> Manifest:
     return encode_features(searched, work.artifacts["siamese"], work.output, device, work.mapper)
 
 
+def _cost(bill: Bill) -> None:
+    encoding_cost(bill, bill.recipe.searched, "siamese")
+
+
+def _pieces(work: Work) -> dict[str, Piece]:
+    return forward_piece(load_siamese(work.artifacts["siamese"]), (work.artifacts[work.recipe.searched],))
+
+
 FEATURES = Stage(
     name="features",
     folder="features",
@@ -46,4 +55,6 @@ FEATURES = Stage(
     inputs=lambda recipe: (*recipe.may_search, "siamese"),
     workers="actors",
     run=_run,
+    cost=_cost,
+    pieces=_pieces,
 )

@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 
-from distspectral.planning.machines import cluster_named, this_machine
+from distspectral.planning.machines import machines_named, this_machine
 from distspectral.planning.model import Model
 from distspectral.planning.workload import workload
 from tests.planning.constructed import SEARCH, cluster, config, rates

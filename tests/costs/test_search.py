@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from distspectral.graph.config import GraphConfig
-from distspectral.planning.search import MOST_COPIES, expected_copies, expected_join
+from distspectral.costs.search import MOST_COPIES, expected_copies, expected_join
 from tests.planning.constructed import SEARCH
 
 
