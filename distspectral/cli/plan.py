@@ -267,7 +267,7 @@ def _constants(rates: Rates, machines: Machines) -> Table:
         card = (
             f"{gpu.memory_bytes / 1e9:.0f} GB at {gpu.bandwidth / 1e12:.3g} TB/s, {gpu.flops / 1e12:.0f} Tflop/s dense"
         )
-        table.add_row(f"a GPU ({machines.kind}), bfloat16", card, "data bill, not measured")
+        table.add_row(f"a GPU ({machines.kind}), bfloat16", card, "data sheet, not measured")
     for one in ASSUMPTIONS:
         table.add_row(*one)
     return table
