@@ -10,6 +10,7 @@ Shape letters: N rows, S sampled rows, D features, B rows of a batch.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import statistics
 import tempfile
@@ -29,17 +30,14 @@ from distspectral.errors import ConfigError
 from distspectral.graph.distances import under_metric
 from distspectral.graph.search.exact import exact_solver
 from distspectral.graph.search.through_cells import search_cells
-from distspectral.graph.store import MappedGraph
 from distspectral.mapping import local_map
 from distspectral.orchestration.pipeline import Pipeline
 from distspectral.planning.sample import PROBE_BYTES, WINDOW, brief_config, copy_sample, disk_rates, read_us
 from distspectral.planning.stopwatch import ALONE, Stopwatch
 from distspectral.recipes import SOURCE
 from distspectral.storage.artifact.directory import Artifact
-from distspectral.storage.rows.joined import open_vectors
 from distspectral.storage.rows.vectors import ArrayVectors, MappedVectors, Vectors
 from distspectral.storage.source.dataset import Source
-from distspectral.training.loop import SilentObserver
 
 LOG = logging.getLogger("distspectral")
 LEAST_BATCH = 256
@@ -173,25 +171,12 @@ class _Measurement:
         if few == batch or not settings.divisible:
             return StepRate(fixed_s=0.0, row_s=seconds / batch)
         smaller = settings.model_copy(update={"train": settings.train.model_copy(update={"batch_size": few})})
-        vectors, graph = self.pipeline.work(stage).learned_from(stage)
-        watch = Stopwatch()
-        watch.started(stage)
-        trainer = smaller.trainer(open_vectors(vectors), None if graph is None else MappedGraph(graph))
-        trainer.fit(_Windows(watch))
-        row_s = max(seconds - _step_seconds(watch.windows[stage]), 0.0) / (batch - few)
+        work, name = self.pipeline.work(stage), f"smaller-{stage}"
+        output = dataclasses.replace(work.output, artifact=Artifact(f"{self.scratch}/{name}"))
+        self.watch.started(name)
+        work.train(*work.learned_from(stage), output, smaller)
+        row_s = max(seconds - _step_seconds(self.watch.windows[name]), 0.0) / (batch - few)
         return StepRate(fixed_s=max(seconds - row_s * batch, 0.0), row_s=row_s)
-
-
-class _Windows(SilentObserver):
-    """Passes windows to a stopwatch."""
-
-    def __init__(self, watch: Stopwatch) -> None:
-        super().__init__()
-        self.watch = watch
-
-    def window(self, record: dict[str, Any]) -> None:
-        """Pass it."""
-        self.watch.window(record)
 
 
 def _step_seconds(windows: list[dict[str, Any]]) -> float:

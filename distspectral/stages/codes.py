@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from distspectral.costs.bill import Bill
 from distspectral.embedding.forward import forward
 from distspectral.mapping import Mapper, local_map
 from distspectral.models.networks import Perceptron
-from distspectral.stages.encode import encode, encoding_cost, forward_piece
-from distspectral.stages.stage import Manifests, Piece, Stage, Work
+from distspectral.stages.encode import encode, encoding_stage
+from distspectral.stages.stage import Manifests, Work
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
@@ -88,28 +87,19 @@ def _run(work: Work) -> Manifest:
     return encode_codes(work.artifacts["pack"], work.artifacts["autoencoder"], work.output, device, work.mapper)
 
 
-def _cost(bill: Bill) -> None:
-    encoding_cost(bill, "pack", "autoencoder")
-
-
-def _pieces(work: Work) -> dict[str, Piece]:
-    return forward_piece(load_encoder(work.artifacts["autoencoder"]), (work.artifacts["pack"],))
-
-
 def _facts(manifests: Manifests) -> dict[str, Any]:
     return {"explained_variance": manifests["codes"].properties["explained_variance"]}
 
 
-CODES = Stage(
-    name="codes",
+CODES = encoding_stage(
+    "codes",
+    trained="autoencoder",
+    load=lambda work: load_encoder(work.artifacts["autoencoder"]),
     folder="codes",
     purpose="Encode every row by the autoencoder.",
     done="encoded",
     inputs=lambda recipe: ("pack", "autoencoder"),
-    workers="actors",
     run=_run,
-    cost=_cost,
-    pieces=_pieces,
     facts=_facts,
     lines=lambda facts: {"codes keep": f"{facts['explained_variance']:.1%} of the variance of rows never seen"},
 )

@@ -6,11 +6,10 @@ import functools
 
 from torch import nn
 
-from distspectral.costs.bill import Bill
 from distspectral.errors import ShardWidthError
 from distspectral.mapping import Mapper, local_map
-from distspectral.stages.encode import encode, encoding_cost, forward_piece
-from distspectral.stages.stage import Piece, Stage, Work
+from distspectral.stages.encode import encode, encoding_stage
+from distspectral.stages.stage import Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
@@ -57,23 +56,14 @@ def _run(work: Work) -> Manifest:
     )
 
 
-def _cost(bill: Bill) -> None:
-    encoding_cost(bill, "pack", "train")
-
-
-def _pieces(work: Work) -> dict[str, Piece]:
-    return forward_piece(load_metric(work.artifacts["train"], work.settings["train"]), (work.artifacts["pack"],))
-
-
-EMBED_METRIC = Stage(
-    name="embed",
+EMBED_METRIC = encoding_stage(
+    "embed",
+    trained="train",
+    load=lambda work: load_metric(work.artifacts["train"], work.settings["train"]),
     folder="embedding",
     purpose="Embed every row by the learned metric.",
     done="embedded",
     inputs=lambda recipe: ("pack", "train"),
     sections=("train.dscl.whiten",),
-    workers="actors",
     run=_run,
-    cost=_cost,
-    pieces=_pieces,
 )

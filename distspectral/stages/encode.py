@@ -15,7 +15,7 @@ from distspectral.embedding.forward import BLOCK_ROWS, forward
 from distspectral.errors import CollapsedError
 from distspectral.mapping import Mapper, local_map
 from distspectral.models.networks import torch_device
-from distspectral.stages.stage import Piece
+from distspectral.stages.stage import Piece, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import Output
@@ -91,18 +91,30 @@ def encode(
     )
 
 
-def encoding_cost(bill: Bill, source: str, trained: str) -> None:
-    """Fill in a stage that does just this; see :attr:`Stage.cost`.
+def encoding_stage(
+    name: str, trained: str, load: Callable[[Work], nn.Module], rows: Callable[[Any], str] | None = None, **more: Any
+) -> Stage:
+    """Return a stage that does just this, with its cost.
 
     Args:
-        bill: of the stage.
-        source: stage whose rows pass the network.
-        trained: stage that trains it.
+        name: of the stage.
+        trained: stage that trains the network.
+        load: returns the network on the CPU.
+        rows: of a recipe, the stage whose rows pass the network; by default ``pack``.
+        more: of the declaration.
     """
-    bill.through((trained,), bill.us("encoding"))
-    bill.alone()
-    bill.read, bill.written = bill.kept_by(source), bill.kept
-    bill.worker_bytes += WRITER_BYTES + 4 * BLOCK_ROWS * 2 * bill.widest(trained)
+    source = rows or (lambda recipe: "pack")
+
+    def cost(bill: Bill) -> None:
+        bill.through((trained,), bill.us("encoding"))
+        bill.alone()
+        bill.read, bill.written = bill.kept_by(source(bill.recipe)), bill.kept
+        bill.worker_bytes += WRITER_BYTES + 4 * BLOCK_ROWS * 2 * bill.widest(trained)
+
+    def pieces(work: Work) -> dict[str, Piece]:
+        return forward_piece(load(work), (work.artifacts[source(work.recipe)],))
+
+    return Stage(name=name, cost=cost, pieces=pieces, workers="actors", **more)
 
 
 def forward_piece(network: nn.Module, vectors: Sequence[Artifact]) -> dict[str, Piece]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import functools
 
-from distspectral.costs.bill import Bill
 from distspectral.mapping import Mapper, local_map
 from distspectral.models.networks import Perceptron
-from distspectral.stages.encode import encode, encoding_cost, forward_piece
-from distspectral.stages.stage import Piece, Stage, Work
+from distspectral.stages.encode import encode, encoding_stage
+from distspectral.stages.stage import Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
@@ -39,22 +38,14 @@ def _run(work: Work) -> Manifest:
     return encode_features(searched, work.artifacts["siamese"], work.output, device, work.mapper)
 
 
-def _cost(bill: Bill) -> None:
-    encoding_cost(bill, bill.recipe.searched, "siamese")
-
-
-def _pieces(work: Work) -> dict[str, Piece]:
-    return forward_piece(load_siamese(work.artifacts["siamese"]), (work.artifacts[work.recipe.searched],))
-
-
-FEATURES = Stage(
-    name="features",
+FEATURES = encoding_stage(
+    "features",
+    trained="siamese",
+    load=lambda work: load_siamese(work.artifacts["siamese"]),
+    rows=lambda recipe: recipe.searched,
     folder="features",
     purpose="Map every row by the Siamese network.",
     done="encoded",
     inputs=lambda recipe: (*recipe.may_search, "siamese"),
-    workers="actors",
     run=_run,
-    cost=_cost,
-    pieces=_pieces,
 )
