@@ -70,9 +70,16 @@ def test_kept_bytes_are_those_of_the_shards(learned):
 def test_a_metric_is_measured_too(tmp_path):
     config = load_config(write_metric_run(tmp_path))
     rates = measure(config, Source.open(config.data), str(tmp_path), PROBE_BYTES)
-    assert rates.steps["train"].fixed_s == 0  # a smaller batch has other classes
     assert set(rates.core_us["embed"]) == {"encoding", "network"}
     assert [one.stage for one in bills(config, rates)] == ["pack", "train", "embed", "evaluate"]
+
+
+def test_a_metric_is_timed_at_its_own_batch_only(tmp_path):
+    dscl = {"n_components": 130, "rows_per_class": 30}  # 256 rows in place of 300 would be too few classes for it
+    brief = {"batch_size": 300, "device": "cpu"}
+    config = load_config(write_metric_run(tmp_path, dscl=dscl, network={"hidden": [256]}, train=brief))
+    step = measure(config, Source.open(config.data), str(tmp_path), PROBE_BYTES).steps["train"]
+    assert step.fixed_s == 0
 
 
 def test_a_network_of_unknown_size_is_refused_by_its_name(tmp_path):
