@@ -165,6 +165,14 @@ def test_loaded_model_keeps_parameters_and_attributes(fitted, tmp_path):
     assert loaded.history_ == fitted.history_
 
 
+def test_loaded_model_keeps_the_clusters_variance(fitted, tmp_path):
+    fitted.save(tmp_path / "model.pt")
+    squared = torch.tensor([[0.1, 0.2, 0.4]])
+    assigners = [model.model_.assigner for model in (fitted, SpectralNet.load(tmp_path / "model.pt"))]
+    assert assigners[0].variance == assigners[1].variance > 0
+    assert torch.equal(*(assigner.probabilities(squared) for assigner in assigners))
+
+
 def test_load_names_what_is_wrong_with_the_file(tmp_path):
     with pytest.raises(MissingArtifactError, match=r"nothing\.pt"):
         SpectralNet.load(tmp_path / "nothing.pt")
