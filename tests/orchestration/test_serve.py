@@ -47,7 +47,7 @@ def test_a_taken_port_is_refused() -> None:
 def test_a_run_that_is_not_finished_is_refused_before_ray_starts(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["serve", str(tmp_path)])
     assert result.exit_code == EXIT_REFUSED
-    assert f"{tmp_path}/clusters: holds no finished artifact" in result.stderr.replace("\n", "")
+    assert f"{tmp_path}: holds no finished run" in result.stderr.replace("\n", "")
 
 
 @pytest.fixture(scope="module")
