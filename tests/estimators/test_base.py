@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from distspectral.stages.encode import refuse_collapse
 from scipy import sparse
 
 from distspectral import DSCL, SpectralNet
@@ -13,7 +14,6 @@ from distspectral.config import parse_config
 from distspectral.errors import CollapsedError, ConstantDataError, NonFiniteStepError, TooFewRowsError
 from distspectral.estimators.base import NetworkEstimator, told_in
 from distspectral.recipes import Recipe
-from distspectral.stages.encode import refuse_collapse
 
 DIM, N_ROWS = 30, 1_000_000
 PLAIN = {"representation": "input", "affinity_space": "euclidean", "hidden": (8,), "max_steps": 5}
