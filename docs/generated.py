@@ -246,7 +246,7 @@ def _sentence(text: str) -> str:
 def _escaped(text: str) -> str:
     """Return a text whose characters mean nothing to Markdown, code spans left alone."""
     parts = text.split("`")
-    parts[::2] = [part.replace("<", "&lt;").replace("*", r"\*").replace("_", r"\_") for part in parts[::2]]
+    parts[::2] = [re.sub(r"([*_\[])", r"\\\1", part).replace("<", "&lt;") for part in parts[::2]]
     return "`".join(parts)
 
 
