@@ -81,7 +81,7 @@ def _facts(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "edges_per_second": metrics["train"]["edges_per_second"],
         "steps": metrics["train"]["steps"],
         "inputs": metrics["calibrate"]["inputs"],
-        "evaluate": metrics.get("evaluate"),
+        "agreement": metrics.get("embed", {}).get("agreement"),
     }
 
 

@@ -92,7 +92,7 @@ def compare_quality(
                 other = data.model_copy(update={"path": paths[-held_out:]})
                 manifest = pipeline.embed_other(Source.open(other), f"{root}/seed-{seed}/held-out")
                 rows = {"n_rows": manifest.n_rows, "seconds": manifest.metrics["seconds"]}
-                add("distspectral, held out", seed, {**manifest.metrics["evaluate"], **rows})
+                add("distspectral, held out", seed, {**manifest.metrics["embed"]["agreement"], **rows})
         finally:
             runner.close()
         for name in methods:
@@ -125,29 +125,29 @@ def _config(folder: str, root: str, seed: int, n_clusters: int, overrides: Seque
 def _of_run(metrics: Scores) -> Scores:
     seconds = metrics["seconds"]
     return {
-        **metrics["evaluate"],
+        **metrics["embed"]["agreement"],
         "n_rows": metrics["n_rows"],
         "seconds": sum(seconds.values()),
         "stages": seconds,
         "peak_rss_bytes": metrics["peak_rss_bytes"],
-        "explained_variance": metrics.get("represent", {}).get("explained_variance"),
+        "explained_variance": metrics.get("codes", {}).get("explained_variance"),
         "inputs": metrics["calibrate"]["inputs"],
     }
 
 
 def _exact(pipeline: Pipeline, n_clusters: int, seed: int, add: Callable[[str, int, Scores], None]) -> None:
     """Our own graph's exact eigenvectors, clustered by our own recipe."""
-    found = compare_with_exact(pipeline.plan.root)
+    found = compare_with_exact(pipeline.chain.root)
     shown = {"n_rows": found["n_rows"], "seconds": found["exact_seconds"], "mean_sin2": found["mean_sin2"]}
-    add("exact eigenvectors of our graph", seed, {**found["exact_evaluate"], **shown})
+    add("exact eigenvectors of our graph", seed, {**found["exact_agreement"], **shown})
 
 
 def _kmeans(pipeline: Pipeline, n_clusters: int, seed: int, add: Callable[[str, int, Scores], None]) -> None:
     from sklearn.cluster import KMeans
 
     for stage in ("pack", "codes"):
-        if stage in pipeline.plan.chain:
-            rows, labels = _rows(pipeline.plan.artifact(stage))
+        if stage in pipeline.chain.outputs:
+            rows, labels = _rows(pipeline.chain.artifact(stage))
             model = KMeans(n_clusters, n_init=3, random_state=seed)
             add(f"k-means on {'vectors' if stage == 'pack' else stage}", seed, _timed(model.fit_predict, rows, labels))
 
@@ -155,7 +155,7 @@ def _kmeans(pipeline: Pipeline, n_clusters: int, seed: int, add: Callable[[str, 
 def _scikit_learn(pipeline: Pipeline, n_clusters: int, seed: int, add: Callable[[str, int, Scores], None]) -> None:
     from sklearn.cluster import SpectralClustering
 
-    rows, labels = _rows(pipeline.plan.artifact("pack"))
+    rows, labels = _rows(pipeline.chain.artifact("pack"))
     chosen = np.random.default_rng(seed).permutation(len(rows))[:SAMPLE_ROWS]
     model = SpectralClustering(n_clusters, affinity="nearest_neighbors", random_state=seed)
     add("scikit-learn SpectralClustering", seed, _timed(model.fit_predict, rows[chosen], labels[chosen]))
@@ -168,7 +168,7 @@ def _umap(pipeline: Pipeline, n_clusters: int, seed: int, add: Callable[[str, in
         raise MissingDependencyError("umap-learn is not installed: pip install umap-learn") from error
     from sklearn.cluster import KMeans
 
-    rows, labels = _rows(pipeline.plan.artifact("pack"))
+    rows, labels = _rows(pipeline.chain.artifact("pack"))
 
     def clusters(matrix: NDArray[np.float32]) -> NDArray[np.int64]:
         embedded = UMAP(n_components=10, random_state=seed, n_jobs=1).fit_transform(matrix)
@@ -191,7 +191,7 @@ def _spectralnet(pipeline: Pipeline, n_clusters: int, seed: int, add: Callable[[
 
     for weights in Path(spectralnet.__file__).parent.rglob("weights/*.pth"):
         weights.unlink()  # of an earlier fit, which it would take instead of training
-    rows, labels = _rows(pipeline.plan.artifact("pack"))
+    rows, labels = _rows(pipeline.chain.artifact("pack"))
     rows /= np.abs(rows).max()
     chosen = np.random.default_rng(seed).permutation(len(rows))[:SAMPLE_ROWS]
 

@@ -20,8 +20,9 @@ from distspectral.errors import ConfigError
 from distspectral.graph.spectrum import exact_spectrum
 from distspectral.graph.store import MappedGraph
 from distspectral.models.assigner import Assigner, clustering_coordinates
+from distspectral.recipes import SpectralRecipe
 from distspectral.spectral.diagnostics import label_agreement, sin2_principal_angles
-from distspectral.stages.plan import embedded_graph, spectral_chain
+from distspectral.stages import STAGES
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.vectors import MappedVectors
 
@@ -37,8 +38,8 @@ def compare_with_exact(root: Artifact, n_functions: int | None = None) -> dict[s
         MissingArtifactError: the run is not finished.
         ConfigError: the run used the unnormalised Laplacian, or keeps fewer functions than asked for.
     """
-    chain = spectral_chain("auto", "siamese")
-    model, clusters, output = (root.child(chain[name].directory) for name in ("calibrate", "cluster", "embed"))
+    folders = {name: stage.folder for name, stage in STAGES[SpectralRecipe.kind].items()}
+    model, clusters, output = (root.child(folders[name]) for name in ("calibrate", "cluster", "embed"))
     properties = model.manifest().properties
     if properties["laplacian"] != "random_walk":
         raise ConfigError(f"{root.uri}: made with spectral.laplacian = unnormalized; this compares random_walk runs")
@@ -48,9 +49,8 @@ def compare_with_exact(root: Artifact, n_functions: int | None = None) -> dict[s
         raise ConfigError(f"--functions: is {n_compared}, but {root.uri} keeps {n_kept} functions; ask for fewer")
     learned = _embedding(output, n_kept)
     began = time.perf_counter()
-    values, vectors, degree = exact_spectrum(
-        MappedGraph(root.child(chain[embedded_graph(model.manifest().inputs)].directory)), n_kept
-    )
+    graph = next(name for name in ("reweight", "siamese_graph", "graph") if name in model.manifest().inputs)
+    values, vectors, degree = exact_spectrum(MappedGraph(root.child(folders[graph])), n_kept)
     seconds = time.perf_counter() - began
     sin2 = sin2_principal_angles(
         torch.from_numpy(learned[:, :n_compared]), torch.from_numpy(vectors[:, :n_compared]), torch.from_numpy(degree)
@@ -64,14 +64,14 @@ def compare_with_exact(root: Artifact, n_functions: int | None = None) -> dict[s
         "exact_sum": float(values[:n_compared].sum()),
         "exact_seconds": seconds,
     }
-    labels = MappedVectors(root.child(chain["pack"].directory)).labels()
+    labels = MappedVectors(root.child(folders["pack"])).labels()
     if labels is not None:
         manifest = clusters.manifest()
         config = ClusterConfig.model_validate({k: v for k, v in manifest.config.items() if k != "seed"})
         exact = _exact_clusters(vectors, values, manifest.properties["n_clusters"], config, manifest.config["seed"])
         classes = np.unique(np.asarray(labels.to_pylist(), dtype=str), return_inverse=True)[1]
-        result["evaluate"] = output.manifest().metrics["evaluate"]
-        result["exact_evaluate"] = _agreement(classes, exact)
+        result["agreement"] = output.manifest().metrics["agreement"]
+        result["exact_agreement"] = _agreement(classes, exact)
     return result
 
 

@@ -21,7 +21,7 @@ def main(path: str) -> dict[str, Any]:
     config, watch = load_config(path), Stopwatch()
     pipeline = Pipeline(config, Source.open(config.data), watch, watch)
     metrics = pipeline.run()
-    manifests = {stage: output.artifact.manifest() for stage, output in pipeline.plan.outputs.items()}
+    manifests = {stage: output.artifact.manifest() for stage, output in pipeline.chain.outputs.items()}
     return {
         "seconds": watch.wall,
         "core_seconds": {stage: watch.core_seconds(stage) for stage in watch.wall},

@@ -8,7 +8,7 @@ import typer
 import typer.core
 
 from distspectral import __version__, logs
-from distspectral.cli import bench, demo, evaluate, export, inspect, plan, run, serve, stage, submit, validate
+from distspectral.cli import bench, demo, embed, evaluate, export, inspect, plan, run, serve, stage, submit, validate
 from distspectral.cli.console import print_error
 from distspectral.errors import DistSpectralError
 
@@ -42,6 +42,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -72,7 +73,7 @@ def options(
         logs.write_log(log)
 
 
-for module in (run, submit, stage, evaluate, export, serve, inspect, validate, plan, demo, bench):
+for module in (run, submit, stage, embed, evaluate, export, serve, inspect, validate, plan, demo, bench):
     module.register(app)
 
 

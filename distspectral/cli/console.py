@@ -23,33 +23,12 @@ from rich.progress import (
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from distspectral.stages.stage import Stage
     from distspectral.storage.artifact.manifest import Manifest
 
 SHOWN_ITEMS = 12
 LOG_EVERY_S = 10.0
 """Between two lines of progress, where there is no terminal to draw a bar on."""
-PAST_TENSE = {
-    "pack": "packed",
-    "autoencoder": "trained",
-    "codes": "encoded",
-    "neighbors": "searched neighbours",
-    "graph": "weighed edges",
-    "siamese": "trained",
-    "features": "encoded",
-    "reweight": "weighed edges anew",
-    "siamese_neighbors": "searched neighbours anew",
-    "siamese_graph": "weighed edges anew",
-    "train": "trained",
-    "calibrate": "calibrated",
-    "cluster": "clustered",
-    "embed": "embedded",
-    "encode": "embedded",
-    "evaluate": "evaluated",
-}
-
-
-def _shown(stage: str) -> str:
-    return f"{stage.replace('_', ' '):<17}"
 
 
 def print_error(message: str) -> None:
@@ -104,20 +83,27 @@ class StageProgress:
     ) -> None:
         self._bar.stop()
 
+    @staticmethod
+    def _done(name: str) -> str:
+        """Return what a stage has done, in the past tense."""
+        from distspectral.stages import STAGES
+
+        return next(stages[name].done for stages in STAGES.values() if name in stages)
+
     def started(self, stage: str) -> None:
         """Name the stage, so that a bar below it is understood."""
         self._tasks[stage] = self._bar.add_task(f"[bold]{stage}", total=None)
 
     def skipped(self, stage: str) -> None:
         """Say that the stage has nothing to do."""
-        self._console.print(f"[dim]{_shown(stage)} up to date[/]")
+        self._console.print(f"[dim]{stage:<17} up to date[/]")
 
     def finished(self, stage: str, seconds: float) -> None:
         """Say what the stage took and take its bars away."""
         for task in self._tasks.values():
             self._bar.remove_task(task)
         self._tasks.clear()
-        self._console.print(f"[green]{_shown(stage)}[/] {PAST_TENSE[stage]} in {seconds:.1f} s")
+        self._console.print(f"[green]{stage:<17}[/] {self._done(stage)} in {seconds:.1f} s")
 
     def progress(self, description: str, done: int, total: int) -> None:
         """Move the bar of what is being done; in a log, say so now and then."""
@@ -149,52 +135,26 @@ def fact_table(title: str, facts: Iterable[tuple[str, str]] = ()) -> Table:
     return table
 
 
-def results_table(metrics: dict[str, Any]) -> Table:
-    """Return a run's metrics as a table for people."""
+def results_table(metrics: dict[str, Any], stages: Iterable[Stage]) -> Table:
+    """Return a run's metrics as a table for people, the lines of its stages included."""
     table = fact_table(f"Run {metrics['name']}")
     table.add_row("rows x features", f"{metrics['n_rows']:,} x {metrics['dim']:,}")
-    if left_out := metrics.get("quarantine"):
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in left_out["reasons"].items())
-        table.add_row("rows in quarantine", f"{left_out['n_rows']:,}" + (f" ({reasons})" if reasons else ""))
     for stage, seconds in metrics["seconds"].items():
         table.add_row(f"{stage} seconds", f"{seconds:.1f}")
     table.add_row("peak memory", f"{metrics['peak_rss_bytes'] / 2**20:,.0f} MiB")
-    train = metrics["train"]
-    rate, unit = next((v, k.partition("_")[0]) for k, v in train.items() if k.endswith("_per_second"))
-    table.add_row("training", f"{train['steps']:,} steps, {rate:,.0f} {unit}/s, {train['stopped_because']}")
-    if "calibrate" in metrics:
-        _add_spectral_rows(table, metrics)
-    else:
-        table.add_row("classes", f"{train['n_train_classes']:,} learned from, {train['n_classes']:,} in all")
-        table.add_row("loss", f"{train['loss']:.3f} of {train['classes_per_step']:.0f} classes a step")
-    if scores := metrics.get("retrieval"):
-        add_retrieval_rows(table, scores)
+    for stage in stages:
+        if facts := metrics.get(stage.name):
+            for heading, text in stage.lines(facts).items():
+                table.add_row(heading, text)
     return table
 
 
-def _add_spectral_rows(table: Table, metrics: dict[str, Any]) -> None:
-    if learned := metrics.get("represent"):
-        kept = f"{learned['explained_variance']:.1%} of the variance of rows it never saw"
-        table.add_row("autoencoder", f"{learned['steps']:,} steps; codes keep {kept}")
-    if pairs := metrics.get("siamese"):
-        distances = f"neighbours {pairs['neighbor_distance']:.2f} apart, others {pairs['stranger_distance']:.2f}"
-        table.add_row("Siamese network", f"{pairs['steps']:,} steps; {distances}")
-    table.add_row("network sees", " and ".join(metrics["calibrate"]["inputs"]))
-    graph = metrics["graph"]
-    share = graph["largest_component_share"]
-    table.add_row("graph", f"k = {graph['k']}, {graph['components']} components, largest {share:.1%} of the rows")
-    kept = metrics["calibrate"]["n_components"]
-    table.add_row("Ritz values", " ".join(f"{value:.4f}" for value in metrics["calibrate"]["ritz_values"][:kept]))
-    table.add_row("clusters", str(metrics["cluster"]["n_clusters"]))
-    if scores := metrics.get("evaluate"):
-        table.add_row("ACC / NMI / ARI", " / ".join(f"{scores[name]:.3f}" for name in ("acc", "nmi", "ari")))
-
-
-def add_retrieval_rows(table: Table, scores: dict[str, Any]) -> None:
-    """Add the scores of unseen classes to a table."""
-    recall = scores["recall_at"]
-    table.add_row(f"Recall@{', '.join(recall)}", " / ".join(f"{value:.4f}" for value in recall.values()))
-    table.add_row("NMI, MAP@R", f"{scores['nmi']:.4f}, {scores['map_at_r']:.4f}")
+def print_manifest(manifest: Manifest, as_json: bool) -> None:
+    """Print what a stage made: a table for people, or one JSON object."""
+    if as_json:
+        print_json(manifest.model_dump())
+    else:
+        print_table(manifest_table(manifest))
 
 
 def manifest_table(manifest: Manifest, uri: str | None = None) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from typing import Annotated, Any
 
 import typer
@@ -26,22 +27,14 @@ def register(app: typer.Typer) -> None:
     app.command("demo")(demo)
 
 
-def demo_values(root: str) -> dict[str, Any]:
-    """Return the demo's config as plain values; ``jobs/configs/digits.yaml`` says the same."""
-    return {
-        "name": "digits",
-        "root": root,
-        "data": {
-            "path": f"{root.rstrip('/')}/data",
-            "id_column": "id",
-            "label_column": "label",
-            "scale": 0.0625,
-        },
-        "autoencoder": {"hidden": [256, 128], "max_steps": 500},
-        "siamese": {"max_steps": 500},
-        "cluster": {"n_clusters": 10},
-        "ray": {"workers": 2},
-    }
+def digits_values(root: str) -> dict[str, Any]:
+    """Return the config of the digits as plain values, its data and artifacts under ``root``."""
+    import yaml
+
+    values: dict[str, Any] = yaml.safe_load(resources.files("distspectral.cli").joinpath("digits.yaml").read_text())
+    values["root"] = root
+    values["data"]["path"] = f"{root.rstrip('/')}/data"
+    return values
 
 
 def generated_values(root: str, n_clusters: int) -> dict[str, Any]:
@@ -69,7 +62,7 @@ def demo(
         check_writable(root)
         write_mixture(f"{root}/data", mixture, rows)
     else:
-        config = validate_values(demo_values(root), "demo")
+        config = validate_values(digits_values(root), "demo")
         check_writable(root)
         data = f"{root.rstrip('/')}/data"
         if not Artifact(data).has(f"part-{N_SHARDS - 1:05d}.parquet"):  # shards written anew have another fingerprint

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from distspectral.cli.console import add_retrieval_rows, fact_table, print_json, print_table
+from distspectral.cli.console import fact_table, print_json, print_table
 from distspectral.cli.options import AsJson
 from distspectral.errors import ConfigError
 
@@ -62,12 +62,9 @@ def evaluate(
     if spectral_step is not None:
         raise ConfigError("--spectral-step: is for --retrieval; clusters have no such step")
     from distspectral.report.agreement import agreement, write_picture
-    from distspectral.stages.plan import METRIC_CHAIN
-    from distspectral.storage.artifact.directory import MANIFEST, Artifact
+    from distspectral.storage.artifact.directory import Artifact
 
     root = Artifact(run)
-    if root.child(METRIC_CHAIN["encode"].directory).has(MANIFEST):
-        raise ConfigError(f"{run}: a run of objective dscl has no clusters; --retrieval says what it has")
     found = agreement(root, labels, id_column, label_column)
     if as_json:
         print_json(found.scores())
@@ -92,16 +89,15 @@ def _cluster_table(clusters: list[dict[str, Any]]) -> Any:
 
 
 def _evaluate_retrieval(run: str, spectral_step: bool | None, as_json: bool) -> None:
-    from distspectral.stages.evaluate import evaluate_again
-    from distspectral.stages.plan import METRIC_CHAIN
+    from distspectral.recipes import MetricRecipe
+    from distspectral.stages import folder_of
+    from distspectral.stages.evaluate import evaluate_again, retrieval_lines
     from distspectral.storage.artifact.directory import Artifact
 
     root = Artifact(run)
-    embedding, evaluation = (root.child(METRIC_CHAIN[stage].directory) for stage in ("encode", "evaluate"))
+    embedding, evaluation = (root.child(folder_of(MetricRecipe.kind, stage)) for stage in ("embed", "evaluate"))
     scores = evaluate_again(embedding, evaluation, spectral_step)
     if as_json:
         print_json(scores)
         return
-    table = fact_table(f"Unseen classes of {run}")
-    add_retrieval_rows(table, scores)
-    print_table(table)
+    print_table(fact_table(f"Unseen classes of {run}", retrieval_lines(scores).items()))

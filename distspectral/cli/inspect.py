@@ -35,13 +35,13 @@ def inspect(path: ArtifactPath, as_json: AsJson = False) -> None:
 
 def _finished(path: str) -> list[Artifact]:
     """Return the artifact itself, or the run's finished artifacts in the order of the stages."""
-    from distspectral.stages.plan import DIRECTORIES
+    from distspectral.stages import FOLDERS
     from distspectral.storage.artifact.directory import MANIFEST, Artifact
 
     artifact = Artifact(path)
     if artifact.has(MANIFEST):
         return [artifact]
-    found = [artifact.child(directory) for directory in DIRECTORIES]
+    found = [artifact.child(folder) for folder in FOLDERS]
     found = [one for one in found if one.has(MANIFEST)]
     if not found:
         raise MissingArtifactError(f"{path}: neither a finished artifact nor a run that holds one")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distspectral.errors import ConfigError
+
 if TYPE_CHECKING:
     from distspectral.config import RunConfig
     from distspectral.orchestration.engine import Engine
@@ -38,3 +40,15 @@ def engine_of(config: RunConfig, local: bool) -> Engine:
 def run_root(path: str) -> str:
     """Return a run's directory as workers elsewhere can name it: absolute, or the URI that it is."""
     return path if "://" in path else str(Path(path).expanduser().absolute())
+
+
+def require_stage(name: str) -> None:
+    """Refuse what is the name of no stage.
+
+    Raises:
+        ConfigError: just that.
+    """
+    from distspectral.stages import NAMES
+
+    if name not in NAMES:
+        raise ConfigError(f"stage {name}: is none; there are {', '.join(NAMES)}")

@@ -25,10 +25,7 @@ def run(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bring every stage up to date: pack, graph, train, calibrate, cluster, embed, report.
-
-    Of objective dscl: pack, train, embed, evaluate.
-    """
+    """Bring every stage up to date, from the packed rows to the embedded ones, and write the report."""
     loaded = load(config, overrides)
     show(loaded, run_config(loaded, local, quiet), as_json)
 
@@ -43,11 +40,13 @@ def run_config(config: RunConfig, local: bool, quiet: bool) -> dict[str, Any]:
 
 def show(config: RunConfig, metrics: dict[str, Any], as_json: bool) -> None:
     """Print a run's metrics, and for people where its report is."""
+    from distspectral.report.metrics import METRICS, PAGE
+    from distspectral.stages import stages_of
     from distspectral.storage.filesystems import join
 
     if as_json:
         print_json(metrics)
         return
-    print_table(results_table(metrics))
-    page = "report.html" if config.objective == "spectral" else "metrics.json"
-    print_note(f"report: {join(config.root, page)}")
+    recipe = config.recipe(metrics["dim"])
+    print_table(results_table(metrics, stages_of(recipe)))
+    print_note(f"report: {join(config.root, PAGE if recipe.has_page else METRICS)}")

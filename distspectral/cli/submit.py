@@ -6,19 +6,18 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from distspectral.cli.console import print_error, print_note
-from distspectral.cli.options import ConfigPath, Overrides, load
+from distspectral.cli.options import ConfigPath, Overrides, load, require_stage
 from distspectral.errors import ConfigError
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 HEADERS_VARIABLE = "RAY_JOB_HEADERS"
-Command = Literal["run", "pack", "represent", "graph", "siamese", "train", "calibrate", "cluster", "embed", "report"]
 
 Address = Annotated[
     str | None,
@@ -29,7 +28,12 @@ Address = Annotated[
         help="The cluster's dashboard, http://HOST:8265. Headers for a proxy: RAY_JOB_HEADERS, a JSON object.",
     ),
 ]
-Stage = Annotated[Command, typer.Option("--stage", help="Submit one stage instead of the whole run.")]
+StageName = Annotated[
+    str | None,
+    typer.Option(
+        "--stage", metavar="NAME", help="Submit one stage, of those that `stage -h` lists, instead of the whole run."
+    ),
+]
 WithCode = Annotated[bool, typer.Option("--with-code", help="Send this machine's distspectral along.")]
 Modules = Annotated[
     list[Path] | None,
@@ -49,7 +53,7 @@ def submit(
     config: ConfigPath,
     overrides: Overrides = None,
     address: Address = None,
-    stage: Stage = "run",
+    stage: StageName = None,
     with_code: WithCode = False,
     modules: Modules = None,
     detach: Detach = False,
@@ -63,6 +67,8 @@ def submit(
     """
     from distspectral.orchestration import submit as jobs
 
+    if stage is not None:
+        require_stage(stage)
     packages = [jobs.our_package()] if with_code else []
     job = jobs.make_job(load(config, overrides), stage, [*packages, *(modules or ())])
     client = jobs.connect(address, _headers(os.environ.get(HEADERS_VARIABLE)))

@@ -26,12 +26,9 @@ def validate(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = 
         facts = {"n_rows": source.n_rows, "dim": source.dim, "n_shards": len(source.shards)}
         print_json({"valid": True, **facts, "config": loaded.model_dump(mode="json")})
         return
-    learned = f"{loaded.n_components} eigenfunctions kept"
-    if loaded.objective == "dscl":
-        learned = f"a metric of {loaded.dscl.n_components} components"
     print_note(
         f"{config}: valid; {source.n_rows:,} rows of width {source.dim:,} in {len(source.shards):,} shards, "
-        f"{learned}, artifacts go to {loaded.root}"
+        f"{loaded.recipe(source.dim).learned}, artifacts go to {loaded.root}"
     )
 
 

@@ -6,30 +6,26 @@ Shape letters: N rows, B rows of a block, D features, P components.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import ValidationError
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import Tags, check_random_state
+from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from distspectral.embedding.forward import in_blocks
-from distspectral.errors import ConfigError
-from distspectral.estimators.spectral_net import WindowPrinter, problems
-from distspectral.models.networks import NetworkConfig, torch_device
-from distspectral.objectives.dscl import DSCLConfig
-from distspectral.storage.artifact.directory import Artifact
+from distspectral.estimators.base import NetworkEstimator, WindowPrinter, refuse_equal
+from distspectral.models.networks import torch_device
+from distspectral.recipes import MetricRecipe
 from distspectral.storage.rows.vectors import ArrayVectors
-from distspectral.training.checkpoint import read_state, write_state
-from distspectral.training.config import TrainConfig
-from distspectral.training.dscl import DSCLSettings, build_model
+from distspectral.training.dscl import build_model
+
+DEFAULTS = MetricRecipe(dim=1)
+"""A run's own, which the estimator shares."""
 
 
-class DSCL(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class DSCL(NetworkEstimator):
     """Supervised metric learning whose similarity groups rows of classes that were never seen.
 
     A network is trained so that its outputs on every class-balanced batch span the indicators of the batch's
@@ -64,17 +60,29 @@ class DSCL(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
     Reference: Law, Urtasun, Zemel, Deep Spectral Clustering Learning, ICML 2017.
     """
 
+    WORDS: ClassVar = {
+        "dscl.n_components": "n_components",
+        "network.hidden": "hidden",
+        "network.trunk": "trunk",
+        "network.trunk_options": "trunk_options",
+        "dscl.rows_per_class": "rows_per_class",
+        **{f"train.{name}": name for name in ("batch_size", "max_steps", "learning_rate", "device")},
+        "data.label_column": "y",
+        "data.path": "X",
+        "seed": "random_state",
+    }
+
     def __init__(
         self,
         n_components: int | None = None,
         *,
-        hidden: tuple[int, ...] = (512, 256),
-        trunk: str | None = None,
+        hidden: tuple[int, ...] = DEFAULTS.network.hidden,
+        trunk: str | None = DEFAULTS.network.trunk,
         trunk_options: dict[str, Any] | None = None,
-        batch_size: int = 512,
-        rows_per_class: int = 8,
-        max_steps: int = 1000,
-        learning_rate: float = 3e-3,
+        batch_size: int = DEFAULTS.train.batch_size,
+        rows_per_class: int = DEFAULTS.dscl.rows_per_class,
+        max_steps: int = DEFAULTS.train.max_steps,
+        learning_rate: float = DEFAULTS.train.learning_rate,
         device: Literal["auto", "cpu", "cuda"] = "auto",
         random_state: int | np.random.RandomState | None = None,
         verbose: bool = False,
@@ -99,19 +107,18 @@ class DSCL(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
             y: (N,) labels, integers or strings, of at least two classes.
 
         Raises:
-            TooFewClassesError, ConfigError: both of them ValueErrors that say what to change.
+            TooFewClassesError, ConstantDataError, ConfigError: all of them ValueErrors that say what to change.
         """
         X, y = validate_data(self, X, y, dtype=np.float32, order="C")
         check_classification_targets(y)
         self.classes_, classes = np.unique(y, return_inverse=True)
-        try:
+        rows = ArrayVectors(np.asarray(X), classes)
+        refuse_equal(rows)
+        with self._in_own_words():
             self.n_components_ = self._width(classes)
-            settings = self._settings()
-        except ValidationError as error:
-            raise ConfigError(problems(error)) from None
-        trainer = settings.trainer(ArrayVectors(np.asarray(X), classes))
-        observer = WindowPrinter(self.verbose)
-        trainer.fit(observer)
+            trainer = self._recipe(rows.dim).metric.trainer(rows)
+            observer = WindowPrinter(self.verbose, "train")
+            trainer.fit(observer)
         self.history_ = observer.history
         self.model_ = trainer.model.network.eval()
         return self
@@ -119,41 +126,23 @@ class DSCL(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
         """Return the embedding (B, P) of rows ``X`` (B, D), of classes seen or unseen; compare it by the cosine."""
         check_is_fitted(self)
-        rows = ArrayVectors(validate_data(self, X, reset=False, dtype=np.float32, order="C"))
-        return in_blocks(self.model_.to(torch_device(self.device)), rows)
+        return in_blocks(self.model_.to(torch_device(self.device)), self._rows(X, reset=False))
 
-    def save(self, path: str | Path) -> None:
-        """Write the fitted estimator to one file, whole or not at all; it holds no pickled code."""
-        check_is_fitted(self)
-        path = Path(path).absolute()
-        seed = self.random_state if isinstance(self.random_state, int) else None
-        state = {
-            "params": self.get_params(deep=False) | {"random_state": seed, "hidden": list(self.hidden)},
+    def _state(self) -> dict[str, Any]:
+        return {
             "model": self.model_.state_dict(),
             "n_features_in": self.n_features_in_,
             "n_components": self.n_components_,
             "classes": self.classes_.tolist(),
             "history": self.history_,
         }
-        write_state(Artifact(str(path.parent)), path.name, state)
 
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Return the estimator that :meth:`save` wrote; it gives the same numbers.
-
-        Raises:
-            MissingArtifactError: there is no such file.
-            DamagedArtifactError: it cannot be read.
-        """
-        path = Path(path).absolute()
-        state = read_state(Artifact(str(path.parent)), path.name)
-        estimator = cls(**state["params"] | {"hidden": tuple(state["params"]["hidden"])})
-        estimator.n_features_in_, estimator.n_components_ = state["n_features_in"], state["n_components"]
-        estimator.classes_ = np.asarray(state["classes"])
-        model = build_model(estimator.n_features_in_, estimator._settings()).network
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.n_features_in_, self.n_components_ = state["n_features_in"], state["n_components"]
+        self.classes_ = np.asarray(state["classes"])
+        model = build_model(self.n_features_in_, self._recipe(self.n_features_in_).metric).network
         model.load_state_dict(state["model"])
-        estimator.model_, estimator.history_ = model.eval(), state["history"]
-        return estimator
+        self.model_, self.history_ = model.eval(), state["history"]
 
     def _width(self, classes: NDArray[np.int64]) -> int:
         """Return P: as given, or the number of classes in a batch, as in the paper; few rows carry less."""
@@ -163,20 +152,26 @@ class DSCL(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
         n_classes = max(min(self.batch_size // self.rows_per_class, len(sizes)), 1)
         return max(min(n_classes, int(sizes[:n_classes].sum()) // 2), 1)
 
-    def _settings(self) -> DSCLSettings:
-        return DSCLSettings(
-            network=NetworkConfig(
-                hidden=tuple(self.hidden), trunk=self.trunk, trunk_options=dict(self.trunk_options or {})
-            ),
-            dscl=DSCLConfig(n_components=self.n_components_, rows_per_class=self.rows_per_class, train_classes="all"),
-            train=TrainConfig(
-                batch_size=self.batch_size,
-                max_steps=self.max_steps,
-                learning_rate=self.learning_rate,
-                device=self.device,
-            ),
-            seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
-        )
+    def _recipe(self, dim: int) -> MetricRecipe:
+        """Return the run's recipe with this estimator's parameters; every class of ``y`` is learned from."""
+        options = dict(self.trunk_options or {})
+        values = {
+            "dim": dim,
+            "seed": self._seed(),
+            "network": {"hidden": self.hidden, "trunk": self.trunk, "trunk_options": options},
+            "dscl": {
+                "n_components": self.n_components_,
+                "rows_per_class": self.rows_per_class,
+                "train_classes": "all",
+            },
+            "train": {
+                "batch_size": self.batch_size,
+                "max_steps": self.max_steps,
+                "learning_rate": self.learning_rate,
+                "device": self.device,
+            },
+        }
+        return self._made(MetricRecipe, values)
 
     @property
     def _n_features_out(self) -> int:
@@ -186,5 +181,4 @@ class DSCL(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
-        tags.transformer_tags.preserves_dtype = ["float32"]
         return tags

@@ -1,43 +1,28 @@
 """What neighbours are searched in, whose distances weigh the edges and what the network sees, for rows in memory.
 
-The stages do the same over artifacts: ``autoencoder``, ``codes``, ``represent``, ``graph``, ``siamese``, ``features``
-and ``reweight`` of :func:`distspectral.stages.plan.spectral_chain`.
-Shape letters: N rows, K neighbours.
+The recipe decides; the stages do the same over artifacts. Shape letters: N rows, K neighbours.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from distspectral.embedding.forward import in_blocks
 from distspectral.graph.build import knn_graph
-from distspectral.graph.config import AffinityConfig, AffinitySpace, GraphConfig
 from distspectral.graph.store import ArrayGraph
+from distspectral.models.encoded import Space
 from distspectral.models.networks import Perceptron
+from distspectral.recipes import SpectralRecipe
+from distspectral.stages.codes import explained_variance
 from distspectral.stages.encode import refuse_collapse
-from distspectral.stages.learned import explained_variance, prefers_codes
 from distspectral.stages.reweight import median_squared_distance, reweighted_rows
 from distspectral.storage.rows.joined import JoinedVectors
 from distspectral.storage.rows.vectors import ArrayVectors, Vectors
-from distspectral.training.autoencoder import AutoencoderSettings
 from distspectral.training.loop import Observer
-from distspectral.training.siamese import SiameseSettings
-
-
-@dataclasses.dataclass(frozen=True)
-class RepresentationSettings:
-    """All that decides a representation besides the rows."""
-
-    representation: Literal["input", "code", "auto"]
-    space: AffinitySpace
-    autoencoder: AutoencoderSettings
-    siamese: SiameseSettings
-    graph: GraphConfig
-    affinity: AffinityConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,46 +43,49 @@ class Representation:
     encoders: dict[str, Any]
 
 
-def represent_rows(
-    rows: Vectors, settings: RepresentationSettings, observer: Callable[[str], Observer]
-) -> Representation:
+def represent_rows(rows: Vectors, recipe: SpectralRecipe, observer: Callable[[str], Observer]) -> Representation:
     """Return the representation of rows in memory.
 
     Args:
         rows: (N, D).
-        settings: which, and how it is learned.
-        observer: returns the one that hears of a training, by the name of what is trained.
+        recipe: which, and how it is learned.
+        observer: returns the one that hears of a training, by the stage that it is in a run.
 
     Raises:
         CollapsedError: an encoder maps all rows to one point.
         ConfigError, TooFewRowsError, ConstantDataError: see :func:`distspectral.graph.build.knn_graph`.
     """
-    encoders: dict[str, Any] = {}
-    represented, explained = rows, {}
-    too_narrow = settings.representation == "auto" and rows.dim <= settings.autoencoder.train.n_components
-    if settings.representation != "input" and not too_narrow:
-        autoencoder = settings.autoencoder.trainer(rows)
+    spaces: dict[Space, Vectors] = {"vector": rows}
+    networks: dict[str, Perceptron] = {}
+    explained = {}
+    if recipe.makes_codes:
+        autoencoder = recipe.trainings["autoencoder"].trainer(rows)
         autoencoder.fit(observer("autoencoder"))
         model = autoencoder.model.cpu()
-        explained = {"explained_variance": explained_variance(model.encoder, model.decoder, rows)}
-        if settings.representation == "code" or prefers_codes(explained["explained_variance"]):
-            represented, encoders = _encoded(model.encoder, rows), {"encoder": model.encoder}
-    graph, facts = knn_graph(represented, settings.graph, settings.affinity)
-    facts |= explained
-    inputs, seen = ["code" if encoders else "vector"], [represented]
-    if settings.space == "siamese":
-        siamese = settings.siamese.trainer(represented, graph)
+        kept = explained_variance(model.encoder, model.decoder, rows)
+        explained, recipe = {"explained_variance": kept}, recipe.knowing(kept)
+        if recipe.searches_codes:
+            networks["autoencoder"] = model.encoder
+            spaces["code"] = _encoded(model.encoder, rows, "autoencoder")
+    searched = spaces["code" if recipe.searches_codes else "vector"]
+    graph, facts = knn_graph(searched, recipe.graph, recipe.affinity)
+    if recipe.makes_features:
+        siamese = recipe.trainings["siamese"].trainer(searched, graph)
         siamese.fit(observer("siamese"))
-        encoders["siamese"] = siamese.model.cpu()
-        features = _encoded(encoders["siamese"], represented)
-        inputs, seen = [*inputs, "siamese"], [*seen, features]
-        if settings.siamese.train.use == "reweight":
+        networks["siamese"] = siamese.model.cpu()
+        spaces["siamese"] = features = _encoded(networks["siamese"], searched, "siamese")
+        if recipe.embedded_graph == "reweight":
             graph = reweighted(graph, features)
         else:
-            graph, facts = knn_graph(features, settings.graph, settings.affinity)
-            facts |= explained
-    joined = seen[0] if len(seen) == 1 else JoinedVectors(seen)
-    return Representation(joined, graph, facts, encoders | {"inputs": tuple(inputs)})
+            graph, facts = knn_graph(features, recipe.graph, recipe.affinity)
+    seen = [spaces[space] for space in recipe.seen]
+    encoders = {argument: networks[stage] for argument, stage in recipe.encoders.items()}
+    return Representation(
+        seen[0] if len(seen) == 1 else JoinedVectors(seen),
+        graph,
+        facts | explained,
+        {"inputs": tuple(recipe.seen), **encoders},
+    )
 
 
 def reweighted(graph: ArrayGraph, features: Vectors) -> ArrayGraph:
@@ -105,7 +93,7 @@ def reweighted(graph: ArrayGraph, features: Vectors) -> ArrayGraph:
     return ArrayGraph(*reweighted_rows(graph, features, 0, graph.n_rows, median_squared_distance(graph, features)))
 
 
-def _encoded(network: Perceptron, rows: Vectors) -> ArrayVectors:
+def _encoded(network: Perceptron, rows: Vectors, trained: str) -> ArrayVectors:
     outputs = ArrayVectors(in_blocks(network, rows))
-    refuse_collapse(outputs.mean, float(np.square(outputs.scale)), outputs.n_rows, "in memory")
+    refuse_collapse(outputs.mean, float(np.square(outputs.scale)), outputs.n_rows, "in memory", trained)
     return outputs

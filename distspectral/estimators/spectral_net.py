@@ -1,52 +1,41 @@
 """SpectralNet with scikit-learn's interface: arrays in memory, one process, no Ray.
 
-The graph, training, calibration and clustering are the functions that the stages call on a cluster.
+The recipe is that of a run, and the graph, training, calibration and clustering are the functions that its stages call.
 Shape letters: N rows, D features, P components, C clusters.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from pydantic import ValidationError
-from scipy import sparse
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
-from sklearn.utils import Tags, check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.base import ClusterMixin
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted
 
-from distspectral.clusters import ClusterConfig
 from distspectral.embedding.forward import BLOCK_ROWS, in_blocks
-from distspectral.errors import ConfigError, TooManyClustersError
-from distspectral.estimators.representation import RepresentationSettings, represent_rows
-from distspectral.graph.config import AffinityConfig, AffinitySpace, GraphConfig
+from distspectral.errors import TooManyClustersError
+from distspectral.estimators.base import NetworkEstimator, WindowPrinter
+from distspectral.estimators.representation import represent_rows
+from distspectral.graph.config import AffinitySpace
 from distspectral.models.assigner import Assigner
 from distspectral.models.embedder import Embedder
 from distspectral.models.encoded import EncodedNetwork
-from distspectral.models.networks import NetworkConfig, torch_device
-from distspectral.objectives.spectral import SpectralConfig, default_n_components
+from distspectral.models.networks import torch_device
+from distspectral.recipes import Representation, SpectralRecipe
 from distspectral.spectral.affinity import AffinityKind
 from distspectral.spectral.diagnostics import suggested_n_clusters
 from distspectral.stages.calibrate import calibrated, edge_sums
 from distspectral.stages.cluster import fit_assigner
-from distspectral.stages.plan import Representation
-from distspectral.storage.artifact.directory import Artifact
-from distspectral.storage.rows.sparse import SparseVectors
 from distspectral.storage.rows.vectors import ArrayVectors, Vectors
-from distspectral.training.autoencoder import AutoencoderConfig, AutoencoderSettings
-from distspectral.training.checkpoint import read_state, write_state
-from distspectral.training.loop import SilentObserver
-from distspectral.training.siamese import SiameseConfig, SiameseSettings
-from distspectral.training.spectral import SpectralSettings, SpectralTrainConfig
 
-PARAMETERS: dict[int | str, str] = {"kind": "affinity"}
-"""Parameters of the estimator that the configs call otherwise."""
+DEFAULTS = SpectralRecipe(dim=1)
+"""A run's own, which the estimator shares."""
 
 
-class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[misc]
+class SpectralNet(NetworkEstimator, ClusterMixin):  # type: ignore[misc]
     """Spectral embedding and clustering by a neural network that also embeds rows it has not seen.
 
     A network is trained so that its outputs span the lowest eigenvectors of the Laplacian of the data's
@@ -65,7 +54,8 @@ class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
         laplacian: ``random_walk`` weighs rows by degree, ``unnormalized`` alike.
         hidden: units of each hidden layer.
         batch_size: edges per step.
-        max_steps: budget of steps; training ends earlier on a plateau.
+        max_steps: budget of steps of every training, which ends earlier on a plateau; None = as in a run, 4,000 of the
+            autoencoder, 3,000 of the Siamese network, 2,000 of the eigenfunctions.
         device: ``auto``, ``cpu`` or ``cuda``, for search and training.
         random_state: seed, None or a RandomState; the same seed on the same machine gives the same result.
         verbose: print a line per window of steps.
@@ -93,19 +83,35 @@ class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
     Reference: Shaham et al., SpectralNet: Spectral Clustering using Deep Neural Networks, ICLR 2018.
     """
 
+    WORDS: ClassVar = {
+        "cluster.n_clusters": "n_clusters",
+        "affinity.space": "affinity_space",
+        "spectral.n_components": "n_components",
+        "graph.n_neighbors": "n_neighbors",
+        "affinity.kind": "affinity",
+        "spectral.laplacian": "laplacian",
+        "network.hidden": "hidden",
+        "train.batch_size": "batch_size",
+        **{f"{training}.max_steps": "max_steps" for training in ("autoencoder", "siamese", "train")},
+        **{f"{section}.device": "device" for section in ("graph", "autoencoder", "siamese", "train")},
+        "data.path": "X",
+        "seed": "random_state",
+        "representation": "representation",
+    }
+
     def __init__(
         self,
         n_clusters: int | Literal["auto"] = 8,
         *,
-        representation: Representation = "auto",
-        affinity_space: AffinitySpace = "siamese",
-        n_components: int | None = None,
-        n_neighbors: int = 15,
-        affinity: AffinityKind = "self_tuning",
-        laplacian: Literal["random_walk", "unnormalized"] = "random_walk",
-        hidden: tuple[int, ...] = (512, 256),
-        batch_size: int = 1024,
-        max_steps: int = 2000,
+        representation: Representation = DEFAULTS.representation,
+        affinity_space: AffinitySpace = DEFAULTS.affinity.space,
+        n_components: int | None = DEFAULTS.spectral.n_components,
+        n_neighbors: int = DEFAULTS.graph.n_neighbors,
+        affinity: AffinityKind = DEFAULTS.affinity.kind,
+        laplacian: Literal["random_walk", "unnormalized"] = DEFAULTS.spectral.laplacian,
+        hidden: tuple[int, ...] = DEFAULTS.network.hidden,
+        batch_size: int = DEFAULTS.train.batch_size,
+        max_steps: int | None = None,
         device: Literal["auto", "cpu", "cuda"] = "auto",
         random_state: int | np.random.RandomState | None = None,
         verbose: bool = False,
@@ -136,126 +142,91 @@ class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
             ConstantDataError, TooManyClustersError, ConfigError: all of them ValueErrors that say what to change.
             MissingDependencyError: FAISS is not installed.
         """
-        rows = self._rows(X, reset=True)
-        try:
-            cluster, settings = ClusterConfig(n_clusters=self.n_clusters), self._settings(rows.n_rows)
-        except ValidationError as error:
-            raise ConfigError(problems(error)) from None
-        if cluster.n_clusters != "auto" and cluster.n_clusters > rows.n_rows:
-            raise TooManyClustersError(
-                f"n_clusters = {cluster.n_clusters}, but X has {rows.n_rows} rows; ask for at most as many"
-            )
-        learned = represent_rows(rows, self._representation(settings), self._observer)
-        self.graph_ = learned.facts
+        rows = self._rows(X, reset=True, accept_sparse="csr", ensure_min_samples=3)
+        with self._in_own_words():
+            self._learn(rows, self._recipe(rows))
+        return self
 
-        trainer = settings.trainer(learned.seen, learned.graph)
-        observer = self._observer("eigenfunctions")
+    def _learn(self, rows: Vectors, recipe: SpectralRecipe) -> None:
+        """Learn by a recipe, as a run does stage by stage."""
+        n_clusters = recipe.cluster.n_clusters
+        if n_clusters != "auto" and n_clusters > rows.n_rows:
+            raise TooManyClustersError(
+                f"cluster.n_clusters: is {n_clusters}, but X has {rows.n_rows} rows; ask for at most as many",
+                ["cluster.n_clusters"],
+            )
+        represented = represent_rows(rows, recipe, self._observer)
+        self.graph_ = represented.facts
+
+        settings = recipe.functions
+        trainer = settings.trainer(represented.seen, represented.graph)
+        observer = self._observer("train")
         trainer.fit(observer)
         self.history_ = observer.history
 
-        functions = ArrayVectors(in_blocks(trainer.model.network, learned.seen))
-        sums = edge_sums(functions, learned.graph, 0, rows.n_rows, self.laplacian)
+        functions = ArrayVectors(in_blocks(trainer.model.network, represented.seen))
+        sums = edge_sums(functions, represented.graph, 0, rows.n_rows, settings.spectral.laplacian)
         perceptron, ritz_values = calibrated(trainer.model.network.cpu(), *sums, rows.n_rows, settings)
-        network = EncodedNetwork(perceptron, **learned.encoders)
+        network = EncodedNetwork(perceptron, **represented.encoders)
         self.eigenvalues_ = ritz_values[: settings.n_components]
-        n_clusters = cluster.n_clusters
         if n_clusters == "auto":
             n_clusters = suggested_n_clusters(ritz_values, settings.n_components)
-        assigner = fit_assigner(rows, network, self.eigenvalues_, n_clusters, cluster, settings.seed)
+        assigner = fit_assigner(rows, network, self.eigenvalues_, n_clusters, recipe.cluster, recipe.seed)
         self._set_model(Embedder(network, assigner))
         self.embedding_, self.labels_ = self._embed(rows)
-        return self
 
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
         """Return the eigenfunctions (B, P) at rows ``X`` (B, D), seen or unseen."""
         check_is_fitted(self)
-        return self._embed(self._rows(X, reset=False))[0]
+        return self._embed(self._rows(X, reset=False, accept_sparse="csr"))[0]
 
     def predict(self, X: ArrayLike) -> NDArray[np.int32]:
         """Return the cluster (B,) of each row of ``X`` (B, D); one row alone gets the label it gets in company."""
         check_is_fitted(self)
-        return self._embed(self._rows(X, reset=False))[1]
+        return self._embed(self._rows(X, reset=False, accept_sparse="csr"))[1]
 
     def fit_transform(self, X: ArrayLike, y: Any = None, **fit_params: Any) -> NDArray[np.float32]:
         """Fit and return ``embedding_``."""
         return self.fit(X, y, **fit_params).embedding_
 
-    def save(self, path: str | Path) -> None:
-        """Write the fitted estimator to one file, whole or not at all; it holds no pickled code."""
-        check_is_fitted(self)
-        path = Path(path).absolute()
-        seed = self.random_state if isinstance(self.random_state, int) else None
-        state = {
-            "params": self.get_params(deep=False) | {"random_state": seed, "hidden": list(self.hidden)},
-            "network": self.model_.network.state(),
-            "assigner": self.model_.assigner.state_dict(),
-            "normalize_rows": self.model_.assigner.normalize_rows,
-            "arrays": {
-                name: torch.from_numpy(getattr(self, name)) for name in ("eigenvalues_", "embedding_", "labels_")
-            },
-            "history": self.history_,
-            "graph": self.graph_,
+    def _recipe(self, rows: Vectors) -> SpectralRecipe:
+        """Return the run's recipe with this estimator's parameters; few rows carry few neighbours and functions."""
+        budget = {"device": self.device} | ({} if self.max_steps is None else {"max_steps": self.max_steps})
+        values = {
+            "dim": rows.dim,
+            "seed": self._seed(),
+            "representation": self.representation,
+            "autoencoder": budget,
+            "graph": {"n_neighbors": self.n_neighbors, "device": self.device},
+            "affinity": {"kind": self.affinity, "space": self.affinity_space},
+            "siamese": budget,
+            "network": {"hidden": self.hidden},
+            "spectral": {"n_components": self.n_components, "laplacian": self.laplacian},
+            "train": budget | {"batch_size": self.batch_size},
+            "cluster": {"n_clusters": self.n_clusters},
         }
-        write_state(Artifact(str(path.parent)), path.name, state)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Return the estimator that :meth:`save` wrote; it gives the same numbers.
-
-        Raises:
-            MissingArtifactError: there is no such file.
-            DamagedArtifactError: it cannot be read.
-        """
-        path = Path(path).absolute()
-        state = read_state(Artifact(str(path.parent)), path.name)
-        estimator = cls(**state["params"] | {"hidden": tuple(state["params"]["hidden"])})
-        network = EncodedNetwork.from_state(state["network"])
-        parts = state["assigner"]
-        estimator._set_model(Embedder(network, Assigner(parts["scale"], parts["centroids"], state["normalize_rows"])))
-        for name, tensor in state["arrays"].items():
-            setattr(estimator, name, tensor.numpy())
-        estimator.n_features_in_ = network.dim
-        estimator.history_, estimator.graph_ = state["history"], state["graph"]
-        return estimator
-
-    def _settings(self, n_rows: int) -> SpectralSettings:
-        """Return the settings for ``n_rows``; few rows carry only few neighbours and functions."""
-        n_neighbors = min(self.n_neighbors, n_rows - 1)
-        wanted = self.n_components or default_n_components(self.n_clusters)
-        n_components = wanted if self.n_components else max(min(wanted, n_rows // 2), 1)
-        spectral = SpectralConfig(laplacian=self.laplacian)
-        n_functions = max(min(spectral.n_functions(n_components), n_rows // 2), n_components, 2)
-        return SpectralSettings(
-            network=NetworkConfig(hidden=tuple(self.hidden)),
-            spectral=spectral.model_copy(update={"oversampling": n_functions - n_components}),
-            train=SpectralTrainConfig(batch_size=self.batch_size, max_steps=self.max_steps, device=self.device),
-            affinity=AffinityConfig(kind=self.affinity, scale_neighbor=min(7, n_neighbors)),
-            n_neighbors=n_neighbors,
-            n_components=n_components,
-            seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
-        )
-
-    def _representation(self, settings: SpectralSettings) -> RepresentationSettings:
-        """Return what is learned before the eigenfunctions."""
-        budget = {"max_steps": self.max_steps, "device": self.device}
-        return RepresentationSettings(
-            representation=self.representation,
-            space=self.affinity_space,
-            autoencoder=AutoencoderSettings(train=AutoencoderConfig(**budget), seed=settings.seed),
-            siamese=SiameseSettings(train=SiameseConfig(**budget), seed=settings.seed),
-            graph=GraphConfig(n_neighbors=settings.n_neighbors, device=self.device),
-            affinity=settings.affinity,
-        )
+        return self._made(SpectralRecipe, values).for_rows(rows.n_rows)
 
     def _observer(self, trained: str) -> WindowPrinter:
         return WindowPrinter(self.verbose, trained)
 
-    def _rows(self, X: ArrayLike, *, reset: bool) -> Vectors:
-        minimum = 3 if reset else 1
-        array = validate_data(
-            self, X, reset=reset, accept_sparse="csr", dtype=np.float32, order="C", ensure_min_samples=minimum
-        )
-        return SparseVectors(array) if sparse.issparse(array) else ArrayVectors(array)
+    def _state(self) -> dict[str, Any]:
+        arrays = {name: torch.from_numpy(getattr(self, name)) for name in ("eigenvalues_", "embedding_", "labels_")}
+        return {
+            "network": self.model_.network.state(),
+            "assigner": self.model_.assigner.state(),
+            "arrays": arrays,
+            "history": self.history_,
+            "graph": self.graph_,
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        network = EncodedNetwork.from_state(state["network"])
+        self._set_model(Embedder(network, Assigner.from_state(state["assigner"])))
+        for name, tensor in state["arrays"].items():
+            setattr(self, name, tensor.numpy())
+        self.n_features_in_ = network.dim
+        self.history_, self.graph_ = state["history"], state["graph"]
 
     def _set_model(self, model: Embedder) -> None:
         self.model_ = model.eval()
@@ -278,28 +249,4 @@ class SpectralNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixi
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
-        tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
-
-
-def problems(error: ValidationError) -> str:
-    """Return each refused parameter with what was expected and what was given."""
-    return "; ".join(
-        f"{PARAMETERS.get(problem['loc'][0], problem['loc'][0])}: {problem['msg']} (got {problem['input']!r})"
-        for problem in error.errors()
-    )
-
-
-class WindowPrinter(SilentObserver):
-    """Keeps the history and, if asked, prints a line per window, headed by what is trained."""
-
-    def __init__(self, verbose: bool, trained: str = "") -> None:
-        super().__init__()
-        self.verbose, self.trained = verbose, trained
-
-    def window(self, record: dict[str, Any]) -> None:
-        """Keep and print one window."""
-        super().window(record)
-        if self.verbose:
-            ritz_sum = f"  Ritz sum {record['ritz_sum']:.5f}" if "ritz_sum" in record else ""
-            print(f"{self.trained} step {record['step']:>6}  loss {record['loss']:.4f}{ritz_sum}")

@@ -5,6 +5,9 @@ Shape letters: B rows, P components, C clusters.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, Self
+
 from torch import Tensor, nn
 
 SMALLEST_VARIANCE = 1e-12
@@ -28,6 +31,15 @@ class Assigner(nn.Module):
         self.register_buffer("scale", scale)
         self.register_buffer("centroids", centroids)
         self.normalize_rows, self.variance = normalize_rows, variance
+
+    def state(self) -> dict[str, Any]:
+        """Return all of it as tensors and plain values."""
+        return self.state_dict() | {"normalize_rows": self.normalize_rows, "variance": self.variance}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """Return the assigner whose :meth:`state` this is, ready to evaluate."""
+        return cls(**state).eval()
 
     def coordinates(self, embedding: Tensor) -> Tensor:
         """Return the coordinates (B, P) in which clusters live."""

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from distspectral import logs
 from distspectral.errors import DistSpectralError
 from distspectral.mapping import Mapper
-from distspectral.orchestration.config import RayConfig, RayStage
+from distspectral.orchestration.config import RayConfig
 from distspectral.orchestration.resources import request
 
 
@@ -53,7 +53,7 @@ class ItemActor:
                 return {"result": error}
 
 
-def actor_mapper(config: RayConfig, stage: RayStage = "embed") -> Mapper:
+def actor_mapper(config: RayConfig, stage: str = "embed") -> Mapper:
     """Return a mapper over an autoscaling pool of actors on the connected cluster; an item is a shard, not a row.
 
     The dataset holds one number per shard, so nothing of the data passes through Ray: an actor reads its shard,

@@ -14,12 +14,11 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    field_validator,
     model_validator,
 )
 
-RayStage = Literal["pack", "neighbors", "graph", "train", "calibrate", "embed", "encode", "evaluate"]
-"""Stages that put work on Ray, the rest runs in the driver: encoders train as ``train`` and map rows as ``encode``,
-their graph asks as ``neighbors`` and ``graph`` do."""
+from distspectral.stages import NAMES
 
 
 class ActorCount(BaseModel):
@@ -92,12 +91,19 @@ class RayConfig(BaseModel):
     cpus_per_worker: PositiveInt = Field(1, description="CPUs, and threads, of each training worker")
     cpus_per_task: PositiveInt = Field(1, description="CPUs, and threads, of each task and actor")
     task_retries: NonNegativeInt = Field(3, description="reruns of a task whose worker or node was lost")
-    resources: Mapping[RayStage, StageResources] = Field(
+    resources: Mapping[str, StageResources] = Field(
         {},
         description="by stage, where it asks for something else; an autoscaler starts nodes for what a stage asks "
         "while it runs, so GPUs named here cost only then",
     )
     actors: ActorCount = Field(ActorCount(), description="pool that embeds")
+
+    @field_validator("resources")
+    @classmethod
+    def _are_of_stages(cls, resources: Mapping[str, StageResources]) -> Mapping[str, StageResources]:
+        if unknown := [name for name in resources if name not in NAMES]:
+            raise ValueError(f"{unknown[0]} is no stage; there are {', '.join(NAMES)}")
+        return resources
 
     @property
     def min_workers(self) -> int:

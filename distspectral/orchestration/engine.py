@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from distspectral.mapping import Mapper, local_map
-from distspectral.orchestration.config import RayConfig, RayStage
+from distspectral.orchestration.config import RayConfig
+from distspectral.stages.stage import Stage
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
@@ -23,11 +24,8 @@ class Engine(Protocol):
     def start(self) -> None:
         """Get ready, once; called before a stage that has work."""
 
-    def tasks(self, stage: RayStage) -> Mapper:
-        """Return the mapper for a stage's independent items."""
-
-    def actors(self, stage: RayStage) -> Mapper:
-        """Return the mapper for a stage's items that share something costly to load, such as a model."""
+    def mapper(self, stage: Stage) -> Mapper:
+        """Return what hands out the items of a stage, to the workers that it asks for."""
 
     def train(
         self,
@@ -49,11 +47,7 @@ class LocalEngine:
     def start(self) -> None:
         """Do nothing."""
 
-    def tasks(self, stage: RayStage) -> Mapper:
-        """Return the plain loop."""
-        return local_map
-
-    def actors(self, stage: RayStage) -> Mapper:
+    def mapper(self, stage: Stage) -> Mapper:
         """Return the plain loop."""
         return local_map
 
@@ -91,17 +85,15 @@ class RayEngine:
 
         self._connected_here |= connect(self.config)
 
-    def tasks(self, stage: RayStage) -> Mapper:
-        """Return the mapper over Ray tasks."""
+    def mapper(self, stage: Stage) -> Mapper:
+        """Return the mapper over a pool of actors, or over Ray tasks."""
+        if stage.workers == "actors":
+            from distspectral.orchestration.actors import actor_mapper
+
+            return actor_mapper(self.config, stage.name)
         from distspectral.orchestration.tasks import task_mapper
 
-        return task_mapper(self.config, stage)
-
-    def actors(self, stage: RayStage) -> Mapper:
-        """Return the mapper over a pool of actors."""
-        from distspectral.orchestration.actors import actor_mapper
-
-        return actor_mapper(self.config, stage)
+        return task_mapper(self.config, stage.name)
 
     def train(
         self,

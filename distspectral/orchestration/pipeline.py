@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from pydantic import BaseModel
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from distspectral.errors import ConfigError
+from distspectral.mapping import Mapper
+from distspectral.orchestration.chain import Chain
 from distspectral.orchestration.engine import Engine
 from distspectral.orchestration.gauges import MetricsObserver
 from distspectral.orchestration.memory import PeakMemory
 from distspectral.orchestration.observer import Observer
-from distspectral.orchestration.stage_calls import StageCalls
-from distspectral.report.metrics import METRICS, PAGE, run_metrics, stages_of
-from distspectral.stages.plan import SOURCE, Plan, make_plan
+from distspectral.orchestration.stragglers import Timed, Timing, report
+from distspectral.recipes import SOURCE, Recipe
+from distspectral.report.metrics import METRICS, PAGE, run_metrics
+from distspectral.stages.codes import known_variance
+from distspectral.stages.stage import Work
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.source.dataset import Source
+from distspectral.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from distspectral.config import RunConfig
     from distspectral.stages.embed import Unfinished
 
+T = TypeVar("T")
+
 
 class Pipeline:
-    """One run: its config, its opened data, its plan, and the engine that does the work.
+    """One run: its config, its opened data, its chain of stages, and the engine that does the work.
 
     Args:
         config: the run, checked.
@@ -37,64 +43,48 @@ class Pipeline:
     """
 
     def __init__(self, config: RunConfig, source: Source, engine: Engine, observer: Observer) -> None:
-        self.config, self.source, self.engine, self.observer = config, source, engine, observer
-        self._settings: dict[str, BaseModel | int] = {
-            "pack": config.pack,
-            "autoencoder": config.autoencoder_settings,
-            "graph": config.graph,
-            "affinity": config.affinity,
-            "siamese": config.siamese_settings,
-            "training": config.train_settings,
-            "cluster": config.cluster,
-            "embed": config.embed,
-            "evaluate": config.evaluate,
-            "seed": config.seed,
-        }
+        self.config, self.source, self.engine = config, source, engine
+        self.recipe = config.recipe(source.dim)
+        sections = {name: getattr(config, name) for name in type(config).model_fields}
+        self._settings: Mapping[str, Any] = {**sections, **self.recipe.trainings}
         # absolute, for workers may have another working directory
         root = config.root if "://" in config.root else str(Path(config.root).expanduser().absolute())
-        self.plan: Plan = make_plan(
-            Artifact(root, config.storage.node_cache),
-            self.source.fingerprint(),
-            self._settings,
-            config.chain(source.dim),
-        )
-        self._told = MetricsObserver(observer, config.name, self.plan.last.fingerprint)
+        self._root = Artifact(root, config.storage.node_cache)
+        self.chain = self._chain(source.fingerprint())
+        self.observer = MetricsObserver(observer, config.name, self.chain.last.fingerprint)
+
+    def _chain(self, source: str) -> Chain:
+        return Chain.of(self.recipe, self._root, source, self._settings)
 
     # ---- the whole -----------------------------------------------------------------------------------------
 
     def run(self) -> dict[str, Any]:
         """Bring every stage up to date, then write ``metrics.json`` and the report; return the metrics."""
         worked = False
-        for stage, output in self.plan.outputs.items():
-            if output.artifact.is_current(output.fingerprint):
-                self._told.skipped(stage)
-            else:
-                self._work(stage, output)
+        for output in self.chain.outputs.values():
+            if not self._skips(output):
+                self._work(output)
                 worked = True
         if not worked and (metrics := self._standing_metrics()) is not None:
             return metrics
         return self.report()
 
-    def command(self, name: str) -> Manifest:
-        """Run the stages behind one command, their inputs being there; a current one is skipped.
+    def stage(self, name: str) -> Manifest:
+        """Run one stage, its inputs being there; a current one is skipped.
 
         Raises:
-            ConfigError: the config's objective has no such stage.
+            ConfigError: the run has no such stage.
             ArtifactError: an input is missing, damaged or made from another config.
         """
-        stages = stages_of(self.plan.chain)
-        if name not in stages:
+        if name not in self.chain.outputs:
             raise ConfigError(
-                f"objective: is {self.config.objective}, whose stages are {', '.join(stages)}; there is no {name}"
+                f"stage {name}: is none of this run, whose stages are {', '.join(self.chain.outputs)}; they follow "
+                "from objective, representation, affinity.space and siamese.use",
+                ["objective", "representation", "affinity.space", "siamese.use"],
             )
-        for stage in stages[name]:
-            output = self.plan.outputs[stage]
-            if output.artifact.is_current(output.fingerprint):
-                self._told.skipped(stage)
-            else:
-                self._require_inputs(stage)
-                self._work(stage, output)
-        return self.plan.artifact(stages[name][-1]).manifest()
+        output = self.chain.outputs[name]
+        self._require_inputs(name)
+        return output.artifact.manifest() if self._skips(output) else self._work(output)
 
     def embed_other(self, source: Source, directory: str) -> Manifest:
         """Embed other rows with this run's finished model, whatever has become of the rows it was trained on.
@@ -106,18 +96,18 @@ class Pipeline:
         Raises:
             ArtifactError: the model is missing or made from another config.
         """
-        self.plan = self._plan_as_trained()
-        prints = {SOURCE: source.fingerprint()}
-        if self.config.objective == "dscl":
-            self._require_inputs("encode", "pack")
+        self.chain = self._chain_as_trained()
+        passage, prints = self.recipe.passage, {SOURCE: source.fingerprint()}
+        made: dict[str, Artifact] = {}
+        for name in passage:
+            self._require_inputs(name, passage)
             folder = Artifact(directory)
-            packed = self.plan.of_other_rows("pack", prints, folder.child(self.plan.chain["pack"].directory))
-            self._unless_current("pack", packed, source)
-            encoded = self.plan.of_other_rows(
-                "encode", {"pack": packed.fingerprint}, folder.child(self.plan.chain["encode"].directory)
-            )
-            return self._unless_current("encode", encoded, source, packed.artifact)
-        return self._unless_current("embed", self._of_other_rows(source, directory), source)
+            if len(passage) > 1:
+                folder = folder.child(self.chain.stages[name].folder)
+            output = self.chain.of_other_rows(name, prints, folder)
+            manifest = output.artifact.manifest() if self._skips(output) else self._work(output, source, made)
+            prints[name], made[name] = output.fingerprint, output.artifact
+        return manifest
 
     def embed_part(
         self, shards: range, source: Source | None = None, directory: str | None = None
@@ -130,100 +120,141 @@ class Pipeline:
             directory: of the other rows' output.
 
         Raises:
-            ConfigError: no shard has these numbers, or the run does not end in an embedding.
+            ConfigError: no shard has these numbers, or the run embeds what it packed, as a whole.
             ArtifactError: the model is missing or made from another config, or another result stands in the output.
         """
-        if self.config.objective == "dscl":
+        name = self.recipe.passage[-1]
+        run_part = self.chain.stages[name].run_part
+        if run_part is None:
             raise ConfigError("--shard-range: is for objective spectral; a metric embeds what `pack` wrote, as a whole")
         if source is None or directory is None:
-            self._require_inputs("embed")
-            source, output = self.source, self.plan.outputs["embed"]
+            self._require_inputs(name)
+            source, output = self.source, self.chain.outputs[name]
         else:
-            self.plan = self._plan_as_trained()
-            output = self._of_other_rows(source, directory)
-        if output.artifact.is_current(output.fingerprint):
-            self._told.skipped("embed")
+            self.chain = self._chain_as_trained()
+            self._require_inputs(name)
+            output = self.chain.of_other_rows(name, {SOURCE: source.fingerprint()}, Artifact(directory))
+        if self._skips(output):
             return output.artifact.manifest()
-        self._told.started("embed")
-        self.engine.start()
-        began = time.perf_counter()
-        done = self._calls(source).embed_part(output, shards)
-        self._told.finished("embed", time.perf_counter() - began)
-        return done
-
-    def _of_other_rows(self, source: Source, directory: str) -> Output:
-        """Return the output of other rows, the model being there."""
-        self._require_inputs("embed")
-        return self.plan.of_other_rows("embed", {SOURCE: source.fingerprint()}, Artifact(directory))
-
-    def _plan_as_trained(self) -> Plan:
-        """Return the plan of when the vectors were packed: the source may have gained shards since."""
-        vectors = self.plan.artifact("pack")
-        then = vectors.manifest().inputs[SOURCE] if vectors.has(MANIFEST) else self.plan.source
-        return make_plan(self.plan.root, then, self._settings, self.plan.chain)
+        return self._timed(output.stage, lambda: run_part(self._work_of(output, source, {}), shards))[0]
 
     def report(self) -> dict[str, Any]:
-        """Write ``metrics.json`` and, of a spectral run, ``report.html``, from the artifacts; return the metrics.
+        """Write ``metrics.json`` and, where the recipe has one, ``report.html``; return the metrics.
 
         Raises:
             ArtifactError: a stage has not been run, or with another config.
         """
-        manifests = {name: out.artifact.require(out.fingerprint) for name, out in self.plan.outputs.items()}
-        artifacts = {name: out.artifact for name, out in self.plan.outputs.items()}
-        metrics = run_metrics(self.config.name, manifests, len(self.source.shards))
-        if self.config.objective == "spectral":
+        manifests = {name: out.artifact.require(out.fingerprint) for name, out in self.chain.outputs.items()}
+        metrics = run_metrics(self.config.name, self.chain.stages, manifests, len(self.source.shards))
+        if self.recipe.has_page:
             from distspectral.report.collect import collect, write_report
 
-            write_report(self.plan.root, collect(self.config.model_dump(mode="json"), metrics, artifacts, manifests))
-        self.plan.root.write_json(METRICS, metrics)
+            config, stages, artifacts = self.config.model_dump(mode="json"), self.chain.stages, self.chain.artifacts
+            write_report(self._root, collect(config, self._knowing_recipe(), stages, metrics, artifacts, manifests))
+        self._root.write_json(METRICS, metrics)
         return metrics
 
     # ---- one stage -----------------------------------------------------------------------------------------
 
-    def _require_inputs(self, stage: str, *others: str) -> None:
-        """Refuse a stage whose inputs, but for the ``others``, are missing or made from another config."""
-        for name in set(self.plan.inputs(stage)).difference(others):
-            planned = self.plan.outputs[name]
-            planned.artifact.require(planned.fingerprint)
+    def _skips(self, output: Output) -> bool:
+        """Whether the output stands already, which the observer is then told."""
+        if not output.artifact.is_current(output.fingerprint):
+            return False
+        self.observer.skipped(output.stage)
+        return True
 
-    def _unless_current(self, stage: str, output: Output, source: Source, vectors: Artifact | None = None) -> Manifest:
-        """Run a stage on other rows unless its output stands already."""
-        if output.artifact.is_current(output.fingerprint):
-            self._told.skipped(stage)
-            return output.artifact.manifest()
-        return self._work(stage, output, source, vectors)
+    def _require_inputs(self, stage: str, others: Sequence[str] = ()) -> None:
+        """Refuse a stage whose inputs, but for the ``others``, are missing or made from another config."""
+        for name in set(self.chain.inputs(stage)).difference(others):
+            output = self.chain.outputs[name]
+            output.artifact.require(output.fingerprint)
 
     def _work(
-        self, stage: str, output: Output, source: Source | None = None, vectors: Artifact | None = None
+        self, output: Output, source: Source | None = None, made: Mapping[str, Artifact] | None = None
     ) -> Manifest:
         """Run a stage, on other rows if given, and add to its manifest what it cost."""
-        self._told.started(stage)
+        stage, work = self.chain.stages[output.stage], self._work_of(output, source or self.source, made or {})
+        with PeakMemory() as memory:
+            manifest, seconds = self._timed(output.stage, lambda: stage.run(work))
+        cost = {"seconds": seconds, "peak_rss_bytes": memory.peak_bytes}
+        return output.artifact.commit(manifest.model_copy(update={"metrics": manifest.metrics | cost}))
+
+    def _timed(self, stage: str, work: Callable[[], T]) -> tuple[T, float]:
+        """Return what the work returns and its seconds, the observer and the engine knowing of it."""
+        self.observer.started(stage)
         self.engine.start()
         began = time.perf_counter()
-        with PeakMemory() as memory:
-            manifest = self._calls(source, vectors)(stage, output)
+        done = work()
         seconds = time.perf_counter() - began
-        cost = {"seconds": seconds, "peak_rss_bytes": memory.peak_bytes}
-        manifest = manifest.model_copy(update={"metrics": manifest.metrics | cost})
-        output.artifact.commit(manifest)
-        self._told.finished(stage, seconds)
-        return manifest
+        self.observer.finished(stage, seconds)
+        return done, seconds
 
-    def _calls(self, source: Source | None = None, vectors: Artifact | None = None) -> StageCalls:
-        """Return the stages' functions for this run's rows, or for others."""
-        rows = source or self.source, vectors or self.plan.artifact("pack")
-        return StageCalls(self.config, self.plan, self.engine, self._told, *rows)
+    def _work_of(self, output: Output, source: Source, made: Mapping[str, Artifact]) -> Work:
+        """Return what a stage is run with.
+
+        Args:
+            output: where it writes.
+            source: the rows at hand, this run's or others.
+            made: artifacts of other rows, by stage, in place of this run's.
+        """
+        artifacts = self.chain.artifacts | dict(made)
+        packed = self.chain.artifacts["pack"]
+        are_others = source.fingerprint() != self.chain.source
+        return Work(
+            recipe=self._knowing_recipe(),
+            settings=self._settings,
+            artifacts=artifacts,
+            output=output,
+            source=source,
+            mapper=self._watched(self.engine.mapper(self.chain.stages[output.stage])),
+            train=self._train,
+            trained_on=packed if are_others and packed.has(MANIFEST) else None,
+        )
+
+    def _knowing_recipe(self) -> Recipe:
+        """Return the recipe, knowing what the artifacts tell."""
+        return self.recipe.knowing(known_variance(self.chain.artifacts))
+
+    def _watched(self, mapper: Mapper) -> Mapper:
+        """Return the mapper, reporting each item to the observer, and at the end those that took far too long."""
+
+        def mapped(function: Callable[[Any], Any], items: Sequence[Any], description: str) -> Iterator[Any]:
+            self.observer.progress(description, 0, len(items))
+            timings: list[Timing] = []
+            for timing, result in mapper(Timed(function), items, description):
+                timings.append(timing)
+                self.observer.progress(description, len(timings), len(items))
+                yield result
+            report(timings, description)
+
+        return mapped
+
+    def _train(
+        self, vectors: tuple[Artifact, ...], graph: Artifact | None, output: Output, settings: TrainSettings
+    ) -> Manifest:
+        """Train whatever the settings say, reporting each window to the observer."""
+
+        def on_window(record: dict[str, Any]) -> None:
+            self.observer.progress("training", record["step"], settings.train.max_steps)
+            self.observer.window(record)
+
+        return self.engine.train(vectors, graph, output, settings, on_window)
+
+    def _chain_as_trained(self) -> Chain:
+        """Return the chain of when the vectors were packed: the source may have gained shards since."""
+        vectors = self.chain.artifact("pack")
+        return self._chain(vectors.manifest().inputs[SOURCE]) if vectors.has(MANIFEST) else self.chain
 
     def _standing_metrics(self) -> dict[str, Any] | None:
         """Return ``metrics.json`` if it is of these very artifacts and the report, if any, stands beside it."""
-        root = self.plan.root
-        if not root.has(METRICS) or (self.config.objective == "spectral" and not root.has(PAGE)):
+        root = self._root
+        if not root.has(METRICS) or (self.recipe.has_page and not root.has(PAGE)):
             return None
         try:
             metrics: dict[str, Any] = root.read_json(METRICS)
         except ValueError:
             return None
-        return metrics if metrics.get("fingerprint") == self.plan.last.fingerprint else None
+        return metrics if metrics.get("fingerprint") == self.chain.last.fingerprint else None
 
 
 def run(config: RunConfig, engine: Engine, observer: Observer) -> dict[str, Any]:

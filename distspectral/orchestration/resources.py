@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from distspectral.orchestration.config import RayConfig, RayStage, StageResources
+from distspectral.orchestration.config import RayConfig, StageResources
+from distspectral.stages import STAGES
 
-GPU_BY_DEFAULT = frozenset({"train", "embed", "encode"})
-"""Stages that take a GPU without being told to, where ``ray.use_gpu`` grants one."""
+GPU_BY_DEFAULT = frozenset({"training", "actors"})
+"""Workers that take a GPU without being told to, where ``ray.use_gpu`` grants one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,16 +60,17 @@ class Request:
         return min(int(total.get(name, 0) // amount) for name, amount in self.bundle.items())
 
 
-def request(config: RayConfig, stage: RayStage) -> Request:
-    """Return what a unit of the stage asks for.
+def request(config: RayConfig, stage: str) -> Request:
+    """Return what a unit of the stage, by its name, asks for.
 
     With ``ray.use_gpu: auto`` and nothing said of the stage's GPUs, the connected cluster of this moment decides.
     """
     asked = config.resources.get(stage, StageResources())
-    default_cpus = config.cpus_per_worker if stage == "train" else config.cpus_per_task
+    workers = next(stages[stage].workers for stages in STAGES.values() if stage in stages)
+    default_cpus = config.cpus_per_worker if workers == "training" else config.cpus_per_task
     num_gpus = asked.num_gpus
     if num_gpus is None:
-        num_gpus = float(stage in GPU_BY_DEFAULT and _gpus_granted(config))
+        num_gpus = float(workers in GPU_BY_DEFAULT and _gpus_granted(config))
     return Request(
         num_cpus=asked.num_cpus or default_cpus,
         num_gpus=num_gpus,

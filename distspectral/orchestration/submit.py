@@ -47,20 +47,21 @@ class Job:
 
     Attributes:
         name: submission id of the first try.
-        command: ``run``, or a stage.
+        stage: the one stage to run, None for the whole run.
         config: the run.
         modules: package directories that go along, before those installed on the cluster.
     """
 
     name: str
-    command: str
+    stage: str | None
     config: RunConfig
     modules: tuple[Path, ...] = ()
 
     @property
     def entrypoint(self) -> str:
         """The command that the cluster's head runs."""
-        return f"python -m distspectral {self.command} {CONFIG_FILE}"
+        command = "run" if self.stage is None else f"stage {self.stage}"
+        return f"python -m distspectral {command} {CONFIG_FILE}"
 
 
 def our_package() -> Path:
@@ -68,12 +69,12 @@ def our_package() -> Path:
     return Path(distspectral.__file__).parent
 
 
-def make_job(config: RunConfig, command: str = "run", modules: Sequence[Path] = ()) -> Job:
+def make_job(config: RunConfig, stage: str | None = None, modules: Sequence[Path] = ()) -> Job:
     """Return the job of a config.
 
     Args:
         config: the run.
-        command: ``run``, or a stage.
+        stage: the one stage to run, None for the whole run.
         modules: package directories to send along, such as the one that ``network.trunk`` names.
 
     Raises:
@@ -86,9 +87,9 @@ def make_job(config: RunConfig, command: str = "run", modules: Sequence[Path] = 
                 f"{key}: is {path}, relative to this machine's working directory; a job runs elsewhere, so give an "
                 "absolute path that every node sees, or a URI such as s3://bucket/folder"
             )
-    identity = {"command": command, "version": distspectral.__version__, "config": config.model_dump(mode="json")}
-    name = f"distspectral-{config.name}-{command}-{fingerprint('job', identity, {})}"
-    return Job(name, command, config, tuple(modules))
+    identity = {"stage": stage, "version": distspectral.__version__, "config": config.model_dump(mode="json")}
+    name = f"distspectral-{config.name}-{stage or 'run'}-{fingerprint('job', identity, {})}"
+    return Job(name, stage, config, tuple(modules))
 
 
 def connect(address: str | None, headers: Mapping[str, str] | None = None) -> JobSubmissionClient:
@@ -141,7 +142,7 @@ def submit(client: JobSubmissionClient, job: Job, again: bool = False) -> tuple[
                 entrypoint=job.entrypoint,
                 submission_id=name,
                 runtime_env=environment,
-                metadata={"run": job.config.name, "root": job.config.root, "command": job.command},
+                metadata={"run": job.config.name, "root": job.config.root, "stage": job.stage or "all"},
             )
         except RuntimeError as error:
             if not any(details.submission_id == name for details in client.list_jobs()):

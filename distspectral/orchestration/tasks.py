@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 from distspectral import logs
 from distspectral.errors import WorkerLostError
 from distspectral.mapping import Mapper
-from distspectral.orchestration.config import RayConfig, RayStage
+from distspectral.orchestration.config import RayConfig
 from distspectral.orchestration.resources import Request, request
 
 IN_FLIGHT_PER_SLOT = 2
@@ -32,7 +32,7 @@ def _call(
         return function(item)
 
 
-def task_mapper(config: RayConfig, stage: RayStage = "pack") -> Mapper:
+def task_mapper(config: RayConfig, stage: str = "pack") -> Mapper:
     """Return a mapper that runs each item as one Ray task on the connected cluster, with the stage's resources.
 
     A task whose worker or node is lost runs again, up to ``config.task_retries`` times, so functions must bear

@@ -141,7 +141,7 @@ def train(
     """
     output.begin()
     _forget_damaged_snapshot(output.artifact)
-    resources = request(config, "train")
+    resources = request(config, output.stage)
     use_gpu = resources.num_gpus > 0
     trainer = TorchTrainer(
         _train_rank,

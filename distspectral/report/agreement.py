@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from distspectral.embedding.columns import require_column
-from distspectral.errors import SourceError, UnknownColumnError
+from distspectral.errors import ConfigError, SourceError, UnknownColumnError
 from distspectral.report.confusion import confusion_matrix
 from distspectral.spectral.diagnostics import label_agreement
-from distspectral.stages.plan import spectral_chain
+from distspectral.stages import folder_of, kind_of
 from distspectral.storage.artifact.directory import MANIFEST, Artifact, void
 from distspectral.storage.filesystems import resolve
 
@@ -82,9 +82,10 @@ def agreement(run: Artifact, labels: str | None, id_column: str, label_column: s
         SourceError: the labels cannot be read, hold an id twice, or label none of the rows.
         ConfigError: the output was written without clusters.
     """
-    output = run if run.has(MANIFEST) else run.child(spectral_chain()["embed"].directory)
+    output = run if run.has(MANIFEST) else run.child(folder_of(kind_of(run), "embed"))
     manifest = output.manifest()
-    n_clusters = manifest.properties["n_clusters"]
+    if (n_clusters := manifest.properties.get("n_clusters")) is None:
+        raise ConfigError(f"{run.uri}: a run of objective dscl has no clusters; --retrieval says what it has")
     if labels is None:
         tallies = [tally for shard in manifest.shards for tally in shard.details["label_counts"]]
         if not tallies:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from distspectral import __version__
 from distspectral.embedding.columns import written_columns
+from distspectral.recipes import Recipe
 from distspectral.report import (
     CapacityFacts,
     ClusterFacts,
@@ -29,14 +30,12 @@ from distspectral.report import (
     TrainingWindow,
     render,
 )
-from distspectral.report.metrics import PAGE
-from distspectral.spectral.capacity import PARTED, EdgeCheck, capacity
-from distspectral.stages.learned import prefers_codes
-from distspectral.stages.plan import embedded_graph
+from distspectral.report.metrics import PAGE, scores
+from distspectral.spectral.capacity import EdgeCheck, capacity
+from distspectral.stages.stage import Stage
 from distspectral.storage.artifact.directory import Artifact, void
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.rows.vectors import MappedVectors
-from distspectral.storage.source.quarantine import FOLDER
 
 SAMPLE_ROWS = 5000
 SAMPLE_SHARDS = 64
@@ -51,7 +50,9 @@ def write_report(root: Artifact, data: ReportData) -> None:
 
 def collect(
     config: Mapping[str, Any],
-    metrics: Mapping[str, Any],
+    recipe: Recipe,
+    stages: Mapping[str, Stage],
+    metrics: dict[str, Any],
     artifacts: Mapping[str, Artifact],
     manifests: Mapping[str, Manifest],
 ) -> ReportData:
@@ -59,6 +60,8 @@ def collect(
 
     Args:
         config: the whole resolved config as plain values.
+        recipe: of the run, knowing what its artifacts tell.
+        stages: by name, in order.
         metrics: of the run, as in ``metrics.json``.
         artifacts: by stage name.
         manifests: by stage name.
@@ -75,19 +78,20 @@ def collect(
         dtype=vectors.properties["dtype"],
         seconds=metrics["seconds"],
         peak_rss_bytes=metrics["peak_rss_bytes"],
-        graph=_graph(manifests, config["affinity"]),
+        graph=_graph(manifests, recipe, config["affinity"]),
         training=_training(artifacts["train"], manifests["train"]),
         spectrum=_spectrum(manifests["calibrate"]),
         capacity=_capacity(metrics, manifests["train"]) if "edges" in metrics["calibrate"] else None,
         clusters=_clusters(manifests["embed"]),
         scatter=scatter_sample(artifacts["pack"], artifacts["embed"], manifests["embed"], config["seed"]),
-        evaluation=Scores(**metrics["evaluate"]) if "evaluate" in metrics else None,
-        notes=_notes(config, metrics),
+        evaluation=Scores(**found["agreement"]) if (found := scores(metrics)) else None,
+        notes=[note for stage in stages.values() if stage.name in metrics for note in stage.notes(metrics)],
     )
 
 
-def _graph(manifests: Mapping[str, Manifest], affinity: Mapping[str, Any]) -> GraphFacts:
-    facts, search = manifests[embedded_graph(manifests)].properties, manifests["neighbors"].metrics
+def _graph(manifests: Mapping[str, Manifest], recipe: Recipe, affinity: Mapping[str, Any]) -> GraphFacts:
+    assert recipe.embedded_graph is not None, "the page is of a run with a graph"
+    facts, search = manifests[recipe.embedded_graph].properties, manifests["neighbors"].metrics
     weights = affinity["kind"].replace("_", "-")
     if affinity["space"] == "siamese":
         reweighted = "exp(-d^2 / 2 median)" if "reweight" in manifests else f"{weights}, neighbours searched anew"
@@ -95,10 +99,7 @@ def _graph(manifests: Mapping[str, Manifest], affinity: Mapping[str, Any]) -> Gr
     space = "the vectors"
     if (codes := manifests.get("codes")) is not None:
         explained = f"autoencoder codes keep {codes.properties['explained_variance']:.0%} of unseen rows' variance"
-        coded = manifests["neighbors"].inputs.keys() == {"codes"} or prefers_codes(
-            codes.properties["explained_variance"]
-        )
-        space = f"{'codes' if coded else 'the vectors'}; {explained}"
+        space = f"{'codes' if recipe.searched == 'codes' else 'the vectors'}; {explained}"
     searched = ("cells", "copies", "predicted_recall", "reached_recall", "links", "components_before")
     copied = ("components", "largest_component_share", "degree_min", "degree_median", "degree_max")
     return GraphFacts(
@@ -150,37 +151,6 @@ def _clusters(manifest: Manifest) -> ClusterFacts:
         sizes=[int(size) for size in sizes],
         mean_distance=(distances / np.maximum(sizes, 1)).tolist(),
     )
-
-
-def _notes(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
-    notes = []
-    if (left_out := metrics.get("quarantine")) and left_out["n_rows"]:
-        reasons = ", ".join(f"{reason} ({count:,})" for reason, count in left_out["reasons"].items())
-        total = metrics["n_rows"] + left_out["n_rows"]
-        notes.append(
-            f"{left_out['n_rows']:,} of the {total:,} source rows are missing from every result: {reasons}. "
-            f"vectors/{FOLDER} lists their ids, files and rows."
-        )
-    if (components := metrics["graph"]["components"]) > 1:
-        notes.append(
-            f"The graph has {components} components that no edge joins; the first functions tell them apart. "
-            "Raise graph.n_neighbors or set graph.connect to nearest if they should be one."
-        )
-    if skipped := metrics["train"].get("skipped_steps"):
-        notes.append(
-            f"{skipped:,} of the {metrics['train']['steps']:,} training steps were skipped for NaN, infinity or "
-            "dependent functions; lower train.learning_rate or set train.max_gradient_norm if they are more than a few."
-        )
-    check = EdgeCheck(**edges) if (edges := metrics["calibrate"].get("edges")) else None
-    if check is not None and check.excess > PARTED:
-        notes.append(
-            f"The Ritz sum of all edges is {check.excess:.0%} above that of the edges that training drew last: "
-            f"{check.advice}."
-        )
-    wanted, found = config["cluster"]["n_clusters"], metrics["calibrate"]["suggested_n_clusters"]
-    if isinstance(wanted, int) and found is not None and wanted != found:
-        notes.append(f"The largest gap of the spectrum suggests {found} clusters; the config asks for {wanted}.")
-    return notes
 
 
 def scatter_sample(vectors: Artifact, output: Artifact, manifest: Manifest, seed: int) -> ScatterSample:

@@ -6,6 +6,7 @@ Shape letters: B rows, D features, P components, C clusters.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,18 +14,17 @@ from torch import Tensor, nn
 
 from distspectral.errors import ConfigError, FingerprintMismatchError
 from distspectral.models.embedder import Embedder
-from distspectral.report.metrics import METRICS
+from distspectral.recipes import MetricRecipe, SpectralRecipe
+from distspectral.report.metrics import METRICS, scores
 from distspectral.spectral.orthonormalize import whiten
+from distspectral.stages import STAGES, kind_of
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.cluster import load_assigner
 from distspectral.stages.embed_metric import load_metric
-from distspectral.stages.plan import METRIC_CHAIN, spectral_chain
-from distspectral.storage.artifact.directory import MANIFEST, Artifact
+from distspectral.stages.pack import PACK
+from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.training.dscl import DSCLSettings
-
-SCORES = ("evaluate", "retrieval")
-"""What of ``metrics.json`` says how good the result is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,12 +84,11 @@ def load_predictor(root: Artifact) -> Predictor:
         ArtifactError: a stage is not finished, its files are damaged, or it was made from another one's output.
         ConfigError: the rows were packed by a version that did not note ``data.scale``.
     """
-    metric = METRIC_CHAIN["encode"].directory
-    return _metric(root) if root.child(metric).has(MANIFEST) else _spectral(root)
+    return LOADERS[kind_of(root)](root)
 
 
 def _spectral(root: Artifact) -> Predictor:
-    model, clusters = (root.child(spectral_chain()[stage].directory) for stage in ("calibrate", "cluster"))
+    model, clusters = (_artifact(root, SpectralRecipe.kind, stage) for stage in ("calibrate", "cluster"))
     found = clusters.require(clusters.manifest().fingerprint)
     calibrated = _source_of(clusters, found, "calibrate", model)
     vectors, packed = _packed(root, model, calibrated)
@@ -123,7 +122,7 @@ def _spectral(root: Artifact) -> Predictor:
 
 
 def _metric(root: Artifact) -> Predictor:
-    training, embedding = (root.child(METRIC_CHAIN[stage].directory) for stage in ("train", "encode"))
+    training, embedding = (_artifact(root, MetricRecipe.kind, stage) for stage in ("train", "embed"))
     encoded = embedding.require(embedding.manifest().fingerprint)
     trained = _source_of(embedding, encoded, "train", training)
     vectors, packed = _packed(root, training, trained)
@@ -147,7 +146,7 @@ def _metric(root: Artifact) -> Predictor:
         "metrics": _scores(root),
         "limits": "rows far from the training data get an embedding too; nothing here warns of them",
     }
-    inputs = {"train": trained.fingerprint, "encode": encoded.fingerprint}
+    inputs = {"train": trained.fingerprint, "embed": encoded.fingerprint}
     scale = packed.properties["scale"]
     return Predictor(module.eval(), ("embedding",), facts["dim"], scale, card, inputs, vectors)
 
@@ -164,7 +163,7 @@ def _source_of(artifact: Artifact, manifest: Manifest, stage: str, source: Artif
 
 
 def _packed(root: Artifact, model: Artifact, manifest: Manifest) -> tuple[Artifact, Manifest]:
-    vectors = root.child(METRIC_CHAIN["pack"].directory)
+    vectors = root.child(PACK.folder)
     packed = _source_of(model, manifest, "pack", vectors)
     if "scale" not in packed.properties:
         raise ConfigError(
@@ -198,5 +197,12 @@ def _data_facts(packed: Manifest) -> dict[str, Any]:
 
 def _scores(root: Artifact) -> dict[str, Any]:
     """Return the run's scores by labels, if it had any."""
-    metrics = root.read_json(METRICS) if root.has(METRICS) else {}
-    return {name: metrics[name] for name in SCORES if name in metrics}
+    return scores(root.read_json(METRICS)) if root.has(METRICS) else {}
+
+
+def _artifact(root: Artifact, kind: str, stage: str) -> Artifact:
+    return root.child(STAGES[kind][stage].folder)
+
+
+LOADERS: dict[str, Callable[[Artifact], Predictor]] = {SpectralRecipe.kind: _spectral, MetricRecipe.kind: _metric}
+"""By kind of run."""

@@ -6,8 +6,9 @@ Shape letters: N rows, B rows of a block, K neighbours, E functions trained, P c
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -19,9 +20,13 @@ from distspectral.graph.store import Graph, MappedGraph
 from distspectral.mapping import Mapper, local_map
 from distspectral.models.encoded import EncodedNetwork
 from distspectral.models.networks import Perceptron, SpectralNetwork
+from distspectral.spectral.capacity import PARTED, EdgeCheck, edge_check
 from distspectral.spectral.diagnostics import suggested_n_clusters
 from distspectral.spectral.rayleigh import dirichlet_energy, gram, rayleigh_ritz
+from distspectral.stages.codes import load_encoder
 from distspectral.stages.encode import encode
+from distspectral.stages.features import load_siamese
+from distspectral.stages.stage import Manifests, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
@@ -200,3 +205,60 @@ def model_card(
         "settings": settings.model_dump(mode="json"),
         "limits": "rows far from the training data get coordinates too; nothing here warns of them",
     }
+
+
+LOADERS: dict[str, Callable[[Artifact], Perceptron]] = {"encoder": load_encoder, "siamese": load_siamese}
+"""By argument of :class:`distspectral.models.encoded.EncodedNetwork`."""
+
+
+def _run(work: Work) -> Manifest:
+    assert work.graph is not None, "eigenfunctions are those of a graph"
+    recipe = work.recipe
+    encoders: dict[str, Any] = {"inputs": tuple(recipe.seen)}
+    encoders |= {name: LOADERS[name](work.artifacts[stage]) for name, stage in recipe.encoders.items()}
+    trained = work.artifacts["train"]
+    return calibrate(work.seen, work.graph, trained, work.output, work.settings["train"], work.mapper, encoders)
+
+
+def _facts(manifests: Manifests) -> dict[str, Any]:
+    """Return the spectrum and, of a training on edges of the whole graph, how it did on edges that it never drew."""
+    trained, model = manifests["train"], manifests["calibrate"].properties
+    facts = {key: model[key] for key in ("n_components", "inputs", "ritz_values", "suggested_n_clusters")}
+    drawn = trained.metrics.get("ritz_values")
+    if drawn is not None and trained.config["affinity"]["scope"] == "global":  # edges inside batches are other edges
+        n_drawn = trained.metrics["steps"] * trained.config["train"]["batch_size"]
+        graph = next(one for one in reversed(list(manifests.values())) if "largest_component_share" in one.properties)
+        n_edges = graph.n_rows * graph.properties["k"]
+        check = edge_check(drawn, model["ritz_values"], model["n_components"], n_drawn, n_edges)
+        facts["edges"] = dataclasses.asdict(check)
+    return facts
+
+
+def _lines(facts: dict[str, Any]) -> dict[str, str]:
+    kept = facts["ritz_values"][: facts["n_components"]]
+    return {"network sees": " and ".join(facts["inputs"]), "Ritz values": " ".join(f"{value:.4f}" for value in kept)}
+
+
+def _notes(metrics: dict[str, Any]) -> list[str]:
+    edges = metrics["calibrate"].get("edges")
+    if edges is None or (check := EdgeCheck(**edges)).excess <= PARTED:
+        return []
+    return [
+        f"The Ritz sum of all edges is {check.excess:.0%} above that of the edges that training drew last: "
+        f"{check.advice}."
+    ]
+
+
+CALIBRATE = Stage(
+    name="calibrate",
+    folder="model",
+    purpose="Make the network's outputs eigenfunctions, exactly orthonormal over the dataset.",
+    done="calibrated",
+    inputs=lambda recipe: (*recipe.may_see, recipe.embedded_graph, "train"),
+    sections=("train.n_components",),
+    workers="tasks",
+    run=_run,
+    facts=_facts,
+    lines=_lines,
+    notes=_notes,
+)

@@ -13,6 +13,7 @@ from distspectral.embedding.forward import BLOCK_ROWS, forward
 from distspectral.models.assigner import Assigner, clustering_coordinates, squared_distances
 from distspectral.models.networks import torch_device
 from distspectral.stages.calibrate import load_calibrated_network
+from distspectral.stages.stage import Manifests, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
@@ -44,7 +45,7 @@ def cluster(vectors: Artifact, model: Artifact, output: Output, config: ClusterC
         config,
         seed,
     )
-    write_state(output.artifact, "clusters.pt", assigner.state_dict())
+    write_state(output.artifact, "clusters.pt", assigner.state())
     facts = {
         "n_clusters": len(assigner.centroids),
         "n_components": len(assigner.scale),
@@ -86,5 +87,35 @@ def fit_assigner(
 
 def load_assigner(clusters: Artifact) -> Assigner:
     """Return the assigner of a finished ``clusters`` artifact on the CPU."""
-    state, properties = read_state(clusters, "clusters.pt"), clusters.manifest().properties
-    return Assigner(state["scale"], state["centroids"], properties["normalize_rows"], properties.get("variance")).eval()
+    return Assigner.from_state(read_state(clusters, "clusters.pt"))
+
+
+def _run(work: Work) -> Manifest:
+    vectors, model = work.artifacts["pack"], work.artifacts["calibrate"]
+    return cluster(vectors, model, work.output, work.settings["cluster"], work.settings["seed"])
+
+
+def _facts(manifests: Manifests) -> dict[str, Any]:
+    made = manifests["cluster"]
+    return {"n_clusters": made.properties["n_clusters"], "asked": made.config["n_clusters"]}
+
+
+def _notes(metrics: dict[str, Any]) -> list[str]:
+    asked, found = metrics["cluster"]["asked"], metrics["calibrate"]["suggested_n_clusters"]
+    if asked == "auto" or found is None or asked == found:
+        return []
+    return [f"The largest gap of the spectrum suggests {found} clusters; the config asks for {asked}."]
+
+
+CLUSTER = Stage(
+    name="cluster",
+    folder="clusters",
+    purpose="Find the clusters' centroids in the embedding of a sample.",
+    done="clustered",
+    inputs=lambda recipe: ("pack", "calibrate"),
+    sections=("cluster", "seed"),
+    run=_run,
+    facts=_facts,
+    lines=lambda facts: {"clusters": str(facts["n_clusters"])},
+    notes=_notes,
+)

@@ -18,8 +18,10 @@ from distspectral.errors import ConfigError, ShardWidthError
 from distspectral.mapping import Mapper, local_map
 from distspectral.models.embedder import Embedder, Precision
 from distspectral.models.networks import torch_device
+from distspectral.recipes import SOURCE
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.cluster import load_assigner
+from distspectral.stages.stage import Manifests, Stage, Work
 from distspectral.storage.artifact import reuse
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
@@ -204,7 +206,7 @@ class _Work:
         kinds = ("read", "compute", "write")
         metrics["busy_seconds"] = {kind: sum(shard.details["seconds"][kind] for shard in shards) for kind in kinds}
         if agreement is not None:
-            metrics["evaluate"] = agreement
+            metrics["agreement"] = agreement
         if self.source.config.on_bad_rows == "quarantine":
             metrics["quarantine"] = quarantine_metrics(shards)
         properties = {
@@ -222,3 +224,38 @@ def _columns(model_uri: str, clusters_uri: str, versions: tuple[str, str], confi
     network, assigner = load_calibrated_network(Artifact(model_uri)), load_assigner(Artifact(clusters_uri))
     embedder = Embedder(network, assigner, config.precision)
     return RowColumns(embedder, config.columns, config.n_nearest).eval().to(torch_device("auto"))
+
+
+def _run(work: Work) -> Manifest:
+    models = work.artifacts["calibrate"], work.artifacts["cluster"]
+    return embed(work.source, *models, work.output, work.settings["embed"], work.mapper, work.trained_on)
+
+
+def _run_part(work: Work, shards: range) -> Manifest | Unfinished:
+    models = work.artifacts["calibrate"], work.artifacts["cluster"]
+    return embed_part(work.source, *models, work.output, work.settings["embed"], shards, work.mapper, work.trained_on)
+
+
+def _facts(manifests: Manifests) -> dict[str, Any]:
+    found = manifests["embed"].metrics
+    return {"agreement": found["agreement"]} if "agreement" in found else {}
+
+
+def _lines(facts: dict[str, Any]) -> dict[str, str]:
+    return {"ACC / NMI / ARI": " / ".join(f"{facts['agreement'][name]:.3f}" for name in ("acc", "nmi", "ari"))}
+
+
+EMBED = Stage(
+    name="embed",
+    folder="output",
+    purpose="Embed and cluster every row.",
+    done="embedded",
+    inputs=lambda recipe: (SOURCE, "calibrate", "cluster"),
+    sections=("embed",),
+    harmless=("embed.batch_rows", "embed.drift_rows"),
+    workers="actors",
+    run=_run,
+    run_part=_run_part,
+    facts=_facts,
+    lines=_lines,
+)

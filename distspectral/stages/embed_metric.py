@@ -9,6 +9,7 @@ from torch import nn
 from distspectral.errors import ShardWidthError
 from distspectral.mapping import Mapper, local_map
 from distspectral.stages.encode import encode
+from distspectral.stages.stage import Stage, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
@@ -47,3 +48,21 @@ def load_metric(training: Artifact, settings: DSCLSettings) -> nn.Module:
     model = build_model(training.manifest().properties["dim"], settings)
     model.load_state_dict(read_state(training, "model.pt"))
     return (model if settings.dscl.whiten else model.network).eval()
+
+
+def _run(work: Work) -> Manifest:
+    return embed_metric(
+        work.artifacts["pack"], work.artifacts["train"], work.output, work.settings["train"], work.mapper
+    )
+
+
+EMBED_METRIC = Stage(
+    name="embed",
+    folder="embedding",
+    purpose="Embed every row by the learned metric.",
+    done="embedded",
+    inputs=lambda recipe: ("pack", "train"),
+    sections=("train.dscl.whiten",),
+    workers="actors",
+    run=_run,
+)

@@ -24,6 +24,9 @@ from distspectral.storage.rows.vectors import MappedVectors
 from distspectral.storage.source.columns import ScalarType
 from distspectral.storage.source.shards import Block
 
+WITHOUT = {"autoencoder": ("representation", "input"), "siamese": ("affinity.space", "euclidean")}
+"""What a run without the network of a stage is asked for by."""
+
 EPSILON = 1e-6
 """Spread of outputs relative to their mean below which only rounding is left."""
 
@@ -35,6 +38,7 @@ def encode(
     device: str = "auto",
     mapper: Mapper = local_map,
     facts: Mapping[str, Any] | None = None,
+    trained: str = "autoencoder",
 ) -> Manifest:
     """Write the network's outputs at every row as a vectors artifact, shard for shard, ids and labels kept.
 
@@ -45,6 +49,7 @@ def encode(
         device: ``auto``, ``cpu`` or ``cuda``.
         mapper: hands out the shards that are still missing.
         facts: of the network, for the new manifest.
+        trained: the stage that trained the network, for messages.
 
     Raises:
         CollapsedError: the network's outputs are the same at all rows.
@@ -62,7 +67,7 @@ def encode(
         done[written.name] = written
     shards = [done[shard.name] for shard in source.shards]
     moments = functools.reduce(Moments.merge, (_moments(shard) for shard in shards if shard.n_rows))
-    refuse_collapse(moments.mean, moments.variance, moments.n_rows, output.artifact.uri)
+    refuse_collapse(moments.mean, moments.variance, moments.n_rows, output.artifact.uri, trained)
     kept = {name: source.properties[name] for name in ("has_labels", "id_type", "source_shards")}
     return output.commit(
         shards,
@@ -82,7 +87,9 @@ def _moments(shard: Shard) -> Moments:
     return Moments(shard.n_rows, np.asarray(shard.details["mean"]), shard.details["squared_deviations"])
 
 
-def refuse_collapse(mean: np.ndarray[Any, np.dtype[np.float64]], variance: float, n_rows: int, place: str) -> None:
+def refuse_collapse(
+    mean: np.ndarray[Any, np.dtype[np.float64]], variance: float, n_rows: int, place: str, trained: str
+) -> None:
     """Refuse outputs that differ by no more than float32 rounding.
 
     Args:
@@ -90,15 +97,18 @@ def refuse_collapse(mean: np.ndarray[Any, np.dtype[np.float64]], variance: float
         variance: mean over the outputs' columns.
         n_rows: that passed the network.
         place: where the outputs are, for the message.
+        trained: the stage that trained the network, likewise.
 
     Raises:
         CollapsedError: just that.
     """
     if variance <= (EPSILON * float(np.abs(mean).max())) ** 2:
+        rate, steps = f"{trained}.learning_rate", f"{trained}.max_steps"
+        key, value = WITHOUT[trained]
         raise CollapsedError(
-            f"{place}: the network maps all {n_rows} rows to one point, so they have no neighbourhoods; lower the "
-            "learning rate of what was trained (autoencoder.learning_rate, siamese.learning_rate), train longer, or do "
-            "without it (representation: input, affinity.space: euclidean)"
+            f"{place}: the network of the stage {trained} maps all {n_rows} rows to one point, so they have no "
+            f"neighbourhoods; lower {rate}, raise {steps}, or do without the network ({key} = {value})",
+            [rate, steps, key],
         )
 
 

@@ -23,6 +23,7 @@ from distspectral.mapping import Mapper, local_map
 from distspectral.models.assigner import squared_distances
 from distspectral.spectral.diagnostics import normalized_mutual_information
 from distspectral.spectral.retrieval import average_precision_at_r, recall_hits, span_basis
+from distspectral.stages.stage import Manifests, Stage, Work
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
@@ -248,3 +249,37 @@ def _nmi(points: UnitRows, classes: NDArray[np.int64], seed: int) -> float:
         ones = np.ones(stop - start, dtype=np.int64)
         contingency += scipy.sparse.coo_matrix((ones, (classes[start:stop], found)), (n_classes, n_classes)).tocsr()
     return normalized_mutual_information(contingency)
+
+
+def _run(work: Work) -> Manifest:
+    embedding, config = work.artifacts["embed"], work.settings["evaluate"]
+    return evaluate_retrieval(embedding, work.output, config, work.settings["seed"], work.mapper)
+
+
+def _facts(manifests: Manifests) -> dict[str, Any]:
+    found = manifests["evaluate"].metrics
+    return {key: found[key] for key in ("retrieval", "not_evaluated") if key in found}
+
+
+def retrieval_lines(scores: dict[str, Any]) -> dict[str, str]:
+    """Return the scores of unseen classes as rows of a table: heading and text."""
+    recall = scores["recall_at"]
+    return {
+        f"Recall@{', '.join(recall)}": " / ".join(f"{value:.4f}" for value in recall.values()),
+        "NMI, MAP@R": f"{scores['nmi']:.4f}, {scores['map_at_r']:.4f}",
+    }
+
+
+EVALUATE = Stage(
+    name="evaluate",
+    folder="evaluation",
+    purpose="Judge the metric by classes that training never saw.",
+    done="evaluated",
+    inputs=lambda recipe: ("embed",),
+    sections=("evaluate", "seed"),
+    harmless=("evaluate.device",),
+    workers="tasks",
+    run=_run,
+    facts=_facts,
+    lines=lambda facts: retrieval_lines(facts["retrieval"]) if "retrieval" in facts else {},
+)

@@ -1,116 +1,27 @@
-"""The graph stage: every block of rows finds its neighbours, then every shard of neighbours becomes affinities."""
+"""Neighbour lists to a weighted graph: every distance becomes an affinity."""
 
 from __future__ import annotations
 
 import functools
 import io
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distspectral.graph.build import (
-    all_scales,
-    block_affinities,
-    exact_solver,
-    graph_facts,
-    needs_scales,
-    query_blocks,
-    refuse_too_few,
-    row_scales,
-)
-from distspectral.graph.config import AffinityConfig, GraphConfig, check
-from distspectral.graph.distances import under_metric
-from distspectral.graph.links import Links, find_links, link_facts
-from distspectral.graph.search.solvers import Solver
-from distspectral.graph.search.through_cells import search_cells, sweep
-from distspectral.graph.store import (
-    AFFINITIES,
-    NEIGHBORS,
-    SQUARED_DISTANCES,
-    MappedGraph,
-    read_neighbors,
-    write_rows,
-)
+from distspectral.graph.build import all_scales, block_affinities, graph_facts, needs_scales, row_scales
+from distspectral.graph.config import AffinityConfig, check
+from distspectral.graph.links import Links
+from distspectral.graph.store import AFFINITIES, NEIGHBORS, SQUARED_DISTANCES, MappedGraph, read_neighbors, write_rows
 from distspectral.mapping import Mapper, local_map
+from distspectral.stages.neighbors import LINKS
+from distspectral.stages.stage import Manifests, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import Output
-from distspectral.storage.rows.vectors import FleetingVectors, MappedVectors
 
 SCALES = "scales.npy"
-LINKS = "links.npz"
-
-
-def neighbors(vectors: Artifact, output: Output, config: GraphConfig, mapper: Mapper = local_map) -> Manifest:
-    """Find the nearest neighbours of every row; one task and one shard per block of query rows.
-
-    Args:
-        vectors: the finished ``vectors`` artifact.
-        output: where ``neighbors`` is written.
-        config: the section ``graph``.
-        mapper: runs the tasks.
-
-    Returns:
-        The manifest; properties ``k``, ``n_rows``.
-
-    Raises:
-        TooFewRowsError, ConstantDataError: the data has no such graph.
-        MissingDependencyError: FAISS is not installed.
-        ConfigError: the device cannot do it.
-    """
-    mapped = under_metric(MappedVectors(vectors), config.metric)
-    refuse_too_few(mapped, config)
-    search = _through_cells if config.searches_cells(mapped.n_rows) else _exactly
-    del mapped  # its pages: tasks open their own
-    done = output.begin()
-    shards, metrics = search(vectors, output.artifact, done, config, mapper)
-    files: tuple[str, ...] = ()
-    if config.connect == "nearest":
-        metrics |= _link(vectors, output.artifact, shards, config)
-        files = (LINKS,)
-    bare = [shard.model_copy(update={"details": {}}) for shard in shards]
-    n_rows = sum(shard.n_rows for shard in shards)
-    manifest = output.commit(bare, {"k": config.n_neighbors, "n_rows": n_rows}, metrics, files)
-    sweep(output.artifact, done)
-    return manifest
-
-
-def _through_cells(
-    vectors: Artifact, output: Artifact, done: dict[str, Shard], config: GraphConfig, mapper: Mapper
-) -> tuple[list[Shard], dict[str, Any]]:
-    found = search_cells(vectors, output, done, config, mapper)
-    return found.shards, found.metrics
-
-
-def _exactly(
-    vectors: Artifact, output: Artifact, done: dict[str, Shard], config: GraphConfig, mapper: Mapper
-) -> tuple[list[Shard], dict[str, Any]]:
-    mapped = under_metric(MappedVectors(vectors), config.metric)
-    solver = exact_solver(mapped, config)
-    cuts = query_blocks(mapped, config)
-    names = [f"part-{index:05d}.arrow" for index in range(len(cuts))]
-    missing = [(name, start, stop) for name, (start, stop) in zip(names, cuts, strict=True) if name not in done]
-    task = functools.partial(_search, vectors=vectors, output=output, solver=solver, config=config)
-    found = done | {shard.name: shard for shard in mapper(task, missing, "searching neighbours")}
-    return [found[name] for name in names], {"surplus_duplicates": len(solver.surplus)}
-
-
-def _link(vectors: Artifact, output: Artifact, shards: list[Shard], config: GraphConfig) -> dict[str, Any]:
-    """Write the links that connect the graph and return what was linked."""
-    lists = MappedGraph(output, shards, SQUARED_DISTANCES)
-    links = find_links(lists, under_metric(FleetingVectors(vectors), config.metric))
-    output.write_file(LINKS, lambda stream: np.savez(stream, **links.arrays()))  # type: ignore[arg-type]
-    return link_facts(links)
-
-
-def _search(
-    item: tuple[str, int, int], *, vectors: Artifact, output: Artifact, solver: Solver, config: GraphConfig
-) -> Shard:
-    name, start, stop = item
-    mapped = under_metric(MappedVectors(vectors), config.metric)
-    ids, squared_distances = solver(mapped, start, stop)
-    return write_rows(output, name, mapped.n_rows, {NEIGHBORS: ids, SQUARED_DISTANCES: squared_distances})
 
 
 def affinities(neighbors: Artifact, output: Output, config: AffinityConfig, mapper: Mapper = local_map) -> Manifest:
@@ -181,3 +92,58 @@ def _weigh(
     lists = MappedGraph(neighbors, weights=SQUARED_DISTANCES) if config.kind == "shared_neighbors" else None
     weights = block_affinities(start, ids, squared_distances, scales, config, lists)
     return write_rows(output, name, n_rows_global, {NEIGHBORS: ids, AFFINITIES: weights})
+
+
+# ---- the declarations ----------------------------------------------------------------------------------------
+
+
+def graph_stage(
+    name: str, purpose: str, inputs: tuple[str, ...], run: Callable[[Work], Manifest], **more: Any
+) -> Stage:
+    """Return a stage that writes a graph, whatever weighs its edges."""
+
+    def facts(manifests: Manifests) -> dict[str, Any]:
+        return {key: manifests[name].properties[key] for key in ("k", "components", "largest_component_share")}
+
+    return Stage(
+        name=name,
+        folder=name.replace("_", "-"),
+        purpose=purpose,
+        done="weighed edges",
+        inputs=lambda recipe: inputs,
+        workers="tasks",
+        run=run,
+        facts=facts,
+        lines=lambda facts: {name.replace("_", " "): _in_words(facts)},
+        notes=lambda metrics: _notes(metrics[name]),
+        **more,
+    )
+
+
+def _in_words(facts: dict[str, Any]) -> str:
+    share = facts["largest_component_share"]
+    return f"k = {facts['k']}, {facts['components']} components, largest {share:.1%} of the rows"
+
+
+def _notes(facts: dict[str, Any]) -> list[str]:
+    if facts["components"] == 1:
+        return []
+    return [
+        f"The graph has {facts['components']} components that no edge joins; the first functions tell them apart. "
+        "Raise graph.n_neighbors or set graph.connect to nearest if they should be one."
+    ]
+
+
+def _affinities_of(lists: str) -> Callable[[Work], Manifest]:
+    return lambda work: affinities(work.artifacts[lists], work.output, work.settings["affinity"], work.mapper)
+
+
+WEIGHING: dict[str, Any] = {"sections": ("affinity",), "harmless": ("affinity.scope", "affinity.space")}
+GRAPH = graph_stage("graph", "Weigh the edges.", ("neighbors",), _affinities_of("neighbors"), **WEIGHING)
+SIAMESE_GRAPH = graph_stage(
+    "siamese_graph",
+    "Weigh the edges between the new neighbours.",
+    ("siamese_neighbors",),
+    _affinities_of("siamese_neighbors"),
+    **WEIGHING,
+)

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from distspectral.errors import ConstantDataError, TooFewRowsError
 from distspectral.mapping import Mapper, local_map
+from distspectral.recipes import SOURCE
+from distspectral.stages.stage import Manifests, Stage, Work
 from distspectral.storage.artifact import reuse
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
@@ -133,3 +135,45 @@ def _pack_shard(
 
     n_bytes = artifact.write_file(name, write)
     return artifact.write_receipt(Shard(name=name, n_rows=details.pop("n_rows"), n_bytes=n_bytes, details=details))
+
+
+def _run(work: Work) -> Manifest:
+    return pack(work.source, work.output, work.settings["pack"], work.mapper)
+
+
+def _facts(manifests: Manifests) -> dict[str, Any]:
+    found = manifests["pack"].metrics
+    return {"quarantine": found["quarantine"]} if "quarantine" in found else {}
+
+
+def _lines(facts: dict[str, Any]) -> dict[str, str]:
+    left_out = facts["quarantine"]
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in left_out["reasons"].items())
+    return {"rows in quarantine": f"{left_out['n_rows']:,}" + (f" ({reasons})" if reasons else "")}
+
+
+def _notes(metrics: dict[str, Any]) -> list[str]:
+    left_out = metrics["pack"]["quarantine"]
+    if not left_out["n_rows"]:
+        return []
+    reasons = ", ".join(f"{reason} ({count:,})" for reason, count in left_out["reasons"].items())
+    total = metrics["n_rows"] + left_out["n_rows"]
+    return [
+        f"{left_out['n_rows']:,} of the {total:,} source rows are missing from every result: {reasons}. "
+        f"{PACK.folder}/{FOLDER} lists their ids, files and rows."
+    ]
+
+
+PACK = Stage(
+    name="pack",
+    folder="vectors",
+    purpose="Check the source's shards and pack their rows.",
+    done="packed",
+    inputs=lambda recipe: (SOURCE,),
+    sections=("pack",),
+    workers="tasks",
+    run=_run,
+    facts=_facts,
+    lines=_lines,
+    notes=_notes,
+)

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from distspectral.graph.build import graph_facts
 from distspectral.graph.store import AFFINITIES, NEIGHBORS, Graph, MappedGraph, write_rows
 from distspectral.mapping import Mapper, local_map
+from distspectral.stages.graph import graph_stage
+from distspectral.stages.stage import Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import Output
@@ -109,3 +111,10 @@ def _reweigh(
     edges = MappedGraph(graph)
     neighbors, weights = reweighted_rows(edges, MappedVectors(features), start, stop, median)
     return write_rows(output, name, edges.n_rows, {NEIGHBORS: neighbors, AFFINITIES: weights})
+
+
+def _run(work: Work) -> Manifest:
+    return reweight(work.artifacts["graph"], work.artifacts["features"], work.output, work.mapper)
+
+
+REWEIGHT = graph_stage("reweight", "Weigh the same edges by Siamese distances.", ("graph", "features"), _run)

@@ -11,6 +11,7 @@ from pyarrow import fs
 
 from distspectral.errors import ArtifactError, ConfigError, DamagedArtifactError
 from distspectral.graph.store import MappedGraph
+from distspectral.stages.stage import Manifests, Work, training_stage
 from distspectral.storage.artifact.directory import Artifact, void
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
@@ -186,3 +187,50 @@ def trainer_summary(trainer: Trainer[Any, Any], artifact: Artifact, history: lis
 def finish(vectors: Sequence[Artifact], output: Output, settings: TrainSettings, summary: dict[str, Any]) -> Manifest:
     """Commit the artifact ``training`` from what the log's rank returned."""
     return output.commit([], settings.facts(open_vectors(vectors)), summary, files=(MODEL_FILE, "metrics.jsonl"))
+
+
+def _run(work: Work) -> Manifest:
+    return work.train(work.seen, work.graph, work.output, work.settings["train"])
+
+
+def _facts(manifests: Manifests) -> dict[str, Any]:
+    """Return what any training says of itself, and what a metric was learned from."""
+    found, shape = manifests["train"].metrics, manifests["train"].properties
+    told = ("steps", "skipped_steps", "stopped_because", "edges_per_second", "rows_per_second", "ritz_values")
+    of_metric = ("loss", "classes_per_step", "rank") if "n_train_classes" in shape else ()
+    classes = ("n_components", "n_train_classes", "n_classes") if of_metric else ()
+    facts = {key: found[key] for key in (*told, *of_metric) if key in found}
+    return facts | {key: shape[key] for key in classes}
+
+
+def _lines(facts: dict[str, Any]) -> dict[str, str]:
+    rate, unit = next((v, k.partition("_")[0]) for k, v in facts.items() if k.endswith("_per_second"))
+    lines = {"training": f"{facts['steps']:,} steps, {rate:,.0f} {unit}/s, {facts['stopped_because']}"}
+    if "n_train_classes" in facts:
+        lines["classes"] = f"{facts['n_train_classes']:,} learned from, {facts['n_classes']:,} in all"
+        lines["loss"] = f"{facts['loss']:.3f} of {facts['classes_per_step']:.0f} classes a step"
+    return lines
+
+
+def _notes(metrics: dict[str, Any]) -> list[str]:
+    skipped, steps = metrics["train"]["skipped_steps"], metrics["train"]["steps"]
+    if not skipped:
+        return []
+    return [
+        f"{skipped:,} of the {steps:,} training steps were skipped for NaN, infinity or dependent functions; lower "
+        "train.learning_rate or set train.max_gradient_norm if they are more than a few."
+    ]
+
+
+TRAIN = training_stage(
+    "train",
+    folder="training",
+    purpose="Train the network: on the graph's edges, or on labels.",
+    done="trained",
+    inputs=lambda recipe: (*recipe.may_see, *((recipe.embedded_graph,) if recipe.embedded_graph else ())),
+    harmless=("train.dscl.whiten",),
+    run=_run,
+    facts=_facts,
+    lines=_lines,
+    notes=_notes,
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -11,6 +11,9 @@ class TrainConfig(BaseModel):
     """How long and how fast to train (YAML section ``train``)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    smallest_share: ClassVar[int] = 1
+    """Items of a step's batch that each worker needs."""
 
     batch_size: PositiveInt = Field(1024, description="edges, or labelled rows, per step, all workers together")
     max_steps: PositiveInt = Field(2000, description="budget of steps; a plateau ends training earlier")

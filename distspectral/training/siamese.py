@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -22,6 +22,8 @@ SiameseUse = Literal["reweight", "rebuild"]
 
 class SiameseConfig(TrainConfig):
     """Shape and training of the Siamese network, and what its distances are for (YAML section ``siamese``)."""
+
+    smallest_share: ClassVar[int] = 2  # a pair of neighbours and one of strangers
 
     use: SiameseUse = Field(
         "reweight",

@@ -1,8 +1,10 @@
-"""The learned representations at every row: codes of the autoencoder, features of the Siamese network."""
+"""Every row's code: the rows through the autoencoder's first half."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +13,8 @@ from distspectral.embedding.forward import forward
 from distspectral.mapping import Mapper, local_map
 from distspectral.models.networks import Perceptron
 from distspectral.stages.encode import encode
-from distspectral.storage.artifact.directory import Artifact
+from distspectral.stages.stage import Manifests, Stage, Work
+from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.vectors import MappedVectors, Vectors
@@ -20,7 +23,6 @@ from distspectral.training.row_sampling import held_out_rows
 
 ENCODER, DECODER = "encoder.", "decoder."
 
-ENOUGH_VARIANCE = 0.5
 JUDGED_ROWS = 10_000
 
 
@@ -43,18 +45,7 @@ def encode_codes(
     """
     explained = explained_variance(load_encoder(training), load_encoder(training, DECODER), MappedVectors(vectors))
     load = functools.partial(load_encoder, training)
-    return encode((vectors,), output, load, device, mapper, {"explained_variance": explained})
-
-
-def encode_features(
-    vectors: Artifact, training: Artifact, output: Output, device: str = "auto", mapper: Mapper = local_map
-) -> Manifest:
-    """Write the artifact ``features``: a vectors artifact of the Siamese network's outputs; see :func:`encode_codes`.
-
-    Raises:
-        CollapsedError: all rows have come to lie on one point.
-    """
-    return encode((vectors,), output, functools.partial(load_siamese, training), device, mapper)
+    return encode((vectors,), output, load, device, mapper, {"explained_variance": explained}, "autoencoder")
 
 
 def explained_variance(encoder: Perceptron, decoder: Perceptron, vectors: Vectors) -> float:
@@ -73,22 +64,41 @@ def explained_variance(encoder: Perceptron, decoder: Perceptron, vectors: Vector
     return 1 - float(np.square(rebuilt - targets).sum() / np.square(targets - targets.mean(0)).sum())
 
 
-def prefers_codes(explained: float) -> bool:
-    """Whether ``representation: auto`` clusters codes that explain this share of the variance.
-
-    Codes that lose most of what tells rows apart lose neighbourhoods too. Ten numbers explain .79 of MNIST's variance
-    and lift ACC; of tf-idf text they explain a third and lower it. Conductance and stability of the clusters were
-    tried first: both prefer codes always, for neighbourhoods in ten dimensions are tight whatever they mean.
-    """
-    return explained >= ENOUGH_VARIANCE
-
-
 def load_encoder(training: Artifact, part: str = ENCODER) -> Perceptron:
     """Return the encoder, or the decoder, of a finished autoencoder's training on the CPU, ready to evaluate."""
     state = read_state(training, "model.pt")
     return Perceptron.from_state({k.removeprefix(part): v for k, v in state.items() if k.startswith(part)})
 
 
-def load_siamese(training: Artifact) -> Perceptron:
-    """Return the network of a finished Siamese training on the CPU, ready to evaluate."""
-    return Perceptron.from_state(read_state(training, "model.pt"))
+def known_variance(artifacts: Mapping[str, Artifact]) -> float | None:
+    """Return the share of the variance that a run's codes keep, None where it makes none or has not yet.
+
+    Args:
+        artifacts: of the run, by stage.
+    """
+    codes = artifacts.get(CODES.name)
+    if codes is None or not codes.has(MANIFEST):
+        return None
+    return float(codes.manifest().properties["explained_variance"])
+
+
+def _run(work: Work) -> Manifest:
+    device = work.settings["autoencoder"].train.device
+    return encode_codes(work.artifacts["pack"], work.artifacts["autoencoder"], work.output, device, work.mapper)
+
+
+def _facts(manifests: Manifests) -> dict[str, Any]:
+    return {"explained_variance": manifests["codes"].properties["explained_variance"]}
+
+
+CODES = Stage(
+    name="codes",
+    folder="codes",
+    purpose="Encode every row by the autoencoder.",
+    done="encoded",
+    inputs=lambda recipe: ("pack", "autoencoder"),
+    workers="actors",
+    run=_run,
+    facts=_facts,
+    lines=lambda facts: {"codes keep": f"{facts['explained_variance']:.1%} of the variance of rows never seen"},
+)

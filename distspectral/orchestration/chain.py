@@ -1,0 +1,120 @@
+"""The stages of one run in order: where each writes and what identifies its result.
+
+All fingerprints come from the config and the source's fingerprint alone, so it is known before anything runs
+which artifacts are still good. Values that cannot change a result (devices, workers, intervals of checkpoints)
+are left out of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from distspectral.recipes import SOURCE, Recipe
+from distspectral.stages import stages_of
+from distspectral.stages.stage import Stage
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.manifest import fingerprint
+from distspectral.storage.artifact.output import Output
+
+Settings = Mapping[str, BaseModel | int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Chain:
+    """The stages of one run.
+
+    Attributes:
+        root: the run's directory.
+        source: fingerprint of the source.
+        outputs: by stage name, in the order of the run.
+        stages: likewise.
+    """
+
+    root: Artifact
+    source: str
+    outputs: Mapping[str, Output]
+    stages: Mapping[str, Stage]
+
+    @classmethod
+    def of(cls, recipe: Recipe, root: Artifact, source: str, settings: Settings) -> Chain:
+        """Return the chain of a run; nothing is read or written.
+
+        Args:
+            recipe: which stages, and what they read.
+            root: the run's directory.
+            source: fingerprint of the source.
+            settings: sections of the config by name; of stages that train, their settings.
+        """
+        prints, outputs = {SOURCE: source}, {}
+        stages = {stage.name: stage for stage in stages_of(recipe)}
+        for name, stage in stages.items():
+            parts = {key: _pick(settings, key) for key in stage.sections}
+            config: dict[str, Any] = {}
+            for key, part in parts.items():
+                config |= part if isinstance(part, dict) else {key.rpartition(".")[2]: part}
+            identity = {key: _without(part, key, stage.harmless) for key, part in parts.items()}
+            inputs = {read: prints[read] for read in stage.inputs(recipe)}
+            prints[name] = fingerprint(name, identity, inputs)
+            outputs[name] = Output(root.child(stage.folder), name, prints[name], config, inputs, identity)
+        return cls(root, source, outputs, stages)
+
+    @property
+    def last(self) -> Output:
+        """Output of the last stage; its fingerprint follows from all others."""
+        return list(self.outputs.values())[-1]
+
+    @property
+    def artifacts(self) -> dict[str, Artifact]:
+        """The directory that each stage writes, by its name."""
+        return {name: output.artifact for name, output in self.outputs.items()}
+
+    def artifact(self, stage: str) -> Artifact:
+        """Return the directory that a stage writes."""
+        return self.outputs[stage].artifact
+
+    def inputs(self, stage: str) -> tuple[str, ...]:
+        """Return the names of the stages that a stage reads."""
+        return tuple(name for name in self.outputs[stage].inputs if name != SOURCE)
+
+    def of_other_rows(self, stage: str, inputs: Mapping[str, str], directory: Artifact) -> Output:
+        """Return the output of a stage on other rows, by this run's model.
+
+        Args:
+            stage: that reads the rows.
+            inputs: fingerprints of the inputs that are not this run's own.
+            directory: where it goes.
+        """
+        own = self.outputs[stage]
+        all_inputs = {name: inputs.get(name, print_) for name, print_ in own.inputs.items()}
+        return dataclasses.replace(
+            own,
+            artifact=directory,
+            inputs=all_inputs,
+            fingerprint=fingerprint(stage, own.identity or {}, all_inputs),
+        )
+
+
+def _pick(settings: Settings, key: str) -> Any:
+    """Return the plain value under a dotted key."""
+    name, *inner = key.split(".")
+    value: Any = settings[name]
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    for part in inner:
+        value = value[part]
+    return value
+
+
+def _without(value: Any, key: str, excluded: tuple[str, ...]) -> Any:
+    """Return a copy of nested values lacking the excluded dotted keys."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: _without(inner, f"{key}.{name}", excluded)
+        for name, inner in value.items()
+        if f"{key}.{name}" not in excluded
+    }

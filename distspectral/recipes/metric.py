@@ -1,0 +1,100 @@
+"""A metric learned from labels, for classes never seen: what such a run consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from distspectral.errors import ConfigError, TooFewClassesError
+from distspectral.models.encoded import Space
+from distspectral.models.networks import NetworkConfig
+from distspectral.models.orthonorm_layer import OrthonormConfig
+from distspectral.objectives.dscl import DSCLConfig
+from distspectral.recipes.recipe import Recipe
+from distspectral.training.config import TrainConfig
+from distspectral.training.dscl import DSCLSettings
+
+BUDGET: Mapping[str, Any] = {"batch_size": 512, "max_steps": 1000, "learning_rate": 3e-3}
+"""Of training: classes in a batch matter more than steps, and the loss bears a higher rate than eigenfunctions do."""
+
+
+class MetricRecipe(Recipe):
+    """A run of Deep Spectral Clustering Learning; the attributes are sections of its config."""
+
+    network: NetworkConfig = NetworkConfig()
+    dscl: DSCLConfig = DSCLConfig()
+    orthonorm: OrthonormConfig = OrthonormConfig()
+    train: TrainConfig = TrainConfig(**BUDGET)
+
+    kind: ClassVar = "dscl"
+    passage: ClassVar = ("pack", "embed")
+    has_page: ClassVar = False
+    budget: ClassVar = BUDGET
+
+    @property
+    def chain(self) -> tuple[str, ...]:
+        """Names of the stages, in order."""
+        return ("pack", "train", "embed", "evaluate")
+
+    @property
+    def seen(self) -> dict[Space, str]:
+        """The rows as they are."""
+        return {"vector": "pack"}
+
+    @property
+    def embedded_graph(self) -> None:
+        """None: labels take the place of a graph."""
+        return
+
+    @property
+    def trainings(self) -> dict[str, DSCLSettings]:
+        """Settings by stage that trains."""
+        return {"train": self.metric}
+
+    @property
+    def metric(self) -> DSCLSettings:
+        """All that decides the metric besides the labelled rows."""
+        return DSCLSettings(
+            network=self.network,
+            dscl=self.dscl,
+            orthonorm=self.orthonorm,
+            train=self.train,
+            seed=self.seed,
+            start_from=self._first_weights("training"),
+        )
+
+    @property
+    def learned(self) -> str:
+        """What the run learns."""
+        return f"a metric of {self.dscl.n_components} components"
+
+    def check(self, n_rows: int, has_labels: bool) -> None:
+        """Refuse what is bound to fail; see :meth:`Recipe.check`."""
+        del n_rows
+        dscl, batch_size = self.dscl, self.train.batch_size
+        if not has_labels:
+            raise ConfigError(
+                "data.label_column: is not set, and objective dscl learns from labels; name their column",
+                ["data.label_column"],
+            )
+        if getattr(self.train, "inputs", "auto") not in ("auto", ("vector",)):
+            raise ConfigError(
+                "train.inputs: is for objective spectral; a metric sees the vectors, so leave it out", ["train.inputs"]
+            )
+        if batch_size < 2 * dscl.rows_per_class:
+            raise TooFewClassesError(
+                f"train.batch_size: is {batch_size} rows for dscl.rows_per_class = {dscl.rows_per_class}; a batch "
+                f"needs 2 classes, so at least {2 * dscl.rows_per_class} rows",
+                ["train.batch_size", "dscl.rows_per_class"],
+            )
+        if dscl.n_components >= batch_size:
+            raise ConfigError(
+                f"dscl.n_components: is {dscl.n_components} for batches of {batch_size} rows (train.batch_size); as "
+                "many columns as rows span everything, so the loss is 0 whatever is learned: lower it, or raise the "
+                "batch size",
+                ["dscl.n_components", "train.batch_size"],
+            )
+        if self.network.trunk is not None:
+            from distspectral.models.trunks import embedding_network
+
+            embedding_network(self.dim, dscl.n_components, self.network)

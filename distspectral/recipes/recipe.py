@@ -1,0 +1,152 @@
+"""What every recipe answers, whatever the kind of run."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from distspectral.errors import ConfigError
+from distspectral.models.encoded import Space
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.filesystems import join
+from distspectral.training.settings import TrainSettings
+
+SOURCE = "source"
+"""What a stage calls the user's own shards among its inputs."""
+
+
+class Recipe(BaseModel, ABC):
+    """A kind of run on rows of one width; frozen, cheap to make, reads nothing.
+
+    Attributes:
+        dim: D, features of a row.
+        seed: of every random choice.
+        start_from: directory or URI of a finished run whose weights are the first ones of every training.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dim: int
+    seed: int = 0
+    start_from: str | None = None
+
+    kind: ClassVar[str]
+    """As ``objective`` of a config calls it."""
+    passage: ClassVar[tuple[str, ...]]
+    """Stages that rows other than those trained on pass, in order."""
+    has_page: ClassVar[bool]
+    """Whether a finished run has a page, ``report.html``."""
+    budget: ClassVar[Mapping[str, Any]] = {}
+    """Defaults of the section ``train`` where they differ from those of its model."""
+
+    @classmethod
+    def of(cls, sections: Any, dim: int) -> Self:
+        """Return the recipe whose sections are attributes of ``sections``, such as a ``RunConfig``."""
+        names = [name for name in cls.model_fields if hasattr(sections, name)]
+        return cls(dim=dim, **{name: getattr(sections, name) for name in names})
+
+    @property
+    @abstractmethod
+    def chain(self) -> tuple[str, ...]:
+        """Names of the stages, in order."""
+
+    @property
+    @abstractmethod
+    def seen(self) -> Mapping[Space, str]:
+        """What the trained network sees of a row, side by side: by space, the stage that writes it."""
+
+    @property
+    def may_see(self) -> tuple[str, ...]:
+        """Stages whose rows the trained network might see; all of them decide its fingerprint."""
+        return tuple(self.seen.values())
+
+    @property
+    def searched(self) -> str:
+        """Stage whose rows stand for the data: neighbours are searched among them."""
+        return "pack"
+
+    @property
+    def encoders(self) -> Mapping[str, str]:
+        """What a raw row passes before the trained network: argument of ``EncodedNetwork``, stage that trains it."""
+        return {}
+
+    @property
+    @abstractmethod
+    def embedded_graph(self) -> str | None:
+        """Stage that writes the graph whose functions are learned, None where there is none."""
+
+    @property
+    @abstractmethod
+    def trainings(self) -> Mapping[str, TrainSettings]:
+        """Settings by stage that trains."""
+
+    @property
+    @abstractmethod
+    def learned(self) -> str:
+        """What the run learns, in words and numbers."""
+
+    def knowing(self, kept_variance: float | None) -> Self:
+        """Return the recipe once it is known how much of the rows' variance the codes keep."""
+        del kept_variance
+        return self
+
+    @abstractmethod
+    def check(self, n_rows: int, has_labels: bool) -> None:
+        """Refuse what is bound to fail on so many rows, before anything runs.
+
+        Raises:
+            ConfigError: two values contradict each other.
+            TooFewRowsError, TooFewClassesError, TooManyClustersError: the rows cannot carry what is asked.
+        """
+
+    def check_workers(self, n_workers: int) -> None:
+        """Refuse batches that hold less than one item for each worker.
+
+        Raises:
+            ConfigError: just that.
+        """
+        for stage, settings in self.trainings.items():
+            least = settings.train.smallest_share * n_workers
+            if settings.train.batch_size < least:
+                key = f"{stage}.batch_size"
+                raise ConfigError(
+                    f"{key}: is {settings.train.batch_size} per step for {n_workers} workers (ray.workers); every "
+                    f"worker needs at least {settings.train.smallest_share}",
+                    [key, "ray.workers"],
+                )
+
+    def check_start(self) -> None:
+        """Refuse to start from a run that is not finished or whose networks have another shape.
+
+        Raises:
+            ArtifactError: a training of that run is not finished.
+            ConfigError: its weights do not fit.
+        """
+        for stage, settings in self.trainings.items():
+            if settings.start_from is None:
+                continue
+            found = Artifact(settings.start_from).manifest().properties
+            width = {"dim": self.dim} if self._sees_rows_alone(stage) else {}
+            for name, value in (settings.shape | width).items():
+                if found.get(name) != value:
+                    raise ConfigError(
+                        f"start_from: {settings.start_from} has {name} = {found.get(name)}, this run {value}; weights "
+                        "fit only the same settings, so take that run's config and change name, root and data",
+                        ["start_from"],
+                    )
+
+    def _sees_rows_alone(self, stage: str) -> bool:
+        """Whether a training sees the rows as they are, so that their width must fit."""
+        del stage
+        return True
+
+    def _first_weights(self, folder: str) -> str | None:
+        """Return where a training's artifact lies in the run to start from, or None; a local path is absolute."""
+        if self.start_from is None:
+            return None
+        place = self.start_from if "://" in self.start_from else str(Path(self.start_from).expanduser().absolute())
+        return join(place, folder)

@@ -1,0 +1,154 @@
+"""Every row's nearest neighbours: exact search block by block, or inside overlapping cells."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from distspectral.graph.build import (
+    exact_solver,
+    query_blocks,
+    refuse_too_few,
+)
+from distspectral.graph.config import GraphConfig
+from distspectral.graph.distances import under_metric
+from distspectral.graph.links import find_links, link_facts
+from distspectral.graph.search.solvers import Solver
+from distspectral.graph.search.through_cells import search_cells, sweep
+from distspectral.graph.store import (
+    NEIGHBORS as IDS,
+)
+from distspectral.graph.store import (
+    SQUARED_DISTANCES,
+    MappedGraph,
+    write_rows,
+)
+from distspectral.mapping import Mapper, local_map
+from distspectral.recipes import SpectralRecipe
+from distspectral.stages.stage import Manifests, Stage, Work
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.manifest import Manifest, Shard
+from distspectral.storage.artifact.output import Output
+from distspectral.storage.rows.vectors import FleetingVectors, MappedVectors
+
+LINKS = "links.npz"
+
+
+def neighbors(vectors: Artifact, output: Output, config: GraphConfig, mapper: Mapper = local_map) -> Manifest:
+    """Find the nearest neighbours of every row; one task and one shard per block of query rows.
+
+    Args:
+        vectors: the finished ``vectors`` artifact.
+        output: where ``neighbors`` is written.
+        config: the section ``graph``.
+        mapper: runs the tasks.
+
+    Returns:
+        The manifest; properties ``k``, ``n_rows``.
+
+    Raises:
+        TooFewRowsError, ConstantDataError: the data has no such graph.
+        MissingDependencyError: FAISS is not installed.
+        ConfigError: the device cannot do it.
+    """
+    mapped = under_metric(MappedVectors(vectors), config.metric)
+    refuse_too_few(mapped, config)
+    search = _through_cells if config.searches_cells(mapped.n_rows) else _exactly
+    del mapped  # its pages: tasks open their own
+    done = output.begin()
+    shards, metrics = search(vectors, output.artifact, done, config, mapper)
+    files: tuple[str, ...] = ()
+    if config.connect == "nearest":
+        metrics |= _link(vectors, output.artifact, shards, config)
+        files = (LINKS,)
+    bare = [shard.model_copy(update={"details": {}}) for shard in shards]
+    n_rows = sum(shard.n_rows for shard in shards)
+    manifest = output.commit(bare, {"k": config.n_neighbors, "n_rows": n_rows}, metrics, files)
+    sweep(output.artifact, done)
+    return manifest
+
+
+def _through_cells(
+    vectors: Artifact, output: Artifact, done: dict[str, Shard], config: GraphConfig, mapper: Mapper
+) -> tuple[list[Shard], dict[str, Any]]:
+    found = search_cells(vectors, output, done, config, mapper)
+    return found.shards, found.metrics
+
+
+def _exactly(
+    vectors: Artifact, output: Artifact, done: dict[str, Shard], config: GraphConfig, mapper: Mapper
+) -> tuple[list[Shard], dict[str, Any]]:
+    mapped = under_metric(MappedVectors(vectors), config.metric)
+    solver = exact_solver(mapped, config)
+    cuts = query_blocks(mapped, config)
+    names = [f"part-{index:05d}.arrow" for index in range(len(cuts))]
+    missing = [(name, start, stop) for name, (start, stop) in zip(names, cuts, strict=True) if name not in done]
+    task = functools.partial(_search, vectors=vectors, output=output, solver=solver, config=config)
+    found = done | {shard.name: shard for shard in mapper(task, missing, "searching neighbours")}
+    return [found[name] for name in names], {"surplus_duplicates": len(solver.surplus)}
+
+
+def _link(vectors: Artifact, output: Artifact, shards: list[Shard], config: GraphConfig) -> dict[str, Any]:
+    """Write the links that connect the graph and return what was linked."""
+    lists = MappedGraph(output, shards, SQUARED_DISTANCES)
+    links = find_links(lists, under_metric(FleetingVectors(vectors), config.metric))
+    output.write_file(LINKS, lambda stream: np.savez(stream, **links.arrays()))  # type: ignore[arg-type]
+    return link_facts(links)
+
+
+def _search(
+    item: tuple[str, int, int], *, vectors: Artifact, output: Artifact, solver: Solver, config: GraphConfig
+) -> Shard:
+    name, start, stop = item
+    mapped = under_metric(MappedVectors(vectors), config.metric)
+    ids, squared_distances = solver(mapped, start, stop)
+    return write_rows(output, name, mapped.n_rows, {IDS: ids, SQUARED_DISTANCES: squared_distances})
+
+
+FOUND = (
+    "cells",
+    "copies",
+    "predicted_recall",
+    "reached_recall",
+    "completed_rows",
+    "surplus_duplicates",
+    "components_before",
+    "links",
+)
+"""What a search says of itself; most of it only where rows were cut into cells."""
+
+
+def _stage(name: str, purpose: str, inputs: Callable[[SpectralRecipe], tuple[str, ...]], rows: str = "") -> Stage:
+    """Return a stage that searches among the rows of one stage: that of the recipe, or the named one."""
+
+    def run(work: Work) -> Manifest:
+        searched = work.artifacts[rows or work.recipe.searched]
+        return neighbors(searched, work.output, work.settings["graph"], work.mapper)
+
+    def facts(manifests: Manifests) -> dict[str, Any]:
+        return {key: manifests[name].metrics[key] for key in FOUND if key in manifests[name].metrics}
+
+    return Stage(
+        name=name,
+        folder=name.replace("_", "-"),
+        purpose=purpose,
+        done="searched neighbours",
+        inputs=inputs,
+        sections=("graph",),
+        harmless=("graph.device",),
+        workers="tasks",
+        run=run,
+        facts=facts,
+    )
+
+
+NEIGHBORS = _stage("neighbors", "Search every row's nearest neighbours.", lambda recipe: recipe.may_search)
+SIAMESE_NEIGHBORS = _stage(
+    "siamese_neighbors",
+    "Search the neighbours anew, in the Siamese space.",
+    lambda recipe: ("features",),
+    "features",
+)

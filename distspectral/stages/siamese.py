@@ -1,0 +1,37 @@
+"""Training of the Siamese network on the graph's edges, whose distances weigh them anew."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distspectral.stages.stage import Manifests, Work, training_stage
+from distspectral.storage.artifact.manifest import Manifest
+
+
+def _run(work: Work) -> Manifest:
+    searched = (work.artifacts[work.recipe.searched],)
+    return work.train(searched, work.artifacts["graph"], work.output, work.settings["siamese"])
+
+
+def _facts(manifests: Manifests) -> dict[str, Any]:
+    found = manifests["siamese"].metrics
+    shown = ("steps", "pairs_per_second", "loss", "neighbor_distance", "stranger_distance")
+    return {key: found[key] for key in shown}
+
+
+def _lines(facts: dict[str, Any]) -> dict[str, str]:
+    distances = f"neighbours {facts['neighbor_distance']:.2f} apart, others {facts['stranger_distance']:.2f}"
+    return {"Siamese network": f"{facts['steps']:,} steps; {distances}"}
+
+
+SIAMESE = training_stage(
+    "siamese",
+    folder="siamese",
+    purpose="Train the Siamese network on the graph's edges.",
+    done="trained",
+    inputs=lambda recipe: (*recipe.may_search, "graph"),
+    harmless=("siamese.train.use",),
+    run=_run,
+    facts=_facts,
+    lines=_lines,
+)

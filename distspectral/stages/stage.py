@@ -1,0 +1,118 @@
+"""What a stage is: one declaration, from which commands, fingerprints, resources, plans and reports follow.
+
+A stage is a pure function of its inputs and its part of the config that writes one artifact. Its module ends with the
+declaration; nothing else in the package knows it by name, except the recipe that puts it into a chain.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from distspectral.mapping import Mapper
+from distspectral.recipes import Recipe
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.manifest import Manifest
+from distspectral.storage.artifact.output import Output
+from distspectral.storage.source.dataset import Source
+from distspectral.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from distspectral.stages.embed import Unfinished
+
+Workers = Literal["tasks", "actors", "training", "driver"]
+Manifests = Mapping[str, Manifest]
+"""Of a finished run, by stage."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What a stage is run with.
+
+    Attributes:
+        recipe: of the run, knowing what the artifacts tell.
+        settings: sections of the config by name; of a stage that trains, its ``TrainSettings``.
+        artifacts: what every stage of the run writes, by its name.
+        output: where this one writes.
+        source: the rows that are packed or embedded.
+        mapper: hands out items, to the workers that the stage asks for.
+        train: trains on (vectors, graph) and writes the output.
+        trained_on: the vectors trained on, where the source's rows are others.
+    """
+
+    recipe: Recipe
+    settings: Mapping[str, Any]
+    artifacts: Mapping[str, Artifact]
+    output: Output
+    source: Source
+    mapper: Mapper
+    train: Callable[[tuple[Artifact, ...], Artifact | None, Output, TrainSettings], Manifest]
+    trained_on: Artifact | None = None
+
+    @property
+    def seen(self) -> tuple[Artifact, ...]:
+        """What the trained network sees, side by side."""
+        return tuple(self.artifacts[stage] for stage in self.recipe.seen.values())
+
+    @property
+    def graph(self) -> Artifact | None:
+        """The graph trained on, None where there is none."""
+        stage = self.recipe.embedded_graph
+        return None if stage is None else self.artifacts[stage]
+
+
+def nothing(_: Any) -> Any:
+    """Return an empty mapping, as a stage does that has nothing to tell."""
+    return {}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage.
+
+    Attributes:
+        name: the one word for it, in chains, commands, ``ray.resources`` and messages.
+        folder: of its artifact, under the run's root.
+        purpose: what it does, as a command's help says it.
+        done: the same in the past tense, for progress.
+        inputs: stages that a recipe makes it read, and ``source``, by the role they play.
+        run: does the work.
+        run_part: does it for some of the source's shards; None where it cannot be shared among processes.
+        sections: of the config, those that can change the result, as dotted keys.
+        harmless: dotted keys within them that cannot.
+        workers: what the work is handed to: ``tasks``, ``actors`` that keep a model, a group of ``training`` workers,
+            or nobody beside the ``driver``.
+        facts: its part of ``metrics.json``, by name, from all manifests.
+        lines: of those facts, the rows of the table that ends a run: heading and text.
+        notes: sentences of a report on what of these metrics a reader should mend, with the remedy.
+    """
+
+    name: str
+    folder: str
+    purpose: str
+    done: str
+    inputs: Callable[[Any], tuple[str, ...]]
+    run: Callable[[Work], Manifest]
+    run_part: Callable[[Work, range], Manifest | Unfinished] | None = None
+    sections: tuple[str, ...] = ()
+    harmless: tuple[str, ...] = ()
+    workers: Workers = "driver"
+    facts: Callable[[Manifests], dict[str, Any]] = nothing
+    lines: Callable[[dict[str, Any]], dict[str, str]] = nothing
+    notes: Callable[[dict[str, Any]], list[str]] = lambda metrics: []
+
+
+TRAINING_ONLY = ("device", "checkpoint_steps", "keep_checkpoints", "max_skipped_steps")
+"""Of any section of training: what changes no result."""
+
+
+def training_stage(name: str, **declared: Any) -> Stage:
+    """Return a stage that trains by the settings of its name; what those sections hold beside ``train`` may be added.
+
+    Args:
+        name: of the stage and of its settings.
+        declared: the rest of the declaration.
+    """
+    harmless = (*(f"{name}.train.{key}" for key in TRAINING_ONLY), *declared.pop("harmless", ()))
+    return Stage(name=name, sections=(name,), harmless=harmless, workers="training", **declared)
