@@ -21,6 +21,8 @@ from pydantic_core import PydanticUndefined
 from distspectral import errors
 from distspectral.cli.app import app
 from distspectral.config import RunConfig
+from distspectral.recipes import RECIPES
+from distspectral.stages import STAGES
 
 ROOT = Path(__file__).parents[1]
 
@@ -56,12 +58,24 @@ def config_page() -> str:
         else:
             lines += _key(name, field, RunConfig)
     for name, section in sections:
-        lines += ["", f"## {name} {{#{name}}}", "", _purpose(section), ""]
+        lines += ["", f"## {name} {{#{name}}}", "", _purpose(section), "", *_other_defaults(name)]
         if described := RunConfig.model_fields[name].description:
             lines += [_sentence(described), ""]
         for key, field, owner in _fields(name, section):
             lines += _key(key, field, owner)
     return "\n".join(lines) + "\n"
+
+
+def _other_defaults(section: str) -> list[str]:
+    """Return how defaults of the section ``train`` differ by kind of run."""
+    if section != "train":
+        return []
+    lines = []
+    for kind, recipe in RECIPES.items():
+        if recipe.budget:
+            values = ", ".join(f"`{key}` {value:,}" for key, value in recipe.budget.items())
+            lines += [f"With `objective: {kind}` other defaults hold: {values}.", ""]
+    return lines
 
 
 def config_keys() -> list[str]:
@@ -146,6 +160,38 @@ def _bounds(schema: dict[str, Any]) -> list[str]:
     return [f"{word} {schema[name]:,}" for name, word in signs.items() if name in schema]
 
 
+# ---- stages ------------------------------------------------------------------------------------------------------
+
+
+def stages_page() -> str:
+    """Return every stage: what it does, where it writes, who does the work."""
+    lines = [
+        "# Stages",
+        "",
+        "A stage has one name: in `distspectral stage NAME`, `submit --stage NAME`, `ray.resources` and reports.",
+        "[Stages and artifacts](../explanation/stages.md) says how they hang together.",
+        "",
+    ]
+    titles = {"spectral": "Spectral runs", "dscl": "Metric runs, `objective: dscl`"}
+    for kind, stages in STAGES.items():
+        lines += [f"## {titles[kind]} {{#{kind}}}", ""]
+        for stage in stages.values():
+            lines += [
+                f"`{stage.name}`{{#{kind}-{stage.name}}}",
+                f":   {stage.purpose} Writes [`{stage.folder}/`](artifacts.md). {WORKERS[stage.workers]}",
+                "",
+            ]
+    return "\n".join(lines) + "\n"
+
+
+WORKERS = {
+    "tasks": "Its work goes to Ray tasks.",
+    "actors": "Its work goes to Ray actors that keep the model.",
+    "training": "Its work goes to a group of training workers.",
+    "driver": "The driver works alone.",
+}
+
+
 # ---- commands ----------------------------------------------------------------------------------------------------
 
 
@@ -159,6 +205,8 @@ def commands_page() -> str:
         usage = " ".join([*path, *arguments, "[OPTIONS]"])
         lines += [f"## {' '.join(path[1:])} {{#{'-'.join(path[1:])}}}", "", "```text", usage, "```", ""]
         lines += [inspect.cleandoc(command.help or ""), "", *_options(command)]
+        if path[-1] == "stage":
+            lines += ["The names are those of [the stages](stages.md).", ""]
     return "\n".join(lines) + "\n"
 
 
@@ -257,6 +305,7 @@ def _unescaped(text: str) -> str:
 PAGES: dict[str, Callable[[], str]] = {
     "index.md": home_page,
     "reference/config.md": config_page,
+    "reference/stages.md": stages_page,
     "reference/commands.md": commands_page,
     "reference/errors.md": errors_page,
     "changelog.md": changelog_page,
