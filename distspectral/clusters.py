@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from distspectral.errors import TooManyClustersError
-from distspectral.graph.search.faiss_search import import_faiss
+from distspectral.graph.search.faiss_search import fast_products
 
 
 class ClusterConfig(BaseModel):
@@ -76,18 +76,20 @@ def fit_centroids(
     """
     if n_clusters > len(points):
         raise TooManyClustersError(
-            f"cluster.n_clusters = {n_clusters}, but there are only {len(points)} rows; ask for at most as many as rows"
+            f"cluster.n_clusters = {n_clusters}, but there are only {len(points)} rows; "
+            "ask for at most as many as rows",
+            parameters=["cluster.n_clusters"],
         )
-    faiss = import_faiss()
-    kmeans = faiss.Kmeans(
-        points.shape[1],
-        n_clusters,
-        niter=config.iterations,
-        nredo=config.restarts,
-        seed=seed,
-        init_method=faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS,
-        min_points_per_centroid=1,
-        max_points_per_centroid=max(len(points), 1),
-    )
-    kmeans.train(np.ascontiguousarray(points))
+    with fast_products() as faiss:
+        kmeans = faiss.Kmeans(
+            points.shape[1],
+            n_clusters,
+            niter=config.iterations,
+            nredo=config.restarts,
+            seed=seed,
+            init_method=faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS,
+            min_points_per_centroid=1,
+            max_points_per_centroid=max(len(points), 1),
+        )
+        kmeans.train(np.ascontiguousarray(points))
     return np.asarray(kmeans.centroids)

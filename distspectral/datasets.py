@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits, make_moons
 
 from distspectral.storage.artifact.directory import Artifact
-from distspectral.storage.source.columns import write_parquet
+from distspectral.storage.rows.columns import write_parquet
 
 
 def write_vectors(

@@ -39,7 +39,7 @@ from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.embed import EmbedConfig, embed
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.output import Output
-from distspectral.storage.source.columns import write_parquet
+from distspectral.storage.rows.columns import write_parquet
 from distspectral.storage.source.dataset import Source, SourceConfig
 from distspectral.training.checkpoint import write_state
 

@@ -20,12 +20,12 @@ import torch
 from numpy.typing import NDArray
 
 from distspectral.errors import ConfigError, DistSpectralError
-from distspectral.graph.build import all_scales, block_affinities, row_scales
 from distspectral.graph.config import AffinityConfig
-from distspectral.graph.search.merge import top_k
-from distspectral.graph.search.solvers import ExactSolver, rows_per_block, squared_distances
+from distspectral.graph.search.exact import ExactSolver, rows_per_block, squared_distances
+from distspectral.graph.search.lists import top_k
 from distspectral.graph.spectrum import exact_spectrum
 from distspectral.graph.store import ArrayGraph
+from distspectral.graph.weights import all_scales, block_affinities, row_scales
 from distspectral.spectral.diagnostics import sin2_principal_angles
 from distspectral.stages.pack import PackConfig, pack
 from distspectral.storage.artifact.directory import Artifact
@@ -37,7 +37,7 @@ METHODS = ("distspectral", "pynndescent", "faiss_hnsw", "faiss_ivf_flat", "exact
 VECTORS, TRUTH = "vectors", "truth.npz"
 N_QUERIES = 2000
 SEED = 20180213
-"""Of the sampled rows; not the search's own seed, so that its calibration is not asked about its own sample."""
+"""Of the sampled rows; not the search's own seed, so that it is not asked about its own sample."""
 
 
 def compare_searches(

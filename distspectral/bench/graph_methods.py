@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distspectral.bench.graph import TRUTH, VECTORS
-from distspectral.graph.build import each
-from distspectral.graph.components import component_facts
 from distspectral.graph.config import GraphConfig
-from distspectral.graph.search.faiss_search import import_faiss
-from distspectral.graph.search.solvers import squared_distances
+from distspectral.graph.facts import component_facts
+from distspectral.graph.search.exact import squared_distances
+from distspectral.graph.search.faiss_search import fast_products, import_faiss, knn
 from distspectral.graph.search.through_cells import search_cells
 from distspectral.graph.store import ArrayGraph, read_neighbors
+from distspectral.mapping import local_map
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.vectors import ArrayVectors, MappedVectors, Vectors
 
@@ -41,7 +41,7 @@ PEER_RECALL = 0.985
 def distspectral(vectors: Vectors | Artifact, k: int, folder: str) -> Callable[[], Ids]:
     """Our cells, with defaults; their lists stay on disk until they are asked for."""
     artifact = Artifact(folder)
-    found = search_cells(vectors, artifact, {}, GraphConfig(n_neighbors=k, method="cells"), each)
+    found = search_cells(vectors, artifact, {}, GraphConfig(n_neighbors=k, method="cells"), local_map)
     print(json.dumps(found.metrics), file=sys.stderr)
     return lambda: np.concatenate([read_neighbors(artifact, shard.name)[0].astype(np.uint32) for shard in found.shards])
 
@@ -68,22 +68,21 @@ def faiss_hnsw(rows: Rows, k: int, truth: tuple[Ids, Rows]) -> Ids:
 
 def faiss_ivf_flat(rows: Rows, k: int, truth: tuple[Ids, Rows]) -> Ids:
     """Inverted lists, 4 sqrt(N) of them."""
-    faiss: Any = import_faiss()
-    index = faiss.index_factory(rows.shape[1], f"IVF{int(4 * np.sqrt(len(rows)))},Flat")
-    index.train(rows[:: max(1, len(rows) // (64 * index.nlist))])
-    index.add(rows)
+    with fast_products() as faiss:  # the peer's coarse search is spared what ours is spared
+        index: Any = faiss.index_factory(rows.shape[1], f"IVF{int(4 * np.sqrt(len(rows)))},Flat")
+        index.train(rows[:: max(1, len(rows) // (64 * index.nlist))])
+        index.add(rows)
 
-    def set_effort(effort: int) -> None:
-        index.nprobe = effort
+        def set_effort(effort: int) -> None:
+            index.nprobe = effort
 
-    return _tuned(index, rows, k, truth, set_effort, 8)
+        return _tuned(index, rows, k, truth, set_effort, 8)
 
 
 def exact(rows: Rows, k: int, truth: tuple[Ids, Rows]) -> Ids:
     """All pairs; of many rows only the sampled ones ask."""
     queries = rows if len(rows) <= EXACT_ROWS else rows[truth[0]]
-    found: Ids = import_faiss().knn(queries, rows, k + 1)[1]
-    return found
+    return knn(queries, rows, k + 1)[1]
 
 
 def _tuned(index: Any, rows: Rows, k: int, truth: tuple[Ids, Rows], effort: Callable[[int], None], least: int) -> Ids:

@@ -17,7 +17,7 @@ from distspectral.recipes import RECIPES, Recipe, Representation
 from distspectral.stages.embed import EmbedConfig
 from distspectral.stages.evaluate import EvaluateConfig
 from distspectral.stages.pack import PackConfig
-from distspectral.storage.config import StorageConfig
+from distspectral.storage.artifact.cache import StorageConfig
 from distspectral.storage.source.dataset import SourceConfig
 from distspectral.training.autoencoder import AutoencoderConfig
 from distspectral.training.siamese import SiameseConfig

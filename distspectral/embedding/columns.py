@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from distspectral.errors import ConfigError
 from distspectral.storage.artifact.manifest import Manifest
-from distspectral.storage.source.columns import ARROW_TYPES, ScalarType
+from distspectral.storage.rows.columns import ARROW_TYPES, ScalarType
 
 if TYPE_CHECKING:
     from distspectral.models.embedder import Embedder
@@ -42,7 +42,8 @@ class RowColumns(nn.Module):
         if "probabilities" in columns and embedder.assigner.variance is None:
             raise ConfigError(
                 "embed.columns: asks for probabilities, but the run's clusters were made before their variance was "
-                "kept; delete the directory clusters and run again"
+                "kept; delete the directory clusters and run again",
+                parameters=["embed.columns"],
             )
         self.embedder, self.columns = embedder, tuple(columns)
         self.n_nearest = min(n_nearest, len(embedder.assigner.centroids))
@@ -107,5 +108,6 @@ def require_column(output: Manifest, column: Column, uri: str) -> None:
     """
     if column not in written_columns(output):
         raise ConfigError(
-            f"{uri}: was written without the column {column}; add it to embed.columns and run the stage `embed` again"
+            f"{uri}: was written without the column {column}; add it to embed.columns and run the stage `embed` again",
+            parameters=["embed.columns"],
         )

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from distspectral.embedding.forward import forward
-from distspectral.graph.search.faiss_search import import_faiss
-from distspectral.graph.search.solvers import squared_distances
+from distspectral.graph.search.exact import squared_distances
+from distspectral.graph.search.faiss_search import knn
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.vectors import FleetingVectors
 
@@ -107,7 +107,7 @@ class _Points:
     def roughness(self, reference: _Points) -> tuple[float, float]:
         """Return mean energy and mean distance between these rows and their K neighbours in the reference."""
         k = min(N_NEIGHBORS + 1, len(reference.places))
-        _, ids = import_faiss().knn(self.places, reference.places, k)
+        _, ids = knn(self.places, reference.places, k)
         squared = squared_distances(self.places, reference.places, ids)
         differs = squared > SAME * np.square(reference.places).sum(1).mean()
         counts = differs & (differs.cumsum(1) <= N_NEIGHBORS)

@@ -23,9 +23,11 @@ from distspectral.embedding.columns import RowColumns, record_batch
 from distspectral.embedding.transfer import Transfer
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Shard
-from distspectral.storage.artifact.reuse import SOURCE
-from distspectral.storage.source.quarantine import write_quarantine
-from distspectral.storage.source.shards import Block, ShardReader, SourceShard
+from distspectral.storage.artifact.output import SOURCE
+from distspectral.storage.artifact.quarantine import write_quarantine
+from distspectral.storage.artifact.receipts import write_shard
+from distspectral.storage.rows.block import Block
+from distspectral.storage.source.shards import ShardReader, SourceShard
 
 IN_FLIGHT = 2
 """Batches read ahead, and batches computed but not yet written."""
@@ -154,7 +156,7 @@ def embed_shard(
     details: dict[str, Any] = {SOURCE: source}
     left_out: list[pa.RecordBatch] = []
 
-    def write(stream: IO[bytes]) -> None:
+    def write(stream: IO[bytes]) -> int:
         blocks = reader.read_blocks(shard, batch_rows, left_out, copy=False)
         schema = columns.schema(reader.id_type or "int64")
         with pq.ParquetWriter(stream, schema, **COMPRESSION) as writer:
@@ -164,14 +166,14 @@ def embed_shard(
                 made = results()
                 tally.add(made["cluster"], made["distance"], block.labels)
                 sample.take(block)
-                groups.append(record_batch(schema, block.global_ids(shard), made))
+                groups.append(record_batch(schema, block.global_ids(shard.first_row), made))
 
             _stream(blocks, columns, clock, put)
             clock.timed("write", groups.flush)
         details.update(tally.details(), seconds=clock.seconds, **write_quarantine(artifact, name, left_out))
+        return int(tally.counts.sum())
 
-    n_bytes = artifact.write_file(name, write)
-    receipt = artifact.write_receipt(Shard(name=name, n_rows=int(tally.counts.sum()), n_bytes=n_bytes, details=details))
+    receipt = write_shard(artifact, name, write, details)
     return Written(receipt, sample.vectors(reader.dim))
 
 

@@ -19,13 +19,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from distspectral.errors import ConfigError, ConstantDataError, DistSpectralError
 from distspectral.recipes import Recipe
 from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.rows.moments import is_constant
 from distspectral.storage.rows.sparse import SparseVectors
 from distspectral.storage.rows.vectors import ArrayVectors, Vectors
 from distspectral.training.checkpoint import read_state, write_state
 from distspectral.training.loop import SilentObserver
-
-ROUNDING = 1e-13
-"""Spread of equal rows relative to their mean, at most: float64 sums of float32 numbers, which differ by 6e-8 or more."""
 
 RecipeT = TypeVar("RecipeT", bound=Recipe)
 
@@ -91,9 +89,12 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         try:
             return recipe.model_validate(values)
         except ValidationError as error:
-            problems = [(".".join(map(str, one["loc"][:2])), one["msg"], one["input"]) for one in error.errors()]
-            told = "; ".join(f"{key}: {message} (got {given!r})" for key, message, given in problems)
-            raise ConfigError(told, [key for key, _, _ in problems]) from None
+            told = (
+                f"{self.WORDS.get(key, key)}: {problem['msg']} (got {problem['input']!r})"
+                for problem in error.errors()
+                for key in [".".join(map(str, problem["loc"][:2]))]
+            )
+            raise ConfigError("; ".join(dict.fromkeys(told))) from None
 
     def _seed(self) -> int:
         return int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -122,7 +123,7 @@ def refuse_equal(rows: Vectors) -> None:
     Raises:
         ConstantDataError: just that.
     """
-    if rows.n_rows > 1 and np.max(rows.scale) <= ROUNDING * np.abs(rows.mean).max():
+    if rows.n_rows > 1 and is_constant(rows.mean, rows.scale):
         raise ConstantDataError(
             f"X: all {rows.n_rows} rows are equal, so no row is nearer than another; give rows that differ"
         )

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from distspectral.embedding.forward import in_blocks
-from distspectral.graph.build import knn_graph
+from distspectral.graph.knn import knn_graph
 from distspectral.graph.store import ArrayGraph
+from distspectral.graph.weights import median_squared_distance, reweighted_rows
 from distspectral.models.encoded import Space
 from distspectral.models.networks import Perceptron
 from distspectral.recipes import SpectralRecipe
 from distspectral.stages.codes import explained_variance
 from distspectral.stages.encode import refuse_collapse
-from distspectral.stages.reweight import median_squared_distance, reweighted_rows
 from distspectral.storage.rows.joined import JoinedVectors
 from distspectral.storage.rows.vectors import ArrayVectors, Vectors
 from distspectral.training.loop import Observer
@@ -53,7 +53,7 @@ def represent_rows(rows: Vectors, recipe: SpectralRecipe, observer: Callable[[st
 
     Raises:
         CollapsedError: an encoder maps all rows to one point.
-        ConfigError, TooFewRowsError, ConstantDataError: see :func:`distspectral.graph.build.knn_graph`.
+        ConfigError, TooFewRowsError, ConstantDataError: see :func:`distspectral.graph.knn.knn_graph`.
     """
     spaces: dict[Space, Vectors] = {"vector": rows}
     networks: dict[str, Perceptron] = {}

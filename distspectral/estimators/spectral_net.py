@@ -35,7 +35,7 @@ DEFAULTS = SpectralRecipe(dim=1)
 """A run's own, which the estimator shares."""
 
 
-class SpectralNet(NetworkEstimator, ClusterMixin):  # type: ignore[misc]
+class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
     """Spectral embedding and clustering by a neural network that also embeds rows it has not seen.
 
     A network is trained so that its outputs span the lowest eigenvectors of the Laplacian of the data's

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 from scipy.sparse import csgraph
 
-from distspectral.graph.store import Graph
+from distspectral.graph.store import StreamedGraph, edge_blocks
 
-BLOCK_EDGES = 1 << 22
 FIRST_EDGES = 2
 """Edges of a row that are joined before all others."""
 
 
-def component_labels(graph: Graph, block_rows: int | None = None) -> NDArray[np.int64]:
+def component_labels(graph: StreamedGraph, block_rows: int | None = None) -> NDArray[np.int64]:
     """Return each row's component, named by its smallest row; edges count in both directions.
 
     Each block's edges are contracted to edges between the components known so far, whose components are merged. That is
@@ -32,27 +29,16 @@ def component_labels(graph: Graph, block_rows: int | None = None) -> NDArray[np.
         (N,) int64.
     """
     parents = np.arange(graph.n_rows, dtype=np.int64)
-    rows = block_rows or max(1, BLOCK_EDGES // graph.n_neighbors)
     for columns in (slice(FIRST_EDGES), slice(FIRST_EDGES, None)):
-        for start in range(0, graph.n_rows, rows):
-            stop = min(start + rows, graph.n_rows)
-            neighbors, affinities = graph.block(start, stop)
-            neighbors, affinities = neighbors[:, columns], affinities[:, columns]
-            heads = np.broadcast_to(_roots(parents, np.arange(start, stop))[:, None], neighbors.shape)
+        for start, all_neighbors, all_affinities in edge_blocks(graph, block_rows):
+            neighbors, affinities = all_neighbors[:, columns], all_affinities[:, columns]
+            rows = np.arange(start, start + len(neighbors))
+            heads = np.broadcast_to(_roots(parents, rows)[:, None], neighbors.shape)
             tails = _roots(parents, neighbors.ravel()).reshape(neighbors.shape)
             joins = (heads != tails) & (affinities > 0)
             _merge(parents, heads[joins], tails[joins])
         parents = _roots(parents, parents)
     return parents
-
-
-def component_facts(graph: Graph, block_rows: int | None = None) -> dict[str, Any]:
-    """Return ``components``, their number, and ``largest_component_share``, the largest one's share of all rows."""
-    sizes = np.bincount(component_labels(graph, block_rows), minlength=graph.n_rows)
-    return {
-        "components": int(np.count_nonzero(sizes)),
-        "largest_component_share": float(sizes.max() / graph.n_rows),
-    }
 
 
 def _merge(parents: NDArray[np.int64], heads: NDArray[np.int64], tails: NDArray[np.int64]) -> None:

@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
 
-from distspectral.errors import ConfigError
-from distspectral.spectral.affinity import AffinityKind
+from distspectral.errors import ConfigError, TooFewRowsError
+from distspectral.spectral.affinity import AffinityKind, needs_scales
 
 MAX_NEIGHBORS = 1024
 """A GPU search returns at most 2,048 candidates a row; half of them leave room for ties."""
-
 
 EXACT_ROWS = 50_000
 """Up to here ``method: auto`` searches exactly: quadratic, but cheaper than cutting."""
 
 MIN_TASK_MEMORY = 64 << 20
-UNITS = {"KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}
 
-
-def _bytes(value: Any) -> Any:
-    """Return bytes of a text such as ``1.5GiB``; other values are left to the type's own check."""
-    if isinstance(value, str):
-        for unit, exponent in UNITS.items():
-            number = value.strip().removesuffix(unit).strip()
-            if value.strip().endswith(unit) and number.replace(".", "", 1).isdigit():
-                return int(float(number) * (1 << exponent))
-    return value
-
-
-Bytes = Annotated[int, BeforeValidator(_bytes)]
 Metric = Literal["l2", "cosine", "inner_product"]
 AffinitySpace = Literal["euclidean", "siamese"]
 LocalSolver = Literal["exact", "nn_descent", "hnsw"]
@@ -47,14 +33,16 @@ class GraphConfig(BaseModel):
     )
     method: Literal["auto", "exact", "cells"] = Field(
         "auto",
-        description=f"exact: every row against every row; cells: inside overlapping cells, calibrated; auto: exact up "
-        f"to {EXACT_ROWS:,} rows.",
+        description=f"exact: every row against every row; cells: inside overlapping cells, tuned by a sample; auto: "
+        f"exact up to {EXACT_ROWS:,} rows.",
     )
     target_recall: float = Field(
-        0.985, gt=0.5, lt=1, description="Share of the true neighbours that cells are calibrated to find."
+        0.985, gt=0.5, lt=1, description="Share of the true neighbours that cells are tuned to find."
     )
-    task_memory: Bytes = Field(
-        1 << 30, ge=MIN_TASK_MEMORY, description="Bytes (or text like 1GiB) that one task may take for its rows."
+    task_memory: ByteSize = Field(
+        ByteSize(1 << 30),
+        ge=MIN_TASK_MEMORY,
+        description="Bytes, or text such as 1GiB, that one task may take for its rows.",
     )
     solver: Literal["auto", "exact", "nn_descent", "hnsw"] = Field(
         "auto", description="Inside a cell; auto: by device, cell size and dimension."
@@ -121,8 +109,23 @@ def check(n_neighbors: int, affinity: AffinityConfig) -> None:
     Raises:
         ConfigError: ``affinity.scale_neighbor`` is used and larger than ``n_neighbors``.
     """
-    if affinity.kind in ("self_tuning", "gaussian") and affinity.scale_neighbor > n_neighbors:
+    if needs_scales(affinity.kind) and affinity.scale_neighbor > n_neighbors:
         raise ConfigError(
             f"affinity.scale_neighbor: is {affinity.scale_neighbor}, but each row has only {n_neighbors} neighbours "
-            "(graph.n_neighbors); lower the one or raise the other"
+            "(graph.n_neighbors); lower the one or raise the other",
+            parameters=["affinity.scale_neighbor", "graph.n_neighbors"],
+        )
+
+
+def refuse_too_few(n_rows: int, n_neighbors: int) -> None:
+    """Refuse data with fewer than ``n_neighbors + 1`` rows.
+
+    Raises:
+        TooFewRowsError: just that.
+    """
+    if n_rows < n_neighbors + 1:
+        raise TooFewRowsError(
+            f"the data has {n_rows} rows, but a graph of {n_neighbors} neighbours a row needs at least "
+            f"{n_neighbors + 1}; lower graph.n_neighbors or bring more rows",
+            parameters=["graph.n_neighbors"],
         )

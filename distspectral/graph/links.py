@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distspectral.graph.components import component_labels
-from distspectral.graph.search.solvers import squared_distances
-from distspectral.graph.store import Graph, Rows
+from distspectral.graph.search.exact import squared_distances
+from distspectral.graph.store import Edges, StreamedGraph
 from distspectral.storage.rows.vectors import Vectors
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Links:
         """Return no links."""
         return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32), 1)
 
-    def applied(self, start: int, neighbors: NDArray[np.int64], distances: NDArray[np.float32]) -> Rows:
+    def applied(self, start: int, neighbors: NDArray[np.int64], distances: NDArray[np.float32]) -> Edges:
         """Return a block's lists (B, K) with its rows' links in place of their farthest neighbours.
 
         Args:
@@ -83,19 +83,16 @@ class Links:
 class _Linked:
     """Neighbour lists as a graph whose edges are the neighbours found and the links so far."""
 
-    def __init__(self, lists: Graph, links: Links) -> None:
+    def __init__(self, lists: StreamedGraph, links: Links) -> None:
         self._lists, self._links = lists, links
         self.n_rows, self.n_neighbors = lists.n_rows, lists.n_neighbors
 
-    def block(self, start: int, stop: int) -> Rows:
+    def block(self, start: int, stop: int) -> Edges:
         neighbors, distances = self._links.applied(start, *self._lists.block(start, stop))
         return neighbors, np.isfinite(distances).astype(np.float32)
 
-    def gather(self, rows: NDArray[np.int64]) -> Rows:
-        raise NotImplementedError
 
-
-def find_links(lists: Graph, vectors: Vectors) -> Links:
+def find_links(lists: StreamedGraph, vectors: Vectors) -> Links:
     """Return the links that leave one component.
 
     Args:
@@ -111,7 +108,7 @@ def find_links(lists: Graph, vectors: Vectors) -> Links:
             return dataclasses.replace(links, components=before)
         small = names[np.argsort(-sizes, kind="stable")[1:]]
         links = _with_more(links, vectors, labels, small)
-    logger.warning("components are left after %d rounds of links", MOST_ROUNDS)
+    logger.warning("%d components are left after %d rounds of links", len(names), MOST_ROUNDS)
     return dataclasses.replace(links, components=before)
 
 

@@ -7,7 +7,7 @@ Shape letters: N rows, B rows asked for, K neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,12 +21,14 @@ NEIGHBORS = "neighbors"
 SQUARED_DISTANCES = "squared_distances"
 AFFINITIES = "affinities"
 
-Rows = tuple[NDArray[np.int64], NDArray[np.float32]]
+BLOCK_EDGES = 1 << 22
+
+Edges = tuple[NDArray[np.int64], NDArray[np.float32]]
 """(B, K) neighbours and (B, K) affinities."""
 
 
-class Graph(Protocol):
-    """What training, calibration and statistics need of a graph."""
+class StreamedGraph(Protocol):
+    """A graph that is read from its first row to its last: what statistics need."""
 
     @property
     def n_rows(self) -> int:
@@ -38,13 +40,31 @@ class Graph(Protocol):
         """K."""
         ...
 
-    def block(self, start: int, stop: int) -> Rows:
+    def block(self, start: int, stop: int) -> Edges:
         """Return neighbours (B, K) int64 and affinities (B, K) float32 of rows ``start`` to ``stop``."""
         ...
 
-    def gather(self, rows: NDArray[np.int64]) -> Rows:
+
+class Graph(StreamedGraph, Protocol):
+    """A graph whose rows are also read at random: what training and calibration need."""
+
+    def gather(self, rows: NDArray[np.int64]) -> Edges:
         """Return the same of any rows, in any order, repeats allowed."""
         ...
+
+
+def edge_blocks(
+    graph: StreamedGraph, block_rows: int | None = None
+) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.float32]]]:
+    """Yield (first row, neighbours, affinities) of block after block.
+
+    Args:
+        graph: N rows.
+        block_rows: rows read at a time; by default about four million edges.
+    """
+    rows = block_rows or max(1, BLOCK_EDGES // graph.n_neighbors)
+    for start in range(0, graph.n_rows, rows):
+        yield start, *graph.block(start, min(start + rows, graph.n_rows))
 
 
 class ArrayGraph:
@@ -61,11 +81,11 @@ class ArrayGraph:
         self._affinities = affinities
         self.n_rows, self.n_neighbors = neighbors.shape
 
-    def block(self, start: int, stop: int) -> Rows:
+    def block(self, start: int, stop: int) -> Edges:
         """Return neighbours (B, K) int64 and affinities (B, K) float32 of rows ``start`` to ``stop``."""
         return self._neighbors[start:stop].astype(np.int64), self._affinities[start:stop].astype(np.float32)
 
-    def gather(self, rows: NDArray[np.int64]) -> Rows:
+    def gather(self, rows: NDArray[np.int64]) -> Edges:
         """Return the same of any rows, in any order, repeats allowed."""
         return self._neighbors[rows].astype(np.int64), self._affinities[rows].astype(np.float32)
 
@@ -99,7 +119,7 @@ class MappedGraph:
     def __reduce__(self) -> tuple[type[MappedGraph], tuple[Artifact, Sequence[Shard] | None, str]]:
         return MappedGraph, self._origin
 
-    def block(self, start: int, stop: int) -> Rows:
+    def block(self, start: int, stop: int) -> Edges:
         """Return neighbours (B, K) int64 and affinities (B, K) float32 of rows ``start`` to ``stop``.
 
         Raises:
@@ -116,7 +136,7 @@ class MappedGraph:
             neighbors[there], affinities[there] = (column[here] for column in self._blocks[index])
         return neighbors, affinities
 
-    def gather(self, rows: NDArray[np.int64]) -> Rows:
+    def gather(self, rows: NDArray[np.int64]) -> Edges:
         """Return the same of any rows, in any order, repeats allowed.
 
         Raises:
@@ -143,7 +163,7 @@ def _array(column: Any) -> NDArray[Any]:
     return array
 
 
-def read_neighbors(artifact: Artifact, shard: str) -> Rows:
+def read_neighbors(artifact: Artifact, shard: str) -> Edges:
     """Return one shard of a ``neighbors`` artifact: ids (B, K) int64 and squared distances (B, K) float32."""
     table = artifact.read_table(shard)
     ids, squared_distances = (_array(table[name].combine_chunks()) for name in (NEIGHBORS, SQUARED_DISTANCES))

@@ -28,13 +28,20 @@ def trunk_factory(name: str) -> Callable[..., nn.Module]:
     """
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
-        raise ConfigError(f"network.trunk: is {name!r}; expected module:callable, such as mypackage.models:resnet")
+        raise ConfigError(
+            f"network.trunk: is {name!r}; expected module:callable, such as mypackage.models:resnet",
+            parameters=["network.trunk"],
+        )
     try:
         factory = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(f"network.trunk: {name!r} cannot be imported ({error}); check its spelling") from error
+        raise ConfigError(
+            f"network.trunk: {name!r} cannot be imported ({error}); check its spelling", parameters=["network.trunk"]
+        ) from error
     if not callable(factory):
-        raise ConfigError(f"network.trunk: {name!r} is a {type(factory).__name__}; expected a callable")
+        raise ConfigError(
+            f"network.trunk: {name!r} is a {type(factory).__name__}; expected a callable", parameters=["network.trunk"]
+        )
     return factory  # type: ignore[no-any-return]
 
 
@@ -75,7 +82,8 @@ def embedding_network(dim: int, n_outputs: int, config: NetworkConfig) -> Standa
     except TypeError as error:
         raise ConfigError(
             f"network.trunk: {config.trunk}({dim}, {n_outputs}, **network.trunk_options) failed ({error}); it is "
-            "called with the rows' width, the embedding's width and network.trunk_options"
+            "called with the rows' width, the embedding's width and network.trunk_options",
+            parameters=["network.trunk", "network.trunk_options"],
         ) from error
     _check_shape(trunk, dim, n_outputs, config.trunk)
     return TrunkNetwork(dim, trunk)
@@ -83,13 +91,19 @@ def embedding_network(dim: int, n_outputs: int, config: NetworkConfig) -> Standa
 
 def _check_shape(trunk: Any, dim: int, n_outputs: int, name: str) -> None:
     if not isinstance(trunk, nn.Module):
-        raise ConfigError(f"network.trunk: {name} returned a {type(trunk).__name__}; expected a torch.nn.Module")
+        raise ConfigError(
+            f"network.trunk: {name} returned a {type(trunk).__name__}; expected a torch.nn.Module",
+            parameters=["network.trunk"],
+        )
     trunk.eval()
     with torch.no_grad():
         outputs = trunk(torch.zeros(2, dim))
     trunk.train()
     if outputs.shape != (2, n_outputs):
-        raise ConfigError(f"network.trunk: {name} maps (2, {dim}) to {tuple(outputs.shape)}; expected (2, {n_outputs})")
+        raise ConfigError(
+            f"network.trunk: {name} maps (2, {dim}) to {tuple(outputs.shape)}; expected (2, {n_outputs})",
+            parameters=["network.trunk"],
+        )
 
 
 def conv_trunk(
@@ -109,7 +123,8 @@ def conv_trunk(
     if math.prod(image_shape) != dim or len(image_shape) != 3:
         raise ConfigError(
             f"network.trunk_options: image_shape {list(image_shape)} holds {math.prod(image_shape)} values, rows have "
-            f"{dim}; give channels, height and width whose product is {dim}"
+            f"{dim}; give channels, height and width whose product is {dim}",
+            parameters=["network.trunk_options"],
         )
     n_in, height, width = image_shape
     layers: list[nn.Module] = [nn.Unflatten(1, (n_in, height, width))]

@@ -13,12 +13,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from distspectral.recipes import SOURCE, Recipe
+from distspectral.recipes import Recipe
 from distspectral.stages import stages_of
 from distspectral.stages.stage import Stage
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import fingerprint
-from distspectral.storage.artifact.output import Output
+from distspectral.storage.artifact.output import SOURCE, Output
 
 Settings = Mapping[str, BaseModel | int]
 

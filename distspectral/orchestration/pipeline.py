@@ -15,13 +15,13 @@ from distspectral.orchestration.gauges import MetricsObserver
 from distspectral.orchestration.memory import PeakMemory
 from distspectral.orchestration.observer import Observer
 from distspectral.orchestration.stragglers import Timed, Timing, report
-from distspectral.recipes import SOURCE, Recipe
+from distspectral.recipes import Recipe
 from distspectral.report.metrics import METRICS, PAGE, run_metrics
 from distspectral.stages.codes import known_variance
 from distspectral.stages.stage import Work
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.artifact.manifest import Manifest
-from distspectral.storage.artifact.output import Output
+from distspectral.storage.artifact.output import SOURCE, Output
 from distspectral.storage.source.dataset import Source
 from distspectral.training.settings import TrainSettings
 
@@ -43,7 +43,7 @@ class Pipeline:
     """
 
     def __init__(self, config: RunConfig, source: Source, engine: Engine, observer: Observer) -> None:
-        self.config, self.source, self.engine = config, source, engine
+        self.config, self.source, self.engine, self.observer = config, source, engine, observer
         self.recipe = config.recipe(source.dim)
         sections = {name: getattr(config, name) for name in type(config).model_fields}
         self._settings: Mapping[str, Any] = {**sections, **self.recipe.trainings}
@@ -51,7 +51,7 @@ class Pipeline:
         root = config.root if "://" in config.root else str(Path(config.root).expanduser().absolute())
         self._root = Artifact(root, config.storage.node_cache)
         self.chain = self._chain(source.fingerprint())
-        self.observer = MetricsObserver(observer, config.name, self.chain.last.fingerprint)
+        self._events = MetricsObserver(observer, config.name, self.chain.last.fingerprint)
 
     def _chain(self, source: str) -> Chain:
         return Chain.of(self.recipe, self._root, source, self._settings)
@@ -83,8 +83,10 @@ class Pipeline:
                 ["objective", "representation", "affinity.space", "siamese.use"],
             )
         output = self.chain.outputs[name]
+        if self._skips(output):
+            return output.artifact.manifest()
         self._require_inputs(name)
-        return output.artifact.manifest() if self._skips(output) else self._work(output)
+        return self._work(output)
 
     def embed_other(self, source: Source, directory: str) -> Manifest:
         """Embed other rows with this run's finished model, whatever has become of the rows it was trained on.
@@ -160,7 +162,7 @@ class Pipeline:
         """Whether the output stands already, which the observer is then told."""
         if not output.artifact.is_current(output.fingerprint):
             return False
-        self.observer.skipped(output.stage)
+        self._events.skipped(output.stage)
         return True
 
     def _require_inputs(self, stage: str, others: Sequence[str] = ()) -> None:
@@ -177,16 +179,18 @@ class Pipeline:
         with PeakMemory() as memory:
             manifest, seconds = self._timed(output.stage, lambda: stage.run(work))
         cost = {"seconds": seconds, "peak_rss_bytes": memory.peak_bytes}
-        return output.artifact.commit(manifest.model_copy(update={"metrics": manifest.metrics | cost}))
+        manifest = manifest.model_copy(update={"metrics": manifest.metrics | cost})
+        output.artifact.write_json(MANIFEST, manifest.model_dump())
+        return manifest
 
     def _timed(self, stage: str, work: Callable[[], T]) -> tuple[T, float]:
         """Return what the work returns and its seconds, the observer and the engine knowing of it."""
-        self.observer.started(stage)
+        self._events.started(stage)
         self.engine.start()
         began = time.perf_counter()
         done = work()
         seconds = time.perf_counter() - began
-        self.observer.finished(stage, seconds)
+        self._events.finished(stage, seconds)
         return done, seconds
 
     def _work_of(self, output: Output, source: Source, made: Mapping[str, Artifact]) -> Work:
@@ -219,11 +223,11 @@ class Pipeline:
         """Return the mapper, reporting each item to the observer, and at the end those that took far too long."""
 
         def mapped(function: Callable[[Any], Any], items: Sequence[Any], description: str) -> Iterator[Any]:
-            self.observer.progress(description, 0, len(items))
+            self._events.progress(description, 0, len(items))
             timings: list[Timing] = []
             for timing, result in mapper(Timed(function), items, description):
                 timings.append(timing)
-                self.observer.progress(description, len(timings), len(items))
+                self._events.progress(description, len(timings), len(items))
                 yield result
             report(timings, description)
 
@@ -235,8 +239,8 @@ class Pipeline:
         """Train whatever the settings say, reporting each window to the observer."""
 
         def on_window(record: dict[str, Any]) -> None:
-            self.observer.progress("training", record["step"], settings.train.max_steps)
-            self.observer.window(record)
+            self._events.progress("training", record["step"], settings.train.max_steps)
+            self._events.window(record)
 
         return self.engine.train(vectors, graph, output, settings, on_window)
 

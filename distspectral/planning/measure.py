@@ -22,12 +22,13 @@ from threadpoolctl import threadpool_limits
 
 from distspectral.config.run import RunConfig
 from distspectral.embedding.forward import forward
-from distspectral.graph.build import each, exact_solver, needs_scales, row_scales
-from distspectral.graph.components import component_facts
-from distspectral.graph.degrees import degree_facts
 from distspectral.graph.distances import under_metric
+from distspectral.graph.facts import component_facts, degree_facts
+from distspectral.graph.search.exact import exact_solver
 from distspectral.graph.search.through_cells import search_cells
 from distspectral.graph.store import Graph, MappedGraph, read_neighbors
+from distspectral.graph.weights import row_scales
+from distspectral.mapping import local_map
 from distspectral.orchestration.pipeline import Pipeline
 from distspectral.planning.rates import Rates, SearchRate, StepRate
 from distspectral.planning.sample import WINDOW, brief_config, copy_sample, disk_rates, read_us
@@ -35,6 +36,7 @@ from distspectral.planning.search import merge_us, route_us, solve_us
 from distspectral.planning.stopwatch import ALONE, Stopwatch
 from distspectral.planning.workload import Workload, workload
 from distspectral.report.metrics import stages_of
+from distspectral.spectral.affinity import needs_scales
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.joined import open_vectors
 from distspectral.storage.rows.vectors import ArrayVectors, MappedVectors, Vectors
@@ -181,7 +183,7 @@ class _Measurement:
         return _core_seconds(lambda: facts(MappedGraph(graph))) * 1e6 / self.n_rows
 
     def _scales_us(self) -> float:
-        if not needs_scales(self.config.affinity):
+        if not needs_scales(self.config.affinity.kind):
             return 0.0
         lists = self.pipeline.plan.artifact("neighbors")
         names = [shard.name for shard in lists.manifest().shards]
@@ -211,7 +213,7 @@ class _Measurement:
         wider = 0.0
         if "cells" in facts:
             quarter = ArrayVectors(rows.gather(np.arange(0, n_rows, 4)))
-            fewer = search_cells(quarter, Artifact(f"{self.scratch}/quarter-{stage}"), {}, self.config.graph, each)
+            fewer = search_cells(quarter, Artifact(f"{self.scratch}/quarter-{stage}"), {}, self.config.graph, local_map)
             wider = (copies - fewer.metrics["copies"]) / float(np.log10(n_rows / quarter.n_rows))
         return SearchRate(
             dim=dim,

@@ -18,8 +18,9 @@ import pyarrow as pa
 from distspectral.config.run import RunConfig
 from distspectral.datasets import write_vectors
 from distspectral.errors import TooFewRowsError
+from distspectral.storage.rows.block import Block
 from distspectral.storage.source.dataset import Source
-from distspectral.storage.source.shards import Block, SourceShard
+from distspectral.storage.source.shards import SourceShard
 
 SAMPLE_ROWS, SAMPLE_BYTES = 40_000, 128 << 20
 """Most rows of the sample, and most bytes of them as float32."""

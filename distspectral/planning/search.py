@@ -68,7 +68,7 @@ def centroids_at_most(config: GraphConfig, dim: int) -> float:
 def expected_join(rate: SearchRate, config: GraphConfig, n_rows: float, sample_rows: int, gpu: bool) -> Join:
     """Return the cheapest way to cut N rows; the model's phases are multiplied by what they took in the sample.
 
-    Cells are as large as calibration made them on the sample, for the copies that go with them were counted there.
+    Cells are as large as they were tuned to be on the sample, for the copies that go with them were counted there.
     Other solvers take their own, larger cells with as many copies, which is more than they need.
     """
     dim, copies, joins = rate.dim, expected_copies(rate, n_rows, sample_rows), []

@@ -15,9 +15,6 @@ from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.filesystems import join
 from distspectral.training.settings import TrainSettings
 
-SOURCE = "source"
-"""What a stage calls the user's own shards among its inputs."""
-
 
 class Recipe(BaseModel, ABC):
     """A kind of run on rows of one width; frozen, cheap to make, reads nothing.

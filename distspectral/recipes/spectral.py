@@ -175,7 +175,7 @@ class SpectralRecipe(Recipe):
     @property
     def trainings(self) -> dict[str, TrainSettings]:
         """Settings by stage that trains."""
-        made: dict[str, TrainSettings] = {"train": self.functions}
+        made: dict[str, TrainSettings] = {}
         if self.makes_codes:
             made["autoencoder"] = AutoencoderSettings(
                 train=self.autoencoder, seed=self.seed, start_from=self._first_weights("autoencoder")
@@ -184,7 +184,7 @@ class SpectralRecipe(Recipe):
             made["siamese"] = SiameseSettings(
                 train=self.siamese, seed=self.seed, start_from=self._first_weights("siamese")
             )
-        return made
+        return {**made, "train": self.functions}
 
     @property
     def functions(self) -> SpectralSettings:

@@ -21,7 +21,7 @@ from distspectral.errors import ConfigError, SourceError, UnknownColumnError
 from distspectral.report.confusion import confusion_matrix
 from distspectral.spectral.diagnostics import label_agreement
 from distspectral.stages import folder_of, kind_of
-from distspectral.storage.artifact.directory import MANIFEST, Artifact, void
+from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.filesystems import resolve
 
 PICTURE = "confusion.svg"
@@ -118,7 +118,7 @@ def write_picture(run: Artifact, found: Agreement) -> str:
     """Write the confusion matrix into the run's directory and return its place."""
     order = found.matched_clusters()
     picture = confusion_matrix(found.counts[:, order], found.classes, order.tolist())
-    run.write_file(PICTURE, lambda stream: void(stream.write(picture.encode())))
+    run.write_bytes(PICTURE, picture.encode())
     return f"{run.uri}/{PICTURE}"
 
 

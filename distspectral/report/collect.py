@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from distspectral import __version__
 from distspectral.embedding.columns import written_columns
 from distspectral.recipes import Recipe
-from distspectral.report import (
+from distspectral.report.data import (
     CapacityFacts,
     ClusterFacts,
     GraphFacts,
@@ -28,12 +28,12 @@ from distspectral.report import (
     SpectrumFacts,
     TrainingFacts,
     TrainingWindow,
-    render,
 )
 from distspectral.report.metrics import PAGE, scores
+from distspectral.report.page import render
 from distspectral.spectral.capacity import EdgeCheck, capacity
 from distspectral.stages.stage import Stage
-from distspectral.storage.artifact.directory import Artifact, void
+from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.rows.vectors import MappedVectors
 
@@ -44,8 +44,7 @@ SAMPLE_SHARDS = 64
 
 def write_report(root: Artifact, data: ReportData) -> None:
     """Write the page to ``report.html`` in the run's root, whole or not at all."""
-    page = render(data).encode()
-    root.write_file(PAGE, lambda stream: void(stream.write(page)))
+    root.write_bytes(PAGE, render(data).encode())
 
 
 def collect(

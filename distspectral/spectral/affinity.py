@@ -23,6 +23,11 @@ MIN_WIDTH = 1e-3
 """Smallest width of a fuzzy neighbourhood, as a fraction of its mean distance (UMAP's MIN_K_DIST_SCALE)."""
 
 
+def needs_scales(kind: AffinityKind) -> bool:
+    """Whether an affinity depends on the scales of both ends."""
+    return kind in ("self_tuning", "gaussian")
+
+
 def neighbor_scales(squared_distances: Tensor, scale_neighbor: int) -> Tensor:
     """Return the distance of each row to its ``scale_neighbor``-th neighbour.
 
@@ -177,7 +182,7 @@ def batch_affinity(
     # cdist rounds like the matrix product inside it: take the differences, and their order
     squared_distances, order = (vectors[:, None] - vectors[tails]).square().sum(dim=2).sort(dim=1, stable=True)
     tails = tails.gather(1, order)
-    if kind in ("self_tuning", "gaussian"):
+    if needs_scales(kind):
         scales = complete_scales(neighbor_scales(squared_distances, scale_neighbor), kind)
         weights = affinities(squared_distances, kind, scales, scales[tails])
     elif kind == "shared_neighbors":

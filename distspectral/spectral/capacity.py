@@ -85,12 +85,12 @@ class EdgeCheck:
         """What to do about it, in a sentence."""
         if self.excess > PARTED:
             return (
-                "the network fits the edges it drew better than the others: stop earlier (train.max_steps), draw more "
-                "edges a step (train.batch_size) or take a narrower network (network.hidden)"
+                "the network fits the edges it drew better than the others: stop earlier, draw more edges a step or "
+                "take a narrower network"
             )
         if self.unseen < 0.5:
             return "most edges were drawn, so this cannot show overfitting; embed held-out rows to see it"
-        return "they agree: if both are too high, a wider network (network.hidden) or more steps may lower them"
+        return "they agree: if both are too high, a wider network or more steps may lower them"
 
 
 def edge_check(

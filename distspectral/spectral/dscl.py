@@ -149,8 +149,8 @@ def project(gram: Tensor, class_sums: Tensor, counts: Tensor, dtype: torch.dtype
         )
     if not bool(torch.isfinite(gram).all() and torch.isfinite(class_sums).all()):
         raise NonFiniteStepError(
-            "the embedding of the batch holds NaN or infinity: lower the learning rate (train.learning_rate), set "
-            "train.max_gradient_norm, or check the vectors' range"
+            "the embedding of the batch holds NaN or infinity: lower the learning rate, clip the gradient, or check "
+            "the vectors' range"
         )
     cutoff = eigenvalue_cutoff(int(counts.sum()), len(gram), dtype)
     inverse, rank = spectral_pseudo_inverse(gram, cutoff)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from distspectral.errors import MissingArtifactError
 from distspectral.recipes import MetricRecipe, Recipe, SpectralRecipe
 from distspectral.stages.autoencoder import AUTOENCODER
 from distspectral.stages.calibrate import CALIBRATE
@@ -20,7 +21,7 @@ from distspectral.stages.reweight import REWEIGHT
 from distspectral.stages.siamese import SIAMESE
 from distspectral.stages.stage import Stage
 from distspectral.stages.train import TRAIN
-from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.directory import MANIFEST, Artifact
 
 
 def _by_name(*stages: Stage) -> Mapping[str, Stage]:
@@ -64,12 +65,17 @@ def folder_of(kind: str, name: str) -> str:
 
 
 def kind_of(root: Artifact) -> str:
-    """Return the kind of a run that has trained, as ``objective`` of its config calls it.
+    """Return the kind of a finished run, as ``objective`` of its config calls it: by what only such a run writes.
 
     Args:
         root: the run's directory.
 
     Raises:
-        MissingArtifactError: it has not.
+        MissingArtifactError: nothing of the kind stands there.
     """
-    return str(root.child(TRAIN.folder).manifest().properties["objective"])
+    for kind, stages in STAGES.items():
+        shared = {stage.folder for other in STAGES if other != kind for stage in STAGES[other].values()}
+        own = {stage.folder for stage in stages.values()} - shared
+        if any(root.child(folder).has(MANIFEST) for folder in own):
+            return kind
+    raise MissingArtifactError(f"{root.uri}: holds no finished run; `distspectral run` makes one")

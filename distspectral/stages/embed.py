@@ -18,17 +18,15 @@ from distspectral.errors import ConfigError, ShardWidthError
 from distspectral.mapping import Mapper, local_map
 from distspectral.models.embedder import Embedder, Precision
 from distspectral.models.networks import torch_device
-from distspectral.recipes import SOURCE
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.cluster import load_assigner
 from distspectral.stages.stage import Manifests, Stage, Work
-from distspectral.storage.artifact import reuse
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
-from distspectral.storage.artifact.output import Output
-from distspectral.storage.artifact.shared import join
+from distspectral.storage.artifact.output import SOURCE, Output
+from distspectral.storage.artifact.quarantine import quarantine_files, quarantine_metrics
+from distspectral.storage.artifact.receipts import read_receipts
 from distspectral.storage.source.dataset import Source
-from distspectral.storage.source.quarantine import quarantine_files, quarantine_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +107,7 @@ def embed(
         SourceError: a row cannot be used.
     """
     work = _Work(source, model, clusters, output, config, training)
-    done = reuse.begin(output, work.items)
+    done = output.begin(work.items)
     metrics = work.do(done, range(len(source.shards)), mapper)
     return work.finish(done, metrics)
 
@@ -146,10 +144,9 @@ def embed_part(
             f"--shard-range {shards.start}:{shards.stop}: names no shard; the source has 0 to {n_shards - 1}"
         )
     work = _Work(source, model, clusters, output, config, training)
-    metrics = work.do(join(output), range(n_shards)[shards.start : shards.stop], mapper)
-    done = output.artifact.receipts()
+    metrics = work.do(output.begin(shared=True), range(n_shards)[shards.start : shards.stop], mapper)
+    done = read_receipts(output.artifact)
     if all(name in done for name in work.items):
-        output.write_config()
         return work.finish(done, metrics)
     if output.artifact.is_current(output.fingerprint):  # another process saw all of them, and has finished
         return output.artifact.manifest()

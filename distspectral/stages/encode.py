@@ -17,12 +17,13 @@ from distspectral.models.networks import torch_device
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import Output
+from distspectral.storage.artifact.receipts import write_shard
+from distspectral.storage.rows.block import Block
+from distspectral.storage.rows.columns import ScalarType
 from distspectral.storage.rows.joined import open_vectors
 from distspectral.storage.rows.moments import Moments
 from distspectral.storage.rows.packed import PackedWriter
 from distspectral.storage.rows.vectors import MappedVectors
-from distspectral.storage.source.columns import ScalarType
-from distspectral.storage.source.shards import Block
 
 WITHOUT = {"autoencoder": ("representation", "input"), "siamese": ("affinity.space", "euclidean")}
 """What a run without the network of a stage is asked for by."""
@@ -129,7 +130,7 @@ def _encode_shard(
         label_type = "string" if pa.types.is_string(labels.type) else "int64"
     details: dict[str, Any] = {}
 
-    def write(stream: IO[bytes]) -> None:
+    def write(stream: IO[bytes]) -> int:
         width = forward(network, np.zeros((1, rows.dim), np.float32)).shape[1]  # the shard may have no rows
         with PackedWriter(
             stream, f"{vectors[0].uri}/{name}", stop - start, width, "float32", id_type, label_type
@@ -142,5 +143,6 @@ def _encode_shard(
                 writer.append(block, ids.slice(first, last - first).combine_chunks())
         if writer.moments is not None:  # a shard whose source rows are all in quarantine has none
             details.update(mean=writer.moments.mean.tolist(), squared_deviations=writer.moments.squared_deviations)
+        return stop - start
 
-    return artifact.write_shard(name, stop - start, write, details)
+    return write_shard(artifact, name, write, details)

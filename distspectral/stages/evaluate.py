@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from distspectral.clusters import ClusterConfig, fit_centroids
 from distspectral.errors import ConfigError, TooFewClassesError
-from distspectral.graph.search.solvers import ExactSolver, rows_per_task
+from distspectral.graph.search.exact import ExactSolver, rows_per_task
 from distspectral.mapping import Mapper, local_map
 from distspectral.models.assigner import squared_distances
 from distspectral.spectral.diagnostics import normalized_mutual_information

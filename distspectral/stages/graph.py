@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distspectral.graph.build import all_scales, block_affinities, graph_facts, needs_scales, row_scales
 from distspectral.graph.config import AffinityConfig, check
+from distspectral.graph.facts import graph_facts
 from distspectral.graph.links import Links
 from distspectral.graph.store import AFFINITIES, NEIGHBORS, SQUARED_DISTANCES, MappedGraph, read_neighbors, write_rows
+from distspectral.graph.weights import all_scales, block_affinities, row_scales
 from distspectral.mapping import Mapper, local_map
+from distspectral.spectral.affinity import needs_scales
 from distspectral.stages.neighbors import LINKS
 from distspectral.stages.stage import Manifests, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
@@ -43,7 +45,7 @@ def affinities(neighbors: Artifact, output: Output, config: AffinityConfig, mapp
     source = neighbors.manifest()
     check(source.properties["k"], config)
     done = output.begin()
-    if needs_scales(config) and not output.artifact.has(SCALES):
+    if needs_scales(config.kind) and not output.artifact.has(SCALES):
         _write_scales(neighbors, source, output.artifact, config)
     starts = np.cumsum([0, *(shard.n_rows for shard in source.shards)]).tolist()
     missing = [
@@ -88,7 +90,7 @@ def _weigh(
     name, start = item
     ids, squared_distances = read_neighbors(neighbors, name)
     ids, squared_distances = links.applied(start, ids, squared_distances)
-    scales = _read_scales(output) if needs_scales(config) else None
+    scales = _read_scales(output) if needs_scales(config.kind) else None
     lists = MappedGraph(neighbors, weights=SQUARED_DISTANCES) if config.kind == "shared_neighbors" else None
     weights = block_affinities(start, ids, squared_distances, scales, config, lists)
     return write_rows(output, name, n_rows_global, {NEIGHBORS: ids, AFFINITIES: weights})

@@ -8,24 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from distspectral.graph.build import (
-    exact_solver,
-    query_blocks,
-    refuse_too_few,
-)
-from distspectral.graph.config import GraphConfig
+from distspectral.graph.config import GraphConfig, refuse_too_few
 from distspectral.graph.distances import under_metric
 from distspectral.graph.links import find_links, link_facts
-from distspectral.graph.search.solvers import Solver
+from distspectral.graph.search.exact import ExactSolver, exact_solver, query_blocks
 from distspectral.graph.search.through_cells import search_cells, sweep
-from distspectral.graph.store import (
-    NEIGHBORS as IDS,
-)
-from distspectral.graph.store import (
-    SQUARED_DISTANCES,
-    MappedGraph,
-    write_rows,
-)
+from distspectral.graph.store import NEIGHBORS as IDS
+from distspectral.graph.store import SQUARED_DISTANCES, MappedGraph, write_rows
 from distspectral.mapping import Mapper, local_map
 from distspectral.recipes import SpectralRecipe
 from distspectral.stages.stage import Manifests, Stage, Work
@@ -55,7 +44,7 @@ def neighbors(vectors: Artifact, output: Output, config: GraphConfig, mapper: Ma
         ConfigError: the device cannot do it.
     """
     mapped = under_metric(MappedVectors(vectors), config.metric)
-    refuse_too_few(mapped, config)
+    refuse_too_few(mapped.n_rows, config.n_neighbors)
     search = _through_cells if config.searches_cells(mapped.n_rows) else _exactly
     del mapped  # its pages: tasks open their own
     done = output.begin()
@@ -100,7 +89,7 @@ def _link(vectors: Artifact, output: Artifact, shards: list[Shard], config: Grap
 
 
 def _search(
-    item: tuple[str, int, int], *, vectors: Artifact, output: Artifact, solver: Solver, config: GraphConfig
+    item: tuple[str, int, int], *, vectors: Artifact, output: Artifact, solver: ExactSolver, config: GraphConfig
 ) -> Shard:
     name, start, stop = item
     mapped = under_metric(MappedVectors(vectors), config.metric)

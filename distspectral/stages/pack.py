@@ -11,17 +11,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from distspectral.errors import ConstantDataError, TooFewRowsError
 from distspectral.mapping import Mapper, local_map
-from distspectral.recipes import SOURCE
 from distspectral.stages.stage import Manifests, Stage, Work
-from distspectral.storage.artifact import reuse
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
-from distspectral.storage.artifact.output import Output
+from distspectral.storage.artifact.output import SOURCE, Output
+from distspectral.storage.artifact.quarantine import FOLDER, quarantine_files, quarantine_metrics, write_quarantine
+from distspectral.storage.artifact.receipts import write_shard
 from distspectral.storage.rows.ids import IdRange, refuse_duplicates
-from distspectral.storage.rows.moments import Moments
+from distspectral.storage.rows.moments import Moments, is_constant
 from distspectral.storage.rows.packed import PackedWriter
 from distspectral.storage.source.dataset import Source
-from distspectral.storage.source.quarantine import FOLDER, quarantine_files, quarantine_metrics, write_quarantine
 from distspectral.storage.source.shards import ShardReader, SourceShard
 
 DETAILS = "shards.json"
@@ -62,7 +61,7 @@ def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = lo
     """
     names = [f"part-{index:05d}.arrow" for index in range(len(source.shards))]
     prints = dict(zip(names, source.shard_fingerprints(), strict=True))
-    done = reuse.begin(output, prints, DETAILS)
+    done = output.begin(prints, DETAILS)
     missing = [(name, shard) for name, shard in zip(names, source.shards, strict=True) if name not in done]
     task = functools.partial(_pack_shard, source.reader, output.artifact, config.dtype)
     for written in mapper(task, missing, "packing"):
@@ -78,7 +77,7 @@ def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = lo
     if source.config.id_column is not None:
         refuse_duplicates(output.artifact, [shards[i] for i in filled], [uris[i] for i in filled])
     moments = functools.reduce(Moments.merge, (_moments(shards[i]) for i in filled))
-    if moments.variance == 0.0:
+    if is_constant(moments.mean, float(np.sqrt(moments.variance))):
         raise ConstantDataError(
             f"{uris[0]}: all {moments.n_rows} rows of the dataset are equal, so no row is nearer than another; "
             "check data.column and data.scale"
@@ -95,7 +94,7 @@ def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = lo
     }
     # the receipts' means would make the manifest as large as a small shard
     bare = [shard.model_copy(update={"details": {}}) for shard in shards]
-    details = {shard.name: shard.details | {reuse.SOURCE: prints[shard.name]} for shard in shards}
+    details = {shard.name: shard.details | {SOURCE: prints[shard.name]} for shard in shards}
     output.artifact.write_json(DETAILS, details)
     metrics: dict[str, Any] = {"packed_shards": len(missing)}
     if source.config.on_bad_rows == "quarantine":
@@ -119,22 +118,21 @@ def _pack_shard(
     name, shard = item
     details: dict[str, Any] = {}
 
-    def write(stream: IO[bytes]) -> None:
+    def write(stream: IO[bytes]) -> int:
         ids = IdRange()
         id_type = reader.id_type or "int64"
         left_out: list[pa.RecordBatch] = []
         with PackedWriter(stream, shard.uri, shard.n_rows, reader.dim, dtype, id_type, reader.label_type) as writer:
             for block in reader.read_blocks(shard, left_out=left_out):
-                block_ids = block.global_ids(shard)
+                block_ids = block.global_ids(shard.first_row)
                 ids.update(block_ids)
                 writer.append(block, block_ids)
         if (moments := writer.moments) is not None:
             details.update(mean=moments.mean.tolist(), squared_deviations=moments.squared_deviations, **ids.details())
-        details.update(n_rows=moments.n_rows if moments else 0)
         details.update(write_quarantine(artifact, name, left_out))
+        return moments.n_rows if moments else 0
 
-    n_bytes = artifact.write_file(name, write)
-    return artifact.write_receipt(Shard(name=name, n_rows=details.pop("n_rows"), n_bytes=n_bytes, details=details))
+    return write_shard(artifact, name, write, details)
 
 
 def _run(work: Work) -> Manifest:

@@ -12,7 +12,7 @@ from pyarrow import fs
 from distspectral.errors import ArtifactError, ConfigError, DamagedArtifactError
 from distspectral.graph.store import MappedGraph
 from distspectral.stages.stage import Manifests, Work, training_stage
-from distspectral.storage.artifact.directory import Artifact, void
+from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.joined import open_vectors
@@ -50,7 +50,7 @@ class RunLog:
         """Write one window's metrics; the file is replaced whole, so that it never disagrees with a checkpoint."""
         self.history.append(record)
         lines = "".join(json.dumps(line) + "\n" for line in self.history)
-        self.artifact.write_file("metrics.jsonl", lambda stream: void(stream.write(lines.encode())))
+        self.artifact.write_bytes("metrics.jsonl", lines.encode())
         if self.board is not None:
             self.board.add(record["step"], curves(record))
         if self.on_window is not None:

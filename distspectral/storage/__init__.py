@@ -1,1 +1,1 @@
-"""Bytes in and out: source shards, artifacts and their manifests."""
+"""Bytes in and out, in three rooms: source imports rows, rows imports artifact, never the other way."""

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 
 from distspectral.errors import DamagedArtifactError
-from distspectral.storage.artifact.directory import Artifact, void
+from distspectral.storage.artifact.directory import Artifact
 
 
 def write_state(artifact: Artifact, name: str, state: dict[str, Any]) -> None:
     """Write a state dict as one file of an artifact, whole or not at all."""
     content = io.BytesIO()  # torch answers a full disk with an error of its own, that does not tell it from others
     torch.save(state, content)
-    artifact.write_file(name, lambda stream: void(stream.write(content.getbuffer())))
+    artifact.write_bytes(name, content.getbuffer())
 
 
 def read_state(artifact: Artifact, name: str) -> dict[str, Any]:

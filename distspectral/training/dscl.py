@@ -65,7 +65,6 @@ class DSCLSettings(TrainSettings):
         labels = labels_of(vectors)
         classes, last = split_classes(labels, self.dscl.train_classes)
         return {
-            "objective": "dscl",
             "dim": vectors.dim,
             **self.shape,
             "n_train_classes": int(classes.max()) + 1,

@@ -69,7 +69,7 @@ class SpectralSettings(TrainSettings):
 
     def facts(self, vectors: Vectors) -> dict[str, Any]:
         """Return the network's shape."""
-        return {"objective": "spectral", "dim": vectors.dim, **self.shape}
+        return {"dim": vectors.dim, **self.shape}
 
 
 def build_model(dim: int, settings: SpectralSettings) -> SpectralModel:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,9 @@ from typer.testing import CliRunner, Result
 
 from distspectral import __version__
 from distspectral.cli.app import EXIT_REFUSED, EXIT_STOPPED, app
-from distspectral.cli.demo import demo_values
+from distspectral.cli.demo import digits_values
 from distspectral.errors import ConfigError
+from distspectral.stages import STAGES
 from distspectral.storage.source.dataset import Source
 from tests.runs import LEARNED, N_ROWS, write_run
 
@@ -34,7 +36,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     result = invoke("--help")
     assert result.exit_code == 0
-    for command in ("run", "pack", "graph", "train", "calibrate", "cluster", "embed", "report"):
+    for command in ("run", "stage", "embed", "report", "submit"):
         assert f" {command} " in result.stdout
     for command in ("inspect", "demo", "export", "plan", "schema", "serve", "submit", "validate"):
         assert f" {command} " in result.stdout
@@ -125,15 +127,15 @@ def test_the_schema_is_json() -> None:
     assert "cluster" in json.loads(invoke("schema").stdout)["properties"]
 
 
-def test_stage_commands_run_in_order_and_demand_their_inputs(tmp_path: Path) -> None:
+def test_stages_run_in_order_and_demand_their_inputs(tmp_path: Path) -> None:
     path = write_run(tmp_path)
-    refused = invoke("graph", path, "--local")
+    refused = invoke("stage", "neighbors", path, "--local")
     assert refused.exit_code == EXIT_REFUSED
     assert "vectors: holds no finished artifact" in refused.stderr
-    for command in ("pack", "graph", "train", "calibrate", "cluster", "embed"):
-        result = invoke(command, path, "--local", "--json")
+    for stage in ("pack", "neighbors", "graph", "train", "calibrate", "cluster", "embed"):
+        result = invoke("stage", stage, path, "--local", "--json")
         assert result.exit_code == 0, result.stderr
-        assert json.loads(result.stdout)["stage"] == command
+        assert json.loads(result.stdout)["stage"] == stage
     assert not (tmp_path / "root/report.html").exists()
     assert json.loads(invoke("report", path, "--json").stdout)["n_rows"] == N_ROWS
     assert (tmp_path / "root/report.html").exists()
@@ -189,8 +191,8 @@ def test_inspect_shows_an_artifact_or_a_whole_run(finished: Path, tmp_path: Path
 def test_the_demo_runs_its_config_on_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     brief = {"max_steps": 60, "hidden": [64]}
     learned = {"autoencoder": brief, "siamese": brief, "train": {"max_steps": 60}, "network": {"hidden": [64]}}
-    small = demo_values(str(tmp_path)) | learned
-    monkeypatch.setattr("distspectral.cli.demo.demo_values", lambda root: small)
+    small = digits_values(str(tmp_path)) | learned
+    monkeypatch.setattr("distspectral.cli.demo.digits_values", lambda root: small)
     first = invoke("demo", "--root", tmp_path, "--local", "--json")
     assert first.exit_code == 0, first.stderr
     assert json.loads(first.stdout)["n_rows"] == 1797
@@ -207,12 +209,10 @@ def test_the_job_script_is_the_run_command(finished: Path) -> None:
     assert subprocess.run(arguments, capture_output=True, check=False).returncode == EXIT_REFUSED
 
 
-def test_every_stage_has_a_word_for_being_done():
-    from distspectral.cli.console import PAST_TENSE
-    from distspectral.stages.plan import METRIC_CHAIN, spectral_chain
-
-    stages = {*spectral_chain("auto", "siamese"), *spectral_chain("auto", "siamese", "rebuild"), *METRIC_CHAIN}
-    assert stages == set(PAST_TENSE)
+def test_the_help_of_stage_lists_all_of_them() -> None:
+    shown = invoke("stage", "-h").stdout
+    for stages in STAGES.values():
+        assert all(re.search(rf"\b{name} [A-Z]", shown) for name in stages)
 
 
 def test_evaluate_prints_scores_and_writes_the_picture(finished: Path) -> None:
@@ -228,15 +228,18 @@ def test_evaluate_prints_scores_and_writes_the_picture(finished: Path) -> None:
     assert refused.exit_code == EXIT_REFUSED
 
 
-def test_learned_spaces_have_their_commands(tmp_path: Path) -> None:
+def test_learned_spaces_have_their_stages(tmp_path: Path) -> None:
     path = write_run(tmp_path, **LEARNED)
-    for command in ("pack", "represent", "graph", "siamese"):
-        result = invoke(command, path, "--local", "--quiet")
+    for stage in ("pack", "autoencoder", "codes", "neighbors", "graph", "siamese", "features", "reweight"):
+        result = invoke("stage", stage, path, "--local", "--quiet")
         assert result.exit_code == 0, result.stderr
-    assert (tmp_path / "root/siamese-graph/manifest.json").exists()
-    refused = invoke("represent", write_run(tmp_path / "plain"), "--local")
+    assert (tmp_path / "root/reweight/manifest.json").exists()
+    refused = invoke("stage", "codes", write_run(tmp_path / "plain"), "--local")
     assert refused.exit_code == EXIT_REFUSED
-    assert "there is no represent" in refused.stderr
+    assert "stage codes: is none of this run, whose stages are pack, neighbors, graph, train" in refused.stderr
+    unknown = invoke("stage", "represent", path)
+    assert unknown.exit_code == EXIT_REFUSED
+    assert "stage represent: is none; there are pack, autoencoder, codes," in unknown.stderr
 
 
 def test_the_demo_runs_on_generated_rows_beside_that_of_the_digits(

@@ -12,8 +12,8 @@ from torch import optim
 
 from distspectral.comm import collectives
 from distspectral.errors import NonFiniteStepError, RanksDivergedError
-from distspectral.graph.build import knn_graph
 from distspectral.graph.config import AffinityConfig, GraphConfig
+from distspectral.graph.knn import knn_graph
 from distspectral.models.networks import NetworkConfig
 from distspectral.models.orthonorm_layer import OrthonormConfig
 from distspectral.objectives.batches import EdgeBatch

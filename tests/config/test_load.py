@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from distspectral.cli.demo import demo_values
+from distspectral.cli.demo import digits_values
 from distspectral.config import RunConfig, load_config, parse_config
 from distspectral.config.load import validate_values
 from distspectral.errors import ConfigError, UnknownKeyError
@@ -118,12 +118,12 @@ def test_the_schema_describes_every_section() -> None:
 def test_the_shipped_configs_are_valid_and_digits_is_the_demo() -> None:
     for path in CONFIGS.glob("*.yaml"):
         load_config(path)
-    assert load_config(CONFIGS / "digits.yaml") == validate_values(demo_values("runs/demo"), "demo")
+    assert load_config(CONFIGS / "digits.yaml") == validate_values(digits_values("runs/demo"), "demo")
 
 
 def test_more_functions_are_kept_than_clusters_are_sought_unless_the_config_says_how_many() -> None:
     for n_clusters in (1, 10, 40):
-        config = parse_config(MINIMAL, "x", [f"cluster.n_clusters={n_clusters}"])
-        assert config.n_components == default_n_components(n_clusters) > n_clusters
-        assert config.train_settings.n_components == config.n_components
-    assert parse_config(MINIMAL, "x", ["spectral.n_components=3"]).n_components == 3
+        recipe = parse_config(MINIMAL, "x", [f"cluster.n_clusters={n_clusters}"]).recipe(100)
+        assert recipe.n_components == default_n_components(n_clusters) > n_clusters
+        assert recipe.trainings["train"].n_components == recipe.n_components
+    assert parse_config(MINIMAL, "x", ["spectral.n_components=3"]).recipe(100).n_components == 3

@@ -79,7 +79,7 @@ def test_columns_are_orthonormal_under_the_degrees(
 def test_clusters_are_as_good_as_those_of_exact_eigenvectors(root: Artifact) -> None:
     result = compare_with_exact(root)
     for score in ("acc", "nmi"):
-        assert result["evaluate"][score] == pytest.approx(result["exact_evaluate"][score], abs=0.02)
+        assert result["agreement"][score] == pytest.approx(result["exact_agreement"][score], abs=0.02)
 
 
 @pytest.mark.slow

@@ -14,12 +14,13 @@ from distspectral.errors import OutputNotWritableError
 from distspectral.orchestration.engine import LocalEngine
 from distspectral.orchestration.observer import SilentObserver
 from distspectral.orchestration.pipeline import Pipeline, run
-from distspectral.storage.artifact.directory import RECEIPTS, Artifact
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.receipts import RECEIPTS
 from distspectral.storage.source.dataset import Source
 from tests.runs import N_ROWS, write_run
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
-COMMANDS = ("pack", "graph", "train", "calibrate", "cluster", "embed")
+CHAIN = ("pack", "neighbors", "graph", "train", "calibrate", "cluster", "embed")
 
 
 def fill(disk: Path, n_pages: int) -> None:
@@ -48,19 +49,19 @@ def whole(root: Path) -> bool:
 def test_every_stage_says_that_the_disk_is_full_and_goes_on_when_it_is_not(disk: Path, tmp_path: Path) -> None:
     path = write_run(tmp_path, root=str(disk / "root"), train={"batch_size": 64, "max_steps": 20, "device": "cpu"})
     config = load_config(path)
-    refused = dict.fromkeys((*COMMANDS, "report"), 0)
+    refused = dict.fromkeys((*CHAIN, "report"), 0)
     for command in refused:
         n_pages = 0
         while True:
             fill(disk, n_pages)
             pipeline = Pipeline(config, Source.open(config.data), LocalEngine(), SilentObserver())
             try:
-                pipeline.report() if command == "report" else pipeline.command(command)
+                pipeline.report() if command == "report" else pipeline.stage(command)
                 break
             except OutputNotWritableError as error:
                 refused[command] += 1
                 message = str(error)
-            assert re.search(rf"{disk}/root.*: no space left; free some or choose another root", message)
+            assert re.search(rf"{disk}/root.*: no space left; free some or choose another (place|root)", message)
             assert whole(disk / "root"), command
             n_pages = n_pages + 1 if n_pages < 4 else n_pages * 3 // 2
     make_space(disk)

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse
 from scipy.sparse import csgraph
 
-from distspectral.graph.components import component_facts, component_labels
+from distspectral.graph.components import component_labels
 from distspectral.graph.store import ArrayGraph
 
 
@@ -30,9 +30,6 @@ def test_equals_scipy_on_the_whole_matrix(block_rows, seed):
     labels = component_labels(ArrayGraph(neighbors, affinities), block_rows)
     assert len(np.unique(labels)) == n_expected > 10
     assert len(np.unique(np.stack([labels, expected]), axis=1).T) == n_expected
-    facts = component_facts(ArrayGraph(neighbors, affinities), block_rows)
-    assert facts["components"] == n_expected
-    assert facts["largest_component_share"] == np.bincount(expected).max() / 400
 
 
 def test_component_is_named_by_its_smallest_row():
@@ -42,4 +39,4 @@ def test_component_is_named_by_its_smallest_row():
 
 def test_path_in_reverse_order_is_one_component():
     neighbors = np.maximum(np.arange(1000)[:, None] - 1, 0)
-    assert component_facts(ArrayGraph(neighbors, np.ones((1000, 1))), 10)["components"] == 1
+    assert (component_labels(ArrayGraph(neighbors, np.ones((1000, 1))), 10) == 0).all()

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from distspectral.graph.build import knn_graph
 from distspectral.graph.config import AffinityConfig, GraphConfig
+from distspectral.graph.knn import knn_graph
 from distspectral.storage.rows.vectors import ArrayVectors
 
 ROWS = np.random.default_rng(0).standard_normal((400, 5)).astype(np.float32) * np.linspace(1, 9, 400)[:, None]

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from distspectral.graph import links as module
-from distspectral.graph.build import knn_graph
 from distspectral.graph.components import component_labels
 from distspectral.graph.config import AffinityConfig, GraphConfig
-from distspectral.graph.links import Links
+from distspectral.graph.knn import knn_graph
+from distspectral.graph.links import MOST_OF_ONE, Links
 from distspectral.storage.rows.vectors import ArrayVectors
 
 RNG = np.random.default_rng(0)
@@ -50,9 +49,11 @@ def test_many_rounds_join_what_the_first_joins_in_pairs():
     assert len(np.unique(component_labels(linked))) == 1
 
 
-def test_a_component_of_many_rows_asks_through_some(monkeypatch):
-    monkeypatch.setattr(module, "MOST_OF_ONE", 5)
-    assert graph()[1]["components"] == 1
+def test_a_component_of_many_rows_asks_through_some():
+    assert 2 * MOST_OF_ONE < 150
+    rows = np.concatenate([RNG.standard_normal((150, 2)), RNG.standard_normal((160, 2)) + CENTRES[1]])
+    facts = graph(rows.astype(np.float32))[1]
+    assert (facts["components"], facts["components_before"], facts["links"]) == (1, 2, 1)
 
 
 def test_several_links_of_a_row_take_several_places():

@@ -7,7 +7,7 @@ import pytest
 
 from distspectral.graph.store import AFFINITIES, NEIGHBORS, ArrayGraph, MappedGraph, write_rows
 from distspectral.storage.artifact.directory import Artifact
-from distspectral.storage.artifact.manifest import Manifest
+from distspectral.storage.artifact.output import Output
 
 RNG = np.random.default_rng(0)
 IDS = RNG.integers(0, 100, (100, 4))
@@ -19,14 +19,15 @@ def graph(request, tmp_path):
     if request.param == "array":
         return ArrayGraph(IDS, WEIGHTS)
     artifact = Artifact(str(tmp_path / "graph"))
-    artifact.begin("graph", "f")
+    output = Output(artifact, "graph", "f", {}, {})
+    output.begin()
     n_rows_global = 1 << 33 if request.param == "mapped-u64" else 100
     cuts = [(0, 1), (1, 60), (60, 61), (61, 100)]
     shards = [
         write_rows(artifact, f"part-{i:05d}.arrow", n_rows_global, {NEIGHBORS: IDS[a:b], AFFINITIES: WEIGHTS[a:b]})
         for i, (a, b) in enumerate(cuts)
     ]
-    artifact.commit(Manifest(stage="graph", fingerprint="f", shards=shards))
+    output.commit(shards, {}, {})
     return MappedGraph(artifact)
 
 

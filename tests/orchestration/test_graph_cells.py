@@ -15,7 +15,7 @@ from distspectral.datasets import Mixture
 from distspectral.graph.config import GraphConfig
 from distspectral.orchestration.config import RayConfig
 from distspectral.orchestration.tasks import task_mapper
-from distspectral.stages.graph import neighbors
+from distspectral.stages.neighbors import neighbors
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.output import Output
 from tests.datasets import packed

@@ -16,16 +16,15 @@ from distspectral.config import load_config
 from distspectral.datasets import write_vectors
 from distspectral.errors import FingerprintMismatchError, MissingArtifactError, NonFiniteRowError
 from distspectral.mapping import Mapper
-from distspectral.orchestration.config import RayStage
 from distspectral.orchestration.engine import LocalEngine, RayEngine
 from distspectral.orchestration.pipeline import Pipeline, run
 from distspectral.stages.embed import Unfinished
-from distspectral.stages.plan import spectral_chain
+from distspectral.stages.stage import Stage
 from distspectral.storage.source.dataset import Source
 from tests.datasets import blobs
 from tests.runs import DIM, N_ROWS, write_run
 
-CHAIN = spectral_chain()
+CHAIN = ("pack", "neighbors", "graph", "train", "calibrate", "cluster", "embed")
 
 
 class Recorder:
@@ -60,7 +59,10 @@ class StoppingEngine(LocalEngine):
         self.n_items = n_items
         self.handed_out: list[Any] = []
 
-    def actors(self, stage: RayStage) -> Mapper:
+    def mapper(self, stage: Stage) -> Mapper:
+        if stage.workers != "actors":
+            return super().mapper(stage)
+
         def mapped(function: Any, items: Any, description: str) -> Iterator[Any]:
             for item in items:
                 if len(self.handed_out) == self.n_items:
@@ -103,14 +105,14 @@ def test_metrics_and_report_stand_at_the_root(finished: Path) -> None:
     root = finished.parent / "root"
     metrics = json.loads((root / "metrics.json").read_text())
     assert (metrics["n_rows"], metrics["dim"]) == (N_ROWS, DIM)
-    assert list(metrics["seconds"]) == ["pack", "graph", "train", "calibrate", "cluster", "embed"]
+    assert list(metrics["seconds"]) == list(CHAIN)
     assert all(seconds > 0 for seconds in metrics["seconds"].values())
     assert metrics["peak_rss_bytes"] > 10 << 20
     assert set(metrics["graph"]) == {"k", "components", "largest_component_share", "surplus_duplicates"}
     assert metrics["train"]["steps"] == 40
     assert metrics["train"]["edges_per_second"] > 0
     assert len(metrics["train"]["ritz_values"]) == 6
-    assert set(metrics["evaluate"]) == {"acc", "nmi", "ari"}
+    assert set(metrics["embed"]["agreement"]) == {"acc", "nmi", "ari"}
     assert "<svg" in (root / "report.html").read_text()
 
 
@@ -197,16 +199,15 @@ def test_progress_is_reported_for_items_and_for_training(tmp_path: Path) -> None
 def test_a_stage_alone_demands_its_inputs(tmp_path: Path, own: Path) -> None:
     path = write_run(tmp_path / "fresh")
     with pytest.raises(MissingArtifactError, match="vectors: holds no finished artifact"):
-        opened(path).command("graph")
+        opened(path).stage("neighbors")
     with pytest.raises(FingerprintMismatchError, match="training: made from other inputs or another config"):
-        opened(own, "train.max_steps=41").command("calibrate")
+        opened(own, "train.max_steps=41").stage("calibrate")
 
 
 def test_a_stage_alone_runs_or_is_skipped(own: Path) -> None:
     pipeline = opened(own, "affinity.kind=uniform")
-    assert pipeline.command("graph").stage == "graph"
+    assert pipeline.stage("graph").stage == "graph"
     assert pipeline.observer.worked == ["graph"]  # type: ignore[attr-defined]
-    assert pipeline.observer.up_to_date == ["neighbors"]  # type: ignore[attr-defined]
 
 
 def opened(path: Path, *overrides: str) -> Pipeline:
@@ -256,7 +257,7 @@ def test_a_folder_that_grew_has_only_its_new_shards_embedded(own: Path, tmp_path
     assert [shard.n_rows for shard in manifest.shards] == [N_ROWS, N_ROWS]
     assert pq.read_table(out / "part-00001.parquet") == before
     assert pq.read_table(out / "part-00000.parquet")["id"].to_pylist() == list(range(2000, 2000 + N_ROWS))
-    assert manifest.metrics["evaluate"].keys() == {"acc", "nmi", "ari"}
+    assert manifest.metrics["agreement"].keys() == {"acc", "nmi", "ari"}
 
 
 def test_a_model_embeds_although_the_rows_it_was_trained_on_have_changed(own: Path, tmp_path: Path) -> None:
@@ -268,7 +269,7 @@ def test_a_model_embeds_although_the_rows_it_was_trained_on_have_changed(own: Pa
     manifest = pipeline.embed_other(pipeline.source, str(tmp_path / "embedded"))
     assert manifest.n_rows == 2 * N_ROWS
     with pytest.raises(FingerprintMismatchError):
-        opened(own, f"data.path={folder}").command("embed")
+        opened(own, f"data.path={folder}").stage("embed")
 
 
 def test_rows_like_those_trained_on_have_not_drifted_and_others_have(own: Path, tmp_path: Path) -> None:
@@ -281,7 +282,7 @@ def test_rows_like_those_trained_on_have_not_drifted_and_others_have(own: Path, 
     ]
     assert [drift["drifted"] for drift in drifts] == [False, True]
     assert drifts[0]["n_rows"] == N_ROWS
-    assert "drift" not in pipeline.plan.artifact("embed").manifest().metrics
+    assert "drift" not in pipeline.chain.artifact("embed").manifest().metrics
     silent = opened(own, "embed.drift_rows=0")
     manifest = silent.embed_other(other_rows(silent, tmp_path / "shifted"), str(tmp_path / "unasked"))
     assert "drift" not in manifest.metrics

@@ -1,21 +1,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
 from distspectral.config import load_config
 from distspectral.errors import ConfigError, UnknownKeyError
-from distspectral.orchestration.config import RayConfig, RayStage
+from distspectral.orchestration.config import RayConfig
 from distspectral.orchestration.resources import request
-from distspectral.stages.plan import METRIC_CHAIN, spectral_chain
+from distspectral.stages import NAMES
 from tests.runs import write_run
 
 
-def test_every_stage_but_the_drivers_own_can_be_given_resources() -> None:
-    stages = {*spectral_chain(), *METRIC_CHAIN}
-    assert set(get_args(RayStage)) == stages - {"cluster"}, "those of learned spaces ask as these do"
+def test_every_stage_can_be_given_resources() -> None:
+    config = RayConfig.model_validate({"use_gpu": False, "resources": {name: {"num_cpus": 3} for name in NAMES}})
+    assert {request(config, name).num_cpus for name in NAMES} == {3}
 
 
 def test_a_stage_asks_for_what_its_section_says_and_the_others_for_what_all_do(tmp_path: Path) -> None:
@@ -33,9 +32,13 @@ def test_a_stage_asks_for_what_its_section_says_and_the_others_for_what_all_do(t
 
 def test_gpus_are_asked_for_where_they_are_granted_and_by_the_stages_that_use_them() -> None:
     config = RayConfig(use_gpu=True)
-    assert {stage: request(config, stage).num_gpus for stage in ("pack", "graph", "train", "embed")} == {
+    assert {
+        stage: request(config, stage).num_gpus for stage in ("pack", "graph", "autoencoder", "codes", "train", "embed")
+    } == {
         "pack": 0,
         "graph": 0,
+        "autoencoder": 1,
+        "codes": 1,
         "train": 1,
         "embed": 1,
     }
@@ -50,7 +53,7 @@ def test_slots_are_counted_by_the_scarcest_resource() -> None:
 
 
 def test_a_stage_that_does_not_exist_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"ray\.resources\.trian"):
+    with pytest.raises(ConfigError, match="trian is no stage; there are pack, "):
         load_config(write_run(tmp_path, ray={"resources": {"trian": {"num_gpus": 1}}}))
     with pytest.raises(UnknownKeyError, match="num_gpu"):
         load_config(write_run(tmp_path / "2", ray={"resources": {"train": {"num_gpu": 1}}}))

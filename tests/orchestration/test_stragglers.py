@@ -42,7 +42,7 @@ def test_a_stage_names_its_stragglers(tmp_path, monkeypatch, caplog) -> None:
     config = load_config(write_run(tmp_path, sizes=(10,) * 12))
     pipeline = Pipeline(config, Source.open(config.data), LocalEngine(), SilentObserver())
     with caplog.at_level(logging.WARNING, stragglers.__name__):
-        pipeline.command("pack")
+        pipeline.stage("pack")
     [message] = caplog.messages
     assert message.startswith("packing: ")
     assert " of 12 items took at least 1 times the median of 0.0 s: part-000" in message

@@ -35,7 +35,7 @@ def test_config_windows_and_results_of_a_run_are_in_mlflow(store: str, tmp_path:
     assert found.data.params["train.batch_size"] == "64"
     assert found.data.params["cluster.n_clusters"] == "3"
     numbers = found.data.metrics
-    assert numbers["results/evaluate/acc"] == metrics["evaluate"]["acc"]
+    assert numbers["results/embed/agreement/acc"] == metrics["embed"]["agreement"]["acc"]
     stages = {name.removeprefix("seconds/") for name in numbers if name.startswith("seconds/")}
     assert stages == {"pack", "neighbors", "graph", "train", "calibrate", "cluster", "embed"}
     losses = client.get_metric_history(found.info.run_id, "train/loss")

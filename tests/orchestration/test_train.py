@@ -33,16 +33,16 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     """Everything that training reads, made without Ray."""
     config = load_config(str(write_run(tmp_path_factory.mktemp("run"), ray={"workers": 2})))
     pipeline = Pipeline(config, Source.open(config.data), LocalEngine(), SilentObserver())
-    pipeline.command("pack")
-    pipeline.command("graph")
+    for stage in ("pack", "neighbors", "graph"):
+        pipeline.stage(stage)
     return pipeline
 
 
 def ray_train(pipeline: Pipeline, folder: Path, on_window: Any = None, run: Any = None, **changes: Any) -> Any:
-    settings = pipeline.config.train_settings
+    settings = pipeline.recipe.trainings["train"]
     settings = settings.model_copy(update={"train": settings.train.model_copy(update=changes)})
     output = Output(Artifact(str(folder)), "train", "print", {}, {})
-    inputs = (pipeline.plan.artifact("pack"),), pipeline.plan.artifact("graph")
+    inputs = (pipeline.chain.artifact("pack"),), pipeline.chain.artifact("graph")
     if run is not None:
         return run(*inputs, output, settings, on_window)
     return train(*inputs, output, settings, pipeline.config.ray, on_window=on_window)

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distspectral.report import ReportData, render
+from distspectral.report.data import ReportData
+from distspectral.report.page import render
 
 N_SAMPLED = 200
 FINAL = [1e-7, 0.002, 0.004, 0.006, 0.05, 0.06]

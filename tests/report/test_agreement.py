@@ -22,13 +22,13 @@ def finished(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clusters(finished):
-    output = finished.plan.artifact("embed")
+    output = finished.chain.artifact("embed")
     tables = [pq.read_table(output.file_path(shard.name)) for shard in output.manifest().shards]
     return np.concatenate([table["cluster"].to_numpy() for table in tables])
 
 
 def labels_of(finished):
-    return MappedVectors(finished.plan.artifact("pack")).labels().to_numpy()
+    return MappedVectors(finished.chain.artifact("pack")).labels().to_numpy()
 
 
 @pytest.mark.parametrize("extension", ["parquet", "arrow", "csv", "folder"])
@@ -46,18 +46,18 @@ def test_labels_are_joined_by_id_in_any_order_and_format(finished, clusters, tmp
             pq.write_table(table.slice(60 * part, 60), path / f"{part}.parquet")
     else:
         pq.write_table(table, path)
-    found = agreement(finished.plan.root, str(path), "id", "label")
+    found = agreement(finished.chain.root, str(path), "id", "label")
     assert found.classes == ("class 0", "class 1", "class 2")
     scores = found.scores()
     assert scores["n_rows"] == N_ROWS
     assert scores["ari"] == pytest.approx(adjusted_rand_score(labels, clusters))
     assert scores["nmi"] == pytest.approx(normalized_mutual_info_score(labels, clusters))
-    np.testing.assert_array_equal(found.counts, agreement(finished.plan.root, None, "id", "label").counts)
+    np.testing.assert_array_equal(found.counts, agreement(finished.chain.root, None, "id", "label").counts)
 
 
 def test_rows_without_a_label_are_counted_and_left_out(finished, clusters, tmp_path):
     pq.write_table(pa.table({"row": np.arange(40, 110), "kind": np.zeros(70, int)}), tmp_path / "some.parquet")
-    found = agreement(finished.plan.artifact("embed"), str(tmp_path / "some.parquet"), "row", "kind")
+    found = agreement(finished.chain.artifact("embed"), str(tmp_path / "some.parquet"), "row", "kind")
     assert found.n_unlabeled == N_ROWS - 70
     np.testing.assert_array_equal(found.counts[0], np.bincount(clusters[40:110], minlength=3))
 
@@ -73,14 +73,14 @@ def test_rows_without_a_label_are_counted_and_left_out(finished, clusters, tmp_p
 def test_labels_that_do_not_fit_are_named(finished, tmp_path, columns, error, message):
     pq.write_table(pa.table(columns), tmp_path / "bad.parquet")
     with pytest.raises(error, match=message):
-        agreement(finished.plan.root, str(tmp_path / "bad.parquet"), "id", "label")
+        agreement(finished.chain.root, str(tmp_path / "bad.parquet"), "id", "label")
 
 
 def test_files_that_are_none_are_named(finished, tmp_path):
     (tmp_path / "bad.parquet").write_bytes(b"nothing")
     for path in (tmp_path / "bad.parquet", tmp_path / "absent.parquet"):
         with pytest.raises(SourceError, match=path.name):
-            agreement(finished.plan.root, str(path), "id", "label")
+            agreement(finished.chain.root, str(path), "id", "label")
 
 
 def test_clusters_are_matched_to_classes_and_described():
@@ -92,8 +92,8 @@ def test_clusters_are_matched_to_classes_and_described():
 
 def test_the_picture_stands_alone_and_escapes_what_comes_from_the_data(finished):
     found = Agreement(np.array([[40, 0], [1, 79]]), ("<script>alert(1)</script>", "b & c"))
-    place = write_picture(finished.plan.root, found)
-    svg = finished.plan.root.read_bytes("confusion.svg").decode()
+    place = write_picture(finished.chain.root, found)
+    svg = finished.chain.root.read_bytes("confusion.svg").decode()
     assert place.endswith("root/confusion.svg")
     assert svg.startswith("<svg style=")
     assert "--ink:#" in svg

@@ -9,7 +9,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from distspectral.report import ReportData, render
+from distspectral.report.data import ReportData
+from distspectral.report.page import render
 
 HOSTILE_LABELS = ["<script>", "bell\x00\x07", "漢字", "$x_{$", "]]>&amp;", ""]  # short: long ones are cut in figures
 HOSTILE = "<script>alert('1')</script> & \"quoted\" $x_{$ \x00 漢字"
@@ -202,7 +203,7 @@ def test_other_suggestion_than_the_number_used_is_pointed_out(values: Any) -> No
 
 def test_rendering_never_loads_pyplot(full: ReportData) -> None:
     code = (
-        "import sys; from distspectral.report import ReportData, render; "
+        "import sys; from distspectral.report.data import ReportData; from distspectral.report.page import render; "
         "render(ReportData.model_validate_json(sys.stdin.read())); sys.exit('matplotlib.pyplot' in sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code], input=full.model_dump_json(), text=True, check=False)

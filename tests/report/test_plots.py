@@ -7,7 +7,8 @@ from xml.etree import ElementTree
 import matplotlib
 import pytest
 
-from distspectral.report import ClusterFacts, Histogram, ReportData, SpectrumFacts, TrainingWindow, plots
+from distspectral.report import plots
+from distspectral.report.data import ClusterFacts, Histogram, ReportData, SpectrumFacts, TrainingWindow
 
 
 def texts(svg: str) -> list[str]:

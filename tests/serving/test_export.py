@@ -106,7 +106,7 @@ def test_the_card_says_what_goes_in_and_comes_out(root: Path) -> None:
     assert [one["name"] for one in card["outputs"]] == ["embedding", "cluster", "distance"]
     assert len(card["eigenvalues"]) == card["outputs"][0]["shape"][1] == 4
     assert card["training_data"]["rows"] == N_ROWS
-    assert set(card["metrics"]["evaluate"]) == {"acc", "nmi", "ari"}
+    assert set(card["metrics"]["agreement"]) == {"acc", "nmi", "ari"}
     assert all(worst <= 1e-5 for worst in card["check"]["largest_differences"]["onnx"].values())
     page = (root / "export/MODEL_CARD.md").read_text()
     assert "| input | vectors | rows x 5 | float32 |" in page

@@ -9,17 +9,16 @@ from distspectral.config import load_config
 from distspectral.orchestration.engine import LocalEngine
 from distspectral.orchestration.observer import SilentObserver
 from distspectral.orchestration.pipeline import Pipeline
-from distspectral.report.metrics import stages_of
 from distspectral.storage.source.dataset import Source
 from tests.runs import write_run
 
 
-def pipeline_upto(folder: Path, command: str, **sections: Any) -> Pipeline:
-    """Return the pipeline of a tiny run after ``command`` and those before it."""
+def pipeline_upto(folder: Path, last: str, **sections: Any) -> Pipeline:
+    """Return the pipeline of a tiny run after the stage ``last`` and those before it."""
     config = load_config(write_run(folder, **sections))
     pipeline = Pipeline(config, Source.open(config.data), LocalEngine(), SilentObserver())
-    for name in stages_of(pipeline.plan.chain):
-        pipeline.command(name)
-        if name == command:
+    for name in pipeline.chain.outputs:
+        pipeline.stage(name)
+        if name == last:
             break
     return pipeline

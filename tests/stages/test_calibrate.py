@@ -21,17 +21,17 @@ def calibrated(request, tmp_path_factory):
 
 
 def embedding(pipeline):
-    vectors = MappedVectors(pipeline.plan.artifact("pack"))
-    return forward(load_calibrated_network(pipeline.plan.artifact("calibrate")), vectors.block(0, vectors.n_rows))
+    vectors = MappedVectors(pipeline.chain.artifact("pack"))
+    return forward(load_calibrated_network(pipeline.chain.artifact("calibrate")), vectors.block(0, vectors.n_rows))
 
 
 def test_outputs_are_orthonormal_ordered_and_the_first_is_one(calibrated):
     laplacian = calibrated.config.spectral.laplacian
-    graph = MappedGraph(calibrated.plan.artifact("graph"))
+    graph = MappedGraph(calibrated.chain.artifact("graph"))
     spectrum = dense_spectrum(graph, laplacian)
     f = embedding(calibrated).astype(float)
     np.testing.assert_allclose(f.T @ (f * spectrum.mass[:, None]), np.eye(4), atol=1e-5)  # float32 outputs
-    values = np.array(calibrated.plan.artifact("calibrate").manifest().properties["ritz_values"])
+    values = np.array(calibrated.chain.artifact("calibrate").manifest().properties["ritz_values"])
     assert np.all(np.diff(values) >= 0)
     unit = 1.0 if laplacian == "random_walk" else graph.block(0, graph.n_rows)[1].sum() / graph.n_rows
     assert np.all(values * unit >= spectrum.values[: len(values)] - 1e-6), "Ritz values bound eigenvalues from above"
@@ -39,10 +39,10 @@ def test_outputs_are_orthonormal_ordered_and_the_first_is_one(calibrated):
 
 def test_ritz_values_are_the_rayleigh_quotients_of_the_outputs(calibrated):
     laplacian = calibrated.config.spectral.laplacian
-    graph = MappedGraph(calibrated.plan.artifact("graph"))
+    graph = MappedGraph(calibrated.chain.artifact("graph"))
     f = embedding(calibrated)
     energy, _, affinity = edge_sums(ArrayVectors(f), graph, 0, len(f), laplacian)
-    values = calibrated.plan.artifact("calibrate").manifest().properties["ritz_values"][:4]
+    values = calibrated.chain.artifact("calibrate").manifest().properties["ritz_values"][:4]
     # the energy of orthonormal Ritz functions is diagonal, with the Ritz values on it
     torch.testing.assert_close(
         energy / affinity, torch.diag(torch.tensor(values, dtype=torch.float64)), atol=1e-5, rtol=1e-4
@@ -50,7 +50,7 @@ def test_ritz_values_are_the_rayleigh_quotients_of_the_outputs(calibrated):
 
 
 def test_sums_over_row_ranges_add_up_to_the_whole(calibrated):
-    graph = MappedGraph(calibrated.plan.artifact("graph"))
+    graph = MappedGraph(calibrated.chain.artifact("graph"))
     f = ArrayVectors(embedding(calibrated))
     whole = edge_sums(f, graph, 0, f.n_rows, "random_walk")
     parts = [edge_sums(f, graph, start, stop, "random_walk") for start, stop in ((0, 33), (33, f.n_rows))]
@@ -60,7 +60,7 @@ def test_sums_over_row_ranges_add_up_to_the_whole(calibrated):
 
 
 def test_intermediate_features_are_gone_and_the_card_says_what_the_model_is(calibrated):
-    artifact = calibrated.plan.artifact("calibrate")
+    artifact = calibrated.chain.artifact("calibrate")
     assert not artifact.has("features/manifest.json")
     card = artifact.read_json("model_card.json")
     assert card["eigenvalues"] == artifact.manifest().properties["ritz_values"][:4]
@@ -69,11 +69,11 @@ def test_intermediate_features_are_gone_and_the_card_says_what_the_model_is(cali
 
 def test_a_network_of_dependent_functions_is_refused(tmp_path):
     pipeline = pipeline_upto(tmp_path, "train")
-    training = pipeline.plan.artifact("train")
+    training = pipeline.chain.artifact("train")
     state = read_state(training, "model.pt")
     for name in ("network.perceptron.head.weight", "network.perceptron.head.bias"):
         state[name][1:] = state[name][:1]
     write_state(training, "model.pt", state)
-    inputs = (pipeline.plan.artifact("pack"),), pipeline.plan.artifact("graph"), pipeline.plan.artifact("train")
+    inputs = (pipeline.chain.artifact("pack"),), pipeline.chain.artifact("graph"), pipeline.chain.artifact("train")
     with pytest.raises(RankDeficientError, match="only 2 of the 6"):
-        calibrate(*inputs, pipeline.plan.outputs["calibrate"], pipeline.config.train_settings)
+        calibrate(*inputs, pipeline.chain.outputs["calibrate"], pipeline.recipe.trainings["train"])

@@ -14,6 +14,7 @@ from distspectral.embedding import shard as embed_shard
 from distspectral.embedding.columns import RowColumns
 from distspectral.embedding.forward import forward
 from distspectral.errors import ConfigError, FingerprintMismatchError, NonFiniteRowError, ShardWidthError
+from distspectral.mapping import local_map
 from distspectral.models.embedder import Embedder
 from distspectral.report.agreement import agreement
 from distspectral.report.collect import scatter_sample
@@ -40,17 +41,17 @@ def tables(artifact):
 
 
 def test_output_shards_hold_the_source_shards_rows_in_order(finished):
-    parts = tables(finished.plan.artifact("embed"))
+    parts = tables(finished.chain.artifact("embed"))
     assert [len(part) for part in parts] == list(SIZES)
     np.testing.assert_array_equal(np.concatenate([part["id"].to_numpy() for part in parts]), np.arange(N_ROWS))
     assert parts[0].schema.names == ["id", "embedding", "cluster", "distance"]
 
 
 def test_columns_are_what_the_model_says_of_each_row(finished):
-    vectors = MappedVectors(finished.plan.artifact("pack"))
-    expected = forward(load_calibrated_network(finished.plan.artifact("calibrate")), vectors.block(0, N_ROWS))
-    assigner = load_assigner(finished.plan.artifact("cluster"))
-    parts = tables(finished.plan.artifact("embed"))
+    vectors = MappedVectors(finished.chain.artifact("pack"))
+    expected = forward(load_calibrated_network(finished.chain.artifact("calibrate")), vectors.block(0, N_ROWS))
+    assigner = load_assigner(finished.chain.artifact("cluster"))
+    parts = tables(finished.chain.artifact("embed"))
     embedding = np.concatenate([np.stack(part["embedding"].to_numpy()) for part in parts])
     np.testing.assert_allclose(embedding, expected, rtol=1e-4, atol=1e-5)  # other blocks, other rounding
     points = assigner.coordinates(torch.from_numpy(embedding)).numpy()
@@ -63,15 +64,15 @@ def test_columns_are_what_the_model_says_of_each_row(finished):
 
 
 def test_agreement_is_scikit_learns_on_the_written_clusters(finished):
-    clusters = np.concatenate([part["cluster"].to_numpy() for part in tables(finished.plan.artifact("embed"))])
-    labels = MappedVectors(finished.plan.artifact("pack")).labels().to_numpy()
-    scores = finished.plan.artifact("embed").manifest().metrics["evaluate"]
+    clusters = np.concatenate([part["cluster"].to_numpy() for part in tables(finished.chain.artifact("embed"))])
+    labels = MappedVectors(finished.chain.artifact("pack")).labels().to_numpy()
+    scores = finished.chain.artifact("embed").manifest().metrics["agreement"]
     assert scores["ari"] == pytest.approx(adjusted_rand_score(labels, clusters))
     assert scores["nmi"] == pytest.approx(normalized_mutual_info_score(labels, clusters))
 
 
 def test_tallies_count_every_row_once(finished):
-    shards = finished.plan.artifact("embed").manifest().shards
+    shards = finished.chain.artifact("embed").manifest().shards
     assert sum(sum(shard.details["cluster_counts"]) for shard in shards) == N_ROWS
     assert sum(count for shard in shards for _, _, count in shard.details["label_counts"]) == N_ROWS
 
@@ -98,7 +99,7 @@ def test_a_bad_row_leaves_no_shard_behind(finished, tmp_path):
 
 def embedded(finished, folder, **config):
     """Embed the run's own rows once more, by another config; return the output."""
-    plan = finished.plan
+    plan = finished.chain
     settings = EmbedConfig(**config)
     output = Output(Artifact(str(folder / "out")), "embed", str(hash(settings)), {}, {})
     embed(finished.source, plan.artifact("calibrate"), plan.artifact("cluster"), output, settings)
@@ -120,7 +121,7 @@ def test_probabilities_and_nearest_clusters_follow_from_the_distances(finished, 
     artifact = embedded(
         finished, tmp_path, columns=["embedding", "cluster", "probabilities", "nearest_clusters"], n_nearest=2
     )
-    clusters = finished.plan.artifact("cluster")
+    clusters = finished.chain.artifact("cluster")
     assigner, variance = load_assigner(clusters), clusters.manifest().properties["variance"]
     points = assigner.coordinates(torch.from_numpy(column(artifact, "embedding").astype(np.float32))).numpy()
     squared = np.square(points[:, None].astype(float) - assigner.centroids.numpy()[None]).sum(2)
@@ -143,11 +144,11 @@ def test_there_are_no_more_nearest_clusters_than_clusters(finished, tmp_path):
 def test_without_a_cluster_column_rows_are_evaluated_but_not_joined_or_drawn(finished, tmp_path):
     artifact = embedded(finished, tmp_path, columns=["embedding"])
     manifest = artifact.manifest()
-    assert manifest.metrics["evaluate"] == finished.plan.artifact("embed").manifest().metrics["evaluate"]
+    assert manifest.metrics["agreement"] == finished.chain.artifact("embed").manifest().metrics["agreement"]
     assert agreement(artifact, None, "id", "label").scores()["n_rows"] == N_ROWS
     with pytest.raises(ConfigError, match=r"without the column cluster; add it to embed\.columns"):
         agreement(artifact, str(tmp_path), "id", "label")
-    assert scatter_sample(finished.plan.artifact("pack"), artifact, manifest, 0).n_rows_sampled == 0
+    assert scatter_sample(finished.chain.artifact("pack"), artifact, manifest, 0).n_rows_sampled == 0
 
 
 @pytest.mark.parametrize("columns", [[], ["cluster", "cluster"], ["clusters"]])
@@ -158,8 +159,8 @@ def test_columns_that_cannot_be_are_refused(columns):
 
 def test_probabilities_need_the_clusters_variance(finished):
     network, assigner = (
-        load_calibrated_network(finished.plan.artifact("calibrate")),
-        load_assigner(finished.plan.artifact("cluster")),
+        load_calibrated_network(finished.chain.artifact("calibrate")),
+        load_assigner(finished.chain.artifact("cluster")),
     )
     assigner.variance = None
     with pytest.raises(ConfigError, match="delete the directory clusters"):
@@ -169,10 +170,10 @@ def test_probabilities_need_the_clusters_variance(finished):
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precision_is_for_the_network_alone(finished, tmp_path, precision):
     artifact = embedded(finished, tmp_path, precision=precision)
-    exact = column(finished.plan.artifact("embed"), "embedding")
+    exact = column(finished.chain.artifact("embed"), "embedding")
     found = column(artifact, "embedding")
     assert 1e-6 < np.abs(found - exact).max() < 0.1
-    assigner = load_assigner(finished.plan.artifact("cluster"))
+    assigner = load_assigner(finished.chain.artifact("cluster"))
     cluster, distance = assigner(torch.from_numpy(found.astype(np.float32)))
     np.testing.assert_array_equal(column(artifact, "cluster"), cluster.numpy())
     np.testing.assert_allclose(column(artifact, "distance"), distance.numpy(), atol=2e-3)
@@ -180,8 +181,8 @@ def test_half_precision_is_for_the_network_alone(finished, tmp_path, precision):
 
 def test_all_columns_are_one_graph_for_the_compiler(finished):
     network, assigner = (
-        load_calibrated_network(finished.plan.artifact("calibrate")),
-        load_assigner(finished.plan.artifact("cluster")),
+        load_calibrated_network(finished.chain.artifact("calibrate")),
+        load_assigner(finished.chain.artifact("cluster")),
     )
     columns = RowColumns(Embedder(network, assigner), ["embedding", "probabilities", "nearest_clusters"], 2).eval()
     rows = torch.randn(9, DIM)
@@ -194,7 +195,7 @@ def test_all_columns_are_one_graph_for_the_compiler(finished):
 def test_batches_and_row_groups_do_not_change_what_is_written(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(embed_shard, "GROUP_BYTES", 600)
     artifact = embedded(finished, tmp_path, batch_rows=7)
-    whole = tables(finished.plan.artifact("embed"))
+    whole = tables(finished.chain.artifact("embed"))
     for part, expected in zip(tables(artifact), whole, strict=True):
         assert part["id"] == expected["id"]
         assert part["cluster"] == expected["cluster"]
@@ -255,11 +256,11 @@ def test_a_sample_holds_the_chosen_rows_wherever_blocks_are_cut(finished):
 # ---- several processes, one output --------------------------------------------------------------------------------
 
 
-def parts(finished, folder, shards):
-    plan = finished.plan
+def parts(finished, folder, shards, mapper=local_map):
+    plan = finished.chain
     output = Output(Artifact(str(folder / "shared")), "embed", "one print", {"a": 1}, {})
     models = plan.artifact("calibrate"), plan.artifact("cluster")
-    return embed_part(finished.source, *models, output, EmbedConfig(), shards)
+    return embed_part(finished.source, *models, output, EmbedConfig(), shards, mapper)
 
 
 def test_processes_fill_one_output_and_the_last_finishes_it(finished, tmp_path):
@@ -274,25 +275,18 @@ def test_processes_fill_one_output_and_the_last_finishes_it(finished, tmp_path):
     assert [shard.n_rows for shard in manifest.shards] == list(SIZES)
     assert (tmp_path / "shared/config.yaml").exists()
     own = Artifact(str(tmp_path / "shared"))
-    assert tables(own) == tables(finished.plan.artifact("embed"))
-    assert manifest.metrics["evaluate"] == finished.plan.artifact("embed").manifest().metrics["evaluate"]
+    assert tables(own) == tables(finished.chain.artifact("embed"))
+    assert manifest.metrics["agreement"] == finished.chain.artifact("embed").manifest().metrics["agreement"]
 
 
-def test_a_process_that_comes_last_to_the_finish_finds_it_done(finished, tmp_path, monkeypatch):
+def test_a_process_that_comes_last_to_the_finish_finds_it_done(finished, tmp_path):
     parts(finished, tmp_path, range(0, 2))
-    receipts = Artifact.receipts
 
-    def overtaken(self):
-        monkeypatch.setattr(Artifact, "receipts", receipts)
+    def overtaken(function, items, description):
         parts(finished, tmp_path, range(2, 3))  # another process finishes, and tidies the receipts away
-        return {}
+        return local_map(function, items, description)
 
-    def after_joining(self):
-        monkeypatch.setattr(Artifact, "receipts", overtaken)
-        return receipts(self)
-
-    monkeypatch.setattr(Artifact, "receipts", after_joining)
-    manifest = parts(finished, tmp_path, range(0, 1))
+    manifest = parts(finished, tmp_path, range(0, 1), overtaken)
     assert manifest.n_rows == N_ROWS
 
 

@@ -127,21 +127,21 @@ def finished(tmp_path_factory):
 
 
 def test_every_row_is_embedded_with_id_and_label_kept(finished):
-    source, embedded = (MappedVectors(finished.plan.artifact(stage)) for stage in ("pack", "encode"))
+    source, embedded = (MappedVectors(finished.chain.artifact(stage)) for stage in ("pack", "embed"))
     assert embedded.n_rows == source.n_rows
     assert embedded.ids().equals(source.ids())
     assert embedded.labels().equals(source.labels())
-    model = load_metric(finished.plan.artifact("train"), finished.config.dscl_settings)
+    model = load_metric(finished.chain.artifact("train"), finished.recipe.trainings["train"])
     with torch.inference_mode():
         expected = model(torch.from_numpy(source.gather(np.arange(40)))).numpy()
     np.testing.assert_allclose(embedded.gather(np.arange(40)), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_whitened_outputs_are_those_of_the_orthonormalising_layer(finished, tmp_path):
-    settings = finished.config.dscl_settings
+    settings = finished.recipe.trainings["train"]
     whitened = settings.model_copy(update={"dscl": settings.dscl.model_copy(update={"whiten": True})})
-    plain, white = (load_metric(finished.plan.artifact("train"), one) for one in (settings, whitened))
-    rows = torch.from_numpy(MappedVectors(finished.plan.artifact("pack")).gather(np.arange(300)))
+    plain, white = (load_metric(finished.chain.artifact("train"), one) for one in (settings, whitened))
+    rows = torch.from_numpy(MappedVectors(finished.chain.artifact("pack")).gather(np.arange(300)))
     with torch.inference_mode():
         expected = torch.linalg.solve_triangular(white.orthonormal.cholesky_factor.float(), plain(rows).T, upper=False)
         torch.testing.assert_close(white(rows), expected.T)
@@ -150,18 +150,18 @@ def test_whitened_outputs_are_those_of_the_orthonormalising_layer(finished, tmp_
 
 
 def test_only_classes_beyond_those_learned_are_judged(finished):
-    vectors, embedding = MappedVectors(finished.plan.artifact("encode")), finished.plan.artifact("encode")
+    vectors, embedding = MappedVectors(finished.chain.artifact("embed")), finished.chain.artifact("embed")
     rows, classes = retrieval.unseen_rows(vectors, embedding)
     labels = np.asarray(vectors.labels())
     assert embedding.manifest().properties["last_train_class"] == 9
     assert np.array_equal(rows, np.flatnonzero(labels > 9))
     assert np.array_equal(classes, labels[rows] - 10)
-    stored = finished.plan.artifact("evaluate").manifest().metrics["retrieval"]
+    stored = finished.chain.artifact("evaluate").manifest().metrics["retrieval"]
     assert stored["recall_at"] == pytest.approx(scores(vectors.gather(rows), classes)["recall_at"])
 
 
 def test_an_evaluation_again_takes_the_runs_config_unless_told_otherwise(finished):
-    embedding, evaluation = (finished.plan.artifact(stage) for stage in ("encode", "evaluate"))
+    embedding, evaluation = (finished.chain.artifact(stage) for stage in ("embed", "evaluate"))
     stored = evaluation.manifest().metrics["retrieval"]
     assert retrieval.evaluate_again(embedding, evaluation, None) == stored
     assert retrieval.evaluate_again(embedding, Artifact(str(evaluation.path) + "-absent"), None) == stored
@@ -171,8 +171,8 @@ def test_an_evaluation_again_takes_the_runs_config_unless_told_otherwise(finishe
 def test_a_run_that_learns_from_all_classes_says_why_nothing_is_judged(tmp_path):
     config = load_config(write_metric_run(tmp_path, dscl={"n_components": 6, "train_classes": "all"}))
     metrics = Pipeline(config, Source.open(config.data), LocalEngine(), SilentObserver()).run()
-    assert "retrieval" not in metrics
-    assert "hold some out with dscl.train_classes" in metrics["not_evaluated"]
+    assert "retrieval" not in metrics["evaluate"]
+    assert "hold some out with dscl.train_classes" in metrics["evaluate"]["not_evaluated"]
 
 
 def test_rows_without_labels_or_of_another_width_are_refused(finished, tmp_path):
@@ -180,6 +180,6 @@ def test_rows_without_labels_or_of_another_width_are_refused(finished, tmp_path)
     with pytest.raises(ConfigError, match=r"data\.label_column"):
         retrieval.unseen_rows(MappedVectors(artifact), artifact)
     narrow = packed(tmp_path / "narrow", np.random.default_rng(0).standard_normal((20, 3)).astype(np.float32))
-    output = finished.plan.of_other_rows("encode", {"pack": "x"}, Artifact(str(tmp_path / "out")))
+    output = finished.chain.of_other_rows("embed", {"pack": "x"}, Artifact(str(tmp_path / "out")))
     with pytest.raises(ShardWidthError, match=r"rows have width 3, the model .* was trained on 12"):
-        embed_metric(narrow, finished.plan.artifact("train"), output, finished.config.dscl_settings)
+        embed_metric(narrow, finished.chain.artifact("train"), output, finished.recipe.trainings["train"])

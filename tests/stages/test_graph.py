@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from distspectral.errors import ConfigError, ConstantDataError, TooFewRowsError
-from distspectral.graph.build import knn_graph
 from distspectral.graph.config import AffinityConfig, GraphConfig
+from distspectral.graph.knn import knn_graph
 from distspectral.graph.store import MappedGraph
-from distspectral.stages.graph import affinities, neighbors
+from distspectral.stages.graph import affinities
+from distspectral.stages.neighbors import neighbors
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.vectors import ArrayVectors

@@ -13,13 +13,16 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from distspectral.datasets import Mixture
-from distspectral.graph.build import knn_graph
 from distspectral.graph.config import AffinityConfig, GraphConfig
-from distspectral.graph.search import through_cells as search
+from distspectral.graph.knn import knn_graph
 from distspectral.graph.search.cells import Cells
+from distspectral.graph.search.costs import bytes_per_row
+from distspectral.graph.search.through_cells import search_cells
 from distspectral.graph.search.tuning import Setting
 from distspectral.graph.store import MappedGraph, read_neighbors
-from distspectral.stages.graph import affinities, neighbors
+from distspectral.mapping import local_map
+from distspectral.stages.graph import affinities
+from distspectral.stages.neighbors import neighbors
 from distspectral.stages.pack import PackConfig
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.output import Output
@@ -228,19 +231,29 @@ def test_zero_vectors_under_cosine_work():
     np.testing.assert_array_equal(ids[399], np.arange(100, 106))
 
 
-def test_rows_whose_cells_are_smaller_than_k_are_completed(monkeypatch):
+def search_by(folder, rows, setting=None, **changes):
+    """Return ids, squared distances, facts and setting of a search, tuned by itself or as it is told."""
+    artifact, config = Artifact(str(folder)), CONFIG.model_copy(update={"block_rows": 500, **changes})
+    if setting is not None:
+        setting.write(artifact)
+    found = search_cells(ArrayVectors(rows), artifact, {}, config, local_map)
+    return *lists(folder, found), found.metrics, Setting.read(artifact)
+
+
+def test_rows_whose_cells_are_smaller_than_k_are_completed(tmp_path):
     cells = Cells(np.unique(ROWS[:300], axis=0), 0, 0.0)
     groups = np.arange(len(cells), dtype=np.int32) // 40
-    monkeypatch.setattr(search, "calibrate", lambda *_: Setting(cells, groups, "exact", 1.0, 0.5, 1.0, 1.0))
-    ids, distances, facts = searched(ROWS[:1200])
+    setting = Setting(cells, groups, "exact", 1.0, 0.5, 1.0, 1.0)
+    ids, squared, facts, _ = search_by(tmp_path, ROWS[:1200], setting)
     assert facts["completed_rows"] > 100
-    whole(ids, distances.astype(np.float32).cumsum(axis=1), 1200)
+    whole(ids, squared, 1200)
 
 
-def test_a_cell_beyond_memory_gives_the_same_graph(monkeypatch):
-    expected_ids, _, _ = searched(ROWS[:2500])
-    monkeypatch.setattr(search, "most_rows", lambda *_: 200)
-    np.testing.assert_array_equal(searched(ROWS[:2500])[0], expected_ids)
+def test_a_cell_beyond_memory_gives_the_same_graph(tmp_path):
+    expected_ids, _, facts, setting = search_by(tmp_path / "whole", ROWS[:2500])
+    assert facts["largest_cell_rows"] > 200
+    few = 200 * bytes_per_row("exact", 8, 6)
+    np.testing.assert_array_equal(search_by(tmp_path / "few", ROWS[:2500], setting, task_memory=few)[0], expected_ids)
 
 
 # ---- a killed driver ---------------------------------------------------------------------------------------------
@@ -248,7 +261,8 @@ def test_a_cell_beyond_memory_gives_the_same_graph(monkeypatch):
 STAGE = """
 import sys
 from distspectral.graph.config import GraphConfig
-from distspectral.stages.graph import neighbors
+from distspectral.mapping import local_map
+from distspectral.stages.neighbors import neighbors
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.output import Output
 

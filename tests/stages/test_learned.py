@@ -12,7 +12,8 @@ from distspectral.errors import CollapsedError, NoEdgesError
 from distspectral.graph.store import MappedGraph
 from distspectral.spectral.diagnostics import label_agreement
 from distspectral.stages.calibrate import load_calibrated_network
-from distspectral.stages.learned import encode_codes, load_encoder, load_siamese
+from distspectral.stages.codes import encode_codes, load_encoder
+from distspectral.stages.features import load_siamese
 from distspectral.stages.reweight import median_squared_distance
 from distspectral.stages.train import train
 from distspectral.storage.artifact.directory import Artifact
@@ -28,46 +29,46 @@ def learned(tmp_path_factory):
 
 
 def rows_of(pipeline, stage):
-    return MappedVectors(pipeline.plan.artifact(stage)).block(0, N_ROWS)
+    return MappedVectors(pipeline.chain.artifact(stage)).block(0, N_ROWS)
 
 
 def test_codes_and_features_are_the_networks_at_every_row_in_order(learned):
-    encoder = load_encoder(learned.plan.artifact("autoencoder"))
-    siamese = load_siamese(learned.plan.artifact("siamese"))
+    encoder = load_encoder(learned.chain.artifact("autoencoder"))
+    siamese = load_siamese(learned.chain.artifact("siamese"))
     np.testing.assert_allclose(rows_of(learned, "codes"), forward(encoder, rows_of(learned, "pack")), atol=1e-5)
     np.testing.assert_allclose(rows_of(learned, "features"), forward(siamese, rows_of(learned, "codes")), atol=1e-5)
-    manifests = [learned.plan.artifact(stage).manifest() for stage in ("pack", "codes")]
+    manifests = [learned.chain.artifact(stage).manifest() for stage in ("pack", "codes")]
     assert [shard.n_rows for shard in manifests[0].shards] == [shard.n_rows for shard in manifests[1].shards]
 
 
 def test_neighbors_are_those_of_the_codes_and_weights_those_of_siamese_distances(learned):
     codes, features = rows_of(learned, "codes"), rows_of(learned, "features")
-    graph, before = (MappedGraph(learned.plan.artifact(stage)) for stage in ("reweight", "graph"))
+    graph, before = (MappedGraph(learned.chain.artifact(stage)) for stage in ("reweight", "graph"))
     neighbors, weights = graph.block(0, N_ROWS)
     distances = np.square(codes[:, None] - codes[None]).sum(2) + np.diag(np.full(N_ROWS, np.inf))
     nearest = np.sort(distances, axis=1)[:, : graph.n_neighbors]
     np.testing.assert_allclose(np.take_along_axis(distances, neighbors, 1), nearest, rtol=1e-4)
     squared = np.square(features[:, None] - features[neighbors]).sum(2)
     median = np.median(squared)
-    assert median_squared_distance(before, MappedVectors(learned.plan.artifact("features"))) == pytest.approx(median)
+    assert median_squared_distance(before, MappedVectors(learned.chain.artifact("features"))) == pytest.approx(median)
     expected = np.exp(-squared / (2 * median))
     np.testing.assert_allclose(weights, np.maximum(expected, np.finfo(np.float16).tiny), rtol=2e-3, atol=1e-7)
 
 
 def test_the_model_takes_raw_rows_through_all_encoders(learned):
-    network = load_calibrated_network(learned.plan.artifact("calibrate"))
+    network = load_calibrated_network(learned.chain.artifact("calibrate"))
     assert network.dim == DIM
     assert network.inputs == ("code", "siamese")
     seen = np.hstack([rows_of(learned, "codes"), rows_of(learned, "features")])
     expected = forward(network.perceptron, seen)
     np.testing.assert_allclose(forward(network, rows_of(learned, "pack")), expected, rtol=1e-3, atol=1e-4)
-    card = learned.plan.artifact("calibrate").read_json("model_card.json")
+    card = learned.chain.artifact("calibrate").read_json("model_card.json")
     assert card["network"]["inputs"] == ["code", "siamese"]
 
 
 def test_outputs_are_orthonormal_under_the_reweighted_degrees(learned):
-    graph = MappedGraph(learned.plan.artifact("reweight"))
-    f = forward(load_calibrated_network(learned.plan.artifact("calibrate")), rows_of(learned, "pack")).astype(float)
+    graph = MappedGraph(learned.chain.artifact("reweight"))
+    f = forward(load_calibrated_network(learned.chain.artifact("calibrate")), rows_of(learned, "pack")).astype(float)
     neighbors, weights = graph.block(0, N_ROWS)
     degree = weights.sum(1) + np.bincount(neighbors.ravel(), weights.ravel(), N_ROWS)
     np.testing.assert_allclose(f.T @ (f * (degree / degree.sum())[:, None]), np.eye(f.shape[1]), atol=1e-4)
@@ -83,10 +84,10 @@ def test_blobs_are_found_in_every_variant(tmp_path, learned):
     }
     runs = {name: pipeline_upto(tmp_path / name, "embed", **sections) for name, sections in variants.items()}
     for name, pipeline in {"code-siamese": learned, **runs}.items():
-        scores = pipeline.plan.artifact("embed").manifest().metrics["evaluate"]
+        scores = pipeline.chain.artifact("embed").manifest().metrics["agreement"]
         assert scores["acc"] > 0.95, name
         assert set(scores) == set(label_agreement(np.eye(2, dtype=np.int64)))
-    seen = {name: load_calibrated_network(run.plan.artifact("calibrate")).inputs for name, run in runs.items()}
+    seen = {name: load_calibrated_network(run.chain.artifact("calibrate")).inputs for name, run in runs.items()}
     assert seen == {
         "code": ("code",),
         "input-siamese": ("vector", "siamese"),
@@ -96,16 +97,15 @@ def test_blobs_are_found_in_every_variant(tmp_path, learned):
 
 
 def test_collapsed_codes_are_named_and_nothing_is_committed(tmp_path):
-    pipeline = pipeline_upto(tmp_path, "pack", **LEARNED)
-    pipeline._work("autoencoder", pipeline.plan.outputs["autoencoder"])
-    training = pipeline.plan.artifact("autoencoder")
+    pipeline = pipeline_upto(tmp_path, "autoencoder", **LEARNED)
+    training = pipeline.chain.artifact("autoencoder")
     state = read_state(training, "model.pt")
     state["encoder.head.weight"].zero_()
     state["encoder.head.bias"].fill_(1.5)
     write_state(training, "model.pt", state)
-    output = pipeline.plan.outputs["codes"]
+    output = pipeline.chain.outputs["codes"]
     with pytest.raises(CollapsedError, match="maps all 120 rows to one point"):
-        encode_codes(pipeline.plan.artifact("pack"), training, output)
+        encode_codes(pipeline.chain.artifact("pack"), training, output)
     assert not output.artifact.has("manifest.json")
 
 
@@ -116,14 +116,14 @@ def test_a_graph_without_edges_trains_no_siamese_network(learned):
         def gather(self, rows):
             return np.repeat(rows[:, None], 3, axis=1), np.zeros((len(rows), 3), np.float32)
 
-    trainer = learned.config.siamese_settings.trainer(MappedVectors(learned.plan.artifact("codes")), Empty())
+    trainer = learned.recipe.trainings["siamese"].trainer(MappedVectors(learned.chain.artifact("codes")), Empty())
     with pytest.raises(NoEdgesError, match="graph is empty"):
         trainer.sampler.batch(0)
 
 
 def test_other_settings_of_the_siamese_network_leave_the_graph_alone(tmp_path):
     one, other = (
-        pipeline_upto(tmp_path / name, "pack", **LEARNED | {"siamese": BRIEF | {"margin": margin}}).plan
+        pipeline_upto(tmp_path / name, "pack", **LEARNED | {"siamese": BRIEF | {"margin": margin}}).chain
         for name, margin in (("one", 1.0), ("other", 2.0))
     )
     same = [stage for stage in one.outputs if one.outputs[stage].config == other.outputs[stage].config]
@@ -139,11 +139,11 @@ def test_an_interrupted_encoder_goes_on_and_ends_in_the_same_weights(tmp_path, s
     brief = BRIEF | {"window_steps": 5, "checkpoint_steps": 10, "patience": 0}
     sections = LEARNED | {"autoencoder": brief, "siamese": brief}
     whole = pipeline_upto(tmp_path / "run", "graph", **sections)
-    settings = getattr(whole.config, f"{stage}_settings")
-    rows = (whole.plan.artifact("codes" if stage == "siamese" else "pack"),)
-    graph = whole.plan.artifact("graph") if stage == "siamese" else None
+    settings = whole.recipe.trainings[stage]
+    rows = (whole.chain.artifact("codes" if stage == "siamese" else "pack"),)
+    graph = whole.chain.artifact("graph") if stage == "siamese" else None
     outputs = [
-        dataclasses.replace(whole.plan.outputs[stage], artifact=Artifact(str(tmp_path / f"{stage}-{name}")))
+        dataclasses.replace(whole.chain.outputs[stage], artifact=Artifact(str(tmp_path / f"{stage}-{name}")))
         for name in ("whole", "killed")
     ]
 

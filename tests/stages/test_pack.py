@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.ipc
 import pytest
 from numpy.typing import NDArray
 
@@ -18,10 +17,7 @@ from distspectral.stages.pack import PackConfig, pack
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.artifact.manifest import Manifest, fingerprint
 from distspectral.storage.artifact.output import Output
-from distspectral.storage.rows import ids as ids_module
-from distspectral.storage.rows import packed as packed_module
 from distspectral.storage.rows.vectors import MappedVectors
-from distspectral.storage.source import shards as shards_module
 from distspectral.storage.source.dataset import Source, SourceConfig
 from tests.datasets import UNEVEN, blobs, packed, vectors_output
 
@@ -66,19 +62,6 @@ def test_recutting_shards_leaves_vectors_and_moments_alone(tmp_path: Path, sizes
     vectors = MappedVectors(packed(tmp_path, VECTORS, sizes=sizes))
     np.testing.assert_array_equal(vectors.block(0, 100), VECTORS)
     np.testing.assert_allclose(vectors.mean, VECTORS.mean(axis=0, dtype=np.float64), rtol=1e-12)
-
-
-def test_bytes_do_not_depend_on_how_blocks_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packed_module, "BATCH_BYTES", 16 * 6 * 4)
-    packed(tmp_path / "a", VECTORS, sizes=UNEVEN)
-    monkeypatch.setattr(shards_module, "BLOCK_BYTES", 5 * 6 * 4)
-    artifact = packed(tmp_path / "b", VECTORS, sizes=UNEVEN)
-    for index in range(4):
-        name = f"part-0000{index}.arrow"
-        assert (tmp_path / "a/vectors" / name).read_bytes() == (tmp_path / "b/vectors" / name).read_bytes()
-    with pa.OSFile(artifact.file_path("part-00001.arrow")) as stream:
-        reader = pa.ipc.open_file(stream)
-        assert [reader.get_batch(index).num_rows for index in range(reader.num_record_batches)] == [16, 16, 8]
 
 
 def test_interrupted_pack_resumes_without_rewriting_and_gives_identical_bytes(tmp_path: Path) -> None:
@@ -161,29 +144,10 @@ def test_shuffled_unique_ids_are_accepted(tmp_path: Path, make: Callable[[NDArra
     assert MappedVectors(packed(tmp_path, VECTORS, ids=ids, sizes=UNEVEN)).ids().to_pylist() == ids.tolist()
 
 
-def test_increasing_disjoint_ids_are_proven_without_reading_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def unexpected(*args: object) -> None:
-        raise AssertionError("ids were compared")
-
-    monkeypatch.setattr(ids_module, "_compare", unexpected)
-    ids = np.concatenate([np.arange(48, 100), np.arange(48)])  # shards out of order, each increasing
-    packed(tmp_path, VECTORS, ids=ids, sizes=(52, 48))
-
-
 def test_range_that_holds_two_others_is_compared_with_both(tmp_path: Path) -> None:
     ids = np.concatenate([np.arange(0, 100, 2), np.arange(1, 40, 2), np.arange(80, 110)])
     with pytest.raises(DuplicateIdError, match="id 80 occurs twice"):
         packed(tmp_path, VECTORS, ids=ids, sizes=(50, 20, 30))
-
-
-def test_id_order_is_followed_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards_module, "BLOCK_BYTES", 10 * 6 * 4)
-    ids = np.arange(100)
-    ids[10] = 9  # the last of the first block
-    with pytest.raises(DuplicateIdError, match=r"id 9 occurs twice: row 9 of .* and row 10"):
-        packed(tmp_path, VECTORS, ids=ids)
 
 
 def followed(folder: Path, source: Source) -> Output:

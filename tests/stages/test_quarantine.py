@@ -21,9 +21,9 @@ from distspectral.orchestration.pipeline import Pipeline, run
 from distspectral.report import collect as report
 from distspectral.stages.pack import PackConfig, pack
 from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.quarantine import FOLDER
 from distspectral.storage.rows.vectors import MappedVectors
 from distspectral.storage.source.dataset import Source, SourceConfig
-from distspectral.storage.source.quarantine import FOLDER
 from tests.datasets import blobs, vectors_output
 from tests.runs import DIM, N_ROWS, write_run
 
@@ -92,8 +92,8 @@ def test_whoever_reads_the_output_as_a_dataset_sees_its_rows_only(finished: Path
 def test_metrics_and_report_say_how_many_are_missing_and_why(finished: Path) -> None:
     metrics = json.loads((finished / "metrics.json").read_text())
     assert metrics["n_rows"] == 88
-    assert metrics["quarantine"] == {"n_rows": 32, "reasons": {"NaN or infinity": 32}, "n_shards": 3}
-    assert Artifact(str(finished / "output")).manifest().metrics["quarantine"] == metrics["quarantine"]
+    assert metrics["pack"]["quarantine"] == {"n_rows": 32, "reasons": {"NaN or infinity": 32}, "n_shards": 3}
+    assert Artifact(str(finished / "output")).manifest().metrics["quarantine"] == metrics["pack"]["quarantine"]
     page = (finished / "report.html").read_text()
     assert "32 of the 120 source rows are missing from every result: NaN or infinity (32)." in page
 

@@ -28,26 +28,26 @@ def test_every_training_begins_with_the_weights_of_the_run_before(before, tmp_pa
     root = before.config.root
     later = pipeline_upto(tmp_path, "embed", sizes=(50, 30, 20, 20), start_from=root, **LEARNED)
     settings = {
-        "autoencoder": (("pack",), None, later.config.autoencoder_settings),
-        "siamese": (("codes",), "graph", later.config.siamese_settings),
-        "train": (("codes", "features"), "reweight", later.config.spectral_settings),
+        "autoencoder": (("pack",), None, later.recipe.trainings["autoencoder"]),
+        "siamese": (("codes",), "graph", later.recipe.trainings["siamese"]),
+        "train": (("codes", "features"), "reweight", later.recipe.trainings["train"]),
     }
     for stage, (rows, graph, values) in settings.items():
-        vectors = [later.plan.artifact(name) for name in rows]
-        trainer = open_trainer(vectors, None if graph is None else later.plan.artifact(graph), values)
-        expected = read_state(before.plan.artifact(stage), "model.pt")
+        vectors = [later.chain.artifact(name) for name in rows]
+        trainer = open_trainer(vectors, None if graph is None else later.chain.artifact(graph), values)
+        expected = read_state(before.chain.artifact(stage), "model.pt")
         for name, found in trainer.model.state_dict().items():
             assert torch.equal(found, expected[name]), (stage, name)
         assert trainer.step == 0
-    assert later.plan.artifact("embed").manifest().metrics["evaluate"]["acc"] > 0.95
-    assert before.plan.outputs["autoencoder"].fingerprint != later.plan.outputs["autoencoder"].fingerprint
+    assert later.chain.artifact("embed").manifest().metrics["agreement"]["acc"] > 0.95
+    assert before.chain.outputs["autoencoder"].fingerprint != later.chain.outputs["autoencoder"].fingerprint
 
 
 def test_the_loss_goes_on_where_it_was(before, tmp_path):
     train = before.config.train.model_dump() | {"max_steps": 10, "window_steps": 10}
     fresh = pipeline_upto(tmp_path / "fresh", "train", train=train, **LEARNED)
     started = pipeline_upto(tmp_path / "started", "train", train=train, start_from=before.config.root, **LEARNED)
-    sums = [one.plan.artifact("train").manifest().metrics["ritz_sum"] for one in (fresh, started, before)]
+    sums = [one.chain.artifact("train").manifest().metrics["ritz_sum"] for one in (fresh, started, before)]
     assert sums[1] < (sums[0] + sums[2]) / 2
 
 
@@ -73,6 +73,6 @@ def test_weights_that_cannot_fit_are_refused_before_anything_runs(before, tmp_pa
 
 
 def test_weights_of_another_width_are_named_where_only_training_can_tell(before, tmp_path):
-    settings = before.config.spectral_settings.model_copy(update={"start_from": f"{before.config.root}/training"})
+    settings = before.recipe.trainings["train"].model_copy(update={"start_from": f"{before.config.root}/training"})
     with pytest.raises(ConfigError, match=r"start_from: the weights of .*training do not fit this network"):
-        open_trainer([Artifact(f"{before.config.root}/codes")], before.plan.artifact("graph"), settings)
+        open_trainer([Artifact(f"{before.config.root}/codes")], before.chain.artifact("graph"), settings)

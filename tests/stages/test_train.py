@@ -28,8 +28,8 @@ def pipeline(tmp_path):
 
 
 def run(pipeline, on_window=None):
-    inputs = (pipeline.plan.artifact("pack"),), pipeline.plan.artifact("graph")
-    return train(*inputs, pipeline.plan.outputs["train"], pipeline.config.train_settings, on_window=on_window)
+    inputs = (pipeline.chain.artifact("pack"),), pipeline.chain.artifact("graph")
+    return train(*inputs, pipeline.chain.outputs["train"], pipeline.recipe.trainings["train"], on_window=on_window)
 
 
 def windows(artifact):
@@ -46,7 +46,7 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(pipeline):
 
     with pytest.raises(Killed):
         run(pipeline, die_at_50)
-    artifact = pipeline.plan.artifact("train")
+    artifact = pipeline.chain.artifact("train")
     assert not artifact.has("manifest.json")
     assert checkpoint_names(artifact) == ["checkpoints/step-000000020.pt", "checkpoints/step-000000040.pt"]
     resumed = []
@@ -66,14 +66,14 @@ def test_an_undisturbed_and_a_resumed_run_end_in_the_same_weights(pipeline, tmp_
         run(pipeline, die)
     run(pipeline)
     other = pipeline_upto(tmp_path / "other", "train", train=pipeline.config.train.model_dump())
-    states = [read_state(p.plan.artifact("train"), "model.pt") for p in (pipeline, other)]
+    states = [read_state(p.chain.artifact("train"), "model.pt") for p in (pipeline, other)]
     assert all((states[0][name] == states[1][name]).all() for name in states[0])
 
 
 def test_a_damaged_checkpoint_is_named(pipeline):
     with pytest.raises(Killed):
         run(pipeline, lambda record: (_ for _ in ()).throw(Killed()) if record["step"] == 30 else None)
-    artifact = pipeline.plan.artifact("train")
+    artifact = pipeline.chain.artifact("train")
     (name,) = checkpoint_names(artifact)
     artifact.write_file(name, lambda stream: stream.write(b"no checkpoint"))
     with pytest.raises(DamagedArtifactError, match=rf"none of its checkpoints can be read \({name}\); delete"):
@@ -98,7 +98,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(pipeline, tmp_
 
     with pytest.raises(Killed):
         run(pipeline, die)
-    artifact = pipeline.plan.artifact("train")
+    artifact = pipeline.chain.artifact("train")
     _, newest = checkpoint_names(artifact)
     path = Path(artifact.file_path(newest))
     if damage == "a bit":
@@ -112,7 +112,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(pipeline, tmp_
     assert newest in warning.getMessage()
     assert "trying the checkpoint before it" in warning.getMessage()
     other = pipeline_upto(tmp_path / "other", "train", train=pipeline.config.train.model_dump())
-    states = [read_state(p.plan.artifact("train"), "model.pt") for p in (pipeline, other)]
+    states = [read_state(p.chain.artifact("train"), "model.pt") for p in (pipeline, other)]
     assert all((states[0][name] == states[1][name]).all() for name in states[0])
     assert checkpoint_names(artifact)[-1] == "checkpoints/step-000000080.pt"
 
@@ -120,7 +120,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(pipeline, tmp_
 def test_as_many_checkpoints_are_kept_as_asked_for(tmp_path):
     train_section = {"batch_size": 64, "max_steps": 50, "checkpoint_steps": 10, "keep_checkpoints": 4, "device": "cpu"}
     pipeline = pipeline_upto(tmp_path, "train", train=train_section)
-    names = checkpoint_names(pipeline.plan.artifact("train"))
+    names = checkpoint_names(pipeline.chain.artifact("train"))
     assert names == [f"checkpoints/step-{step:09d}.pt" for step in (20, 30, 40, 50)]
 
 
@@ -140,10 +140,10 @@ def test_checkpoints_of_a_process_and_of_ray_train_are_one_list(tmp_path):
 @pytest.mark.parametrize("where", [0.1, 0.5, 0.9])
 def test_a_model_with_a_flipped_bit_is_never_used(pipeline, where):
     run(pipeline)
-    artifact = pipeline.plan.artifact("train")
+    artifact = pipeline.chain.artifact("train")
     flip_a_bit(Path(artifact.file_path("model.pt")), where)
     with pytest.raises(DamagedArtifactError, match=r"model\.pt: not a readable state"):
-        pipeline.command("calibrate")
+        pipeline.stage("calibrate")
 
 
 def test_a_state_that_holds_code_is_refused_without_running_it(tmp_path):
@@ -172,7 +172,7 @@ def test_no_module_reads_states_or_arrays_in_a_way_that_runs_code():
 
 def test_a_lost_weight_file_makes_the_stage_run_again(pipeline):
     run(pipeline)
-    output = pipeline.plan.outputs["train"]
+    output = pipeline.chain.outputs["train"]
     assert output.artifact.is_current(output.fingerprint)
     output.artifact.filesystem.delete_file(output.artifact.file_path("model.pt"))
     assert not output.artifact.is_current(output.fingerprint)

@@ -165,7 +165,7 @@ def read(path: Path, rng: random.Random) -> str:
         left_out: list[pa.RecordBatch] = []
         for block in source.read_blocks(source.shards[0], rng.choice((7, 1000)), left_out):
             assert np.isfinite(block.vectors).all()
-            block.global_ids(source.shards[0]).to_pylist()
+            block.global_ids(source.shards[0].first_row).to_pylist()
             if block.labels is not None:
                 block.labels.to_pylist()
     except DistSpectralError as error:

@@ -89,7 +89,7 @@ def test_a_run_survives_cuts_and_is_the_run_on_a_disk(s3: S3Server, tmp_path: Pa
     metrics = run(config, LocalEngine(), observer)
     assert s3.n_cuts - cuts_before == 3
     assert metrics["calibrate"] == expected["calibrate"]
-    assert metrics["evaluate"] == expected["evaluate"]
+    assert metrics["embed"]["agreement"] == expected["embed"]["agreement"]
     assert output_rows(Artifact(config.root)) == output_rows(Artifact(on_disk.root))
     copied = {path.suffix for path in (tmp_path / "s3" / "cache").iterdir()}
     assert copied == {".arrow"}, "vectors and graph were mapped from copies, and nothing half was left"

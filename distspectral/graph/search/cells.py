@@ -10,14 +10,13 @@ Shape letters: N rows, B rows of a block, C cells, D features, M cells looked at
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distspectral.graph.search.costs import pair_us, query_us
-from distspectral.graph.search.faiss_search import import_faiss
-from distspectral.graph.search.solvers import squared_distances
+from distspectral.graph.search.exact import squared_distances
+from distspectral.graph.search.faiss_search import fast_products, knn
 
 TWO_LEVEL_CELLS = 500
 """Above it, centroids are looked for through centroids of centroids."""
@@ -38,15 +37,16 @@ def fit_centroids(sample: NDArray[np.float32], n_cells: int, seed: int) -> NDArr
         return np.unique(sample, axis=0)
     if n_cells > TWO_STEP_CELLS:
         return _in_two_steps(sample, n_cells, seed)
-    kmeans = import_faiss().Kmeans(
-        sample.shape[1],
-        n_cells,
-        niter=ITERATIONS,
-        seed=seed + 1,
-        min_points_per_centroid=1,
-        max_points_per_centroid=POINTS_PER_CENTROID,
-    )
-    kmeans.train(np.ascontiguousarray(sample))
+    with fast_products() as faiss:
+        kmeans = faiss.Kmeans(
+            sample.shape[1],
+            n_cells,
+            niter=ITERATIONS,
+            seed=seed + 1,
+            min_points_per_centroid=1,
+            max_points_per_centroid=POINTS_PER_CENTROID,
+        )
+        kmeans.train(np.ascontiguousarray(sample))
     return np.unique(kmeans.centroids, axis=0)
 
 
@@ -129,17 +129,15 @@ class Cells:
         return cells
 
     def _propose(self, rows: NDArray[np.float32], n_nearest: int) -> NDArray[np.int64]:
-        faiss: Any = import_faiss()
         if self.coarse is None:
-            found: NDArray[np.int64] = faiss.knn(rows, self.centroids, n_nearest)[1]
-            return found
-        members = faiss.knn(self.centroids, self.coarse, min(LISTED, len(self.coarse)))[1]
-        region = faiss.knn(rows, self.coarse, 1)[1][:, 0]
+            return knn(rows, self.centroids, n_nearest)[1]
+        members = knn(self.centroids, self.coarse, min(LISTED, len(self.coarse)))[1]
+        region = knn(rows, self.coarse, 1)[1][:, 0]
         proposed = np.full((len(rows), n_nearest), NO_CELL, np.int64)
         order = np.argsort(region, kind="stable")
         for part in np.split(order, np.flatnonzero(np.diff(region[order])) + 1):
             listed = np.flatnonzero((members == region[part[0]]).any(axis=1))
-            found = faiss.knn(rows[part], self.centroids[listed], min(n_nearest, len(listed)))[1]
+            found = knn(rows[part], self.centroids[listed], min(n_nearest, len(listed)))[1]
             proposed[part, : found.shape[1]] = listed[found]
         return proposed
 

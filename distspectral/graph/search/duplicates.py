@@ -17,7 +17,7 @@ CACHED_BYTES = 1 << 18
 MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
-def surplus_duplicates(vectors: Vectors, n_kept: int) -> tuple[NDArray[np.int64], int]:
+def surplus_duplicates(vectors: Vectors, n_kept: int, block_rows: int | None = None) -> tuple[NDArray[np.int64], int]:
     """Return the rows that have ``n_kept`` or more equal rows before them, and the number of distinct rows.
 
     Rows are compared by a 64-bit hash (two different rows share one with probability about 2^-64), in one streaming
@@ -26,13 +26,14 @@ def surplus_duplicates(vectors: Vectors, n_kept: int) -> tuple[NDArray[np.int64]
     Args:
         vectors: (N, D).
         n_kept: how many of equal rows stay.
+        block_rows: rows read at a time; by default 64 MiB of float64.
 
     Returns:
         surplus: (S,) int64, ascending.
         n_distinct: how many different rows there are.
     """
     hashes = np.empty(vectors.n_rows, np.uint64)
-    block_rows = max(1, BLOCK_BYTES // (8 * vectors.dim))
+    block_rows = block_rows or max(1, BLOCK_BYTES // (8 * vectors.dim))
     for start in range(0, vectors.n_rows, block_rows):
         stop = min(start + block_rows, vectors.n_rows)
         hashes[start:stop] = row_hashes(vectors.block(start, stop))

@@ -1,9 +1,14 @@
-"""Where a block of queries meets a block of base vectors: FAISS on the CPU or on a GPU, behind one signature."""
+"""Where a block of queries meets a block of base vectors: FAISS on the CPU or on a GPU, behind one signature.
+
+Shape letters: Q queries, B base vectors, D features, K neighbours.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -17,12 +22,20 @@ Device = Literal["auto", "cpu", "cuda"]
 Search = Callable[
     [NDArray[np.floating[Any]], NDArray[np.floating[Any]], int], tuple[NDArray[np.float32], NDArray[np.int64]]
 ]  # (queries, base, k) -> squared distances, positions in base
-PRODUCT_ROWS, QUERY_ROWS, BASE_ROWS = 20, 256, 4096
+PRODUCTS = {
+    "distance_compute_blas_threshold": 20,
+    "distance_compute_blas_query_bs": 256,
+    "distance_compute_blas_database_bs": 4096,
+}
 """Queries from which FAISS multiplies matrices, and its blocks. Its own defaults took 45 ns a pair for 1,000 queries
 against 60,000 rows of 96 features where these take 5 (AVX-512 Xeon, faiss-cpu 1.15.1)."""
 SMALLEST_GPU_BLOCK_BYTES = 1 << 20
 BLOCK_SHARE = 0.3
 """Of free GPU memory for queries and for base each; the rest is for distances and FAISS's own buffers."""
+
+_lock = threading.Lock()
+_replaced: list[dict[str, int]] = []
+"""The caller's own values of ``PRODUCTS``, once for each search that is under way in any thread."""
 
 
 def import_faiss() -> Any:
@@ -37,16 +50,54 @@ def import_faiss() -> Any:
         raise MissingDependencyError(
             "faiss is not installed: pip install 'distspectral[cpu]' (or 'distspectral[gpu]' with CUDA)"
         ) from error
-    faiss.cvar.distance_compute_blas_threshold = PRODUCT_ROWS
-    faiss.cvar.distance_compute_blas_query_bs = QUERY_ROWS
-    faiss.cvar.distance_compute_blas_database_bs = BASE_ROWS
     return faiss
+
+
+@contextlib.contextmanager
+def fast_products() -> Iterator[Any]:
+    """Yield the module ``faiss``, whose exhaustive searches go by ``PRODUCTS`` until the context is left.
+
+    FAISS has one set of these values for the whole process. They are the caller's again when the last of our searches
+    ends, whichever thread it is in; a search of the caller's own in another thread meanwhile goes by ours.
+
+    Raises:
+        MissingDependencyError: neither faiss-cpu nor faiss-gpu is installed.
+    """
+    faiss = import_faiss()
+    with _lock:
+        _replaced.append(_replaced[0] if _replaced else {name: getattr(faiss.cvar, name) for name in PRODUCTS})
+        _set(faiss, PRODUCTS)
+    try:
+        yield faiss
+    finally:
+        with _lock:
+            own = _replaced.pop()
+            if not _replaced:
+                _set(faiss, own)
+
+
+def _set(faiss: Any, values: dict[str, int]) -> None:
+    for name, value in values.items():
+        setattr(faiss.cvar, name, value)
+
+
+def knn(
+    queries: NDArray[np.floating[Any]], base: NDArray[np.floating[Any]], k: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return the K nearest of (B, D) base vectors to (Q, D) queries, on the CPU: squared distances and positions."""
+    with fast_products() as faiss:
+        found: tuple[NDArray[np.float32], NDArray[np.int64]] = faiss.knn(queries, base, k)
+    return found
 
 
 def uses_gpu(device: Device) -> bool:
     """Whether a search on this device would run on a GPU."""
-    faiss = import_faiss()
-    return device != "cpu" and hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
+    return device != "cpu" and bool(_n_gpus(import_faiss()))
+
+
+def _n_gpus(faiss: Any) -> int | None:
+    """Return how many GPUs FAISS finds, None where it is built for CPUs only."""
+    return faiss.get_num_gpus() if hasattr(faiss, "StandardGpuResources") else None
 
 
 def select_search(device: Device) -> Search:
@@ -60,18 +111,15 @@ def select_search(device: Device) -> Search:
         ConfigError: ``cuda`` is asked of a machine without a GPU.
     """
     faiss = import_faiss()
-    has_support = hasattr(faiss, "StandardGpuResources")
-    has_device = has_support and faiss.get_num_gpus() > 0
-    if device == "cuda" and not has_support:
+    n_gpus = _n_gpus(faiss)
+    if device == "cuda" and n_gpus is None:
         raise MissingDependencyError(
-            "graph.device is cuda, but the installed faiss has no GPU support: pip uninstall faiss-cpu, "
-            "then pip install 'distspectral[gpu]'; or set graph.device to auto"
+            "the search's device is cuda, but the installed faiss has no GPU support: pip uninstall faiss-cpu, "
+            "then pip install 'distspectral[gpu]'; or choose device auto"
         )
-    if device == "cuda" and not has_device:
-        raise ConfigError("graph.device: is cuda, but FAISS finds no GPU on this machine; set it to auto or cpu")
-    if device == "cpu" or not has_device:
-        return faiss.knn  # type: ignore[no-any-return]
-    return GpuSearch(faiss)
+    if device == "cuda" and not n_gpus:
+        raise ConfigError("the search's device is cuda, but FAISS finds no GPU on this machine; choose auto or cpu")
+    return GpuSearch(faiss) if device != "cpu" and n_gpus else knn
 
 
 def free_gpu_bytes() -> int | None:
@@ -123,8 +171,8 @@ class GpuSearch:
                 limit = (self._limit_bytes or max(queries.nbytes, base.nbytes)) // 2
                 if limit < smallest:
                     raise ConfigError(
-                        f"graph.device: the GPU is out of memory even with blocks of {2 * limit:,} bytes; "
-                        "free it from other processes or set graph.device to cpu"
+                        f"the search's GPU is out of memory even with blocks of {2 * limit:,} bytes; free it from "
+                        "other processes or choose device cpu"
                     ) from error
                 logger.warning("GPU out of memory: searching on with blocks of %s bytes", f"{limit:,}")
                 self._limit_bytes = limit

@@ -21,16 +21,16 @@ from distspectral.errors import MissingDependencyError
 from distspectral.graph.config import GraphConfig, LocalSolver
 from distspectral.graph.search import products
 from distspectral.graph.search.duplicates import surplus_duplicates
-from distspectral.graph.search.faiss_search import Device, import_faiss, select_search, uses_gpu
-from distspectral.graph.search.merge import Neighbors, top_k
-from distspectral.graph.search.products import nearest_in_set
-from distspectral.graph.search.solvers import (
+from distspectral.graph.search.exact import (
     MARGIN,
     MAX_CANDIDATES,
     ExactSolver,
     rows_per_task,
     squared_distances,
 )
+from distspectral.graph.search.faiss_search import Device, import_faiss, select_search, uses_gpu
+from distspectral.graph.search.lists import Neighbors, top_k
+from distspectral.graph.search.products import nearest_in_set
 from distspectral.storage.rows.vectors import Vectors
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,9 @@ def has_nn_descent() -> bool:
 def require(solver: LocalSolver) -> None:
     """Raise :class:`MissingDependencyError` if the solver's package is not installed."""
     if solver == "nn_descent" and not has_nn_descent():
-        raise MissingDependencyError("graph.solver is nn_descent: pip install pynndescent, or set it to auto")
+        raise MissingDependencyError(
+            "graph.solver is nn_descent: pip install pynndescent, or set it to auto", parameters=["graph.solver"]
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The neighbours of all rows through cells: calibrate, route, solve each cell, merge each block.
+"""The neighbours of all rows through cells: tune, route, solve each cell, merge each block.
 
 Every step hands independent items to a mapper, and each item ends in a file with a receipt, so an interrupted search
 continues with the items it lacks. What a step computes depends on global row numbers and seeds alone: neither shards,
@@ -19,35 +19,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distspectral.graph.config import GraphConfig
+from distspectral.graph.config import GraphConfig, Metric
 from distspectral.graph.distances import under_metric
-from distspectral.graph.search.cells import Cells
+from distspectral.graph.search.exact import ExactSolver
+from distspectral.graph.search.lists import Neighbors, top_k
 from distspectral.graph.search.local import CellSolver
-from distspectral.graph.search.merge import Neighbors, top_k
-from distspectral.graph.search.merge_cells import merge_block
+from distspectral.graph.search.merging import merge_block
 from distspectral.graph.search.routing import RoutedGroup, WholeGroup, group_sizes, route
-from distspectral.graph.search.solve import solve_group
-from distspectral.graph.search.solvers import ExactSolver
+from distspectral.graph.search.solving import solve_group
 from distspectral.graph.search.tuning import (
     N_CHECKED,
     N_QUERIES,
     Setting,
-    calibrate,
     most_rows,
     sampled,
     single_cell,
+    tune,
 )
+from distspectral.mapping import Mapper
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Shard
 from distspectral.storage.rows.arrays import write_arrays
 from distspectral.storage.rows.vectors import FleetingVectors, MappedVectors, Vectors
 
-Map = Callable[[Callable[[Any], Any], Sequence[Any], str], Iterable[Any]]
-Rows = Vectors | Artifact
-"""Vectors in memory, or the artifact that tasks open and close themselves."""
-
-SETTING = "setting.json"
-CELLS = "cells.npz"
 TRUTH = "truth.npz"
 SUMMARY = "summary.json"
 MIN_BLOCK_ROWS = 1 << 14
@@ -67,9 +61,36 @@ class Found:
     metrics: dict[str, Any]
 
 
-def open_rows(rows: Rows, config: GraphConfig) -> Vectors:
-    """Return the vectors under the config's metric."""
-    return under_metric(MappedVectors(rows) if isinstance(rows, Artifact) else rows, config.metric)
+@dataclasses.dataclass(frozen=True)
+class Searched:
+    """The vectors to search, in memory or in an artifact that each task opens for itself; picklable.
+
+    Attributes:
+        origin: (N, D) vectors, or a finished ``vectors`` artifact.
+        metric: what is near.
+    """
+
+    origin: Vectors | Artifact
+    metric: Metric
+
+    def open(self) -> Vectors:
+        """Return the vectors under the metric, for a task."""
+        return under_metric(
+            MappedVectors(self.origin) if isinstance(self.origin, Artifact) else self.origin, self.metric
+        )
+
+    def open_fleeting(self) -> Vectors:
+        """Return the same for the driver, which reads few of them and outlives all tasks."""
+        return under_metric(
+            FleetingVectors(self.origin) if isinstance(self.origin, Artifact) else self.origin, self.metric
+        )
+
+    @property
+    def are_halves(self) -> bool:
+        """Whether float16 holds them without loss."""
+        return (
+            isinstance(self.origin, Artifact) and self.metric == "l2" and MappedVectors(self.origin).dtype == np.float16
+        )
 
 
 def block_cuts(n_rows: int, dim: int, config: GraphConfig) -> list[tuple[int, int]]:
@@ -79,11 +100,13 @@ def block_cuts(n_rows: int, dim: int, config: GraphConfig) -> list[tuple[int, in
     return [(start, min(start + rows, n_rows)) for start in range(0, n_rows, rows)]
 
 
-def search_cells(rows: Rows, artifact: Artifact, done: dict[str, Shard], config: GraphConfig, mapper: Map) -> Found:
+def search_cells(
+    vectors: Vectors | Artifact, artifact: Artifact, done: dict[str, Shard], config: GraphConfig, mapper: Mapper
+) -> Found:
     """Write the neighbour lists of all rows as ``part-*.arrow``, one per block.
 
     Args:
-        rows: (N, D).
+        vectors: (N, D), or the finished ``vectors`` artifact that holds them.
         artifact: begun; scratch files are written beside the parts and deleted at the end.
         done: shards that an earlier attempt left finished.
         config: the section ``graph``.
@@ -92,23 +115,29 @@ def search_cells(rows: Rows, artifact: Artifact, done: dict[str, Shard], config:
     Raises:
         ConfigError: the target is out of reach within the memory.
     """
-    vectors = under_metric(FleetingVectors(rows) if isinstance(rows, Artifact) else rows, config.metric)
-    cuts = block_cuts(vectors.n_rows, vectors.dim, config)
+    searched = Searched(vectors, config.metric)
+    points = searched.open_fleeting()
+    cuts = block_cuts(points.n_rows, points.dim, config)
     parts = _named("part", cuts)
     if artifact.has(SUMMARY) and all(name in done for name, _ in parts):
         return _found([done[name] for name, _ in parts], artifact)
     run = functools.partial(_run, done, mapper)
-    setting = _setting(rows, vectors, artifact, config, mapper, cuts)
+    setting = _setting(searched, points, artifact, config, mapper, cuts)
 
     blocks = _named("route", cuts) if len(setting.cells) > 1 else []
-    task = functools.partial(_route, rows=rows, artifact=artifact, config=config, setting=setting)
+    task = functools.partial(_route, searched=searched, artifact=artifact, config=config, setting=setting)
     routed = run(task, blocks, "routing rows to cells")
     groups = np.flatnonzero(group_sizes(routed)).tolist() if blocks else [0]
     solve = functools.partial(
-        _solve, rows=rows, artifact=artifact, config=config, setting=setting, blocks=[name for name, _ in blocks]
+        _solve,
+        searched=searched,
+        artifact=artifact,
+        config=config,
+        setting=setting,
+        blocks=[name for name, _ in blocks],
     )
     solved = run(solve, _named("cell", groups), "searching cells")
-    merge = functools.partial(_merge, rows=rows, artifact=artifact, config=config, solved=_names(solved))
+    merge = functools.partial(_merge, searched=searched, artifact=artifact, config=config, solved=_names(solved))
     merged = run(merge, parts, "merging neighbours")
     _write_summary(artifact, setting, solved, merged)
     return _found(merged, artifact)
@@ -131,7 +160,7 @@ def _names(shards: Sequence[Shard]) -> list[str]:
 
 def _run(
     done: dict[str, Shard],
-    mapper: Map,
+    mapper: Mapper,
     task: Callable[[Any], Shard],
     items: Sequence[tuple[str, Any]],
     description: str,
@@ -144,48 +173,44 @@ def _run(
     return [done[name] for name, _ in items]
 
 
-# ---- calibration -------------------------------------------------------------------------------------------------
+# ---- tuning ------------------------------------------------------------------------------------------------------
 
 
 def _setting(
-    rows: Rows, vectors: Vectors, artifact: Artifact, config: GraphConfig, mapper: Map, cuts: list[tuple[int, int]]
+    searched: Searched,
+    vectors: Vectors,
+    artifact: Artifact,
+    config: GraphConfig,
+    mapper: Mapper,
+    cuts: list[tuple[int, int]],
 ) -> Setting:
-    """Return the setting, calibrated once and then read from its files."""
-    if artifact.has(SETTING):
-        values = artifact.read_json(SETTING)
-        with np.load(io.BytesIO(artifact.read_bytes(CELLS))) as arrays:
-            cells = Cells(arrays["centroids"], values.pop("max_extra"), values.pop("eps"), arrays.get("coarse"))
-            return Setting(cells=cells, groups=arrays["groups"], **values)
+    """Return the setting, tuned once and then read from its files."""
+    if written := Setting.read(artifact):
+        return written
     setting = single_cell(vectors, config)
     if setting is None:
         queries = sampled(vectors.n_rows, N_QUERIES + N_CHECKED, config.seed)
-        ids, distances = _truth(rows, vectors, queries, config, mapper, cuts)
+        ids, distances = _truth(searched, vectors, queries, config, mapper, cuts)
         checked = np.arange(len(queries)) % ((N_QUERIES + N_CHECKED) // N_CHECKED) == 0
         held_out = {"queries": queries[checked], "limits": distances[checked, -1]}
         artifact.write_file(TRUTH, lambda stream: np.savez(stream, **held_out))
-        setting = calibrate(vectors, config, queries[~checked], ids[~checked])
-    values = {field.name: getattr(setting, field.name) for field in dataclasses.fields(setting)}
-    cells, arrays = values.pop("cells"), {"groups": values.pop("groups")}
-    arrays["centroids"] = cells.centroids
-    if cells.coarse is not None:
-        arrays["coarse"] = cells.coarse
-    artifact.write_file(CELLS, lambda stream: np.savez(stream, **arrays))
-    artifact.write_json(SETTING, {**values, "max_extra": cells.max_extra, "eps": cells.eps})
+        setting = tune(vectors, config, queries[~checked], ids[~checked])
+    setting.write(artifact)
     return setting
 
 
 def _truth(
-    rows: Rows,
+    searched: Searched,
     vectors: Vectors,
     queries: NDArray[np.int64],
     config: GraphConfig,
-    mapper: Map,
+    mapper: Mapper,
     cuts: list[tuple[int, int]],
 ) -> Neighbors:
     """Return the exact neighbours (Q, K) of sampled rows and their squared distances."""
     sampled_rows, mean = vectors.gather(queries), vectors.mean.astype(np.float32)
     solver = ExactSolver(config.n_neighbors, mean, np.empty(0, np.int64), config.device)
-    task = functools.partial(_nearest_in_block, rows=rows, config=config, solver=solver, own=queries, at=sampled_rows)
+    task = functools.partial(_nearest_in_block, searched=searched, solver=solver, own=queries, at=sampled_rows)
     ids = np.empty((len(queries), 0), np.int64)
     distances = np.empty((len(queries), 0), np.float32)
     for more_ids, more in mapper(task, cuts, "exact neighbours of a sample"):
@@ -196,34 +221,38 @@ def _truth(
 def _nearest_in_block(
     item: tuple[int, int],
     *,
-    rows: Rows,
-    config: GraphConfig,
+    searched: Searched,
     solver: ExactSolver,
     own: NDArray[np.int64],
     at: NDArray[np.float32],
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     start, stop = item
-    return solver.among(start, np.asarray(open_rows(rows, config).block(start, stop)), at, own)
+    return solver.among(start, np.asarray(searched.open().block(start, stop)), at, own)
 
 
 # ---- tasks -------------------------------------------------------------------------------------------------------
 
 
 def _route(
-    item: tuple[str, tuple[int, int]], *, rows: Rows, artifact: Artifact, config: GraphConfig, setting: Setting
+    item: tuple[str, tuple[int, int]], *, searched: Searched, artifact: Artifact, config: GraphConfig, setting: Setting
 ) -> Shard:
     name, (start, stop) = item
-    half = isinstance(rows, Artifact) and config.metric == "l2" and MappedVectors(rows).dtype == np.float16
-    vectors, n_kept = open_rows(rows, config), config.n_neighbors + 1
-    return route(artifact, name, vectors, start, stop, setting.cells, setting.groups, n_kept, half=half)
+    n_kept, half = config.n_neighbors + 1, searched.are_halves
+    return route(artifact, name, searched.open(), start, stop, setting.cells, setting.groups, n_kept, half=half)
 
 
 def _solve(
-    item: tuple[str, int], *, rows: Rows, artifact: Artifact, config: GraphConfig, setting: Setting, blocks: list[str]
+    item: tuple[str, int],
+    *,
+    searched: Searched,
+    artifact: Artifact,
+    config: GraphConfig,
+    setting: Setting,
+    blocks: list[str],
 ) -> Shard:
     """Solve a group of cells and write its lists by ascending row."""
     name, group = item
-    vectors = open_rows(rows, config)
+    vectors = searched.open()
     members = RoutedGroup(artifact, blocks, group, vectors.dim) if blocks else WholeGroup(vectors)
     solver = CellSolver(setting.solver, config.n_neighbors, setting.local_target, config.seed, config.device)
     most = most_rows(config, setting.solver, vectors.dim)
@@ -233,10 +262,10 @@ def _solve(
 
 
 def _merge(
-    item: tuple[str, tuple[int, int]], *, rows: Rows, artifact: Artifact, config: GraphConfig, solved: list[str]
+    item: tuple[str, tuple[int, int]], *, searched: Searched, artifact: Artifact, config: GraphConfig, solved: list[str]
 ) -> Shard:
     name, (start, stop) = item
-    vectors = open_rows(rows, config)
+    vectors = searched.open()
     return merge_block(artifact, name, vectors, start, stop, solved, config, _sample_of(artifact, start, stop))
 
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,13 +41,16 @@ from distspectral.graph.search.costs import (
 from distspectral.graph.search.faiss_search import uses_gpu
 from distspectral.graph.search.local import has_nn_descent, require
 from distspectral.graph.search.routing import bisect
+from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.vectors import Vectors
 
 logger = logging.getLogger(__name__)
 
+SETTING = "setting.json"
+CELLS = "cells.npz"
 N_QUERIES = 1000
 N_CHECKED = 500
-"""Rows that calibration does not see and whose neighbours the finished graph is compared with."""
+"""Rows that tuning does not see and whose neighbours the finished graph is compared with."""
 GROUPS = 64
 """Tasks that rows are dealt to where they fill as many, so that many workers have some."""
 MIN_GROUP_ROWS = 1 << 14
@@ -87,6 +91,26 @@ class Setting:
     predicted_recall: float
     copies: float
     microseconds: float
+
+    def write(self, artifact: Artifact) -> None:
+        """Write it where :meth:`read` finds it: the cells first, so that a file of values means that all is there."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        cells, arrays = values.pop("cells"), {"groups": values.pop("groups")}
+        arrays["centroids"] = cells.centroids
+        if cells.coarse is not None:
+            arrays["coarse"] = cells.coarse
+        artifact.write_file(CELLS, lambda stream: np.savez(stream, **arrays))
+        artifact.write_json(SETTING, {**values, "max_extra": cells.max_extra, "eps": cells.eps})
+
+    @classmethod
+    def read(cls, artifact: Artifact) -> Self | None:
+        """Return the setting that was written to an artifact, None where there is none."""
+        if not artifact.has(SETTING):
+            return None
+        values = artifact.read_json(SETTING)
+        with np.load(io.BytesIO(artifact.read_bytes(CELLS))) as arrays:
+            cells = Cells(arrays["centroids"], values.pop("max_extra"), values.pop("eps"), arrays.get("coarse"))
+            return cls(cells=cells, groups=arrays["groups"], **values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +162,7 @@ def _uncut(vectors: Vectors, solver: LocalSolver, target: float) -> Setting:
     return Setting(cells, np.zeros(1, np.int32), solver, target, 1.0, 1.0, 0.0)
 
 
-def calibrate(vectors: Vectors, config: GraphConfig, queries: NDArray[np.int64], truth: NDArray[np.int64]) -> Setting:
+def tune(vectors: Vectors, config: GraphConfig, queries: NDArray[np.int64], truth: NDArray[np.int64]) -> Setting:
     """Return the cheapest setting that reaches the target recall on the sample.
 
     Args:
@@ -163,7 +187,8 @@ def calibrate(vectors: Vectors, config: GraphConfig, queries: NDArray[np.int64],
         raise ConfigError(
             f"graph.target_recall: {config.target_recall} is out of reach with graph.task_memory = "
             f"{config.task_memory:,} bytes for {n_rows:,} rows of {vectors.dim} features; raise the memory or lower "
-            "the recall"
+            "the recall",
+            parameters=["graph.target_recall", "graph.task_memory"],
         )
     logger.info("%d cells, %d extra, eps %.3f", len(best.cells), best.cells.max_extra, best.cells.eps)
     return best

@@ -17,6 +17,7 @@ import zlib
 from pathlib import Path
 
 from pyarrow import fs
+from pydantic import BaseModel, ByteSize, ConfigDict, Field
 
 from distspectral.errors import DamagedArtifactError, OutputNotWritableError
 
@@ -73,7 +74,8 @@ class NodeCache:
                 raise
             raise OutputNotWritableError(
                 f"{self.directory}: cannot be written ({error}); set storage.cache_dir to a local disk of every node, "
-                "with room for storage.cache_bytes"
+                "with room for storage.cache_bytes",
+                parameters=["storage.cache_dir", "storage.cache_bytes"],
             ) from error
 
     def _fetch(self, filesystem: fs.FileSystem, remote: str, uri: str, target: Path, size: int) -> str:
@@ -109,6 +111,26 @@ class NodeCache:
                 return
             path.unlink(missing_ok=True)
             taken -= size
+
+
+class StorageConfig(BaseModel):
+    """Node-local copies of vectors and graph where the root is an object store (YAML section ``storage``).
+
+    A local or shared root is mapped where it is, without copies. Nothing here changes a result.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cache_dir: str = Field("/tmp/distspectral-cache", description="on a local disk of every node; shared by all runs")
+    cache_bytes: ByteSize = Field(
+        ByteSize(100 << 30),
+        description="of all copies on a node; those used longest ago go first; 0 keeps none and reads into memory",
+    )
+
+    @property
+    def node_cache(self) -> NodeCache | None:
+        """The cache, None where none is wanted."""
+        return NodeCache(self.cache_dir, int(self.cache_bytes)) if self.cache_bytes else None
 
 
 def _version(filesystem: fs.FileSystem, remote: str) -> tuple[int, str]:

@@ -1,7 +1,6 @@
-"""A directory that one stage writes: each file whole or absent, the manifest last.
+"""A directory that one stage writes: its files, read, mapped and written, and the manifest that says they are whole.
 
-Works on any pyarrow filesystem. A shard's *receipt* (a small JSON file written after it) marks it as done, so a stage
-that died continues with the shards it lacks.
+Works on any pyarrow filesystem. :class:`~distspectral.storage.artifact.output.Output` opens and finishes one.
 """
 
 from __future__ import annotations
@@ -9,9 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import os
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import IO, Any
 
 import pyarrow as pa
@@ -24,14 +21,12 @@ from distspectral.errors import (
     MissingArtifactError,
     OutputNotWritableError,
 )
-from distspectral.storage.artifact.atomic import TEMPORARY, open_whole
+from distspectral.storage.artifact.atomic import open_whole
 from distspectral.storage.artifact.cache import NodeCache
-from distspectral.storage.artifact.manifest import Manifest, Shard
+from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.filesystems import join, resolve
 
 MANIFEST = "manifest.json"
-BUILDING = "building.json"
-RECEIPTS = "receipts"
 
 
 class Artifact:
@@ -63,6 +58,11 @@ class Artifact:
         return f"{self.path.rstrip('/')}/{name}"
 
     # ---- reading -------------------------------------------------------------------------------------------
+
+    def entries(self, folder: str = "") -> list[fs.FileInfo]:
+        """Return what stands in the directory, or in a folder of it; none where there is no such folder."""
+        place = self.file_path(folder) if folder else self.path
+        return list(self.filesystem.get_file_info(fs.FileSelector(place, allow_not_found=True)))
 
     def has(self, name: str) -> bool:
         """Whether the file ``name`` exists."""
@@ -121,7 +121,7 @@ class Artifact:
         if manifest.fingerprint != fingerprint:
             raise FingerprintMismatchError(
                 f"{self.uri}: made from other inputs or another config (fingerprint {manifest.fingerprint}, "
-                f"expected {fingerprint}); run the stage `{manifest.stage}` again, or `distspectral run`"
+                f"expected {fingerprint}); run the stage `{manifest.stage}` again"
             )
         if damaged := self._damaged(manifest):
             raise DamagedArtifactError(
@@ -132,12 +132,14 @@ class Artifact:
 
     def _damaged(self, manifest: Manifest) -> str | None:
         """Return the name of the first listed file that is missing or has another size."""
-        sizes = {shard.name: shard.n_bytes for shard in manifest.shards} | manifest.files
-        infos = self.filesystem.get_file_info([self.file_path(name) for name in sizes])
-        for (name, size), info in zip(sizes.items(), infos, strict=True):
-            if info.type != fs.FileType.File or info.size != size:
-                return name
-        return None
+        expected = {shard.name: shard.n_bytes for shard in manifest.shards} | manifest.files
+        found = self.sizes(list(expected))
+        return next((name for name, size in expected.items() if found[name] != size), None)
+
+    def sizes(self, names: Sequence[str]) -> dict[str, int | None]:
+        """Return the files' sizes in bytes by name, None where there is no such file."""
+        infos = self.filesystem.get_file_info([self.file_path(name) for name in names])
+        return {name: info.size for name, info in zip(names, infos, strict=True)}
 
     def mappable(self, name: str, manifest: Manifest | None = None) -> str | None:
         """Return a local path by which the file can be memory-mapped: its own, or that of the node's copy.
@@ -156,8 +158,10 @@ class Artifact:
             return path
         if self.cache is None:
             return None
-        shards = () if manifest is None else manifest.shards
-        known = next(((shard.n_bytes, manifest.digest) for shard in shards if shard.name == name and manifest), None)
+        known = None
+        if manifest is not None:
+            sizes = {shard.name: shard.n_bytes for shard in manifest.shards}
+            known = (sizes[name], manifest.digest) if name in sizes else None
         return self.cache.path(self.filesystem, path, join(self.uri, name), known)
 
     def open_mapped(self, name: str, manifest: Manifest | None = None) -> pa.NativeFile:
@@ -171,74 +175,7 @@ class Artifact:
 
     # ---- writing -------------------------------------------------------------------------------------------
 
-    def begin(self, stage: str, fingerprint: str) -> dict[str, Shard]:
-        """Open the directory for writing and return the shards already done by an interrupted run.
-
-        What another fingerprint left here is removed first, and only if it is an artifact of ours.
-
-        Raises:
-            OutputNotWritableError: the directory cannot be made or written, or holds foreign files.
-        """
-        try:
-            info = self.filesystem.get_file_info(self.path)
-            if info.type == fs.FileType.File:
-                raise OutputNotWritableError(f"{self.uri}: is a file; choose another output directory")
-            if info.type == fs.FileType.Directory:
-                self._sweep()
-                if not self._resumes(stage, fingerprint):
-                    self._clear()
-            self.filesystem.create_dir(self.path, recursive=True)
-            self.write_json(BUILDING, {"stage": stage, "fingerprint": fingerprint})
-        except (PermissionError, NotADirectoryError, FileExistsError) as error:
-            raise OutputNotWritableError(f"{self.uri}: cannot be written ({error}); choose another root") from error
-        except OSError as error:
-            raise OutputNotWritableError(f"{self.uri}: cannot be written ({error})") from error
-        return self.receipts()
-
-    def _resumes(self, stage: str, fingerprint: str) -> bool:
-        if self.has(MANIFEST) or not self.has(BUILDING):
-            return False
-        with contextlib.suppress(ValueError):
-            return bool(self.read_json(BUILDING) == {"stage": stage, "fingerprint": fingerprint})
-        return False
-
-    def _clear(self) -> None:
-        entries = self.filesystem.get_file_info(fs.FileSelector(self.path))
-        names = {entry.base_name for entry in entries}
-        if names and not names & {MANIFEST, BUILDING}:
-            raise OutputNotWritableError(
-                f"{self.uri}: holds files that distspectral did not write ({min(names)}, ...); choose another root"
-            )
-        self.write_json(BUILDING, {})  # the directory stays recognisable as ours if this is interrupted
-        if MANIFEST in names:  # first, so that a crash in here never leaves a manifest without its shards
-            self.filesystem.delete_file(self.file_path(MANIFEST))
-        for entry in entries:
-            if entry.type == fs.FileType.Directory:
-                self.filesystem.delete_dir(entry.path)
-            elif entry.base_name not in (MANIFEST, BUILDING):
-                self.filesystem.delete_file(entry.path)
-
-    def _sweep(self) -> None:
-        """Remove the temporary files of a writer that was killed."""
-        if self.is_local:
-            for left_over in Path(self.path).rglob(TEMPORARY):
-                left_over.unlink(missing_ok=True)
-
-    def receipts(self) -> dict[str, Shard]:
-        """Return the shards done so far, by name, of an artifact that is being written."""
-        selector = fs.FileSelector(self.file_path(RECEIPTS), allow_not_found=True)
-        done: dict[str, Shard] = {}
-        for info in self.filesystem.get_file_info(selector):
-            if info.base_name.endswith(".json") and not info.base_name.startswith("."):
-                try:
-                    shard = Shard.model_validate_json(self.read_bytes(f"{RECEIPTS}/{info.base_name}"))
-                except (ValueError, MissingArtifactError):
-                    continue  # a damaged receipt is none, its shard is written again; or another process has finished
-                if self.filesystem.get_file_info(self.file_path(shard.name)).size == shard.n_bytes:
-                    done[shard.name] = shard
-        return done
-
-    def write_file(self, name: str, write: Callable[[IO[bytes]], None]) -> int:
+    def write_file(self, name: str, write: Callable[[IO[bytes]], object]) -> int:
         """Write one file, whole or not at all, and return its size in bytes.
 
         Args:
@@ -251,57 +188,23 @@ class Artifact:
         try:
             with open_whole(self.filesystem, self.file_path(name)) as stream:
                 write(stream)
-                size = stream.tell()
+                return stream.tell()
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise OutputNotWritableError(
-                    f"{self.uri}/{name}: no space left; free some or choose another root, then run again to go on"
+                    f"{self.uri}/{name}: no space left; free some or choose another place, then run again to go on"
                 ) from error
             raise
-        return size
+
+    def write_bytes(self, name: str, content: bytes | memoryview) -> int:
+        """Write one file of this content; see :meth:`write_file`."""
+        return self.write_file(name, lambda stream: stream.write(content))
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a value as an indented JSON file."""
-        text = json.dumps(value, indent=2, default=str)
-        self.write_file(name, lambda stream: void(stream.write(text.encode())))
-
-    def write_shard(
-        self, name: str, n_rows: int, write: Callable[[IO[bytes]], None], details: dict[str, Any] | None = None
-    ) -> Shard:
-        """Write one shard and then its receipt; return the receipt.
-
-        Args:
-            name: file name relative to the directory.
-            n_rows: rows the shard holds.
-            write: called with an open binary file.
-            details: JSON-serialisable facts that the stage's last step needs of each shard; ``write`` may still
-                fill them in.
-        """
-        n_bytes = self.write_file(name, write)
-        return self.write_receipt(Shard(name=name, n_rows=n_rows, n_bytes=n_bytes, details=details or {}))
-
-    def write_receipt(self, shard: Shard) -> Shard:
-        """Mark a shard that stands in the directory as done; return it."""
-        if not self.is_local or not os.path.isdir(self.file_path(RECEIPTS)):
-            self.filesystem.create_dir(self.file_path(RECEIPTS), recursive=True)
-        self.write_json(f"{RECEIPTS}/{shard.name}.json", shard.model_dump())
-        return shard
+        self.write_bytes(name, json.dumps(value, indent=2, default=str).encode())
 
     def delete_file(self, name: str) -> None:
         """Delete a file, if it is there."""
         with contextlib.suppress(FileNotFoundError):
             self.filesystem.delete_file(self.file_path(name))
-
-    def commit(self, manifest: Manifest) -> Manifest:
-        """Write the manifest, which declares the artifact finished, and tidy up what led to it."""
-        self.write_json(MANIFEST, manifest.model_dump())
-        with contextlib.suppress(OSError):
-            self.filesystem.delete_dir_contents(self.file_path(RECEIPTS), missing_dir_ok=True)
-            self.filesystem.delete_dir(self.file_path(RECEIPTS))
-        with contextlib.suppress(OSError):
-            self.filesystem.delete_file(self.file_path(BUILDING))
-        return manifest
-
-
-def void(_: object) -> None:
-    """Discard a value where a callable must return None."""

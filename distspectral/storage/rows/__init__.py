@@ -1,1 +1,1 @@
-"""Rows by number: packed shards, memory-mapped vectors, arrays."""
+"""Rows by number: packed shards, memory-mapped vectors, arrays. Imports artifact, never source."""

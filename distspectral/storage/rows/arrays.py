@@ -15,15 +15,17 @@ from numpy.typing import NDArray
 
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Shard
+from distspectral.storage.artifact.receipts import write_shard
+from distspectral.storage.rows.columns import to_array, to_column
 
-Columns = Mapping[str, NDArray[Any]]
+Arrays = Mapping[str, NDArray[Any]]
 """Arrays (B,) or (B, K) by name."""
 
 
 def write_arrays(
     artifact: Artifact,
     name: str,
-    batches: Iterable[Columns],
+    batches: Iterable[Arrays],
     details: dict[str, Any] | None = None,
     metadata: Mapping[str, NDArray[np.int64]] | None = None,
 ) -> Shard:
@@ -36,22 +38,21 @@ def write_arrays(
         details: facts for the receipt.
         metadata: small integer arrays kept in the file's schema.
     """
-    rows = [0]
 
-    def write(stream: IO[bytes]) -> None:
-        writer = None
-        for columns in batches:
-            batch = pa.record_batch({key: _column(array) for key, array in columns.items()})
+    def write(stream: IO[bytes]) -> int:
+        n_rows, writer = 0, None
+        for arrays in batches:
+            batch = pa.record_batch({key: to_column(array) for key, array in arrays.items()})
             if writer is None:
                 schema = batch.schema.with_metadata({k: v.astype("<i8").tobytes() for k, v in (metadata or {}).items()})
                 writer = pa.ipc.new_file(stream, schema)
             writer.write_batch(batch)
-            rows[0] += batch.num_rows
+            n_rows += batch.num_rows
         assert writer is not None, "a shard has at least one batch"
         writer.close()
+        return n_rows
 
-    n_bytes = artifact.write_file(name, write)
-    return artifact.write_receipt(Shard(name=name, n_rows=rows[0], n_bytes=n_bytes, details=details or {}))
+    return write_shard(artifact, name, write, details)
 
 
 class ArraysReader:
@@ -72,16 +73,4 @@ class ArraysReader:
     def batch(self, index: int) -> dict[str, NDArray[Any]]:
         """Return the arrays of one batch, views of the file where it is mapped."""
         batch = self._reader.get_batch(index)
-        return {key: _array(batch.column(key)) for key in batch.schema.names}
-
-
-def _column(array: NDArray[Any]) -> pa.Array:
-    if array.ndim == 1:
-        return pa.array(array)
-    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(array).reshape(-1)), array.shape[1])
-
-
-def _array(column: pa.Array) -> NDArray[Any]:
-    flat = column.flatten() if pa.types.is_fixed_size_list(column.type) else column
-    array: NDArray[Any] = flat.to_numpy(zero_copy_only=True)
-    return array if flat is column else array.reshape(len(column), -1)
+        return {key: to_array(batch.column(key)) for key in batch.schema.names}

@@ -79,5 +79,6 @@ def _compare(artifact: Artifact, shards: Sequence[Shard], source_uris: Sequence[
         places += [f"row {row} of {uri}" for row in rows[:2]]
     raise DuplicateIdError(
         f"id {repeated.as_py()!r} occurs twice: {places[0]} and {places[1]}; ids must be unique over all shards, "
-        "remove one row or leave out data.id_column"
+        "remove one row or leave out data.id_column",
+        parameters=["data.id_column"],
     )

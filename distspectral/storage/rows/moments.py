@@ -13,8 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+ROUNDING = 1e-13
+"""Spread of equal rows relative to their mean, at most: sums in float64 of float32 numbers, which differ by 6e-8."""
+
 COPY_BYTES = 16 << 20
-"""Most bytes of float64 deviations held at once."""
+"""Most bytes of float64 deviations held at once unless the caller says otherwise."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +35,9 @@ class Moments:
     squared_deviations: float
 
     @classmethod
-    def of(cls, rows: NDArray[Any]) -> Moments:
-        """Return the moments of (B, D) float16 or float32 rows, B at least 1; copies 16 MiB at a time."""
-        step = max(1, COPY_BYTES // (8 * rows.shape[1]))
+    def of(cls, rows: NDArray[Any], copy_bytes: int = COPY_BYTES) -> Moments:
+        """Return the moments of (B, D) float16 or float32 rows, B at least 1; copies ``copy_bytes`` at a time."""
+        step = max(1, copy_bytes // (8 * rows.shape[1]))
         parts = (cls._of_part(rows[start : start + step]) for start in range(0, len(rows), step))
         return functools.reduce(cls.merge, parts)
 
@@ -59,3 +62,13 @@ class Moments:
     def variance(self) -> float:
         """Mean over features of the variance over rows."""
         return self.squared_deviations / (self.n_rows * len(self.mean))
+
+
+def is_constant(mean: NDArray[np.float64], scale: float | NDArray[np.float64]) -> bool:
+    """Whether rows do not differ but for the rounding of their moments.
+
+    Args:
+        mean: (D,) of the rows.
+        scale: root of their mean variance.
+    """
+    return bool(np.max(scale) <= ROUNDING * np.abs(mean).max())

@@ -15,12 +15,12 @@ import pyarrow.ipc
 from distspectral.errors import SourceError
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
+from distspectral.storage.rows.block import Block
+from distspectral.storage.rows.columns import ARROW_TYPES, ScalarType, to_column
 from distspectral.storage.rows.moments import Moments
-from distspectral.storage.source.columns import ARROW_TYPES, ScalarType, to_lists
-from distspectral.storage.source.shards import Block
 
 BATCH_BYTES = 256 << 20
-"""Most bytes of vectors in a record batch."""
+"""Most bytes of vectors in a record batch unless the caller says otherwise."""
 
 BATCH_ROWS = 1 << 22
 """Most rows in a record batch; keeps a batch of string ids below Arrow's 2 GiB."""
@@ -37,6 +37,7 @@ class PackedWriter:
         dtype: type of the stored values.
         id_type: type of the ids.
         label_type: type of the labels, None for none.
+        batch_bytes: most bytes of vectors in a record batch.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class PackedWriter:
         dtype: Literal["float32", "float16"],
         id_type: ScalarType,
         label_type: ScalarType | None,
+        batch_bytes: int = BATCH_BYTES,
     ) -> None:
         self._uri = uri
         value_type = pa.float32() if dtype == "float32" else pa.float16()
@@ -55,7 +57,7 @@ class PackedWriter:
         if label_type is not None:
             fields.append(("label", ARROW_TYPES[label_type]))
         self._schema = pa.schema(fields)
-        batch_rows = max(1, min(n_rows, BATCH_ROWS, BATCH_BYTES // (dim * np.dtype(dtype).itemsize)))
+        batch_rows = max(1, min(n_rows, BATCH_ROWS, batch_bytes // (dim * np.dtype(dtype).itemsize)))
         self._vectors = np.empty((batch_rows, dim), dtype=dtype)
         self._n_filled = 0
         self._ids: list[pa.Array] = []
@@ -106,11 +108,12 @@ class PackedWriter:
             raise SourceError(
                 f"{self._uri}: row {block.local_row(start + row)}, feature {feature}: "
                 f"{block.vectors[start + row, feature]:g} is beyond float16 (65504); "
-                "set pack.dtype to float32 or a smaller data.scale"
+                "set pack.dtype to float32 or a smaller data.scale",
+                parameters=["pack.dtype", "data.scale"],
             )
 
     def _flush(self) -> None:
-        columns = [pa.concat_arrays(self._ids), to_lists(self._vectors[: self._n_filled])]
+        columns = [pa.concat_arrays(self._ids), to_column(self._vectors[: self._n_filled])]
         if self._labels:
             columns.append(pa.concat_arrays(self._labels))
         self._writer.write_batch(pa.record_batch(columns, schema=self._schema))

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from distspectral.storage.rows.vectors import check_range, check_rows
+
 
 class SparseVectors:
     """Vectors held as CSR; see :class:`distspectral.storage.rows.vectors.Vectors`.
@@ -27,14 +29,12 @@ class SparseVectors:
 
     def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the rows (B, D) as a fresh dense copy."""
-        if len(rows) and (rows.min() < 0 or rows.max() >= self.n_rows):
-            raise IndexError(f"rows {rows.min()} to {rows.max()} asked for, there are rows 0 to {self.n_rows - 1}")
+        check_rows(rows, self.n_rows)
         dense: NDArray[np.float32] = self._matrix[rows].toarray()
         return dense
 
     def block(self, start: int, stop: int) -> NDArray[np.float32]:
         """Return consecutive rows as a dense copy."""
-        if not 0 <= start <= stop <= self.n_rows:
-            raise IndexError(f"rows {start} to {stop} asked for, there are {self.n_rows}")
+        check_range(start, stop, self.n_rows)
         dense: NDArray[np.float32] = self._matrix[start:stop].toarray()
         return dense

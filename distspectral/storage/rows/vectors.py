@@ -13,11 +13,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.rows.columns import to_array
 from distspectral.storage.rows.moments import Moments
 from distspectral.storage.rows.packed import read_column
 
 MAPPED_BYTES = 1 << 28
-"""Most that :class:`FleetingVectors` has mapped and touched at once, were the rows float32."""
+"""Most that :class:`FleetingVectors` has mapped and touched at once, unless the caller says otherwise."""
 
 
 class Vectors(Protocol):
@@ -71,12 +72,14 @@ class Labeled(Protocol):
         """Return the N labels as an array (NumPy or Arrow; integers or strings), None where there are none."""
 
 
-def _check_rows(rows: NDArray[np.int64], n_rows: int) -> None:
+def check_rows(rows: NDArray[np.int64], n_rows: int) -> None:
+    """Raise IndexError where a row number is negative or at least ``n_rows``."""
     if len(rows) and (rows.min() < 0 or rows.max() >= n_rows):
         raise IndexError(f"rows {rows.min()} to {rows.max()} asked for, there are rows 0 to {n_rows - 1}")
 
 
-def _check_range(start: int, stop: int, n_rows: int) -> None:
+def check_range(start: int, stop: int, n_rows: int) -> None:
+    """Raise IndexError unless 0 <= start <= stop <= ``n_rows``."""
     if not 0 <= start <= stop <= n_rows:
         raise IndexError(f"rows {start} to {stop} asked for, there are {n_rows}")
 
@@ -110,12 +113,12 @@ class ArrayVectors:
 
     def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the rows as a fresh copy; see :meth:`Vectors.gather`."""
-        _check_rows(rows, self.n_rows)
+        check_rows(rows, self.n_rows)
         return np.take(self._array, rows, axis=0)
 
     def block(self, start: int, stop: int) -> NDArray[np.float32]:
         """Return consecutive rows as a view; see :meth:`Vectors.block`."""
-        _check_range(start, stop, self.n_rows)
+        check_range(start, stop, self.n_rows)
         return self._array[start:stop]
 
     def labels(self) -> NDArray[Any] | None:
@@ -146,9 +149,7 @@ class MappedVectors:
         self.mean = np.asarray(properties["mean"], dtype=np.float64)
         self.scale = float(np.sqrt(properties["variance"]))
         chunks = [chunk for shard in self._shards for chunk in self._column(shard.name, "vector").chunks]
-        self._blocks: list[NDArray[Any]] = [
-            chunk.flatten().to_numpy(zero_copy_only=True).reshape(-1, self.dim) for chunk in chunks
-        ]
+        self._blocks: list[NDArray[Any]] = [to_array(chunk) for chunk in chunks]
         self._offsets = np.cumsum([0, *(len(block) for block in self._blocks)], dtype=np.int64)
         self.dtype: np.dtype[Any] = np.dtype(properties["dtype"])
 
@@ -172,7 +173,7 @@ class MappedVectors:
 
     def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the rows as a fresh copy; see :meth:`Vectors.gather`."""
-        _check_rows(rows, self.n_rows)
+        check_rows(rows, self.n_rows)
         if len(self._blocks) == 1:
             return np.take(self._blocks[0], rows, axis=0).astype(np.float32, copy=False)
         gathered = np.empty((len(rows), self.dim), dtype=self.dtype)
@@ -190,7 +191,7 @@ class MappedVectors:
 
     def block(self, start: int, stop: int) -> NDArray[np.float32]:
         """Return consecutive rows, a read-only view where one record batch holds them as float32."""
-        _check_range(start, stop, self.n_rows)
+        check_range(start, stop, self.n_rows)
         first = int(np.searchsorted(self._offsets, start, side="right")) - 1
         last = int(np.searchsorted(self._offsets, stop, side="left"))
         parts = [
@@ -208,19 +209,20 @@ class FleetingVectors:
 
     Args:
         artifact: written by the stage ``pack``.
+        mapped_bytes: most that is mapped and touched at once, were the rows float32.
     """
 
-    def __init__(self, artifact: Artifact) -> None:
-        self._artifact = artifact
+    def __init__(self, artifact: Artifact, mapped_bytes: int = MAPPED_BYTES) -> None:
+        self._artifact, self._mapped_bytes = artifact, mapped_bytes
         mapped = MappedVectors(artifact)
         self.n_rows, self.dim, self.mean, self.scale = mapped.n_rows, mapped.dim, mapped.mean, mapped.scale
 
     def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the rows as a fresh copy; see :meth:`Vectors.gather`."""
-        _check_rows(rows, self.n_rows)
+        check_rows(rows, self.n_rows)
         found = np.empty((len(rows), self.dim), np.float32)
         order = np.argsort(rows, kind="stable")
-        span = max(1, MAPPED_BYTES // (4 * self.dim))
+        span = max(1, self._mapped_bytes // (4 * self.dim))
         for part in np.split(order, np.searchsorted(rows[order], range(span, self.n_rows, span))):
             if len(part):
                 found[part] = MappedVectors(self._artifact).gather(rows[part])

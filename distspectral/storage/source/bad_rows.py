@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from distspectral.storage.source.columns import ARROW_TYPES, Columns, ScalarType, decoded, scaled
+from distspectral.storage.rows.columns import ARROW_TYPES, ScalarType
+from distspectral.storage.source.columns import Columns, decoded, scaled
 
 REASONS = (
     "null vector",
@@ -54,11 +55,10 @@ class BadRows:
             first_row: the shard's row that the batch begins with.
             uri: the shard.
         """
-        n_bad = len(self.rows)
         features = pa.array(self.features, pa.int64(), mask=self.features < 0)
         columns = {
             "id": ids.take(pa.array(self.rows)),
-            "file": pa.array([uri]).take(pa.array(np.zeros(n_bad, np.int64))),
+            "file": pa.repeat(uri, len(self.rows)),
             "row": pa.array(first_row + self.rows),
             "reason": pa.array(REASONS).take(pa.array(self.reasons)),
             "feature": features,

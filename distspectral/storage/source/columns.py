@@ -1,4 +1,4 @@
-"""Arrow columns to NumPy and back: vectors as matrices, ids and labels as int64 or string, bad rows named.
+"""A shard's columns to NumPy: vectors as matrices, ids and labels as int64 or string, bad rows named.
 
 Shape letters: B rows of a block, D features.
 """
@@ -6,13 +6,11 @@ Shape letters: B rows of a block, D features.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from typing import IO, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from distspectral.errors import (
@@ -22,11 +20,7 @@ from distspectral.errors import (
     UnknownColumnError,
     UnsupportedTypeError,
 )
-
-ScalarType = Literal["int64", "string"]
-
-ARROW_TYPES = {"int64": pa.int64(), "string": pa.string()}
-"""Of ids and labels, once read."""
+from distspectral.storage.rows.columns import ARROW_TYPES, ScalarType
 
 VALUE_TYPES = (pa.float16(), pa.float32(), pa.float64(), pa.uint8())
 VALUE_TYPE_NAMES = "float16, float32, float64 or uint8"
@@ -51,12 +45,13 @@ def require_columns(columns: Columns, schema: pa.Schema, uri: str) -> None:
     Raises:
         UnknownColumnError: naming the nearest column and those there are.
     """
-    for key, name in zip(("column", "id_column", "label_column"), columns, strict=True):
+    for key, name in zip(("data.column", "data.id_column", "data.label_column"), columns, strict=True):
         if name is not None and name not in schema.names:
             nearest = difflib.get_close_matches(name, schema.names, n=1, cutoff=0.0)
             hint = f"did you mean {nearest[0]!r}? " if nearest else ""
             raise UnknownColumnError(
-                f"{uri}: has no column {name!r}; {hint}It has {', '.join(schema.names) or 'none'}; set data.{key}"
+                f"{uri}: has no column {name!r}; {hint}It has {', '.join(schema.names) or 'none'}; set {key}",
+                parameters=[key],
             )
 
 
@@ -70,7 +65,8 @@ def vector_width(kind: pa.DataType, name: str, uri: str) -> int | None:
     if not is_list or kind.value_type not in VALUE_TYPES:
         raise UnsupportedTypeError(
             f"{uri}: column {name!r} is {kind}; expected FixedSizeList or List of {VALUE_TYPE_NAMES}; "
-            "convert it or set data.column"
+            "convert it or set data.column",
+            parameters=["data.column"],
         )
     return int(kind.list_size) if pa.types.is_fixed_size_list(kind) else None
 
@@ -175,22 +171,3 @@ def _refuse_nulls(column: pa.Array, name: str, uri: str, first_row: int) -> None
     if column.null_count:
         row = first_row + int(np.flatnonzero(column.is_null())[0])
         raise SourceError(f"{uri}: row {row} of column {name!r} is null; fill it or drop the row")
-
-
-def to_lists(matrix: NDArray[Any]) -> pa.FixedSizeListArray:
-    """Return a (B, D) matrix as B lists of width D, without copying where it is C-contiguous."""
-    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), matrix.shape[1])
-
-
-def write_parquet(stream: IO[bytes], columns: Mapping[str, Any]) -> None:
-    """Write one Parquet file.
-
-    Args:
-        stream: open binary file.
-        columns: by name; (B, D) NumPy matrices become FixedSizeList columns, all else what pyarrow makes of it.
-    """
-    arrays = {
-        name: to_lists(column) if isinstance(column, np.ndarray) and column.ndim == 2 else column
-        for name, column in columns.items()
-    }
-    pq.write_table(pa.table(arrays), stream)

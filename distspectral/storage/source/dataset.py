@@ -16,16 +16,14 @@ from typing import Annotated, Any, Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
-from distspectral.errors import (
-    EmptyShardError,
-    ShardWidthError,
-    UnsupportedTypeError,
-)
-from distspectral.storage.source.columns import Columns, ScalarType
+from distspectral.errors import EmptyShardError, ShardWidthError, UnsupportedTypeError
+from distspectral.storage.rows.block import Block
+from distspectral.storage.rows.columns import ScalarType
+from distspectral.storage.source.columns import Columns
 from distspectral.storage.source.formats import FORMATS, FormatName, Header, reading
 from distspectral.storage.source.limits import refuse_absurd_width, refuse_bomb
 from distspectral.storage.source.listing import ShardFile, find_files
-from distspectral.storage.source.shards import BadRowPolicy, Block, ShardReader, SourceShard
+from distspectral.storage.source.shards import BadRowPolicy, ShardReader, SourceShard
 
 HEADER_THREADS = 16
 """Headers read at once; opening thousands of remote shards is all waiting."""
@@ -102,7 +100,9 @@ class Source:
         model = next((index for index, header in enumerate(headers) if header.dim), 0)
         first = headers[model]
         if not first.dim:
-            raise UnsupportedTypeError(f"{files[0].uri}: every vector of the dataset is null; check data.column")
+            raise UnsupportedTypeError(
+                f"{files[0].uri}: every vector of the dataset is null; check data.column", parameters=["data.column"]
+            )
         refuse_absurd_width(files[model], first.dim)
         shards, first_row = [], 0
         for file, name, header in zip(files, formats, headers, strict=True):

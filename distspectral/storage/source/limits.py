@@ -32,7 +32,8 @@ def refuse_absurd_width(file: ShardFile, dim: int) -> None:
     if dim > MAX_DIM:
         raise AbsurdShardError(
             f"{file.uri}: vectors have width {dim:,}, expected at most {MAX_DIM:,}; the header may be damaged, or "
-            "data.column or data.format name something else"
+            "data.column or data.format name something else",
+            parameters=["data.column", "data.format"],
         )
 
 

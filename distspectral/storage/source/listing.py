@@ -6,6 +6,7 @@ import dataclasses
 import fnmatch
 import os
 from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
 
 import pyarrow as pa
 from pyarrow import fs
@@ -46,8 +47,7 @@ class ShardFile:
     @property
     def extension(self) -> str:
         """What follows the last dot of the file's name, lower case, with the dot; empty without one."""
-        stem, dot, extension = self.path.rpartition("/")[2].rpartition(".")
-        return f".{extension.lower()}" if stem and dot else ""
+        return PurePosixPath(self.path).suffix.lower()
 
     def open(self) -> pa.NativeFile:
         """Open for random access; memory-mapped where the file is local."""
@@ -78,17 +78,20 @@ def find_files(
         except DistSpectralError:
             raise
         except (OSError, ValueError) as error:
-            raise NoShardsError(f"{path}: cannot be listed ({error}); {LISTING_HINT}") from error
+            message = f"{path}: cannot be listed ({error}); {LISTING_HINT}"
+            raise NoShardsError(message, parameters=["data.path"]) from error
         if not files:
             looked_for = "any file" if extensions is None else f"{', '.join(sorted(extensions))} (or set data.format)"
-            raise NoShardsError(f"{path}: names no shard; looked for {looked_for}; {LISTING_HINT}")
+            message = f"{path}: names no shard; looked for {looked_for}; {LISTING_HINT}"
+            raise NoShardsError(message, parameters=["data.path", *([] if extensions is None else ["data.format"])])
         for file in files:
             if file.is_local:
                 _refuse_bad_link(file, follow_links)
             itself = os.path.realpath(file.path) if file.is_local else file.uri
             if (other := found.get(itself)) is not None:
                 alias = "" if other.uri == file.uri else f", also as {other.uri}"
-                raise ConfigError(f"data.path: names {file.uri} twice{alias}; name each shard once")
+                message = f"data.path: names {file.uri} twice{alias}; name each shard once"
+                raise ConfigError(message, parameters=["data.path"])
             found[itself] = file
     return list(found.values())
 
@@ -156,7 +159,8 @@ def _local_files(root: str) -> Iterator[str]:
             if other != path:
                 raise ConfigError(
                     f"data.path: {path} is the same folder as {other}, by a symbolic link (a loop, or the same shards "
-                    "twice); remove the link"
+                    "twice); remove the link",
+                    parameters=["data.path"],
                 )
         yield from (f"{folder}/{name}" for name in names)
 
@@ -175,7 +179,8 @@ def _refuse_bad_link(file: ShardFile, follow_links: bool) -> None:
     if not follow_links and os.path.commonpath([real, inside]) != inside:
         raise ConfigError(
             f"data.path: {file.path} leads by a symbolic link out of its folder, to {real}; name that place in "
-            "data.path, or set data.follow_links to true if you trust the link"
+            "data.path, or set data.follow_links to true if you trust the link",
+            parameters=["data.path", "data.follow_links"],
         )
 
 

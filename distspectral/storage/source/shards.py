@@ -14,8 +14,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from distspectral.errors import CorruptShardError, SourceError
+from distspectral.storage.rows.block import Block
+from distspectral.storage.rows.columns import ScalarType
 from distspectral.storage.source.bad_rows import find_bad_rows, readable_ids
-from distspectral.storage.source.columns import Columns, ScalarType, to_matrix, to_scalars
+from distspectral.storage.source.columns import Columns, to_matrix, to_scalars
 from distspectral.storage.source.formats import FORMATS, FormatName, reading
 from distspectral.storage.source.listing import ShardFile
 
@@ -50,41 +52,6 @@ class SourceShard:
     def size(self) -> int:
         """Bytes of the file."""
         return self.file.size
-
-
-@dataclasses.dataclass(frozen=True)
-class Block:
-    """Rows of one shard in its order: consecutive, but for those that were left out.
-
-    Attributes:
-        vectors: (B, D) float32, scaled, finite; writable unless read without copying.
-        ids: B ids (int64 or string), None where the source has no id column.
-        labels: B labels (int64 or string), None where the source has no label column.
-        first_row: the shard's row that the block begins with.
-        offsets: (B,) int64, how far behind ``first_row`` each row is in the shard; None where none was left out.
-    """
-
-    vectors: NDArray[np.float32]
-    ids: pa.Array | None
-    labels: pa.Array | None
-    first_row: int
-    offsets: NDArray[np.int64] | None = None
-
-    @property
-    def n_rows(self) -> int:
-        """B."""
-        return len(self.vectors)
-
-    def global_ids(self, shard: SourceShard) -> pa.Array:
-        """Return the B ids; where the source has none, row numbers in the whole dataset (int64)."""
-        if self.ids is not None:
-            return self.ids
-        offsets = np.arange(self.n_rows, dtype=np.int64) if self.offsets is None else self.offsets
-        return pa.array(shard.first_row + self.first_row + offsets)
-
-    def local_row(self, index: int) -> int:
-        """Return the shard's row that the block's row ``index`` is."""
-        return self.first_row + (index if self.offsets is None else int(self.offsets[index]))
 
 
 @dataclasses.dataclass(frozen=True)

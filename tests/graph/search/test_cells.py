@@ -3,8 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from distspectral.graph.search import cells as module
-from distspectral.graph.search.cells import NO_CELL, Cells, fit_centroids, fit_coarse, split_large
+from distspectral.graph.search.cells import NO_CELL, TWO_STEP_CELLS, Cells, fit_centroids, fit_coarse, split_large
 from tests.datasets import blobs
 
 ROWS, _ = blobs(2000, 8, 6)
@@ -40,7 +39,7 @@ def test_assignment_does_not_depend_on_the_block():
     np.testing.assert_array_equal(np.concatenate(parts), cells.assign(ROWS))
 
 
-def test_two_levels_find_nearly_the_same_cells(monkeypatch):
+def test_two_levels_find_nearly_the_same_cells():
     centroids = np.unique(ROWS[:900], axis=0)
     assert fit_coarse(centroids[:100], 0) is None
     coarse = fit_coarse(centroids, 0)
@@ -52,11 +51,13 @@ def test_two_levels_find_nearly_the_same_cells(monkeypatch):
     assert (borders >= 0).all()
 
 
-def test_many_centroids_are_fitted_in_two_steps(monkeypatch):
-    monkeypatch.setattr(module, "TWO_STEP_CELLS", 10)
-    centroids = fit_centroids(ROWS, 50, 0)
-    assert 40 <= len(centroids) <= 60
-    np.testing.assert_array_equal(centroids, fit_centroids(ROWS, 50, 0))
+def test_many_centroids_are_fitted_in_two_steps():
+    n_cells = TWO_STEP_CELLS + 50
+    centroids = fit_centroids(ROWS, n_cells, 0)
+    assert 0.9 * n_cells <= len(centroids) <= 1.1 * n_cells
+    one_step = fit_centroids(ROWS, TWO_STEP_CELLS, 0)
+    assert distances_to(centroids).min(axis=1).mean() < 1.1 * distances_to(one_step).min(axis=1).mean()
+    np.testing.assert_array_equal(centroids, fit_centroids(ROWS, n_cells, 0))
 
 
 def test_large_cells_are_split():

@@ -2,16 +2,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from distspectral.graph.search import duplicates
-from distspectral.graph.search.duplicates import surplus_duplicates
+from distspectral.graph.search.duplicates import row_hashes, surplus_duplicates
 from distspectral.storage.rows.vectors import ArrayVectors
 
 
-def test_all_but_the_first_copies_are_surplus(monkeypatch):
-    monkeypatch.setattr(duplicates, "BLOCK_BYTES", 8 * 4 * 7)  # blocks of seven rows: copies in different blocks
+def test_all_but_the_first_copies_are_surplus():
     rows = np.random.default_rng(0).standard_normal((30, 4)).astype(np.float32)
     rows[[2, 5, 11, 17, 29]] = rows[2]
-    surplus, n_distinct = surplus_duplicates(ArrayVectors(rows), 3)
+    surplus, n_distinct = surplus_duplicates(ArrayVectors(rows), 3, block_rows=7)  # copies in different blocks
     assert surplus.tolist() == [17, 29]
     assert n_distinct == 26
 
@@ -25,7 +23,7 @@ def test_small_integers_do_not_collide():
 
 def test_all_bits_of_a_hash_depend_on_the_row():
     rows = np.arange(1 << 15, dtype=np.float32)[:, None]  # short mantissas: the low bits of the words are zero
-    hashes = duplicates.row_hashes(rows)
+    hashes = row_hashes(rows)
     assert len(np.unique(hashes % (1 << 20))) > 0.95 * len(rows)
 
 

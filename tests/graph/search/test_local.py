@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import sys
+
+import faiss
 import numpy as np
 import pytest
 
 from distspectral.errors import MissingDependencyError
 from distspectral.graph.config import GraphConfig
-from distspectral.graph.search import local
 from distspectral.graph.search.local import CellSolver, require, solve_streaming
 from distspectral.storage.rows.vectors import ArrayVectors
 from tests.datasets import blobs
@@ -47,9 +49,8 @@ def test_nn_descent_reaches_its_target_and_is_repeatable():
     np.testing.assert_array_equal(solver(IDS, ROWS)[0], ids)
 
 
-def test_a_solver_that_misses_its_target_gives_way_to_exact_search(monkeypatch):
-    monkeypatch.setattr(local, "_hnsw", lambda rows, k, effort, seed: np.zeros((len(rows), k), np.int64))
-    ids, _, hits, tries = CellSolver("hnsw", 7, 0.97, 0)(IDS, ROWS)
+def test_a_solver_that_misses_its_target_gives_way_to_exact_search():
+    ids, _, hits, tries = CellSolver("hnsw", 7, target=1.01, seed=0)(IDS, ROWS)
     np.testing.assert_array_equal(ids, IDS[exact(ROWS, 7)])
     assert hits == tries > 0
 
@@ -70,20 +71,33 @@ def test_a_cell_beyond_memory_is_solved_block_by_block_with_the_same_result():
     np.testing.assert_array_equal(distances, wanted)
 
 
-def test_a_gpu_is_given_halves_and_float32_ranks_what_it_proposes(monkeypatch):
-    seen = []
+class FaissWithGpu:
+    """FAISS with a GPU that notes what it is asked."""
 
-    def gpu(queries, rows, k):
-        seen.append((queries.dtype, rows.dtype, k, float(np.abs(rows).max())))
+    StandardGpuResources = object
+
+    def __init__(self):
+        self.seen = []
+
+    def __getattr__(self, name):
+        return getattr(faiss, name)
+
+    def get_num_gpus(self):
+        return 1
+
+    def knn_gpu(self, resources, queries, rows, k, **limits):
+        self.seen.append((queries.dtype, rows.dtype, k, float(np.abs(rows).max())))
         distances = np.square(queries[:, None].astype(np.float32) - rows[None].astype(np.float32)).sum(axis=2)
         return None, np.argsort(distances, axis=1, kind="stable")[:, :k]
 
-    monkeypatch.setattr(local, "uses_gpu", lambda device: True)
-    monkeypatch.setattr(local, "select_search", lambda device: gpu)
+
+def test_a_gpu_is_given_halves_and_float32_ranks_what_it_proposes(monkeypatch):
+    fake = FaissWithGpu()
+    monkeypatch.setitem(sys.modules, "faiss", fake)
     rows = (ROWS * 1e6).astype(np.float32)
     ids, _, _, _ = CellSolver("exact", 7, 1.0, 0)(IDS, rows)
     np.testing.assert_array_equal(ids, IDS[exact(rows, 7)])
-    ((queries_dtype, rows_dtype, width, largest),) = seen
+    ((queries_dtype, rows_dtype, width, largest),) = fake.seen
     assert (queries_dtype, rows_dtype) == (np.float16, np.float16)
     assert width == 2 * 16, "twice what float32 would be asked for"
     assert largest == pytest.approx(1024, rel=1e-3)
@@ -91,6 +105,7 @@ def test_a_gpu_is_given_halves_and_float32_ranks_what_it_proposes(monkeypatch):
 
 def test_nn_descent_needs_its_package(monkeypatch):
     require("hnsw")
-    monkeypatch.setattr(local, "has_nn_descent", lambda: False)
-    with pytest.raises(MissingDependencyError, match="pip install pynndescent"):
+    monkeypatch.setitem(sys.modules, "pynndescent", None)
+    with pytest.raises(MissingDependencyError, match=r"graph.solver.*pip install pynndescent") as refused:
         require("nn_descent")
+    assert refused.value.parameters == ("graph.solver",)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,6 @@ import pytest
 from pyarrow import fs
 
 from distspectral.errors import DamagedArtifactError, OutputNotWritableError
-from distspectral.storage.artifact import cache as module
 from distspectral.storage.artifact.cache import NodeCache
 
 
@@ -52,15 +53,14 @@ def test_the_copies_used_longest_ago_make_room(cache: NodeCache, remote: fs.File
     assert mapped.read() == b"\x01" * 1000, "who has mapped it keeps it"
 
 
-def test_a_spoilt_copy_is_fetched_anew(
-    cache: NodeCache, remote: fs.FileSystem, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_that_finds_a_spoilt_copy_fetches_it_anew(cache: NodeCache, remote: fs.FileSystem) -> None:
     path = Path(cache.path(remote, "1", "1"))
     spoilt = bytearray(path.read_bytes())
     spoilt[500] ^= 1
     path.write_bytes(spoilt)
-    monkeypatch.setattr(module, "_VERIFIED", set())  # as another process finds it
-    assert Path(cache.path(remote, "1", "1")).read_bytes() == b"\x01" * 1000
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as another:
+        fetched = another.submit(cache.path, remote, "1", "1").result()
+    assert Path(fetched).read_bytes() == b"\x01" * 1000
 
 
 def test_a_file_written_anew_is_another_file(cache: NodeCache, remote: fs.FileSystem) -> None:
@@ -81,14 +81,11 @@ def test_what_a_killed_process_left_is_swept(cache: NodeCache, remote: fs.FileSy
     assert busy.exists()
 
 
-def test_missing_cut_and_unwritable_are_told_apart(
-    cache: NodeCache, remote: fs.FileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_cut_and_unwritable_are_told_apart(cache: NodeCache, remote: fs.FileSystem, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         cache.path(remote, "9", "s3://bucket/9")
-    monkeypatch.setattr(module, "_version", lambda *_: (1001, "longer than it is"))
     with pytest.raises(DamagedArtifactError, match="s3://bucket/1: 1000 bytes arrived, the file has 1001"):
-        cache.path(remote, "1", "s3://bucket/1")
+        cache.path(remote, "1", "s3://bucket/1", known=(1001, "longer than it is"))
     assert not [path for path in copies(cache) if path.endswith(".tmp")]
     (tmp_path / "file").touch()
     with pytest.raises(OutputNotWritableError, match=r"storage\.cache_dir"):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +14,11 @@ from distspectral.datasets import write_vectors
 from distspectral.errors import MissingArtifactError
 from distspectral.stages.pack import PackConfig, pack
 from distspectral.storage.artifact.directory import Artifact
-from distspectral.storage.rows import packed as packed_module
-from distspectral.storage.rows import vectors as vectors_module
+from distspectral.storage.artifact.output import Output
+from distspectral.storage.artifact.receipts import write_shard
+from distspectral.storage.rows.block import Block
+from distspectral.storage.rows.moments import Moments
+from distspectral.storage.rows.packed import PackedWriter
 from distspectral.storage.rows.vectors import ArrayVectors, FleetingVectors, MappedVectors, Vectors
 from distspectral.storage.source.dataset import Source, SourceConfig
 from tests.datasets import UNEVEN, blobs, packed, vectors_output
@@ -23,23 +27,44 @@ VECTORS, LABELS = blobs(100, 6)
 RNG = np.random.default_rng(0)
 
 
+def in_batches(folder: Path, batch_rows: int) -> Artifact:
+    """Return an artifact of the vectors in uneven shards, whose record batches hold so many rows."""
+    output = Output(Artifact(str(folder)), "pack", "fingerprint", {}, {})
+    output.begin()
+    shards, first_row = [], 0
+    for part in np.split(VECTORS, np.cumsum(UNEVEN)[:-1]):
+        block = Block(part, None, None, 0)
+
+        def write(stream: IO[bytes], block: Block = block, first_row: int = first_row) -> int:
+            batch_bytes = batch_rows * 6 * 4
+            with PackedWriter(stream, "uri", block.n_rows, 6, "float32", "int64", None, batch_bytes) as writer:
+                writer.append(block, block.global_ids(first_row))
+            return block.n_rows
+
+        shards.append(write_shard(output.artifact, f"part-{first_row}.arrow", write))
+        first_row += block.n_rows
+    moments = Moments.of(VECTORS)
+    facts = {"mean": moments.mean.tolist(), "variance": moments.variance}
+    output.commit(shards, {"dim": 6, "dtype": "float32", "has_labels": False, "id_type": "int64", **facts}, {})
+    return output.artifact
+
+
 @pytest.fixture(params=["array", "one block", "uneven shards", "many blocks", "float16", "fleeting"])
-def vectors(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Vectors:
+def vectors(request: pytest.FixtureRequest, tmp_path: Path) -> Vectors:
     if request.param == "array":
         return ArrayVectors(VECTORS)
     if request.param == "many blocks":
-        monkeypatch.setattr(packed_module, "BATCH_BYTES", 7 * 6 * 4)
+        return MappedVectors(in_batches(tmp_path, 7))
     sizes = (100,) if request.param == "one block" else UNEVEN
     config = PackConfig(dtype="float16" if request.param == "float16" else "float32")
     artifact = packed(tmp_path, VECTORS.astype(config.dtype), sizes=sizes, config=config)
     if request.param == "fleeting":
-        monkeypatch.setattr(vectors_module, "MAPPED_BYTES", 30 * 6 * 4)
-        return FleetingVectors(artifact)
+        return FleetingVectors(artifact, mapped_bytes=30 * 6 * 4)
     return MappedVectors(artifact)
 
 
 def expected(vectors: Vectors) -> NDArray[np.float32]:
-    is_half = isinstance(vectors, MappedVectors) and vectors._manifest.properties["dtype"] == "float16"
+    is_half = isinstance(vectors, MappedVectors) and vectors.dtype == np.float16
     return VECTORS.astype(np.float16).astype(np.float32) if is_half else VECTORS
 
 

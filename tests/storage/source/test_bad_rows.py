@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from distspectral.errors import ShardWidthError, SourceError, UnsupportedTypeError
+from distspectral.storage.rows.block import Block
 from distspectral.storage.source.dataset import Source, SourceConfig
-from distspectral.storage.source.shards import Block
 from tests.datasets import as_lists, write_raw, write_table
 
 MATRIX = np.arange(40 * 4).reshape(40, 4).astype(np.float64)
@@ -59,7 +59,9 @@ def test_row_numbers_stay_the_ids_of_rows_that_have_none(tmp_path: Path, name: s
     write_raw(tmp_path / f"b{name[1:]}", bad)
     source = Source.open(SourceConfig(path=str(tmp_path), on_bad_rows="quarantine"))
     left_out: list[pa.RecordBatch] = []
-    ids = [b.global_ids(source.shards[1]).to_pylist() for b in source.read_blocks(source.shards[1], 6, left_out)]
+    ids = [
+        b.global_ids(source.shards[1].first_row).to_pylist() for b in source.read_blocks(source.shards[1], 6, left_out)
+    ]
     assert [one for part in ids for one in part] == [*range(3, 8), *range(10, 43)]
     assert [row["id"] for table in left_out for row in table.to_pylist()] == [8, 9]
 

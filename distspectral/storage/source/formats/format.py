@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 import pyarrow as pa
 
 from distspectral.errors import CorruptShardError, DistSpectralError
-from distspectral.storage.source.columns import Columns, ScalarType
+from distspectral.storage.rows.columns import ScalarType
+from distspectral.storage.source.columns import Columns
 from distspectral.storage.source.listing import ShardFile
 
 
@@ -66,5 +67,6 @@ def reading(file: ShardFile, format_name: str) -> Iterator[None]:
             raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CorruptShardError(
-            f"{file.uri}: cannot be read as {format_name} ({reason}); write the shard again or set data.format"
+            f"{file.uri}: cannot be read as {format_name} ({reason}); write the shard again or set data.format",
+            parameters=["data.format"],
         ) from error

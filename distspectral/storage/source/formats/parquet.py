@@ -15,7 +15,8 @@ from distspectral.storage.source.limits import refuse_absurd_groups
 from distspectral.storage.source.listing import ShardFile
 
 GROUP_BYTES = 64 << 20
-"""Largest row group that is mapped, or fetched, as a whole."""
+"""Largest row group that is mapped, or fetched, as a whole unless the caller says otherwise."""
+
 BUFFER_BYTES = 8 << 20
 """Of each column of a larger row group held at a time: 56 MiB instead of 409 for 1,500,000 x 64 in one group."""
 
@@ -67,11 +68,11 @@ def _parquet_list_width(parquet: pq.ParquetFile, file: ShardFile, columns: Colum
     )
 
 
-def batches(file: ShardFile, columns: Columns, rows: int) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of one row group after the other; large ones through a buffer."""
+def batches(file: ShardFile, columns: Columns, rows: int, group_bytes: int = GROUP_BYTES) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of one row group after the other; through a buffer where one has more than ``group_bytes``."""
     with _open_parquet(file) as parquet:
         groups = range(parquet.num_row_groups)
-        buffered = max((parquet.metadata.row_group(i).total_byte_size for i in groups), default=0) > GROUP_BYTES
+        buffered = max((parquet.metadata.row_group(i).total_byte_size for i in groups), default=0) > group_bytes
     with _open_parquet(file, buffered) as parquet:
         for group in groups:  # one at a time: pre-buffering would hold all that are asked for
             yield from map(validated, parquet.iter_batches(rows, row_groups=[group], columns=columns.present))

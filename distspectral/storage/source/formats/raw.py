@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from distspectral.errors import CorruptShardError, UnknownColumnError, UnsupportedTypeError
-from distspectral.storage.source.columns import VALUE_TYPE_NAMES, Columns, to_lists
+from distspectral.storage.rows.columns import to_column
+from distspectral.storage.source.columns import VALUE_TYPE_NAMES, Columns
 from distspectral.storage.source.formats.format import Format, Header
 from distspectral.storage.source.listing import ShardFile
 
@@ -67,10 +68,11 @@ _Layout = Callable[[ShardFile, pa.NativeFile], RawLayout]
 
 
 def _raw_header(layout_of: _Layout, file: ShardFile, columns: Columns) -> Header:
-    for key, name in (("id_column", columns.id), ("label_column", columns.label)):
+    for key, name in (("data.id_column", columns.id), ("data.label_column", columns.label)):
         if name is not None:
             raise UnknownColumnError(
-                f"{file.uri}: has no column {name!r}; {file.extension} shards hold vectors only; remove data.{key}"
+                f"{file.uri}: has no column {name!r}; {file.extension} shards hold vectors only; remove {key}",
+                parameters=[key],
             )
     with file.open() as stream:
         layout = layout_of(file, stream)
@@ -105,7 +107,7 @@ def _raw_batches(layout_of: _Layout, file: ShardFile, columns: Columns, rows: in
             count = min(rows, layout.n_rows - start) * layout.dim
             values = np.frombuffer(stream.read_buffer(count * layout.dtype.itemsize), layout.dtype)
             native = values.astype(layout.dtype.newbyteorder("="), copy=False)
-            yield pa.record_batch({columns.vector: to_lists(native.reshape(-1, layout.dim))})
+            yield pa.record_batch({columns.vector: to_column(native.reshape(-1, layout.dim))})
 
 
 def raw_format(extension: str, layout_of: _Layout) -> Format:

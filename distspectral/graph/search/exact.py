@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from distspectral.errors import ConstantDataError
+from distspectral.graph.config import GraphConfig
 from distspectral.graph.distances import as_queries
+from distspectral.graph.search.duplicates import surplus_duplicates
 from distspectral.graph.search.faiss_search import Device, Search, import_faiss, select_search
-from distspectral.graph.search.merge import Neighbors, top_k
+from distspectral.graph.search.lists import Neighbors, top_k
 from distspectral.storage.rows.vectors import Vectors
 
 BLOCK_BYTES = 1 << 26
@@ -26,17 +28,8 @@ BLOCK_BYTES = 1 << 26
 MIN_TASK_ROWS = 8192
 MAX_TASKS = 64
 MARGIN = 8
-WIDER = 8
 MAX_CANDIDATES = 2048
 DIRECT_ROWS = 16
-
-
-class Solver(Protocol):
-    """Finds the neighbours of rows ``start`` to ``stop`` among all rows of ``vectors``; picklable."""
-
-    def __call__(self, vectors: Vectors, start: int, stop: int) -> Neighbors:
-        """Return the rows' neighbours; missing ones are the row itself at infinity."""
-        ...
 
 
 def rows_per_block(dim: int) -> int:
@@ -59,6 +52,7 @@ class ExactSolver:
         surplus: ascending rows that are in nobody's neighbour list, see :mod:`distspectral.graph.search.duplicates`.
         device: where products are computed.
         base_rows: rows of a base block; by default as many as fill one.
+        wider: how many times as many candidates rows get whose first ones prove nothing.
     """
 
     n_neighbors: int
@@ -66,6 +60,7 @@ class ExactSolver:
     surplus: NDArray[np.int64]
     device: Device = "auto"
     base_rows: int | None = None
+    wider: int = 8
 
     def __call__(self, vectors: Vectors, start: int, stop: int) -> Neighbors:
         """Return the neighbours of rows ``start`` to ``stop``; missing ones are the row itself at infinity.
@@ -82,7 +77,7 @@ class ExactSolver:
         pending = np.arange(len(own))
         n_base = vectors.n_rows - len(self.surplus)
         width = self.n_neighbors + 1 + MARGIN
-        for n_candidates in (width, min(WIDER * width, MAX_CANDIDATES)):
+        for n_candidates in (width, min(self.wider * width, MAX_CANDIDATES)):
             found = self._by_products(search, vectors, queries[pending], own[pending], min(n_candidates, n_base))
             neighbors[pending], distances[pending], certain = found
             pending = pending[~certain]
@@ -174,6 +169,27 @@ class ExactSolver:
                 self.n_neighbors,
             )
         return neighbors, distances
+
+
+def exact_solver(vectors: Vectors, config: GraphConfig) -> ExactSolver:
+    """Return the solver for these vectors, after one streaming pass that finds their duplicates.
+
+    Raises:
+        ConstantDataError: all rows are equal.
+    """
+    surplus, n_distinct = surplus_duplicates(vectors, config.n_neighbors + 1)
+    if n_distinct == 1:
+        raise ConstantDataError(
+            f"all {vectors.n_rows} rows are equal, so no neighbourhood carries information; "
+            "check that these are the right vectors"
+        )
+    return ExactSolver(config.n_neighbors, vectors.mean.astype(np.float32), surplus, config.device)
+
+
+def query_blocks(vectors: Vectors, config: GraphConfig) -> list[tuple[int, int]]:
+    """Return (start, stop) of the query rows of each task."""
+    rows = config.block_rows or rows_per_task(vectors.n_rows, vectors.dim)
+    return [(start, min(start + rows, vectors.n_rows)) for start in range(0, vectors.n_rows, rows)]
 
 
 def squared_distances(

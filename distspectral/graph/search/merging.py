@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from distspectral.graph.config import GraphConfig
 from distspectral.graph.search.duplicates import crowd, row_hashes
+from distspectral.graph.search.exact import ExactSolver, rows_per_block
+from distspectral.graph.search.lists import Neighbors, merge_lists, top_k
 from distspectral.graph.search.local import of_equal
-from distspectral.graph.search.merge import Neighbors, merge_lists, top_k
-from distspectral.graph.search.solve import ROW
-from distspectral.graph.search.solvers import ExactSolver, rows_per_block
+from distspectral.graph.search.routing import ROW
 from distspectral.graph.store import NEIGHBORS, SQUARED_DISTANCES, write_rows
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Shard

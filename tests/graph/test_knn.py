@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from distspectral.errors import ConfigError, ConstantDataError, TooFewRowsError
-from distspectral.graph.build import knn_graph
 from distspectral.graph.config import AffinityConfig, GraphConfig
+from distspectral.graph.knn import knn_graph
 from distspectral.storage.rows.vectors import ArrayVectors
 from tests.datasets import blobs
 

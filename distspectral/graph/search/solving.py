@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from distspectral.graph.config import GraphConfig
 from distspectral.graph.search.cells import NO_CELL
 from distspectral.graph.search.duplicates import crowd
+from distspectral.graph.search.lists import merge_lists
 from distspectral.graph.search.local import CellSolver, of_equal, solve_streaming
-from distspectral.graph.search.merge import merge_lists
+from distspectral.graph.search.routing import ROW
 from distspectral.graph.store import NEIGHBORS, SQUARED_DISTANCES
 from distspectral.storage.rows.vectors import Vectors
-
-ROW = "row"
 
 
 class GroupRows(Protocol):

@@ -3,22 +3,15 @@ from __future__ import annotations
 import dataclasses
 import pickle
 
-import faiss
 import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
-from distspectral.graph.build import exact_solver
 from distspectral.graph.config import GraphConfig
-from distspectral.graph.search import solvers
-from distspectral.graph.search.solvers import ExactSolver, rows_per_block, rows_per_task
+from distspectral.graph.search import exact
+from distspectral.graph.search.exact import ExactSolver, exact_solver, rows_per_block, rows_per_task
 from distspectral.storage.rows.vectors import ArrayVectors
 from tests.datasets import blobs
-
-
-@pytest.fixture(autouse=True)
-def _products_even_for_few_rows(monkeypatch):
-    monkeypatch.setattr(faiss.cvar, "distance_compute_blas_threshold", 1)
 
 
 def search(rows, k, **changes):
@@ -74,9 +67,8 @@ def test_ties_of_a_grid_go_to_the_smaller_ids():
     np.testing.assert_array_equal(distances, expected_distances)
 
 
-def test_more_ties_than_candidates_are_broken_by_id(monkeypatch):
-    monkeypatch.setattr(solvers, "WIDER", 1)  # straight to the search by differences
-    ids, distances = search(np.eye(200, dtype=np.float32), 4)
+def test_more_ties_than_candidates_are_broken_by_id():
+    ids, distances = search(np.eye(200, dtype=np.float32), 4, wider=1)  # straight to the search by differences
     expected, _ = oracle(np.eye(200, dtype=np.float32), 4)
     np.testing.assert_array_equal(ids, expected)
     assert (distances == 2).all()
@@ -121,19 +113,30 @@ def test_dimension_one_and_wide_vectors_work():
     np.testing.assert_array_equal(search(wide, 3)[0], oracle(wide, 3)[0])
 
 
-@pytest.mark.parametrize("kind", ["duplicates", "far"])
-def test_products_suffice_for_duplicates_and_far_from_the_origin(monkeypatch, kind):
-    def refuse(*_):
-        raise AssertionError("the slow search was used")
+class ReadVectors(ArrayVectors):
+    """Notes the blocks that are read."""
 
-    monkeypatch.setattr(ExactSolver, "_by_differences", refuse)
-    monkeypatch.setattr(solvers, "WIDER", 1)
+    def __init__(self, rows):
+        super().__init__(rows)
+        self.reads = []
+
+    def block(self, start, stop):
+        self.reads.append((start, stop))
+        return super().block(start, stop)
+
+
+@pytest.mark.parametrize("kind", ["duplicates", "far"])
+def test_the_first_products_suffice_for_duplicates_and_far_from_the_origin(kind):
     rows = np.random.default_rng(4).standard_normal((300, 8)).astype(np.float32)
     if kind == "far":
         rows += 1000
     else:
         rows[50:250] = rows[0]
-    np.testing.assert_array_equal(search(rows, 7)[0], oracle(rows, 7)[0])
+    vectors = ReadVectors(rows)
+    solver = exact_solver(vectors, GraphConfig(n_neighbors=7))
+    vectors.reads.clear()
+    np.testing.assert_array_equal(solver(vectors, 0, 300)[0], oracle(rows, 7)[0])
+    assert vectors.reads == [(0, 300), (0, 300)], "queries and base once, no second search"
 
 
 def test_solver_survives_pickling():
@@ -146,6 +149,6 @@ def test_solver_survives_pickling():
 def test_blocks_follow_from_bytes():
     assert rows_per_block(1 << 24) == 1
     assert rows_per_block(1 << 30) == 1
-    assert rows_per_block(64) * 64 * 4 == solvers.BLOCK_BYTES
-    assert rows_per_task(1000, 64) == solvers.MIN_TASK_ROWS
+    assert rows_per_block(64) * 64 * 4 == exact.BLOCK_BYTES
+    assert rows_per_task(1000, 64) == exact.MIN_TASK_ROWS
     assert rows_per_task(1 << 30, 64) == rows_per_block(64)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from distspectral.graph.search.merge import merge_lists, top_k
+from distspectral.graph.search.lists import merge_lists, top_k
 
 
 def merge(ids, distances, own, k):

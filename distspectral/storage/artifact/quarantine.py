@@ -32,7 +32,7 @@ def write_quarantine(artifact: Artifact, name: str, tables: Sequence[pa.RecordBa
     """
     if not tables:
         return {}
-    path = f"{FOLDER}/{PurePosixPath(name).stem}.parquet"
+    path = _file_beside(name)
     table = pa.Table.from_batches(tables)
     artifact.filesystem.create_dir(artifact.file_path(FOLDER), recursive=True)
     artifact.write_file(path, lambda stream: pq.write_table(table, stream))
@@ -45,6 +45,12 @@ def quarantine_files(shards: Sequence[Shard]) -> tuple[str, ...]:
     return tuple(shard.details["quarantine"] for shard in shards if "quarantine" in shard.details)
 
 
+def renamed(shard: Shard, name: str) -> Shard:
+    """Return the receipt of a shard, and of its quarantine, once they are called by another shard's name."""
+    beside = {"quarantine": _file_beside(name)} if "quarantine" in shard.details else {}
+    return shard.model_copy(update={"name": name, "details": shard.details | beside})
+
+
 def quarantine_metrics(shards: Sequence[Shard]) -> dict[str, Any]:
     """Return how many rows are missing, why and from how many shards: ``{"n_rows", "reasons", "n_shards"}``."""
     reasons: Counter[str] = Counter()
@@ -55,3 +61,7 @@ def quarantine_metrics(shards: Sequence[Shard]) -> dict[str, Any]:
         "reasons": dict(sorted(reasons.items())),
         "n_shards": len(quarantine_files(shards)),
     }
+
+
+def _file_beside(name: str) -> str:
+    return f"{FOLDER}/{PurePosixPath(name).stem}.parquet"

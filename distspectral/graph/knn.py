@@ -1,0 +1,90 @@
+"""The graph of rows in memory, by the same search and the same weights as the stages write shard by shard.
+
+Shape letters: N rows, B rows of a block, K neighbours.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distspectral.graph.config import AffinityConfig, GraphConfig, check, refuse_too_few
+from distspectral.graph.distances import under_metric
+from distspectral.graph.facts import graph_facts
+from distspectral.graph.links import Links, find_links, link_facts
+from distspectral.graph.search.exact import exact_solver, query_blocks
+from distspectral.graph.search.lists import Neighbors
+from distspectral.graph.search.through_cells import search_cells
+from distspectral.graph.store import ArrayGraph, read_neighbors
+from distspectral.graph.weights import all_scales, block_affinities, row_scales
+from distspectral.mapping import local_map
+from distspectral.spectral.affinity import needs_scales
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.rows.vectors import Vectors
+
+
+def knn_graph(
+    vectors: Vectors, graph_config: GraphConfig, affinity_config: AffinityConfig
+) -> tuple[ArrayGraph, dict[str, Any]]:
+    """Return the graph of vectors in memory and its facts: the same numbers as the stages write.
+
+    Args:
+        vectors: (N, D).
+        graph_config: the search.
+        affinity_config: the weights.
+
+    Returns:
+        graph: (N, K) neighbours and affinities.
+        facts: see :func:`graph_facts`.
+
+    Raises:
+        ConfigError: the configs contradict each other, or the device cannot do it.
+        TooFewRowsError, ConstantDataError: the data has no such graph.
+        MissingDependencyError: FAISS is not installed.
+    """
+    check(graph_config.n_neighbors, affinity_config)
+    refuse_too_few(vectors.n_rows, graph_config.n_neighbors)
+    points = under_metric(vectors, graph_config.metric)
+    cuts = query_blocks(points, graph_config)
+    searched: dict[str, Any] = {}
+    if graph_config.searches_cells(vectors.n_rows):
+        neighbors, squared_distances, searched = _through_cells(vectors, graph_config)
+    else:
+        solver = exact_solver(points, graph_config)
+        neighbors, squared_distances = _joined([solver(points, start, stop) for start, stop in cuts])
+    links = Links.none()
+    searched_graph = ArrayGraph(neighbors, squared_distances)
+    if graph_config.connect == "nearest":
+        links = find_links(searched_graph, points)
+        searched |= link_facts(links)
+    scales = None
+    if needs_scales(affinity_config.kind):
+        scales = all_scales(row_scales(squared_distances, affinity_config), affinity_config)
+    neighbors, squared_distances = links.applied(0, neighbors, squared_distances)
+    weights = np.empty(neighbors.shape, np.float16)
+    for start, stop in cuts:
+        part = slice(start, stop)
+        weights[part] = block_affinities(
+            start, neighbors[part], squared_distances[part], scales, affinity_config, searched_graph
+        )
+    graph = ArrayGraph(neighbors, weights)
+    return graph, graph_facts(graph) | searched
+
+
+def _through_cells(
+    vectors: Vectors, config: GraphConfig
+) -> tuple[NDArray[np.int64], NDArray[np.float32], dict[str, Any]]:
+    """Return what the stage would write, by way of a temporary directory."""
+    with tempfile.TemporaryDirectory(prefix="distspectral-") as folder:
+        artifact = Artifact(folder)
+        found = search_cells(vectors, artifact, {}, config, local_map)
+        return *_joined([read_neighbors(artifact, shard.name) for shard in found.shards]), found.metrics
+
+
+def _joined(parts: Sequence[Neighbors]) -> Neighbors:
+    neighbors, distances = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return neighbors, distances

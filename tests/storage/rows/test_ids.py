@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.manifest import Shard
+from distspectral.storage.rows.ids import IdRange, refuse_duplicates
+
+
+def seen(*parts: list[int]) -> IdRange:
+    ids = IdRange()
+    for part in parts:
+        ids.update(pa.array(part))
+    return ids
+
+
+@pytest.mark.parametrize(
+    ("parts", "low", "high", "is_increasing"),
+    [
+        (([1, 2, 5], [6, 9]), 1, 9, True),
+        (([1, 2, 5], [5, 9]), 1, 9, False),  # the last of one block is the first of the next
+        (([1, 2, 5], [0, 3]), 0, 5, False),
+        (([3, 3],), 3, 3, False),
+    ],
+)
+def test_order_is_followed_across_blocks(parts: list[list[int]], low: int, high: int, is_increasing: bool) -> None:
+    assert seen(*parts).details() == {"id_low": low, "id_high": high, "ids_increase": is_increasing}
+
+
+def test_increasing_disjoint_ids_are_proven_without_reading_them(tmp_path: Path) -> None:
+    def shard(name: str, ids: np.ndarray) -> Shard:
+        return Shard(name=name, n_rows=len(ids), n_bytes=1, details=seen(ids.tolist()).details())
+
+    nowhere = Artifact(str(tmp_path))
+    apart = [shard("a", np.arange(48, 100)), shard("b", np.arange(48))]  # out of order, each increasing
+    refuse_duplicates(nowhere, apart, ["a", "b"])
+    with pytest.raises(FileNotFoundError):
+        refuse_duplicates(nowhere, [*apart, shard("c", np.arange(40, 60))], ["a", "b", "c"])
