@@ -32,8 +32,9 @@ def test_the_same_seed_gives_the_same_centroids():
 def test_as_many_clusters_as_rows_are_possible_and_more_are_refused():
     points = np.arange(8, dtype=np.float32).reshape(4, 2)
     assert len(fit_centroids(points, 4, ClusterConfig(), seed=0)) == 4
-    with pytest.raises(TooManyClustersError, match=r"5.*only 4 rows"):
+    with pytest.raises(TooManyClustersError, match=r"5.*only 4 rows") as refused:
         fit_centroids(points, 5, ClusterConfig(), seed=0)
+    assert refused.value.parameters == ("cluster.n_clusters",)
 
 
 def test_diffusion_shrinks_functions_by_their_eigenvalue():

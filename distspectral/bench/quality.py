@@ -6,9 +6,13 @@ Shape letters: N rows, D features, C clusters.
 from __future__ import annotations
 
 import contextlib
+import importlib
+import importlib.util
+import shutil
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -183,14 +187,8 @@ def _spectralnet(pipeline: Pipeline, n_clusters: int, seed: int, add: Callable[[
 
     It gets values up to 1, as in its own examples: on MNIST's 0 to 255 its network ends in NaN.
     """
-    try:
-        import spectralnet
-    except ImportError as error:
-        raise MissingDependencyError("spectralnet is not installed: pip install spectralnet") from error
     import torch
 
-    for weights in Path(spectralnet.__file__).parent.rglob("weights/*.pth"):
-        weights.unlink()  # of an earlier fit, which it would take instead of training
     rows, labels = _rows(pipeline.chain.artifact("pack"))
     rows /= np.abs(rows).max()
     chosen = np.random.default_rng(seed).permutation(len(rows))[:SAMPLE_ROWS]
@@ -198,15 +196,36 @@ def _spectralnet(pipeline: Pipeline, n_clusters: int, seed: int, add: Callable[[
     def clusters(matrix: NDArray[np.float32]) -> NDArray[np.int64]:
         torch.manual_seed(seed)
         widths = [1024, 1024, 512, n_clusters]
-        model = spectralnet.SpectralNet(
-            n_clusters, should_use_ae=True, should_use_siamese=True, spectral_hiddens=widths
-        )
-        with contextlib.redirect_stdout(sys.stderr):  # it tells of its progress there
+        with _fresh_spectralnet() as spectralnet, contextlib.redirect_stdout(sys.stderr):  # it tells its progress there
+            model = spectralnet.SpectralNet(
+                n_clusters, should_use_ae=True, should_use_siamese=True, spectral_hiddens=widths
+            )
             model.fit(torch.from_numpy(matrix))
-        found: NDArray[np.int64] = model.predict(torch.from_numpy(matrix)).astype(np.int64)
+            found: NDArray[np.int64] = model.predict(torch.from_numpy(matrix)).astype(np.int64)
         return found
 
     add(f"spectralnet {version('spectralnet')}", seed, _timed(clusters, rows[chosen], labels[chosen]))
+
+
+@contextlib.contextmanager
+def _fresh_spectralnet() -> Iterator[Any]:
+    """Yield the package spectralnet, imported from a copy that holds no weights.
+
+    It keeps the weights of a fit inside itself, and takes those of an earlier one, on other rows, instead of training.
+    """
+    installed = importlib.util.find_spec("spectralnet")
+    if installed is None or installed.origin is None:
+        raise MissingDependencyError("spectralnet is not installed: pip install spectralnet")
+    with tempfile.TemporaryDirectory(prefix="distspectral-") as folder:
+        without_weights = shutil.ignore_patterns("*.pth")
+        shutil.copytree(Path(installed.origin).parent, Path(folder, "spectralnet"), ignore=without_weights)
+        sys.path.insert(0, folder)
+        try:
+            yield importlib.import_module("spectralnet")
+        finally:
+            sys.path.remove(folder)
+            for name in [name for name in sys.modules if name.partition(".")[0] == "spectralnet"]:
+                del sys.modules[name]  # the next fit has a copy of its own
 
 
 METHODS = {

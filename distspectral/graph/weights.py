@@ -56,19 +56,13 @@ def block_affinities(
         config: the section ``affinity``.
         graph: the neighbours of all rows; shared_neighbors only.
     """
+    own = theirs = overlap = None
     if config.kind == "shared_neighbors":
         assert graph is not None, "shared neighbours are looked up in the graph"
         overlap = _overlap(start, neighbors, graph)
-        weights = affinity.affinities(_tensor(squared_distances), config.kind, overlap=overlap)
-    elif scales is None:
-        weights = affinity.affinities(_tensor(squared_distances), config.kind)
-    else:
-        weights = affinity.affinities(
-            _tensor(squared_distances),
-            config.kind,
-            _tensor(scales[start : start + len(neighbors)]),
-            _tensor(scales[neighbors]),
-        )
+    elif scales is not None:
+        own, theirs = _tensor(scales[start : start + len(neighbors)]), _tensor(scales[neighbors])
+    weights = affinity.affinities(_tensor(squared_distances), config.kind, own, theirs, overlap)
     stored: NDArray[np.float16] = weights.to(torch.float16).numpy()
     return stored
 
@@ -83,9 +77,7 @@ def _overlap(start: int, neighbors: NDArray[np.int64], graph: Graph) -> torch.Te
     return torch.cat(parts)
 
 
-def edge_squared_distances(
-    rows: NDArray[np.int64], neighbors: NDArray[np.int64], features: Vectors
-) -> NDArray[np.float32]:
+def _squared_distances(rows: NDArray[np.int64], neighbors: NDArray[np.int64], features: Vectors) -> NDArray[np.float32]:
     """Return (B, K) squared distances between ``rows`` (B,) and their ``neighbors`` (B, K)."""
     others = features.gather(neighbors.reshape(-1)).reshape(*neighbors.shape, -1)
     squared: NDArray[np.float32] = np.square(others - features.gather(rows)[:, None, :]).sum(2)
@@ -98,38 +90,32 @@ def median_squared_distance(graph: Graph, features: Vectors) -> float:
     parts = []
     for part in np.array_split(rows, max(1, len(rows) // GATHERED_ROWS)):
         neighbors, affinities = graph.gather(part)
-        parts.append(edge_squared_distances(part, neighbors, features)[affinities > 0])
+        parts.append(_squared_distances(part, neighbors, features)[affinities > 0])
     return float(np.median(np.concatenate(parts)))
 
 
 def reweighted_rows(
     graph: Graph, features: Vectors, start: int, stop: int, median: float
 ) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
-    """Return neighbours and new affinities, (B, K) each, of rows ``start`` to ``stop``, block by block."""
+    """Return neighbours and new affinities exp(-d^2 / (2 median)), (B, K) each, of rows ``start`` to ``stop``.
+
+    Args:
+        graph: (N, K) with the old affinities; a slot without an edge stays without one.
+        features: (N, E) in whose space d is.
+        start: first row.
+        stop: row after the last.
+        median: of d^2, by :func:`median_squared_distance`.
+    """
     all_neighbors = np.empty((stop - start, graph.n_neighbors), np.int64)
     weights = np.empty(all_neighbors.shape, np.float16)
     for first in range(start, stop, GATHERED_ROWS):
         last = min(first + GATHERED_ROWS, stop)
         here = slice(first - start, last - start)
         all_neighbors[here], affinities = graph.block(first, last)
-        distances = edge_squared_distances(np.arange(first, last), all_neighbors[here], features)
-        weights[here] = _learned_affinities(distances, affinities, median)
+        squared = _squared_distances(np.arange(first, last), all_neighbors[here], features)
+        new = np.exp(-squared / max(2 * median, float(np.finfo(np.float32).tiny)))
+        weights[here] = np.where(affinities > 0, np.maximum(new, SMALLEST), 0)
     return all_neighbors, weights
-
-
-def _learned_affinities(
-    squared_distances: NDArray[np.float32], affinities: NDArray[np.float32], median: float
-) -> NDArray[np.float16]:
-    """Return (B, K) weights as they are stored; slots without an edge stay without one.
-
-    Args:
-        squared_distances: (B, K) in the learned space.
-        affinities: (B, K) old weights, positive where there is an edge.
-        median: of squared distances over the whole graph.
-    """
-    weights = np.exp(-squared_distances / max(2 * median, float(np.finfo(np.float32).tiny)))
-    stored: NDArray[np.float16] = np.where(affinities > 0, np.maximum(weights, SMALLEST), 0).astype(np.float16)
-    return stored
 
 
 def _tensor(array: NDArray[Any]) -> torch.Tensor:

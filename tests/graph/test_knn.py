@@ -47,8 +47,9 @@ def test_separate_clusters_are_counted_and_warned_of(caplog):
 
 
 def test_too_few_rows_are_refused_with_both_numbers():
-    with pytest.raises(TooFewRowsError, match=r"has 5 rows.*at least 6.*graph.n_neighbors"):
+    with pytest.raises(TooFewRowsError, match=r"has 5 rows.*at least 6.*graph.n_neighbors") as refused:
         knn_graph(ArrayVectors(np.eye(5)), SMALL, AFFINITY)
+    assert refused.value.parameters == ("graph.n_neighbors",)
 
 
 def test_as_many_rows_as_needed_are_enough():

@@ -7,7 +7,7 @@ from scipy.spatial.distance import cdist
 from distspectral.graph.components import component_labels
 from distspectral.graph.config import AffinityConfig, GraphConfig
 from distspectral.graph.knn import knn_graph
-from distspectral.graph.links import MOST_OF_ONE, Links
+from distspectral.graph.links import MOST_OF_ONE, Links, find_links
 from distspectral.storage.rows.vectors import ArrayVectors
 
 RNG = np.random.default_rng(0)
@@ -52,8 +52,15 @@ def test_many_rounds_join_what_the_first_joins_in_pairs():
 def test_a_component_of_many_rows_asks_through_some():
     assert 2 * MOST_OF_ONE < 150
     rows = np.concatenate([RNG.standard_normal((150, 2)), RNG.standard_normal((160, 2)) + CENTRES[1]])
-    facts = graph(rows.astype(np.float32))[1]
-    assert (facts["components"], facts["components_before"], facts["links"]) == (1, 2, 1)
+    rows, asked = rows.astype(np.float32), []
+
+    class AskedVectors(ArrayVectors):
+        def gather(self, rows):
+            asked.append(len(rows))
+            return super().gather(rows)
+
+    links = find_links(graph(rows, connect="none")[0], AskedVectors(rows))
+    assert (links.components, len(links.rows), asked) == (2, 1, [MOST_OF_ONE])
 
 
 def test_several_links_of_a_row_take_several_places():

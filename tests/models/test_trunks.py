@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -56,8 +58,9 @@ def test_images_pass_the_convolutional_trunk():
     ],
 )
 def test_a_name_that_is_no_factory_is_refused(name, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message) as refused:
         trunk_factory(name)
+    assert refused.value.parameters == ("network.trunk",)
 
 
 @pytest.mark.parametrize(
@@ -71,5 +74,6 @@ def test_a_name_that_is_no_factory_is_refused(name, message):
     ],
 )
 def test_a_trunk_that_does_not_fit_is_refused_before_training(trunk, options, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message) as refused:
         embedding_network(6, 3, NetworkConfig(trunk=trunk, trunk_options=options))
+    assert set(refused.value.parameters) == set(re.findall(r"network\.\w+", str(refused.value)))

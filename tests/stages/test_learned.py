@@ -10,6 +10,7 @@ import pytest
 from distspectral.embedding.forward import forward
 from distspectral.errors import CollapsedError, NoEdgesError
 from distspectral.graph.store import MappedGraph
+from distspectral.graph.weights import median_squared_distance
 from distspectral.spectral.diagnostics import label_agreement
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.codes import encode_codes, load_encoder

@@ -28,6 +28,7 @@ BLOCK_BYTES = 1 << 26
 MIN_TASK_ROWS = 8192
 MAX_TASKS = 64
 MARGIN = 8
+WIDER = 8
 MAX_CANDIDATES = 2048
 DIRECT_ROWS = 16
 
@@ -52,7 +53,6 @@ class ExactSolver:
         surplus: ascending rows that are in nobody's neighbour list, see :mod:`distspectral.graph.search.duplicates`.
         device: where products are computed.
         base_rows: rows of a base block; by default as many as fill one.
-        wider: how many times as many candidates rows get whose first ones prove nothing.
     """
 
     n_neighbors: int
@@ -60,7 +60,6 @@ class ExactSolver:
     surplus: NDArray[np.int64]
     device: Device = "auto"
     base_rows: int | None = None
-    wider: int = 8
 
     def __call__(self, vectors: Vectors, start: int, stop: int) -> Neighbors:
         """Return the neighbours of rows ``start`` to ``stop``; missing ones are the row itself at infinity.
@@ -77,7 +76,7 @@ class ExactSolver:
         pending = np.arange(len(own))
         n_base = vectors.n_rows - len(self.surplus)
         width = self.n_neighbors + 1 + MARGIN
-        for n_candidates in (width, min(self.wider * width, MAX_CANDIDATES)):
+        for n_candidates in (width, min(WIDER * width, MAX_CANDIDATES)):
             found = self._by_products(search, vectors, queries[pending], own[pending], min(n_candidates, n_base))
             neighbors[pending], distances[pending], certain = found
             pending = pending[~certain]

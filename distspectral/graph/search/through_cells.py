@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
-import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -73,24 +72,14 @@ class Searched:
     origin: Vectors | Artifact
     metric: Metric
 
-    def open(self) -> Vectors:
-        """Return the vectors under the metric, for a task."""
-        return under_metric(
-            MappedVectors(self.origin) if isinstance(self.origin, Artifact) else self.origin, self.metric
-        )
+    def open(self, opener: Callable[[Artifact], Vectors] = MappedVectors) -> Vectors:
+        """Return the vectors under the metric; ``opener`` is how an artifact is read."""
+        return under_metric(opener(self.origin) if isinstance(self.origin, Artifact) else self.origin, self.metric)
 
-    def open_fleeting(self) -> Vectors:
-        """Return the same for the driver, which reads few of them and outlives all tasks."""
-        return under_metric(
-            FleetingVectors(self.origin) if isinstance(self.origin, Artifact) else self.origin, self.metric
-        )
-
-    @property
     def are_halves(self) -> bool:
         """Whether float16 holds them without loss."""
-        return (
-            isinstance(self.origin, Artifact) and self.metric == "l2" and MappedVectors(self.origin).dtype == np.float16
-        )
+        origin = self.origin
+        return isinstance(origin, Artifact) and self.metric == "l2" and MappedVectors(origin).dtype == np.float16
 
 
 def block_cuts(n_rows: int, dim: int, config: GraphConfig) -> list[tuple[int, int]]:
@@ -116,7 +105,7 @@ def search_cells(
         ConfigError: the target is out of reach within the memory.
     """
     searched = Searched(vectors, config.metric)
-    points = searched.open_fleeting()
+    points = searched.open(FleetingVectors)  # the driver outlives all tasks
     cuts = block_cuts(points.n_rows, points.dim, config)
     parts = _named("part", cuts)
     if artifact.has(SUMMARY) and all(name in done for name, _ in parts):
@@ -237,7 +226,7 @@ def _route(
     item: tuple[str, tuple[int, int]], *, searched: Searched, artifact: Artifact, config: GraphConfig, setting: Setting
 ) -> Shard:
     name, (start, stop) = item
-    n_kept, half = config.n_neighbors + 1, searched.are_halves
+    n_kept, half = config.n_neighbors + 1, searched.are_halves()
     return route(artifact, name, searched.open(), start, stop, setting.cells, setting.groups, n_kept, half=half)
 
 
@@ -303,4 +292,4 @@ def _write_summary(artifact: Artifact, setting: Setting, solved: list[Shard], me
 
 
 def _found(shards: list[Shard], artifact: Artifact) -> Found:
-    return Found(shards, json.loads(artifact.read_bytes(SUMMARY)))
+    return Found(shards, artifact.read_json(SUMMARY))

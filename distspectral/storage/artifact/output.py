@@ -37,7 +37,7 @@ class Output:
         fingerprint: digest of ``config`` and ``inputs``; of :func:`distspectral.storage.artifact.manifest.fingerprint`.
         config: the stage's resolved config as plain values.
         inputs: fingerprint of each input by name.
-        identity: what of the config is in the fingerprint; None where nobody asks.
+        identity: what of the config is in the fingerprint; without it no shard of a finished artifact can be kept.
     """
 
     artifact: Artifact
@@ -75,10 +75,11 @@ class Output:
                 self._refuse_another(standing)
             else:
                 self._take_over(standing, sources, details_file)
-            artifact.filesystem.create_dir(artifact.path, recursive=True)
-            if not shared or not standing:
-                artifact.write_json(BUILDING, self._mark)
-            artifact.write_bytes("config.yaml", yaml.safe_dump({self.stage: self.config}, sort_keys=False).encode())
+            if not (shared and MANIFEST in standing):  # a result finished by others is left as it is
+                artifact.filesystem.create_dir(artifact.path, recursive=True)
+                if not (shared and standing):
+                    artifact.write_json(BUILDING, self._mark)
+                artifact.write_bytes("config.yaml", yaml.safe_dump({self.stage: self.config}, sort_keys=False).encode())
         except OSError as error:
             message = f"{artifact.uri}: cannot be written ({error}); choose another place"
             raise OutputNotWritableError(message) from error

@@ -37,7 +37,7 @@ class SourceConfig(BaseModel):
     path: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)] = Field(
         description="File, folder, glob or URI of the shards, or a list of these."
     )
-    format: Literal["auto", "parquet", "arrow", "npy", "fbin"] = Field(
+    format: Literal["auto", FormatName] = Field(
         "auto", description="Format of every shard; `auto` goes by the file's extension and ignores other files."
     )
     column: str = Field("vector", description="Vector column (Parquet and Arrow).")
@@ -97,16 +97,17 @@ class Source:
         with ThreadPoolExecutor(min(HEADER_THREADS, max(1, len(files)))) as pool:
             headers = list(pool.map(functools.partial(_read_header, config), files, formats))
         # a shard whose vectors are all null, fit for quarantine as a whole, has no width of its own
-        model = next((index for index, header in enumerate(headers) if header.dim), 0)
-        first = headers[model]
+        first_file, first = next(
+            (pair for pair in zip(files, headers, strict=True) if pair[1].dim), (files[0], headers[0])
+        )
         if not first.dim:
             raise UnsupportedTypeError(
                 f"{files[0].uri}: every vector of the dataset is null; check data.column", parameters=["data.column"]
             )
-        refuse_absurd_width(files[model], first.dim)
+        refuse_absurd_width(first_file, first.dim)
         shards, first_row = [], 0
         for file, name, header in zip(files, formats, headers, strict=True):
-            _refuse_mixture(files[model], first, file, header)
+            _refuse_mixture(first_file, first, file, header)
             refuse_bomb(file, header.n_rows, first.dim)
             shards.append(SourceShard(file, name, header.n_rows, first_row))
             first_row += header.n_rows

@@ -155,7 +155,7 @@ class ShardReader:
         if left_out is not None:
             ids = readable_ids(batch, self.columns, self.id_type, shard.first_row + first_row)
             left_out.append(bad.table(ids, first_row, shard.uri))
-        good = np.setdiff1d(np.arange(batch.num_rows, dtype=np.int64), bad.rows, assume_unique=True)
+        good = np.delete(np.arange(batch.num_rows, dtype=np.int64), bad.rows)
         return self._block(batch.take(pa.array(good)), shard.uri, first_row, copy, good) if len(good) else None
 
     @staticmethod

@@ -9,7 +9,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from distspectral.graph.config import GraphConfig
 from distspectral.graph.search import exact
-from distspectral.graph.search.exact import ExactSolver, exact_solver, rows_per_block, rows_per_task
+from distspectral.graph.search.exact import MARGIN, WIDER, ExactSolver, exact_solver, rows_per_block, rows_per_task
 from distspectral.storage.rows.vectors import ArrayVectors
 from tests.datasets import blobs
 
@@ -68,7 +68,8 @@ def test_ties_of_a_grid_go_to_the_smaller_ids():
 
 
 def test_more_ties_than_candidates_are_broken_by_id():
-    ids, distances = search(np.eye(200, dtype=np.float32), 4, wider=1)  # straight to the search by differences
+    assert WIDER * (4 + 1 + MARGIN) < 199, "products prove nothing, differences decide"
+    ids, distances = search(np.eye(200, dtype=np.float32), 4)
     expected, _ = oracle(np.eye(200, dtype=np.float32), 4)
     np.testing.assert_array_equal(ids, expected)
     assert (distances == 2).all()

@@ -290,10 +290,12 @@ def test_a_result_finished_between_two_looks_counts_as_done(tmp_path):
     assert not late.artifact.has(BUILDING)
 
 
-def test_a_result_finished_meanwhile_counts_as_done(tmp_path):
+def test_a_result_that_is_finished_already_counts_as_done(tmp_path):
     output(tmp_path / "out").begin(shared=True)
-    output(tmp_path / "out").commit([write_shard(output(tmp_path / "out").artifact, "a", three_bytes)], {}, {})
+    finish(tmp_path / "out")
+    before = {path: path.stat().st_ino for path in (tmp_path / "out").iterdir()}
     assert set(output(tmp_path / "out").begin(shared=True)) == {"a"}
+    assert {path: path.stat().st_ino for path in (tmp_path / "out").iterdir()} == before, "it is left as it is"
 
 
 def test_foreign_files_are_refused_where_processes_share(tmp_path):
