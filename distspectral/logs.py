@@ -19,7 +19,7 @@ from distspectral.errors import ConfigError
 LOGGER = logging.getLogger("distspectral")
 STDERR = "-"
 
-_facts: dict[str, Any] = {"rank": "driver"}
+_context: dict[str, Any] = {"rank": "driver"}
 """What this process works on."""
 
 
@@ -33,7 +33,7 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": record.getMessage(),
-            **_facts,
+            **_context,
             **getattr(record, "facts", {}),
         }
         if record.exc_info:
@@ -73,29 +73,40 @@ def is_written() -> bool:
     return any(isinstance(handler.formatter, JsonLines) for handler in LOGGER.handlers)
 
 
-def say(**facts: Any) -> None:
+def add_context(**facts: Any) -> None:
     """Add to what every following line says."""
-    _facts.update(facts)
+    _context.update(facts)
 
 
-def handed_on() -> dict[str, Any] | None:
+def context() -> dict[str, Any] | None:
     """Return what a worker's lines are to say beside its rank; None where no log is written."""
-    return dict(_facts) if is_written() else None
+    return dict(_context) if is_written() else None
 
 
-def take_up(facts: dict[str, Any] | None, rank: int | str) -> None:
+def adopt_context(context: dict[str, Any] | None, rank: int | str) -> None:
     """Write this worker's log to its stderr, which Ray keeps in a file of the worker.
 
     Args:
-        facts: of :func:`handed_on` in the driver; None changes nothing.
+        context: of :func:`context` in the driver; None changes nothing.
         rank: of a training worker; ``task`` or ``actor`` for the others.
     """
-    if facts is None:
+    if context is None:
         return
     if not is_written():
         _add(logging.StreamHandler(sys.stderr))
-    _facts.clear()
-    say(**facts | {"rank": rank})
+    _context.clear()
+    add_context(**context | {"rank": rank})
+
+
+@contextlib.contextmanager
+def level(logger: str, least: int) -> Iterator[None]:
+    """Let only records of at least a level through a logger, of a library for example, while the block lasts."""
+    before = logging.getLogger(logger).level
+    logging.getLogger(logger).setLevel(least)
+    try:
+        yield
+    finally:
+        logging.getLogger(logger).setLevel(before)
 
 
 def event(what: str, **facts: Any) -> None:

@@ -18,14 +18,14 @@ from tests.runs import write_run
 @pytest.fixture(autouse=True)
 def process() -> Iterator[None]:
     """This process's log as it was, after a test."""
-    handlers, level, facts = list(logs.LOGGER.handlers), logs.LOGGER.level, dict(logs._facts)
+    handlers, level, facts = list(logs.LOGGER.handlers), logs.LOGGER.level, dict(logs._context)
     yield
     for handler in set(logs.LOGGER.handlers) - set(handlers):
         logs.LOGGER.removeHandler(handler)
         handler.close()
     logs.LOGGER.setLevel(level)
-    logs._facts.clear()
-    logs._facts.update(facts)
+    logs._context.clear()
+    logs._context.update(facts)
 
 
 def lines(text: str) -> list[dict[str, object]]:
@@ -56,10 +56,10 @@ def test_an_error_is_a_line_too(tmp_path: Path) -> None:
 
 
 def test_a_worker_says_what_the_driver_said_with_a_rank_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
-    assert logs.handed_on() is None, "nothing is written unless asked for"
-    logs.take_up(None, 3)
+    assert logs.context() is None, "nothing is written unless asked for"
+    logs.adopt_context(None, 3)
     logs.event("not written")
-    logs.take_up({"run": "r", "stage": "train", "rank": "driver"}, 3)
+    logs.adopt_context({"run": "r", "stage": "train", "rank": "driver"}, 3)
     with logs.timed("training", workers=4):
         logging.getLogger("distspectral.training.skipping").warning("a step was %s", "skipped")
     with pytest.raises(ZeroDivisionError), logs.timed("item"):

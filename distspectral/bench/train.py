@@ -17,7 +17,7 @@ from distspectral.graph.store import ArrayGraph
 from distspectral.objectives.batches import Batch
 from distspectral.storage.rows.vectors import ArrayVectors
 from distspectral.training.autoencoder import AutoencoderConfig, AutoencoderSettings
-from distspectral.training.loop import SilentObserver, Trainer
+from distspectral.training.loop import Trainer, WindowRecorder
 from distspectral.training.settings import TrainSettings
 from distspectral.training.siamese import SiameseConfig, SiameseSettings
 from distspectral.training.spectral import SpectralSettings, SpectralTrainConfig
@@ -69,7 +69,7 @@ def _compare(vectors: ArrayVectors, graph: ArrayGraph, settings: TrainSettings, 
 def _trainer_seconds(trainer: Trainer[Any, Any]) -> float:
     """Return the seconds of a step of the whole loop, its batches included."""
     began = time.perf_counter()
-    trainer.fit(SilentObserver())
+    trainer.fit(WindowRecorder())
     return (time.perf_counter() - began) / trainer.step
 
 

@@ -13,7 +13,7 @@ from distspectral.cli.stage import checked_pipeline, stage
 from distspectral.errors import ConfigError
 
 if TYPE_CHECKING:
-    from distspectral.stages.embed import Unfinished
+    from distspectral.stages.stage import Unfinished
     from distspectral.storage.artifact.manifest import Manifest
 
 SourcePath = Annotated[

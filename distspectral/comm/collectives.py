@@ -44,7 +44,7 @@ def all_reduce_sum(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
+def raise_on_all_ranks() -> Iterator[None]:
     """Raise on every rank after a block that raised on one: for what a rank does alone, such as writing a file.
 
     Without it the others would wait for that rank in their next collective until it times out.

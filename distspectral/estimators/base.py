@@ -23,7 +23,7 @@ from distspectral.storage.rows.moments import is_constant
 from distspectral.storage.rows.sparse import SparseVectors
 from distspectral.storage.rows.vectors import ArrayVectors, Vectors
 from distspectral.training.checkpoint import read_state, write_state
-from distspectral.training.loop import SilentObserver
+from distspectral.training.loop import WindowRecorder
 
 RecipeT = TypeVar("RecipeT", bound=Recipe)
 
@@ -129,7 +129,7 @@ def refuse_equal(rows: Vectors) -> None:
         )
 
 
-class WindowPrinter(SilentObserver):
+class WindowPrinter(WindowRecorder):
     """Keeps the history and, if asked, prints a line per window, headed by what is trained."""
 
     def __init__(self, verbose: bool, trained: str) -> None:

@@ -22,7 +22,7 @@ from distspectral.stages.codes import explained_variance
 from distspectral.stages.encode import refuse_collapse
 from distspectral.storage.rows.joined import JoinedVectors
 from distspectral.storage.rows.vectors import ArrayVectors, Vectors
-from distspectral.training.loop import Observer
+from distspectral.training.loop import TrainingObserver
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,9 @@ class Representation:
     encoders: dict[str, Any]
 
 
-def represent_rows(rows: Vectors, recipe: SpectralRecipe, observer: Callable[[str], Observer]) -> Representation:
+def represent_rows(
+    rows: Vectors, recipe: SpectralRecipe, observer: Callable[[str], TrainingObserver]
+) -> Representation:
     """Return the representation of rows in memory.
 
     Args:

@@ -7,6 +7,7 @@ it bit for bit.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Literal
 
 import torch
@@ -14,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from distspectral.models.networks import SpectralNetwork
-from distspectral.spectral.orthonormalize import bias, cholesky_factor, moving_average, whiten
+from distspectral.spectral.checks import Check
+from distspectral.spectral.orthonormalize import bias, checked_cholesky, moving_average, whiten
 
 
 class OrthonormConfig(BaseModel):
@@ -29,6 +31,23 @@ class OrthonormConfig(BaseModel):
         description="factor used inside the training gradient; `ema` lags the weights and costs accuracy "
         "(mean sin^2 .029 with batch, .57 at decay .99, on digits): widen the batch instead",
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Average:
+    """What the layer's buffers become with one more Gram; taken over once ``check`` holds.
+
+    Attributes:
+        gram_average: (E, E) float64, not bias-corrected.
+        cholesky_factor: (E, E) float64, lower-triangular.
+        n_updates: () int64.
+        check: that the bias-corrected average is positive definite after jitter.
+    """
+
+    gram_average: Tensor
+    cholesky_factor: Tensor
+    n_updates: Tensor
+    check: Check
 
 
 class OrthonormalLayer(nn.Module):
@@ -54,18 +73,20 @@ class OrthonormalLayer(nn.Module):
         self.register_buffer("n_updates", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
-    def update(self, gram: Tensor) -> None:
-        """Take one global minibatch Gram (E, E) into the average and refresh the factor.
-
-        Raises:
-            RankDeficientError: the average is not positive definite after jitter; the layer stays as it was.
-        """
-        n_updates = int(self.n_updates) + 1
+    def averaged(self, gram: Tensor) -> Average:
+        """Return what one more global minibatch Gram (E, E) makes of the average. Host reads: none."""
+        n_updates = self.n_updates + 1
         gram_average = moving_average(self.gram_average, gram, self.config.decay)
-        average = gram_average / bias(n_updates, self.config.decay)
-        self.cholesky_factor.copy_(cholesky_factor(average, jitter=self.config.jitter))
-        self.gram_average.copy_(gram_average)
-        self.n_updates.fill_(n_updates)
+        corrected = gram_average / bias(n_updates, self.config.decay)
+        factor, check = checked_cholesky(corrected, jitter=self.config.jitter)
+        return Average(gram_average, factor, n_updates, check)
+
+    @torch.no_grad()
+    def take(self, average: Average) -> None:
+        """Take over a result of :meth:`averaged` whose check holds."""
+        self.gram_average.copy_(average.gram_average)
+        self.cholesky_factor.copy_(average.cholesky_factor)
+        self.n_updates.copy_(average.n_updates)
 
     def forward(self, f: Tensor) -> Tensor:
         """Return the functions (B, E), orthonormal under the averaged Gram. Gradient: flows to ``f``."""

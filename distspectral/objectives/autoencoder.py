@@ -10,6 +10,8 @@ from torch import Tensor
 from distspectral.errors import NonFiniteStepError
 from distspectral.models.autoencoder import Autoencoder
 from distspectral.objectives.batches import ReconstructionBatch
+from distspectral.objectives.proposal import Proposal
+from distspectral.spectral.checks import finite
 
 
 class ReconstructionObjective:
@@ -33,21 +35,13 @@ class ReconstructionObjective:
             "n_values": torch.tensor(float(error.numel()), dtype=torch.float64, device=error.device),
         }
 
-    def surrogate(self, local: dict[str, Tensor], total: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return this rank's share of the mean squared error, to be differentiated, and the whole of it.
-
-        Raises:
-            NonFiniteStepError: it is NaN or infinite; every rank raises, for all see the same sums.
-        """
-        if not bool(torch.isfinite(total["squared_error"])):
-            raise NonFiniteStepError(
-                "the autoencoder's error is NaN or infinite: lower autoencoder.learning_rate, or check the vectors' "
-                "range"
-            )
-        return local["squared_error"] / total["n_values"], (total["squared_error"] / total["n_values"]).detach()
-
-    def after_step(self, total: dict[str, Tensor]) -> None:
-        """Do nothing: no state follows the sums."""
+    def propose(self, local: dict[str, Tensor], total: dict[str, Tensor]) -> Proposal:
+        """Return this rank's share of the mean squared error, the whole of it, and the check that it is finite."""
+        return Proposal(
+            loss=local["squared_error"] / total["n_values"],
+            value=total["squared_error"] / total["n_values"],
+            checks=(finite(NonFiniteStepError("the autoencoder's error is NaN or infinite"), total["squared_error"]),),
+        )
 
     def window_sums(self, total: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return nothing: the mean loss says it all."""

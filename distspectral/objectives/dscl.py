@@ -10,6 +10,8 @@ from torch import Tensor
 
 from distspectral.models.orthonorm_layer import OrthonormalLayer
 from distspectral.objectives.batches import LabeledBatch
+from distspectral.objectives.proposal import Proposal, StepRevisedError
+from distspectral.spectral.checks import Check
 from distspectral.spectral.dscl import class_counts, class_sums, eigenvalue_cutoff, project, spectral_pseudo_inverse
 from distspectral.spectral.rayleigh import gram
 
@@ -38,6 +40,9 @@ class DSCLConfig(BaseModel):
 class DSCLObjective:
     """Sums, surrogate and moving average of the projector loss.
 
+    The columns of a step's outputs are presumed to be independent until a step shows that they may not be, and again
+    once they are beyond doubt. That decides what a step costs (host reads, eigenvectors), never its result.
+
     Args:
         orthonormal: the layer whose moving average each step updates.
         dtype: of the network's outputs; decides which directions of a batch are rounding.
@@ -49,6 +54,7 @@ class DSCLObjective:
     def __init__(self, orthonormal: OrthonormalLayer, dtype: torch.dtype = torch.float32) -> None:
         self.orthonormal = orthonormal
         self.dtype = dtype
+        self.presume_independent = True
 
     def local_sums(self, outputs: Tensor, batch: LabeledBatch) -> dict[str, Tensor]:
         """Return this rank's shares of S (E, E), B (C, E) and n_c (C,), float64; gradient flows to ``outputs``."""
@@ -59,23 +65,34 @@ class DSCLObjective:
             "class_counts": class_counts(batch.classes, batch.n_classes),
         }
 
-    def surrogate(self, local: dict[str, Tensor], total: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return this rank's surrogate, to be differentiated, and the loss l.
+    def propose(self, local: dict[str, Tensor], total: dict[str, Tensor]) -> Proposal:
+        """Return this rank's surrogate, the loss l, and the moving average with the mean of the step's rows.
 
         Args:
             local: what :meth:`local_sums` returned.
             total: the same summed over ranks.
 
         Raises:
-            NonFiniteStepError: the sums hold NaN or infinity; every rank raises, for all see the same sums.
-            TooFewClassesError: all rows of the step are of one class.
+            NonFiniteStepError, TooFewClassesError: what the checks would find, where independence is not presumed.
         """
-        projection = project(total["gram"], total["class_sums"], total["class_counts"], self.dtype)
-        return projection.surrogate(local["gram"], local["class_sums"]), projection.value
+        sums = total["gram"], total["class_sums"], total["class_counts"]
+        projection = project(*sums, self.dtype, presume_independent=self.presume_independent)
+        checks = projection.checks
+        if self.presume_independent:
+            checks += (Check(~projection.is_certain, self._doubt),)
+        else:
+            self.presume_independent = bool(projection.is_certain)
+        average = self.orthonormal.averaged(total["gram"] / total["class_counts"].sum())
+        return Proposal(
+            loss=projection.surrogate(local["gram"], local["class_sums"]),
+            value=projection.value,
+            checks=(*checks, average.check),
+            commit=lambda: self.orthonormal.take(average),
+        )
 
-    def after_step(self, total: dict[str, Tensor]) -> None:
-        """Take the mean of the step's rows into the moving average."""
-        self.orthonormal.update(total["gram"] / total["class_counts"].sum())
+    def _doubt(self, _: int) -> StepRevisedError:
+        self.presume_independent = False
+        return StepRevisedError()
 
     def window_sums(self, total: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the step's Gram, rows and classes."""
@@ -84,7 +101,7 @@ class DSCLObjective:
 
     def metrics(self, sums: dict[str, Tensor], n_steps: int) -> dict[str, Any]:
         """Return the classes of a step, of which the loss is a part, and the rank of the window's outputs."""
-        cutoff = eigenvalue_cutoff(int(sums["n_rows"]), len(sums["gram"]), self.dtype)
+        cutoff = eigenvalue_cutoff(sums["n_rows"], len(sums["gram"]), self.dtype)
         _, rank = spectral_pseudo_inverse(sums["gram"], cutoff)
         return {"classes_per_step": float(sums["n_classes"]) / n_steps, "rank": int(rank)}
 

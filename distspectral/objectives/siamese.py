@@ -10,6 +10,8 @@ from torch import Tensor
 from distspectral.errors import NonFiniteStepError
 from distspectral.models.networks import Perceptron
 from distspectral.objectives.batches import PairBatch
+from distspectral.objectives.proposal import Proposal
+from distspectral.spectral.checks import finite
 from distspectral.spectral.contrastive import contrastive_losses, squared_pair_distances
 
 
@@ -43,25 +45,18 @@ class SiameseObjective:
             "stranger_distance": distances @ (1 - near),
         }
 
-    def surrogate(self, local: dict[str, Tensor], total: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return this rank's share of the mean loss over pairs, to be differentiated, and the whole of it.
-
-        Raises:
-            NonFiniteStepError: it is NaN or infinite; every rank raises, for all see the same sums.
-        """
-        if not bool(torch.isfinite(total["loss"])):
-            raise NonFiniteStepError(
-                "the Siamese loss is NaN or infinite: lower siamese.learning_rate, or check the vectors' range"
-            )
+    def propose(self, local: dict[str, Tensor], total: dict[str, Tensor]) -> Proposal:
+        """Return this rank's share of the mean loss over pairs, the whole of it, and the check that it is finite."""
         n_pairs = total["n_neighbors"] + total["n_strangers"]
-        return local["loss"] / n_pairs, (total["loss"] / n_pairs).detach()
-
-    def after_step(self, total: dict[str, Tensor]) -> None:
-        """Do nothing: no state follows the sums."""
+        return Proposal(
+            loss=local["loss"] / n_pairs,
+            value=total["loss"] / n_pairs,
+            checks=(finite(NonFiniteStepError("the Siamese loss is NaN or infinite"), total["loss"]),),
+        )
 
     def window_sums(self, total: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the step's counts and distances."""
-        return {name: value.detach() for name, value in total.items() if name != "loss"}
+        return {name: value for name, value in total.items() if name != "loss"}
 
     def metrics(self, sums: dict[str, Tensor], n_steps: int) -> dict[str, Any]:
         """Return the mean distance of neighbours and of strangers."""

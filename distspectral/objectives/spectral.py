@@ -12,7 +12,9 @@ from torch import Tensor
 from distspectral.errors import NonFiniteStepError
 from distspectral.models.orthonorm_layer import OrthonormalLayer
 from distspectral.objectives.batches import EdgeBatch
-from distspectral.spectral.orthonormalize import cholesky_factor
+from distspectral.objectives.proposal import Proposal
+from distspectral.spectral.checks import Check, finite
+from distspectral.spectral.orthonormalize import checked_cholesky, cholesky_factor
 from distspectral.spectral.rayleigh import dirichlet_energy, gram, linearize, whitened_energy
 
 
@@ -71,37 +73,32 @@ class SpectralObjective:
             "gram": gram(outputs, batch.mass),
         }
 
-    def surrogate(self, local: dict[str, Tensor], total: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return this rank's surrogate, to be differentiated, and the objective's value.
+    def propose(self, local: dict[str, Tensor], total: dict[str, Tensor]) -> Proposal:
+        """Return this rank's surrogate, the objective's value, and the moving average with the step's global Gram.
+
+        Its checks: the sums are finite (NonFiniteStepError), the global Gram and the average can be factored
+        (RankDeficientError).
 
         Args:
             local: what :meth:`local_sums` returned.
             total: the same summed over ranks.
-
-        Raises:
-            NonFiniteStepError: the sums hold NaN or infinity; every rank raises, for all see the same sums.
-            RankDeficientError: the global Gram cannot be factored.
         """
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in total.values()):
-            raise NonFiniteStepError(
-                "the step's energy or Gram holds NaN or infinity: lower train.learning_rate, "
-                "or check the vectors' range"
-            )
+        energy, gram = total["energy"], total["gram"]
         layer = self.orthonormal
-        use_average = layer.config.train_factor == "ema" and int(layer.n_updates) > 0
-        linear = linearize(
-            total["energy"],
-            total["gram"],
-            objective=self.config.objective,
-            epsilon=self.config.epsilon,
-            jitter=layer.config.jitter,
-            factor=layer.cholesky_factor if use_average else None,
+        factor, has_factor = checked_cholesky(gram, jitter=layer.config.jitter)
+        if layer.config.train_factor == "ema":
+            is_first = layer.n_updates == 0
+            factor = torch.where(is_first, factor, layer.cholesky_factor)
+            has_factor = Check(has_factor.code * is_first, has_factor.error)
+        linear = linearize(energy, factor, objective=self.config.objective, epsilon=self.config.epsilon)
+        average = layer.averaged(gram)
+        is_finite = finite(NonFiniteStepError("the step's energy or Gram holds NaN or infinity"), energy, gram)
+        return Proposal(
+            loss=linear.surrogate(local["energy"], local["gram"]),
+            value=linear.value,
+            checks=(is_finite, has_factor, average.check),
+            commit=lambda: layer.take(average),
         )
-        return linear.surrogate(local["energy"], local["gram"]), linear.value
-
-    def after_step(self, total: dict[str, Tensor]) -> None:
-        """Take the step's global Gram into the moving average."""
-        self.orthonormal.update(total["gram"])
 
     def window_sums(self, total: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the step's energy and Gram."""

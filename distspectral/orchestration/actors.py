@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -26,7 +27,7 @@ class ItemActor:
         items: all items; a row of the dataset is an index into them.
         n_threads: threads of this actor.
         work: what it does, for the log.
-        facts: what its log is to say.
+        log_context: what its log is to say.
     """
 
     def __init__(
@@ -35,10 +36,10 @@ class ItemActor:
         items: Sequence[Any],
         n_threads: int,
         work: str,
-        facts: dict[str, Any] | None,
+        log_context: dict[str, Any] | None,
     ) -> None:
         self.function, self.items, self.n_threads, self.work = function, items, n_threads, work
-        logs.take_up(facts, "actor")
+        logs.adopt_context(log_context, "actor")
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return the result for the item with index ``row["id"]``, or the error of ours that it met.
@@ -53,6 +54,18 @@ class ItemActor:
                 return {"result": error}
 
 
+@contextlib.contextmanager
+def quiet_data() -> Iterator[None]:
+    """Ray Data without progress bars and messages: whoever called the mapper shows progress."""
+    context = DataContext.get_current()
+    before, context.enable_progress_bars = context.enable_progress_bars, False
+    try:
+        with logs.level("ray.data", logging.ERROR):
+            yield
+    finally:
+        context.enable_progress_bars = before
+
+
 def actor_mapper(config: RayConfig, stage: str = "embed") -> Mapper:
     """Return a mapper over an autoscaling pool of actors on the connected cluster; an item is a shard, not a row.
 
@@ -63,24 +76,23 @@ def actor_mapper(config: RayConfig, stage: str = "embed") -> Mapper:
     def map_items(function: Callable[[Any], Any], items: Sequence[Any], description: str) -> Iterator[Any]:
         if not items:
             return
-        logging.getLogger("ray.data").setLevel(logging.ERROR)  # progress is shown by whoever called the mapper
-        DataContext.get_current().enable_progress_bars = False
         pool = ActorPoolStrategy(
             min_size=config.actors.min, max_size=max(config.actors.min, min(config.actors.max, len(items)))
         )
         resources = request(config, stage)
-        dataset = ray.data.range(len(items), override_num_blocks=len(items)).map(
-            ItemActor,
-            fn_constructor_args=(function, list(items), resources.n_threads, description, logs.handed_on()),
-            compute=pool,
-            **resources.options,
-        )
-        try:
-            for row in dataset.iter_rows():
-                if isinstance(row["result"], DistSpectralError):
-                    raise row["result"]
-                yield row["result"]
-        except RayTaskError as error:
-            raise (error.cause if isinstance(error.cause, Exception) else error) from None
+        with quiet_data():
+            dataset = ray.data.range(len(items), override_num_blocks=len(items)).map(
+                ItemActor,
+                fn_constructor_args=(function, list(items), resources.n_threads, description, logs.context()),
+                compute=pool,
+                **resources.options,
+            )
+            try:
+                for row in dataset.iter_rows():
+                    if isinstance(row["result"], DistSpectralError):
+                        raise row["result"]
+                    yield row["result"]
+            except RayTaskError as error:
+                raise (error.cause if isinstance(error.cause, Exception) else error) from None
 
     return map_items

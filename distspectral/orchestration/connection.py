@@ -10,9 +10,17 @@ import ray
 
 from distspectral.errors import ConfigError
 from distspectral.orchestration.config import RayConfig
+from distspectral.orchestration.environment import environment_defaults
 
 OBJECT_STORE_BYTES = 256 << 20
 """Of a local Ray: tasks exchange receipts and paths, the vectors stay in files."""
+
+LOCAL_ENVIRONMENT = {
+    "RAY_AUTH_MODE": "disabled",
+    # Ray Data warns from C++ of every actor pool (ray-project/ray issue 53727); failures reach Python anyway.
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+}
+"""Of the processes of a local Ray."""
 
 ANSWER_S = 10
 """An address that nobody answers is refused after it; Ray by itself tries for minutes."""
@@ -29,28 +37,26 @@ def connect(config: RayConfig) -> bool:
     """
     if ray.is_initialized():
         return False
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = config.address or os.environ.get("RAY_ADDRESS") or "local"
     try:
-        if address == "local":
-            os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-            # Ray Data warns from C++ of every actor pool (ray-project/ray issue 53727); failures reach Python anyway.
-            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-            ray.init(
-                address="local",
-                num_cpus=max(os.cpu_count() or 1, config.max_workers * config.cpus_per_worker),
-                object_store_memory=OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-            )
-        else:
-            _knock(address)
-            ray.init(address=address, logging_level=logging.ERROR)
+        with environment_defaults(RAY_USAGE_STATS_ENABLED="0", **(LOCAL_ENVIRONMENT if address == "local" else {})):
+            if address == "local":
+                ray.init(
+                    address="local",
+                    num_cpus=max(os.cpu_count() or 1, config.max_workers * config.cpus_per_worker),
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    include_dashboard=False,
+                    logging_level=logging.ERROR,
+                    log_to_driver=False,
+                )
+            else:
+                _knock(address)
+                ray.init(address=address, logging_level=logging.ERROR)
     except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"ray.address: no Ray cluster at {address!r} ({str(error).splitlines()[0]}); start one with "
-            "`ray start --head`, or set ray.address to null for a local one"
+            "`ray start --head`, or set ray.address to null for a local one",
+            ["ray.address"],
         ) from error
     return True
 

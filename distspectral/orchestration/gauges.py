@@ -40,7 +40,7 @@ class MetricsObserver:
 
     def __init__(self, observer: Observer, run: str, run_id: str) -> None:
         self.observer, self.run = observer, run
-        logs.say(run=run, run_id=run_id)
+        logs.add_context(run=run, run_id=run_id)
         self._stage = ""
         self._work = ""
         self._began = 0.0
@@ -49,7 +49,7 @@ class MetricsObserver:
     def started(self, stage: str) -> None:
         """A stage begins to work."""
         self._stage = stage
-        logs.say(stage=stage)
+        logs.add_context(stage=stage)
         self._set("distspectral_stage_running", 1)
         logs.event("stage started")
         self.observer.started(stage)
@@ -57,7 +57,7 @@ class MetricsObserver:
     def skipped(self, stage: str) -> None:
         """A stage is up to date."""
         self._stage = stage
-        logs.say(stage=stage)
+        logs.add_context(stage=stage)
         logs.event("stage up to date")
         self.observer.skipped(stage)
 

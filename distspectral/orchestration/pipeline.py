@@ -27,7 +27,7 @@ from distspectral.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from distspectral.config import RunConfig
-    from distspectral.stages.embed import Unfinished
+    from distspectral.stages.stage import Unfinished
 
 T = TypeVar("T")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -20,9 +19,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
 from ray.exceptions import RayError
 
+from distspectral import logs
 from distspectral.errors import ConfigError, MissingDependencyError, RequestError, WorkerLostError
 from distspectral.orchestration.config import RayConfig
 from distspectral.orchestration.connection import connect, disconnect, wants_gpus
+from distspectral.orchestration.environment import environment_defaults
 from distspectral.serving.predictor import Predictor
 from distspectral.serving.service import Answer, Service, media_type, reply
 
@@ -124,8 +125,8 @@ def serving(load: Callable[[], Predictor], config: ServeConfig) -> Iterator[str]
         ConfigError: the port is taken, no Ray answers, it has too few CPUs, or it serves something already.
         WorkerLostError: Serve or a replica did not start.
     """
-    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", str(START_S))
-    started_ray = connect(RayConfig(workers=config.replicas))
+    with environment_defaults(RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S=str(START_S)):  # a local Ray's workers inherit it
+        started_ray = connect(RayConfig(workers=config.replicas))
     try:
         if (n_cpus := int(ray.cluster_resources().get("CPU", 0))) < config.replicas:
             raise ConfigError(f"--replicas: is {config.replicas}, Ray has {n_cpus} CPUs; every replica takes one")
@@ -136,7 +137,7 @@ def serving(load: Callable[[], Predictor], config: ServeConfig) -> Iterator[str]
             )
         if started_ray:
             _refuse_taken(config)
-        with contextlib.ExitStack() as ends:
+        with logs.level("ray.serve", logging.WARNING), contextlib.ExitStack() as ends:
             if not started_ray:
                 ends.callback(serve.shutdown)
             _start(load, config)
@@ -150,7 +151,6 @@ def serving(load: Callable[[], Predictor], config: ServeConfig) -> Iterator[str]
 
 def _start(load: Callable[[], Predictor], config: ServeConfig) -> None:
     """Start Serve with the application, and wait until it answers."""
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     quiet: dict[str, Any] = {"log_level": "WARNING", "enable_access_log": False}
     deployment = serve.deployment(
         Replica,

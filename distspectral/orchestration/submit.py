@@ -85,7 +85,8 @@ def make_job(config: RunConfig, stage: str | None = None, modules: Sequence[Path
         if "://" not in path and not Path(path).is_absolute():
             raise ConfigError(
                 f"{key}: is {path}, relative to this machine's working directory; a job runs elsewhere, so give an "
-                "absolute path that every node sees, or a URI such as s3://bucket/folder"
+                "absolute path that every node sees, or a URI such as s3://bucket/folder",
+                [key],
             )
     identity = {"stage": stage, "version": distspectral.__version__, "config": config.model_dump(mode="json")}
     name = f"distspectral-{config.name}-{stage or 'run'}-{fingerprint('job', identity, {})}"

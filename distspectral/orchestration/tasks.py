@@ -24,10 +24,10 @@ later by as much as it has."""
 
 
 def _call(
-    function: Callable[[Any], Any], item: Any, n_threads: int, work: str, facts: dict[str, Any] | None = None
+    function: Callable[[Any], Any], item: Any, n_threads: int, work: str, log_context: dict[str, Any] | None = None
 ) -> Any:
     """Run one item in a worker; Ray set OMP_NUM_THREADS for libraries loaded later, this is for those loaded."""
-    logs.take_up(facts, "task")
+    logs.adopt_context(log_context, "task")
     with threadpool_limits(n_threads), logs.timed("item", work=work):
         return function(item)
 
@@ -48,7 +48,7 @@ def task_mapper(config: RayConfig, stage: str = "pack") -> Mapper:
         task = ray.remote(_call).options(
             name=description, max_retries=config.task_retries, retry_exceptions=False, **resources.options
         )
-        shared, facts = ray.put(function), logs.handed_on()
+        shared, log_context = ray.put(function), logs.context()
         upcoming = iter(items)
         running: list[Any] = []
         try:
@@ -58,7 +58,7 @@ def task_mapper(config: RayConfig, stage: str = "pack") -> Mapper:
                         item = next(upcoming)
                     except StopIteration:
                         break
-                    running.append(task.remote(shared, item, resources.n_threads, description, facts))
+                    running.append(task.remote(shared, item, resources.n_threads, description, log_context))
                 if not running:
                     return
                 (finished,), running = ray.wait(running, num_returns=1)
@@ -86,5 +86,6 @@ def _result(reference: Any, description: str, config: RayConfig) -> Any:
         raise WorkerLostError(
             f"{description}: a task's worker was lost {config.task_retries + 1} times "
             f"({str(error).splitlines()[0]}); often it ran out of memory: raise ray.cpus_per_task, so that fewer run "
-            "at once, or ray.task_retries on machines that come and go"
+            "at once, or ray.task_retries on machines that come and go",
+            ["ray.cpus_per_task", "ray.task_retries"],
         ) from error

@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from distspectral.errors import ConfigError
-from distspectral.stages.train import curves
+from distspectral.training.run_log import curves
 
 if TYPE_CHECKING:
     from distspectral.orchestration.config import MlflowConfig
@@ -55,7 +55,8 @@ class MlflowObserver:
         except MlflowException as error:
             raise ConfigError(
                 f"mlflow: {config.tracking_uri or 'MLFLOW_TRACKING_URI'}: {_first_line(error)}; set "
-                "mlflow.tracking_uri to a server that answers, or leave out the section mlflow"
+                "mlflow.tracking_uri to a server that answers, or leave out the section mlflow",
+                ["mlflow.tracking_uri"],
             ) from error
 
     def __enter__(self) -> Self:

@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import logging
 import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import psutil
 import ray.train
 import torch
-from ray.train import Checkpoint, CheckpointConfig, CheckpointUploadMode, FailureConfig, RunConfig, ScalingConfig
+from pyarrow import fs
+from ray.train import (
+    Checkpoint,
+    CheckpointConfig,
+    CheckpointUploadMode,
+    FailureConfig,
+    RunConfig,
+    ScalingConfig,
+    TrainingFailedError,
+)
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
-from ray.train.v2.api.exceptions import TrainingFailedError
 
 from distspectral import logs
 from distspectral.comm import collectives
 from distspectral.errors import DistSpectralError, OutputNotWritableError, WorkerLostError
 from distspectral.orchestration.config import RayConfig, WorkerCount
+from distspectral.orchestration.environment import environment_defaults
 from distspectral.orchestration.resources import Request, request
 from distspectral.stages.train import (
     CHECKPOINT_FILE,
     CHECKPOINTS,
-    OnWindow,
-    RunLog,
     checkpoint_names,
     finish,
     open_trainer,
@@ -41,6 +47,7 @@ from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
 from distspectral.training.checkpoint import write_state
 from distspectral.training.loop import Trainer
+from distspectral.training.run_log import OnWindow, RunLog, WindowReader
 from distspectral.training.settings import TrainSettings
 
 COLLECTIVE_TIMEOUT_S = 300
@@ -58,8 +65,8 @@ TEMPORARY = "distspectral-checkpoint-"
 logger = logging.getLogger(__name__)
 
 
-class RayObserver:
-    """The observer of one Ray Train worker; rank 0 owns the log and the checkpoint's content.
+class RayTrainingObserver:
+    """Of one Ray Train worker; rank 0 owns the log and the checkpoint's content.
 
     Args:
         log: on rank 0, None elsewhere.
@@ -73,7 +80,7 @@ class RayObserver:
 
     def window(self, record: dict[str, Any]) -> None:
         """Pass the window to the log."""
-        with collectives.together():
+        with collectives.raise_on_all_ranks():
             if self.log is not None:
                 self.log.window(record | {"workers": collectives.world_size()})
 
@@ -82,8 +89,9 @@ class RayObserver:
         name, checkpoint = f"step-{trainer.step:09d}", None
         while name in self.taken:
             name += "-again"
-        with collectives.together():
+        with collectives.raise_on_all_ranks():
             if self.log is not None:
+                self.log.write()
                 state = trainer.state_dict() | {"history": self.log.history}
                 checkpoint = Checkpoint.from_directory(_written_here(state, self.log.artifact))
         ray.train.report(
@@ -151,7 +159,7 @@ def train(
             "artifact": output.artifact,
             "settings": settings,
             "n_threads": resources.n_threads,
-            "facts": logs.handed_on(),
+            "log_context": logs.context(),
         },
         torch_config=TorchConfig(
             "nccl" if use_gpu and settings.train.device != "cpu" else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S
@@ -165,7 +173,7 @@ def train(
             checkpoint_config=CheckpointConfig(num_to_keep=settings.train.keep_checkpoints),
         ),
     )
-    with _Follower(output.artifact, on_window):
+    with _windows_passed_on(output.artifact, on_window), environment_defaults(**_patience(config)):
         try:
             result = trainer.fit().return_value
         except TrainingFailedError as error:
@@ -174,7 +182,8 @@ def train(
             cause = next(iter(failures.values()), error)
             raise WorkerLostError(
                 f"training failed more often than ray.task_retries = {config.task_retries}; ranks of the last failure: "
-                f"{ranks}; cause: {str(cause).strip().splitlines()[-1]}; run again to go on from the last checkpoint"
+                f"{ranks}; cause: {str(cause).strip().splitlines()[-1]}; run again to go on from the last checkpoint",
+                ["ray.task_retries"],
             ) from error
     if isinstance(result, DistSpectralError):
         raise result
@@ -190,8 +199,6 @@ def _scaling(config: RayConfig, resources: Request) -> ScalingConfig:
     }
     if not isinstance(config.workers, WorkerCount):
         return ScalingConfig(num_workers=config.workers, **each)
-    # Ray Train waits so long for a lost node to come back before it goes on with fewer workers.
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(SHRINK_S))
     return ScalingConfig(
         num_workers=(config.workers.min, config.workers.max),
         **each,
@@ -199,23 +206,29 @@ def _scaling(config: RayConfig, resources: Request) -> ScalingConfig:
     )
 
 
+def _patience(config: RayConfig) -> dict[str, str]:
+    """Return how long an elastic group waits for a lost node to come back, as Ray Train is told of it."""
+    is_elastic = isinstance(config.workers, WorkerCount)
+    return {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(SHRINK_S)} if is_elastic else {}
+
+
 def _forget_damaged_snapshot(artifact: Artifact) -> None:
     """Remove Ray Train's own list of checkpoints where it was cut off or names one that is gone.
 
     It is not written atomically, and Ray Train would refuse to start on it; :func:`stages.train.restore` looks at
-    the checkpoints themselves.
+    the checkpoints themselves. It is the one JSON file beside them, whatever its name.
     """
-    name = f"{CHECKPOINTS}/{CHECKPOINT_MANAGER_SNAPSHOT_FILENAME}"
-    if not artifact.has(name):
-        return
-    try:
-        listed = {one["checkpoint_dir_name"] for one in artifact.read_json(name)["checkpoint_results"]}
-    except (ValueError, KeyError, TypeError):
-        listed = {"a snapshot that cannot be read"}
+    selector = fs.FileSelector(artifact.file_path(CHECKPOINTS), allow_not_found=True)
     standing = {PurePosixPath(one).parent.name for one in checkpoint_names(artifact)}
-    if missing := listed - standing:
-        logger.warning("%s/%s: names %s, which is not there; forgotten", artifact.uri, name, ", ".join(sorted(missing)))
-        artifact.delete_file(name)
+    for name in (info.base_name for info in artifact.filesystem.get_file_info(selector) if info.extension == "json"):
+        snapshot = f"{CHECKPOINTS}/{name}"
+        try:
+            listed = {one["checkpoint_dir_name"] for one in artifact.read_json(snapshot)["checkpoint_results"]}
+        except (ValueError, KeyError, TypeError):
+            listed = {"a snapshot that cannot be read"}
+        if missing := ", ".join(sorted(listed - standing)):
+            logger.warning("%s/%s: names %s, which is not there; forgotten", artifact.uri, snapshot, missing)
+            artifact.delete_file(snapshot)
 
 
 def _train_rank(config: dict[str, Any]) -> dict[str, Any] | DistSpectralError | None:
@@ -224,7 +237,7 @@ def _train_rank(config: dict[str, Any]) -> dict[str, Any] | DistSpectralError | 
     An error of ours would come again on a retry, so it is returned: Ray Train retries what is raised.
     """
     torch.set_num_threads(config["n_threads"])
-    logs.take_up(config["facts"], collectives.rank())
+    logs.adopt_context(config["log_context"], collectives.rank())
     try:
         with logs.timed("training", workers=collectives.world_size()):
             return _train_here(config["vectors"], config["graph"], config["artifact"], config["settings"])
@@ -249,40 +262,32 @@ def _train_here(
     standing = checkpoint_names(artifact)
     history = restore(trainer, artifact)
     log = RunLog(artifact, history) if collectives.rank() == 0 else None
-    trainer.fit(RayObserver(log, standing))
+    trainer.fit(RayTrainingObserver(log, standing))
     return None if log is None else trainer_summary(trainer, artifact, log.history)
 
 
-class _Follower(threading.Thread):
-    """Passes the windows that rank 0 writes, possibly on another node, to ``on_window`` in this process."""
+@contextlib.contextmanager
+def _windows_passed_on(artifact: Artifact, on_window: OnWindow | None) -> Iterator[None]:
+    """Pass the windows that rank 0 writes, possibly on another node, to ``on_window`` in this process.
 
-    def __init__(self, artifact: Artifact, on_window: OnWindow | None) -> None:
-        super().__init__(daemon=True)
-        self.artifact, self.on_window = artifact, on_window
-        self.ended = threading.Event()
-        self.n_seen = 0
+    Ray Train's own callbacks run in its controller, an actor that would need a way to this process in turn.
+    """
+    if on_window is None:
+        yield
+        return
+    reader, ended = WindowReader(artifact), threading.Event()
 
-    def __enter__(self) -> None:
-        if self.on_window is not None:
-            self.start()
+    def follow() -> None:
+        is_over = False
+        while not is_over:
+            is_over = ended.wait(POLL_S)
+            for record in reader.new():
+                on_window(record)
 
-    def __exit__(self, *_: object) -> None:
-        self.ended.set()
-        if self.on_window is not None:
-            self.join()
-
-    def run(self) -> None:
-        """Poll until the end."""
-        while not self.ended.wait(POLL_S):
-            self.pass_on()
-        self.pass_on()
-
-    def pass_on(self) -> None:
-        """Pass on the windows not seen before."""
-        assert self.on_window is not None, "the thread runs only for a listener"
-        if not self.artifact.has("metrics.jsonl"):
-            return
-        lines = self.artifact.read_bytes("metrics.jsonl").splitlines()
-        for line in lines[self.n_seen :]:
-            self.on_window(json.loads(line))
-        self.n_seen = max(self.n_seen, len(lines))
+    thread = threading.Thread(target=follow, name="windows", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

@@ -41,7 +41,7 @@ from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.joined import open_vectors
 from distspectral.storage.rows.vectors import ArrayVectors, MappedVectors, Vectors
 from distspectral.storage.source.dataset import Source
-from distspectral.training.loop import SilentObserver
+from distspectral.training.loop import WindowRecorder
 from distspectral.training.settings import TrainSettings
 from distspectral.training.spectral import build_sampler
 
@@ -264,7 +264,7 @@ class _Measurement:
         return sum(shard.n_bytes for shard in self.pipeline.plan.artifact(stage).manifest().shards) / self.n_rows
 
 
-class _Windows(SilentObserver):
+class _Windows(WindowRecorder):
     """Passes windows to a stopwatch."""
 
     def __init__(self, watch: Stopwatch) -> None:

@@ -13,6 +13,10 @@ Neither needs an n x n matrix. With S = F'F and B = H'F, both plain sums over ro
 so the cost is linear in the rows and quadratic in the width, ranks only add their sums, and a class that spans
 ranks counts once. Nothing is differentiated through a factorisation.
 
+The pseudo-inverse is found in one of two ways. Where the inverse from a Cholesky factor proves that every eigenvalue
+counts, it is the pseudo-inverse, at a tenth of the cost of eigenvectors, which are the way out where it does not.
+Training takes the first for granted, so that nothing has to be read from the device before the step is worked out.
+
 S squares the condition number of F: singular values of F below 1e-7 of the largest count as zero even in float64.
 
 Shape letters: B rows of a batch, E embedding width, C classes.
@@ -28,6 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from distspectral.errors import NonFiniteStepError, TooFewClassesError
+from distspectral.spectral.checks import Check, finite, raise_first
 from distspectral.spectral.rayleigh import gram
 
 
@@ -50,38 +55,48 @@ def class_sums(f: Tensor, classes: Tensor, n_classes: int) -> Tensor:
 
 def class_counts(classes: Tensor, n_classes: int) -> Tensor:
     """Return this rank's number of rows of each class (C,) float64. Communication: none. Gradient: none."""
-    return torch.bincount(classes, minlength=n_classes).double()
+    ones = torch.ones(len(classes), dtype=torch.float64, device=classes.device)
+    return ones.new_zeros(n_classes).index_add(0, classes, ones)  # bincount would read the largest class
 
 
-def eigenvalue_cutoff(n_rows: int, width: int, dtype: torch.dtype) -> float:
-    """Return the eigenvalue of F'F, relative to the largest, below which it is rounding.
+def eigenvalue_cutoff(n_rows: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+    """Return the eigenvalue of F'F, relative to the largest, below which it is rounding; () float64.
 
     The usual cut-off of singular values, max(n, E) times the rounding of F's dtype, squared; but never below the
     rounding of the float64 eigenvalues themselves.
     """
-    singular = max(n_rows, width) * torch.finfo(dtype).eps
-    return float(max(singular**2, width * torch.finfo(torch.float64).eps))
+    singular = n_rows.double().clamp(min=width) * torch.finfo(dtype).eps
+    return singular.square().clamp(min=width * torch.finfo(torch.float64).eps)
 
 
-def spectral_pseudo_inverse(matrix: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
+def certain_inverse(matrix: Tensor, cutoff: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the inverse from a Cholesky factor, and whether it proves that every eigenvalue counts.
+
+    By Frobenius norms the smallest eigenvalue is at least 1 / |M^-1| and the largest at most |M|.
+
+    Args:
+        matrix: (E, E) float64, symmetric positive semi-definite.
+        cutoff: (), eigenvalues up to this share of the largest count as zero.
+
+    Returns:
+        (E, E) float64, meaningless without the proof, and () bool. Host reads: none.
+    """
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    identity = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+    inverse = torch.cholesky_solve(identity, factor)  # cholesky_inverse would look at the factor's diagonal
+    return inverse, (info == 0) & (1 / inverse.norm() > cutoff * matrix.norm())
+
+
+def spectral_pseudo_inverse(matrix: Tensor, cutoff: Tensor) -> tuple[Tensor, Tensor]:
     """Return the pseudo-inverse of a symmetric positive semi-definite matrix, and its rank.
-
-    Where the inverse from a Cholesky factor proves that every eigenvalue counts, it is the pseudo-inverse, at a tenth
-    of the cost of eigenvectors: by Frobenius norms the smallest eigenvalue is at least 1 / |M^-1| and the largest at
-    most |M|.
 
     Args:
         matrix: (E, E) float64.
-        cutoff: eigenvalues up to this share of the largest count as zero.
+        cutoff: (), eigenvalues up to this share of the largest count as zero.
 
     Returns:
-        (E, E) float64 and () int64.
+        (E, E) float64 and () int64. Host reads: those of ``eigh``.
     """
-    factor, info = torch.linalg.cholesky_ex(matrix)
-    if int(info) == 0:
-        inverse = torch.cholesky_inverse(factor)
-        if 1 / float(inverse.norm()) > cutoff * float(matrix.norm()):
-            return inverse, torch.tensor(len(matrix), device=matrix.device)
     values, vectors = torch.linalg.eigh(matrix)
     kept = (values > cutoff * values[-1]) & (values > 0)
     inverse = (vectors * torch.where(kept, 1 / torch.where(kept, values, 1), 0)) @ vectors.T
@@ -94,15 +109,17 @@ class Projection:
 
     Attributes:
         value: () float64, l.
-        rank: () int64, columns of F that are independent.
+        is_certain: () bool, whether the columns of F are independent beyond doubt.
         gram_coefficient: (E, E) float64, derivative with respect to S.
         class_coefficient: (C, E) float64, derivative with respect to B; zero for an absent class.
+        checks: that the sums are finite and of two classes at least.
     """
 
     value: Tensor
-    rank: Tensor
+    is_certain: Tensor
     gram_coefficient: Tensor
     class_coefficient: Tensor
+    checks: tuple[Check, ...]
 
     def surrogate(self, gram: Tensor, class_sums: Tensor) -> Tensor:
         """Return <dS, S_rank> + <dB, B_rank>, whose gradient summed over ranks is the loss's.
@@ -125,7 +142,9 @@ class Projection:
 
 
 @torch.no_grad()
-def project(gram: Tensor, class_sums: Tensor, counts: Tensor, dtype: torch.dtype) -> Projection:
+def project(
+    gram: Tensor, class_sums: Tensor, counts: Tensor, dtype: torch.dtype, *, presume_independent: bool = False
+) -> Projection:
     """Return the loss and its derivatives from sums over all ranks.
 
     Args:
@@ -133,6 +152,8 @@ def project(gram: Tensor, class_sums: Tensor, counts: Tensor, dtype: torch.dtype
         class_sums: (C, E) float64 global B.
         counts: (C,) float64 global n_c; 0 for a class that does not occur.
         dtype: of the outputs that were summed; decides which eigenvalues of S are rounding.
+        presume_independent: take the columns of F for independent and read nothing from the device. The caller makes
+            the checks, and where the result is not certain asks again without it.
 
     Raises:
         TooFewClassesError: all rows are of one class.
@@ -141,23 +162,28 @@ def project(gram: Tensor, class_sums: Tensor, counts: Tensor, dtype: torch.dtype
     Communication: none. Gradient: none; see :meth:`Projection.surrogate` and :meth:`Projection.gradient`.
     """
     present = counts > 0
-    n_present = int(present.sum())
-    if n_present < 2:
-        raise TooFewClassesError(
-            f"the batch of {int(counts.sum())} rows holds {n_present} class: with fewer than 2 there is nothing to "
-            "tell apart; put rows of more classes into each batch (all workers together)"
-        )
-    if not bool(torch.isfinite(gram).all() and torch.isfinite(class_sums).all()):
-        raise NonFiniteStepError(
-            "the embedding of the batch holds NaN or infinity: lower the learning rate, clip the gradient, or check "
-            "the vectors' range"
-        )
-    cutoff = eigenvalue_cutoff(int(counts.sum()), len(gram), dtype)
-    inverse, rank = spectral_pseudo_inverse(gram, cutoff)
+    n_present = present.sum()
+    checks = (
+        Check(torch.where(n_present < 2, 1 + n_present, 0), _too_few_classes),
+        finite(NonFiniteStepError("the embedding of the batch holds NaN or infinity"), gram, class_sums),
+    )
+    cutoff = eigenvalue_cutoff(counts.sum(), len(gram), dtype)
+    inverse, is_certain = certain_inverse(gram, cutoff)
+    if not presume_independent:
+        raise_first(checks)
+        if not bool(is_certain):
+            inverse, _ = spectral_pseudo_inverse(gram, cutoff)
     projected = class_sums @ inverse
     scaled = torch.where(present, 1 / counts.clamp(min=1), 0)[:, None] * projected
     value = n_present - (scaled * class_sums).sum()
-    return Projection(value, rank, projected.T @ scaled, -2 * scaled)
+    return Projection(value, is_certain, projected.T @ scaled, -2 * scaled, checks)
+
+
+def _too_few_classes(code: int) -> TooFewClassesError:
+    return TooFewClassesError(
+        f"the batch's rows are of {code - 1} class: with fewer than 2 there is nothing to tell apart; put rows of "
+        "more classes into each batch (all workers together)"
+    )
 
 
 class _ClosedForm(torch.autograd.Function):

@@ -11,30 +11,48 @@ import torch
 from torch import Tensor
 
 from distspectral.errors import RankDeficientError
+from distspectral.spectral.checks import Check, raise_first
 
 
 def cholesky_factor(gram: Tensor, *, jitter: float = 1e-9) -> Tensor:
-    """Return the lower-triangular R with R R' = G + jitter mean(diag G) I.
+    """Return the factor of :func:`checked_cholesky`, its check made.
+
+    Raises:
+        RankDeficientError: not positive definite after jitter; names the first dependent function.
+
+    Communication: none. Gradient: none. Host reads: one.
+    """
+    factor, check = checked_cholesky(gram, jitter=jitter)
+    raise_first([check])
+    return factor
+
+
+def checked_cholesky(gram: Tensor, *, jitter: float = 1e-9) -> tuple[Tensor, Check]:
+    """Return the lower-triangular R with R R' = G + jitter mean(diag G) I, and the check that there is one.
 
     Args:
         gram: (E, E) symmetric, already summed over ranks; computed with in float64.
         jitter: diagonal loading, as a fraction of mean(diag(gram)).
 
-    Raises:
-        RankDeficientError: not positive definite after jitter; names the first dependent function.
+    Returns:
+        (E, E) float64, meaningless where the check fails; its RankDeficientError names the first dependent function.
 
-    Communication: none. Gradient: none.
+    Communication: none. Gradient: none. Host reads: none.
     """
     gram = gram.detach().double()
     loading = jitter * gram.diagonal().mean()
     factor: Tensor
     factor, info = torch.linalg.cholesky_ex(gram + loading * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
-    if int(info) > 0 or not bool(torch.isfinite(factor).all()):
-        raise RankDeficientError(
-            f"the Gram matrix of {len(gram)} functions is not positive definite: function {int(info)} depends on "
-            f"those before it (jitter {jitter:g}); use a larger batch, fewer functions, or a wider last hidden layer"
+    n_functions = len(gram)
+
+    def error(position: int) -> RankDeficientError:
+        reason = f"function {position} depends on those before it" if position > 0 else "its factor is not finite"
+        return RankDeficientError(
+            f"the Gram matrix of {n_functions} functions is not positive definite: {reason} (jitter {jitter:g}); "
+            "use a larger batch, fewer functions, or a wider last hidden layer"
         )
-    return factor
+
+    return factor, Check(torch.where(torch.isfinite(factor).all(), info, info.clamp(min=1).neg()), error)
 
 
 def whiten(f: Tensor, factor: Tensor) -> Tensor:
@@ -58,6 +76,6 @@ def moving_average(average: Tensor, value: Tensor, decay: float) -> Tensor:
     return decay * average + (1 - decay) * value
 
 
-def bias(n_updates: int, decay: float) -> float:
-    """Return 1 - decay^n: a moving average begun at zero reaches only this share after n updates."""
-    return 1.0 - decay**n_updates
+def bias(n_updates: Tensor, decay: float) -> Tensor:
+    """Return 1 - decay^n, () float64: a moving average begun at zero reaches only this share after n updates."""
+    return 1.0 - decay ** n_updates.double()

@@ -67,13 +67,11 @@ class Linearization:
         value: () float64, the objective.
         energy_coefficient: (E, E) float64, derivative with respect to Q.
         gram_coefficient: (E, E) float64, minus the derivative with respect to G.
-        factor: (E, E) float64, lower-triangular Cholesky factor of G.
     """
 
     value: Tensor
     energy_coefficient: Tensor
     gram_coefficient: Tensor
-    factor: Tensor
 
     def surrogate(self, energy: Tensor, gram: Tensor) -> Tensor:
         """Return <dQ, Q_rank> - <dG, G_rank>, whose gradient summed over ranks is the objective's.
@@ -86,13 +84,7 @@ class Linearization:
 
 
 def linearize(
-    energy: Tensor,
-    gram: Tensor,
-    *,
-    objective: Objective = "trace",
-    epsilon: float = 1e-3,
-    jitter: float = 1e-9,
-    factor: Tensor | None = None,
+    energy: Tensor, factor: Tensor, *, objective: Objective = "trace", epsilon: float = 1e-3
 ) -> Linearization:
     """Return the objective of G^-1 Q and its derivatives, from matrices already summed over ranks.
 
@@ -105,33 +97,26 @@ def linearize(
 
     Args:
         energy: (E, E) float64 global Q.
-        gram: (E, E) float64 global G.
+        factor: (E, E) float64 lower-triangular Cholesky factor R of the global G, or of its moving average.
         objective: ``trace`` (SpectralNet) or ``logdet``.
         epsilon: eigenvalues far below it no longer count in ``logdet``.
-        jitter: diagonal loading of G, as a fraction of its mean diagonal.
-        factor: (E, E) factor to use in place of that of ``gram`` (moving-average training).
 
-    Raises:
-        RankDeficientError: ``gram`` is not positive definite after jitter.
-
+    Communication: none. Host reads: none; what is not finite goes through.
     Reference: Shaham et al., SpectralNet, ICLR 2018 (trace objective).
     """
-    energy, gram = energy.detach(), gram.detach()
-    if factor is None:
-        factor = cholesky_factor(gram, jitter=jitter)
+    energy, factor = energy.detach(), factor.detach()
     quotient = whitened_energy(energy, factor)
-    identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
     if objective == "trace":
         value, derivative = quotient.trace(), identity
     else:
-        loaded = quotient + epsilon * identity
-        value, derivative = torch.logdet(loaded), torch.linalg.inv(loaded)
+        loaded = quotient + epsilon * identity  # positive definite: the unchecked inverse spares a read of its status
+        value, derivative = torch.logdet(loaded), torch.linalg.inv_ex(loaded).inverse
     inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
     return Linearization(
         value=value,
         energy_coefficient=inverse.T @ derivative @ inverse,
         gram_coefficient=inverse.T @ derivative @ quotient @ inverse,
-        factor=factor,
     )
 
 

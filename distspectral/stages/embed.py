@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import logging
 from typing import Any
@@ -20,7 +19,7 @@ from distspectral.models.embedder import Embedder, Precision
 from distspectral.models.networks import torch_device
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.cluster import load_assigner
-from distspectral.stages.stage import Manifests, Stage, Work
+from distspectral.stages.stage import Manifests, Stage, Unfinished, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import SOURCE, Output
@@ -61,21 +60,6 @@ class EmbedConfig(BaseModel):
         if len(set(columns)) < len(columns):
             raise ValueError(f"names a column twice ({', '.join(columns)}); name each once")
         return columns
-
-
-@dataclasses.dataclass(frozen=True)
-class Unfinished:
-    """An output that lacks shards which other processes are to write.
-
-    Attributes:
-        n_done: shards that stand, whoever wrote them.
-        n_shards: shards there will be.
-        metrics: of what this call embedded.
-    """
-
-    n_done: int
-    n_shards: int
-    metrics: dict[str, Any]
 
 
 def embed(

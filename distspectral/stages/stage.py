@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from distspectral.mapping import Mapper
 from distspectral.recipes import Recipe
@@ -17,9 +17,6 @@ from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.source.dataset import Source
 from distspectral.training.settings import TrainSettings
-
-if TYPE_CHECKING:
-    from distspectral.stages.embed import Unfinished
 
 Workers = Literal["tasks", "actors", "training", "driver"]
 Manifests = Mapping[str, Manifest]
@@ -60,6 +57,21 @@ class Work:
         """The graph trained on, None where there is none."""
         stage = self.recipe.embedded_graph
         return None if stage is None else self.artifacts[stage]
+
+
+@dataclasses.dataclass(frozen=True)
+class Unfinished:
+    """An output that lacks shards which other processes are to write.
+
+    Attributes:
+        n_done: shards that stand, whoever wrote them.
+        n_shards: shards there will be.
+        metrics: of what this call embedded.
+    """
+
+    n_done: int
+    n_shards: int
+    metrics: dict[str, Any]
 
 
 def nothing(_: Any) -> Any:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pyarrow import fs
@@ -18,9 +17,9 @@ from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.joined import open_vectors
 from distspectral.training.checkpoint import read_state, write_state
 from distspectral.training.loop import Trainer
+from distspectral.training.run_log import METRICS_FILE, OnWindow, RunLog
 from distspectral.training.settings import TrainSettings
 
-OnWindow = Callable[[dict[str, Any]], None]
 CHECKPOINTS = "checkpoints"
 CHECKPOINT_FILE = "checkpoint.pt"
 """In a folder of its own, where Ray Train keeps the checkpoints."""
@@ -29,47 +28,8 @@ MODEL_FILE = "model.pt"
 logger = logging.getLogger(__name__)
 
 
-class RunLog:
-    """Writes a run's windows to ``metrics.jsonl`` and TensorBoard; made on the one rank that owns the log.
-
-    Args:
-        artifact: the ``training`` artifact.
-        history: windows before a restart, from the checkpoint.
-        on_window: hears of each window too.
-    """
-
-    def __init__(self, artifact: Artifact, history: list[dict[str, Any]], on_window: OnWindow | None = None) -> None:
-        from distspectral.training.board import Board
-
-        self.artifact, self.history, self.on_window = artifact, list(history), on_window
-        # TensorBoard's event files are appended to, which object stores do not offer.
-        first_step = history[-1]["step"] + 1 if history else 0
-        self.board = Board(artifact.file_path("tensorboard"), first_step) if artifact.is_local else None
-
-    def window(self, record: dict[str, Any]) -> None:
-        """Write one window's metrics; the file is replaced whole, so that it never disagrees with a checkpoint."""
-        self.history.append(record)
-        lines = "".join(json.dumps(line) + "\n" for line in self.history)
-        self.artifact.write_bytes("metrics.jsonl", lines.encode())
-        if self.board is not None:
-            self.board.add(record["step"], curves(record))
-        if self.on_window is not None:
-            self.on_window(record)
-
-
-def curves(record: dict[str, Any]) -> dict[str, float]:
-    """Return a window's numbers by the names of TensorBoard's curves."""
-    named: dict[str, float] = {}
-    for name, value in record.items():
-        if isinstance(value, list):
-            named |= {f"{name.removesuffix('_values')}/{index:03d}": one for index, one in enumerate(value)}
-        elif name not in ("step", "seconds"):
-            named[f"train/{name}"] = value
-    return named
-
-
-class LocalObserver:
-    """The observer of a single process: a log, and checkpoints in the artifact itself, the last ones kept."""
+class LocalTrainingObserver:
+    """Of a single process: a log, and checkpoints in the artifact itself, the last ones kept."""
 
     def __init__(self, log: RunLog) -> None:
         self.log = log
@@ -81,6 +41,7 @@ class LocalObserver:
     def checkpoint(self, trainer: Trainer[Any, Any]) -> None:
         """Write a checkpoint, whole or not at all, then drop the oldest beyond those kept."""
         artifact = self.log.artifact
+        self.log.write()
         state = trainer.state_dict() | {"history": self.log.history}
         write_state(artifact, f"{CHECKPOINTS}/step-{trainer.step:09d}.pt", state)
         own = [name for name in checkpoint_names(artifact) if not name.endswith(f"/{CHECKPOINT_FILE}")]
@@ -146,7 +107,7 @@ def train(
     output.begin()
     trainer = open_trainer(vectors, graph, settings)
     log = RunLog(output.artifact, restore(trainer, output.artifact), on_window)
-    trainer.fit(LocalObserver(log))
+    trainer.fit(LocalTrainingObserver(log))
     return finish(vectors, output, settings, trainer_summary(trainer, output.artifact, log.history))
 
 
@@ -165,7 +126,8 @@ def open_trainer(vectors: Sequence[Artifact], graph: Artifact | None, settings: 
         except RuntimeError as error:  # torch lists every tensor
             raise ConfigError(
                 f"start_from: the weights of {settings.start_from} do not fit this network "
-                f"({str(error).splitlines()[-1].strip()}); give both runs the same data columns and settings"
+                f"({str(error).splitlines()[-1].strip()}); give both runs the same data columns and settings",
+                ["start_from"],
             ) from error
     return trainer
 
@@ -186,7 +148,7 @@ def trainer_summary(trainer: Trainer[Any, Any], artifact: Artifact, history: lis
 
 def finish(vectors: Sequence[Artifact], output: Output, settings: TrainSettings, summary: dict[str, Any]) -> Manifest:
     """Commit the artifact ``training`` from what the log's rank returned."""
-    return output.commit([], settings.facts(open_vectors(vectors)), summary, files=(MODEL_FILE, "metrics.jsonl"))
+    return output.commit([], settings.facts(open_vectors(vectors)), summary, files=(MODEL_FILE, METRICS_FILE))
 
 
 def _run(work: Work) -> Manifest:

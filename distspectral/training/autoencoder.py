@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field, PositiveInt
@@ -20,6 +20,8 @@ from distspectral.training.settings import TrainSettings
 
 class AutoencoderConfig(TrainConfig):
     """Shape and training of the autoencoder (YAML section ``autoencoder``)."""
+
+    section: ClassVar[str] = "autoencoder"
 
     hidden: tuple[PositiveInt, ...] = Field(
         (500, 500, 2000), min_length=1, description="units of the encoder's hidden layers; the decoder mirrors them"

@@ -1,7 +1,12 @@
 """TensorBoard's event file, appended window by window; a disk that is full costs points of a curve, never the run.
 
-tensorboardX writes from a thread behind a queue: where the thread dies of a full disk, whoever adds the next points
-waits for ever. So only its messages are used here, and each window is appended at once.
+The libraries write from a thread behind a queue. Measured on a disk that fills up and is cleared again:
+
+- tensorboardX 2.6.5: the thread dies, the queue of 10 events fills, and whoever adds the next point waits for ever.
+- torch.utils.tensorboard (tensorboard 2.20): nobody waits, but half a record stays in the file, every later call raises
+  though there is room again, and so do ``flush`` and ``close``.
+
+So only tensorboardX's messages are used, which Ray brings along, and each window is appended at once.
 """
 
 from __future__ import annotations

@@ -54,7 +54,8 @@ class ClassSampler:
             raise TooFewClassesError(
                 f"a batch would hold {self.classes_per_batch} class ({len(self.classes)} classes to learn from, "
                 f"train.batch_size = {batch_size}, dscl.rows_per_class = {rows_per_class}), and at least 2 are needed "
-                "to tell apart; check data.label_column and dscl.train_classes, or make batches larger"
+                "to tell apart; check data.label_column and dscl.train_classes, or make batches larger",
+                ["train.batch_size", "dscl.rows_per_class", "data.label_column", "dscl.train_classes"],
             )
         self._round = functools.lru_cache(maxsize=1)(self._shuffled)
 

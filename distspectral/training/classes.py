@@ -28,12 +28,16 @@ def split_classes(labels: NDArray[Any], train_classes: int | Literal["half", "al
     if len(found) < 2:
         raise TooFewClassesError(
             f"data.label_column: {len(labels)} rows of 1 class ({str(found[0])!r}); telling classes apart needs "
-            "at least 2"
+            "at least 2",
+            ["data.label_column"],
         )
     if train_classes == "half":
         train_classes = (len(found) + 1) // 2
     elif train_classes == "all":
         train_classes = len(found)
     if train_classes > len(found):
-        raise ConfigError(f"dscl.train_classes: is {train_classes}, but there are {len(found)} labels; ask for fewer")
+        raise ConfigError(
+            f"dscl.train_classes: is {train_classes}, but there are {len(found)} labels; ask for fewer",
+            ["dscl.train_classes"],
+        )
     return np.where(classes < train_classes, classes, -1), found[train_classes - 1].item()

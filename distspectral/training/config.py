@@ -15,6 +15,9 @@ class TrainConfig(BaseModel):
     smallest_share: ClassVar[int] = 1
     """Items of a step's batch that each worker needs."""
 
+    section: ClassVar[str] = "train"
+    """The YAML section, which errors name."""
+
     batch_size: PositiveInt = Field(1024, description="edges, or labelled rows, per step, all workers together")
     max_steps: PositiveInt = Field(2000, description="budget of steps; a plateau ends training earlier")
     learning_rate: PositiveFloat = Field(1e-3, description="of Adam, between warm-up and cool-down")

@@ -46,7 +46,8 @@ class DSCLSettings(TrainSettings):
             raise ConfigError(
                 f"dscl.n_components: is {width}, but a batch can hold as few as {sampler.smallest_batch} rows "
                 f"({sampler.classes_per_batch} classes of at most {self.dscl.rows_per_class}); that many columns span "
-                "everything, so the loss is 0 whatever is learned: lower it, or raise train.batch_size"
+                "everything, so the loss is 0 whatever is learned: lower it, or raise train.batch_size",
+                ["dscl.n_components", "train.batch_size"],
             )
         model = build_model(vectors.dim, self)
         model.network.standardize_by(vectors.mean, vectors.scale)  # type: ignore[operator]
@@ -83,7 +84,8 @@ class DSCLSettings(TrainSettings):
             raise ConfigError(
                 f"network.trunk: {self.network.trunk} has batch normalisation ({names[0]}), whose statistics "
                 f"would differ between the {collectives.world_size()} workers; use GroupNorm or LayerNorm, on GPUs "
-                "torch.nn.SyncBatchNorm, or ray.workers = 1"
+                "torch.nn.SyncBatchNorm, or ray.workers = 1",
+                ["network.trunk", "ray.workers"],
             )
         return network
 
@@ -105,6 +107,9 @@ def labels_of(vectors: Vectors) -> NDArray[Any]:
     """
     labels = vectors.labels() if isinstance(vectors, Labeled) else None
     if labels is None:
-        raise ConfigError("data.label_column: is not set, and objective dscl learns from labels; name their column")
+        raise ConfigError(
+            "data.label_column: is not set, and objective dscl learns from labels; name their column",
+            ["data.label_column"],
+        )
     array = np.asarray(labels)
     return array.astype(str) if array.dtype == object else array

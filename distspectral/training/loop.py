@@ -29,7 +29,7 @@ class Sampler(Protocol[BatchCoT]):
         """Return the batch of ``step``."""
 
 
-class Observer(Protocol):
+class TrainingObserver(Protocol):
     """Hears of windows and checkpoints; called on every rank."""
 
     def window(self, record: dict[str, Any]) -> None:
@@ -39,7 +39,7 @@ class Observer(Protocol):
         """Save ``trainer.state_dict()`` if this rank should."""
 
 
-class SilentObserver:
+class WindowRecorder:
     """Keeps the windows' metrics in ``history`` and saves nothing."""
 
     def __init__(self) -> None:
@@ -69,14 +69,14 @@ def prefetched(make: Callable[[int], BatchT], first_step: int, device: torch.dev
 class Window:
     """Sums of the steps since the last look back."""
 
-    loss: float = 0.0
+    loss: Tensor | float = 0.0
     n_steps: int = 0
     sums: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     began: float = dataclasses.field(default_factory=time.perf_counter)
 
     def add(self, value: Tensor, sums: dict[str, Tensor]) -> None:
         """Take one step's objective and the sums that the window's metrics are made of."""
-        self.loss += float(value)
+        self.loss = self.loss + value  # on the device: reading it would make each step wait
         self.n_steps += 1
         self.sums = {name: self.sums[name] + new for name, new in sums.items()} if self.sums else sums
 
@@ -87,7 +87,7 @@ class Window:
         seconds = time.perf_counter() - self.began
         return {
             "step": step,
-            "loss": self.loss / self.n_steps,
+            "loss": float(self.loss) / self.n_steps,
             **metrics,
             "learning_rate": learning_rate,
             f"{objective.unit}_per_second": self.n_steps * batch_size / seconds,
@@ -124,10 +124,10 @@ class Trainer(Generic[ModelT, BatchT]):
             patience=config.patience,
             tolerance=config.tolerance,
         )
-        self.skipped = SkippedSteps(min(config.max_skipped_steps, config.max_steps))
+        self.skipped = SkippedSteps(config)
         self.step = 0
 
-    def fit(self, observer: Observer) -> None:
+    def fit(self, observer: TrainingObserver) -> None:
         """Train to the end of the schedule, from wherever the state stands.
 
         Raises:
@@ -182,4 +182,4 @@ class Trainer(Generic[ModelT, BatchT]):
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.step = state["step"]
-        self.skipped.total = state.get("skipped_steps", 0)
+        self.skipped.total = state["skipped_steps"]

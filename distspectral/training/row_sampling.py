@@ -86,7 +86,8 @@ class PairSampler:
         if not len(heads):
             raise NoEdgesError(
                 f"none of {self.n_pairs} rows drawn has an edge of positive weight to one of its {self.n_positives} "
-                "nearest neighbours: the graph is empty; check data.column, and that the rows are not all alike"
+                "nearest neighbours: the graph is empty; check data.column, and that the rows are not all alike",
+                ["data.column"],
             )
         first, last = share(len(heads), self.rank, self.world_size)
         begin, end = share(len(rows), self.rank, self.world_size)

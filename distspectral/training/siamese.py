@@ -24,6 +24,7 @@ class SiameseConfig(TrainConfig):
     """Shape and training of the Siamese network, and what its distances are for (YAML section ``siamese``)."""
 
     smallest_share: ClassVar[int] = 2  # a pair of neighbours and one of strangers
+    section: ClassVar[str] = "siamese"
 
     use: SiameseUse = Field(
         "reweight",

@@ -10,6 +10,7 @@ import logging
 
 from distspectral.comm import collectives
 from distspectral.errors import NonFiniteStepError, NumericalError, RankDeficientError
+from distspectral.training.config import TrainConfig
 
 SKIPPABLE = (NonFiniteStepError, RankDeficientError)
 """What can be one batch's fault."""
@@ -21,11 +22,12 @@ class SkippedSteps:
     """Counts the steps that were skipped.
 
     Args:
-        limit: so many in a row end training.
+        config: of the training; ``max_skipped_steps`` in a row end it, and so does a run of nothing else.
     """
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
+    def __init__(self, config: TrainConfig) -> None:
+        self.section = config.section
+        self.limit = min(config.max_skipped_steps, config.max_steps)
         self.total = 0
         self.in_a_row = 0
 
@@ -37,14 +39,24 @@ class SkippedSteps:
         """Note a step that failed.
 
         Raises:
-            NumericalError: of the same class, where too many failed in a row.
+            NumericalError: of the same class, with what to change, where too many failed in a row.
         """
         self.total += 1
         self.in_a_row += 1
         if collectives.rank() == 0:
             logger.warning("step %d is skipped: %s", step, error)
         if self.in_a_row >= self.limit:
+            limit, rate, norm, size = (
+                f"{self.section}.{field}"
+                for field in ("max_skipped_steps", "learning_rate", "max_gradient_norm", "batch_size")
+            )
+            remedies = {
+                NonFiniteStepError: (f"lower {rate}, set {norm}, or check the vectors' range", rate, norm),
+                RankDeficientError: (f"{size} is the size of a batch", size),
+            }
+            remedy, *named = remedies[type(error)]
             raise type(error)(
                 f"training stopped at step {step}: {self.in_a_row} steps in a row could not be taken "
-                f"(train.max_skipped_steps), {self.total} in all; the last one: {error}"
+                f"({limit}), {self.total} in all; the last one: {error}; {remedy}",
+                [limit, *named],
             ) from error

@@ -6,17 +6,18 @@ differentiates its own surrogate; averaging by DistributedDataParallel does the 
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Iterable
 from typing import Any, Protocol, TypeVar
 
-import torch
 from torch import Tensor, nn, optim
 from torch.nn.parallel import DistributedDataParallel
 
 from distspectral.comm import collectives
 from distspectral.errors import NonFiniteStepError
 from distspectral.objectives.batches import Batch
+from distspectral.objectives.proposal import Proposal, StepRevisedError
+from distspectral.spectral.checks import finite, raise_first
 
 BatchT = TypeVar("BatchT", bound=Batch)
 BatchContraT = TypeVar("BatchContraT", bound=Batch, contravariant=True)
@@ -36,11 +37,8 @@ class Objective(Protocol[BatchContraT]):
     def local_sums(self, outputs: Tensor, batch: BatchContraT) -> dict[str, Tensor]:
         """Return differentiable float64 sums over this rank's batch."""
 
-    def surrogate(self, local: dict[str, Tensor], total: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the tensor to differentiate and the objective's value."""
-
-    def after_step(self, total: dict[str, Tensor]) -> None:
-        """Update state that follows the global sums."""
+    def propose(self, local: dict[str, Tensor], total: dict[str, Tensor]) -> Proposal:
+        """Return what this rank's sums and those of all ranks together make of the step."""
 
     def window_sums(self, total: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return what is added up over the steps of a window for :meth:`metrics`."""
@@ -61,31 +59,9 @@ def parallelize(network: nn.Module) -> nn.Module:
     if collectives.world_size() == 1:
         return network
     with warnings.catch_warnings():
-        # torch 2.13 renames the argument; older releases know only this name.
+        # torch 2.13 warns that the argument has a new name, which 2.4, the oldest supported, does not know.
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
         return DistributedDataParallel(network, broadcast_buffers=False)
-
-
-def clip_gradient(parameters: Iterable[nn.Parameter], max_norm: float | None) -> None:
-    """Scale the gradient down to ``max_norm`` where it is longer; None leaves it alone.
-
-    Ranks hold the same averaged gradient by now, so they scale it alike.
-    """
-    if max_norm is not None:
-        nn.utils.clip_grad_norm_(parameters, max_norm)
-
-
-def refuse_bad_gradient(parameters: Iterable[nn.Parameter]) -> None:
-    """Refuse a gradient whose length is not finite; averaged over ranks by now, so they refuse alike.
-
-    Raises:
-        NonFiniteStepError: just that.
-    """
-    lengths = [parameter.grad.norm() for parameter in parameters if parameter.grad is not None]
-    if lengths and not bool(torch.stack(lengths).sum().isfinite()):
-        raise NonFiniteStepError(
-            "the step's gradient holds NaN or infinity: lower train.learning_rate, or set train.max_gradient_norm"
-        )
 
 
 def optimization_step(
@@ -97,6 +73,10 @@ def optimization_step(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Take one step and return the objective's value and the global sums it was made of.
 
+    Whether the step can be taken is decided by sums and a gradient that all ranks hold in common, so they decide
+    alike, and by one read of the device, when all of it is worked out. What is worked out of sums that are not finite
+    is thrown away.
+
     Args:
         network: from :func:`parallelize`.
         objective: sums and surrogate.
@@ -105,18 +85,34 @@ def optimization_step(
         max_gradient_norm: longer gradients are scaled down to it; None = never.
 
     Raises:
-        NonFiniteStepError, RankDeficientError: on every rank alike, before a weight or the moving average changes.
+        NumericalError, TooFewClassesError: a check failed; before a weight or the moving average changes.
 
-    Communication: one all-reduce of the sums, and DDP's gradient averaging.
+    Communication: one all-reduce of the sums, and DDP's gradient averaging; twice where the objective drops a
+    presumption. Host reads: one, and what an objective without its presumption needs.
     """
-    outputs = network(batch.vectors)
-    local = objective.local_sums(outputs, batch)
-    total = collectives.all_reduce_sum(local)
-    loss, value = objective.surrogate(local, total)
-    optimizer.zero_grad(set_to_none=True)
-    (loss * collectives.world_size()).backward()  # type: ignore[no-untyped-call]
-    refuse_bad_gradient(network.parameters())
-    clip_gradient(network.parameters(), max_gradient_norm)
-    objective.after_step(total)  # it may still refuse the sums; the weights move when nothing can
+    try:
+        proposal, total = _work_out(network, objective, batch, optimizer, max_gradient_norm)
+    except StepRevisedError:
+        proposal, total = _work_out(network, objective, batch, optimizer, max_gradient_norm)
+    proposal.commit()
     optimizer.step()
-    return value, total
+    return proposal.value, total
+
+
+def _work_out(
+    network: nn.Module,
+    objective: Objective[BatchT],
+    batch: BatchT,
+    optimizer: optim.Optimizer,
+    max_gradient_norm: float | None,
+) -> tuple[Proposal, dict[str, Tensor]]:
+    """Return the checked proposal and the global sums, the gradient being there."""
+    local = objective.local_sums(network(batch.vectors), batch)
+    total = collectives.all_reduce_sum(local)
+    proposal = objective.propose(local, total)
+    optimizer.zero_grad(set_to_none=True)
+    (proposal.loss * collectives.world_size()).backward()  # type: ignore[no-untyped-call]
+    longest = math.inf if max_gradient_norm is None else max_gradient_norm
+    length = nn.utils.clip_grad_norm_(network.parameters(), longest)
+    raise_first([*proposal.checks, finite(NonFiniteStepError("the step's gradient holds NaN or infinity"), length)])
+    return proposal, total

@@ -32,7 +32,7 @@ def test_one_process_is_always_identical():
 
 def what_rank_one_raises():
     try:
-        with collectives.together():
+        with collectives.raise_on_all_ranks():
             if collectives.rank() == 1:
                 raise OSError("no space left")
     except Exception as error:
@@ -45,7 +45,7 @@ def test_what_one_rank_raises_ends_the_block_on_all(tmp_path):
 
 
 def test_one_process_raises_its_own_error():
-    with pytest.raises(OSError, match="no space"), collectives.together():
+    with pytest.raises(OSError, match="no space"), collectives.raise_on_all_ranks():
         raise OSError("no space left")
-    with collectives.together():
+    with collectives.raise_on_all_ranks():
         pass

@@ -17,7 +17,7 @@ from distspectral.objectives.dscl import DSCLConfig, DSCLObjective
 from distspectral.storage.rows.vectors import ArrayVectors
 from distspectral.training.config import TrainConfig
 from distspectral.training.dscl import DSCLSettings, build_model
-from distspectral.training.loop import SilentObserver
+from distspectral.training.loop import WindowRecorder
 from distspectral.training.step import optimization_step, parallelize
 from tests.ranks import run_ranks
 
@@ -82,7 +82,7 @@ def few_steps(dtype: torch.dtype, width: int) -> Result:
 
 def whole_training() -> Result:
     trainer = settings(max_gradient_norm=0.5).trainer(data())
-    observer = SilentObserver()
+    observer = WindowRecorder()
     trainer.fit(observer)
     return {
         "sha": hashlib.sha256(trainer.model.orthonormal.cholesky_factor.numpy().tobytes()).hexdigest(),

@@ -14,7 +14,7 @@ from distspectral.errors import NonFiniteStepError
 from distspectral.graph.store import ArrayGraph
 from distspectral.storage.rows.vectors import ArrayVectors
 from distspectral.training.autoencoder import AutoencoderConfig, AutoencoderSettings
-from distspectral.training.loop import SilentObserver
+from distspectral.training.loop import WindowRecorder
 from distspectral.training.siamese import SiameseConfig, SiameseSettings
 from distspectral.training.step import optimization_step
 from tests.datasets import blobs
@@ -55,7 +55,7 @@ def first_steps(name: str) -> Result:
 
 def whole_training(name: str) -> Result:
     trainer = SETTINGS[name].trainer(*inputs())
-    observer = SilentObserver()
+    observer = WindowRecorder()
     trainer.fit(observer)
     return {
         "losses": torch.tensor([record["loss"] for record in observer.history], dtype=torch.float64),

@@ -19,7 +19,7 @@ from distspectral.models.orthonorm_layer import OrthonormConfig
 from distspectral.objectives.batches import EdgeBatch
 from distspectral.objectives.spectral import SpectralConfig, SpectralObjective
 from distspectral.storage.rows.vectors import ArrayVectors
-from distspectral.training.loop import SilentObserver
+from distspectral.training.loop import WindowRecorder
 from distspectral.training.sampling import EdgeSampler
 from distspectral.training.spectral import SpectralSettings, SpectralTrainConfig, build_model
 from distspectral.training.step import optimization_step, parallelize
@@ -81,7 +81,7 @@ def few_steps(batches: list[EdgeBatch], dtype: str, objective_name: str) -> Resu
 def long_run() -> Result:
     """Train for 200 steps on uneven slices; then diverge on purpose."""
     trainer = settings().trainer(*data())
-    observer = SilentObserver()
+    observer = WindowRecorder()
     batch = trainer.sampler.batch(0)
     trainer.fit(observer)
     factor = trainer.model.orthonormal.cholesky_factor
@@ -158,7 +158,7 @@ def skipping_run() -> Result:
     trainer.skipped.skip = lambda step, error: (skipped.append(step), skip(step, error))
     if is_last:
         parameter.register_hook(lambda gradient: gradient * torch.inf if trainer.step == 8 else gradient)
-    observer = SilentObserver()
+    observer = WindowRecorder()
     trainer.fit(observer)
     return {
         "skipped": skipped,
@@ -242,7 +242,7 @@ def test_one_process_goes_on_from_the_state_of_several_ranks(together):
     state = together[0]["long"]["state"]
     state["schedule"] = trainer.schedule.state_dict()  # the budget was raised
     trainer.load_state_dict(state)
-    observer = SilentObserver()
+    observer = WindowRecorder()
     trainer.fit(observer)
     assert trainer.step == LONG_STEPS + 20
     assert int(trainer.model.orthonormal.n_updates) == LONG_STEPS + 20

@@ -55,7 +55,8 @@ def finish(config: Path) -> dict[str, object]:
 
 def windows(root: Path) -> list[int]:
     path = root / "training" / "metrics.jsonl"
-    return [json.loads(line)["step"] for line in path.read_text().splitlines()] if path.exists() else []
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line)["step"] for line in lines if line.endswith("\n")]  # the last one may be in the making
 
 
 def written(folder: Path) -> dict[str, int]:

@@ -7,7 +7,15 @@ import torch
 from distspectral.errors import RankDeficientError
 from distspectral.models.networks import SpectralNetwork
 from distspectral.models.orthonorm_layer import OrthonormalLayer, OrthonormConfig, SpectralModel
+from distspectral.spectral.checks import raise_first
 from distspectral.spectral.orthonormalize import cholesky_factor
+
+
+def update(layer, gram):
+    """Take a Gram into the layer's average, as a training step does."""
+    average = layer.averaged(gram)
+    raise_first([average.check])
+    layer.take(average)
 
 
 def grams(n: int, width: int = 3) -> list[torch.Tensor]:
@@ -20,7 +28,7 @@ def test_factor_is_that_of_the_average_gram_and_not_the_average_factor():
     layer = OrthonormalLayer(3, OrthonormConfig(decay=0.7, jitter=0.0))
     values = grams(4)
     for value in values:
-        layer.update(value)
+        update(layer, value)
     weights = np.array([0.7**3, 0.7**2, 0.7, 1])
     average = sum(w * g for w, g in zip(weights / weights.sum(), values, strict=True))
     torch.testing.assert_close(layer.cholesky_factor, cholesky_factor(average, jitter=0.0), rtol=1e-12, atol=1e-14)
@@ -31,14 +39,14 @@ def test_factor_is_that_of_the_average_gram_and_not_the_average_factor():
 def test_first_update_already_counts_in_full():
     layer = OrthonormalLayer(3, OrthonormConfig(decay=0.99, jitter=0.0))
     (value,) = grams(1)
-    layer.update(value)
+    update(layer, value)
     torch.testing.assert_close(layer.cholesky_factor @ layer.cholesky_factor.T, value, rtol=1e-12, atol=1e-14)
 
 
 def test_outputs_are_orthonormal_under_the_averaged_gram():
     f = torch.from_numpy(np.random.default_rng(1).standard_normal((80, 3)))
     layer = OrthonormalLayer(3, OrthonormConfig(jitter=0.0))
-    layer.update(f.T @ f / 80)
+    update(layer, f.T @ f / 80)
     y = layer(f)
     np.testing.assert_allclose(y.T @ y / 80, np.eye(3), atol=1e-12)
 
@@ -52,11 +60,11 @@ def test_state_dict_carries_the_average_on():
     first, second = (OrthonormalLayer(3, OrthonormConfig(decay=0.9)) for _ in range(2))
     values = grams(5)
     for value in values[:3]:
-        first.update(value)
+        update(first, value)
     second.load_state_dict(first.state_dict())
     for value in values[3:]:
-        first.update(value)
-        second.update(value)
+        update(first, value)
+        update(second, value)
     assert int(second.n_updates) == 5
     assert torch.equal(first.cholesky_factor, second.cholesky_factor)
 
@@ -64,7 +72,7 @@ def test_state_dict_carries_the_average_on():
 def test_average_without_full_rank_is_refused():
     layer = OrthonormalLayer(2, OrthonormConfig(jitter=0.0))
     with pytest.raises(RankDeficientError):
-        layer.update(torch.ones(2, 2, dtype=torch.float64))
+        update(layer, torch.ones(2, 2, dtype=torch.float64))
 
 
 def test_model_whitens_what_its_network_emits():
@@ -72,7 +80,7 @@ def test_model_whitens_what_its_network_emits():
     model = SpectralModel(network, OrthonormalLayer(3, OrthonormConfig()))
     rows = torch.randn(30, 4)
     f = network(rows)
-    model.orthonormal.update((f.T @ f / 30).double())
+    update(model.orthonormal, (f.T @ f / 30).double())
     y = model(rows)
     np.testing.assert_allclose((y.T @ y / 30).detach(), np.eye(3), atol=1e-4)
     assert {"orthonormal.gram_average", "orthonormal.cholesky_factor", "orthonormal.n_updates"} <= set(
@@ -82,8 +90,8 @@ def test_model_whitens_what_its_network_emits():
 
 def test_a_gram_that_cannot_be_factored_leaves_the_layer_as_it_was():
     layer = OrthonormalLayer(3, OrthonormConfig(decay=0.5))
-    layer.update(torch.eye(3, dtype=torch.float64))
+    update(layer, torch.eye(3, dtype=torch.float64))
     before = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
     with pytest.raises(RankDeficientError):
-        layer.update(-9 * torch.eye(3, dtype=torch.float64))
+        update(layer, -9 * torch.eye(3, dtype=torch.float64))
     assert all(torch.equal(tensor, before[name]) for name, tensor in layer.state_dict().items())

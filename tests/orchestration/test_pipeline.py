@@ -18,8 +18,7 @@ from distspectral.errors import FingerprintMismatchError, MissingArtifactError, 
 from distspectral.mapping import Mapper
 from distspectral.orchestration.engine import LocalEngine, RayEngine
 from distspectral.orchestration.pipeline import Pipeline, run
-from distspectral.stages.embed import Unfinished
-from distspectral.stages.stage import Stage
+from distspectral.stages.stage import Stage, Unfinished
 from distspectral.storage.source.dataset import Source
 from tests.datasets import blobs
 from tests.runs import DIM, N_ROWS, write_run

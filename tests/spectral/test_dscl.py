@@ -9,7 +9,14 @@ from torch import Tensor
 
 from distspectral.errors import NonFiniteStepError, TooFewClassesError
 from distspectral.spectral import DSCLLoss
-from distspectral.spectral.dscl import class_counts, class_sums, eigenvalue_cutoff, project, spectral_pseudo_inverse
+from distspectral.spectral.dscl import (
+    certain_inverse,
+    class_counts,
+    class_sums,
+    eigenvalue_cutoff,
+    project,
+    spectral_pseudo_inverse,
+)
 from distspectral.spectral.rayleigh import gram
 
 
@@ -140,24 +147,29 @@ def test_lost_rank_leaves_value_and_gradient_as_the_formula_says(dtype):
 
 
 def test_rounding_of_float32_is_not_taken_for_a_direction():
-    f, labels = batch(n_rows=64, width=5, dtype=torch.float32)
-    sums_of = lambda x: (gram(x, torch.ones(64, dtype=torch.float64)), class_sums(x, labels, 5))  # noqa: E731
+    f, _ = batch(n_rows=64, width=5, dtype=torch.float32)
     doubled = torch.cat([f, (f * 1.1) / 1.1], dim=1)  # equal up to one rounding
-    counts = class_counts(labels, 5)
-    assert int(project(*sums_of(doubled), counts, torch.float32).rank) == 5
-    assert int(project(*sums_of(f), counts, torch.float32).rank) == 5
-    assert eigenvalue_cutoff(64, 10, torch.float64) < 1e-14 < eigenvalue_cutoff(64, 10, torch.float32) < 1e-8
+    wide, narrow = (eigenvalue_cutoff(torch.tensor(64), 10, dtype) for dtype in (torch.float32, torch.float64))
+    for x in (doubled, f):
+        assert int(spectral_pseudo_inverse(gram(x, torch.ones(64, dtype=torch.float64)), wide)[1]) == 5
+    assert narrow < 1e-14 < wide < 1e-8
 
 
 @pytest.mark.parametrize("smallest", [1.0, 1e-3, 1e-7, 1e-11, 0.0])
 def test_pseudo_inverse_is_that_of_the_eigenvalues_that_count(smallest):
     vectors = torch.linalg.qr(torch.from_numpy(np.random.default_rng(0).standard_normal((6, 6))))[0]
     values = torch.tensor([smallest, 0.5, 1, 2, 3, 4], dtype=torch.float64)
-    inverse, rank = spectral_pseudo_inverse(vectors @ torch.diag(values) @ vectors.T, 1e-9)
+    matrix, cutoff = vectors @ torch.diag(values) @ vectors.T, torch.tensor(1e-9, dtype=torch.float64)
+    inverse, rank = spectral_pseudo_inverse(matrix, cutoff)
     counts = values > 1e-9 * 4
     assert int(rank) == int(counts.sum())
     expected = (vectors * torch.where(counts, 1 / values, 0)) @ vectors.T
-    torch.testing.assert_close(inverse, expected, rtol=1e-7, atol=1e-7 / max(smallest, 1e-9))
+    tolerance = {"rtol": 1e-7, "atol": 1e-7 / max(smallest, 1e-9)}
+    torch.testing.assert_close(inverse, expected, **tolerance)
+    inverse, is_certain = certain_inverse(matrix, cutoff)
+    assert bool(is_certain) == bool(counts.all())
+    if is_certain:
+        torch.testing.assert_close(inverse, expected, **tolerance)
 
 
 def test_an_embedding_of_zeros_has_no_gradient_and_explains_nothing():
@@ -180,7 +192,7 @@ def test_singletons_and_duplicate_rows_match_the_definition():
 
 def test_one_class_is_refused():
     f, _ = batch()
-    with pytest.raises(TooFewClassesError, match="40 rows holds 1 class"):
+    with pytest.raises(TooFewClassesError, match="rows are of 1 class"):
         value(f, torch.full((40,), 9))
 
 
@@ -188,7 +200,7 @@ def test_one_class_is_refused():
 def test_what_is_not_finite_is_refused(bad):
     f, labels = batch()
     f[3, 1] = bad
-    with pytest.raises(NonFiniteStepError, match="clip the gradient"):
+    with pytest.raises(NonFiniteStepError, match="holds NaN or infinity"):
         value(f, labels)
 
 

@@ -73,7 +73,7 @@ def test_corrected_average_of_a_constant_is_the_constant_from_the_first_update_o
     value, average = torch.full((2, 2), 3.0, dtype=torch.float64), torch.zeros(2, 2, dtype=torch.float64)
     for n in range(1, 6):
         average = moving_average(average, value, decay)
-        torch.testing.assert_close(average / bias(n, decay), value, rtol=1e-12, atol=0)
+        torch.testing.assert_close(average / bias(torch.tensor(n), decay), value, rtol=1e-12, atol=0)
 
 
 def test_corrected_average_weighs_values_geometrically():
@@ -82,4 +82,4 @@ def test_corrected_average_weighs_values_geometrically():
     for value in values:
         average = moving_average(average, value, 0.8)
     expected = np.average([1, 5, -2], weights=[0.64, 0.8, 1])
-    assert float(average / bias(3, 0.8)) == pytest.approx(expected, rel=1e-12)
+    assert float(average / bias(torch.tensor(3), 0.8)) == pytest.approx(expected, rel=1e-12)

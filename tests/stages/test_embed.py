@@ -20,7 +20,8 @@ from distspectral.report.agreement import agreement
 from distspectral.report.collect import scatter_sample
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.cluster import load_assigner
-from distspectral.stages.embed import EmbedConfig, Unfinished, embed, embed_part
+from distspectral.stages.embed import EmbedConfig, embed, embed_part
+from distspectral.stages.stage import Unfinished
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.vectors import MappedVectors

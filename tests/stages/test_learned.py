@@ -15,7 +15,6 @@ from distspectral.spectral.diagnostics import label_agreement
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.codes import encode_codes, load_encoder
 from distspectral.stages.features import load_siamese
-from distspectral.stages.reweight import median_squared_distance
 from distspectral.stages.train import train
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.vectors import MappedVectors

@@ -8,12 +8,12 @@ from distspectral.errors import NonFiniteStepError
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.vectors import ArrayVectors
 from distspectral.training.checkpoint import read_state, write_state
-from distspectral.training.loop import SilentObserver
+from distspectral.training.loop import WindowRecorder
 from distspectral.training.spectral import SpectralSettings
 from tests.oracles import random_graph
 
 
-class Keeper(SilentObserver):
+class Keeper(WindowRecorder):
     """Keeps every checkpoint as a file of an artifact."""
 
     def __init__(self, artifact):
@@ -44,7 +44,7 @@ def test_a_resumed_run_ends_in_the_very_same_weights(tmp_path, plateau):
     assert whole.schedule.plateaued == plateau
     resumed = trainer(**train)
     resumed.load_state_dict(read_state(keeper.artifact, "30.pt"))
-    observer = SilentObserver()
+    observer = WindowRecorder()
     resumed.fit(observer)
     assert [record["step"] for record in observer.history] == [record["step"] for record in keeper.history[3:]]
     for name, tensor in whole.model.state_dict().items():
@@ -52,7 +52,7 @@ def test_a_resumed_run_ends_in_the_very_same_weights(tmp_path, plateau):
 
 
 def test_windows_tell_steps_rates_and_ordered_ritz_values():
-    observer = SilentObserver()
+    observer = WindowRecorder()
     trainer().fit(observer)
     assert [record["step"] for record in observer.history] == [10, 20, 30, 40, 50, 60]
     last = observer.history[-1]
@@ -64,7 +64,7 @@ def test_windows_tell_steps_rates_and_ordered_ritz_values():
 
 
 def test_training_lowers_the_ritz_sum():
-    observer = SilentObserver()
+    observer = WindowRecorder()
     trainer(max_steps=300).fit(observer)
     assert observer.history[-1]["ritz_sum"] < 0.9 * observer.history[0]["ritz_sum"]
 
@@ -76,7 +76,7 @@ def test_a_step_that_is_not_finite_moves_no_weight():
     one.sampler.batch = lambda step: batch
     before = {name: tensor.clone() for name, tensor in one.model.state_dict().items()}
     with pytest.raises(NonFiniteStepError):
-        one.fit(SilentObserver())
+        one.fit(WindowRecorder())
     for name, tensor in one.model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
 
@@ -101,7 +101,7 @@ def poisoned_trainer(steps, **train):
 
 
 def test_poisoned_steps_are_skipped_counted_and_the_run_goes_on():
-    one, observer = poisoned_trainer([0, 7, 8, 33]), SilentObserver()
+    one, observer = poisoned_trainer([0, 7, 8, 33]), WindowRecorder()
     one.fit(observer)
     assert one.step == 60
     assert [record["skipped_steps"] for record in observer.history] == [3, 3, 3, 4, 4, 4]
@@ -111,7 +111,7 @@ def test_poisoned_steps_are_skipped_counted_and_the_run_goes_on():
 
 
 def test_a_window_of_skipped_steps_only_goes_on_into_the_next():
-    one, observer = poisoned_trainer(range(10, 20)), SilentObserver()
+    one, observer = poisoned_trainer(range(10, 20)), WindowRecorder()
     one.fit(observer)
     assert [record["step"] for record in observer.history] == [10, 30, 40, 50, 60]
 
@@ -119,27 +119,27 @@ def test_a_window_of_skipped_steps_only_goes_on_into_the_next():
 def test_too_many_in_a_row_end_training_with_an_explanation():
     one = poisoned_trainer(range(12, 60), max_skipped_steps=5)
     with pytest.raises(NonFiniteStepError, match=r"stopped at step 16: 5 steps in a row .*learning_rate"):
-        one.fit(SilentObserver())
+        one.fit(WindowRecorder())
     one = poisoned_trainer([step for step in range(60) if step % 5], max_skipped_steps=5)
-    one.fit(SilentObserver())
+    one.fit(WindowRecorder())
     assert one.skipped.total == 48, "four in a row are not five"
 
 
 def test_a_run_of_skipped_steps_only_is_never_a_trained_model():
     with pytest.raises(NonFiniteStepError, match="60 steps in a row"):
-        poisoned_trainer(range(60), max_skipped_steps=1000).fit(SilentObserver())
+        poisoned_trainer(range(60), max_skipped_steps=1000).fit(WindowRecorder())
 
 
 def test_a_count_of_skipped_steps_survives_a_restart():
     one = poisoned_trainer([3])
-    one.fit(SilentObserver())
+    one.fit(WindowRecorder())
     other = trainer()
     other.load_state_dict(one.state_dict())
     assert other.skipped.total == 1
 
 
 def test_a_gram_that_cannot_be_factored_is_skipped_and_leaves_the_moving_average_alone():
-    one, observer = trainer(patience=0), SilentObserver()
+    one, observer = trainer(patience=0), WindowRecorder()
     real, seen = one.objective.local_sums, []
 
     def degenerate(outputs, batch):
@@ -159,7 +159,7 @@ def test_a_gradient_that_is_not_finite_moves_nothing():
     first.register_hook(lambda gradient: gradient * torch.inf if one.step == 4 else gradient)
     states = {}
 
-    class Watcher(SilentObserver):
+    class Watcher(WindowRecorder):
         def checkpoint(self, trainer):
             states[trainer.step] = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
 
@@ -172,6 +172,6 @@ def test_a_gradient_that_is_not_finite_moves_nothing():
 
 def test_a_plateau_ends_training_before_its_budget():
     one = trainer(max_steps=2000, patience=2, tolerance=0.5)
-    one.fit(SilentObserver())
+    one.fit(WindowRecorder())
     assert one.schedule.plateaued
     assert one.step == one.schedule.last_step < 2000
