@@ -65,7 +65,7 @@ def test_assignment_is_the_nearest_centroid_and_its_distance(normalize_rows):
     generator = torch.Generator().manual_seed(0)
     embedding = torch.randn(50, 3, generator=generator)
     scale, centroids = torch.tensor([1.0, 0.5, 0.1]), torch.randn(4, 3, generator=generator)
-    cluster, distance = Assigner(scale, centroids, normalize_rows)(embedding)
+    cluster, distance = Assigner(scale, centroids, normalize_rows, 1.0)(embedding)
     distances = torch.cdist(clustering_coordinates(embedding, scale, normalize_rows), centroids)
     assert torch.equal(cluster, distances.argmin(1))
     torch.testing.assert_close(distance, distances.min(1).values, atol=1e-4, rtol=1e-4)

@@ -71,7 +71,7 @@ class RandomModel:
             torch.manual_seed(0)
             network = EncodedNetwork(Perceptron(self.dim, self.n_components, self.hidden))
         centroids = torch.randn(self.n_clusters, self.n_components, generator=generator)
-        module = Embedder(network, Assigner(torch.ones(self.n_components), centroids, True)).eval()
+        module = Embedder(network, Assigner(torch.ones(self.n_components), centroids, True, 1.0)).eval()
         card = {"what": "a network of random weights, for measurements"} | dataclasses.asdict(self)
         return Predictor(module, ("embedding", "cluster", "distance"), self.dim, 1.0, card, {})
 

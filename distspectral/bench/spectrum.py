@@ -84,7 +84,7 @@ def _exact_clusters(
     points = clustering_coordinates(embedding, scale, config.normalize_rows).numpy()
     rows = np.sort(np.random.default_rng(seed).permutation(len(points))[: config.sample_rows])
     centroids = torch.from_numpy(fit_centroids(points[rows], n_clusters, config, seed))
-    clusters: NDArray[np.int64] = Assigner(scale, centroids, config.normalize_rows)(embedding)[0].numpy()
+    clusters: NDArray[np.int64] = Assigner(scale, centroids, config.normalize_rows, 1.0)(embedding)[0].numpy()
     return clusters
 
 

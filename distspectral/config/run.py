@@ -7,12 +7,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 
 from distspectral.clusters import ClusterConfig
+from distspectral.config.ray import MlflowConfig, RayConfig
 from distspectral.graph.config import AffinityConfig, GraphConfig
 from distspectral.models.networks import NetworkConfig
 from distspectral.models.orthonorm_layer import OrthonormConfig
 from distspectral.objectives.dscl import DSCLConfig
 from distspectral.objectives.spectral import SpectralConfig
-from distspectral.orchestration.config import MlflowConfig, RayConfig
 from distspectral.recipes import RECIPES, Recipe, Representation
 from distspectral.stages.embed import EmbedConfig
 from distspectral.stages.evaluate import EvaluateConfig

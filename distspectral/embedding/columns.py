@@ -32,19 +32,10 @@ class RowColumns(nn.Module):
         embedder: what embeds.
         columns: asked for.
         n_nearest: M, of ``nearest_clusters``.
-
-    Raises:
-        ConfigError: probabilities are asked for, but the clusters' variance is unknown.
     """
 
     def __init__(self, embedder: Embedder, columns: Sequence[Column], n_nearest: int) -> None:
         super().__init__()
-        if "probabilities" in columns and embedder.assigner.variance is None:
-            raise ConfigError(
-                "embed.columns: asks for probabilities, but the run's clusters were made before their variance was "
-                "kept; delete the directory clusters and run again",
-                parameters=["embed.columns"],
-            )
         self.embedder, self.columns = embedder, tuple(columns)
         self.n_nearest = min(n_nearest, len(embedder.assigner.centroids))
 
@@ -97,7 +88,7 @@ def _copied(values: NDArray[Any]) -> pa.Array:
 
 def written_columns(output: Manifest) -> tuple[str, ...]:
     """Return the columns of a finished ``output`` artifact beside the id."""
-    return tuple(output.properties.get("columns", DEFAULT_COLUMNS))
+    return tuple(output.properties["columns"])
 
 
 def require_column(output: Manifest, column: Column, uri: str) -> None:

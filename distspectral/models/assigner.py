@@ -20,13 +20,13 @@ class Assigner(nn.Module):
         scale: (P,) factor of each spectral coordinate.
         centroids: (C, P) in the scaled coordinates.
         normalize_rows: scale rows to length 1 after scaling coordinates.
-        variance: of a row around its centroid, per coordinate, which :meth:`probabilities` need; None if unknown.
+        variance: of a row around its centroid, per coordinate, which :meth:`probabilities` need.
     """
 
     scale: Tensor
     centroids: Tensor
 
-    def __init__(self, scale: Tensor, centroids: Tensor, normalize_rows: bool, variance: float | None = None) -> None:
+    def __init__(self, scale: Tensor, centroids: Tensor, normalize_rows: bool, variance: float) -> None:
         super().__init__()
         self.register_buffer("scale", scale)
         self.register_buffer("centroids", centroids)
@@ -59,7 +59,6 @@ class Assigner(nn.Module):
         Args:
             squared_distances: (B, C) to the centroids.
         """
-        assert self.variance is not None, "the clusters' variance is not known"
         return (squared_distances / (-2 * max(self.variance, SMALLEST_VARIANCE))).softmax(1)
 
     def forward(self, embedding: Tensor) -> tuple[Tensor, Tensor]:

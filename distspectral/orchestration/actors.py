@@ -13,9 +13,9 @@ from ray.exceptions import RayTaskError
 from threadpoolctl import threadpool_limits
 
 from distspectral import logs
+from distspectral.config.ray import RayConfig
 from distspectral.errors import DistSpectralError
 from distspectral.mapping import Mapper
-from distspectral.orchestration.config import RayConfig
 from distspectral.orchestration.resources import request
 
 

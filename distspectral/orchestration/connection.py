@@ -8,8 +8,8 @@ import socket
 
 import ray
 
+from distspectral.config.ray import RayConfig
 from distspectral.errors import ConfigError
-from distspectral.orchestration.config import RayConfig
 from distspectral.orchestration.environment import environment_defaults
 
 OBJECT_STORE_BYTES = 256 << 20

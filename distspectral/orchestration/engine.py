@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
+from distspectral.config.ray import RayConfig
 from distspectral.mapping import Mapper, local_map
-from distspectral.orchestration.config import RayConfig
 from distspectral.stages.stage import Stage
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
 
 if TYPE_CHECKING:
+    from distspectral.training.run_log import OnWindow
     from distspectral.training.settings import TrainSettings
-
-OnWindow = Callable[[dict[str, Any]], None]
 
 
 class Engine(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from distspectral.orchestration.config import RayConfig, StageResources
+from distspectral.config.ray import RayConfig, StageResources
 from distspectral.stages import STAGES
 
 GPU_BY_DEFAULT = frozenset({"training", "actors"})

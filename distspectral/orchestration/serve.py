@@ -20,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
 from ray.exceptions import RayError
 
 from distspectral import logs
+from distspectral.config.ray import RayConfig
 from distspectral.errors import ConfigError, MissingDependencyError, RequestError, WorkerLostError
-from distspectral.orchestration.config import RayConfig
 from distspectral.orchestration.connection import connect, disconnect, wants_gpus
 from distspectral.orchestration.environment import environment_defaults
 from distspectral.serving.predictor import Predictor

@@ -10,9 +10,9 @@ from ray.exceptions import RayError, RayTaskError
 from threadpoolctl import threadpool_limits
 
 from distspectral import logs
+from distspectral.config.ray import RayConfig
 from distspectral.errors import WorkerLostError
 from distspectral.mapping import Mapper
-from distspectral.orchestration.config import RayConfig
 from distspectral.orchestration.resources import Request, request
 
 IN_FLIGHT_PER_SLOT = 2

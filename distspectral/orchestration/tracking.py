@@ -19,7 +19,7 @@ from distspectral.errors import ConfigError
 from distspectral.training.run_log import curves
 
 if TYPE_CHECKING:
-    from distspectral.orchestration.config import MlflowConfig
+    from distspectral.config.ray import MlflowConfig
     from distspectral.orchestration.observer import Observer
 
 PARAMS_PER_CALL = 100

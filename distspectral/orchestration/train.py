@@ -29,8 +29,8 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from distspectral import logs
 from distspectral.comm import collectives
+from distspectral.config.ray import RayConfig, WorkerCount
 from distspectral.errors import DistSpectralError, OutputNotWritableError, WorkerLostError
-from distspectral.orchestration.config import RayConfig, WorkerCount
 from distspectral.orchestration.environment import environment_defaults
 from distspectral.orchestration.resources import Request, request
 from distspectral.stages.train import (

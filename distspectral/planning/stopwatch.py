@@ -11,8 +11,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from distspectral.config.ray import RayStage
 from distspectral.mapping import Mapper
-from distspectral.orchestration.config import RayStage
 from distspectral.orchestration.engine import LocalEngine
 from distspectral.orchestration.observer import SilentObserver
 

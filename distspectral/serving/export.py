@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from distspectral import logs
 from distspectral.errors import ExportError, MissingDependencyError, OutputNotWritableError
 from distspectral.models.assigner import squared_distances
 from distspectral.models.embedder import Embedder
@@ -271,12 +272,6 @@ def _version(package: str) -> str:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep what torch's exporters tell their own developers off stderr; what fails is raised all the same."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+    with logs.level("torch.onnx", logging.ERROR), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

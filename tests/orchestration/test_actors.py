@@ -6,9 +6,9 @@ import os
 
 import pytest
 
+from distspectral.config.ray import ActorCount, RayConfig
 from distspectral.errors import NonFiniteRowError
 from distspectral.orchestration.actors import actor_mapper
-from distspectral.orchestration.config import ActorCount, RayConfig
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
 

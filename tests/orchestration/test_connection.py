@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from distspectral.orchestration.config import RayConfig
+from distspectral.config.ray import RayConfig
 
 REFUSED = """
 from distspectral.errors import ConfigError
 from distspectral.orchestration.connection import connect
-from distspectral.orchestration.config import RayConfig
+from distspectral.config.ray import RayConfig
 try:
     connect(RayConfig(address={address!r}))
 except ConfigError as error:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from distspectral.orchestration.config import RayConfig, WorkerCount
+from distspectral.config.ray import RayConfig, WorkerCount
 
 
 def test_workers_are_a_number_or_bounds() -> None:

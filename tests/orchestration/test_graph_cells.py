@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from distspectral.config.ray import RayConfig
 from distspectral.datasets import Mixture
 from distspectral.graph.config import GraphConfig
-from distspectral.orchestration.config import RayConfig
 from distspectral.orchestration.tasks import task_mapper
 from distspectral.stages.neighbors import neighbors
 from distspectral.storage.artifact.directory import Artifact

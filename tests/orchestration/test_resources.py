@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from distspectral.config import load_config
+from distspectral.config.ray import RayConfig
 from distspectral.errors import ConfigError, UnknownKeyError
-from distspectral.orchestration.config import RayConfig
 from distspectral.orchestration.resources import request
 from distspectral.stages import NAMES
 from tests.runs import write_run

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from distspectral.config.ray import RayConfig
 from distspectral.errors import NonFiniteRowError, WorkerLostError
-from distspectral.orchestration.config import RayConfig
 from distspectral.orchestration.tasks import LEAST_WAITING, task_mapper
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]

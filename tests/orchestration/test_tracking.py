@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from distspectral.config import load_config
+from distspectral.config.ray import MlflowConfig
 from distspectral.errors import ConfigError, MissingDependencyError
-from distspectral.orchestration.config import MlflowConfig
 from distspectral.orchestration.engine import LocalEngine
 from distspectral.orchestration.observer import SilentObserver
 from distspectral.orchestration.pipeline import run

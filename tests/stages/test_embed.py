@@ -158,16 +158,6 @@ def test_columns_that_cannot_be_are_refused(columns):
         EmbedConfig(columns=columns)
 
 
-def test_probabilities_need_the_clusters_variance(finished):
-    network, assigner = (
-        load_calibrated_network(finished.chain.artifact("calibrate")),
-        load_assigner(finished.chain.artifact("cluster")),
-    )
-    assigner.variance = None
-    with pytest.raises(ConfigError, match="delete the directory clusters"):
-        RowColumns(Embedder(network, assigner), ["probabilities"], 1)
-
-
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precision_is_for_the_network_alone(finished, tmp_path, precision):
     artifact = embedded(finished, tmp_path, precision=precision)

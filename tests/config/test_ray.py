@@ -6,7 +6,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from distspectral.orchestration.config import ActorCount, RayConfig
+from distspectral.config.ray import ActorCount, RayConfig
 from distspectral.orchestration.engine import LocalEngine, RayEngine, make_engine
 
 
@@ -23,7 +23,7 @@ def test_the_engine_follows_the_config() -> None:
 
 def test_making_and_closing_an_engine_does_not_import_ray() -> None:
     code = (
-        "import sys; from distspectral.orchestration.config import RayConfig;"
+        "import sys; from distspectral.config.ray import RayConfig;"
         "from distspectral.orchestration.engine import make_engine;"
         "make_engine(RayConfig()).close(); print('ray' in sys.modules)"
     )
