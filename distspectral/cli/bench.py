@@ -66,7 +66,7 @@ def spectrum(run: RunPath, functions: Functions = None, as_json: AsJson = False)
         ("sum of eigenvalues", f"learned {result['ritz_sum']:.4f}, exact {result['exact_sum']:.4f}"),
         ("seconds of the exact solver", f"{result['exact_seconds']:.1f}"),
     ]
-    for name, key in (("learned", "evaluate"), ("exact", "exact_evaluate")):
+    for name, key in (("learned", "agreement"), ("exact", "exact_agreement")):
         if scores := result.get(key):
             facts.append((f"ACC / NMI / ARI, {name}", " / ".join(f"{scores[s]:.3f}" for s in ("acc", "nmi", "ari"))))
     print_table(fact_table(f"Spectrum of {run}", facts))

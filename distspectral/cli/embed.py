@@ -25,8 +25,7 @@ Columns = Annotated[
     typer.Option(
         "--columns",
         metavar="A,B,...",
-        help="Write these columns beside the id, instead of embed.columns: embedding, cluster, distance, "
-        "probabilities, nearest_clusters.",
+        help="Write these columns beside the id, instead of embed.columns, which knows the same names.",
     ),
 ]
 ShardRange = Annotated[

@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 
 Column = Literal["embedding", "cluster", "distance", "probabilities", "nearest_clusters"]
 
+MEANINGS: dict[Column, str] = {
+    "embedding": "the coordinates",
+    "cluster": "that of the nearest centroid",
+    "distance": "to that centroid",
+    "probabilities": "of all clusters, exp(-d^2 / (2 variance)) over its sum",
+    "nearest_clusters": "the embed.n_nearest nearest in order",
+}
+"""As the config's reference says it."""
 DEFAULT_COLUMNS: tuple[Column, ...] = ("embedding", "cluster", "distance")
 
 

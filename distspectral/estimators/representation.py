@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from distspectral.embedding.encode import refuse_collapse
 from distspectral.embedding.forward import in_blocks
 from distspectral.graph.knn import knn_graph
 from distspectral.graph.store import ArrayGraph
@@ -19,7 +20,6 @@ from distspectral.models.encoded import Space
 from distspectral.models.networks import Perceptron
 from distspectral.recipes import SpectralRecipe
 from distspectral.stages.codes import explained_variance
-from distspectral.stages.encode import refuse_collapse
 from distspectral.storage.rows.joined import JoinedVectors
 from distspectral.storage.rows.vectors import ArrayVectors, Vectors
 from distspectral.training.loop import TrainingObserver

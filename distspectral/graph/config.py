@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
 
 from distspectral.errors import ConfigError, TooFewRowsError
-from distspectral.spectral.affinity import AffinityKind, needs_scales
+from distspectral.spectral.affinity import FORMULAS, AffinityKind, needs_scales
 
 MAX_NEIGHBORS = 1024
 """A GPU search returns at most 2,048 candidates a row; half of them leave room for ties."""
@@ -81,9 +81,7 @@ class AffinityConfig(BaseModel):
 
     kind: AffinityKind = Field(
         "self_tuning",
-        description="self_tuning: exp(-d^2 / (s_i s_j)), s the distance to the scale neighbour; gaussian: one s, its "
-        "median over all rows; fuzzy: UMAP's membership; uniform: 1; shared_neighbors: the Jaccard index of both ends' "
-        "neighbourhoods (PhenoGraph's).",
+        description="; ".join(f"{kind}: {formula}" for kind, formula in FORMULAS.items()),
     )
     space: AffinitySpace = Field(
         "siamese",

@@ -7,10 +7,8 @@ from typing import Any, ClassVar
 
 from distspectral.errors import ConfigError, TooFewClassesError
 from distspectral.models.encoded import Space
-from distspectral.models.networks import NetworkConfig
-from distspectral.models.orthonorm_layer import OrthonormConfig
 from distspectral.objectives.dscl import DSCLConfig
-from distspectral.recipes.recipe import Recipe
+from distspectral.recipes.recipe import Recipe, Sections
 from distspectral.training.config import TrainConfig
 from distspectral.training.dscl import DSCLSettings
 
@@ -18,12 +16,15 @@ BUDGET: Mapping[str, Any] = {"batch_size": 512, "max_steps": 1000, "learning_rat
 """Of training: classes in a batch matter more than steps, and the loss bears a higher rate than eigenfunctions do."""
 
 
-class MetricRecipe(Recipe):
-    """A run of Deep Spectral Clustering Learning; the attributes are sections of its config."""
+class MetricSections(Sections):
+    """What a config says of a metric run, beside its training."""
 
-    network: NetworkConfig = NetworkConfig()
     dscl: DSCLConfig = DSCLConfig()
-    orthonorm: OrthonormConfig = OrthonormConfig()
+
+
+class MetricRecipe(MetricSections, Recipe):
+    """A run of Deep Spectral Clustering Learning."""
+
     train: TrainConfig = TrainConfig(**BUDGET)
 
     kind: ClassVar = "dscl"

@@ -7,29 +7,40 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from distspectral.errors import ConfigError
 from distspectral.models.encoded import Space
+from distspectral.models.networks import NetworkConfig
+from distspectral.models.orthonorm_layer import OrthonormConfig
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.filesystems import join
 from distspectral.training.settings import TrainSettings
 
 
-class Recipe(BaseModel, ABC):
+class Sections(BaseModel):
+    """What the config of any run says that decides what is learned."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: NonNegativeInt = Field(0, description="of every random choice")
+    start_from: str | None = Field(
+        None,
+        description="directory or URI of a finished run of the same settings on other rows, say before more arrived: "
+        "every training begins with its weights",
+    )
+    network: NetworkConfig = NetworkConfig()
+    orthonorm: OrthonormConfig = OrthonormConfig()
+
+
+class Recipe(Sections, ABC):
     """A kind of run on rows of one width; frozen, cheap to make, reads nothing.
 
     Attributes:
         dim: D, features of a row.
-        seed: of every random choice.
-        start_from: directory or URI of a finished run whose weights are the first ones of every training.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     dim: int
-    seed: int = 0
-    start_from: str | None = None
 
     kind: ClassVar[str]
     """As ``objective`` of a config calls it."""

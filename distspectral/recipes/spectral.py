@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal, Self
 
+from pydantic import Field
+
 from distspectral.clusters import ClusterConfig
 from distspectral.errors import ConfigError, TooFewRowsError, TooManyClustersError
 from distspectral.graph.config import AffinityConfig, GraphConfig
 from distspectral.graph.config import check as check_affinity
 from distspectral.models.encoded import Space
-from distspectral.models.networks import NetworkConfig
-from distspectral.models.orthonorm_layer import OrthonormConfig
 from distspectral.objectives.spectral import SpectralConfig, default_n_components
-from distspectral.recipes.recipe import Recipe
+from distspectral.recipes.recipe import Recipe, Sections
 from distspectral.training.autoencoder import AutoencoderConfig, AutoencoderSettings
 from distspectral.training.settings import TrainSettings
 from distspectral.training.siamese import SiameseConfig, SiameseSettings
@@ -33,25 +33,31 @@ lift ACC; of tf-idf text they explain a third and lower it. Conductance and stab
 both prefer codes always, for neighbourhoods in ten dimensions are tight whatever they mean."""
 
 
-class SpectralRecipe(Recipe):
-    """A spectral run; the attributes are sections of its config.
+class SpectralSections(Sections):
+    """What a config says of a spectral run."""
 
-    Attributes:
-        representation: what neighbours are searched in.
-        kept_variance: share of the variance that the codes keep, None as long as nobody knows; ``representation:
-            auto`` is decided by it.
-    """
-
-    representation: Representation = "auto"
+    representation: Representation = Field(
+        "auto",
+        description="what neighbours are searched in: input = the vectors; code = codes of an autoencoder; auto = "
+        "codes where they keep at least half of the variance of rows that the autoencoder never saw",
+    )
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     graph: GraphConfig = GraphConfig()
     affinity: AffinityConfig = AffinityConfig()
     siamese: SiameseConfig = SiameseConfig()
-    network: NetworkConfig = NetworkConfig()
     spectral: SpectralConfig = SpectralConfig()
-    orthonorm: OrthonormConfig = OrthonormConfig()
     train: SpectralTrainConfig = SpectralTrainConfig()
     cluster: ClusterConfig = ClusterConfig()
+
+
+class SpectralRecipe(SpectralSections, Recipe):
+    """A spectral run.
+
+    Attributes:
+        kept_variance: share of the variance that the codes keep, None as long as nobody knows; ``representation:
+            auto`` is decided by it.
+    """
+
     kept_variance: float | None = None
 
     kind: ClassVar = "spectral"

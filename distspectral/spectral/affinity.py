@@ -15,6 +15,14 @@ import torch
 from torch import Tensor
 
 AffinityKind = Literal["self_tuning", "fuzzy", "gaussian", "uniform", "shared_neighbors"]
+FORMULAS: dict[AffinityKind, str] = {
+    "self_tuning": "exp(-d^2 / (s_i s_j)), s the distance to the scale neighbour",
+    "gaussian": "one s, its median over all rows",
+    "fuzzy": "UMAP's membership",
+    "uniform": "1",
+    "shared_neighbors": "the Jaccard index of both ends' neighbourhoods (PhenoGraph's)",
+}
+"""What each kind is, as the config's reference says it."""
 
 SMALLEST = 2.0**-24
 """Smallest positive float16, the type affinities are stored in: no edge vanishes by underflow."""

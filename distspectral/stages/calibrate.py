@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distspectral.embedding.encode import encode
 from distspectral.errors import RankDeficientError
 from distspectral.graph.store import Graph, MappedGraph
 from distspectral.mapping import Mapper, local_map
@@ -24,7 +25,6 @@ from distspectral.spectral.capacity import PARTED, EdgeCheck, edge_check
 from distspectral.spectral.diagnostics import suggested_n_clusters
 from distspectral.spectral.rayleigh import dirichlet_energy, gram, rayleigh_ritz
 from distspectral.stages.codes import load_encoder
-from distspectral.stages.encode import encode
 from distspectral.stages.features import load_siamese
 from distspectral.stages.stage import Manifests, Stage, Work
 from distspectral.storage.artifact.directory import Artifact

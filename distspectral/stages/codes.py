@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from distspectral.embedding.encode import encode
 from distspectral.embedding.forward import forward
 from distspectral.mapping import Mapper, local_map
 from distspectral.models.networks import Perceptron
-from distspectral.stages.encode import encode
 from distspectral.stages.stage import Manifests, Stage, Work
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.artifact.manifest import Manifest

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator
 
-from distspectral.embedding.columns import DEFAULT_COLUMNS, Column, RowColumns
+from distspectral.embedding.columns import DEFAULT_COLUMNS, MEANINGS, Column, RowColumns
 from distspectral.embedding.drift import measure_drift
 from distspectral.embedding.scores import evaluate
 from distspectral.embedding.shard import embed_shard
@@ -38,8 +38,8 @@ class EmbedConfig(BaseModel):
     columns: tuple[Column, ...] = Field(
         DEFAULT_COLUMNS,
         min_length=1,
-        description="what is written beside the id: embedding; cluster; distance to its centroid; probabilities of all "
-        "clusters, exp(-d^2 / (2 variance)) over its sum; nearest_clusters, the embed.n_nearest nearest in order",
+        description="what is written beside the id: "
+        + "; ".join(f"{column}: {meaning}" for column, meaning in MEANINGS.items()),
     )
     n_nearest: PositiveInt = Field(3, description="clusters in the column nearest_clusters")
     precision: Precision = Field(

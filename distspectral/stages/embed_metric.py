@@ -6,9 +6,9 @@ import functools
 
 from torch import nn
 
+from distspectral.embedding.encode import encode
 from distspectral.errors import ShardWidthError
 from distspectral.mapping import Mapper, local_map
-from distspectral.stages.encode import encode
 from distspectral.stages.stage import Stage, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 
+from distspectral.embedding.encode import encode
 from distspectral.mapping import Mapper, local_map
 from distspectral.models.networks import Perceptron
-from distspectral.stages.encode import encode
 from distspectral.stages.stage import Stage, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
