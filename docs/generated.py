@@ -57,13 +57,17 @@ def config_page() -> str:
             sections.append((name, section))
         else:
             lines += _key(name, field, RunConfig)
-    for name, section in sections:
+    for name, section in sorted(sections, key=lambda one: ORDER.index(one[0]) if one[0] in ORDER else len(ORDER)):
         lines += ["", f"## {name} {{#{name}}}", "", _purpose(section), "", *_other_defaults(name)]
         if described := RunConfig.model_fields[name].description:
             lines += [_sentence(described), ""]
         for key, field, owner in _fields(name, section):
             lines += _key(key, field, owner)
     return "\n".join(lines) + "\n"
+
+
+ORDER = "data pack autoencoder graph affinity siamese network spectral orthonorm train cluster embed dscl".split()
+"""Of the sections, that of a run; others follow as the config has them."""
 
 
 def _other_defaults(section: str) -> list[str]:
@@ -270,7 +274,7 @@ def home_page() -> str:
     """Return the README with its links as they are inside the site."""
     text = (ROOT / "README.md").read_text("utf-8")
     text = text.replace("(docs/", "(").replace("(CHANGELOG.md)", "(changelog.md)")
-    return text.replace("[Apache 2.0](LICENSE)", "Apache 2.0")
+    return "---\nhide: [navigation]\n---\n" + text.replace("[Apache 2.0](LICENSE)", "Apache 2.0")
 
 
 def changelog_page() -> str:
