@@ -66,7 +66,21 @@ def config_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-ORDER = "data pack autoencoder graph affinity siamese network spectral orthonorm train cluster embed dscl".split()
+ORDER = [
+    "data",
+    "pack",
+    "autoencoder",
+    "graph",
+    "affinity",
+    "siamese",
+    "network",
+    "spectral",
+    "orthonorm",
+    "train",
+    "cluster",
+    "embed",
+    "dscl",
+]
 """Of the sections, that of a run; others follow as the config has them."""
 
 
