@@ -18,12 +18,12 @@ import yaml
 
 from distspectral.config.load import parse_config
 from distspectral.config.run import RunConfig
+from distspectral.costs.machines import Machines
 from distspectral.datasets import Mixture, write_mixture
 from distspectral.errors import DistSpectralError
-from distspectral.planning.machines import MEASURED, Cluster, this_machine
+from distspectral.planning.bills import stage_bills
+from distspectral.planning.machines import MEASURED, this_machine
 from distspectral.planning.measure import measure
-from distspectral.planning.model import Model
-from distspectral.planning.workload import workload
 from distspectral.storage.source.dataset import Source
 
 STEPS = 60
@@ -45,18 +45,19 @@ def compare_plan(rows: Sequence[int], dim: int, overrides: Sequence[str], root: 
     source = Source.open(_config(max(rows), dim, overrides, root).data)
     rates = measure(_config(max(rows), dim, overrides, root), source, root)
     whole = this_machine(1, rates.disk_read, rates.disk_write)
-    one_core = Cluster("one core", "cpu", 1, 1, dataclasses.replace(whole.node, cores=1), MEASURED, uses_ray=False)
+    one_core = Machines("one core", "cpu", 1, 1, dataclasses.replace(whole.node, cores=1), MEASURED, uses_ray=False)
     sizes = []
     for n_rows in sorted(rows):
         config = _config(n_rows, dim, overrides, root)
-        sheets = {sheet.stage: sheet for sheet in Model(n_rows, workload(config, dim), rates, one_core).stages()}
+        recipe = config.recipe(dim)
+        bills = stage_bills(n_rows, recipe, config.settings(recipe), rates, one_core)
         found = _run(config, f"{root}/run-{n_rows}")
         stages = {
-            stage: _compared(sheet.seconds, found["seconds"][stage], found["core_seconds"][stage])
-            for stage, sheet in sheets.items()
+            bill.stage: _compared(bill.seconds, found["seconds"][bill.stage], found["core_seconds"][bill.stage])
+            for bill in bills
         }
         totals = (sum(one[key] for one in stages.values()) for key in ("predicted", "seconds", "core_seconds"))
-        kept = sum(sheet.kept for sheet in sheets.values())
+        kept = sum(bill.kept for bill in bills)
         sizes.append(
             {
                 "rows": n_rows,
@@ -64,7 +65,7 @@ def compare_plan(rows: Sequence[int], dim: int, overrides: Sequence[str], root: 
                 "all": _compared(*totals),
                 "kept_bytes": {"predicted": kept, "found": found["kept_bytes"]},
                 "peak_rss_bytes": {
-                    "predicted": max(one.worker_bytes + one.driver_bytes for one in sheets.values()) - rates.base_bytes,
+                    "predicted": max(one.worker_bytes + one.driver_bytes for one in bills) - rates.base_bytes,
                     "found": found["peak_rss_bytes"],
                 },
             }

@@ -15,11 +15,11 @@ from distspectral.cli.options import AsJson, ConfigPath, Overrides, load
 
 if TYPE_CHECKING:
     from distspectral.config import RunConfig
-    from distspectral.planning.machines import Cluster
+    from distspectral.costs.bill import Bill
+    from distspectral.costs.machines import Machines
+    from distspectral.costs.rates import Rates
     from distspectral.planning.prices import Prices
-    from distspectral.planning.rates import Rates
-    from distspectral.planning.sheet import Sheet
-    from distspectral.planning.workload import Workload
+    from distspectral.recipes import Recipe
 
 Rows = Annotated[
     float | None, typer.Option("--rows", min=1, help="Rows to plan for, such as 1e9. [default: those of the config]")
@@ -60,27 +60,27 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Measure this machine on a sample of the data and say what the run would cost, stage by stage."""
-    from distspectral.planning.machines import cluster_named, this_machine
-    from distspectral.planning.model import Model
+    from distspectral.planning.bills import stage_bills
+    from distspectral.planning.machines import machines_named, this_machine
     from distspectral.planning.prices import load_prices
-    from distspectral.planning.workload import workload
 
     loaded = load(config, overrides)
     listed = None if prices is None else load_prices(prices)
     here = this_machine(loaded.ray.max_workers, 1.0, 1.0)
     if cluster is not None:
-        cluster_named(cluster, here)  # a wrong name is refused before anything is measured
+        machines_named(cluster, here)  # a wrong name is refused before anything is measured
     rates, n_rows = _measured(loaded, dim)
     here = this_machine(loaded.ray.max_workers, rates.disk_read, rates.disk_write)
-    machines = here if cluster is None else cluster_named(cluster, here)
+    machines = here if cluster is None else machines_named(cluster, here)
     if listed is not None and prices is not None:
         listed.of_node(machines.kind, prices)
-    work, wanted = workload(loaded, rates.dim), rows or float(n_rows)
-    sheets = {size: Model(size, work, rates, machines).stages() for size in ladder(wanted)}
+    recipe = loaded.recipe(rates.dim)
+    settings = loaded.settings(recipe)
+    bills = {size: stage_bills(size, recipe, settings, rates, machines) for size in ladder(rows or float(n_rows))}
     if as_json:
-        print_json(_values(sheets, rates, machines, listed))
+        print_json(_values(bills, rates, machines, listed))
         return
-    _show(loaded, sheets, work, rates, machines, listed)
+    _show(loaded, bills, recipe, rates, machines, listed)
 
 
 def ladder(rows: float) -> list[float]:
@@ -120,67 +120,67 @@ def _existing(root: str) -> str:
 # ---- shown -------------------------------------------------------------------------------------------------------
 
 
-def _values(sheets: dict[float, list[Sheet]], rates: Rates, machines: Cluster, prices: Prices | None) -> dict[str, Any]:
+def _values(bills: dict[float, list[Bill]], rates: Rates, machines: Machines, prices: Prices | None) -> dict[str, Any]:
     import dataclasses
 
-    from distspectral.planning.sheet import ASSUMPTIONS
+    from distspectral.costs.bill import ASSUMPTIONS
 
     shown = ("seconds", "limit", "worker_bytes", "driver_bytes", "kept", "scratch", "read", "written", "sent")
     sizes = [
         {
             "rows": size,
             "stages": {
-                sheet.stage: {key: getattr(sheet, key) for key in shown}
-                | {"node_hours": sheet.node_hours, "terms": [dataclasses.asdict(term) for term in sheet.terms]}
-                for sheet in stages
+                bill.stage: {key: getattr(bill, key) for key in shown}
+                | {"node_hours": bill.node_hours, "terms": [dataclasses.asdict(term) for term in bill.terms]}
+                for bill in stages
             },
-            "seconds": sum(sheet.seconds for sheet in stages),
-            "node_hours": sum(sheet.node_hours for sheet in stages),
-            "kept_bytes": sum(sheet.kept for sheet in stages),
-            "moved_bytes": sum(sheet.moved for sheet in stages),
+            "seconds": sum(bill.seconds for bill in stages),
+            "node_hours": sum(bill.node_hours for bill in stages),
+            "kept_bytes": sum(bill.kept for bill in stages),
+            "moved_bytes": sum(bill.moved for bill in stages),
             **({} if prices is None else _money(stages, machines, prices)),
         }
-        for size, stages in sheets.items()
+        for size, stages in bills.items()
     ]
     assumed = [dict(zip(("name", "value", "source"), one, strict=True)) for one in ASSUMPTIONS]
     cluster = dataclasses.asdict(machines)
     return {"cluster": cluster, "sizes": sizes, "rates": rates.model_dump(), "assumptions": assumed}
 
 
-def _money(stages: list[Sheet], machines: Cluster, prices: Prices) -> dict[str, Any]:
+def _money(stages: list[Bill], machines: Machines, prices: Prices) -> dict[str, Any]:
     """Return what the nodes cost, and storage by the month."""
-    nodes = sum(sheet.node_hours for sheet in stages) * prices.of_node(machines.kind, "--prices")
-    month = sum(sheet.kept for sheet in stages) / 1e9 * prices.storage_gb_month
+    nodes = sum(bill.node_hours for bill in stages) * prices.of_node(machines.kind, "--prices")
+    month = sum(bill.kept for bill in stages) / 1e9 * prices.storage_gb_month
     return {"cost": {"nodes": nodes, "storage_a_month": month, "currency": prices.currency}}
 
 
 def _show(
     config: RunConfig,
-    sheets: dict[float, list[Sheet]],
-    work: Workload,
+    bills: dict[float, list[Bill]],
+    recipe: Recipe,
     rates: Rates,
-    machines: Cluster,
+    machines: Machines,
     prices: Prices | None,
 ) -> None:
     from distspectral.planning.sample import STEPS
 
-    largest = max(sheets)
-    print_table(_times(sheets, machines))
-    print_table(_sizes(sheets[largest], machines))
-    print_table(_formulas(sheets[largest]))
+    largest = max(bills)
+    print_table(_times(bills, machines))
+    print_table(_sizes(bills[largest], machines))
+    print_table(_formulas(bills[largest]))
     print_table(_constants(rates, machines))
-    if "embed" in work.chain:
-        print_table(_capacity(work, largest))
+    if recipe.embedded_graph is not None:
+        print_table(_capacity(recipe, largest))
     if prices is not None:
-        for size, stages in sheets.items():
+        for size, stages in bills.items():
             cost = _money(stages, machines, prices)["cost"]
             month = f"{cost['storage_a_month']:,.2f} {cost['currency']} a month for what is kept"
             print_note(f"{_size(size)} rows: {cost['nodes']:,.2f} {cost['currency']} for nodes, {month}")
     if machines.workers != config.ray.max_workers:
         print_note(f"training is planned for {machines.workers} workers: set ray.workers to {machines.workers}")
-    if config.representation == "auto" and "codes" in work.chain:
+    if len(recipe.may_search) > 1:
         print_note("representation: auto is planned with codes; --set representation=input plans the other way")
-    if "codes" in work.chain:
+    if "codes" in recipe.searches.values():
         print_note(f"codes were searched after {STEPS} steps of the autoencoder; trained ones may lie in more cells")
 
 
@@ -189,58 +189,58 @@ def _size(rows: float) -> str:
     return f"{rows:.6g}".replace("e+0", "e").replace("e+", "e") if rows < 1e5 else f"{rows:.3g}".replace("e+0", "e")
 
 
-def _times(sheets: dict[float, list[Sheet]], machines: Cluster) -> Table:
+def _times(bills: dict[float, list[Bill]], machines: Machines) -> Table:
     from distspectral.report.formats import duration
 
     gpus = f", {machines.workers} GPUs" if machines.gpu is not None else ""
     title = f"Time on {machines.name}: {machines.nodes} node(s), {machines.cores:,} cores{gpus}"
     table = Table(title=title, title_justify="left")
     table.add_column("stage", no_wrap=True)
-    for size in sheets:
+    for size in bills:
         table.add_column(f"{_size(size)} rows", justify="right")
     table.add_column("limited by")
-    largest = sheets[max(sheets)]
-    for index, sheet in enumerate(largest):
-        times = (duration(stages[index].seconds) for stages in sheets.values())
-        table.add_row(sheet.stage, *times, sheet.limit)
+    largest = bills[max(bills)]
+    for index, bill in enumerate(largest):
+        times = (duration(stages[index].seconds) for stages in bills.values())
+        table.add_row(bill.stage, *times, bill.limit)
     table.add_section()
-    table.add_row("all", *(duration(sum(sheet.seconds for sheet in stages)) for stages in sheets.values()), "")
-    table.add_row("node-hours", *(f"{sum(sheet.node_hours for sheet in stages):,.2f}" for stages in sheets.values()))
+    table.add_row("all", *(duration(sum(bill.seconds for bill in stages)) for stages in bills.values()), "")
+    table.add_row("node-hours", *(f"{sum(bill.node_hours for bill in stages):,.2f}" for stages in bills.values()))
     return table
 
 
-def _sizes(stages: list[Sheet], machines: Cluster) -> Table:
+def _sizes(stages: list[Bill], machines: Machines) -> Table:
     from distspectral.report.formats import n_bytes
 
     table = Table(title=f"Memory and storage at {_size(stages[0].n_rows)} rows", title_justify="left")
     for heading in ("stage", "worker RAM", "driver RAM", "kept", "scratch", "moved", "node-hours"):
         table.add_column(heading, justify="left" if heading == "stage" else "right", no_wrap=heading == "stage")
-    for sheet in stages:
-        sizes = (sheet.worker_bytes, sheet.driver_bytes, sheet.kept, sheet.scratch, sheet.moved)
-        table.add_row(sheet.stage, *map(n_bytes, sizes), f"{sheet.node_hours:,.2f}")
+    for bill in stages:
+        sizes = (bill.worker_bytes, bill.driver_bytes, bill.kept, bill.scratch, bill.moved)
+        table.add_row(bill.stage, *map(n_bytes, sizes), f"{bill.node_hours:,.2f}")
     table.add_section()
-    kept, moved = (sum(getattr(sheet, key) for sheet in stages) for key in ("kept", "moved"))
-    tops = (max(getattr(sheet, key) for sheet in stages) for key in ("worker_bytes", "driver_bytes"))
-    scratch = max(sheet.scratch for sheet in stages)
-    hours = sum(sheet.node_hours for sheet in stages)
+    kept, moved = (sum(getattr(bill, key) for bill in stages) for key in ("kept", "moved"))
+    tops = (max(getattr(bill, key) for bill in stages) for key in ("worker_bytes", "driver_bytes"))
+    scratch = max(bill.scratch for bill in stages)
+    hours = sum(bill.node_hours for bill in stages)
     table.add_row("all", *map(n_bytes, (*tops, kept, scratch, moved)), f"{hours:,.2f}")
     return table
 
 
-def _formulas(stages: list[Sheet]) -> Table:
+def _formulas(stages: list[Bill]) -> Table:
     table = Table(title=f"How these come about, N = {_size(stages[0].n_rows)}", title_justify="left")
     for heading in ("stage", "resource", "seconds", "formula"):
         table.add_column(heading, overflow="fold")
-    for sheet in stages:
-        for place, term in enumerate(sheet.terms):
-            name = sheet.stage if place == 0 else ""
+    for bill in stages:
+        for place, term in enumerate(bill.terms):
+            name = bill.stage if place == 0 else ""
             table.add_row(name, term.resource, f"{term.seconds:,.3g}", escape(term.formula))
     return table
 
 
-def _constants(rates: Rates, machines: Cluster) -> Table:
+def _constants(rates: Rates, machines: Machines) -> Table:
+    from distspectral.costs.bill import ASSUMPTIONS
     from distspectral.planning.machines import MEASURED
-    from distspectral.planning.sheet import ASSUMPTIONS
     from distspectral.report.formats import n_bytes
 
     node = machines.node
@@ -249,7 +249,7 @@ def _constants(rates: Rates, machines: Cluster) -> Table:
         table.add_column(heading, overflow="fold")
     sample = f"{MEASURED}, one core, {rates.sample_rows:,} rows x {rates.dim} in {rates.seconds:.0f} s"
     table.add_row("microseconds of a row, a step, a search", "in the formulas", sample)
-    if "components" in rates.driver_us:
+    if any("components" in kinds for kinds in rates.core_us.values()):
         table.add_row(
             "the driver's part of the graph",
             "scales, components, degrees",
@@ -273,10 +273,10 @@ def _constants(rates: Rates, machines: Cluster) -> Table:
     return table
 
 
-def _capacity(work: Workload, n_rows: float) -> Table:
+def _capacity(recipe: Recipe, n_rows: float) -> Table:
     from distspectral.spectral.capacity import capacity, least_factor
 
-    widths = [work.seen_dim, *work.hidden, work.n_functions - 1]
+    widths = recipe.layers["train"]
     found, factor = capacity(n_rows, widths), least_factor(n_rows, widths)
     shape = "-".join(map(str, widths))
     verdict = "the network's order reaches it"

@@ -56,3 +56,7 @@ class RunConfig(SpectralSections, MetricSections, Head):
     def recipe(self, dim: int) -> Recipe:
         """Return what this run consists of on rows of ``dim`` features."""
         return RECIPES[self.objective].of(self, dim)
+
+    def settings(self, recipe: Recipe) -> dict[str, Any]:
+        """Return what stages are given: sections by name; for those that train, all settings of the training."""
+        return {**{name: getattr(self, name) for name in type(self).model_fields}, **recipe.trainings}

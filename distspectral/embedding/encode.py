@@ -39,7 +39,7 @@ def encode(
     device: str = "auto",
     mapper: Mapper = local_map,
     facts: Mapping[str, Any] | None = None,
-    trained: str = "autoencoder",
+    trained: str = "train",
 ) -> Manifest:
     """Write the network's outputs at every row as a vectors artifact, shard for shard, ids and labels kept.
 
@@ -104,12 +104,15 @@ def refuse_collapse(
         CollapsedError: just that.
     """
     if variance <= (EPSILON * float(np.abs(mean).max())) ** 2:
-        rate, steps = f"{trained}.learning_rate", f"{trained}.max_steps"
-        key, value = WITHOUT[trained]
+        keys = [f"{trained}.learning_rate", f"{trained}.max_steps"]
+        remedy = f"lower {keys[0]}, or raise {keys[1]}"
+        if trained in WITHOUT:
+            key, value = WITHOUT[trained]
+            keys, remedy = [*keys, key], f"{remedy}, or do without the network ({key} = {value})"
         raise CollapsedError(
             f"{place}: the network of the stage {trained} maps all {n_rows} rows to one point, so they have no "
-            f"neighbourhoods; lower {rate}, raise {steps}, or do without the network ({key} = {value})",
-            [rate, steps, key],
+            f"neighbourhoods; {remedy}",
+            keys,
         )
 
 

@@ -45,8 +45,7 @@ class Pipeline:
     def __init__(self, config: RunConfig, source: Source, engine: Engine, observer: Observer) -> None:
         self.config, self.source, self.engine, self.observer = config, source, engine, observer
         self.recipe = config.recipe(source.dim)
-        sections = {name: getattr(config, name) for name in type(config).model_fields}
-        self._settings: Mapping[str, Any] = {**sections, **self.recipe.trainings}
+        self._settings: Mapping[str, Any] = config.settings(self.recipe)
         # absolute, for workers may have another working directory
         root = config.root if "://" in config.root else str(Path(config.root).expanduser().absolute())
         self._root = Artifact(root, config.storage.node_cache)
@@ -192,6 +191,10 @@ class Pipeline:
         seconds = time.perf_counter() - began
         self._events.finished(stage, seconds)
         return done, seconds
+
+    def work(self, stage: str) -> Work:
+        """Return what a stage is run with."""
+        return self._work_of(self.chain.outputs[stage], self.source, {})
 
     def _work_of(self, output: Output, source: Source, made: Mapping[str, Artifact]) -> Work:
         """Return what a stage is run with.

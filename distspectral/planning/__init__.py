@@ -1,1 +1,1 @@
-"""What a run will cost before it runs: rates measured on a sample, formulas, machines and prices."""
+"""What a run will cost before it runs: rates measured on a sample, machines, prices, and every stage's bill."""

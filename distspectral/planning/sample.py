@@ -49,12 +49,21 @@ def _blocks(source: Source, most: int) -> Iterator[Block]:
         yield from itertools.islice(source.read_blocks(shard, -(-wanted // n_blocks), []), n_blocks)
 
 
-def copy_sample(source: Source, folder: str) -> tuple[float, int]:
-    """Write a sample of the rows as Parquet; return microseconds of reading a row from the source, and the rows."""
-    most = min(source.n_rows, SAMPLE_ROWS, max(SAMPLE_BYTES // (4 * source.dim), 1))
+def copy_sample(source: Source, folder: str, rows: int = SAMPLE_ROWS) -> tuple[float, int]:
+    """Write a sample of at most about so many rows as Parquet.
+
+    Returns:
+        Microseconds of reading a row from the source, and the rows there are.
+
+    Raises:
+        TooFewRowsError: none of them can be used.
+    """
+    most = min(source.n_rows, rows, max(SAMPLE_BYTES // (4 * source.dim), 1))
     us, blocks = read_us(source, most)
     if not blocks:
-        raise TooFewRowsError(f"{source.shards[0].uri}: none of the sampled rows can be used; check data.column")
+        raise TooFewRowsError(
+            f"{source.shards[0].uri}: none of the sampled rows can be used; check data.column", ["data.column"]
+        )
     vectors = np.concatenate([block.vectors for block in blocks])
     labels = None
     if source.label_type is not None:
@@ -73,21 +82,21 @@ def read_us(source: Source, most: int) -> tuple[float, list[Block]]:
 
 def brief_config(config: RunConfig, n_rows: int, scratch: str, source: Source) -> RunConfig:
     """Return the config of the measured run: the sample, few steps, cells, one process, codes where they may be."""
+    recipe = config.recipe(source.dim)
     brief = {"max_steps": STEPS, "window_steps": WINDOW, "warmup_steps": 1, "patience": 0, "checkpoint_steps": STEPS}
     data = {"path": f"{scratch}/data", "format": "parquet", "column": "vector", "scale": 1.0}
     data |= {"id_column": "id", "label_column": None if source.label_type is None else "label"}
-    coded = config.objective == "spectral" and "codes" in config.chain(source.dim)
     in_cells = config.graph.method != "exact" and config.graph.metric != "inner_product"
     updates: dict[str, Any] = {
         "root": f"{scratch}/run",
         "data": config.data.model_copy(update=data),
-        "representation": "code" if coded else "input",
+        "representation": "code" if recipe.searched == "codes" else "input",
         "graph": config.graph.model_copy(update={"method": "cells"}) if in_cells else config.graph,
         "ray": config.ray.model_copy(update={"enabled": False}),
     }
-    for section in ("autoencoder", "siamese", "train"):
+    for section in recipe.trainings:
         updates[section] = getattr(config, section).model_copy(update=brief)
-    if config.objective == "dscl" and isinstance(config.dscl.train_classes, int):
+    if isinstance(config.dscl.train_classes, int):
         updates["dscl"] = config.dscl.model_copy(update={"train_classes": "half"})
     if isinstance(config.cluster.n_clusters, int) and config.cluster.n_clusters > n_rows:
         updates["cluster"] = config.cluster.model_copy(update={"n_clusters": n_rows})
@@ -97,7 +106,7 @@ def brief_config(config: RunConfig, n_rows: int, scratch: str, source: Source) -
 # ---- the disk ----------------------------------------------------------------------------------------------------
 
 
-def disk_rates(folder: str) -> tuple[float, float]:
+def disk_rates(folder: str, probe_bytes: int = PROBE_BYTES) -> tuple[float, float]:
     """Return bytes per second written to, and read from, the disk under a folder, its cache left out.
 
     Where the system cannot be told to forget cached pages, reading is timed with them.
@@ -105,16 +114,16 @@ def disk_rates(folder: str) -> tuple[float, float]:
     path, chunk = Path(folder, "probe"), os.urandom(1 << 22)
     began = time.perf_counter()
     with path.open("wb", buffering=0) as stream:
-        for _ in range(PROBE_BYTES // len(chunk)):
+        for _ in range(probe_bytes // len(chunk)):
             stream.write(chunk)
         os.fsync(stream.fileno())
-        write = PROBE_BYTES / (time.perf_counter() - began)
+        write = probe_bytes / (time.perf_counter() - began)
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     began = time.perf_counter()
     with path.open("rb", buffering=0) as stream:
         while stream.read(1 << 22):
             pass
-    read = PROBE_BYTES / (time.perf_counter() - began)
+    read = probe_bytes / (time.perf_counter() - began)
     path.unlink()
     return write, read

@@ -11,10 +11,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from distspectral.config.ray import RayStage
 from distspectral.mapping import Mapper
 from distspectral.orchestration.engine import LocalEngine
 from distspectral.orchestration.observer import SilentObserver
+from distspectral.stages.stage import Stage
 
 ALONE = "alone"
 """What a stage does besides tasks, as a kind of task."""
@@ -43,8 +43,7 @@ class Stopwatch(LocalEngine, SilentObserver):
     def finished(self, stage: str, seconds: float) -> None:
         """Take what the stage spent beyond its tasks."""
         total = time.process_time() - self._began
-        tasks = sum(spent for (of, _), spent in self.spent.items() if of == stage)
-        self.spent[stage, ALONE] += max(total - tasks, 0.0)
+        self.spent[stage, ALONE] += max(total - self.core_seconds(stage), 0.0)
         self.wall[stage] = seconds
 
     def window(self, record: dict[str, Any]) -> None:
@@ -53,17 +52,17 @@ class Stopwatch(LocalEngine, SilentObserver):
         self.windows[self._stage].append({**record, "core_seconds": now - self._window})
         self._window = now
 
-    def tasks(self, stage: RayStage) -> Mapper:
+    def mapper(self, stage: Stage) -> Mapper:
         """Return the plain loop, timed."""
         return self._timed
 
-    def actors(self, stage: RayStage) -> Mapper:
-        """Return the plain loop, timed."""
-        return self._timed
+    def kinds(self, stage: str) -> dict[str, float]:
+        """Return the core-seconds of a stage by kind of task, :data:`ALONE` among them."""
+        return {kind: spent for (of, kind), spent in self.spent.items() if of == stage}
 
     def core_seconds(self, stage: str) -> float:
         """Return what a stage spent in all."""
-        return sum(spent for (of, _), spent in self.spent.items() if of == stage)
+        return sum(self.kinds(stage).values())
 
     def _timed(self, function: Callable[[Any], Any], items: Sequence[Any], description: str) -> Iterator[Any]:
         for item in items:

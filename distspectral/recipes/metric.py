@@ -53,6 +53,17 @@ class MetricRecipe(MetricSections, Recipe):
         return {"train": self.metric}
 
     @property
+    def learns_from(self) -> dict[str, tuple[tuple[str, ...], str | None]]:
+        """What the training reads: labelled rows."""
+        return {"train": (("pack",), None)}
+
+    @property
+    def layers(self) -> dict[str, tuple[int, ...]]:
+        """Widths of the network, where it is a perceptron."""
+        perceptron = (self.dim, *self.network.hidden, self.dscl.n_components)
+        return {"train": perceptron} if self.network.trunk is None else {}
+
+    @property
     def metric(self) -> DSCLSettings:
         """All that decides the metric besides the labelled rows."""
         return DSCLSettings(

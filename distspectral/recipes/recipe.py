@@ -78,6 +78,16 @@ class Recipe(Sections, ABC):
         return "pack"
 
     @property
+    def may_search(self) -> tuple[str, ...]:
+        """Stages of which :attr:`searched` may be one."""
+        return (self.searched,)
+
+    @property
+    def searches(self) -> Mapping[str, str]:
+        """By stage that searches neighbours, the stage among whose rows."""
+        return {}
+
+    @property
     def encoders(self) -> Mapping[str, str]:
         """What a raw row passes before the trained network: argument of ``EncodedNetwork``, stage that trains it."""
         return {}
@@ -91,6 +101,19 @@ class Recipe(Sections, ABC):
     @abstractmethod
     def trainings(self) -> Mapping[str, TrainSettings]:
         """Settings by stage that trains."""
+
+    @property
+    @abstractmethod
+    def learns_from(self) -> Mapping[str, tuple[tuple[str, ...], str | None]]:
+        """By stage that trains: stages whose rows its network sees side by side; the graph's, None without one."""
+
+    @property
+    @abstractmethod
+    def layers(self) -> Mapping[str, tuple[int, ...]]:
+        """Widths of each network from input to output, by stage that trains it; an autoencoder's up to its codes.
+
+        A network that is a module of the user's own is left out.
+        """
 
     @property
     @abstractmethod

@@ -101,6 +101,12 @@ class SpectralRecipe(SpectralSections, Recipe):
         return ("codes",) if self.representation == "code" else ("pack", "codes")
 
     @property
+    def searches(self) -> dict[str, str]:
+        """By stage that searches neighbours, the stage among whose rows."""
+        first = {"neighbors": self.searched}
+        return first | {"siamese_neighbors": "features"} if self.embedded_graph == "siamese_graph" else first
+
+    @property
     def seen(self) -> dict[Space, str]:
         """What the eigenfunctions' network sees: by space, the stage that writes it."""
         made: dict[Space, str] = {"code": "codes"} if self.searches_codes else {"vector": "pack"}
@@ -191,6 +197,28 @@ class SpectralRecipe(SpectralSections, Recipe):
                 train=self.siamese, seed=self.seed, start_from=self._first_weights("siamese")
             )
         return {**made, "train": self.functions}
+
+    @property
+    def learns_from(self) -> dict[str, tuple[tuple[str, ...], str | None]]:
+        """By stage that trains: stages whose rows its network sees side by side; the graph's."""
+        made: dict[str, tuple[tuple[str, ...], str | None]] = {
+            "autoencoder": (("pack",), None),
+            "siamese": ((self.searched,), "graph"),
+            "train": (tuple(self.seen.values()), self.embedded_graph),
+        }
+        return {stage: made[stage] for stage in self.trainings}
+
+    @property
+    def layers(self) -> dict[str, tuple[int, ...]]:
+        """Widths of each network from input to output; the constant function is no output."""
+        widths, code, siamese = self.widths, self.autoencoder, self.siamese
+        n_seen = sum(widths[stage] for stage in self.seen.values())
+        made = {
+            "autoencoder": (self.dim, *code.hidden, code.n_components),
+            "siamese": (widths[self.searched], *siamese.hidden, siamese.n_components),
+            "train": (n_seen, *self.network.hidden, self.n_functions - 1),
+        }
+        return {stage: made[stage] for stage in self.trainings}
 
     @property
     def functions(self) -> SpectralSettings:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
-from distspectral.stages.stage import Manifests, Work, training_stage
-from distspectral.storage.artifact.manifest import Manifest
-
-
-def _run(work: Work) -> Manifest:
-    return work.train((work.artifacts["pack"],), None, work.output, work.settings["autoencoder"])
+from distspectral.costs.training import training
+from distspectral.stages.stage import Manifests, training_stage
 
 
 def _facts(manifests: Manifests) -> dict[str, Any]:
@@ -23,7 +20,7 @@ AUTOENCODER = training_stage(
     purpose="Train the autoencoder.",
     done="trained",
     inputs=lambda recipe: ("pack",),
-    run=_run,
+    cost=functools.partial(training, mirrored=True),
     facts=_facts,
     lines=lambda facts: {"autoencoder": f"{facts['steps']:,} steps"},
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distspectral.costs.bill import Bill
 from distspectral.embedding.encode import encode
 from distspectral.errors import RankDeficientError
 from distspectral.graph.store import Graph, MappedGraph
@@ -25,8 +27,9 @@ from distspectral.spectral.capacity import PARTED, EdgeCheck, edge_check
 from distspectral.spectral.diagnostics import suggested_n_clusters
 from distspectral.spectral.rayleigh import dirichlet_energy, gram, rayleigh_ritz
 from distspectral.stages.codes import load_encoder
+from distspectral.stages.encoding import WRITER_BYTES, forward_piece
 from distspectral.stages.features import load_siamese
-from distspectral.stages.stage import Manifests, Stage, Work
+from distspectral.stages.stage import Manifests, Piece, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
@@ -220,6 +223,22 @@ def _run(work: Work) -> Manifest:
     return calibrate(work.seen, work.graph, trained, work.output, work.settings["train"], work.mapper, encoders)
 
 
+def _cost(bill: Bill) -> None:
+    (seen, graph), n_functions = bill.recipe.learns_from["train"], bill.settings["train"].n_functions
+    assert graph is not None, "eigenfunctions are those of a graph"
+    bill.through(("train",), bill.us("encoding"), bill.us("calibrating"), math.ceil(bill.n_rows / TASK_ROWS))
+    bill.alone()
+    features = bill.n_rows * (4 * n_functions + 16)
+    bill.read = bill.kept_by(*seen, graph) + features
+    bill.written = bill.scratch = features
+    edges = BLOCK_ROWS * (1 + bill.settings["graph"].n_neighbors)
+    bill.worker_bytes += max(32.0 * edges * n_functions, WRITER_BYTES)
+
+
+def _pieces(work: Work) -> dict[str, Piece]:
+    return forward_piece(load_trained_network(work.artifacts["train"], work.settings["train"]), work.seen)
+
+
 def _facts(manifests: Manifests) -> dict[str, Any]:
     """Return the spectrum and, of a training on edges of the whole graph, how it did on edges that it never drew."""
     trained, model = manifests["train"], manifests["calibrate"].properties
@@ -258,6 +277,8 @@ CALIBRATE = Stage(
     sections=("train.n_components",),
     workers="tasks",
     run=_run,
+    cost=_cost,
+    pieces=_pieces,
     facts=_facts,
     lines=_lines,
     notes=_notes,

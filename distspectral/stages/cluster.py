@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from distspectral.clusters import ClusterConfig, diffusion_scale, fit_centroids
+from distspectral.costs.bill import Bill
 from distspectral.embedding.forward import BLOCK_ROWS, forward
 from distspectral.models.assigner import Assigner, clustering_coordinates, squared_distances
 from distspectral.models.networks import torch_device
@@ -95,6 +96,14 @@ def _run(work: Work) -> Manifest:
     return cluster(vectors, model, work.output, work.settings["cluster"], work.settings["seed"])
 
 
+def _cost(bill: Bill) -> None:
+    sample_rows = bill.settings["cluster"].sample_rows
+    seen, timed = min(bill.n_rows, sample_rows), min(bill.rates.sample_rows, sample_rows)
+    us = bill.alone_s * 1e6 / timed
+    bill.add("driver", seen * us / 1e6, f"{seen:,.0f} rows x {us:.3g} us")
+    bill.driver_bytes += 4 * seen * (bill.recipe.dim + 2 * bill.settings["train"].n_functions)
+
+
 def _facts(manifests: Manifests) -> dict[str, Any]:
     made = manifests["cluster"]
     return {"n_clusters": made.properties["n_clusters"], "asked": made.config["n_clusters"]}
@@ -115,6 +124,7 @@ CLUSTER = Stage(
     inputs=lambda recipe: ("pack", "calibrate"),
     sections=("cluster", "seed"),
     run=_run,
+    cost=_cost,
     facts=_facts,
     lines=lambda facts: {"clusters": str(facts["n_clusters"])},
     notes=_notes,

@@ -13,7 +13,8 @@ from distspectral.embedding.encode import encode
 from distspectral.embedding.forward import forward
 from distspectral.mapping import Mapper, local_map
 from distspectral.models.networks import Perceptron
-from distspectral.stages.stage import Manifests, Stage, Work
+from distspectral.stages.encoding import encoding_stage
+from distspectral.stages.stage import Manifests, Work
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
@@ -91,13 +92,14 @@ def _facts(manifests: Manifests) -> dict[str, Any]:
     return {"explained_variance": manifests["codes"].properties["explained_variance"]}
 
 
-CODES = Stage(
-    name="codes",
+CODES = encoding_stage(
+    "codes",
+    trained="autoencoder",
+    load=lambda work: load_encoder(work.artifacts["autoencoder"]),
     folder="codes",
     purpose="Encode every row by the autoencoder.",
     done="encoded",
     inputs=lambda recipe: ("pack", "autoencoder"),
-    workers="actors",
     run=_run,
     facts=_facts,
     lines=lambda facts: {"codes keep": f"{facts['explained_variance']:.1%} of the variance of rows never seen"},

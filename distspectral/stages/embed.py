@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator
 
+from distspectral.costs.bill import Bill
 from distspectral.embedding.columns import DEFAULT_COLUMNS, MEANINGS, Column, RowColumns
 from distspectral.embedding.drift import measure_drift
 from distspectral.embedding.scores import evaluate
@@ -19,7 +20,8 @@ from distspectral.models.embedder import Embedder, Precision
 from distspectral.models.networks import torch_device
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.cluster import load_assigner
-from distspectral.stages.stage import Manifests, Stage, Unfinished, Work
+from distspectral.stages.encoding import forward_piece
+from distspectral.stages.stage import Manifests, Piece, Stage, Unfinished, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import SOURCE, Output
@@ -217,6 +219,19 @@ def _run_part(work: Work, shards: range) -> Manifest | Unfinished:
     return embed_part(work.source, *models, work.output, work.settings["embed"], shards, work.mapper, work.trained_on)
 
 
+def _cost(bill: Bill) -> None:
+    trained = (*bill.recipe.encoders.values(), "train")
+    bill.through(trained, bill.rates.read_us + bill.us("embedding"))
+    bill.alone()
+    bill.read, bill.written = bill.n_rows * bill.rates.source_bytes, bill.kept
+    widths = bill.recipe.dim + bill.widest(*trained)
+    bill.worker_bytes += 4 * bill.settings["embed"].batch_rows * 2 * widths
+
+
+def _pieces(work: Work) -> dict[str, Piece]:
+    return forward_piece(load_calibrated_network(work.artifacts["calibrate"]), (work.artifacts["pack"],))
+
+
 def _facts(manifests: Manifests) -> dict[str, Any]:
     found = manifests["embed"].metrics
     return {"agreement": found["agreement"]} if "agreement" in found else {}
@@ -236,6 +251,8 @@ EMBED = Stage(
     harmless=("embed.batch_rows", "embed.drift_rows"),
     workers="actors",
     run=_run,
+    cost=_cost,
+    pieces=_pieces,
     run_part=_run_part,
     facts=_facts,
     lines=_lines,

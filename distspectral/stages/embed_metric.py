@@ -9,7 +9,8 @@ from torch import nn
 from distspectral.embedding.encode import encode
 from distspectral.errors import ShardWidthError
 from distspectral.mapping import Mapper, local_map
-from distspectral.stages.stage import Stage, Work
+from distspectral.stages.encoding import encoding_stage
+from distspectral.stages.stage import Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
@@ -56,13 +57,14 @@ def _run(work: Work) -> Manifest:
     )
 
 
-EMBED_METRIC = Stage(
-    name="embed",
+EMBED_METRIC = encoding_stage(
+    "embed",
+    trained="train",
+    load=lambda work: load_metric(work.artifacts["train"], work.settings["train"]),
     folder="embedding",
     purpose="Embed every row by the learned metric.",
     done="embedded",
     inputs=lambda recipe: ("pack", "train"),
     sections=("train.dscl.whiten",),
-    workers="actors",
     run=_run,
 )

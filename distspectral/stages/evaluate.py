@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from distspectral.clusters import ClusterConfig, fit_centroids
+from distspectral.costs.bill import Bill
 from distspectral.errors import ConfigError, TooFewClassesError
 from distspectral.graph.search.exact import ExactSolver, rows_per_task
 from distspectral.mapping import Mapper, local_map
@@ -256,6 +257,13 @@ def _run(work: Work) -> Manifest:
     return evaluate_retrieval(embedding, work.output, config, work.settings["seed"], work.mapper)
 
 
+def _cost(bill: Bill) -> None:
+    sample_rows = bill.rates.sample_rows
+    us = bill.us("evaluating") + bill.alone_s * 1e6 / sample_rows
+    bill.cores({"all pairs": us * bill.n_rows / sample_rows})
+    bill.read = bill.kept_by("embed")
+
+
 def _facts(manifests: Manifests) -> dict[str, Any]:
     found = manifests["evaluate"].metrics
     return {key: found[key] for key in ("retrieval", "not_evaluated") if key in found}
@@ -280,6 +288,7 @@ EVALUATE = Stage(
     harmless=("evaluate.device",),
     workers="tasks",
     run=_run,
+    cost=_cost,
     facts=_facts,
     lines=lambda facts: retrieval_lines(facts["retrieval"]) if "retrieval" in facts else {},
 )

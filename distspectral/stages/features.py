@@ -7,7 +7,8 @@ import functools
 from distspectral.embedding.encode import encode
 from distspectral.mapping import Mapper, local_map
 from distspectral.models.networks import Perceptron
-from distspectral.stages.stage import Stage, Work
+from distspectral.stages.encoding import encoding_stage
+from distspectral.stages.stage import Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
@@ -38,12 +39,14 @@ def _run(work: Work) -> Manifest:
     return encode_features(searched, work.artifacts["siamese"], work.output, device, work.mapper)
 
 
-FEATURES = Stage(
-    name="features",
+FEATURES = encoding_stage(
+    "features",
+    trained="siamese",
+    load=lambda work: load_siamese(work.artifacts["siamese"]),
+    rows=lambda recipe: recipe.searched,
     folder="features",
     purpose="Map every row by the Siamese network.",
     done="encoded",
     inputs=lambda recipe: (*recipe.may_search, "siamese"),
-    workers="actors",
     run=_run,
 )

@@ -10,20 +10,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distspectral.costs.bill import Bill
+from distspectral.embedding.forward import BLOCK_ROWS
 from distspectral.graph.config import AffinityConfig, check
-from distspectral.graph.facts import graph_facts
+from distspectral.graph.facts import component_facts, degree_facts, graph_facts
 from distspectral.graph.links import Links
 from distspectral.graph.store import AFFINITIES, NEIGHBORS, SQUARED_DISTANCES, MappedGraph, read_neighbors, write_rows
 from distspectral.graph.weights import all_scales, block_affinities, row_scales
 from distspectral.mapping import Mapper, local_map
 from distspectral.spectral.affinity import needs_scales
 from distspectral.stages.neighbors import LINKS
-from distspectral.stages.stage import Manifests, Stage, Work
+from distspectral.stages.stage import Manifests, Piece, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import Output
 
 SCALES = "scales.npy"
+DRIVER_ROW_BYTES = 32
+"""Of a row at the peak of finding components: four numbers of eight bytes."""
 
 
 def affinities(neighbors: Artifact, output: Output, config: AffinityConfig, mapper: Mapper = local_map) -> Manifest:
@@ -46,7 +50,8 @@ def affinities(neighbors: Artifact, output: Output, config: AffinityConfig, mapp
     check(source.properties["k"], config)
     done = output.begin()
     if needs_scales(config.kind) and not output.artifact.has(SCALES):
-        _write_scales(neighbors, source, output.artifact, config)
+        scales = all_scales(_scales(neighbors, source, config), config)
+        output.artifact.write_file(SCALES, functools.partial(np.save, arr=scales))
     starts = np.cumsum([0, *(shard.n_rows for shard in source.shards)]).tolist()
     missing = [
         (shard.name, start) for shard, start in zip(source.shards, starts, strict=False) if shard.name not in done
@@ -64,10 +69,9 @@ def affinities(neighbors: Artifact, output: Output, config: AffinityConfig, mapp
     return output.commit(shards, properties={"n_rows": source.n_rows, **facts}, metrics={})
 
 
-def _write_scales(neighbors: Artifact, source: Manifest, output: Artifact, config: AffinityConfig) -> None:
-    scales = np.concatenate([row_scales(read_neighbors(neighbors, shard.name)[1], config) for shard in source.shards])
-    completed = all_scales(scales, config)
-    output.write_file(SCALES, functools.partial(np.save, arr=completed))
+def _scales(neighbors: Artifact, source: Manifest, config: AffinityConfig) -> NDArray[np.float32]:
+    """Return the scale (N,) of every row that its own list tells."""
+    return np.concatenate([row_scales(read_neighbors(neighbors, shard.name)[1], config) for shard in source.shards])
 
 
 def _read_scales(output: Artifact) -> NDArray[np.float32]:
@@ -97,6 +101,20 @@ def _weigh(
 
 
 # ---- the declarations ----------------------------------------------------------------------------------------
+
+
+def driver_cost(bill: Bill, *pieces: str) -> None:
+    """Add what the driver does alone with a graph: the named pieces for every row, and the rest whatever the rows."""
+    parts = {name: bill.us(name) for name in pieces}
+    bill.driver(parts, max(bill.alone_s - sum(parts.values()) * bill.rates.sample_rows / 1e6, 0.0))
+    bill.worker_bytes += 24 * BLOCK_ROWS * bill.settings["graph"].n_neighbors
+    bill.driver_bytes += DRIVER_ROW_BYTES * bill.n_rows
+
+
+def fact_piece(facts: Callable[[MappedGraph], Any], graph: Artifact) -> Piece:
+    """Return facts of a finished graph as a piece of work."""
+    mapped = MappedGraph(graph)
+    return Piece(lambda: facts(mapped), mapped.n_rows)
 
 
 def graph_stage(
@@ -136,16 +154,38 @@ def _notes(facts: dict[str, Any]) -> list[str]:
     ]
 
 
-def _affinities_of(lists: str) -> Callable[[Work], Manifest]:
-    return lambda work: affinities(work.artifacts[lists], work.output, work.settings["affinity"], work.mapper)
+def _weighing(name: str, purpose: str, lists: str) -> Stage:
+    """Return a stage that weighs the edges of the lists that another one wrote."""
+
+    def run(work: Work) -> Manifest:
+        return affinities(work.artifacts[lists], work.output, work.settings["affinity"], work.mapper)
+
+    def cost(bill: Bill) -> None:
+        bill.cores({"weigh": bill.us("weighing edges")})
+        driver_cost(bill, "scales", "components", "degrees")
+        bill.read = 2 * bill.kept_by(lists) + 2 * bill.kept
+        bill.written = bill.kept + 4 * bill.n_rows
+
+    def pieces(work: Work) -> dict[str, Piece]:
+        graph, config = work.artifacts[name], work.settings["affinity"]
+        made = {"components": fact_piece(component_facts, graph), "degrees": fact_piece(degree_facts, graph)}
+        if needs_scales(config.kind):
+            source = work.artifacts[lists]
+            manifest = source.manifest()
+            made["scales"] = Piece(lambda: _scales(source, manifest, config), manifest.n_rows)
+        return made
+
+    return graph_stage(
+        name,
+        purpose,
+        (lists,),
+        run,
+        cost=cost,
+        pieces=pieces,
+        sections=("affinity",),
+        harmless=("affinity.scope", "affinity.space"),
+    )
 
 
-WEIGHING: dict[str, Any] = {"sections": ("affinity",), "harmless": ("affinity.scope", "affinity.space")}
-GRAPH = graph_stage("graph", "Weigh the edges.", ("neighbors",), _affinities_of("neighbors"), **WEIGHING)
-SIAMESE_GRAPH = graph_stage(
-    "siamese_graph",
-    "Weigh the edges between the new neighbours.",
-    ("siamese_neighbors",),
-    _affinities_of("siamese_neighbors"),
-    **WEIGHING,
-)
+GRAPH = _weighing("graph", "Weigh the edges.", "neighbors")
+SIAMESE_GRAPH = _weighing("siamese_graph", "Weigh the edges between the new neighbours.", "siamese_neighbors")

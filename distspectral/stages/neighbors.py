@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from distspectral.costs.bill import GPU_SHARE, Bill
+from distspectral.costs.search import expected_join, fitted_rows, gpu_pair
 from distspectral.graph.config import GraphConfig, refuse_too_few
 from distspectral.graph.distances import under_metric
 from distspectral.graph.links import find_links, link_facts
@@ -110,11 +112,34 @@ FOUND = (
 """What a search says of itself; most of it only where rows were cut into cells."""
 
 
-def _stage(name: str, purpose: str, inputs: Callable[[SpectralRecipe], tuple[str, ...]], rows: str = "") -> Stage:
-    """Return a stage that searches among the rows of one stage: that of the recipe, or the named one."""
+def _cost(bill: Bill) -> None:
+    rows, rate, config = bill.n_rows, bill.rates.searches[bill.stage], bill.settings["graph"]
+    searched = bill.kept_by(bill.recipe.searches[bill.stage])
+    bill.worker_bytes += config.task_memory
+    bill.read, bill.written = 2 * searched, bill.kept
+    if not config.searches_cells(int(rows)):
+        bill.cores({"all pairs": rate.pair_us * rows})
+        return
+    sample_rows, gpu, workers = bill.rates.sample_rows, bill.machines.gpu, bill.machines.workers
+    join = expected_join(rate, config, rows, sample_rows, gpu is not None)
+    parts = dict(join.parts_us)
+    if gpu is not None:
+        del parts["solve"]
+        pairs, (pair_s, words) = join.copies**2 * join.cell_rows, gpu_pair(gpu, rate.dim)
+        formula = f"N x {pairs:,.0f} pairs x {words} / {GPU_SHARE:g} / {workers} GPUs"
+        bill.add("GPUs", rows * pairs * pair_s / GPU_SHARE / workers, formula)
+    bill.cores(parts)
+    fitted = fitted_rows(config, rate.dim, rows, join.cells) / fitted_rows(config, rate.dim, sample_rows, rate.cells)
+    bill.driver({}, bill.alone_s * max(fitted, 1.0))
+    bill.scratch = join.copies * (searched + rows * (40 + 8.0 * config.n_neighbors))
+    bill.read, bill.written = bill.read + bill.scratch, bill.written + bill.scratch
+
+
+def _stage(name: str, purpose: str, inputs: Callable[[SpectralRecipe], tuple[str, ...]]) -> Stage:
+    """Return a stage that searches among the rows that the recipe names for it."""
 
     def run(work: Work) -> Manifest:
-        searched = work.artifacts[rows or work.recipe.searched]
+        searched = work.artifacts[work.recipe.searches[name]]
         return neighbors(searched, work.output, work.settings["graph"], work.mapper)
 
     def facts(manifests: Manifests) -> dict[str, Any]:
@@ -130,6 +155,7 @@ def _stage(name: str, purpose: str, inputs: Callable[[SpectralRecipe], tuple[str
         harmless=("graph.device",),
         workers="tasks",
         run=run,
+        cost=_cost,
         facts=facts,
     )
 
@@ -139,5 +165,4 @@ SIAMESE_NEIGHBORS = _stage(
     "siamese_neighbors",
     "Search the neighbours anew, in the Siamese space.",
     lambda recipe: ("features",),
-    "features",
 )

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
+from distspectral.costs.bill import Bill
 from distspectral.errors import ConstantDataError, TooFewRowsError
 from distspectral.mapping import Mapper, local_map
 from distspectral.stages.stage import Manifests, Stage, Work
@@ -19,7 +20,7 @@ from distspectral.storage.artifact.quarantine import FOLDER, quarantine_files, q
 from distspectral.storage.artifact.receipts import write_shard
 from distspectral.storage.rows.ids import IdRange, refuse_duplicates
 from distspectral.storage.rows.moments import Moments, is_constant
-from distspectral.storage.rows.packed import PackedWriter
+from distspectral.storage.rows.packed import BATCH_BYTES, PackedWriter
 from distspectral.storage.source.dataset import Source
 from distspectral.storage.source.shards import ShardReader, SourceShard
 
@@ -139,6 +140,13 @@ def _run(work: Work) -> Manifest:
     return pack(work.source, work.output, work.settings["pack"], work.mapper)
 
 
+def _cost(bill: Bill) -> None:
+    bill.cores({"read": bill.rates.read_us, "pack": bill.us("packing")})
+    bill.alone()
+    bill.read, bill.written = bill.n_rows * bill.rates.source_bytes, bill.kept
+    bill.worker_bytes += 2 * min(BATCH_BYTES, 4 * bill.recipe.dim * bill.n_rows)
+
+
 def _facts(manifests: Manifests) -> dict[str, Any]:
     found = manifests["pack"].metrics
     return {"quarantine": found["quarantine"]} if "quarantine" in found else {}
@@ -171,6 +179,7 @@ PACK = Stage(
     sections=("pack",),
     workers="tasks",
     run=_run,
+    cost=_cost,
     facts=_facts,
     lines=_lines,
     notes=_notes,

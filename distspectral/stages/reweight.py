@@ -9,12 +9,13 @@ import functools
 
 import numpy as np
 
-from distspectral.graph.facts import graph_facts
+from distspectral.costs.bill import Bill
+from distspectral.graph.facts import degree_facts, graph_facts
 from distspectral.graph.store import AFFINITIES, NEIGHBORS, MappedGraph, write_rows
 from distspectral.graph.weights import median_squared_distance, reweighted_rows
 from distspectral.mapping import Mapper, local_map
-from distspectral.stages.graph import graph_stage
-from distspectral.stages.stage import Work
+from distspectral.stages.graph import driver_cost, fact_piece, graph_stage
+from distspectral.stages.stage import Piece, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import Output
@@ -62,4 +63,22 @@ def _run(work: Work) -> Manifest:
     return reweight(work.artifacts["graph"], work.artifacts["features"], work.output, work.mapper)
 
 
-REWEIGHT = graph_stage("reweight", "Weigh the same edges by Siamese distances.", ("graph", "features"), _run)
+def _cost(bill: Bill) -> None:
+    bill.cores({"reweight": bill.us("reweighting edges")})
+    driver_cost(bill, "degrees")  # the edges are the same, so their components are known
+    bill.read = bill.kept_by("graph", "features") + 2 * bill.kept
+    bill.written = bill.kept
+
+
+def _pieces(work: Work) -> dict[str, Piece]:
+    return {"degrees": fact_piece(degree_facts, work.artifacts["reweight"])}
+
+
+REWEIGHT = graph_stage(
+    "reweight",
+    "Weigh the same edges by Siamese distances.",
+    ("graph", "features"),
+    _run,
+    cost=_cost,
+    pieces=_pieces,
+)

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from distspectral.stages.stage import Manifests, Work, training_stage
-from distspectral.storage.artifact.manifest import Manifest
-
-
-def _run(work: Work) -> Manifest:
-    searched = (work.artifacts[work.recipe.searched],)
-    return work.train(searched, work.artifacts["graph"], work.output, work.settings["siamese"])
+from distspectral.stages.stage import Manifests, training_stage
 
 
 def _facts(manifests: Manifests) -> dict[str, Any]:
@@ -31,7 +25,6 @@ SIAMESE = training_stage(
     done="trained",
     inputs=lambda recipe: (*recipe.may_search, "graph"),
     harmless=("siamese.train.use",),
-    run=_run,
     facts=_facts,
     lines=_lines,
 )

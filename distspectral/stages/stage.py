@@ -10,6 +10,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+from distspectral.costs.bill import Bill
+from distspectral.costs.training import training
 from distspectral.mapping import Mapper
 from distspectral.recipes import Recipe
 from distspectral.storage.artifact.directory import Artifact
@@ -58,6 +60,24 @@ class Work:
         stage = self.recipe.embedded_graph
         return None if stage is None else self.artifacts[stage]
 
+    def learned_from(self, stage: str) -> tuple[tuple[Artifact, ...], Artifact | None]:
+        """Return what a stage that trains reads: vectors side by side, and the graph, None where there is none."""
+        seen, graph = self.recipe.learns_from[stage]
+        return tuple(self.artifacts[name] for name in seen), None if graph is None else self.artifacts[graph]
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """A part of a finished stage's work that can be timed by itself.
+
+    Attributes:
+        run: does it once more and writes nothing.
+        n_rows: that it does it for.
+    """
+
+    run: Callable[[], object]
+    n_rows: int
+
 
 @dataclasses.dataclass(frozen=True)
 class Unfinished:
@@ -90,6 +110,8 @@ class Stage:
         done: the same in the past tense, for progress.
         inputs: stages that a recipe makes it read, and ``source``, by the role they play.
         run: does the work.
+        cost: fills in what that takes: time by resource, memory, bytes.
+        pieces: parts of the work that the cost needs and no kind of task stands for, by name; timed on a sample.
         run_part: does it for some of the source's shards; None where it cannot be shared among processes.
         sections: of the config, those that can change the result, as dotted keys.
         harmless: dotted keys within them that cannot.
@@ -106,6 +128,8 @@ class Stage:
     done: str
     inputs: Callable[[Any], tuple[str, ...]]
     run: Callable[[Work], Manifest]
+    cost: Callable[[Bill], None]
+    pieces: Callable[[Work], Mapping[str, Piece]] = nothing
     run_part: Callable[[Work, range], Manifest | Unfinished] | None = None
     sections: tuple[str, ...] = ()
     harmless: tuple[str, ...] = ()
@@ -120,11 +144,18 @@ TRAINING_ONLY = ("device", "checkpoint_steps", "keep_checkpoints", "max_skipped_
 
 
 def training_stage(name: str, **declared: Any) -> Stage:
-    """Return a stage that trains by the settings of its name; what those sections hold beside ``train`` may be added.
+    """Return a stage that trains by the settings of its name on what the recipe lets it learn from.
+
+    What those sections hold beside ``train`` may be added to what is harmless.
 
     Args:
         name: of the stage and of its settings.
         declared: the rest of the declaration.
     """
     harmless = (*(f"{name}.train.{key}" for key in TRAINING_ONLY), *declared.pop("harmless", ()))
-    return Stage(name=name, sections=(name,), harmless=harmless, workers="training", **declared)
+
+    def run(work: Work) -> Manifest:
+        return work.train(*work.learned_from(name), work.output, work.settings[name])
+
+    declared = {"cost": training, **declared}
+    return Stage(name=name, sections=(name,), harmless=harmless, workers="training", run=run, **declared)

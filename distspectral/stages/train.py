@@ -8,9 +8,10 @@ from typing import Any
 
 from pyarrow import fs
 
+from distspectral.costs.training import SCAN
 from distspectral.errors import ArtifactError, ConfigError, DamagedArtifactError
 from distspectral.graph.store import MappedGraph
-from distspectral.stages.stage import Manifests, Work, training_stage
+from distspectral.stages.stage import Manifests, Piece, Work, training_stage
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
@@ -19,6 +20,7 @@ from distspectral.training.checkpoint import read_state, write_state
 from distspectral.training.loop import Trainer
 from distspectral.training.run_log import METRICS_FILE, OnWindow, RunLog
 from distspectral.training.settings import TrainSettings
+from distspectral.training.spectral import build_sampler
 
 CHECKPOINTS = "checkpoints"
 CHECKPOINT_FILE = "checkpoint.pt"
@@ -151,8 +153,12 @@ def finish(vectors: Sequence[Artifact], output: Output, settings: TrainSettings,
     return output.commit([], settings.facts(open_vectors(vectors)), summary, files=(MODEL_FILE, METRICS_FILE))
 
 
-def _run(work: Work) -> Manifest:
-    return work.train(work.seen, work.graph, work.output, work.settings["train"])
+def _pieces(work: Work) -> dict[str, Piece]:
+    """Return the pass over the graph from which edges are drawn."""
+    if work.graph is None:
+        return {}
+    rows, graph = open_vectors(work.seen), MappedGraph(work.graph)
+    return {SCAN: Piece(lambda: build_sampler(rows, graph, work.settings["train"]), rows.n_rows)}
 
 
 def _facts(manifests: Manifests) -> dict[str, Any]:
@@ -191,7 +197,7 @@ TRAIN = training_stage(
     done="trained",
     inputs=lambda recipe: (*recipe.may_see, *((recipe.embedded_graph,) if recipe.embedded_graph else ())),
     harmless=("train.dscl.whiten",),
-    run=_run,
+    pieces=_pieces,
     facts=_facts,
     lines=_lines,
     notes=_notes,

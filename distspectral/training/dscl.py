@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ from distspectral.training.settings import TrainSettings
 
 class DSCLSettings(TrainSettings):
     """All that decides the learned metric besides the data."""
+
+    divisible: ClassVar[bool] = False
 
     network: NetworkConfig = NetworkConfig()
     dscl: DSCLConfig = DSCLConfig()

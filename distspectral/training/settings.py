@@ -7,7 +7,7 @@ they are.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -21,6 +21,9 @@ class TrainSettings(BaseModel, ABC):
     """What every objective needs; subclasses add their own sections."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    divisible: ClassVar[bool] = True
+    """Whether part of a batch is a batch: of items drawn one by one, not of whole classes."""
 
     train: TrainConfig = TrainConfig()
     seed: int = 0

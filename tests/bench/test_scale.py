@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 from distspectral.bench import timed_run
 from distspectral.bench.end_to_end import exponents
 from distspectral.cli.app import app
-from distspectral.planning import sample
 
 BRIEF = (
     "network.hidden=[16]",
@@ -37,7 +36,6 @@ def run_here(command, **options):
 
 def test_a_plan_is_compared_stage_by_stage(monkeypatch):
     monkeypatch.setattr(subprocess, "run", run_here)
-    monkeypatch.setattr(sample, "PROBE_BYTES", 1 << 22)
     result = CliRunner().invoke(app, ["bench", "plan", "--rows", "300", "--dim", "8", "--json", *SETS])
     assert result.exit_code == 0, result.stderr
     [size] = json.loads(result.stdout)["sizes"]

@@ -8,10 +8,12 @@ import yaml
 
 from distspectral.config.load import parse_config
 from distspectral.config.run import RunConfig
-from distspectral.planning.machines import Cluster, Node
-from distspectral.planning.rates import Rates, SearchRate, StepRate
+from distspectral.costs.machines import Machines, Node
+from distspectral.costs.rates import Rates, SearchRate, StepRate
 
-STAGES = ("pack", "codes", "neighbors", "graph", "features", "reweight", "embed", "encode")
+ROWS = ("pack", "codes", "neighbors", "graph", "features", "reweight", "embed")
+LISTS = ("neighbors", "graph", "siamese_neighbors", "siamese_graph", "reweight")
+FACTS = {"scales": 0.5, "components": 0.6, "degrees": 0.4}
 SEARCH = SearchRate(
     dim=10,
     truth_us=2,
@@ -23,8 +25,19 @@ SEARCH = SearchRate(
     copies_per_decade=0.5,
     cells=40,
     solver="exact",
-    fixed_s=3,
 )
+CORE_US = {
+    "pack": {"packing": 4.0},
+    "codes": {"encoding": 4.0, "network": 3.0},
+    "features": {"encoding": 4.0, "network": 3.0},
+    "graph": {"weighing edges": 4.0, **FACTS},
+    "siamese_graph": {"weighing edges": 4.0, **FACTS},
+    "reweight": {"reweighting edges": 4.0, "degrees": 0.4},
+    "train": {"scan": 4.0},
+    "calibrate": {"encoding": 4.0, "calibrating": 4.0, "network": 3.0},
+    "embed": {"embedding": 1.0, "encoding": 4.0, "network": 3.0},
+    "evaluate": {"evaluating": 8.0},
+}
 
 
 def config(**sections: Any) -> RunConfig:
@@ -33,18 +46,17 @@ def config(**sections: Any) -> RunConfig:
 
 
 def rates(**changes: Any) -> Rates:
-    core = ("read", "pack", "codes", "encode", "features", "weigh", "reweight", "functions", "edges", "scan", "embed")
     values: dict[str, Any] = {
         "dim": 96,
         "sample_rows": 40_000,
         "source_bytes": 400,
-        "core_us": dict.fromkeys(core, 4.0) | {"evaluate": 8.0},
-        "forward_us": {"codes": 3.0, "features": 3.0, "calibrate": 3.0, "embed": 3.0, "encode": 3.0},
-        "driver_us": {"components": 0.6, "degrees": 0.4, "scales": 0.5, "cluster": 20.0},
+        "read_us": 4.0,
+        "core_us": CORE_US,
+        "alone_s": {"pack": 0.5, "cluster": 0.8, "neighbors": 3.0, "siamese_neighbors": 3.0},
         "steps": {stage: StepRate(fixed_s=0.001, row_s=1e-5) for stage in ("autoencoder", "siamese", "train")},
         "searches": {"neighbors": SEARCH, "siamese_neighbors": SEARCH},
-        "fixed_s": {"pack": 0.5},
-        "kept_bytes": dict.fromkeys(STAGES, 100.0),
+        "kept_bytes": dict.fromkeys(ROWS, 100.0),
+        "row_numbers": dict.fromkeys(LISTS, 15),
         "disk_write": 1e9,
         "disk_read": 2e9,
         "base_bytes": 4e8,
@@ -53,6 +65,6 @@ def rates(**changes: Any) -> Rates:
     return Rates(**(values | changes))
 
 
-def cluster(cores: int = 4, workers: int = 1, nodes: int = 1, uses_ray: bool = False) -> Cluster:
+def machines(cores: int = 4, workers: int = 1, nodes: int = 1, uses_ray: bool = False) -> Machines:
     node = Node(cores, 64e9, 2e9, 1e9, 1e9)
-    return Cluster("constructed", "cpu", nodes, workers, node, "constructed", uses_ray=uses_ray)
+    return Machines("constructed", "cpu", nodes, workers, node, "constructed", uses_ray=uses_ray)

@@ -3,36 +3,36 @@ from __future__ import annotations
 import pytest
 
 from distspectral.errors import ConfigError
-from distspectral.planning.machines import GBPS, cluster_named, this_machine
+from distspectral.planning.machines import GBPS, machines_named, this_machine
 from distspectral.planning.prices import load_prices
 
 HERE = this_machine(2, 2e9, 1e9)
 
 
 def test_accelerators_come_in_nodes_of_eight():
-    eight, twelve, two = (cluster_named(text, HERE) for text in ("8xH200", "12xh200", "2xH200"))
+    eight, twelve, two = (machines_named(text, HERE) for text in ("8xH200", "12xh200", "2xH200"))
     assert (eight.nodes, eight.workers, eight.node.gpus, eight.cores) == (1, 8, 8, 112)
     assert (twelve.nodes, twelve.workers, twelve.kind) == (2, 12, "H200")
     assert (two.nodes, two.node.gpus, two.cores) == (1, 2, 28)
 
 
 def test_workers_of_cores_are_this_machine_scaled():
-    cluster = cluster_named("16x32@25Gbps", HERE)
-    assert (cluster.nodes, cluster.workers, cluster.cores, cluster.gpu) == (16, 16, 512, None)
-    assert cluster.node.network == pytest.approx(25 * GBPS)
-    assert cluster.node.disk_read == HERE.node.disk_read
-    assert cluster.node.memory_bytes == pytest.approx(HERE.node.memory_bytes / HERE.node.cores * 32)
+    machines = machines_named("16x32@25Gbps", HERE)
+    assert (machines.nodes, machines.workers, machines.cores, machines.gpu) == (16, 16, 512, None)
+    assert machines.node.network == pytest.approx(25 * GBPS)
+    assert machines.node.disk_read == HERE.node.disk_read
+    assert machines.node.memory_bytes == pytest.approx(HERE.node.memory_bytes / HERE.node.cores * 32)
 
 
 @pytest.mark.parametrize("text", ["H200", "0xH200", "8x0", "8xH200@fast", "x", ""])
 def test_other_shapes_are_refused(text):
     with pytest.raises(ConfigError, match="--cluster: is"):
-        cluster_named(text, HERE)
+        machines_named(text, HERE)
 
 
 def test_unknown_kinds_are_refused_with_those_there_are():
     with pytest.raises(ConfigError, match="abacus is not known; choose from H200"):
-        cluster_named("8xabacus", HERE)
+        machines_named("8xabacus", HERE)
 
 
 def test_prices_are_read_and_a_missing_kind_is_named(tmp_path):

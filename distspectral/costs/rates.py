@@ -39,7 +39,6 @@ class SearchRate(_Facts):
         copies_per_decade: how many more when the rows are ten times as many.
         cells: of the sample.
         solver: inside them.
-        fixed_s: of calibration.
     """
 
     dim: int
@@ -52,7 +51,6 @@ class SearchRate(_Facts):
     copies_per_decade: float
     cells: int
     solver: LocalSolver
-    fixed_s: float
 
 
 class Rates(_Facts):
@@ -62,13 +60,14 @@ class Rates(_Facts):
         dim: D, of the source.
         sample_rows: rows it was measured on.
         source_bytes: of a row in its file.
-        core_us: of one row, by what is done with it.
-        forward_us: the networks' share of it, where there is one.
-        driver_us: of one row, in the driver alone, by what is done with it.
-        steps: by stage of training.
-        searches: by stage of searching.
-        fixed_s: by stage, whatever the rows.
+        read_us: of reading a row from its file.
+        core_us: of one row, by stage and kind of task, reading the source left out; and by stage and piece, for
+            what a stage times of itself.
+        alone_s: core-seconds by stage beside its tasks, on the sample.
+        steps: by stage that trains.
+        searches: by stage that searches.
         kept_bytes: of one row, by stage that writes an artifact.
+        row_numbers: numbers of other rows within these bytes; each takes four, and eight beyond 2^32 rows.
         disk_write: bytes per second, to the disk.
         disk_read: bytes per second, from the disk, not from its cache.
         base_bytes: resident memory of a process that has loaded everything and no data.
@@ -78,13 +77,13 @@ class Rates(_Facts):
     dim: int
     sample_rows: int
     source_bytes: float
-    core_us: dict[str, float]
-    forward_us: dict[str, float]
-    driver_us: dict[str, float]
+    read_us: float
+    core_us: dict[str, dict[str, float]]
+    alone_s: dict[str, float]
     steps: dict[str, StepRate]
     searches: dict[str, SearchRate]
-    fixed_s: dict[str, float]
     kept_bytes: dict[str, float]
+    row_numbers: dict[str, int]
     disk_write: float
     disk_read: float
     base_bytes: float

@@ -8,13 +8,16 @@ from __future__ import annotations
 import dataclasses
 import math
 
+from distspectral.costs.machines import Gpu
+from distspectral.costs.rates import SearchRate
 from distspectral.graph.config import GraphConfig, LocalSolver
 from distspectral.graph.search.cells import POINTS_PER_CENTROID, assign_us
 from distspectral.graph.search.costs import COMPILE_US, HNSW_RATIO, copy_us, nn_descent_us, pair_us, query_us
 from distspectral.graph.search.tuning import EXTRA, GPU_CELL_ROWS, N_SEEN, candidates
-from distspectral.planning.rates import SearchRate
 
 MOST_COPIES = float(1 + max(EXTRA))
+GPU_PAIR_BYTES = 8
+"""Moved in an accelerator's memory by one pair of a search: its distance is written, then read for selection."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +92,14 @@ def expected_join(rate: SearchRate, config: GraphConfig, n_rows: float, sample_r
             }
             joins.append(Join(solver, cells, rows, copies, parts))
     return min(joins, key=lambda join: sum(join.parts_us.values()))
+
+
+def gpu_pair(gpu: Gpu, dim: int) -> tuple[float, str]:
+    """Return the seconds of a pair on an accelerator at its full rates, and how they come about."""
+    flops, moved = 2 * dim / gpu.flops, GPU_PAIR_BYTES / gpu.bandwidth
+    if flops > moved:
+        return flops, f"2 x {dim} flop / {gpu.flops:.3g}"
+    return moved, f"{GPU_PAIR_BYTES} B / {gpu.bandwidth:.3g}"
 
 
 def fitted_rows(config: GraphConfig, dim: int, n_rows: float, cells: float) -> float:

@@ -5,32 +5,43 @@ import itertools
 
 import pytest
 
-from distspectral.planning.machines import cluster_named, this_machine
-from distspectral.planning.model import Model
-from distspectral.planning.workload import workload
-from tests.planning.constructed import SEARCH, cluster, config, rates
+from distspectral.embedding.forward import BLOCK_ROWS
+from distspectral.planning.bills import stage_bills
+from distspectral.planning.machines import machines_named, this_machine
+from tests.planning.constructed import SEARCH, config, machines, rates
 
-DEFAULT = workload(config(), 96)
-
-
-def stages(n_rows=1e6, work=DEFAULT, found=None, machines=None):
-    sheets = Model(n_rows, work, found or rates(), machines or cluster()).stages()
-    return {sheet.stage: sheet for sheet in sheets}
+METRIC = {"objective": "dscl", "data": {"path": "/nowhere", "label_column": "label"}}
+GPUS = machines_named("8xH200", this_machine(2, 2e9, 1e9))
 
 
-def term(sheet, resource):
-    return next(one for one in sheet.terms if one.resource == resource)
+def stages(n_rows=1e6, found=None, on=None, **sections):
+    run = config(**sections)
+    recipe = run.recipe(96)
+    bills = stage_bills(n_rows, recipe, run.settings(recipe), found or rates(), on or machines())
+    return {bill.stage: bill for bill in bills}
 
 
-def test_stages_are_those_of_the_chain():
-    assert list(stages()) == list(config().chain(96))
-    plain = config(representation="input", affinity={"space": "euclidean"})
-    assert list(stages(work=workload(plain, 96))) == list(plain.chain(96))
-    assert not {"autoencoder", "codes", "siamese", "features", "reweight"} & set(plain.chain(96))
-    rebuilt = config(siamese={"use": "rebuild"})
-    assert list(stages(work=workload(rebuilt, 96))) == list(rebuilt.chain(96))
-    metric = config(objective="dscl", data={"path": "/nowhere", "label_column": "label"})
-    assert list(stages(work=workload(metric, 96))) == ["pack", "train", "encode", "evaluate"]
+def n_weights(*widths):
+    return sum(a * b for a, b in itertools.pairwise(widths))
+
+
+ENCODER, SIAMESE, FUNCTIONS = (
+    n_weights(96, 500, 500, 2000, 10),
+    n_weights(10, 512, 512, 10),
+    n_weights(20, 512, 256, 22),
+)
+
+
+def term(bill, resource):
+    return next(one for one in bill.terms if one.resource == resource)
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [{}, {"representation": "input", "affinity": {"space": "euclidean"}}, {"siamese": {"use": "rebuild"}}, METRIC],
+)
+def test_every_stage_of_the_chain_has_a_bill(sections):
+    assert tuple(stages(**sections)) == config(**sections).recipe(96).chain
 
 
 def test_cores_share_rows_and_the_longest_of_cores_and_storage_counts():
@@ -40,12 +51,12 @@ def test_cores_share_rows_and_the_longest_of_cores_and_storage_counts():
     assert term(pack, "storage").seconds == pytest.approx(400e6 / 2e9 + 100e6 / 1e9)
     assert pack.seconds == pytest.approx(2 + 0.5)  # cores outlast storage; the fixed half second is the driver's
     assert pack.limit == "cores"
-    slow = stages(found=rates(disk_write=1e7), machines=cluster(cores=4))["pack"]
+    slow = stages(found=rates(disk_write=1e7), on=machines(cores=4))["pack"]
     assert term(slow, "storage").seconds == pytest.approx(0.2 + 0.1)  # a cluster has its own disks
 
 
 def test_the_driver_alone_reckons_components_whatever_the_cores():
-    few, many = (stages(1e8, machines=cluster(cores=n))["graph"] for n in (4, 4000))
+    few, many = (stages(1e8, on=machines(cores=n))["graph"] for n in (4, 4000))
     assert term(few, "driver").seconds == term(many, "driver").seconds == pytest.approx(150.0)
     assert many.limit == "driver"
     assert few.driver_bytes == pytest.approx(4e8 + 32 * 1e8)
@@ -70,16 +81,15 @@ def test_rows_beyond_memory_are_read_one_by_one():
 
 
 def test_workers_share_a_batch_and_pay_an_all_reduce():
-    work = DEFAULT.trainings["train"]
-    pair = stages(machines=cluster(workers=2))["train"]
-    reduce = 1e-3 + 2 * 4 * work.weights / 1e9
+    pair = stages(on=machines(workers=2))["train"]
+    reduce = 1e-3 + 2 * 4 * FUNCTIONS / 1e9
     assert term(pair, "steps").seconds == pytest.approx(2000 * (0.001 + 512 * 1e-5 + reduce))
-    assert pair.sent == 2000 * 2 * 4 * work.weights
+    assert pair.sent == 2000 * 2 * 4 * FUNCTIONS
     assert stages()["train"].sent == 0
 
 
 def test_calibration_has_no_more_tasks_than_millions_of_rows():
-    one, many = (stages(n, machines=cluster(cores=64))["calibrate"] for n in (1e6, 64 * 2**20))
+    one, many = (stages(n, on=machines(cores=64))["calibrate"] for n in (1e6, 64 * 2**20))
     assert term(one, "cores").seconds == pytest.approx(1e6 * 4 / 1e6 / 64 + 1e6 * 4 / 1e6)
     assert term(many, "cores").seconds == pytest.approx(64 * 2**20 * 8 / 1e6 / 64)
 
@@ -107,21 +117,20 @@ def test_neighbours_beyond_four_billion_rows_have_wider_numbers():
 
 @pytest.mark.parametrize("shape", [None, "8xH200", "16x32"])
 def test_more_rows_never_cost_less(shape):
-    machines = this_machine(2, 2e9, 1e9)
-    machines = machines if shape is None else cluster_named(shape, machines)
+    here = this_machine(2, 2e9, 1e9)
+    on = here if shape is None else machines_named(shape, here)
     sizes = (6e4, 1e5, 3e5, 1e6, 1e7, 1e8, 1e9, 1e10)
-    plans = [stages(n, machines=machines) for n in sizes]
+    plans = [stages(n, on=on) for n in sizes]
     for before, after in itertools.pairwise(plans):
-        for name, sheet in before.items():
+        for name, bill in before.items():
             for value in ("seconds", "kept", "moved", "worker_bytes", "driver_bytes", "node_hours"):
-                assert getattr(after[name], value) >= getattr(sheet, value) * (1 - 1e-9), (name, value)
+                assert getattr(after[name], value) >= getattr(bill, value) * (1 - 1e-9), (name, value)
 
 
 def test_accelerators_take_networks_and_pairs_off_the_cores():
-    machines = cluster_named("8xH200", this_machine(2, 2e9, 1e9))
-    fast = stages(1e9, machines=machines)
-    flops = 2 * DEFAULT.networks["codes"]
-    assert term(fast["codes"], "GPUs").seconds == pytest.approx(1e9 * flops / (0.3 * 989e12) / 8)
+    fast = stages(1e9, on=GPUS)
+    for name, weights in (("codes", ENCODER), ("features", SIAMESE), ("embed", ENCODER + SIAMESE + FUNCTIONS)):
+        assert term(fast[name], "GPUs").seconds == pytest.approx(1e9 * 2 * weights / (0.3 * 989e12) / 8)
     assert term(fast["codes"], "cores").seconds == pytest.approx(1e9 * (4 - 3) / 1e6 / 112)
     assert "solve" not in term(fast["neighbors"], "cores").formula
     assert "pairs" in term(fast["neighbors"], "GPUs").formula
@@ -129,13 +138,41 @@ def test_accelerators_take_networks_and_pairs_off_the_cores():
 
 
 def test_ray_takes_time_to_begin():
-    assert stages(machines=cluster(uses_ray=True))["pack"].seconds - stages()["pack"].seconds == pytest.approx(2)
-    assert stages(machines=cluster(uses_ray=True))["train"].seconds - stages()["train"].seconds == pytest.approx(20)
+    before, after = stages(), stages(on=machines(uses_ray=True))
+    assert after["pack"].seconds - before["pack"].seconds == pytest.approx(2)
+    assert after["train"].seconds - before["train"].seconds == pytest.approx(20)
 
 
 def test_shared_storage_passes_the_network_of_several_nodes():
-    far = dataclasses.replace(cluster(nodes=4), node=dataclasses.replace(cluster().node, network=1e6))
-    pack = stages(machines=far)["pack"]
+    far = dataclasses.replace(machines(nodes=4), node=dataclasses.replace(machines().node, network=1e6))
+    pack = stages(on=far)["pack"]
     assert term(pack, "network").seconds == pytest.approx(500e6 / 1e6 / 4)
     assert pack.limit == "network"
     assert pack.node_hours == pytest.approx(4 * pack.seconds / 3600)
+
+
+def test_an_encoder_that_the_network_does_not_need_costs_embedding_nothing():
+    bare = stages(1e9, on=GPUS, train={"inputs": ["vector"]})["embed"]
+    assert term(bare, "GPUs").seconds == pytest.approx(1e9 * 2 * n_weights(96, 512, 256, 22) / (0.3 * 989e12) / 8)
+
+
+def test_an_autoencoder_has_twice_the_weights_of_its_encoder():
+    apart = stages(on=machines(workers=2))
+    assert apart["autoencoder"].sent == 4000 * 2 * 4 * 2 * ENCODER
+    assert apart["siamese"].sent == 3000 * 2 * 4 * SIAMESE
+
+
+def test_what_the_driver_did_beyond_the_facts_does_not_grow_with_the_rows():
+    found = rates(alone_s={"graph": 40_000 * 1.5e-6 + 0.25})
+    assert term(stages(1e8, found)["graph"], "driver").seconds == pytest.approx(150.25)
+
+
+def test_judging_a_metric_compares_all_pairs():
+    found = rates(alone_s={"evaluate": 0.08})  # 2 us of a row of the sample
+    evaluate = stages(4e5, found, **METRIC)["evaluate"]
+    assert term(evaluate, "cores").seconds == pytest.approx(4e5 * (8 + 2) * 10 / 1e6 / 4)
+
+
+def test_a_stage_holds_rows_as_wide_as_its_network_s_widest_layer():
+    held = stages()["codes"].worker_bytes - stages(autoencoder={"hidden": [500, 500, 1000]})["codes"].worker_bytes
+    assert held == pytest.approx(BLOCK_ROWS * 4 * 2 * 1000)

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from distspectral.costs.search import MOST_COPIES, expected_copies, expected_join
 from distspectral.graph.config import GraphConfig
-from distspectral.planning.search import MOST_COPIES, expected_copies, expected_join
 from tests.planning.constructed import SEARCH
 
 

@@ -1,0 +1,47 @@
+"""What a training costs: its budget of steps, whatever the rows, as long as these fit into memory.
+
+Shape letters: N rows, B items of a batch: edges, pairs or rows.
+"""
+
+from __future__ import annotations
+
+from distspectral.costs.bill import CACHE_SHARE, GPU_SHARE, GPU_STEP_S, MISS_S, NVLINK, REDUCE_S, WITHIN_NODE, Bill
+
+SCAN = "scan"
+"""What a stage calls, among its pieces, the pass over a graph from which edges are drawn."""
+
+
+def training(bill: Bill, mirrored: bool = False) -> None:
+    """Fill in a training by the settings of the stage's name; an edge or a pair of a graph gathers two rows.
+
+    Args:
+        bill: of the stage.
+        mirrored: whether the network is followed by its mirror image, as an encoder by its decoder.
+    """
+    machines, workers, layers = bill.machines, bill.machines.workers, bill.recipe.layers[bill.stage]
+    seen, graph = bill.recipe.learns_from[bill.stage]
+    train, networks = bill.settings[bill.stage].train, 2 if mirrored else 1
+    n_weights, ends = networks * bill.n_weights(bill.stage), 1 if graph is None else 2
+    share = train.batch_size / workers
+    if machines.gpu is None:
+        step = bill.rates.steps[bill.stage].seconds(share)
+        words = f"{share:,.0f} of {train.batch_size:,} a worker"
+    else:
+        sums = 6 * n_weights * ends * share / (GPU_SHARE * machines.gpu.flops)
+        step, words = GPU_STEP_S + sums, f"{GPU_STEP_S * 1e3:g} ms and {sums * 1e3:.2g} ms of arithmetic"
+    misses = 1 - CACHE_SHARE * machines.node.memory_bytes / max(bill.kept_by(*seen), 1.0)
+    if (gather := misses * share * ends * len(seen) * MISS_S) > step:
+        step, words = gather, f"{misses:.0%} of the rows are not in memory, {MISS_S * 1e6:g} us each"
+    gradient = 4.0 * n_weights
+    if workers > 1:
+        rate = machines.node.network if machines.nodes > 1 else WITHIN_NODE if machines.gpu is None else NVLINK
+        reduce = REDUCE_S + 2 * gradient / rate
+        step, words = step + reduce, f"{words}, {reduce * 1e3:.2g} ms of all-reduce"
+        bill.sent = train.max_steps * 2.0 * gradient * (workers - 1)
+    bill.add("steps", train.max_steps * step, f"{train.max_steps:,} steps x {step * 1e3:.3g} ms ({words})")
+    if scan := bill.us(SCAN):
+        bill.add("scan", bill.n_rows * scan / workers / 1e6, f"N x {scan:.3g} us / {workers} workers")
+        bill.worker_bytes += 8 * bill.n_rows / workers
+    bill.read = 4.0 * train.max_steps * train.batch_size * ends * layers[0]
+    activations = 12 * share * ends * (networks * sum(layers[1:-1]) + 2 * layers[0])
+    bill.worker_bytes += 20.0 * n_weights + activations

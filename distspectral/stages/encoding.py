@@ -1,0 +1,55 @@
+"""What the stages that only send rows through a network declare alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from distspectral.costs.bill import NETWORK, Bill
+from distspectral.embedding.forward import BLOCK_ROWS, forward
+from distspectral.stages.stage import Piece, Stage, Work
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.rows.joined import open_vectors
+from distspectral.storage.rows.packed import BATCH_BYTES
+
+WRITER_BYTES = BATCH_BYTES / 4
+"""Of encoded rows before they are written; they are narrow."""
+
+PIECE_ROWS = 4096
+"""That a forward pass is timed on."""
+
+
+def encoding_stage(
+    name: str, trained: str, load: Callable[[Work], nn.Module], rows: Callable[[Any], str] | None = None, **more: Any
+) -> Stage:
+    """Return a stage that sends rows through a network and writes what comes out, with its cost.
+
+    Args:
+        name: of the stage.
+        trained: stage that trains the network.
+        load: returns the network on the CPU.
+        rows: of a recipe, the stage whose rows pass the network; by default ``pack``.
+        more: of the declaration.
+    """
+    source = rows or (lambda recipe: "pack")
+
+    def cost(bill: Bill) -> None:
+        bill.through((trained,), bill.us("encoding"))
+        bill.alone()
+        bill.read, bill.written = bill.kept_by(source(bill.recipe)), bill.kept
+        bill.worker_bytes += WRITER_BYTES + 4 * BLOCK_ROWS * 2 * bill.widest(trained)
+
+    def pieces(work: Work) -> dict[str, Piece]:
+        return forward_piece(load(work), (work.artifacts[source(work.recipe)],))
+
+    return Stage(name=name, cost=cost, pieces=pieces, workers="actors", **more)
+
+
+def forward_piece(network: nn.Module, vectors: Sequence[Artifact]) -> dict[str, Piece]:
+    """Return a network's forward pass alone, on a few rows; see :attr:`Stage.pieces`."""
+    rows = open_vectors(vectors)
+    block = np.array(rows.block(0, min(rows.n_rows, PIECE_ROWS)))
+    return {NETWORK: Piece(lambda: forward(network, block), len(block))}
