@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from distspectral.costs.bill import Bill
 from distspectral.graph.store import MappedGraph
 from distspectral.objectives.batches import LabeledBatch
 from distspectral.spectral import affinity
@@ -21,6 +22,7 @@ from distspectral.storage.rows.vectors import ArrayVectors
 from distspectral.storage.source.formats import raw
 from distspectral.training.config import TrainConfig
 from tests.docs.pages import ROOT, blocks
+from tests.planning.constructed import config, machines, rates
 
 PAGE = ROOT / "docs/contributing.md"
 
@@ -46,6 +48,16 @@ def test_the_stage_writes_the_row_sums_of_the_graph(
     dense = np.zeros((120, 120))
     np.put_along_axis(dense, neighbors, affinities, 1)
     np.testing.assert_allclose(np.load(tmp_path / "degrees/degrees.npy"), (dense + dense.T).sum(1), rtol=1e-6)
+
+
+def test_the_stage_declares_what_it_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = example("def write_degrees", "distspectral.stages.degrees", monkeypatch)
+    run = config()
+    sample = rates(sample_rows=40_000, alone_s={"degrees": 0.4})
+    bill = Bill("degrees", 1e6, run.recipe(96), {"graph": run.graph}, sample, machines())
+    module.DEGREES.cost(bill)
+    assert bill.seconds == pytest.approx(10)
+    assert bill.read == 1e6 * sample.kept_bytes["graph"]
 
 
 def test_the_format_is_fbin_with_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
