@@ -19,7 +19,7 @@ from distspectral.errors import ConfigError
 LOGGER = logging.getLogger("distspectral")
 STDERR = "-"
 
-_context: dict[str, Any] = {"rank": "driver"}
+CONTEXT: dict[str, Any] = {"rank": "driver"}
 """What this process works on."""
 
 
@@ -33,7 +33,7 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": record.getMessage(),
-            **_context,
+            **CONTEXT,
             **getattr(record, "facts", {}),
         }
         if record.exc_info:
@@ -75,12 +75,12 @@ def is_written() -> bool:
 
 def add_context(**facts: Any) -> None:
     """Add to what every following line says."""
-    _context.update(facts)
+    CONTEXT.update(facts)
 
 
 def context() -> dict[str, Any] | None:
     """Return what a worker's lines are to say beside its rank; None where no log is written."""
-    return dict(_context) if is_written() else None
+    return dict(CONTEXT) if is_written() else None
 
 
 def adopt_context(context: dict[str, Any] | None, rank: int | str) -> None:
@@ -94,7 +94,7 @@ def adopt_context(context: dict[str, Any] | None, rank: int | str) -> None:
         return
     if not is_written():
         _add(logging.StreamHandler(sys.stderr))
-    _context.clear()
+    CONTEXT.clear()
     add_context(**context | {"rank": rank})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import multiprocessing
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,15 @@ import torch.multiprocessing as mp
 from distspectral.objectives.batches import EdgeBatch
 
 TIMEOUT = datetime.timedelta(seconds=60)
+PRELOAD = ["distspectral.recipes", "distspectral.graph.knn", "tests.datasets"]
+"""Imported once, by the process that all ranks are forked from: imports take a rank longer than what it is asked."""
 
 
 def run_ranks(function: Callable[..., Any], world_size: int, folder: Path, *args: Any) -> list[Any]:
     """Call ``function(*args)``, of module level, on every rank of a gloo group; return the results by rank."""
     folder.mkdir(parents=True, exist_ok=True)
-    mp.spawn(_rank, (world_size, str(folder), function, args), nprocs=world_size)
+    multiprocessing.set_forkserver_preload(PRELOAD)
+    mp.start_processes(_rank, (world_size, str(folder), function, args), world_size, start_method="forkserver")
     return [torch.load(folder / f"result-{rank}.pt", weights_only=True) for rank in range(world_size)]
 
 

@@ -18,14 +18,14 @@ from tests.runs import write_run
 @pytest.fixture(autouse=True)
 def process() -> Iterator[None]:
     """This process's log as it was, after a test."""
-    handlers, level, facts = list(logs.LOGGER.handlers), logs.LOGGER.level, dict(logs._context)
+    handlers, level, facts = list(logs.LOGGER.handlers), logs.LOGGER.level, dict(logs.CONTEXT)
     yield
     for handler in set(logs.LOGGER.handlers) - set(handlers):
         logs.LOGGER.removeHandler(handler)
         handler.close()
     logs.LOGGER.setLevel(level)
-    logs._context.clear()
-    logs._context.update(facts)
+    logs.CONTEXT.clear()
+    logs.CONTEXT.update(facts)
 
 
 def lines(text: str) -> list[dict[str, object]]:

@@ -20,8 +20,7 @@ from distspectral.datasets import Mixture, write_mixture
 
 DIM = 16
 N_CLUSTERS = 8
-TRAIN = {"batch_size": 512, "max_steps": 2000, "window_steps": 50, "checkpoint_steps": 100, "patience": 0,
-         "device": "cpu"}  # fmt: skip
+TRAIN = {"batch_size": 512, "window_steps": 50, "checkpoint_steps": 100, "patience": 0, "device": "cpu"}
 RAY = {"workers": 2, "task_retries": 1000}
 """Not elastic: Ray would hold what an elastic group of a killed driver had asked for, three minutes each time."""
 DETERMINISTIC = ("vectors", "neighbors", "graph")
@@ -37,6 +36,8 @@ def bench_chaos(
     n_shards: int,
     n_kills: int,
     minutes: float = 0.0,
+    pause_s: float = 15.0,
+    steps: int = 2000,
     seed: int = 0,
     on_kill: Callable[[Kill], None] | None = None,
 ) -> dict[str, Any]:
@@ -48,6 +49,8 @@ def bench_chaos(
         n_shards: source shards, of equal size.
         n_kills: over as many runs as it takes.
         minutes: go on with kills and runs at least so long.
+        pause_s: longest time from a sign of life to the next kill.
+        steps: of training.
         seed: decides who dies.
         on_kill: hears of each.
 
@@ -60,16 +63,16 @@ def bench_chaos(
     Raises:
         ChaosError: a run hung, or failed again and again.
     """
-    data = root / "data"
+    data, train = root / "data", TRAIN | {"max_steps": steps}
     write_mixture(str(data), Mixture(DIM, n_clusters=N_CLUSTERS), n_rows, rows_per_shard=-(-n_rows // n_shards))
-    _run_alone(write_run(root, "calm", data, N_CLUSTERS, train=TRAIN), root / "calm.log")
-    killer = Killer(seed, n_kills, minutes, on_kill or (lambda kill: None))
+    _run_alone(write_run(root, "calm", data, N_CLUSTERS, train=train), root / "calm.log")
+    killer = Killer(seed, n_kills, minutes, pause_s, on_kill or (lambda kill: None))
     found: list[dict[str, Any]] = []
     try:
         while not found or not killer.is_done:
             name = f"killed-{len(found)}"
             ray = RAY | {"address": killer.nodes.address}
-            config = write_run(root, name, data, N_CLUSTERS, train=TRAIN, ray=ray)
+            config = write_run(root, name, data, N_CLUSTERS, train=train, ray=ray)
             ended = killer.run(config, root / name)
             found.append(dataclasses.asdict(ended) | _compare(root, config, root / name))
     finally:

@@ -102,6 +102,8 @@ def compare_losses(
     image_shape: tuple[int, int, int],
     validate: bool = False,
     learning_rate: float | None = None,
+    width: int = WIDTH,
+    batch_size: int = BATCH_SIZE,
     on_result: Callable[[dict[str, Any]], None] = lambda result: None,
 ) -> list[dict[str, Any]]:
     """Return one result per loss and seed: scores with and without the spectral step, and seconds.
@@ -115,6 +117,8 @@ def compare_losses(
         image_shape: channels, height and width.
         validate: judge by the last fifth of the training classes instead.
         learning_rate: in place of the recipes'.
+        width: E.
+        batch_size: B.
         on_result: called with each result as it comes.
 
     Raises:
@@ -135,7 +139,7 @@ def compare_losses(
             recipe = RECIPES[name]
             if learning_rate is not None:
                 recipe = recipe._replace(learning_rate=learning_rate)
-            result = {"loss": name, "seed": seed, **_one(images, recipe, network, steps, seed)}
+            result = {"loss": name, "seed": seed, **_one(images, recipe, network, width, batch_size, steps, seed)}
             on_result(result)
             results.append(result)
     return results
@@ -159,8 +163,8 @@ def summary(results: Iterable[dict[str, Any]]) -> dict[str, dict[str, tuple[floa
     }
 
 
-def make_loss(recipe: Recipe, n_classes: int) -> nn.Module:
-    """Return a recipe's loss for embeddings (B, E) and labels (B,) in [0, n_classes).
+def make_loss(recipe: Recipe, n_classes: int, width: int = WIDTH) -> nn.Module:
+    """Return a recipe's loss for embeddings (B, width) and labels (B,) in [0, n_classes).
 
     Raises:
         MissingDependencyError: pytorch-metric-learning is not installed.
@@ -176,21 +180,23 @@ def make_loss(recipe: Recipe, n_classes: int) -> nn.Module:
         ) from error
     kind = getattr(losses, recipe.loss)
     has_proxies = issubclass(kind, losses.WeightRegularizerMixin)
-    sizes = {"num_classes": n_classes, "embedding_size": WIDTH} if has_proxies else {}
+    sizes = {"num_classes": n_classes, "embedding_size": width} if has_proxies else {}
     loss: nn.Module = kind(**sizes, **recipe.options)
     return loss
 
 
-def _one(images: Images, recipe: Recipe, config: NetworkConfig, steps: int, seed: int) -> dict[str, Any]:
+def _one(
+    images: Images, recipe: Recipe, config: NetworkConfig, width: int, batch_size: int, steps: int, seed: int
+) -> dict[str, Any]:
     """Train one loss with one seed and return its scores."""
     labels = images.train.labels()
     assert labels is not None, "read_images keeps labels"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = embedding_network(images.train.dim, WIDTH, config)
-        loss = make_loss(recipe, int(labels.max()) + 1)
+        network = embedding_network(images.train.dim, width, config)
+        loss = make_loss(recipe, int(labels.max()) + 1, width)
     network.standardize_by(images.train.mean, images.train.scale)
-    sampler = ClassSampler(images.train, labels, batch_size=BATCH_SIZE, rows_per_class=ROWS_PER_CLASS, seed=seed)
+    sampler = ClassSampler(images.train, labels, batch_size=batch_size, rows_per_class=ROWS_PER_CLASS, seed=seed)
     began = time.perf_counter()
     train(network, loss, recipe, sampler, labels, steps)
     seconds = time.perf_counter() - began

@@ -94,13 +94,13 @@ def compare_embedding(
     }
 
 
-def write_random(folder: str, n_rows: int, dim: int) -> str:
+def write_random(folder: str, n_rows: int, dim: int, rows_per_shard: int = ROWS_PER_SHARD) -> str:
     """Write rows of white noise as Parquet shards with a column ``vector``; a shard that is there is kept."""
     artifact = Artifact(folder)
-    for index, start in enumerate(range(0, n_rows, ROWS_PER_SHARD)):
+    for index, start in enumerate(range(0, n_rows, rows_per_shard)):
         name = f"part-{index:05d}.parquet"
         if not artifact.has(name):
-            shape = min(ROWS_PER_SHARD, n_rows - start), dim
+            shape = min(rows_per_shard, n_rows - start), dim
             rows = np.random.default_rng([0, index]).standard_normal(shape, np.float32)
             artifact.write_file(name, lambda stream, rows=rows: write_parquet(stream, {"vector": rows}))  # type: ignore[misc]
     return folder
@@ -116,8 +116,8 @@ def _write_model(root: Artifact, dim: int) -> None:
     model.commit([], {"dim": dim, "n_components": N_COMPONENTS}, {})
     assigner = Assigner(torch.ones(N_COMPONENTS), torch.randn(N_CLUSTERS, N_COMPONENTS), True, 1.0)
     clusters.begin()
-    write_state(clusters.artifact, "clusters.pt", assigner.state_dict())
-    clusters.commit([], {"n_clusters": N_CLUSTERS, "normalize_rows": True, "variance": 1.0}, {})
+    write_state(clusters.artifact, "clusters.pt", assigner.state())
+    clusters.commit([], {"n_clusters": N_CLUSTERS}, {})
 
 
 def _measure(name: str, rows: str, folder: str, config: EmbedConfig, threads: int) -> dict[str, Any]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Kills = Annotated[int, typer.Option("--kills", min=0, help="Over as many runs as it takes.")]
 Minutes = Annotated[float, typer.Option("--minutes", min=0, help="Go on with kills and runs at least so long.")]
+Pause = Annotated[float, typer.Option("--pause", min=0, help="Longest seconds from a sign of life to the next kill.")]
+Steps = Annotated[int, typer.Option("--steps", min=100, help="Of training.")]
 Rows = Annotated[int, typer.Option("--rows", min=2000, help="Generated rows of 16 features.")]
 Shards = Annotated[int, typer.Option("--shards", min=1, help="Source shards.")]
 Workers = Annotated[int, typer.Option("--workers", min=2, help="At the beginning, one on each node.")]
@@ -33,6 +35,8 @@ def register(group: typer.Typer) -> None:
 def chaos(
     kills: Kills = 20,
     minutes: Minutes = 0,
+    pause: Pause = 15,
+    steps: Steps = 2000,
     rows: Rows = 60_000,
     shards: Shards = 40,
     seed: Seed = 0,
@@ -46,7 +50,15 @@ def chaos(
         folder = Path(scratch) if root is None else root
         folder.mkdir(parents=True, exist_ok=True)
         result = bench_chaos(
-            folder, n_rows=rows, n_shards=shards, n_kills=kills, minutes=minutes, seed=seed, on_kill=_tell
+            folder,
+            n_rows=rows,
+            n_shards=shards,
+            n_kills=kills,
+            minutes=minutes,
+            pause_s=pause,
+            steps=steps,
+            seed=seed,
+            on_kill=_tell,
         )
     if as_json:
         print_json(result)

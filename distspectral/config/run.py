@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, Field, model_validator
 
 from distspectral.config.ray import MlflowConfig, RayConfig
-from distspectral.recipes import RECIPES, MetricSections, Recipe, SpectralSections
+from distspectral.recipes import RECIPES, MetricSections, Objective, Recipe, SpectralSections
 from distspectral.stages.embed import EmbedConfig
 from distspectral.stages.evaluate import EvaluateConfig
 from distspectral.stages.pack import PackConfig
@@ -20,7 +20,7 @@ class Head(BaseModel):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the run, in reports and job names")
     root: str = Field("", description="directory or URI of all artifacts; default runs/<name>")
-    objective: Literal["spectral", "dscl"] = Field(
+    objective: Objective = Field(
         "spectral",
         description="what is learned, which decides the stages: spectral = eigenfunctions of a neighbour graph and "
         "clusters, no labels; dscl = a metric from labels, for classes never seen",
@@ -41,10 +41,10 @@ class RunConfig(SpectralSections, MetricSections, Head):
     @model_validator(mode="before")
     @classmethod
     def _take_the_recipes_budget(cls, values: Any) -> Any:
-        recipe = RECIPES.get(str(values.get("objective", "spectral"))) if isinstance(values, dict) else None
-        if recipe is None or not recipe.budget or not isinstance(train := values.get("train") or {}, dict):
+        if not isinstance(values, dict) or not isinstance(train := values.get("train") or {}, dict):
             return values
-        return {**values, "train": {**recipe.budget, **train}}
+        budgets = [recipe.budget for kind, recipe in RECIPES.items() if kind == values.get("objective", "spectral")]
+        return {**values, "train": {**budgets[0], **train}} if budgets and budgets[0] else values
 
     @model_validator(mode="before")
     @classmethod

@@ -33,7 +33,6 @@ IN_FLIGHT = 2
 """Batches read ahead, and batches computed but not yet written."""
 
 GROUP_BYTES = 16 << 20
-"""Of output in a Parquet row group, about."""
 
 COMPRESSION = {"compression": "zstd", "use_dictionary": ["cluster"], "write_statistics": ["id", "cluster"]}
 """Of 524,288 rows of 10 components: .41 us a row and 39.7 bytes; statistics of coordinates, which nobody filters by,
@@ -138,6 +137,8 @@ def embed_shard(
     batch_rows: int,
     sample_share: float,
     item: tuple[str, SourceShard, str],
+    *,
+    group_bytes: int = GROUP_BYTES,
 ) -> Written:
     """Write one output shard and its receipt; return the receipt and a sample of the shard's vectors.
 
@@ -148,6 +149,7 @@ def embed_shard(
         batch_rows: B.
         sample_share: of the shard's rows.
         item: the output shard's name, the source shard and its fingerprint.
+        group_bytes: of output in a Parquet row group, about.
     """
     name, shard, source = item
     columns = load()
@@ -160,7 +162,7 @@ def embed_shard(
         blocks = reader.read_blocks(shard, batch_rows, left_out, copy=False)
         schema = columns.schema(reader.id_type or "int64")
         with pq.ParquetWriter(stream, schema, **COMPRESSION) as writer:
-            groups = _RowGroups(writer)
+            groups = _RowGroups(writer, group_bytes)
 
             def put(block: Block, results: Results) -> None:
                 made = results()
@@ -216,14 +218,14 @@ def _ahead(blocks: Iterator[Block], reading: ThreadPoolExecutor, clock: _Clock) 
 class _RowGroups:
     """Batches gathered into row groups of a fair size, however small they come."""
 
-    def __init__(self, writer: pq.ParquetWriter) -> None:
-        self._writer, self._bytes = writer, 0
+    def __init__(self, writer: pq.ParquetWriter, group_bytes: int) -> None:
+        self._writer, self._group_bytes, self._bytes = writer, group_bytes, 0
         self._batches: list[pa.RecordBatch] = []
 
     def append(self, batch: pa.RecordBatch) -> None:
         self._batches.append(batch)
         self._bytes += batch.nbytes
-        if self._bytes >= GROUP_BYTES:
+        if self._bytes >= self._group_bytes:
             self.flush()
 
     def flush(self) -> None:

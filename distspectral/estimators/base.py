@@ -71,15 +71,6 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     def _restore(self, state: dict[str, Any]) -> None:
         """Take what :meth:`_state` returned."""
 
-    @contextlib.contextmanager
-    def _in_own_words(self) -> Iterator[None]:
-        """Raise errors of ours with this estimator's parameters in place of the settings that a run has."""
-        try:
-            yield
-        except DistSpectralError as error:
-            others = {key: f"{key} (a setting of runs)" for key in error.parameters}
-            raise error.in_words({**others, **self.WORDS}) from error
-
     def _made(self, recipe: type[RecipeT], values: dict[str, Any]) -> RecipeT:
         """Return the recipe of checked values.
 
@@ -115,6 +106,20 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
+
+
+@contextlib.contextmanager
+def told_in(words: Mapping[str, str]) -> Iterator[None]:
+    """Raise errors of ours with an estimator's parameters in place of the settings that a run has.
+
+    Args:
+        words: the estimator's ``WORDS``; a setting that it lacks is told as one of runs.
+    """
+    try:
+        yield
+    except DistSpectralError as error:
+        others = {key: f"{key} (a setting of runs)" for key in error.parameters}
+        raise error.in_words({**others, **words}) from error
 
 
 def refuse_equal(rows: Vectors) -> None:

@@ -15,7 +15,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from distspectral.embedding.forward import in_blocks
-from distspectral.estimators.base import NetworkEstimator, WindowPrinter, refuse_equal
+from distspectral.estimators.base import NetworkEstimator, WindowPrinter, refuse_equal, told_in
 from distspectral.models.networks import torch_device
 from distspectral.recipes import MetricRecipe
 from distspectral.storage.rows.vectors import ArrayVectors
@@ -114,9 +114,9 @@ class DSCL(NetworkEstimator):
         self.classes_, classes = np.unique(y, return_inverse=True)
         rows = ArrayVectors(np.asarray(X), classes)
         refuse_equal(rows)
-        with self._in_own_words():
+        with told_in(self.WORDS):
             self.n_components_ = self._width(classes)
-            trainer = self._recipe(rows.dim).metric.trainer(rows)
+            trainer = self.recipe(rows.dim, self.n_components_).metric.trainer(rows)
             observer = WindowPrinter(self.verbose, "train")
             trainer.fit(observer)
         self.history_ = observer.history
@@ -140,7 +140,7 @@ class DSCL(NetworkEstimator):
     def _restore(self, state: dict[str, Any]) -> None:
         self.n_features_in_, self.n_components_ = state["n_features_in"], state["n_components"]
         self.classes_ = np.asarray(state["classes"])
-        model = build_model(self.n_features_in_, self._recipe(self.n_features_in_).metric).network
+        model = build_model(self.n_features_in_, self.recipe(self.n_features_in_, self.n_components_).metric).network
         model.load_state_dict(state["model"])
         self.model_, self.history_ = model.eval(), state["history"]
 
@@ -152,15 +152,23 @@ class DSCL(NetworkEstimator):
         n_classes = max(min(self.batch_size // self.rows_per_class, len(sizes)), 1)
         return max(min(n_classes, int(sizes[:n_classes].sum()) // 2), 1)
 
-    def _recipe(self, dim: int) -> MetricRecipe:
-        """Return the run's recipe with this estimator's parameters; every class of ``y`` is learned from."""
+    def recipe(self, dim: int, n_components: int) -> MetricRecipe:
+        """Return what a run with these parameters consists of; every class of ``y`` is learned from.
+
+        Args:
+            dim: D.
+            n_components: P.
+
+        Raises:
+            ConfigError: a parameter is out of range.
+        """
         options = dict(self.trunk_options or {})
         values = {
             "dim": dim,
             "seed": self._seed(),
             "network": {"hidden": self.hidden, "trunk": self.trunk, "trunk_options": options},
             "dscl": {
-                "n_components": self.n_components_,
+                "n_components": n_components,
                 "rows_per_class": self.rows_per_class,
                 "train_classes": "all",
             },

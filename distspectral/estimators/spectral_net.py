@@ -16,8 +16,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from distspectral.embedding.forward import BLOCK_ROWS, in_blocks
-from distspectral.errors import TooManyClustersError
-from distspectral.estimators.base import NetworkEstimator, WindowPrinter
+from distspectral.estimators.base import NetworkEstimator, WindowPrinter, told_in
 from distspectral.estimators.representation import represent_rows
 from distspectral.graph.config import AffinitySpace
 from distspectral.models.assigner import Assigner
@@ -139,22 +138,17 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
             y: ignored.
 
         Raises:
-            ConstantDataError, TooManyClustersError, ConfigError: all of them ValueErrors that say what to change.
+            ConstantDataError, TooFewRowsError, TooManyClustersError, ConfigError: ValueErrors that say what to change.
             MissingDependencyError: FAISS is not installed.
         """
         rows = self._rows(X, reset=True, accept_sparse="csr", ensure_min_samples=3)
-        with self._in_own_words():
-            self._learn(rows, self._recipe(rows))
+        with told_in(self.WORDS):
+            self._learn(rows, self.recipe(rows.dim, rows.n_rows))
         return self
 
     def _learn(self, rows: Vectors, recipe: SpectralRecipe) -> None:
         """Learn by a recipe, as a run does stage by stage."""
-        n_clusters = recipe.cluster.n_clusters
-        if n_clusters != "auto" and n_clusters > rows.n_rows:
-            raise TooManyClustersError(
-                f"cluster.n_clusters: is {n_clusters}, but X has {rows.n_rows} rows; ask for at most as many",
-                ["cluster.n_clusters"],
-            )
+        recipe.check(rows.n_rows, has_labels=False)
         represented = represent_rows(rows, recipe, self._observer)
         self.graph_ = represented.facts
 
@@ -169,7 +163,7 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         perceptron, ritz_values = calibrated(trainer.model.network.cpu(), *sums, rows.n_rows, settings)
         network = EncodedNetwork(perceptron, **represented.encoders)
         self.eigenvalues_ = ritz_values[: settings.n_components]
-        if n_clusters == "auto":
+        if (n_clusters := recipe.cluster.n_clusters) == "auto":
             n_clusters = suggested_n_clusters(ritz_values, settings.n_components)
         assigner = fit_assigner(rows, network, self.eigenvalues_, n_clusters, recipe.cluster, recipe.seed)
         self._set_model(Embedder(network, assigner))
@@ -189,11 +183,19 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         """Fit and return ``embedding_``."""
         return self.fit(X, y, **fit_params).embedding_
 
-    def _recipe(self, rows: Vectors) -> SpectralRecipe:
-        """Return the run's recipe with this estimator's parameters; few rows carry few neighbours and functions."""
+    def recipe(self, dim: int, n_rows: int) -> SpectralRecipe:
+        """Return what a run with these parameters consists of; few rows carry few neighbours and functions.
+
+        Args:
+            dim: D.
+            n_rows: N.
+
+        Raises:
+            ConfigError: a parameter is out of range.
+        """
         budget = {"device": self.device} | ({} if self.max_steps is None else {"max_steps": self.max_steps})
         values = {
-            "dim": rows.dim,
+            "dim": dim,
             "seed": self._seed(),
             "representation": self.representation,
             "autoencoder": budget,
@@ -205,7 +207,7 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
             "train": budget | {"batch_size": self.batch_size},
             "cluster": {"n_clusters": self.n_clusters},
         }
-        return self._made(SpectralRecipe, values).for_rows(rows.n_rows)
+        return self._made(SpectralRecipe, values).for_rows(n_rows)
 
     def _observer(self, trained: str) -> WindowPrinter:
         return WindowPrinter(self.verbose, trained)

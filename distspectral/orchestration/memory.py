@@ -24,6 +24,7 @@ class PeakMemory:
     def __init__(self, interval_s: float = 0.5) -> None:
         self.interval_s = interval_s
         self.peak_bytes = 0
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="peak-memory", daemon=True)
 
@@ -40,7 +41,9 @@ class PeakMemory:
 
     def sample(self) -> None:
         """Take one sample now."""
-        self.peak_bytes = max(self.peak_bytes, resident_bytes())
+        resident = resident_bytes()
+        with self._lock:  # a sample begun before another may end after it
+            self.peak_bytes = max(self.peak_bytes, resident)
 
     def _watch(self) -> None:
         while True:

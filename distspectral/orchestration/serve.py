@@ -136,7 +136,7 @@ def serving(load: Callable[[], Predictor], config: ServeConfig) -> Iterator[str]
                 "unset RAY_ADDRESS for a Ray of one's own"
             )
         if started_ray:
-            _refuse_taken(config)
+            refuse_taken(config)
         with logs.level("ray.serve", logging.WARNING), contextlib.ExitStack() as ends:
             if not started_ray:
                 ends.callback(serve.shutdown)
@@ -190,7 +190,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _refuse_taken(config: ServeConfig) -> None:
+def refuse_taken(config: ServeConfig) -> None:
     """Refuse an address at which a local server cannot listen; Serve itself would try again and again."""
     try:
         family, kind, proto, _, address = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0]

@@ -112,7 +112,9 @@ def connect(address: str | None, headers: Mapping[str, str] | None = None) -> Jo
         ) from error
 
 
-def submit(client: JobSubmissionClient, job: Job, again: bool = False) -> tuple[str, bool]:
+def submit(
+    client: JobSubmissionClient, job: Job, again: bool = False, *, pause_s: float = FIRST_PAUSE_S
+) -> tuple[str, bool]:
     """Submit the job unless it is there: waiting, running, or done well.
 
     A job that failed or was stopped is submitted anew, and goes on with the artifacts that stand.
@@ -121,6 +123,7 @@ def submit(client: JobSubmissionClient, job: Job, again: bool = False) -> tuple[
         client: of the cluster.
         job: what to submit.
         again: submit anew a job that is done well, too; data may have changed.
+        pause_s: before a cluster that has just started is asked again.
 
     Returns:
         The submission id, and whether this call submitted it.
@@ -140,6 +143,7 @@ def submit(client: JobSubmissionClient, job: Job, again: bool = False) -> tuple[
         try:
             _send(
                 client,
+                pause_s,
                 entrypoint=job.entrypoint,
                 submission_id=name,
                 runtime_env=environment,
@@ -155,7 +159,7 @@ def submit(client: JobSubmissionClient, job: Job, again: bool = False) -> tuple[
     return name, True
 
 
-def _send(client: JobSubmissionClient, **job: Any) -> None:
+def _send(client: JobSubmissionClient, pause_s: float, **job: Any) -> None:
     """Submit; a cluster that has just started has no agent yet, and says to try again."""
     deadline = time.monotonic() + START_S
     while True:
@@ -165,7 +169,7 @@ def _send(client: JobSubmissionClient, **job: Any) -> None:
         except RuntimeError as error:
             if NO_AGENT_YET not in str(error) or time.monotonic() > deadline:
                 raise
-        time.sleep(FIRST_PAUSE_S)
+        time.sleep(pause_s)
 
 
 def find(client: JobSubmissionClient, job: Job) -> str | None:
@@ -199,19 +203,28 @@ def _runtime_environment(job: Job) -> Iterator[dict[str, Any]]:
         yield environment
 
 
-def follow(client: JobSubmissionClient, name: str, write: Callable[[str], object]) -> JobDetails:
+def follow(
+    client: JobSubmissionClient,
+    name: str,
+    write: Callable[[str], object],
+    *,
+    pause_s: float = FIRST_PAUSE_S,
+    patience_s: float = PATIENCE_S,
+) -> JobDetails:
     """Pass the job's log on until the job ends; a broken connection is taken up where it broke.
 
     Args:
         client: of the cluster.
         name: submission id.
         write: takes pieces of the log.
+        pause_s: before the first of several tries to go on; twice as long before each that follows.
+        patience_s: how long the cluster may be silent.
 
     Raises:
-        ClusterUnreachableError: the cluster was silent for five minutes.
+        ClusterUnreachableError: it was silent for longer.
     """
     n_written = 0
-    pause, silent_since = FIRST_PAUSE_S, time.monotonic()
+    pause, silent_since = pause_s, time.monotonic()
 
     async def tail() -> None:
         nonlocal n_written, pause, silent_since
@@ -222,7 +235,7 @@ def follow(client: JobSubmissionClient, name: str, write: Callable[[str], object
             if new:
                 write(new)
                 n_written = n_read
-            pause, silent_since = FIRST_PAUSE_S, time.monotonic()
+            pause, silent_since = pause_s, time.monotonic()
 
     while True:
         try:
@@ -234,15 +247,20 @@ def follow(client: JobSubmissionClient, name: str, write: Callable[[str], object
                 return details
             silent_since = time.monotonic()
         except LOST as error:
-            _give_up_after(silent_since, name, error)
+            _give_up_after(patience_s, silent_since, name, error)
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE_S)
 
 
-def stop(client: JobSubmissionClient, name: str) -> JobDetails:
+def stop(client: JobSubmissionClient, name: str, *, pause_s: float = FIRST_PAUSE_S) -> JobDetails:
     """Stop the job and wait until it has ended; what it has finished stays.
 
     It is asked more than once: Ray passes over the wish while the job's own process is still starting.
+
+    Args:
+        client: of the cluster.
+        name: submission id.
+        pause_s: before it is asked again.
 
     Raises:
         ClusterUnreachableError: the cluster was silent for five minutes.
@@ -256,15 +274,15 @@ def stop(client: JobSubmissionClient, name: str) -> JobDetails:
             client.stop_job(name)
             silent_since = time.monotonic()
         except LOST as error:
-            _give_up_after(silent_since, name, error)
-        time.sleep(FIRST_PAUSE_S)
+            _give_up_after(PATIENCE_S, silent_since, name, error)
+        time.sleep(pause_s)
 
 
-def _give_up_after(silent_since: float, name: str, error: BaseException) -> None:
+def _give_up_after(patience_s: float, silent_since: float, name: str, error: BaseException) -> None:
     """Raise if the cluster has been silent for too long."""
-    if time.monotonic() - silent_since > PATIENCE_S:
+    if time.monotonic() - silent_since > patience_s:
         raise ClusterUnreachableError(
-            f"job {name}: the cluster did not answer for {PATIENCE_S:.0f} s ({_first_line(error)}); the job may go on: "
+            f"job {name}: the cluster did not answer for {patience_s:.0f} s ({_first_line(error)}); the job may go on: "
             "submit the same config to follow it again"
         ) from error
 

@@ -5,17 +5,21 @@ Estimators, stages, plans and reports read a recipe and decide nothing themselve
 
 from __future__ import annotations
 
+from typing import Literal
+
 from distspectral.recipes.metric import MetricRecipe, MetricSections
 from distspectral.recipes.recipe import Recipe
 from distspectral.recipes.spectral import Representation, SpectralRecipe, SpectralSections
 
-RECIPES: dict[str, type[Recipe]] = {"spectral": SpectralRecipe, "dscl": MetricRecipe}
+Objective = Literal["spectral", "dscl"]
+RECIPES: dict[Objective, type[Recipe]] = {"spectral": SpectralRecipe, "dscl": MetricRecipe}
 """By ``objective`` of a config: the one place that tells the kinds of run apart."""
 
 __all__ = [
     "RECIPES",
     "MetricRecipe",
     "MetricSections",
+    "Objective",
     "Recipe",
     "Representation",
     "SpectralRecipe",

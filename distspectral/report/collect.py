@@ -39,7 +39,6 @@ from distspectral.storage.rows.vectors import MappedVectors
 
 SAMPLE_ROWS = 5000
 SAMPLE_SHARDS = 64
-"""Shards that are opened for the sample; of more, a seeded choice."""
 
 
 def write_report(root: Artifact, data: ReportData) -> None:
@@ -152,7 +151,15 @@ def _clusters(manifest: Manifest) -> ClusterFacts:
     )
 
 
-def scatter_sample(vectors: Artifact, output: Artifact, manifest: Manifest, seed: int) -> ScatterSample:
+def scatter_sample(
+    vectors: Artifact,
+    output: Artifact,
+    manifest: Manifest,
+    seed: int,
+    *,
+    most_rows: int = SAMPLE_ROWS,
+    most_shards: int = SAMPLE_SHARDS,
+) -> ScatterSample:
     """Return a seeded sample of the output: the first two coordinates that are not constant.
 
     It is empty where the output was written without coordinates or clusters.
@@ -162,15 +169,17 @@ def scatter_sample(vectors: Artifact, output: Artifact, manifest: Manifest, seed
         output: finished ``output`` artifact.
         manifest: of ``output``.
         seed: of the choice.
+        most_rows: in the sample.
+        most_shards: opened for it; of more, a seeded choice.
     """
     if not {"embedding", "cluster"} <= set(written_columns(manifest)):
         return ScatterSample(x=[], y=[], cluster=[], n_rows_sampled=0)
     generator = np.random.default_rng(seed)
     starts = np.cumsum([0, *(shard.n_rows for shard in manifest.shards)])
     filled = np.flatnonzero([shard.n_rows for shard in manifest.shards])
-    chosen = filled[np.sort(generator.choice(len(filled), min(len(filled), SAMPLE_SHARDS), replace=False))]
+    chosen = filled[np.sort(generator.choice(len(filled), min(len(filled), most_shards), replace=False))]
     candidates = int(sum(manifest.shards[index].n_rows for index in chosen))
-    picks = np.sort(generator.choice(candidates, min(candidates, SAMPLE_ROWS), replace=False, shuffle=False))
+    picks = np.sort(generator.choice(candidates, min(candidates, most_rows), replace=False, shuffle=False))
     columns: list[tuple[NDArray[np.float32], NDArray[np.int32]]] = []
     rows: list[NDArray[np.int64]] = []
     first = 0

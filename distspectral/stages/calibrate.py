@@ -168,7 +168,8 @@ def calibrated(
     if len(values) < settings.n_components:
         raise RankDeficientError(
             f"only {len(values)} of the {settings.n_functions} trained functions are independent over the {n_rows} "
-            f"rows, but spectral.n_components = {settings.n_components}; ask for fewer, or train longer or wider"
+            f"rows, but spectral.n_components = {settings.n_components}; ask for fewer, or train longer or wider",
+            ["spectral.n_components"],
         )
     return network.folded(rotation[:, : settings.n_components]), values.clamp(min=0).numpy()
 

@@ -143,7 +143,14 @@ def retrieval(embedding: Artifact, config: EvaluateConfig, seed: int, mapper: Ma
 
 
 def scores_of(
-    points: UnitRows, classes: NDArray[np.int64], config: EvaluateConfig, seed: int, mapper: Mapper = local_map
+    points: UnitRows,
+    classes: NDArray[np.int64],
+    config: EvaluateConfig,
+    seed: int,
+    mapper: Mapper = local_map,
+    *,
+    task_rows: int | None = None,
+    block_rows: int = BLOCK_ROWS,
 ) -> dict[str, Any]:
     """Return the scores of unit rows; see :func:`retrieval`.
 
@@ -153,6 +160,8 @@ def scores_of(
         config: device of the search.
         seed: of k-means.
         mapper: hands out ranges of queries.
+        task_rows: queries of a task; None = as many as make it worth a task.
+        block_rows: rows compared with the centroids at once.
     """
     others = np.bincount(classes) - 1
     n_queries = int((others[classes] > 0).sum())
@@ -162,14 +171,14 @@ def scores_of(
             "them with 2 rows, are needed"
         )
     n_neighbors = min(max(*RECALL_AT, int(others.max())), len(classes) - 1)
-    step = max(1, min(rows_per_task(len(classes), points.dim), NEIGHBORS_IN_MEMORY // n_neighbors))
+    step = max(1, min(task_rows or rows_per_task(len(classes), points.dim), NEIGHBORS_IN_MEMORY // n_neighbors))
     ranges = [(start, min(start + step, len(classes))) for start in range(0, len(classes), step)]
     task = functools.partial(_range_scores, points, classes, n_neighbors, config.device)
     parts = list(mapper(task, ranges, "evaluating"))
     hits, precision = np.sum([part[0] for part in parts], axis=0), sum(part[1] for part in sorted(parts, key=_start))
     return {
         "recall_at": {str(cut): float(hit / n_queries) for cut, hit in zip(RECALL_AT, hits, strict=True)},
-        "nmi": _nmi(points, classes, seed),
+        "nmi": _nmi(points, classes, seed, block_rows),
         "map_at_r": float(precision / n_queries),
     }
 
@@ -238,14 +247,14 @@ def _range_scores(
     return recall_hits(hits, RECALL_AT), float(average_precision_at_r(hits, relevant[asked]).sum()), start
 
 
-def _nmi(points: UnitRows, classes: NDArray[np.int64], seed: int) -> float:
+def _nmi(points: UnitRows, classes: NDArray[np.int64], seed: int, block_rows: int) -> float:
     """Return the NMI of k-means with as many clusters as there are classes."""
     n_classes = int(classes.max()) + 1
     sample = np.sort(np.random.default_rng(seed).permutation(points.n_rows)[: max(KMEANS.sample_rows, n_classes)])
     centroids = torch.from_numpy(fit_centroids(points.gather(sample), n_classes, KMEANS, seed))
     contingency = scipy.sparse.csr_matrix((n_classes, n_classes), dtype=np.int64)
-    for start in range(0, points.n_rows, BLOCK_ROWS):
-        stop = min(start + BLOCK_ROWS, points.n_rows)
+    for start in range(0, points.n_rows, block_rows):
+        stop = min(start + block_rows, points.n_rows)
         found = squared_distances(torch.from_numpy(points.block(start, stop)), centroids).argmin(1).numpy()
         ones = np.ones(stop - start, dtype=np.int64)
         contingency += scipy.sparse.coo_matrix((ones, (classes[start:stop], found)), (n_classes, n_classes)).tocsr()

@@ -161,14 +161,24 @@ def _pieces(work: Work) -> dict[str, Piece]:
     return {SCAN: Piece(lambda: build_sampler(rows, graph, work.settings["train"]), rows.n_rows)}
 
 
+TOLD = (
+    "steps",
+    "skipped_steps",
+    "stopped_because",
+    "loss",
+    "edges_per_second",
+    "rows_per_second",
+    "ritz_values",
+    "classes_per_step",
+    "rank",
+)
+"""What trainings say of themselves, each of it only where the objective has it."""
+
+
 def _facts(manifests: Manifests) -> dict[str, Any]:
-    """Return what any training says of itself, and what a metric was learned from."""
     found, shape = manifests["train"].metrics, manifests["train"].properties
-    told = ("steps", "skipped_steps", "stopped_because", "edges_per_second", "rows_per_second", "ritz_values")
-    of_metric = ("loss", "classes_per_step", "rank") if "n_train_classes" in shape else ()
-    classes = ("n_components", "n_train_classes", "n_classes") if of_metric else ()
-    facts = {key: found[key] for key in (*told, *of_metric) if key in found}
-    return facts | {key: shape[key] for key in classes}
+    facts = {key: found[key] for key in TOLD if key in found}
+    return facts | {key: shape[key] for key in ("n_components", "n_train_classes", "n_classes") if key in shape}
 
 
 def _lines(facts: dict[str, Any]) -> dict[str, str]:

@@ -18,16 +18,16 @@ def test_the_stage_is_measured_beside_the_bare_loop_in_the_promised_form(tmp_pat
     assert result["output_bytes_per_row"] > 20
 
 
-def test_random_rows_are_kept_and_do_not_depend_on_their_number(tmp_path, monkeypatch):
-    monkeypatch.setattr("distspectral.bench.embed.ROWS_PER_SHARD", 8)
+def test_random_rows_are_kept_and_do_not_depend_on_their_number(tmp_path):
     few, many = (
-        Source.open(SourceConfig(path=write_random(str(tmp_path / name), n, 3))) for name, n in (("a", 8), ("b", 20))
+        Source.open(SourceConfig(path=write_random(str(tmp_path / name), n, 3, rows_per_shard=8)))
+        for name, n in (("a", 8), ("b", 20))
     )
     assert [shard.n_rows for shard in many.shards] == [8, 8, 4]
     first, same = (next(source.read_blocks(source.shards[0])).vectors for source in (few, many))
     assert (first == same).all()
     before = many.fingerprint()
-    write_random(str(tmp_path / "b"), 20, 3)
+    write_random(str(tmp_path / "b"), 20, 3, rows_per_shard=8)
     assert Source.open(many.config).fingerprint() == before
 
 

@@ -200,15 +200,6 @@ def test_the_demo_runs_its_config_on_digits(tmp_path: Path, monkeypatch: pytest.
     assert second.stderr.count("up to date") == 12
 
 
-def test_the_job_script_is_the_run_command(finished: Path) -> None:
-    script = Path(__file__).parents[2] / "jobs" / "pipeline.py"
-    arguments = [sys.executable, str(script), "--config", str(finished), "--json", "--quiet"]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout)["n_rows"] == N_ROWS
-    arguments[3] = "absent.yaml"
-    assert subprocess.run(arguments, capture_output=True, check=False).returncode == EXIT_REFUSED
-
-
 def test_the_help_of_stage_lists_all_of_them() -> None:
     shown = invoke("stage", "-h").stdout
     for stages in STAGES.values():

@@ -29,7 +29,7 @@ from tests.ranks import run_ranks, share_of_batch
 SHARES = {1: (1.0,), 2: (0.83, 0.17), 3: (0.13, 0.61, 0.26)}
 CASES = [(dtype, objective) for dtype in ("float32", "float64") for objective in ("trace", "logdet")]
 N_STEPS = 4
-LONG_STEPS = 200
+LONG_STEPS = 80
 
 Result = dict[str, Any]
 
@@ -79,7 +79,7 @@ def few_steps(batches: list[EdgeBatch], dtype: str, objective_name: str) -> Resu
 
 
 def long_run() -> Result:
-    """Train for 200 steps on uneven slices; then diverge on purpose."""
+    """Train on uneven slices; then diverge on purpose."""
     trainer = settings().trainer(*data())
     observer = WindowRecorder()
     batch = trainer.sampler.batch(0)
@@ -208,7 +208,7 @@ def test_loss_gradients_and_factor_equal_those_of_one_process(alone, together, d
             assert error < tolerance, f"{name} is off by {error:.1e}"
 
 
-def test_factor_and_weights_are_bit_identical_after_200_steps(together):
+def test_factor_and_weights_are_bit_identical_after_many_steps(together):
     first = together[0]["long"]
     for rank in together[1:]:
         assert rank["long"]["sha"] == first["sha"]

@@ -21,7 +21,7 @@ from distspectral.orchestration.observer import SilentObserver
 from distspectral.orchestration.pipeline import run
 from distspectral.spectral.diagnostics import sin2_principal_angles
 from distspectral.storage.artifact.directory import Artifact
-from tests.oracles import dense_spectrum
+from tests.oracles import Spectrum, dense_spectrum
 
 E = 10
 
@@ -51,11 +51,16 @@ def embedding(root: Artifact) -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.concatenate([np.stack(pq.read_table(shard)["embedding"].to_numpy()) for shard in shards])
 
 
+@pytest.fixture(scope="module")
+def spectrum(root: Artifact) -> Spectrum:
+    """Of the dense Laplacian."""
+    return dense_spectrum(MappedGraph(root.child("graph")))
+
+
 @pytest.mark.slow
 def test_subspace_and_ritz_sum_are_those_of_dense_eigenvectors(
-    root: Artifact, embedding: np.ndarray[Any, np.dtype[np.float32]]
+    root: Artifact, embedding: np.ndarray[Any, np.dtype[np.float32]], spectrum: Spectrum
 ) -> None:
-    spectrum = dense_spectrum(MappedGraph(root.child("graph")))
     angles = sin2_principal_angles(
         torch.from_numpy(embedding), torch.from_numpy(spectrum.vectors[:, :E]), torch.from_numpy(spectrum.mass)
     )
@@ -68,10 +73,9 @@ def test_subspace_and_ritz_sum_are_those_of_dense_eigenvectors(
 
 @pytest.mark.slow
 def test_columns_are_orthonormal_under_the_degrees(
-    root: Artifact, embedding: np.ndarray[Any, np.dtype[np.float32]]
+    embedding: np.ndarray[Any, np.dtype[np.float32]], spectrum: Spectrum
 ) -> None:
-    mass = dense_spectrum(MappedGraph(root.child("graph"))).mass
-    gram = embedding.astype(float).T @ (embedding * mass[:, None])
+    gram = embedding.astype(float).T @ (embedding * spectrum.mass[:, None])
     np.testing.assert_allclose(gram, np.eye(E), atol=1e-5)  # what float32 outputs allow
 
 
@@ -83,13 +87,11 @@ def test_clusters_are_as_good_as_those_of_exact_eigenvectors(root: Artifact) -> 
 
 
 @pytest.mark.slow
-def test_the_sparse_spectrum_is_the_dense_one(root: Artifact) -> None:
-    graph = MappedGraph(root.child("graph"))
-    dense = dense_spectrum(graph)
-    values, vectors, degree = exact_spectrum(graph, E)
-    np.testing.assert_allclose(values, dense.values[:E], atol=1e-6)
-    np.testing.assert_allclose(degree / degree.sum(), dense.mass, rtol=1e-12)
-    overlap = vectors.T @ (dense.vectors[:, :E] * dense.mass[:, None])
+def test_the_sparse_spectrum_is_the_dense_one(root: Artifact, spectrum: Spectrum) -> None:
+    values, vectors, degree = exact_spectrum(MappedGraph(root.child("graph")), E)
+    np.testing.assert_allclose(values, spectrum.values[:E], atol=1e-6)
+    np.testing.assert_allclose(degree / degree.sum(), spectrum.mass, rtol=1e-12)
+    overlap = vectors.T @ (spectrum.vectors[:, :E] * spectrum.mass[:, None])
     np.testing.assert_allclose(np.abs(np.linalg.det(overlap)), 1.0, atol=1e-4)  # same span, orthonormal alike
 
 

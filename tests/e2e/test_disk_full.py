@@ -63,7 +63,7 @@ def test_every_stage_says_that_the_disk_is_full_and_goes_on_when_it_is_not(disk:
                 message = str(error)
             assert re.search(rf"{disk}/root.*: no space left; free some or choose another (place|root)", message)
             assert whole(disk / "root"), command
-            n_pages = n_pages + 1 if n_pages < 4 else n_pages * 3 // 2
+            n_pages = max(n_pages + 1, n_pages * 2)
     make_space(disk)
     assert all(refused.values()), f"every stage met the full disk: {refused}"
     metrics = run(config, LocalEngine(), SilentObserver())

@@ -16,7 +16,7 @@ from tests.stages.chain import pipeline_upto
 
 @pytest.fixture(scope="module", params=[{}, LEARNED | {"pack": {"dtype": "float16"}}], ids=["rows", "codes in halves"])
 def trained(request, tmp_path_factory):
-    plan = pipeline_upto(tmp_path_factory.mktemp("run"), "cluster", **request.param).plan
+    plan = pipeline_upto(tmp_path_factory.mktemp("run"), "cluster", **request.param).chain
     assigner = load_assigner(plan.artifact("cluster"))
     return plan.artifact("pack"), Embedder(load_calibrated_network(plan.artifact("calibrate")), assigner).eval()
 

@@ -17,7 +17,7 @@ from distspectral.errors import ConfigError, DamagedArtifactError, MissingArtifa
 SMALL = {"hidden": (32,), "batch_size": 128, "max_steps": 150, "random_state": 0}
 
 
-@parametrize_with_checks([DSCL(**SMALL | {"max_steps": 30})])
+@parametrize_with_checks([DSCL(**SMALL | {"hidden": (8,), "max_steps": 10})])
 def test_keeps_scikit_learns_contract(estimator, check):
     check(estimator)
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from distspectral.errors import NonFiniteStepError, TooFewClassesError
 from distspectral.models.orthonorm_layer import OrthonormalLayer, OrthonormConfig
@@ -93,3 +94,17 @@ def test_moving_a_batch_keeps_what_it_holds():
     assert torch.equal(moved.vectors, one.vectors)
     assert torch.equal(moved.classes, one.classes)
     assert moved.n_classes == one.n_classes
+
+
+def operations(n_rows: int) -> int:
+    """Return the floating-point operations in products of a step on so many rows, of eight a class."""
+    one = LabeledBatch(torch.randn(n_rows, E), torch.arange(n_rows) // 8, n_rows // 8)
+    with FlopCounterMode(display=False) as counter:
+        step(make(), one)
+    return counter.get_total_flops()
+
+
+def test_the_cost_of_a_step_is_linear_in_the_batch():
+    assert operations(4 * 128) == pytest.approx(4 * operations(128), rel=0.05), (
+        "not sixteen times, as of n x n matrices"
+    )

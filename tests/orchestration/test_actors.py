@@ -10,7 +10,7 @@ from distspectral.config.ray import ActorCount, RayConfig
 from distspectral.errors import NonFiniteRowError
 from distspectral.orchestration.actors import actor_mapper
 
-pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.ray
 
 
 def process_of(item: tuple[str, int]) -> tuple[str, int, int]:

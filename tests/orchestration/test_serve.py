@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from distspectral.bench.serve import Case, RandomModel, compare_serving, request_body
 from distspectral.cli.app import EXIT_REFUSED, app
 from distspectral.errors import ConfigError, MissingDependencyError
-from distspectral.orchestration.serve import ServeConfig, _refuse_taken, free_port, serving
+from distspectral.orchestration.serve import ServeConfig, free_port, refuse_taken, serving
 from distspectral.serving.service import JSON, NPY
 
 DIM = 6
@@ -40,14 +40,14 @@ def test_a_taken_port_is_refused() -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         with pytest.raises(ConfigError, match=r"cannot be listened at .*in use"):
-            _refuse_taken(ServeConfig(port=other.getsockname()[1]))
-    _refuse_taken(ServeConfig(port=free_port()))
+            refuse_taken(ServeConfig(port=other.getsockname()[1]))
+    refuse_taken(ServeConfig(port=free_port()))
 
 
 def test_a_run_that_is_not_finished_is_refused_before_ray_starts(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["serve", str(tmp_path)])
     assert result.exit_code == EXIT_REFUSED
-    assert f"{tmp_path}/clusters: holds no finished artifact" in result.stderr.replace("\n", "")
+    assert f"{tmp_path}: holds no finished run" in result.stderr.replace("\n", "")
 
 
 @pytest.fixture(scope="module")

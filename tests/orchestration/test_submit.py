@@ -71,7 +71,7 @@ def test_a_failed_job_is_submitted_under_the_next_number(tmp_path: Path) -> None
     assert submit.find(FakeClient(), one) is None
 
 
-def test_a_cluster_that_has_just_started_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_that_has_just_started_is_asked_again(tmp_path: Path) -> None:
     class Starting(FakeClient):
         refusals = 2
 
@@ -81,17 +81,15 @@ def test_a_cluster_that_has_just_started_is_asked_again(tmp_path: Path, monkeypa
                 raise RuntimeError("status code 500: No available agent to submit job, please try again later.")
             super().submit_job(**job)
 
-    monkeypatch.setattr(submit, "FIRST_PAUSE_S", 0.01)
     client, one = Starting(), job(tmp_path)
-    assert submit.submit(client, one) == (one.name, True)
+    assert submit.submit(client, one, pause_s=0.01) == (one.name, True)
     assert client.submitted == [one.name]
 
 
-def test_a_broken_log_is_taken_up_where_it_broke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submit, "FIRST_PAUSE_S", 0.01)
+def test_a_broken_log_is_taken_up_where_it_broke(tmp_path: Path) -> None:
     client = FakeClient(tails=(("one ", "two "), ("one",), ("one two th", "ree "), ("one two three four",)))
     pieces: list[str] = []
-    assert submit.follow(client, "job", pieces.append).status == JobStatus.SUCCEEDED
+    assert submit.follow(client, "job", pieces.append, pause_s=0.01).status == JobStatus.SUCCEEDED
     assert "".join(pieces) == "one two three four"
 
 
@@ -103,7 +101,7 @@ def test_what_the_tail_left_out_is_shown_when_the_job_has_ended() -> None:
     assert "".join(pieces) == client.log
 
 
-def test_a_job_that_is_still_starting_is_asked_again_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_is_still_starting_is_asked_again_to_stop() -> None:
     class Starting(FakeClient):
         asked = 0
 
@@ -116,9 +114,8 @@ def test_a_job_that_is_still_starting_is_asked_again_to_stop(monkeypatch: pytest
         def get_job_info(self, name: str) -> Any:
             return SimpleNamespace(status=JobStatus.STOPPED if self.asked > 2 else JobStatus.PENDING)
 
-    monkeypatch.setattr(submit, "FIRST_PAUSE_S", 0.01)
     client = Starting()
-    assert submit.stop(client, "job").status == JobStatus.STOPPED
+    assert submit.stop(client, "job", pause_s=0.01).status == JobStatus.STOPPED
     assert client.asked == 3
 
 
@@ -132,10 +129,9 @@ def test_a_cluster_that_does_not_take_the_job_is_said_in_one_line(tmp_path: Path
         submit.submit(Refusing(), one)
 
 
-def test_a_silent_cluster_is_given_up_with_a_way_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submit, "PATIENCE_S", 0.0)
+def test_a_silent_cluster_is_given_up_with_a_way_back() -> None:
     with pytest.raises(ClusterUnreachableError, match="submit the same config to follow it again"):
-        submit.follow(FakeClient(tails=((), ())), "job", print)
+        submit.follow(FakeClient(tails=((), ())), "job", print, patience_s=0.0)
 
 
 def test_relative_paths_are_refused_before_anything_is_sent(tmp_path: Path) -> None:

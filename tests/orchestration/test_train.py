@@ -25,7 +25,7 @@ from distspectral.storage.artifact.output import Output
 from distspectral.storage.source.dataset import Source
 from tests.runs import write_run
 
-pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")

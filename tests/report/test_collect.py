@@ -35,9 +35,9 @@ def output(pipeline: Pipeline) -> pa.Table:
     return pa.concat_tables([pq.read_table(file) for file in files])
 
 
-def sample(pipeline: Pipeline, seed: int = 0) -> report.ScatterSample:
+def sample(pipeline: Pipeline, seed: int = 0, **most: int) -> report.ScatterSample:
     artifact = pipeline.chain.artifact("embed")
-    return report.scatter_sample(pipeline.chain.artifact("pack"), artifact, artifact.manifest(), seed)
+    return report.scatter_sample(pipeline.chain.artifact("pack"), artifact, artifact.manifest(), seed, **most)
 
 
 def test_a_small_output_is_shown_whole_without_the_constant_column(pipeline: Pipeline, output: pa.Table) -> None:
@@ -50,15 +50,12 @@ def test_a_small_output_is_shown_whole_without_the_constant_column(pipeline: Pip
     assert shown.labels == blobs(N_ROWS, DIM)[1].tolist()
 
 
-def test_a_large_output_is_sampled_with_labels_of_the_same_rows(
-    pipeline: Pipeline, output: pa.Table, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(report, "SAMPLE_ROWS", 20)
-    monkeypatch.setattr(report, "SAMPLE_SHARDS", 2)
-    shown = sample(pipeline)
+def test_a_large_output_is_sampled_with_labels_of_the_same_rows(pipeline: Pipeline, output: pa.Table) -> None:
+    most = {"most_rows": 20, "most_shards": 2}
+    shown = sample(pipeline, **most)
     assert shown.n_rows_sampled == 20
-    assert shown == sample(pipeline)
-    assert shown != sample(pipeline, seed=1)
+    assert shown == sample(pipeline, **most)
+    assert shown != sample(pipeline, seed=1, **most)
     labels = blobs(N_ROWS, DIM)[1]
     by_x = {np.float32(vector[1]): row for row, vector in enumerate(output["embedding"].to_pylist())}
     rows = [by_x[np.float32(x)] for x in shown.x]

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ import torch
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from distspectral.datasets import write_vectors
-from distspectral.embedding import shard as embed_shard
 from distspectral.embedding.columns import RowColumns
 from distspectral.embedding.forward import forward
 from distspectral.errors import ConfigError, FingerprintMismatchError, NonFiniteRowError, ShardWidthError
@@ -181,67 +179,6 @@ def test_all_columns_are_one_graph_for_the_compiler(finished):
     with torch.inference_mode():
         for name, made in traced(rows).items():
             torch.testing.assert_close(made, columns(rows)[name])
-
-
-def test_batches_and_row_groups_do_not_change_what_is_written(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(embed_shard, "GROUP_BYTES", 600)
-    artifact = embedded(finished, tmp_path, batch_rows=7)
-    whole = tables(finished.chain.artifact("embed"))
-    for part, expected in zip(tables(artifact), whole, strict=True):
-        assert part["id"] == expected["id"]
-        assert part["cluster"] == expected["cluster"]
-        np.testing.assert_allclose(
-            part["embedding"].to_pylist(), expected["embedding"].to_pylist(), rtol=1e-4, atol=1e-5
-        )
-    groups = [pq.ParquetFile(path).num_row_groups for path in sorted(Path(artifact.path).glob("part-*"))]
-    assert all(2 <= n <= 6 for n in groups)  # batches of 7 rows are gathered, 600 bytes hold about 20
-
-
-def test_few_batches_are_in_flight(finished, tmp_path, monkeypatch):
-    """However slow the writer is, reading does not run away from it."""
-    held, most = 0, 0
-    read, take = embed_shard.ShardReader.read_blocks, embed_shard.RowSample.take
-
-    def counted(self, *arguments, **keywords):
-        nonlocal held, most
-        for block in read(self, *arguments, **keywords):
-            held += 1
-            most = max(most, held)
-            yield block
-
-    def slow(self, block):
-        nonlocal held
-        time.sleep(0.002)
-        take(self, block)
-        held -= 1
-
-    monkeypatch.setattr(embed_shard.ShardReader, "read_blocks", counted)
-    monkeypatch.setattr(embed_shard.RowSample, "take", slow)
-    embedded(finished, tmp_path, batch_rows=2)
-    assert held == 0
-    assert 2 <= most <= 2 * embed_shard.IN_FLIGHT + 3
-
-
-def test_what_the_writer_meets_ends_the_shard(finished, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(embed_shard._RowGroups, "append", full)
-    with pytest.raises(Exception, match="no space left"):
-        embedded(finished, tmp_path, batch_rows=2)
-    assert not list((tmp_path / "out").glob("*.parquet"))
-
-
-def test_a_sample_holds_the_chosen_rows_wherever_blocks_are_cut(finished):
-    shard = finished.source.shards[0]
-    chosen = []
-    for block_rows in (3, 50):
-        sample = embed_shard.RowSample(shard, 11)
-        for block in finished.source.read_blocks(shard, block_rows):
-            sample.take(block)
-        chosen.append(sample.vectors(DIM))
-    assert chosen[0].shape == (11, DIM)
-    np.testing.assert_array_equal(*chosen)
 
 
 # ---- several processes, one output --------------------------------------------------------------------------------

@@ -30,10 +30,10 @@ def points(n_classes=6, per_class=7, width=5, noise=0.7, seed=0):
     return (rows + 3).astype(np.float32), classes
 
 
-def scores(rows, classes, spectral_step=False):
+def scores(rows, classes, spectral_step=False, **cut):
     vectors, chosen = ArrayVectors(rows), np.arange(len(rows))
     unit = UnitRows(vectors, chosen, *comparison(vectors, chosen, spectral_step))
-    return scores_of(unit, classes, EvaluateConfig(device="cpu"), seed=0)
+    return scores_of(unit, classes, EvaluateConfig(device="cpu"), seed=0, **cut)
 
 
 def brute_force(rows, classes):
@@ -97,14 +97,12 @@ def test_the_spectral_step_ignores_shifts_scales_and_mixtures_of_columns():
 
 
 @pytest.mark.parametrize("n_rows", [1, 5])
-def test_scores_do_not_depend_on_how_queries_are_cut(n_rows, monkeypatch):
+def test_scores_do_not_depend_on_how_queries_are_cut(n_rows):
     rows, classes = points()
-    expected = scores(rows, classes)
-    monkeypatch.setattr(retrieval, "rows_per_task", lambda *_: n_rows)
-    monkeypatch.setattr(retrieval, "BLOCK_ROWS", n_rows + 2)
-    assert scores(rows, classes)["recall_at"] == expected["recall_at"]
-    assert scores(rows, classes)["map_at_r"] == pytest.approx(expected["map_at_r"], rel=1e-12)
-    assert scores(rows, classes)["nmi"] == expected["nmi"]
+    expected, cut = scores(rows, classes), scores(rows, classes, task_rows=n_rows, block_rows=n_rows + 2)
+    assert cut["recall_at"] == expected["recall_at"]
+    assert cut["map_at_r"] == pytest.approx(expected["map_at_r"], rel=1e-12)
+    assert cut["nmi"] == expected["nmi"]
 
 
 def test_too_little_to_judge_by_is_refused():
