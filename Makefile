@@ -6,7 +6,7 @@ FAISS ?= cpu
 # OpenMP threads that spin while they wait slow each other down ten times over on busy cores.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-ray test-others fuzz lint clean
+.PHONY: demo test test-ray test-others fuzz lint docs clean
 
 demo: .venv/installed
 	$(BIN)/distspectral demo --root runs/demo
@@ -30,10 +30,19 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The site, in site/; its own packages, so that the tests need none of them.
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+.venv/docs: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable ".[$(FAISS),docs]"
+	touch $@
+
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable ".[$(FAISS),dev]"
 	touch $@
 
 clean:
-	rm -rf .venv runs build *.egg-info
+	rm -rf .venv runs build site *.egg-info

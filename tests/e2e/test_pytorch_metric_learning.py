@@ -1,4 +1,4 @@
-"""The README's example: DSCLLoss inside pytorch-metric-learning's own trainer; run as it is printed."""
+"""The tutorial's example: DSCLLoss inside pytorch-metric-learning's own trainer; run as it is printed."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import pytest
 
 pytest.importorskip("pytorch_metric_learning")
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs/tutorials/metric.md"
 
 
 def example() -> str:
-    """Return the README's block of Python that imports pytorch-metric-learning."""
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    """Return the page's block of Python that imports pytorch-metric-learning."""
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     found = [block for block in blocks if "pytorch_metric_learning" in block]
     assert len(found) == 1
     return str(found[0])
 
 
 @pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad:UserWarning")  # its progress bar does
-def test_the_readmes_training_loop_runs_and_learns() -> None:
+def test_the_tutorials_training_loop_runs_and_learns() -> None:
     code = example()
     assert len(code.splitlines()) <= 20
     namespace: dict[str, object] = {}

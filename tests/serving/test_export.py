@@ -91,10 +91,10 @@ assert numpy.asarray(embed(rows[:1])["embedding"]).shape[0] == 1
         np.testing.assert_allclose(found[name], written, rtol=tolerance, atol=tolerance)
 
 
-def test_the_readme_prints_the_loaders_as_they_are() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
+def test_the_documentation_prints_the_loaders_as_they_are() -> None:
+    page = (Path(__file__).parents[2] / "docs/how-to/export.md").read_text()
     for _, text in LOADERS.values():
-        assert f"```python\n{text}```" in readme
+        assert f"```python\n{text}```" in page
 
 
 def test_the_card_says_what_goes_in_and_comes_out(root: Path) -> None:
