@@ -27,6 +27,7 @@ BRIEF = ("--pause", 2, "--steps", 800, "--rows", 3000, "--shards", 10)
 
 pytestmark = [
     pytest.mark.ray,
+    pytest.mark.clusters,
     pytest.mark.slow,
     pytest.mark.flaky(reruns=1),
     pytest.mark.timeout(PATIENCE_S + 60),
