@@ -124,6 +124,7 @@ def _write(piece: str) -> None:
 
 
 def is_terminal() -> bool:
+    """Whether a person can be asked."""
     return sys.stdin.isatty()
 
 
