@@ -6,17 +6,20 @@ FAISS ?= cpu
 # OpenMP threads that spin while they wait slow each other down ten times over on busy cores.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-ray test-others fuzz lint docs clean
+.PHONY: demo test test-clusters test-ray test-others fuzz lint docs clean
 
 demo: .venv/installed
 	$(BIN)/distspectral demo --root runs/demo
 
-# Tests with Ray mostly wait, for processes to start and die: the others run beside them.
+# Tests of clusters mostly wait, for processes to start and die: the others run beside them.
 test: .venv/installed
-	$(MAKE) --jobs=2 --keep-going test-ray test-others
+	$(MAKE) --jobs=3 --keep-going test-clusters test-ray test-others
+
+test-clusters: .venv/installed
+	$(BIN)/pytest -m clusters
 
 test-ray: .venv/installed
-	$(BIN)/pytest -m ray
+	$(BIN)/pytest -m "ray and not clusters"
 
 test-others: .venv/installed
 	$(BIN)/pytest -m "not ray"

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from tests.runs import write_run
+
 if TYPE_CHECKING:
     from tests.storage.s3 import S3Server
 
@@ -45,6 +47,16 @@ def ray_cluster() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The config of a tiny run that is finished, its report included; a test that spoils it copies it first."""
+    from tests.stages.chain import opened
+
+    path = write_run(tmp_path_factory.mktemp("finished"))
+    opened(path).run()
+    return path
 
 
 @pytest.fixture

@@ -123,13 +123,14 @@ def _write(piece: str) -> None:
     sys.stdout.flush()
 
 
-def _is_terminal() -> bool:
+def is_terminal() -> bool:
+    """Whether a person can be asked."""
     return sys.stdin.isatty()
 
 
 def _wants_to_stop(name: str) -> bool:
     """Ask; whoever cannot be asked wants it to go on."""
-    if not _is_terminal():
+    if not is_terminal():
         return False
     try:
         return typer.confirm(f"\nstop job {name}?", default=False, err=True)

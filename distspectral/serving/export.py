@@ -273,5 +273,5 @@ def _version(package: str) -> str:
 def quiet() -> Iterator[None]:
     """Keep what torch's exporters tell their own developers off stderr; what fails is raised all the same."""
     with logs.level("torch.onnx", logging.ERROR), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
         yield

@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
 from distspectral import __version__
 from distspectral.cli.app import EXIT_REFUSED, EXIT_STOPPED, app
 from distspectral.cli.demo import digits_values
+from distspectral.datasets import write_vectors
 from distspectral.errors import ConfigError
 from distspectral.stages import STAGES
 from distspectral.storage.source.dataset import Source
@@ -25,12 +27,9 @@ def invoke(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments], env=WIDE)
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = write_run(tmp_path_factory.mktemp("cli"))
-    result = invoke("run", path, "--local", "--quiet")
-    assert result.exit_code == 0, result.stderr
-    return path
+@pytest.fixture
+def finished(finished_run: Path) -> Path:
+    return finished_run
 
 
 def test_help_names_every_command_and_imports_nothing_heavy() -> None:
@@ -82,6 +81,19 @@ def test_our_errors_are_one_line_and_exit_code_2(finished: Path) -> None:
     assert result.exit_code == EXIT_REFUSED
     assert result.stdout == ""
     assert result.stderr == f"error: {finished}: unknown key `train.max_step`; did you mean `train.max_steps`?\n"
+
+
+def test_rows_that_are_all_equal_are_refused_in_the_words_of_the_config(tmp_path: Path) -> None:
+    path = write_run(tmp_path)
+    write_vectors(str(tmp_path / "data"), np.full((50, 20), 3.0, np.float32), labels=np.zeros(50, np.int64))
+    for part in ("part-00001.parquet", "part-00002.parquet"):
+        (tmp_path / "data" / part).unlink()
+    result = invoke("run", path, "--local")
+    assert result.exit_code == EXIT_REFUSED
+    assert "error: " in result.stderr
+    assert "part-00000.parquet: all 50 rows of the dataset are equal" in result.stderr
+    assert "check data.column and data.scale" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_markup_in_a_message_is_printed_as_it_is(tmp_path: Path) -> None:

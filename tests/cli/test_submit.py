@@ -56,7 +56,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Client:
 def test_ctrl_c_asks_before_it_stops_the_job(
     client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, stopped: bool
 ) -> None:
-    monkeypatch.setattr(command, "_is_terminal", lambda: True)
+    monkeypatch.setattr(command, "is_terminal", lambda: True)
     done = CliRunner().invoke(app, ["submit", str(write_run(tmp_path)), "--address", "http://x:1"], input=f"{answer}\n")
     assert client.stopped is stopped
     assert done.exit_code == 130

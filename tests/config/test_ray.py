@@ -6,7 +6,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from distspectral.config.ray import ActorCount, RayConfig
+from distspectral.config.ray import ActorCount, RayConfig, WorkerCount
 from distspectral.orchestration.engine import LocalEngine, RayEngine, make_engine
 
 
@@ -14,6 +14,15 @@ def test_bounds_of_the_pool_must_be_in_order() -> None:
     assert ActorCount(min=2, max=2).max == 2
     with pytest.raises(ValidationError, match="min 3 is above max 2"):
         ActorCount(min=3, max=2)
+
+
+def test_workers_are_a_number_or_bounds() -> None:
+    assert (RayConfig().min_workers, RayConfig().max_workers) == (2, 2)
+    elastic = RayConfig.model_validate({"workers": {"min": 2, "max": 5}})
+    assert (elastic.min_workers, elastic.max_workers) == (2, 5)
+    assert WorkerCount(max=3).min == 1
+    with pytest.raises(ValidationError, match="min 3 is above max 2"):
+        RayConfig.model_validate({"workers": {"min": 3, "max": 2}})
 
 
 def test_the_engine_follows_the_config() -> None:

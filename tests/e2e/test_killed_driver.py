@@ -57,6 +57,7 @@ def written(folder: Path) -> dict[str, int]:
 
 
 @pytest.mark.ray
+@pytest.mark.clusters
 @pytest.mark.slow
 @pytest.mark.flaky(reruns=1)
 @pytest.mark.timeout(900)

@@ -22,12 +22,12 @@ from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.block import Block
 from distspectral.storage.source.shards import ShardReader
 from tests.runs import DIM
-from tests.stages.chain import pipeline_upto
+from tests.stages.chain import opened
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    return pipeline_upto(tmp_path_factory.mktemp("run"), "embed")
+def finished(finished_run):
+    return opened(finished_run)
 
 
 def embedded(finished, folder, reader: ShardReader | None = None, batch_rows: int = 7, **options: Any) -> Written:

@@ -84,11 +84,9 @@ def run_local(path: Path, *overrides: str) -> tuple[dict[str, Any], Recorder]:
     return run(load_config(path, overrides), LocalEngine(), recorder), recorder
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = write_run(tmp_path_factory.mktemp("finished"))
-    run_local(path)
-    return path
+@pytest.fixture
+def finished(finished_run: Path) -> Path:
+    return finished_run
 
 
 @pytest.fixture

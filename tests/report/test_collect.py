@@ -8,25 +8,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from distspectral.config import load_config
-from distspectral.orchestration.engine import LocalEngine
-from distspectral.orchestration.observer import SilentObserver
 from distspectral.orchestration.pipeline import Pipeline
 from distspectral.report import collect as report
 from distspectral.report.metrics import run_metrics
-from distspectral.storage.source.dataset import Source
 from tests.datasets import blobs
-from tests.runs import DIM, N_ROWS, write_run
+from tests.runs import DIM, N_ROWS
+from tests.stages.chain import opened
 
 CHAIN = ("pack", "neighbors", "graph", "train", "calibrate", "cluster", "embed")
 
 
 @pytest.fixture(scope="module")
-def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
-    config = load_config(write_run(tmp_path_factory.mktemp("report")))
-    made = Pipeline(config, Source.open(config.data), LocalEngine(), SilentObserver())
-    made.run()
-    return made
+def pipeline(finished_run: Path) -> Pipeline:
+    return opened(finished_run)
 
 
 @pytest.fixture(scope="module")

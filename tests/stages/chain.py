@@ -1,4 +1,4 @@
-"""The stages up to a trained network on a tiny dataset, in one process."""
+"""Runs on a tiny dataset in one process: opened, or taken up to a stage."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ from distspectral.storage.source.dataset import Source
 from tests.runs import write_run
 
 
+def opened(path: Path, *overrides: str) -> Pipeline:
+    """Return the pipeline of a run in this process, from its config."""
+    config = load_config(path, overrides)
+    return Pipeline(config, Source.open(config.data), LocalEngine(), SilentObserver())
+
+
 def pipeline_upto(folder: Path, last: str, **sections: Any) -> Pipeline:
     """Return the pipeline of a tiny run after the stage ``last`` and those before it."""
-    config = load_config(write_run(folder, **sections))
-    pipeline = Pipeline(config, Source.open(config.data), LocalEngine(), SilentObserver())
+    pipeline = opened(write_run(folder, **sections))
     for name in pipeline.chain.outputs:
         pipeline.stage(name)
         if name == last:

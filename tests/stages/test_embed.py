@@ -25,14 +25,14 @@ from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.vectors import MappedVectors
 from distspectral.storage.source.dataset import Source
 from tests.runs import DIM, N_ROWS
-from tests.stages.chain import pipeline_upto
+from tests.stages.chain import opened
 
 SIZES = (50, 30, 40)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    return pipeline_upto(tmp_path_factory.mktemp("run"), "embed", sizes=SIZES)
+def finished(finished_run):
+    return opened(finished_run)
 
 
 def tables(artifact):

@@ -194,7 +194,8 @@ def _nn_descent(rows: NDArray[np.float32], n_neighbors: int, effort: float, seed
     from pynndescent import NNDescent
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it suggests n_neighbors where rows have fewer
+        # the caller checks what was found, and searches again or exactly where it is too little
+        warnings.filterwarnings("ignore", "Failed to correctly find n_neighbors for some samples", UserWarning)
         index = NNDescent(
             rows,
             n_neighbors=int(np.ceil(effort * (n_neighbors + 1))),

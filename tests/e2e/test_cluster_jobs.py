@@ -37,7 +37,7 @@ from distspectral.storage.artifact.directory import Artifact
 from tests.runs import DIM, N_ROWS, write_run
 from tests.storage.s3 import S3Server, remote_run
 
-pytestmark = [pytest.mark.ray, pytest.mark.flaky(reruns=1), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.clusters, pytest.mark.flaky(reruns=1), pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 300
