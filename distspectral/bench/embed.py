@@ -116,7 +116,7 @@ def _write_model(root: Artifact, dim: int) -> None:
     model.commit([], {"dim": dim, "n_components": N_COMPONENTS}, {})
     assigner = Assigner(torch.ones(N_COMPONENTS), torch.randn(N_CLUSTERS, N_COMPONENTS), True, 1.0)
     clusters.begin()
-    write_state(clusters.artifact, "clusters.pt", assigner.state_dict())
+    write_state(clusters.artifact, "clusters.pt", assigner.state())
     clusters.commit([], {"n_clusters": N_CLUSTERS, "normalize_rows": True, "variance": 1.0}, {})
 
 

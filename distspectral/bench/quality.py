@@ -96,7 +96,7 @@ def compare_quality(
                 other = data.model_copy(update={"path": paths[-held_out:]})
                 manifest = pipeline.embed_other(Source.open(other), f"{root}/seed-{seed}/held-out")
                 rows = {"n_rows": manifest.n_rows, "seconds": manifest.metrics["seconds"]}
-                add("distspectral, held out", seed, {**manifest.metrics["embed"]["agreement"], **rows})
+                add("distspectral, held out", seed, {**manifest.metrics["agreement"], **rows})
         finally:
             runner.close()
         for name in methods:
