@@ -371,7 +371,8 @@ def serve(
     as_json: AsJson = False,
 ) -> None:
     """Compare HTTP requests for single rows and batches with calls of the bare module: p50, p99, rows/s."""
-    from distspectral.bench.serve import RandomModel, cases, compare_serving
+    from distspectral.bench.random_model import RandomModel
+    from distspectral.bench.serve import cases, compare_serving
     from distspectral.orchestration.serve import ServeConfig, free_port, serving
     from distspectral.serving.predictor import load_predictor
     from distspectral.storage.artifact.directory import Artifact
