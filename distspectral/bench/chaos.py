@@ -36,9 +36,9 @@ def bench_chaos(
     n_rows: int,
     n_shards: int,
     n_kills: int,
-    minutes: float = 0.0,
-    seed: int = 0,
-    on_kill: Callable[[Kill], None] | None = None,
+    minutes: float,
+    seed: int,
+    on_kill: Callable[[Kill], None],
 ) -> dict[str, Any]:
     """Kill until ``n_kills`` have happened, let the runs end, and compare them with one that was left alone.
 
@@ -63,7 +63,7 @@ def bench_chaos(
     data = root / "data"
     write_mixture(str(data), Mixture(DIM, n_clusters=N_CLUSTERS), n_rows, rows_per_shard=-(-n_rows // n_shards))
     _run_alone(write_run(root, "calm", data, N_CLUSTERS, train=TRAIN), root / "calm.log")
-    killer = Killer(seed, n_kills, minutes, on_kill or (lambda kill: None))
+    killer = Killer(seed, n_kills, minutes, on_kill)
     found: list[dict[str, Any]] = []
     try:
         while not found or not killer.is_done:

@@ -24,7 +24,7 @@ later by as much as it has."""
 
 
 def _call(
-    function: Callable[[Any], Any], item: Any, n_threads: int, work: str, log_context: dict[str, Any] | None = None
+    function: Callable[[Any], Any], item: Any, n_threads: int, work: str, log_context: dict[str, Any] | None
 ) -> Any:
     """Run one item in a worker; Ray set OMP_NUM_THREADS for libraries loaded later, this is for those loaded."""
     logs.adopt_context(log_context, "task")
