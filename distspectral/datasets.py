@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,16 +49,31 @@ def write_vectors(
     for name, column in columns.items():
         if sum(sizes) != len(column):
             raise ValueError(f"sizes sum to {sum(sizes)}, but {name} has {len(column)} rows; they must agree")
+
+    def rows(start: int, stop: int) -> dict[str, NDArray[Any]]:
+        return {key: np.ascontiguousarray(column[start:stop]) for key, column in columns.items()}
+
+    return write_shards(folder, sizes, rows)
+
+
+def write_shards(
+    folder: str, sizes: Sequence[int], rows: Callable[[int, int], Mapping[str, NDArray[Any]]], *, keep: bool = False
+) -> list[str]:
+    """Write Parquet shards, one in memory at a time; return their paths in row order.
+
+    Args:
+        folder: local path or URI; made if absent. Each shard appears whole or not at all.
+        sizes: rows of each shard.
+        rows: called with the first row of a shard and the one after its last, returns its columns by name.
+        keep: a shard that is there already, instead of writing it again.
+    """
     artifact = Artifact(folder)
     artifact.filesystem.create_dir(artifact.path, recursive=True)
-    stops = np.cumsum(sizes)
-    paths = []
-    for index, (size, stop) in enumerate(zip(sizes, stops, strict=True)):
-        name = f"part-{index:05d}.parquet"
-        part = {key: np.ascontiguousarray(column[stop - size : stop]) for key, column in columns.items()}
-        artifact.write_file(name, functools.partial(write_parquet, columns=part))
-        paths.append(f"{folder.rstrip('/')}/{name}")
-    return paths
+    names = [f"part-{index:05d}.parquet" for index in range(len(sizes))]
+    for name, size, stop in zip(names, sizes, np.cumsum(sizes).tolist(), strict=True):
+        if not (keep and artifact.has(name)):
+            artifact.write_file(name, functools.partial(write_parquet, columns=rows(stop - size, stop)))
+    return [f"{folder.rstrip('/')}/{name}" for name in names]
 
 
 def write_digits(folder: str, n_shards: int = 4) -> list[str]:
@@ -142,16 +157,10 @@ def write_mixture(
         rows_per_shard: rows of each shard but the last.
         dtype: type of the vectors.
     """
-    artifact = Artifact(folder)
-    artifact.filesystem.create_dir(artifact.path, recursive=True)
-    paths = []
-    for index, start in enumerate(range(0, n_rows, rows_per_shard)):
-        name = f"part-{index:05d}.parquet"
-        paths.append(f"{folder.rstrip('/')}/{name}")
-        if artifact.has(name):
-            continue
-        stop = min(start + rows_per_shard, n_rows)
+
+    def rows(start: int, stop: int) -> dict[str, NDArray[Any]]:
         vectors, labels = mixture.rows(start, stop)
-        part = {"id": np.arange(start, stop), "vector": vectors.astype(dtype), "label": labels}
-        artifact.write_file(name, functools.partial(write_parquet, columns=part))
-    return paths
+        return {"id": np.arange(start, stop), "vector": vectors.astype(dtype), "label": labels}
+
+    sizes = [min(rows_per_shard, n_rows - start) for start in range(0, n_rows, rows_per_shard)]
+    return write_shards(folder, sizes, rows, keep=True)

@@ -11,6 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Self
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, its kind if it says nothing: for a message that goes on."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class DistSpectralError(Exception):
     """Base of every error that distspectral raises on purpose.
 

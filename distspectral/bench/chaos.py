@@ -35,11 +35,11 @@ def bench_chaos(
     n_rows: int,
     n_shards: int,
     n_kills: int,
-    minutes: float = 0.0,
-    pause_s: float = 15.0,
-    steps: int = 2000,
-    seed: int = 0,
-    on_kill: Callable[[Kill], None] | None = None,
+    minutes: float,
+    pause_s: float,
+    steps: int,
+    seed: int,
+    on_kill: Callable[[Kill], None],
 ) -> dict[str, Any]:
     """Kill until ``n_kills`` have happened, let the runs end, and compare them with one that was left alone.
 
@@ -66,7 +66,7 @@ def bench_chaos(
     data, train = root / "data", TRAIN | {"max_steps": steps}
     write_mixture(str(data), Mixture(DIM, n_clusters=N_CLUSTERS), n_rows, rows_per_shard=-(-n_rows // n_shards))
     _run_alone(write_run(root, "calm", data, N_CLUSTERS, train=train), root / "calm.log")
-    killer = Killer(seed, n_kills, minutes, pause_s, on_kill or (lambda kill: None))
+    killer = Killer(seed, n_kills, minutes, pause_s, on_kill)
     found: list[dict[str, Any]] = []
     try:
         while not found or not killer.is_done:

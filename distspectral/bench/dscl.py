@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn, optim
 
-from distspectral.embedding.forward import BLOCK_ROWS, forward
+from distspectral.bench.seeds import over_seeds
+from distspectral.embedding.forward import in_blocks
 from distspectral.errors import ConfigError, MissingDependencyError
 from distspectral.models.networks import NetworkConfig, Standardized
 from distspectral.models.trunks import embedding_network
@@ -147,20 +148,13 @@ def compare_losses(
 
 def summary(results: Iterable[dict[str, Any]]) -> dict[str, dict[str, tuple[float, float]]]:
     """Return by loss and score the mean over seeds and the standard deviation (0 of a single seed)."""
-    by_loss: dict[str, list[dict[str, float]]] = {}
+    by_loss: list[tuple[str, dict[str, float]]] = []
     for result in results:
         scores = {f"R@{cut}": value for cut, value in result["plain"]["recall_at"].items()}
         scores |= {"NMI": result["plain"]["nmi"], "MAP@R": result["plain"]["map_at_r"]}
         scores["R@1, spectral step"] = result["spectral_step"]["recall_at"]["1"]
-        by_loss.setdefault(result["loss"], []).append(scores)
-    return {
-        name: {
-            score: (float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0)
-            for score in runs[0]
-            for values in [[run[score] for run in runs]]
-        }
-        for name, runs in by_loss.items()
-    }
+        by_loss.append((result["loss"], scores))
+    return over_seeds(by_loss)
 
 
 def make_loss(recipe: Recipe, n_classes: int, width: int = WIDTH) -> nn.Module:
@@ -230,9 +224,7 @@ def train(
 
 
 def _scores(network: Standardized, images: Images, seed: int) -> dict[str, Any]:
-    starts = range(0, images.test.n_rows, BLOCK_ROWS)
-    parts = [forward(network, images.test.block(i, min(i + BLOCK_ROWS, images.test.n_rows))) for i in starts]
-    embedding, rows = ArrayVectors(np.concatenate(parts)), np.arange(images.test.n_rows)
+    embedding, rows = ArrayVectors(in_blocks(network, images.test)), np.arange(images.test.n_rows)
     return {
         name: scores_of(
             UnitRows(embedding, rows, *comparison(embedding, rows, name == "spectral_step")),

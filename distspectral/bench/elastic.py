@@ -24,7 +24,7 @@ PATIENCE_S = 300.0
 
 
 def bench_elastic(
-    root: Path, *, n_workers: int, n_rows: int, on_window: Callable[[dict[str, Any]], None] | None = None
+    root: Path, *, n_workers: int, n_rows: int, on_window: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
     """Train with a worker a node, kill a node, let the smaller group train, and start another node.
 
@@ -72,14 +72,10 @@ class _Follower:
     """
 
     def __init__(
-        self, root: Path, driver: subprocess.Popen[bytes], log: Path, on_window: Callable[[dict[str, Any]], None] | None
+        self, root: Path, driver: subprocess.Popen[bytes], log: Path, on_window: Callable[[dict[str, Any]], None]
     ) -> None:
-        self.metrics, self.driver, self.log, self.on_window = (
-            root / "training" / "metrics.jsonl",
-            driver,
-            log,
-            on_window,
-        )
+        self.metrics = root / "training" / "metrics.jsonl"
+        self.driver, self.log, self.on_window = driver, log, on_window
         self.heard: list[dict[str, Any]] = []
         self.began = time.monotonic()
 
@@ -90,8 +86,7 @@ class _Follower:
             for record in self._new():
                 heard_at = time.monotonic()
                 self.heard.append(record)
-                if self.on_window is not None:
-                    self.on_window(record)
+                self.on_window(record)
                 if reached(record):
                     return
             if self.driver.poll() is not None or time.monotonic() > heard_at + PATIENCE_S:

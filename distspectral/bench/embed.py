@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,24 +25,23 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import torch
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch.utils.dlpack import from_dlpack
 
+from distspectral.bench.apart import measure_apart
 from distspectral.bench.machine import describe_machine
-from distspectral.errors import DistSpectralError
-from distspectral.models.assigner import Assigner
-from distspectral.models.encoded import EncodedNetwork
-from distspectral.models.networks import Perceptron, torch_device
+from distspectral.bench.random_model import RandomModel
+from distspectral.datasets import write_shards
+from distspectral.models.networks import torch_device
 from distspectral.orchestration.memory import PeakMemory
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.embed import EmbedConfig, embed
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.output import Output
-from distspectral.storage.rows.columns import write_parquet
 from distspectral.storage.source.dataset import Source, SourceConfig
 from distspectral.training.checkpoint import write_state
 
-HIDDEN, N_COMPONENTS, N_CLUSTERS = (512, 512), 10, 10
 ROWS_PER_SHARD = 1 << 18
 WARM_UP_BATCHES = 3
 
@@ -70,7 +68,9 @@ def compare_embedding(
         measured: dict[str, list[dict[str, Any]]] = {"bare": [], "ours": []}
         for _ in range(rounds):
             for name, results in measured.items():
-                results.append(_measure(name, rows, scratch, config, threads))
+                arguments = name, rows, scratch, config.model_dump_json()
+                module = "distspectral.bench.embed"
+                results.append(measure_apart(f"bench embed: {name}", module, *arguments, threads=threads))
     rates = {name: statistics.median(one["rows_per_second"] for one in results) for name, results in measured.items()}
     peaks = {name: max(one["peak_rss_bytes"] for one in results) for name, results in measured.items()}
     spent = {name: statistics.median(one["core_seconds"] for one in results) for name, results in measured.items()}
@@ -96,39 +96,25 @@ def compare_embedding(
 
 def write_random(folder: str, n_rows: int, dim: int, rows_per_shard: int = ROWS_PER_SHARD) -> str:
     """Write rows of white noise as Parquet shards with a column ``vector``; a shard that is there is kept."""
-    artifact = Artifact(folder)
-    for index, start in enumerate(range(0, n_rows, rows_per_shard)):
-        name = f"part-{index:05d}.parquet"
-        if not artifact.has(name):
-            shape = min(rows_per_shard, n_rows - start), dim
-            rows = np.random.default_rng([0, index]).standard_normal(shape, np.float32)
-            artifact.write_file(name, lambda stream, rows=rows: write_parquet(stream, {"vector": rows}))  # type: ignore[misc]
+
+    def rows(start: int, stop: int) -> dict[str, NDArray[np.float32]]:
+        return {"vector": np.random.default_rng([0, start]).standard_normal((stop - start, dim), np.float32)}
+
+    sizes = [min(rows_per_shard, n_rows - start) for start in range(0, n_rows, rows_per_shard)]
+    write_shards(folder, sizes, rows, keep=True)
     return folder
 
 
 def _write_model(root: Artifact, dim: int) -> None:
     """Write artifacts ``model`` and ``clusters`` of random numbers."""
-    torch.manual_seed(0)
-    network = EncodedNetwork(Perceptron(dim, N_COMPONENTS, HIDDEN))
+    embedder = RandomModel(dim).embedder()
     model, clusters = (Output(root.child(name), name, "bench", {}, {}) for name in ("model", "clusters"))
     model.begin()
-    write_state(model.artifact, "model.pt", network.state())
-    model.commit([], {"dim": dim, "n_components": N_COMPONENTS}, {})
-    assigner = Assigner(torch.ones(N_COMPONENTS), torch.randn(N_CLUSTERS, N_COMPONENTS), True, 1.0)
+    write_state(model.artifact, "model.pt", embedder.network.state())
+    model.commit([], {"dim": dim, "n_components": RandomModel.n_components}, {})
     clusters.begin()
-    write_state(clusters.artifact, "clusters.pt", assigner.state())
-    clusters.commit([], {"n_clusters": N_CLUSTERS}, {})
-
-
-def _measure(name: str, rows: str, folder: str, config: EmbedConfig, threads: int) -> dict[str, Any]:
-    """Return what a process of its own printed, and the most memory that it and its children had."""
-    command = [sys.executable, "-m", "distspectral.bench.embed", name, rows, folder, config.model_dump_json()]
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if ended.returncode:
-        raise DistSpectralError(f"bench embed: {name} ended with {ended.returncode}: {ended.stderr.strip()[-2000:]}")
-    result: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
-    return result
+    write_state(clusters.artifact, "clusters.pt", embedder.assigner.state())
+    clusters.commit([], {"n_clusters": RandomModel.n_clusters}, {})
 
 
 def bare(rows: str, folder: Artifact, config: EmbedConfig) -> dict[str, Any]:

@@ -6,10 +6,6 @@ Shape letters: N rows, Q sampled queries, D features, K neighbours.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from distspectral.errors import ConfigError, DistSpectralError
+from distspectral.bench.apart import measure_apart
+from distspectral.errors import ConfigError
 from distspectral.graph.config import AffinityConfig
 from distspectral.graph.search.exact import ExactSolver, rows_per_block, squared_distances
 from distspectral.graph.search.lists import top_k
@@ -74,7 +71,11 @@ def compare_searches(
         vectors = MappedVectors(packed.artifact)
         queries, limits = exact_limits(vectors, n_neighbors)
         np.savez(Path(folder, TRUTH), queries=queries, limits=limits)
-        measured = [_measure(name, folder, n_neighbors, threads) for name in methods]
+        module = "distspectral.bench.graph_methods"
+        measured = [
+            measure_apart(f"bench graph: {name}", module, name, folder, str(n_neighbors), threads=threads)
+            for name in methods
+        ]
         if n_functions:
             _add_sin2(measured, folder, vectors, n_neighbors, n_functions)
         return {"rows": vectors.n_rows, "dim": vectors.dim, "k": n_neighbors, "methods": measured}
@@ -85,23 +86,7 @@ def exact_limits(rows: Vectors, n_neighbors: int) -> tuple[NDArray[np.int64], ND
     rng = np.random.default_rng(SEED)
     queries = np.sort(rng.choice(rows.n_rows, min(N_QUERIES, rows.n_rows), replace=False)).astype(np.int64)
     solver = ExactSolver(n_neighbors, rows.mean.astype(np.float32), np.empty(0, np.int64), "auto")
-    at, step = rows.gather(queries), rows_per_block(rows.dim)
-    ids, distances = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
-    for start in range(0, rows.n_rows, step):
-        block = np.asarray(rows.block(start, min(start + step, rows.n_rows)))
-        more_ids, more = solver.among(start, block, at, queries)
-        ids, distances = top_k(np.hstack([ids, more_ids]), np.hstack([distances, more]), queries, n_neighbors)
-    return queries, distances[:, -1]
-
-
-def _measure(name: str, folder: str, n_neighbors: int, threads: int) -> dict[str, Any]:
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "NUMBA_NUM_THREADS": str(threads)}
-    command = [sys.executable, "-m", "distspectral.bench.graph_methods", name, folder, str(n_neighbors)]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if ended.returncode:
-        raise DistSpectralError(f"bench graph: {name} ended with {ended.returncode}: {ended.stderr.strip()[-2000:]}")
-    result: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
-    return result
+    return queries, solver.among_all(rows, queries)[1][:, -1]
 
 
 def _add_sin2(

@@ -6,6 +6,7 @@ the machine decides.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 import subprocess
@@ -150,7 +151,8 @@ class Killer:
         before, deadline, process, rss = _life(root), time.monotonic() + PATIENCE_S, psutil.Process(driver.pid), 0
         pause = self.rng.uniform(0, self.pause_s)
         while driver.poll() is None:
-            rss = max(rss, _rss(process))
+            with contextlib.suppress(psutil.NoSuchProcess):
+                rss = max(rss, int(process.memory_info().rss))
             if _life(root) != before:
                 time.sleep(pause)
                 return driver.poll(), rss
@@ -184,13 +186,6 @@ class Killer:
         self.on_kill(self.kills[-1])
 
 
-def _rss(process: psutil.Process) -> int:
-    try:
-        return int(process.memory_info().rss)
-    except psutil.NoSuchProcess:
-        return 0
-
-
 def _life(root: Path) -> tuple[int, int]:
     """Return how many files a run has and how long its metrics are; either changes when it gets on."""
     metrics = root / "training" / "metrics.jsonl"
@@ -200,9 +195,7 @@ def _life(root: Path) -> tuple[int, int]:
 
 def _last_written(root: Path) -> str:
     """Return the artifact with the newest file."""
-    written = [(path.stat().st_mtime_ns, path) for path in root.rglob("part-*")] + [
-        (path.stat().st_mtime_ns, path) for path in root.glob("*/metrics.jsonl")
-    ]
+    written = [(path.stat().st_mtime_ns, path) for path in (*root.rglob("part-*"), *root.glob("*/metrics.jsonl"))]
     return max(written)[1].relative_to(root).parts[0] if written else "none"
 
 

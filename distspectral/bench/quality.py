@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from sklearn.metrics.cluster import contingency_matrix
 
+from distspectral.bench.seeds import over_seeds
 from distspectral.bench.spectrum import compare_with_exact
 from distspectral.config.load import parse_config
 from distspectral.config.run import RunConfig
@@ -96,7 +98,7 @@ def compare_quality(
                 other = data.model_copy(update={"path": paths[-held_out:]})
                 manifest = pipeline.embed_other(Source.open(other), f"{root}/seed-{seed}/held-out")
                 rows = {"n_rows": manifest.n_rows, "seconds": manifest.metrics["seconds"]}
-                add("distspectral, held out", seed, {**manifest.metrics["embed"]["agreement"], **rows})
+                add("distspectral, held out", seed, {**manifest.metrics["agreement"], **rows})
         finally:
             runner.close()
         for name in methods:
@@ -106,19 +108,11 @@ def compare_quality(
 
 def summary(results: Iterable[Scores]) -> dict[str, dict[str, Any]]:
     """Return by method the mean and the standard deviation over seeds (0 of one) of each number."""
-    by_method: dict[str, list[Scores]] = {}
-    for result in results:
-        by_method.setdefault(result["method"], []).append(result)
-    return {
-        name: {
-            score: (float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0)
-            for score in ("acc", "nmi", "ari", "seconds")
-            for values in [[run[score] for run in runs if score in run]]
-            if values
-        }
-        | {"n_rows": runs[0]["n_rows"]}
-        for name, runs in by_method.items()
-    }
+    results = list(results)
+    shown = ("acc", "nmi", "ari", "seconds")
+    means = over_seeds((one["method"], {score: one[score] for score in shown if score in one}) for one in results)
+    n_rows = {one["method"]: one["n_rows"] for one in results}
+    return {name: {**scores, "n_rows": n_rows[name]} for name, scores in means.items()}
 
 
 def _config(folder: str, root: str, seed: int, n_clusters: int, overrides: Sequence[str]) -> RunConfig:
@@ -204,7 +198,8 @@ def _spectralnet(pipeline: Pipeline, n_clusters: int, seed: int, add: Callable[[
             found: NDArray[np.int64] = model.predict(torch.from_numpy(matrix)).astype(np.int64)
         return found
 
-    add(f"spectralnet {version('spectralnet')}", seed, _timed(clusters, rows[chosen], labels[chosen]))
+    scores = _timed(clusters, rows[chosen], labels[chosen])
+    add(f"spectralnet {version('spectralnet')}", seed, scores)
 
 
 @contextlib.contextmanager
@@ -239,21 +234,18 @@ METHODS = {
 DEFAULT_METHODS = ("exact", "k-means", "scikit-learn", "umap")
 
 
-def _rows(vectors: Artifact) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return all rows (N, D) and their classes (N,)."""
+def _rows(vectors: Artifact) -> tuple[NDArray[np.float32], NDArray[Any]]:
+    """Return all rows (N, D) and their labels (N,)."""
     mapped = MappedVectors(vectors)
     labels = mapped.labels()
     assert labels is not None, "compare_quality asks for labels"
-    classes = np.unique(np.asarray(labels.to_pylist(), dtype=str), return_inverse=True)[1]
-    return np.array(mapped.block(0, mapped.n_rows)), classes
+    return np.array(mapped.block(0, mapped.n_rows)), labels.to_numpy()
 
 
 def _timed(
-    clusters: Callable[[NDArray[np.float32]], NDArray[Any]], rows: NDArray[np.float32], classes: NDArray[np.int64]
+    clusters: Callable[[NDArray[np.float32]], NDArray[Any]], rows: NDArray[np.float32], labels: NDArray[Any]
 ) -> Scores:
     began = time.perf_counter()
     found = clusters(rows)
     seconds = time.perf_counter() - began
-    counts = np.zeros((classes.max() + 1, int(found.max()) + 1), np.int64)
-    np.add.at(counts, (classes, found), 1)
-    return {**label_agreement(counts), "n_rows": len(rows), "seconds": seconds}
+    return {**label_agreement(contingency_matrix(labels, found)), "n_rows": len(rows), "seconds": seconds}

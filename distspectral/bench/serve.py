@@ -1,18 +1,19 @@
 """What HTTP and Ray Serve cost: latency and rows per second beside the bare module in this process, on the same rows.
 
-Shape letters: B rows, D features, P components, C clusters.
+Shape letters: B rows, D features.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import http.client
 import io
 import json
-import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,6 @@ from numpy.typing import NDArray
 
 from distspectral.bench.machine import describe_machine
 from distspectral.errors import ConfigError
-from distspectral.models.assigner import Assigner
-from distspectral.models.embedder import Embedder
-from distspectral.models.encoded import EncodedNetwork
-from distspectral.models.networks import Perceptron
 from distspectral.serving.predictor import Predictor
 from distspectral.serving.service import JSON, NPY, Service
 
@@ -46,34 +43,6 @@ class Case:
     rows: int
     clients: int
     content_type: str
-
-
-@dataclasses.dataclass(frozen=True)
-class RandomModel:
-    """Makes a predictor of a stated size with random weights: speed does not depend on what is in them.
-
-    Attributes:
-        dim: D.
-        hidden: units of each hidden layer.
-        n_components: P.
-        n_clusters: C.
-    """
-
-    dim: int
-    hidden: tuple[int, ...] = (512, 512)
-    n_components: int = 10
-    n_clusters: int = 10
-
-    def __call__(self) -> Predictor:
-        """Return it, the same every time."""
-        generator = torch.Generator().manual_seed(0)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            network = EncodedNetwork(Perceptron(self.dim, self.n_components, self.hidden))
-        centroids = torch.randn(self.n_clusters, self.n_components, generator=generator)
-        module = Embedder(network, Assigner(torch.ones(self.n_components), centroids, True, 1.0)).eval()
-        card = {"what": "a network of random weights, for measurements"} | dataclasses.asdict(self)
-        return Predictor(module, ("embedding", "cluster", "distance"), self.dim, 1.0, card, {})
 
 
 def cases(batch_rows: int, clients: int) -> list[Case]:
@@ -131,37 +100,21 @@ def request_body(rows: NDArray[np.float32], content_type: str) -> bytes:
 def _served(address: str, case: Case, rows: NDArray[np.float32], n_requests: int) -> dict[str, float]:
     """Return what the server took, all clients together."""
     body = request_body(rows, case.content_type)
-    share = -(-n_requests // case.clients)
-    seconds: list[float] = []
-    failures: list[Exception] = []
-    ready = threading.Barrier(case.clients + 1)
+    connections = [http.client.HTTPConnection(urllib.parse.urlsplit(address).netloc) for _ in range(case.clients)]
 
-    def ask() -> None:
-        connection = http.client.HTTPConnection(urllib.parse.urlsplit(address).netloc)
-        try:
-            for _ in range(WARMUP_REQUESTS):
-                _post(connection, body, case.content_type)
-            ready.wait()
-            seconds.extend(_seconds(lambda: _post(connection, body, case.content_type), share))
-        except Exception as error:
-            failures.append(error)
-            ready.abort()
-        finally:
-            connection.close()
+    def ask(connection: http.client.HTTPConnection, times: int) -> list[float]:
+        return _seconds(lambda: _post(connection, body, case.content_type), times)
 
-    threads = [threading.Thread(target=ask) for _ in range(case.clients)]
-    for thread in threads:
-        thread.start()
     try:
-        ready.wait()
-        began = time.perf_counter()
-    except threading.BrokenBarrierError:
-        began = 0.0
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
-    return _summary(seconds, case.rows * len(seconds) / (time.perf_counter() - began))
+        with ThreadPoolExecutor(case.clients) as pool:
+            list(pool.map(functools.partial(ask, times=WARMUP_REQUESTS), connections))
+            began = time.perf_counter()
+            share = -(-n_requests // case.clients)
+            seconds = [one for found in pool.map(functools.partial(ask, times=share), connections) for one in found]
+            return _summary(seconds, case.rows * len(seconds) / (time.perf_counter() - began))
+    finally:
+        for connection in connections:
+            connection.close()
 
 
 def _post(connection: http.client.HTTPConnection, body: bytes, content_type: str) -> None:

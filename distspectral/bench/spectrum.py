@@ -10,9 +10,10 @@ import time
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow.dataset as ds
 import torch
 from numpy.typing import NDArray
+from sklearn.metrics.cluster import contingency_matrix
 
 from distspectral.clusters import ClusterConfig, diffusion_scale, fit_centroids
 from distspectral.embedding.columns import require_column
@@ -69,9 +70,8 @@ def compare_with_exact(root: Artifact, n_functions: int | None = None) -> dict[s
         manifest = clusters.manifest()
         config = ClusterConfig.model_validate({k: v for k, v in manifest.config.items() if k != "seed"})
         exact = _exact_clusters(vectors, values, manifest.properties["n_clusters"], config, manifest.config["seed"])
-        classes = np.unique(np.asarray(labels.to_pylist(), dtype=str), return_inverse=True)[1]
         result["agreement"] = output.manifest().metrics["agreement"]
-        result["exact_agreement"] = _agreement(classes, exact)
+        result["exact_agreement"] = label_agreement(contingency_matrix(labels.to_numpy(), exact))
     return result
 
 
@@ -88,17 +88,13 @@ def _exact_clusters(
     return clusters
 
 
-def _agreement(classes: NDArray[np.int64], clusters: NDArray[np.int64]) -> dict[str, float]:
-    contingency = np.zeros((classes.max() + 1, clusters.max() + 1), dtype=np.int64)
-    np.add.at(contingency, (classes, clusters), 1)
-    return label_agreement(contingency)
-
-
 def _embedding(output: Artifact, width: int) -> NDArray[np.float32]:
     """Return the embedding (N, P) of all rows of a finished ``output`` artifact."""
     manifest = output.manifest()
     require_column(manifest, "embedding", output.uri)
     paths = [output.file_path(shard.name) for shard in manifest.shards]
-    tables = [pq.read_table(path, columns=["embedding"], filesystem=output.filesystem) for path in paths]
-    flat = [table.column("embedding").combine_chunks().flatten().to_numpy() for table in tables]
-    return np.concatenate(flat).reshape(-1, width)
+    table = ds.dataset(paths, filesystem=output.filesystem).to_table(columns=["embedding"])
+    flat: NDArray[np.float32] = (
+        table["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False, writable=True)
+    )
+    return flat.reshape(-1, width)

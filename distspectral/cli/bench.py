@@ -2,83 +2,100 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import tempfile
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from distspectral.cli import bench_dscl, bench_embed, bench_kills, bench_quality, bench_scale, bench_serve
-from distspectral.cli.console import fact_table, print_json, print_table
-from distspectral.cli.options import AsJson
+from distspectral.cli.console import print_json, print_result, text
+from distspectral.cli.options import AsJson, Local, Overrides, engine_of, run_root
 
 if TYPE_CHECKING:
     from distspectral.storage.source.dataset import Source
 
-RunPath = Annotated[str, typer.Argument(metavar="RUN", help="Directory of a finished run.", show_default=False)]
+PLAN_ROWS = (20_000, 60_000, 180_000)
+END_TO_END_ROWS = (100_000, 1_000_000)
+
+Rows = Annotated[int, typer.Option("--rows", min=32, help="Generated rows.")]
+Sizes = Annotated[
+    list[int] | None, typer.Option("--rows", min=100, help="A size; may be repeated.", show_default=False)
+]
+Dim = Annotated[int, typer.Option("--dim", min=1, help="Features of generated rows.")]
+Seeds = Annotated[list[int] | None, typer.Option("--seed", help="A seed; may be repeated. [default: 0, 1, 2]")]
+Rounds = Annotated[int, typer.Option("--rounds", min=1, help="Timings of either side, in turns; medians count.")]
+Root = Annotated[
+    str | None, typer.Option("--root", metavar="DIR", help="Keep data and runs here, and go on. [default: nowhere]")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group of benchmarks."""
+    group = typer.Typer(help="Measure results beside their baselines.", no_args_is_help=True)
+    for command in (spectrum, graph, train, embed, dscl, dscl_cost, chaos, elastic, quality, serve, plan, end_to_end):
+        group.command(command.__name__.replace("_", "-"))(command)
+    app.add_typer(group, name="bench")
+
+
+def _tell(facts: Mapping[str, Any]) -> None:
+    """Say on stderr what has just been measured."""
+    typer.echo(text(facts), err=True)
+
+
+@contextlib.contextmanager
+def _folder(root: str | None) -> Iterator[str]:
+    """Yield the directory asked for, or one that vanishes again."""
+    if root is not None:
+        if "://" not in root:
+            Path(root).mkdir(parents=True, exist_ok=True)
+        yield run_root(root)
+        return
+    with tempfile.TemporaryDirectory(prefix="distspectral-bench-") as folder:
+        yield folder
+
+
 Functions = Annotated[
     int | None, typer.Option("--functions", metavar="N", min=1, help="Compare the lowest N functions. [default: all]")
 ]
 
 
-Rows = Annotated[int | None, typer.Option("--rows", min=32, help="Generated rows. [default: 100,000]")]
-Dim = Annotated[int, typer.Option("--dim", min=1, help="Features of generated rows.")]
+def spectrum(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Directory of a finished run.", show_default=False)],
+    functions: Functions = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a run with the exact eigenvectors of the graph it built, and with clusters found in those."""
+    from distspectral.bench.spectrum import compare_with_exact
+    from distspectral.storage.artifact.directory import Artifact
+
+    print_result(f"Spectrum of {run}", compare_with_exact(Artifact(run), functions), as_json)
+
+
+GraphRows = Annotated[int | None, typer.Option("--rows", min=32, help="Generated rows. [default: 100,000]")]
 Data = Annotated[
     str | None, typer.Option("--data", metavar="PATH", help="Shards with a column `vector`; default: generated rows.")
 ]
 Neighbors = Annotated[int, typer.Option("--neighbors", "-k", min=1, help="Neighbours of each row.")]
-Method = Annotated[
+SearchMethods = Annotated[
     list[str] | None, typer.Option("--method", help="Only this one; may be repeated.", show_default=False)
 ]
 Eigenvectors = Annotated[
     int, typer.Option("--functions", min=0, help="Compare that many eigenvectors with the exact graph's.")
 ]
 Half = Annotated[bool, typer.Option("--float16", help="Store rows in half precision, as pack.dtype: float16 does.")]
-Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of each method's process.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the group of benchmarks."""
-    group = typer.Typer(help="Measure results beside their baselines.", no_args_is_help=True)
-    group.command("spectrum")(spectrum)
-    group.command("graph")(graph)
-    group.command("train")(train)
-    bench_embed.register(group)
-    bench_dscl.register(group)
-    bench_kills.register(group)
-    bench_quality.register(group)
-    bench_serve.register(group)
-    bench_scale.register(group)
-    app.add_typer(group, name="bench")
-
-
-def spectrum(run: RunPath, functions: Functions = None, as_json: AsJson = False) -> None:
-    """Compare a run with the exact eigenvectors of the graph it built, and with clusters found in those."""
-    from distspectral.bench.spectrum import compare_with_exact
-    from distspectral.storage.artifact.directory import Artifact
-
-    result = compare_with_exact(Artifact(run), functions)
-    if as_json:
-        print_json(result)
-        return
-    facts = [
-        ("rows, functions compared", f"{result['n_rows']:,}, {result['n_functions']}"),
-        ("sin^2 of principal angles", f"mean {result['mean_sin2']:.4f}, largest {result['max_sin2']:.4f}"),
-        ("sum of eigenvalues", f"learned {result['ritz_sum']:.4f}, exact {result['exact_sum']:.4f}"),
-        ("seconds of the exact solver", f"{result['exact_seconds']:.1f}"),
-    ]
-    for name, key in (("learned", "agreement"), ("exact", "exact_agreement")):
-        if scores := result.get(key):
-            facts.append((f"ACC / NMI / ARI, {name}", " / ".join(f"{scores[s]:.3f}" for s in ("acc", "nmi", "ari"))))
-    print_table(fact_table(f"Spectrum of {run}", facts))
+SearchThreads = Annotated[int, typer.Option("--threads", min=1, help="Threads of each method's process.")]
 
 
 def graph(
-    rows: Rows = None,
+    rows: GraphRows = None,
     dim: Dim = 96,
     data: Data = None,
     neighbors: Neighbors = 15,
-    method: Method = None,
-    threads: Threads = 1,
+    method: SearchMethods = None,
+    threads: SearchThreads = 1,
     float16: Half = False,
     functions: Eigenvectors = 0,
     as_json: AsJson = False,
@@ -89,45 +106,15 @@ def graph(
 
     if unknown := set(method or ()) - set(METHODS):
         raise ConfigError(f"--method: is {min(unknown)}; choose from {', '.join(METHODS)}")
-    with tempfile.TemporaryDirectory(prefix="distspectral-rows-") as folder:
+    with _folder(None) as folder:
         source = _bench_rows(rows, dim, data, folder)
         dtype: Literal["float16", "float32"] = "float16" if float16 else "float32"
         result = compare_searches(source, neighbors, method or METHODS, threads, dtype, functions)
-    if as_json:
-        print_json(result)
-        return
-    for row in result["methods"]:
-        facts = [
-            ("recall", f"{row['recall']:.4f}"),
-            ("components", "unknown" if row["components"] is None else f"{row['components']:,}"),
-            ("core-seconds, wall seconds", f"{row['core_seconds']:.1f}, {row['wall_seconds']:.1f}"),
-            *([("mean sin^2 of eigenvectors", f"{row['mean_sin2']:.5f}")] if "mean_sin2" in row else []),
-            ("peak memory", f"{row['peak_rss_bytes'] / 2**30:.2f} GiB"),
-        ]
-        print_table(fact_table(row["name"], facts))
-
-
-Steps = Annotated[int, typer.Option("--steps", min=2, help="Steps of each timing.")]
-Rounds = Annotated[int, typer.Option("--rounds", min=1, help="Timings of either side; medians count.")]
-
-
-def train(rows: Rows = None, dim: Dim = 96, steps: Steps = 40, rounds: Rounds = 3, as_json: AsJson = False) -> None:
-    """Compare the trainer's steps with the bare forward and backward passes of the same networks."""
-    from distspectral.bench.train import compare_training
-
-    result = compare_training(rows or 100_000, dim, steps, rounds, "auto")
-    if as_json:
-        print_json(result)
-        return
-    rates = (
-        (name, f"{one['steps_per_second']:.1f} steps/s, {one['ratio_to_bare']:.0%} of the bare network's")
-        for name, one in result["objectives"].items()
-    )
-    print_table(fact_table(f"Training, {result['rows']:,} rows x {result['dim']}", rates))
+    print_result("Neighbour search", result, as_json)
 
 
 def _bench_rows(n_rows: int | None, dim: int, data: str | None, folder: str) -> Source:
-    """Return shards given, whole or their first rows, or generated ones."""
+    """Return shards given, or generated ones."""
     from distspectral.datasets import Mixture, write_mixture
     from distspectral.errors import ConfigError
     from distspectral.storage.source.dataset import Source, SourceConfig
@@ -137,3 +124,314 @@ def _bench_rows(n_rows: int | None, dim: int, data: str | None, folder: str) -> 
             raise ConfigError("--rows: is for generated rows; --data is taken whole")
         return Source.open(SourceConfig(path=data))
     return Source.open(SourceConfig(path=write_mixture(folder, Mixture(dim), n_rows or 100_000)))
+
+
+TimedSteps = Annotated[int, typer.Option("--steps", min=2, help="Steps of each timing.")]
+
+
+def train(
+    rows: Rows = 100_000, dim: Dim = 96, steps: TimedSteps = 40, rounds: Rounds = 3, as_json: AsJson = False
+) -> None:
+    """Compare the trainer's steps with the bare forward and backward passes of the same networks."""
+    from distspectral.bench.train import compare_training
+
+    print_result("Training", compare_training(rows, dim, steps, rounds, "auto"), as_json)
+
+
+BatchRows = Annotated[
+    int | None, typer.Option("--batch-rows", min=1, help="Rows of a batch, in both. [default: the stage's]")
+]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of either. [default: all cores]")]
+RowsFolder = Annotated[
+    str | None, typer.Option("--folder", metavar="DIR", help="Keep the generated rows here. [default: nowhere]")
+]
+
+
+def embed(
+    rows: Rows = 1_000_000,
+    dim: Dim = 64,
+    batch_rows: BatchRows = None,
+    threads: Threads = None,
+    rounds: Rounds = 1,
+    folder: RowsFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare embedding, an MLP D-512-512-10 with clusters and output, with a bare torch loop that writes nothing."""
+    from distspectral.bench.embed import compare_embedding
+    from distspectral.bench.machine import describe_machine
+    from distspectral.stages.embed import EmbedConfig
+
+    config = EmbedConfig() if batch_rows is None else EmbedConfig(batch_rows=batch_rows)
+    result = compare_embedding(rows, dim, config, threads or describe_machine()["cores"], rounds, folder)
+    print_result("Embedding", result, as_json)
+
+
+ImageFolder = Annotated[
+    str, typer.Argument(metavar="FOLDER", help="Shards of images: columns vector and label.", show_default=False)
+]
+Losses = Annotated[
+    list[str] | None, typer.Option("--loss", metavar="NAME", help="One loss; may be repeated. [default: all]")
+]
+Steps = Annotated[int, typer.Option("--steps", min=1, help="Steps of training, 640 rows each.")]
+TrainClasses = Annotated[int, typer.Option("--train-classes", min=5, help="Classes learned from; the others judge.")]
+Side = Annotated[int, typer.Option("--side", min=1, help="Images are so many pixels high and wide, in grey.")]
+Validate = Annotated[
+    bool, typer.Option("--validate", help="Judge by the last fifth of the training classes: for choosing settings.")
+]
+LearningRate = Annotated[
+    float | None, typer.Option("--learning-rate", min=0, help="In place of each loss's own.", show_default=False)
+]
+
+
+def dscl(
+    folder: ImageFolder,
+    losses: Losses = None,
+    seeds: Seeds = None,
+    steps: Steps = 300,
+    train_classes: TrainClasses = 964,
+    side: Side = 28,
+    validate: Validate = False,
+    learning_rate: LearningRate = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train DSCL and four other losses alike and compare them on classes that none has seen (defaults: Omniglot)."""
+    from distspectral.bench.dscl import RECIPES, compare_losses, summary
+
+    results = compare_losses(
+        folder,
+        losses or list(RECIPES),
+        (0, 1, 2) if seeds is None else seeds,
+        steps=steps,
+        train_classes=train_classes,
+        image_shape=(1, side, side),
+        validate=validate,
+        learning_rate=learning_rate,
+        on_result=_tell,
+    )
+    scores = summary(results)
+    if as_json:
+        print_json({"results": results, "summary": scores})
+    else:
+        print_result("Unseen classes", {"mean and standard deviation over seeds": scores})
+
+
+Batches = Annotated[
+    list[int] | None, typer.Option("--batch", help="Rows; may be repeated, ascending. [default: 1024, 2048, 4096]")
+]
+Width = Annotated[int, typer.Option("--width", min=1, help="Of the embedding.")]
+ImageSide = Annotated[int, typer.Option("--image-side", min=8, help="Pixels of the ResNet-18's square images.")]
+NetworkRows = Annotated[int, typer.Option("--network-rows", min=2, help="Rows that its step is timed on.")]
+
+
+def dscl_cost(
+    batches: Batches = None,
+    width: Width = 512,
+    image_side: ImageSide = 64,
+    network_rows: NetworkRows = 32,
+    as_json: AsJson = False,
+) -> None:
+    """Time the loss with its gradient by batch, and beside a ResNet-18's step on as many rows as the last batch."""
+    from distspectral.bench.dscl_cost import cost
+    from distspectral.models.networks import torch_device
+
+    result = cost(batches or (1024, 2048, 4096), width, image_side, network_rows, torch_device("auto"))
+    print_result("Cost of the projector loss", result, as_json)
+
+
+Kills = Annotated[int, typer.Option("--kills", min=0, help="Over as many runs as it takes.")]
+Minutes = Annotated[float, typer.Option("--minutes", min=0, help="Go on with kills and runs at least so long.")]
+Pause = Annotated[float, typer.Option("--pause", min=0, help="Longest seconds from a sign of life to the next kill.")]
+KilledSteps = Annotated[int, typer.Option("--steps", min=100, help="Of training.")]
+KilledRows = Annotated[int, typer.Option("--rows", min=2000, help="Generated rows of 16 features.")]
+Shards = Annotated[int, typer.Option("--shards", min=1, help="Source shards.")]
+Seed = Annotated[int, typer.Option("--seed", help="Decides who dies.")]
+
+
+def chaos(
+    kills: Kills = 20,
+    minutes: Minutes = 0,
+    pause: Pause = 15,
+    steps: KilledSteps = 2000,
+    rows: KilledRows = 60_000,
+    shards: Shards = 40,
+    seed: Seed = 0,
+    root: Root = None,
+    as_json: AsJson = False,
+) -> None:
+    """Kill tasks, training workers, nodes and drivers of runs on a local cluster of three nodes, and compare."""
+    from distspectral.bench.chaos import bench_chaos
+
+    with _folder(root) as folder:
+        result = bench_chaos(
+            Path(folder),
+            n_rows=rows,
+            n_shards=shards,
+            n_kills=kills,
+            minutes=minutes,
+            pause_s=pause,
+            steps=steps,
+            seed=seed,
+            on_kill=lambda kill: _tell(vars(kill)),
+        )
+    print_result("Killed runs beside the calm one", result, as_json)
+    if not (result["exactly_once"] and all(result["same_bits"].values())):
+        raise typer.Exit(1)
+
+
+Workers = Annotated[int, typer.Option("--workers", min=2, help="At the beginning, one on each node.")]
+
+
+def elastic(workers: Workers = 4, rows: KilledRows = 60_000, root: Root = None, as_json: AsJson = False) -> None:
+    """Train on a node per worker, kill a node, start another one, and print the loss and the time lost."""
+    from distspectral.bench.elastic import bench_elastic
+
+    with _folder(root) as folder:
+        result = bench_elastic(Path(folder), n_workers=workers, n_rows=rows, on_window=_tell)
+    print_result("Lost node and new one", result, as_json)
+
+
+LabeledFolder = Annotated[
+    str,
+    typer.Argument(
+        metavar="FOLDER",
+        help="Shards with the columns vector and label, or a folder of such folders.",
+        show_default=False,
+    ),
+]
+ClusterMethods = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--method",
+        metavar="NAME",
+        help="exact, k-means, scikit-learn, umap or spectralnet; may be repeated; none: ours alone. "
+        "[default: all but the last]",
+    ),
+]
+HeldOut = Annotated[int, typer.Option("--held-out", min=0, help="Last shards, embedded but not trained on.")]
+
+
+def quality(
+    folder: LabeledFolder,
+    seeds: Seeds = None,
+    methods: ClusterMethods = None,
+    overrides: Overrides = None,
+    held_out: HeldOut = 0,
+    root: Root = None,
+    local: Local = False,
+    as_json: AsJson = False,
+) -> None:
+    """Cluster labelled datasets with one config and compare with k-means, scikit-learn, UMAP and exact eigenvectors."""
+    from distspectral.bench.quality import DEFAULT_METHODS, compare_quality, summary
+
+    results: dict[str, Any] = {}
+    with _folder(root) as runs:
+        for dataset in _datasets(folder):
+            name = Path(dataset).name
+            found = compare_quality(
+                dataset,
+                f"{runs}/{name}",
+                (0, 1, 2) if seeds is None else seeds,
+                DEFAULT_METHODS if methods is None else [m for m in methods if m != "none"],
+                overrides or (),
+                functools.partial(engine_of, local=local),
+                held_out,
+                _tell,
+            )
+            results[name] = {"results": found, "summary": summary(found)}
+            if not as_json:
+                print_result(name, {"mean and standard deviation over seeds": results[name]["summary"]})
+    if as_json:
+        print_json(results)
+
+
+def _datasets(folder: str) -> list[str]:
+    """Return the folder itself, or the folders of shards in it."""
+    local = Path(folder)
+    inner = [str(child) for child in sorted(local.iterdir()) if child.is_dir()] if local.is_dir() else []
+    has_shards = local.is_dir() and any(child.is_file() and child.suffix != ".md" for child in local.iterdir())
+    return inner if inner and not has_shards else [folder]
+
+
+ServedRun = Annotated[
+    str | None,
+    typer.Argument(metavar="[RUN]", help="Directory of a finished run. [default: a model of random weights]"),
+]
+ModelDim = Annotated[
+    int, typer.Option("--dim", min=1, help="Features of the random model, whose layers are 512 and 512.")
+]
+Requests = Annotated[int, typer.Option("--requests", min=1, help="Requests of each case.")]
+RequestRows = Annotated[int, typer.Option("--batch-rows", min=2, help="Rows of the larger requests.")]
+Clients = Annotated[int, typer.Option("--clients", min=1, max=64, help="Clients that send single rows together.")]
+Replicas = Annotated[int, typer.Option("--replicas", min=1, help="Processes that answer.")]
+WaitMs = Annotated[float, typer.Option("--wait-ms", min=0, help="Milliseconds a row waits for others to join it.")]
+
+
+def serve(
+    run: ServedRun = None,
+    dim: ModelDim = 64,
+    requests: Requests = 500,
+    batch_rows: RequestRows = 256,
+    clients: Clients = 16,
+    replicas: Replicas = 1,
+    wait_ms: WaitMs = 2.0,
+    as_json: AsJson = False,
+) -> None:
+    """Compare HTTP requests for single rows and batches with calls of the bare module: p50, p99, rows/s."""
+    from distspectral.bench.random_model import RandomModel
+    from distspectral.bench.serve import cases, compare_serving
+    from distspectral.orchestration.serve import ServeConfig, free_port, serving
+    from distspectral.serving.predictor import load_predictor
+    from distspectral.storage.artifact.directory import Artifact
+
+    load = RandomModel(dim) if run is None else functools.partial(load_predictor, Artifact(run_root(run)))
+    predictor = load()
+    config = ServeConfig(port=free_port(), replicas=replicas, max_batch=max(1024, batch_rows), wait_ms=wait_ms)
+    with serving(load, config) as address:
+        result = compare_serving(address, predictor, cases(batch_rows, clients), requests)
+    result["server"] = config.model_dump(exclude={"host", "port"})
+    print_result("Serving", result, as_json)
+
+
+def plan(rows: Sizes = None, dim: Dim = 32, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Run three sizes in one thread and compare each stage with what `distspectral plan` foretells."""
+    from distspectral.bench.plan import compare_plan
+
+    with _folder(None) as folder:
+        result = compare_plan(rows or PLAN_ROWS, dim, overrides or (), folder)
+    if as_json:
+        print_json(result)
+        return
+    for size in result["sizes"]:
+        stages = {**size["stages"], "all": size["all"]}
+        sizes = {key: value for key, value in size.items() if key.endswith("_bytes")}
+        print_result(f"{size['rows']:,} rows x {dim}, one thread", {"stages": stages, "sizes": sizes})
+
+
+Intrinsic = Annotated[int, typer.Option("--intrinsic-dim", min=1, help="Dimension of the manifold that rows lie on.")]
+
+
+def end_to_end(
+    rows: Sizes = None,
+    dim: Dim = 64,
+    intrinsic_dim: Intrinsic = 8,
+    overrides: Overrides = None,
+    root: Root = None,
+    local: Local = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run the whole pipeline on generated rows of growing number: seconds, exponents, memory, recall, spectrum."""
+    from distspectral.bench.end_to_end import compare_sizes
+    from distspectral.datasets import Mixture
+
+    with _folder(root) as folder:
+        mixture = Mixture(dim, intrinsic_dim)
+        result = compare_sizes(rows or END_TO_END_ROWS, mixture, overrides or (), folder, local, _tell)
+    if as_json:
+        print_json(result)
+        return
+    smallest = result["sizes"][0]
+    exact = smallest.pop("exact", None)
+    sizes = {size["rows"]: size for size in result["sizes"]}
+    print_result("Whole runs", {**result, "sizes": sizes})
+    if exact:
+        print_result(f"Spectrum at {smallest['rows']:,} rows", exact)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,13 +22,21 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from distspectral.report.formats import duration, n_bytes, percent
+
 if TYPE_CHECKING:
     from distspectral.stages.stage import Stage
     from distspectral.storage.artifact.manifest import Manifest
 
 SHOWN_ITEMS = 12
+WHOLE_FROM = 10_000
+"""Numbers from here on are shown without decimals."""
 LOG_EVERY_S = 10.0
 """Between two lines of progress, where there is no terminal to draw a bar on."""
+
+Unit = Callable[[float], str]
+UNITS: dict[str, Unit] = {"seconds": duration, "bytes": n_bytes, "share": percent}
+"""How a number reads, by the last word of its key."""
 
 
 def print_error(message: str) -> None:
@@ -167,17 +175,82 @@ def manifest_table(manifest: Manifest, uri: str | None = None) -> Table:
         table.add_row("shards", f"{len(manifest.shards):,}, {manifest.n_rows:,} rows, {size / 2**20:,.1f} MiB")
     for group in (manifest.properties, manifest.metrics):
         for key, value in group.items():
-            table.add_row(key, escape(_short(value)))
+            table.add_row(key, escape(text(value, _unit(key))))
     return table
 
 
-def _short(value: Any) -> str:
-    """Return a value in one line: long lists by their beginning, nested ones by their keys."""
-    if isinstance(value, float):
-        return f"{value:,.4g}"
-    if isinstance(value, list):
-        shown = ", ".join(_short(item) for item in value[:SHOWN_ITEMS])
-        return f"{shown}, ... ({len(value):,} in all)" if len(value) > SHOWN_ITEMS else shown
+def print_result(title: str, result: Mapping[str, Any], as_json: bool = False) -> None:
+    """Print nested values: their groups of like records as tables, what remains as names and values, or all as JSON."""
+    if as_json:
+        print_json(result)
+        return
+    groups = {key: records for key, value in result.items() if (records := _records(value))}
+    if facts := [(_words(key), escape(text(value, _unit(key)))) for key, value in result.items() if key not in groups]:
+        print_table(fact_table(title, facts))
+    for key, records in groups.items():
+        print_table(record_table(f"{title}: {_words(key)}", records))
+
+
+def record_table(title: str, records: Mapping[Any, Mapping[str, Any]]) -> Table:
+    """Return records by name as a table whose longer side goes down."""
+    cells = {_words(name): _cells(record, _unit(name)) for name, record in records.items()}
+    keys = list(dict.fromkeys(key for record in cells.values() for key in record))
+    if len(records) <= len(keys):
+        cells, keys = {key: {name: one.get(key, "") for name, one in cells.items()} for key in keys}, list(cells)
+    table = Table(title=escape(title), title_justify="left")
+    for heading in ("", *keys):
+        table.add_column(heading, overflow="fold")
+    for name, record in cells.items():
+        table.add_row(name, *(record.get(key, "") for key in keys))
+    return table
+
+
+def text(value: Any, unit: Unit | None = None) -> str:
+    """Return a value in one line: long lists by their beginning, a pair as mean and spread, nested ones by key."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_short(inner)}" for key, inner in value.items())
-    return str(value)
+        return ", ".join(f"{_words(key)} {text(inner, _unit(key, unit))}" for key, inner in value.items())
+    if isinstance(value, tuple):
+        mean, spread = (text(one, unit) for one in value)
+        return f"{mean} ({spread})"
+    if isinstance(value, list):
+        shown = ", ".join(text(item, unit) for item in value[:SHOWN_ITEMS])
+        return f"{shown}, ... ({len(value):,} in all)" if len(value) > SHOWN_ITEMS else shown or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, (int, float)):
+        return "unknown" if value is None else str(value)
+    if unit is not None:
+        return unit(value)
+    return f"{value:,.4g}" if isinstance(value, float) and abs(value) < WHOLE_FROM else f"{value:,.0f}"
+
+
+def _records(value: Any) -> dict[Any, dict[str, Any]]:
+    """Return a dict of dicts as it is, and a list of dicts by their names or numbers; nothing of other values."""
+    if isinstance(value, list):
+        value = {one.get("name", number) if isinstance(one, dict) else number: one for number, one in enumerate(value)}
+    is_group = isinstance(value, dict) and all(isinstance(one, dict) for one in value.values())
+    return value if is_group else {}
+
+
+def _cells(record: Mapping[str, Any], unit: Unit | None) -> dict[str, str]:
+    """Return a record's values as text, those of dicts in it under the names of both."""
+    cells: dict[str, str] = {}
+    for key, value in record.items():
+        own = _unit(key, unit)
+        if isinstance(value, dict):
+            cells |= {f"{_words(key)}, {name}": shown for name, shown in _cells(value, own).items()}
+        elif key != "name":
+            cells[_words(key)] = escape(text(value, own))
+    return cells
+
+
+def _words(key: Any) -> str:
+    return f"{key:,}" if isinstance(key, int) else escape(str(key).replace("_", " "))
+
+
+def _unit(key: Any, default: Unit | None = None) -> Unit | None:
+    """Return how numbers under a key read: as its last word says, as around it where that says nothing."""
+    words = str(key).split("_")
+    if "per" in words:
+        return None
+    return UNITS.get(words[-1], default)

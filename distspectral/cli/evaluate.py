@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from distspectral.cli.console import fact_table, print_json, print_table
+from distspectral.cli.console import fact_table, print_json, print_table, record_table
 from distspectral.cli.options import AsJson
 from distspectral.errors import ConfigError
 
@@ -74,18 +73,15 @@ def evaluate(
     unlabeled = [("rows without a label", f"{found.n_unlabeled:,}")] if found.n_unlabeled else []
     facts += [("labelled rows", f"{scores['n_rows']:,}"), *unlabeled, ("picture", write_picture(root, found))]
     print_table(fact_table(f"Clusters of {run}", facts))
-    print_table(_cluster_table(found.by_cluster()))
-
-
-def _cluster_table(clusters: list[dict[str, Any]]) -> Any:
-    from rich.table import Table
-
-    table = Table(title="By cluster", title_justify="left")
-    for heading in ("cluster", "rows", "most frequent label", "its share"):
-        table.add_column(heading)
-    for one in clusters:
-        table.add_row(str(one["cluster"]), f"{one['rows']:,}", escape(one["label"]), f"{one['share']:.1%}")
-    return table
+    clusters = {
+        f"cluster {one['cluster']}": {
+            "rows": one["rows"],
+            "most frequent label": one["label"],
+            "its_share": one["share"],
+        }
+        for one in found.by_cluster()
+    }
+    print_table(record_table("By cluster", clusters))
 
 
 def _evaluate_retrieval(run: str, spectral_step: bool | None, as_json: bool) -> None:

@@ -21,13 +21,13 @@ from pydantic import (
 from distspectral.stages import NAMES
 
 
-class ActorCount(BaseModel):
-    """Bounds of an autoscaling pool of actors (YAML ``ray.actors``)."""
+class Bounds(BaseModel):
+    """The fewest and the most of something."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    min: PositiveInt = Field(1, description="actors kept from the start")
-    max: PositiveInt = Field(64, description="actors at most; the cluster's CPUs are the other bound")
+    min: PositiveInt
+    max: PositiveInt
 
     @model_validator(mode="after")
     def _min_is_below_max(self) -> Self:
@@ -36,22 +36,21 @@ class ActorCount(BaseModel):
         return self
 
 
-class WorkerCount(BaseModel):
-    """Bounds of an elastic group of training workers (YAML ``ray.workers``)."""
+class ActorCount(Bounds):
+    """Bounds of an autoscaling pool of actors (YAML ``ray.actors``)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    min: PositiveInt = Field(1, description="actors kept from the start")
+    max: PositiveInt = Field(64, description="actors at most; the cluster's CPUs are the other bound")
+
+
+class WorkerCount(Bounds):
+    """Bounds of an elastic group of training workers (YAML ``ray.workers``)."""
 
     min: PositiveInt = Field(1, description="workers that training waits for; it goes on while so many are left")
     max: PositiveInt = Field(description="workers at most")
     check_s: PositiveFloat = Field(
         60.0, description="seconds between looks for room; growing costs the steps since the last checkpoint"
     )
-
-    @model_validator(mode="after")
-    def _min_is_below_max(self) -> Self:
-        if self.min > self.max:
-            raise ValueError(f"min {self.min} is above max {self.max}")
-        return self
 
 
 class StageResources(BaseModel):

@@ -12,14 +12,13 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from distspectral.embedding.forward import forward
+from distspectral.embedding.forward import in_blocks
 from distspectral.graph.search.exact import squared_distances
 from distspectral.graph.search.faiss_search import knn
 from distspectral.storage.artifact.directory import Artifact
-from distspectral.storage.rows.vectors import FleetingVectors
+from distspectral.storage.rows.vectors import ArrayVectors, FleetingVectors
 
 if TYPE_CHECKING:
     from distspectral.models.embedder import Embedder
@@ -29,7 +28,6 @@ logger = logging.getLogger(__name__)
 REFERENCE_ROWS, REFERENCE_BYTES = 100_000, 256 << 20
 """Training rows that neighbours are sought among, fewer where they would take more memory than this."""
 N_NEIGHBORS = 10
-BLOCK_ROWS = 1 << 13
 SAME = 1e-10
 """Squared distance, relative to the squared length of a row, below which only rounding tells two rows apart."""
 FEWEST_ROWS = 50
@@ -97,12 +95,8 @@ class _Points:
 
     def __init__(self, rows: NDArray[np.float32], embedder: Embedder) -> None:
         network = embedder.network
-        self.functions = self._through(network, rows)
-        self.places = rows if network.encoder is None else self._through(network.encoder, rows)
-
-    @staticmethod
-    def _through(network: torch.nn.Module, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.concatenate([forward(network, rows[i : i + BLOCK_ROWS]) for i in range(0, len(rows), BLOCK_ROWS)])
+        self.functions = in_blocks(network, ArrayVectors(rows))
+        self.places = rows if network.encoder is None else in_blocks(network.encoder, ArrayVectors(rows))
 
     def roughness(self, reference: _Points) -> tuple[float, float]:
         """Return mean energy and mean distance between these rows and their K neighbours in the reference."""

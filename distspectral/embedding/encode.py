@@ -67,7 +67,7 @@ def encode(
     for written in mapper(task, items, "encoding"):
         done[written.name] = written
     shards = [done[shard.name] for shard in source.shards]
-    moments = functools.reduce(Moments.merge, (_moments(shard) for shard in shards if shard.n_rows))
+    moments = Moments.of_shards(shards)
     refuse_collapse(moments.mean, moments.variance, moments.n_rows, output.artifact.uri, trained)
     kept = {name: source.properties[name] for name in ("has_labels", "id_type", "source_shards")}
     return output.commit(
@@ -82,10 +82,6 @@ def encode(
         },
         {},
     )
-
-
-def _moments(shard: Shard) -> Moments:
-    return Moments(shard.n_rows, np.asarray(shard.details["mean"]), shard.details["squared_deviations"])
 
 
 def refuse_collapse(
@@ -145,7 +141,7 @@ def _encode_shard(
                 block = Block(outputs, None, block_labels, first)
                 writer.append(block, ids.slice(first, last - first).combine_chunks())
         if writer.moments is not None:  # a shard whose source rows are all in quarantine has none
-            details.update(mean=writer.moments.mean.tolist(), squared_deviations=writer.moments.squared_deviations)
+            details.update(writer.moments.details())
         return stop - start
 
     return write_shard(artifact, name, write, details)

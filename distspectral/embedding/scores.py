@@ -1,24 +1,40 @@
-"""How well clusters agree with labels the pipeline never saw, from the tallies that embedding left behind."""
+"""How well clusters agree with labels the pipeline never saw, from the tallies that embedding left behind.
+
+Shape letters: L classes, C clusters.
+"""
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distspectral.spectral.diagnostics import label_agreement
 from distspectral.storage.artifact.manifest import Shard
+
+
+def tally(shards: list[Shard], n_clusters: int) -> tuple[NDArray[np.int64], NDArray[np.str_]] | None:
+    """Return the rows by class and cluster (L, C), and the classes (L,); None where the source had no labels.
+
+    Args:
+        shards: of the stage ``embed``; their details hold the rows met of each (label, cluster).
+        n_clusters: clusters there are.
+    """
+    tallies = [met for shard in shards for met in shard.details["label_counts"]]
+    if not tallies:
+        return None
+    labels, clusters, counts = zip(*tallies, strict=True)
+    classes, rows = np.unique(np.asarray([str(label) for label in labels]), return_inverse=True)
+    contingency = np.zeros((len(classes), n_clusters), dtype=np.int64)
+    np.add.at(contingency, (rows, list(clusters)), list(counts))
+    return contingency, classes
 
 
 def evaluate(shards: list[Shard], n_clusters: int) -> dict[str, float] | None:
     """Return ``acc``, ``nmi`` and ``ari`` of embedded shards, None where their source had no labels.
 
     Args:
-        shards: of the stage ``embed``; their details hold the rows met of each (label, cluster).
-        n_clusters: clusters there are.
+        shards: see :func:`tally`.
+        n_clusters: likewise.
     """
-    tallies = [tally for shard in shards for tally in shard.details["label_counts"]]
-    if not tallies:
-        return None
-    classes, rows = np.unique(np.asarray([str(label) for label, _, _ in tallies]), return_inverse=True)
-    contingency = np.zeros((len(classes), n_clusters), dtype=np.int64)
-    np.add.at(contingency, (rows, [cluster for _, cluster, _ in tallies]), [count for _, _, count in tallies])
-    return label_agreement(contingency)
+    found = tally(shards, n_clusters)
+    return None if found is None else label_agreement(found[0])

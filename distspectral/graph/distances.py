@@ -38,10 +38,10 @@ class LevelVectors:
     Reference: Bachrach et al., Speeding up the Xbox recommender system, RecSys 2014.
     """
 
-    def __init__(self, vectors: Vectors, largest_squared: float | None = None) -> None:
+    def __init__(self, vectors: Vectors) -> None:
         self._vectors = vectors
         self.n_rows, self.dim = vectors.n_rows, vectors.dim + 1
-        self._largest = _largest_squared(vectors) if largest_squared is None else largest_squared
+        self._largest = _largest_squared(vectors)
         self.mean, self.scale = np.zeros(self.dim), 1.0
 
     def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Shard
 from distspectral.storage.rows.arrays import write_arrays
+from distspectral.storage.rows.columns import to_array
+from distspectral.storage.rows.vectors import check_range, check_rows
 
 NEIGHBORS = "neighbors"
 SQUARED_DISTANCES = "squared_distances"
@@ -110,8 +112,7 @@ class MappedGraph:
         manifest = artifact.manifest() if shards is None else None
         for shard in manifest.shards if manifest else shards or ():
             for batch in artifact.read_table(shard.name, manifest).select([NEIGHBORS, weights]).to_batches():
-                neighbors, affinities = (_array(column) for column in batch.columns)
-                self._blocks.append((neighbors, affinities))
+                self._blocks.append((to_array(batch[NEIGHBORS]), to_array(batch[weights])))
         self._offsets = np.cumsum([0, *(len(neighbors) for neighbors, _ in self._blocks)], dtype=np.int64)
         self.n_rows = int(self._offsets[-1])
         self.n_neighbors = int(self._blocks[0][0].shape[1])
@@ -125,8 +126,7 @@ class MappedGraph:
         Raises:
             IndexError: a row number is negative or above N.
         """
-        if not 0 <= start <= stop <= self.n_rows:
-            raise IndexError(f"rows {start} to {stop} asked for, there are {self.n_rows}")
+        check_range(start, stop, self.n_rows)
         neighbors = np.empty((stop - start, self.n_neighbors), np.int64)
         affinities = np.empty((stop - start, self.n_neighbors), np.float32)
         cuts = np.clip(self._offsets, start, stop)
@@ -142,8 +142,7 @@ class MappedGraph:
         Raises:
             IndexError: a row number is negative or at least N.
         """
-        if len(rows) and (rows.min() < 0 or rows.max() >= self.n_rows):
-            raise IndexError(f"rows {rows.min()} to {rows.max()} asked for, there are rows 0 to {self.n_rows - 1}")
+        check_rows(rows, self.n_rows)
         neighbors = np.empty((len(rows), self.n_neighbors), np.int64)
         affinities = np.empty((len(rows), self.n_neighbors), np.float32)
         order = np.argsort(rows, kind="stable")  # by row, not only by block: neighbours share pages
@@ -157,16 +156,10 @@ class MappedGraph:
         return neighbors, affinities
 
 
-def _array(column: Any) -> NDArray[Any]:
-    """Return a FixedSizeList column as a (B, K) view of its buffer."""
-    array: NDArray[Any] = column.flatten().to_numpy(zero_copy_only=True).reshape(len(column), -1)
-    return array
-
-
 def read_neighbors(artifact: Artifact, shard: str) -> Edges:
     """Return one shard of a ``neighbors`` artifact: ids (B, K) int64 and squared distances (B, K) float32."""
     table = artifact.read_table(shard)
-    ids, squared_distances = (_array(table[name].combine_chunks()) for name in (NEIGHBORS, SQUARED_DISTANCES))
+    ids, squared_distances = (to_array(table[name].combine_chunks()) for name in (NEIGHBORS, SQUARED_DISTANCES))
     return ids.astype(np.int64), squared_distances
 
 

@@ -9,7 +9,7 @@ import socket
 import ray
 
 from distspectral.config.ray import RayConfig
-from distspectral.errors import ConfigError
+from distspectral.errors import ConfigError, first_line
 from distspectral.orchestration.environment import environment_defaults
 
 OBJECT_STORE_BYTES = 256 << 20
@@ -54,7 +54,7 @@ def connect(config: RayConfig) -> bool:
                 ray.init(address=address, logging_level=logging.ERROR)
     except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(
-            f"ray.address: no Ray cluster at {address!r} ({str(error).splitlines()[0]}); start one with "
+            f"ray.address: no Ray cluster at {address!r} ({first_line(error)}); start one with "
             "`ray start --head`, or set ray.address to null for a local one",
             ["ray.address"],
         ) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from distspectral.config.ray import RayConfig
 from distspectral.mapping import Mapper, local_map
@@ -17,37 +17,14 @@ if TYPE_CHECKING:
     from distspectral.training.settings import TrainSettings
 
 
-class Engine(Protocol):
-    """Hands out items, actors and training."""
+class LocalEngine:
+    """Everything in this process, one item after the other; never imports Ray."""
 
     def start(self) -> None:
         """Get ready, once; called before a stage that has work."""
 
     def mapper(self, stage: Stage) -> Mapper:
-        """Return what hands out the items of a stage, to the workers that it asks for."""
-
-    def train(
-        self,
-        vectors: Sequence[Artifact],
-        graph: Artifact | None,
-        output: Output,
-        settings: TrainSettings,
-        on_window: OnWindow,
-    ) -> Manifest:
-        """Train; ``on_window`` hears of each window of steps."""
-
-    def close(self) -> None:
-        """Give back what was taken."""
-
-
-class LocalEngine:
-    """Everything in this process, one item after the other; never imports Ray."""
-
-    def start(self) -> None:
-        """Do nothing."""
-
-    def mapper(self, stage: Stage) -> Mapper:
-        """Return the plain loop."""
+        """Return what hands out the items of a stage: the plain loop."""
         return local_map
 
     def train(
@@ -58,13 +35,13 @@ class LocalEngine:
         settings: TrainSettings,
         on_window: OnWindow,
     ) -> Manifest:
-        """Train in this process."""
+        """Train in this process; ``on_window`` hears of each window of steps."""
         from distspectral.stages.train import train
 
         return train(vectors, graph, output, settings, on_window=on_window)
 
     def close(self) -> None:
-        """Do nothing."""
+        """Give back what was taken."""
 
 
 class RayEngine:
@@ -114,6 +91,9 @@ class RayEngine:
 
             disconnect()
             self._connected_here = False
+
+
+Engine = LocalEngine | RayEngine
 
 
 def make_engine(config: RayConfig) -> Engine:

@@ -21,7 +21,7 @@ from ray.exceptions import RayError
 
 from distspectral import logs
 from distspectral.config.ray import RayConfig
-from distspectral.errors import ConfigError, MissingDependencyError, RequestError, WorkerLostError
+from distspectral.errors import ConfigError, MissingDependencyError, RequestError, WorkerLostError, first_line
 from distspectral.orchestration.connection import connect, disconnect, wants_gpus
 from distspectral.orchestration.environment import environment_defaults
 from distspectral.serving.predictor import Predictor
@@ -164,7 +164,7 @@ def _start(load: Callable[[], Predictor], config: ServeConfig) -> None:
         serve.run(deployment.bind(load, config), name=APP, route_prefix="/", logging_config=quiet)
     except (RayError, RuntimeError) as error:
         raise WorkerLostError(
-            f"Ray Serve did not start ({str(error).strip().splitlines()[0]}); its logs lie in "
+            f"Ray Serve did not start ({first_line(error)}); its logs lie in "
             "/tmp/ray/session_latest/logs/serve on each node"
         ) from error
 

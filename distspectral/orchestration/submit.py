@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ import yaml
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 import distspectral
-from distspectral.errors import ClusterUnreachableError, ConfigError
+from distspectral.errors import ClusterUnreachableError, ConfigError, first_line
 from distspectral.storage.artifact.manifest import fingerprint
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def connect(address: str | None, headers: Mapping[str, str] | None = None) -> Jo
         return JobSubmissionClient(address, headers=dict(headers) if headers else None)
     except (*LOST, ValueError) as error:
         raise ClusterUnreachableError(
-            f"--address {address or '(none)'}: no Ray dashboard answers ({_first_line(error)}); give http://HOST:8265, "
+            f"--address {address or '(none)'}: no Ray dashboard answers ({first_line(error)}); give http://HOST:8265, "
             "on Kubernetes after `kubectl port-forward service/NAME-head-svc 8265`, with `ray up` after `ray dashboard`"
         ) from error
 
@@ -131,14 +132,12 @@ def submit(
     Raises:
         ClusterUnreachableError: the cluster does not take it.
     """
-    known = {details.submission_id: details.status for details in client.list_jobs()}
-    names = _tries(job.name)
-    name = next(names)
-    while name in known:
-        is_wanted = known[name] == JobStatus.SUCCEEDED and not again
-        if is_wanted or not known[name].is_terminal():
+    tries = _tries(client, job)
+    for name, status in tries.items():
+        is_wanted = status == JobStatus.SUCCEEDED and not again
+        if is_wanted or not status.is_terminal():
             return name, False
-        name = next(names)
+    name = _try_name(job, len(tries) + 1)
     with _runtime_environment(job) as environment:
         try:
             _send(
@@ -174,21 +173,18 @@ def _send(client: JobSubmissionClient, pause_s: float, **job: Any) -> None:
 
 def find(client: JobSubmissionClient, job: Job) -> str | None:
     """Return the submission id of the job's last try, None where it was never submitted."""
-    known = {details.submission_id for details in client.list_jobs()}
-    found = None
-    for name in _tries(job.name):
-        if name not in known:
-            return found
-        found = name
-    raise AssertionError("names are endless")
+    return next(reversed(_tries(client, job)), None)
 
 
-def _tries(name: str) -> Iterator[str]:
-    yield name
-    number = 2
-    while True:
-        yield f"{name}-{number}"
-        number += 1
+def _tries(client: JobSubmissionClient, job: Job) -> dict[str, JobStatus]:
+    """Return the submission ids under which the cluster knows the job, the first try first, and how each stands."""
+    known = {details.submission_id: details.status for details in client.list_jobs()}
+    names = (_try_name(job, number) for number in itertools.count(1))
+    return {name: known[name] for name in itertools.takewhile(known.__contains__, names)}
+
+
+def _try_name(job: Job, number: int) -> str:
+    return job.name if number == 1 else f"{job.name}-{number}"
 
 
 @contextlib.contextmanager
@@ -282,7 +278,7 @@ def _give_up_after(patience_s: float, silent_since: float, name: str, error: Bas
     """Raise if the cluster has been silent for too long."""
     if time.monotonic() - silent_since > patience_s:
         raise ClusterUnreachableError(
-            f"job {name}: the cluster did not answer for {patience_s:.0f} s ({_first_line(error)}); the job may go on: "
+            f"job {name}: the cluster did not answer for {patience_s:.0f} s ({first_line(error)}); the job may go on: "
             "submit the same config to follow it again"
         ) from error
 
@@ -294,7 +290,3 @@ def exit_code(details: JobDetails) -> int:
     if details.status == JobStatus.STOPPED:
         return EXIT_STOPPED
     return details.driver_exit_code or 1
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

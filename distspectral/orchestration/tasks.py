@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from distspectral import logs
 from distspectral.config.ray import RayConfig
-from distspectral.errors import WorkerLostError
+from distspectral.errors import WorkerLostError, first_line
 from distspectral.mapping import Mapper
 from distspectral.orchestration.resources import Request, request
 
@@ -24,7 +24,7 @@ later by as much as it has."""
 
 
 def _call(
-    function: Callable[[Any], Any], item: Any, n_threads: int, work: str, log_context: dict[str, Any] | None = None
+    function: Callable[[Any], Any], item: Any, n_threads: int, work: str, log_context: dict[str, Any] | None
 ) -> Any:
     """Run one item in a worker; Ray set OMP_NUM_THREADS for libraries loaded later, this is for those loaded."""
     logs.adopt_context(log_context, "task")
@@ -85,7 +85,7 @@ def _result(reference: Any, description: str, config: RayConfig) -> Any:
     except RayError as error:
         raise WorkerLostError(
             f"{description}: a task's worker was lost {config.task_retries + 1} times "
-            f"({str(error).splitlines()[0]}); often it ran out of memory: raise ray.cpus_per_task, so that fewer run "
+            f"({first_line(error)}); often it ran out of memory: raise ray.cpus_per_task, so that fewer run "
             "at once, or ray.task_retries on machines that come and go",
             ["ray.cpus_per_task", "ray.task_retries"],
         ) from error

@@ -15,7 +15,7 @@ from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from distspectral.errors import ConfigError
+from distspectral.errors import ConfigError, first_line
 from distspectral.training.run_log import curves
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class MlflowObserver:
                 self._client.log_batch(self.run_id, params=listed[first : first + PARAMS_PER_CALL])
         except MlflowException as error:
             raise ConfigError(
-                f"mlflow: {config.tracking_uri or 'MLFLOW_TRACKING_URI'}: {_first_line(error)}; set "
+                f"mlflow: {config.tracking_uri or 'MLFLOW_TRACKING_URI'}: {first_line(error)}; set "
                 "mlflow.tracking_uri to a server that answers, or leave out the section mlflow",
                 ["mlflow.tracking_uri"],
             ) from error
@@ -109,7 +109,7 @@ class MlflowObserver:
             call()
         except MlflowException as error:
             self._is_lost = True
-            logger.warning("mlflow does not answer (%s); the run goes on without it", _first_line(error))
+            logger.warning("mlflow does not answer (%s); the run goes on without it", first_line(error))
 
 
 def _leaves(values: Mapping[str, Any], separator: str) -> Iterator[tuple[str, Any]]:
@@ -119,7 +119,3 @@ def _leaves(values: Mapping[str, Any], separator: str) -> Iterator[tuple[str, An
             yield from ((f"{key}{separator}{inner}", leaf) for inner, leaf in _leaves(value, separator))
         else:
             yield key, value
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -240,7 +240,12 @@ def _train_rank(config: dict[str, Any]) -> dict[str, Any] | DistSpectralError | 
     logs.adopt_context(config["log_context"], collectives.rank())
     try:
         with logs.timed("training", workers=collectives.world_size()):
-            return _train_here(config["vectors"], config["graph"], config["artifact"], config["settings"])
+            trainer = open_trainer(config["vectors"], config["graph"], config["settings"])
+            standing = checkpoint_names(config["artifact"])
+            history = restore(trainer, config["artifact"])
+            log = RunLog(config["artifact"], history) if collectives.rank() == 0 else None
+            trainer.fit(RayTrainingObserver(log, standing))
+            return None if log is None else trainer_summary(trainer, config["artifact"], log.history)
     except DistSpectralError as error:
         return error
     finally:
@@ -253,17 +258,6 @@ def remove_left_over() -> None:
         owner = folder.name.removeprefix(TEMPORARY).partition("-")[0]
         if owner.isdecimal() and not psutil.pid_exists(int(owner)):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _train_here(
-    vectors: tuple[Artifact, ...], graph: Artifact | None, artifact: Artifact, settings: TrainSettings
-) -> dict[str, Any] | None:
-    trainer = open_trainer(vectors, graph, settings)
-    standing = checkpoint_names(artifact)
-    history = restore(trainer, artifact)
-    log = RunLog(artifact, history) if collectives.rank() == 0 else None
-    trainer.fit(RayTrainingObserver(log, standing))
-    return None if log is None else trainer_summary(trainer, artifact, log.history)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from distspectral.embedding.columns import require_column
+from distspectral.embedding.scores import tally
 from distspectral.errors import ConfigError, SourceError, UnknownColumnError
 from distspectral.report.confusion import confusion_matrix
 from distspectral.spectral.diagnostics import label_agreement
@@ -87,23 +88,19 @@ def agreement(run: Artifact, labels: str | None, id_column: str, label_column: s
     if (n_clusters := manifest.properties.get("n_clusters")) is None:
         raise ConfigError(f"{run.uri}: a run of objective dscl has no clusters; --retrieval says what it has")
     if labels is None:
-        tallies = [tally for shard in manifest.shards for tally in shard.details["label_counts"]]
-        if not tallies:
+        found = tally(manifest.shards, n_clusters)
+        if found is None:
             raise SourceError(f"{run.uri}: its data had no label column; name a file of labels with --labels")
-        classes, rows = np.unique(np.asarray([str(label) for label, _, _ in tallies]), return_inverse=True)
-        clusters, n = (np.asarray([tally[index] for tally in tallies], dtype=np.int64) for index in (1, 2))
-        counts = np.zeros((len(classes), n_clusters), np.int64)
-        np.add.at(counts, (rows, clusters), n)
-        return Agreement(counts, tuple(classes))
+        return Agreement(found[0], tuple(found[1]))
     require_column(manifest, "cluster", output.uri)
     ids, texts = _read_labels(labels, id_column, label_column)
     classes, codes = np.unique(np.asarray(texts.to_pylist(), dtype=str), return_inverse=True)
     counts, n_unlabeled = np.zeros((len(classes), n_clusters), np.int64), 0
     for shard in manifest.shards:
         table = pq.read_table(output.file_path(shard.name), columns=["id", "cluster"], filesystem=output.filesystem)
-        found = pc.index_in(table["id"].combine_chunks().cast(ids.type), value_set=ids)
-        known = np.asarray(pc.is_valid(found))
-        places = found.drop_null().to_numpy(zero_copy_only=False)
+        place = pc.index_in(table["id"].combine_chunks().cast(ids.type), value_set=ids)
+        known = np.asarray(pc.is_valid(place))
+        places = place.drop_null().to_numpy(zero_copy_only=False)
         np.add.at(counts, (codes[places], table["cluster"].to_numpy()[known]), 1)
         n_unlabeled += int((~known).sum())
     if not counts.any():

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -21,13 +22,10 @@ from distspectral.report.data import (
     CapacityFacts,
     ClusterFacts,
     GraphFacts,
-    Histogram,
     ReportData,
     ScatterSample,
-    Scores,
     SpectrumFacts,
     TrainingFacts,
-    TrainingWindow,
 )
 from distspectral.report.metrics import PAGE, scores
 from distspectral.report.page import render
@@ -64,27 +62,21 @@ def collect(
         artifacts: by stage name.
         manifests: by stage name.
     """
-    vectors = manifests["pack"]
-    return ReportData(
-        name=config["name"],
-        created_at=datetime.now(UTC),
-        version=__version__,
-        config=dict(config),
-        n_rows=metrics["n_rows"],
-        dim=metrics["dim"],
-        n_shards=metrics["n_shards"],
-        dtype=vectors.properties["dtype"],
-        seconds=metrics["seconds"],
-        peak_rss_bytes=metrics["peak_rss_bytes"],
-        graph=_graph(manifests, recipe, config["affinity"]),
-        training=_training(artifacts["train"], manifests["train"]),
-        spectrum=_spectrum(manifests["calibrate"]),
-        capacity=_capacity(metrics, manifests["train"]) if "edges" in metrics["calibrate"] else None,
-        clusters=_clusters(manifests["embed"]),
-        scatter=scatter_sample(artifacts["pack"], artifacts["embed"], manifests["embed"], config["seed"]),
-        evaluation=Scores(**found["agreement"]) if (found := scores(metrics)) else None,
-        notes=[note for stage in stages.values() if stage.name in metrics for note in stage.notes(metrics)],
-    )
+    shown = {
+        "created_at": datetime.now(UTC),
+        "version": __version__,
+        "config": config,
+        "dtype": manifests["pack"].properties["dtype"],
+        "graph": _graph(manifests, recipe, config["affinity"]),
+        "training": _training(artifacts["train"], manifests["train"]),
+        "spectrum": _spectrum(manifests["calibrate"]),
+        "capacity": _capacity(metrics, manifests["train"]) if "edges" in metrics["calibrate"] else None,
+        "clusters": _clusters(manifests["embed"]),
+        "scatter": scatter_sample(artifacts["pack"], artifacts["embed"], manifests["embed"], config["seed"]),
+        "evaluation": scores(metrics).get("agreement"),
+        "notes": [note for stage in stages.values() if stage.name in metrics for note in stage.notes(metrics)],
+    }
+    return ReportData.model_validate(metrics | shown)
 
 
 def _graph(manifests: Mapping[str, Manifest], recipe: Recipe, affinity: Mapping[str, Any]) -> GraphFacts:
@@ -98,28 +90,13 @@ def _graph(manifests: Mapping[str, Manifest], recipe: Recipe, affinity: Mapping[
     if (codes := manifests.get("codes")) is not None:
         explained = f"autoencoder codes keep {codes.properties['explained_variance']:.0%} of unseen rows' variance"
         space = f"{'codes' if recipe.searched == 'codes' else 'the vectors'}; {explained}"
-    searched = ("cells", "copies", "predicted_recall", "reached_recall", "links", "components_before")
-    copied = ("components", "largest_component_share", "degree_min", "degree_median", "degree_max")
-    return GraphFacts(
-        n_neighbors=facts["k"],
-        affinity=weights,
-        space=space,
-        degree_histogram=Histogram(**facts["degree_histogram"]),
-        **{key: facts[key] for key in copied},
-        **{key: search[key] for key in searched if key in search},
-    )
+    named = {"n_neighbors": facts["k"], "affinity": weights, "space": space}
+    return GraphFacts.model_validate({**search, **facts, **named})
 
 
 def _training(artifact: Artifact, manifest: Manifest) -> TrainingFacts:
     lines = artifact.read_bytes("metrics.jsonl").decode().splitlines() if artifact.has("metrics.jsonl") else []
-    windows = [json.loads(line) for line in lines]
-    shown = TrainingWindow.model_fields
-    return TrainingFacts(
-        steps=manifest.metrics["steps"],
-        edges_per_second=manifest.metrics["edges_per_second"],
-        stopped_because=manifest.metrics["stopped_because"],
-        history=[TrainingWindow(**{key: window[key] for key in shown}) for window in windows],
-    )
+    return TrainingFacts.model_validate(manifest.metrics | {"history": [json.loads(line) for line in lines]})
 
 
 def _spectrum(manifest: Manifest) -> SpectrumFacts:
@@ -136,9 +113,8 @@ def _spectrum(manifest: Manifest) -> SpectrumFacts:
 def _capacity(metrics: Mapping[str, Any], training: Manifest) -> CapacityFacts:
     shape, check = training.properties, EdgeCheck(**metrics["calibrate"]["edges"])
     widths = [shape["dim"], *shape["hidden"], shape["n_functions"] - 1]
-    found = capacity(metrics["n_rows"], widths)
-    orders = {"needed": found.needed, "sigmoid": found.sigmoid, "relu": found.relu}
-    return CapacityFacts(widths=widths, advice=check.advice, **orders, **metrics["calibrate"]["edges"])
+    orders = vars(capacity(metrics["n_rows"], widths))
+    return CapacityFacts.model_validate({"widths": widths, "advice": check.advice, **orders, **vars(check)})
 
 
 def _clusters(manifest: Manifest) -> ClusterFacts:
@@ -180,7 +156,7 @@ def scatter_sample(
     chosen = filled[np.sort(generator.choice(len(filled), min(len(filled), most_shards), replace=False))]
     candidates = int(sum(manifest.shards[index].n_rows for index in chosen))
     picks = np.sort(generator.choice(candidates, min(candidates, most_rows), replace=False, shuffle=False))
-    columns: list[tuple[NDArray[np.float32], NDArray[np.int32]]] = []
+    tables: list[pa.Table] = []
     rows: list[NDArray[np.int64]] = []
     first = 0
     for index in chosen:
@@ -188,24 +164,24 @@ def scatter_sample(
         local = picks[(picks >= first) & (picks < first + shard.n_rows)] - first
         first += shard.n_rows
         if len(local):
-            columns.append(_read_rows(output, shard.name, local))
+            tables.append(_read_rows(output, shard.name, local))
             rows.append(local + starts[index])
-    embedding = np.concatenate([embedding for embedding, _ in columns])
-    cluster = np.concatenate([cluster for _, cluster in columns])
+    table = pa.concat_tables(tables)
+    embedding = table["embedding"].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
     last = embedding.shape[1] - 1
     labels = MappedVectors(vectors).labels()
     return ScatterSample(
         x=embedding[:, min(1, last)].tolist(),
         y=embedding[:, min(2, last)].tolist(),
-        cluster=cluster.tolist(),
+        cluster=table["cluster"].to_pylist(),
         labels=None if labels is None else labels.take(np.concatenate(rows)).to_pylist(),
-        n_rows_sampled=len(cluster),
+        n_rows_sampled=len(table),
     )
 
 
-def _read_rows(output: Artifact, name: str, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Return embedding (S, E) and cluster (S,) of ascending local rows; only their row groups are read."""
-    embeddings, clusters = [], []
+def _read_rows(output: Artifact, name: str, rows: NDArray[np.int64]) -> pa.Table:
+    """Return ``embedding`` and ``cluster`` of ascending local rows (S,); only their row groups are read."""
+    tables = []
     with output.filesystem.open_input_file(output.file_path(name)) as stream:
         file = pq.ParquetFile(stream)
         start = 0
@@ -214,8 +190,5 @@ def _read_rows(output: Artifact, name: str, rows: NDArray[np.int64]) -> tuple[ND
             here = rows[(rows >= start) & (rows < stop)] - start
             start = stop
             if len(here):
-                table = file.read_row_group(group, columns=["embedding", "cluster"]).take(here).combine_chunks()
-                vectors = table["embedding"].combine_chunks()
-                embeddings.append(vectors.flatten().to_numpy().reshape(len(here), -1))
-                clusters.append(table["cluster"].to_numpy())
-    return np.concatenate(embeddings), np.concatenate(clusters)
+                tables.append(file.read_row_group(group, columns=["embedding", "cluster"]).take(here))
+    return pa.concat_tables(tables)

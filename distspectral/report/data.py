@@ -1,5 +1,7 @@
 """Everything the report shows, as plain values, so that a page can be made without a run.
 
+A model takes what it names from the facts of a run and passes over the rest.
+
 Shape letters: E trained functions, C clusters, S sampled rows, H histogram bins.
 """
 
@@ -12,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class _Facts(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Histogram(_Facts):
@@ -56,7 +58,6 @@ class TrainingWindow(_Facts):
     ritz_values: list[float] = Field(description="(E,) ascending")
     ritz_sum: float
     learning_rate: float
-    edges_per_second: float
 
 
 class TrainingFacts(_Facts):

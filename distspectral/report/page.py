@@ -156,12 +156,7 @@ def _cluster_rows(clusters: ClusterFacts) -> list[ClusterRow]:
     shares = column([100 * clusters.sizes[cluster] / total for cluster in shown])
     distances = column([clusters.mean_distance[cluster] for cluster in shown])
     return [
-        ClusterRow(
-            cluster,
-            count(clusters.sizes[cluster]),
-            f"{share}%",
-            distance,
-        )
+        ClusterRow(cluster, count(clusters.sizes[cluster]), f"{share}%", distance)
         for cluster, share, distance in zip(shown, shares, distances, strict=True)
     ]
 

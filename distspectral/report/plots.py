@@ -97,13 +97,8 @@ def ritz_curves(history: Sequence[TrainingWindow], n_kept: int) -> str:
         marker = "o" if len(history) < 3 else None
         for function in range(n_functions):
             kept = function < n_kept
-            ax.plot(
-                steps,
-                values[:, function],
-                color=BLUE if kept else FAINT,
-                linewidth=1.6 if kept else 0.9,
-                marker=marker,
-            )
+            colour, width = (BLUE, 1.6) if kept else (FAINT, 0.9)
+            ax.plot(steps, values[:, function], color=colour, linewidth=width, marker=marker)
         positive = values[values > 0]
         if positive.size and positive.max() > _LOG_SPAN * positive.min():
             # A constant function's value is rounding noise: it must not stretch the axis over empty decades.
@@ -271,16 +266,3 @@ def _annotate_gap(ax: Axes, values: np.ndarray, suggested: int) -> None:
 def _legend_above(ax: Axes, handles: Sequence[Line2D]) -> None:
     """Put the legend over the axes, where it covers no data."""
     ax.legend(handles=list(handles), loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3, borderaxespad=0.2)
-
-
-__all__ = [
-    "MAX_BARS",
-    "MAX_NAMED_GROUPS",
-    "cluster_sizes",
-    "degree_histogram",
-    "loss_curve",
-    "ritz_curves",
-    "scatter",
-    "spectrum",
-    "stage_seconds",
-]

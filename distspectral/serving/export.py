@@ -6,13 +6,13 @@ Shape letters: B rows, D features.
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib.util
 import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, Any, Literal, get_args
+from importlib.metadata import version
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from distspectral import logs
-from distspectral.errors import ExportError, MissingDependencyError, OutputNotWritableError
+from distspectral.errors import ExportError, MissingDependencyError, OutputNotWritableError, first_line
 from distspectral.models.assigner import squared_distances
 from distspectral.models.embedder import Embedder
 from distspectral.serving import loaders
@@ -100,7 +100,7 @@ def export(predictor: Predictor, artifact: Artifact, formats: Sequence[ExportFor
             written[loader] = text.encode()
     card = predictor.card | {
         "programs": {name: FILES[name][0] for name in formats},
-        "made_with": {name: _version(name) for name in ("torch", *(ONNX_PACKAGES if "onnx" in formats else ()))},
+        "made_with": {name: version(name) for name in ("torch", *(ONNX_PACKAGES if "onnx" in formats else ()))},
         "check": {"rows": len(rows), "tolerance": TOLERANCE, "largest_differences": differences},
     }
     written[CARD_PAGE] = card_page(card).encode()
@@ -108,14 +108,10 @@ def export(predictor: Predictor, artifact: Artifact, formats: Sequence[ExportFor
     output = Output(artifact, STAGE, fingerprint(STAGE, config, predictor.inputs), config, predictor.inputs)
     output.begin()
     for file, content in written.items():
-        artifact.write_file(file, functools.partial(_write, content))
+        artifact.write_bytes(file, content)
     artifact.write_json(CARD, card)
     properties = {"dim": predictor.dim, "outputs": list(predictor.outputs)}
     return output.commit([], properties, card["check"], (*written, CARD))
-
-
-def _write(content: bytes, stream: IO[bytes]) -> None:
-    stream.write(content)
 
 
 def sample_rows(predictor: Predictor) -> NDArray[np.float32]:
@@ -137,7 +133,7 @@ def exported_program(raw: nn.Module, dim: int) -> torch.export.ExportedProgram:
         exported = torch.export.export(raw, (torch.zeros(2, dim),), dynamic_shapes=({0: rows},))
     except Exception as error:  # a trunk of the user's may do anything
         raise ExportError(
-            f"the network cannot be exported ({str(error).strip().splitlines()[0]}); network.trunk has to be traceable "
+            f"the network cannot be exported ({first_line(error)}); network.trunk has to be traceable "
             "by torch.export for any number of rows"
         ) from error
     for node in exported.graph.nodes:
@@ -163,9 +159,7 @@ def onnx_bytes(exported: torch.export.ExportedProgram, outputs: Sequence[str]) -
         assert program is not None, "dynamo=True returns the program"
         content: bytes = program.model_proto.SerializeToString()
     except Exception as error:
-        raise ExportError(
-            f"the network has no ONNX form ({str(error).strip().splitlines()[0]}); export --format torch only"
-        ) from error
+        raise ExportError(f"the network has no ONNX form ({first_line(error)}); export --format torch only") from error
     return content
 
 
@@ -261,12 +255,6 @@ def _score(value: Any) -> str:
     if isinstance(value, dict):
         return " / ".join(f"@{key} {_score(inner)}" for key, inner in value.items())
     return f"{value:.4f}" if isinstance(value, float) else str(value)
-
-
-def _version(package: str) -> str:
-    from importlib.metadata import version
-
-    return version(package)
 
 
 @contextlib.contextmanager

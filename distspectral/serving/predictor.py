@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distspectral.errors import ConfigError, FingerprintMismatchError
+from distspectral.errors import FingerprintMismatchError
 from distspectral.models.embedder import Embedder
 from distspectral.recipes import MetricRecipe, SpectralRecipe
 from distspectral.report.metrics import METRICS, scores
 from distspectral.spectral.orthonormalize import whiten
-from distspectral.stages import STAGES, kind_of
+from distspectral.stages import folder_of, kind_of
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.cluster import load_assigner
 from distspectral.stages.embed_metric import load_metric
@@ -82,13 +82,12 @@ def load_predictor(root: Artifact) -> Predictor:
 
     Raises:
         ArtifactError: a stage is not finished, its files are damaged, or it was made from another one's output.
-        ConfigError: the rows were packed by a version that did not note ``data.scale``.
     """
     return LOADERS[kind_of(root)](root)
 
 
 def _spectral(root: Artifact) -> Predictor:
-    model, clusters = (_artifact(root, SpectralRecipe.kind, stage) for stage in ("calibrate", "cluster"))
+    model, clusters = (root.child(folder_of(SpectralRecipe.kind, stage)) for stage in ("calibrate", "cluster"))
     found = clusters.require(clusters.manifest().fingerprint)
     calibrated = _source_of(clusters, found, "calibrate", model)
     vectors, packed = _packed(root, model, calibrated)
@@ -122,7 +121,7 @@ def _spectral(root: Artifact) -> Predictor:
 
 
 def _metric(root: Artifact) -> Predictor:
-    training, embedding = (_artifact(root, MetricRecipe.kind, stage) for stage in ("train", "embed"))
+    training, embedding = (root.child(folder_of(MetricRecipe.kind, stage)) for stage in ("train", "embed"))
     encoded = embedding.require(embedding.manifest().fingerprint)
     trained = _source_of(embedding, encoded, "train", training)
     vectors, packed = _packed(root, training, trained)
@@ -164,13 +163,7 @@ def _source_of(artifact: Artifact, manifest: Manifest, stage: str, source: Artif
 
 def _packed(root: Artifact, model: Artifact, manifest: Manifest) -> tuple[Artifact, Manifest]:
     vectors = root.child(PACK.folder)
-    packed = _source_of(model, manifest, "pack", vectors)
-    if "scale" not in packed.properties:
-        raise ConfigError(
-            f"{vectors.uri}: does not say data.scale, an older version packed it; delete it and run the stage `pack` "
-            "again, everything else stays current"
-        )
-    return vectors, packed
+    return vectors, _source_of(model, manifest, "pack", vectors)
 
 
 def _input_facts(dim: int, scale: float) -> dict[str, Any]:
@@ -198,10 +191,6 @@ def _data_facts(packed: Manifest) -> dict[str, Any]:
 def _scores(root: Artifact) -> dict[str, Any]:
     """Return the run's scores by labels, if it had any."""
     return scores(root.read_json(METRICS)) if root.has(METRICS) else {}
-
-
-def _artifact(root: Artifact, kind: str, stage: str) -> Artifact:
-    return root.child(STAGES[kind][stage].folder)
 
 
 LOADERS: dict[str, Callable[[Artifact], Predictor]] = {SpectralRecipe.kind: _spectral, MetricRecipe.kind: _metric}

@@ -77,7 +77,7 @@ def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = lo
         )
     if source.config.id_column is not None:
         refuse_duplicates(output.artifact, [shards[i] for i in filled], [uris[i] for i in filled])
-    moments = functools.reduce(Moments.merge, (_moments(shards[i]) for i in filled))
+    moments = Moments.of_shards(shards)
     if is_constant(moments.mean, float(np.sqrt(moments.variance))):
         raise ConstantDataError(
             f"{uris[0]}: all {moments.n_rows} rows of the dataset are equal, so no row is nearer than another; "
@@ -107,11 +107,6 @@ def _reasons(shards: list[Shard]) -> str:
     return ", ".join(f"{reason}: {count}" for reason, count in quarantine_metrics(shards)["reasons"].items())
 
 
-def _moments(shard: Shard) -> Moments:
-    mean = np.asarray(shard.details["mean"], dtype=np.float64)
-    return Moments(shard.n_rows, mean, shard.details["squared_deviations"])
-
-
 def _pack_shard(
     reader: ShardReader, artifact: Artifact, dtype: Literal["float32", "float16"], item: tuple[str, SourceShard]
 ) -> Shard:
@@ -129,7 +124,7 @@ def _pack_shard(
                 ids.update(block_ids)
                 writer.append(block, block_ids)
         if (moments := writer.moments) is not None:
-            details.update(mean=moments.mean.tolist(), squared_deviations=moments.squared_deviations, **ids.details())
+            details.update(moments.details() | ids.details())
         details.update(write_quarantine(artifact, name, left_out))
         return moments.n_rows if moments else 0
 

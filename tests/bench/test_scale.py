@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from distspectral.bench import timed_run
 from distspectral.bench.end_to_end import exponents
 from distspectral.cli.app import app
+from distspectral.report.formats import duration
 
 BRIEF = (
     "network.hidden=[16]",
@@ -61,7 +62,7 @@ def test_sizes_are_run_one_after_the_other_and_kept(monkeypatch, tmp_path):
     again = CliRunner().invoke(app, arguments, env={"COLUMNS": "150"})
     assert "Spectrum at 300 rows" in again.stdout
     seconds = found["sizes"][1]["seconds"]["graph"]
-    assert f"{seconds:,.1f}" in again.stdout  # of when it was made
+    assert duration(seconds) in again.stdout  # of when it was made
 
 
 def test_a_run_that_fails_is_told(monkeypatch, tmp_path):

@@ -15,7 +15,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from distspectral.bench.serve import Case, RandomModel, compare_serving, request_body
+from distspectral.bench.random_model import RandomModel
+from distspectral.bench.serve import Case, compare_serving, request_body
 from distspectral.cli.app import EXIT_REFUSED, app
 from distspectral.errors import ConfigError, MissingDependencyError
 from distspectral.orchestration.serve import ServeConfig, free_port, refuse_taken, serving

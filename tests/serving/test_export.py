@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 from distspectral.cli.app import EXIT_REFUSED, app
 from distspectral.config import load_config
 from distspectral.errors import (
-    ConfigError,
     ExportError,
     FingerprintMismatchError,
     MissingDependencyError,
@@ -243,12 +242,6 @@ def edit_manifest(artifact: Path, change) -> None:
     manifest = json.loads(path.read_text())
     change(manifest)
     path.write_text(json.dumps(manifest))
-
-
-def test_rows_packed_before_the_scale_was_noted_are_refused(own: Path) -> None:
-    edit_manifest(own / "vectors", lambda manifest: manifest["properties"].pop("scale"))
-    with pytest.raises(ConfigError, match=r"vectors: does not say data.scale"):
-        load_predictor(Artifact(str(own)))
 
 
 @pytest.mark.parametrize(("stale", "reader"), [("model", "clusters"), ("vectors", "model")])

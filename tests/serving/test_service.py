@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from distspectral.bench.serve import RandomModel, request_body
+from distspectral.bench.random_model import RandomModel
+from distspectral.bench.serve import request_body
 from distspectral.errors import RequestError, RequestTooLargeError, UnsupportedBodyError
 from distspectral.serving.service import JSON, NPY, NPZ, Service, reply
 

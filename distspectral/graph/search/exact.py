@@ -10,6 +10,7 @@ Shape letters: N rows, D features, B query rows, C candidates, K neighbours.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -20,7 +21,7 @@ from distspectral.graph.config import GraphConfig
 from distspectral.graph.distances import as_queries
 from distspectral.graph.search.duplicates import surplus_duplicates
 from distspectral.graph.search.faiss_search import Device, Search, import_faiss, select_search
-from distspectral.graph.search.lists import Neighbors, top_k
+from distspectral.graph.search.lists import Neighbors, nearest_of_parts, top_k
 from distspectral.storage.rows.vectors import Vectors
 
 BLOCK_BYTES = 1 << 26
@@ -98,6 +99,15 @@ class ExactSolver:
         found = squared_distances(queries, np.ascontiguousarray(block), positions)
         return top_k(positions + start, found, own, self.n_neighbors)
 
+    def among_all(self, vectors: Vectors, own: NDArray[np.int64]) -> Neighbors:
+        """Return the K nearest rows of all to a few, ``own`` (Q,), in one pass; see :meth:`among`."""
+        queries, step = vectors.gather(own), rows_per_block(vectors.dim)
+        parts = (
+            self.among(start, np.asarray(vectors.block(start, min(start + step, vectors.n_rows))), queries, own)
+            for start in range(0, vectors.n_rows, step)
+        )
+        return nearest_of_parts(parts, own, self.n_neighbors)
+
     def _base_blocks(self, vectors: Vectors) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Yield (ids, vectors) of the base, block after block, surplus duplicates left out."""
         rows = self.base_rows or rows_per_block(vectors.dim)
@@ -155,19 +165,14 @@ class ExactSolver:
 
     def _by_differences(self, vectors: Vectors, queries: NDArray[np.float32], own: NDArray[np.int64]) -> Neighbors:
         """Return the neighbours by the differences to every row: exact for any data, and slow."""
-        neighbors = np.full((len(own), 0), -1, np.int64)
-        distances = np.empty((len(own), 0), np.float32)
-        for ids, block in self._base_blocks(vectors):
+
+        def of_block(ids: NDArray[np.int64], block: NDArray[np.float32]) -> Neighbors:
             everyone = np.broadcast_to(np.arange(len(ids)), (len(own), len(ids)))
             found = squared_distances(queries, np.ascontiguousarray(block), everyone)
             best = np.argsort(found, axis=1, kind="stable")[:, : self.n_neighbors + 1]  # + 1: the row itself
-            neighbors, distances = top_k(
-                np.hstack([neighbors, ids[best]]),
-                np.hstack([distances, np.take_along_axis(found, best, axis=1)]),
-                own,
-                self.n_neighbors,
-            )
-        return neighbors, distances
+            return ids[best], np.take_along_axis(found, best, axis=1)
+
+        return nearest_of_parts(itertools.starmap(of_block, self._base_blocks(vectors)), own, self.n_neighbors)
 
 
 def exact_solver(vectors: Vectors, config: GraphConfig) -> ExactSolver:

@@ -5,6 +5,8 @@ Shape letters: B rows, C candidates, K neighbours, M lists.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -45,6 +47,20 @@ def top_k(
         neighbors = np.hstack([neighbors, np.repeat(own[:, None], missing, axis=1)])
         distances = np.pad(distances, ((0, 0), (0, missing)), constant_values=np.inf)
     return neighbors, distances
+
+
+def nearest_of_parts(parts: Iterable[Neighbors], own: NDArray[np.int64], n_neighbors: int) -> Neighbors:
+    """Return each row's K nearest candidates as :func:`top_k` does, of candidates that come part by part.
+
+    Args:
+        parts: ids and squared distances, (B, C) each.
+        own: (B,) ids of the rows themselves.
+        n_neighbors: K.
+    """
+    ids, distances = np.empty((len(own), 0), np.int64), np.empty((len(own), 0), np.float32)
+    for more_ids, more in parts:
+        ids, distances = top_k(np.hstack([ids, more_ids]), np.hstack([distances, more]), own, n_neighbors)
+    return ids, distances
 
 
 def _by_keys(

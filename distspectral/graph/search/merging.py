@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from distspectral.graph.config import GraphConfig
 from distspectral.graph.search.duplicates import crowd, row_hashes
-from distspectral.graph.search.exact import ExactSolver, rows_per_block
-from distspectral.graph.search.lists import Neighbors, merge_lists, top_k
+from distspectral.graph.search.exact import ExactSolver
+from distspectral.graph.search.lists import Neighbors, merge_lists
 from distspectral.graph.search.local import of_equal
 from distspectral.graph.search.routing import ROW
 from distspectral.graph.store import NEIGHBORS, SQUARED_DISTANCES, write_rows
@@ -90,12 +90,4 @@ def _collected(
 def _completed(vectors: Vectors, own: NDArray[np.int64], config: GraphConfig) -> Neighbors:
     """Return the exact neighbours of a few rows by a pass over all."""
     solver = ExactSolver(config.n_neighbors, vectors.mean.astype(np.float32), np.empty(0, np.int64), config.device)
-    queries = vectors.gather(own)
-    ids = np.empty((len(own), 0), np.int64)
-    distances = np.empty((len(own), 0), np.float32)
-    step = rows_per_block(vectors.dim)
-    for start in range(0, vectors.n_rows, step):
-        block = np.asarray(vectors.block(start, min(start + step, vectors.n_rows)))
-        more_ids, more = solver.among(start, block, queries, own)
-        ids, distances = top_k(np.hstack([ids, more_ids]), np.hstack([distances, more]), own, config.n_neighbors)
-    return ids, distances
+    return solver.among_all(vectors, own)

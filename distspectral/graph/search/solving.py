@@ -6,7 +6,7 @@ Shape letters: R rows of the group, B rows of a cell, M cells of a row, K neighb
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,20 +16,9 @@ from distspectral.graph.search.cells import NO_CELL
 from distspectral.graph.search.duplicates import crowd
 from distspectral.graph.search.lists import merge_lists
 from distspectral.graph.search.local import CellSolver, of_equal, solve_streaming
-from distspectral.graph.search.routing import ROW
+from distspectral.graph.search.routing import ROW, RoutedGroup, WholeGroup
 from distspectral.graph.store import NEIGHBORS, SQUARED_DISTANCES
 from distspectral.storage.rows.vectors import Vectors
-
-
-class GroupRows(Protocol):
-    """What is solved: see :class:`distspectral.graph.search.routing.RoutedGroup`."""
-
-    ids: NDArray[np.int64]
-    hashes: NDArray[np.uint64]
-    cells: NDArray[np.int32]
-
-    def vectors(self, members: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the vectors of ascending positions in the group."""
 
 
 @dataclasses.dataclass
@@ -44,7 +33,12 @@ class Solved:
 
 
 def solve_group(
-    rows: GroupRows, own_cells: NDArray[np.bool_], solver: CellSolver, most: int, vectors: Vectors, config: GraphConfig
+    rows: RoutedGroup | WholeGroup,
+    own_cells: NDArray[np.bool_],
+    solver: CellSolver,
+    most: int,
+    vectors: Vectors,
+    config: GraphConfig,
 ) -> Solved:
     """Return the neighbours that the group's rows find in its cells.
 

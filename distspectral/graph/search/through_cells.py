@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from distspectral.graph.config import GraphConfig, Metric
 from distspectral.graph.distances import under_metric
 from distspectral.graph.search.exact import ExactSolver
-from distspectral.graph.search.lists import Neighbors, top_k
+from distspectral.graph.search.lists import Neighbors, nearest_of_parts
 from distspectral.graph.search.local import CellSolver
 from distspectral.graph.search.merging import merge_block
 from distspectral.graph.search.routing import RoutedGroup, WholeGroup, group_sizes, route
@@ -200,11 +200,7 @@ def _truth(
     sampled_rows, mean = vectors.gather(queries), vectors.mean.astype(np.float32)
     solver = ExactSolver(config.n_neighbors, mean, np.empty(0, np.int64), config.device)
     task = functools.partial(_nearest_in_block, searched=searched, solver=solver, own=queries, at=sampled_rows)
-    ids = np.empty((len(queries), 0), np.int64)
-    distances = np.empty((len(queries), 0), np.float32)
-    for more_ids, more in mapper(task, cuts, "exact neighbours of a sample"):
-        ids, distances = top_k(np.hstack([ids, more_ids]), np.hstack([distances, more]), queries, config.n_neighbors)
-    return ids, distances
+    return nearest_of_parts(mapper(task, cuts, "exact neighbours of a sample"), queries, config.n_neighbors)
 
 
 def _nearest_in_block(

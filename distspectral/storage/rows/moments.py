@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from distspectral.storage.artifact.manifest import Shard
 
 ROUNDING = 1e-13
 """Spread of equal rows relative to their mean, at most: sums in float64 of float32 numbers, which differ by 6e-8."""
@@ -57,6 +60,24 @@ class Moments:
             self.mean + delta * (other.n_rows / n_rows),
             self.squared_deviations + other.squared_deviations + between,
         )
+
+    def details(self) -> dict[str, Any]:
+        """Return them as a shard's receipt keeps them, its number of rows aside."""
+        return {"mean": self.mean.tolist(), "squared_deviations": self.squared_deviations}
+
+    @classmethod
+    def of_shards(cls, shards: Iterable[Shard]) -> Moments:
+        """Return the moments of all rows of shards whose receipts have :meth:`details`; those without rows have none.
+
+        Args:
+            shards: in row order, at least one with rows.
+        """
+        parts = (
+            cls(shard.n_rows, np.asarray(shard.details["mean"], np.float64), shard.details["squared_deviations"])
+            for shard in shards
+            if shard.n_rows
+        )
+        return functools.reduce(cls.merge, parts)
 
     @property
     def variance(self) -> float:

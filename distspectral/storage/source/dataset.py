@@ -156,8 +156,6 @@ class Source:
 
     def _digest(self, files: list[Any]) -> str:
         config = self.config.model_dump(exclude={"path", "follow_links"})
-        if self.config.on_bad_rows == "error":  # the result is the one from before there was a choice
-            del config["on_bad_rows"]
         text = json.dumps({"files": files, "config": config}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

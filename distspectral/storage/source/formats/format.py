@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pyarrow as pa
 
-from distspectral.errors import CorruptShardError, DistSpectralError
+from distspectral.errors import CorruptShardError, DistSpectralError, first_line
 from distspectral.storage.rows.columns import ScalarType
 from distspectral.storage.source.columns import Columns
 from distspectral.storage.source.listing import ShardFile
@@ -65,8 +65,8 @@ def reading(file: ShardFile, format_name: str) -> Iterator[None]:
     except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
         if isinstance(error, OSError) and not file.is_local:
             raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CorruptShardError(
-            f"{file.uri}: cannot be read as {format_name} ({reason}); write the shard again or set data.format",
+            f"{file.uri}: cannot be read as {format_name} ({first_line(error)}); write the shard again or set "
+            "data.format",
             parameters=["data.format"],
         ) from error
