@@ -51,7 +51,7 @@ class DSCL(NetworkEstimator):
         history_: one dict of metrics per window of training steps.
         model_: torch module, (B, D) to (B, P).
 
-    Example:
+    Examples:
         >>> from distspectral import DSCL
         >>> from sklearn.datasets import load_digits
         >>> X, y = load_digits(return_X_y=True)

@@ -73,7 +73,7 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         graph_: facts of the graph: components, share of the largest, degrees; ``explained_variance`` of codes.
         model_: torch module, (B, D) to embedding, cluster and distance.
 
-    Example:
+    Examples:
         >>> from distspectral import SpectralNet
         >>> from distspectral.datasets import two_moons
         >>> X, y = two_moons(2000, noise=0.06, seed=0)
