@@ -186,6 +186,7 @@ def _lines(facts: dict[str, Any]) -> dict[str, str]:
     lines = {"training": f"{facts['steps']:,} steps, {rate:,.0f} {unit}/s, {facts['stopped_because']}"}
     if "n_train_classes" in facts:
         lines["classes"] = f"{facts['n_train_classes']:,} learned from, {facts['n_classes']:,} in all"
+    if "classes_per_step" in facts:
         lines["loss"] = f"{facts['loss']:.3f} of {facts['classes_per_step']:.0f} classes a step"
     return lines
 
