@@ -9,16 +9,15 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import Field, PositiveInt
 
 from distspectral.errors import TooManyClustersError
+from distspectral.frozen import FrozenModel
 from distspectral.graph.search.faiss_search import fast_products
 
 
-class ClusterConfig(BaseModel):
+class ClusterConfig(FrozenModel):
     """How rows are grouped (YAML section ``cluster``)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     n_clusters: PositiveInt | Literal["auto"] = Field("auto", description="auto = at the largest relative Ritz gap")
     diffusion_time: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(

@@ -12,7 +12,7 @@ import distspectral
 
 ROOT = Path(distspectral.__file__).parent
 LAYERS = (
-    ("errors",),
+    ("errors", "frozen"),
     ("logs", "mapping", "spectral", "storage"),
     ("comm", "datasets", "graph", "models"),
     ("clusters", "embedding", "objectives"),

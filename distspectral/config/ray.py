@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from typing import Literal, Self
 
 from pydantic import (
-    BaseModel,
     ByteSize,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -18,13 +16,12 @@ from pydantic import (
     model_validator,
 )
 
+from distspectral.frozen import FrozenModel
 from distspectral.stages import NAMES
 
 
-class Bounds(BaseModel):
+class Bounds(FrozenModel):
     """The fewest and the most of something."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     min: PositiveInt
     max: PositiveInt
@@ -53,10 +50,8 @@ class WorkerCount(Bounds):
     )
 
 
-class StageResources(BaseModel):
+class StageResources(FrozenModel):
     """What each task, actor or training worker of one stage asks of Ray (YAML ``ray.resources.STAGE``)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     num_cpus: PositiveFloat | None = Field(
         None, description="CPUs, and threads; null = ray.cpus_per_worker in training, else ray.cpus_per_task"
@@ -68,10 +63,8 @@ class StageResources(BaseModel):
     labels: Mapping[str, str] = Field({}, description="labels that the node must carry (Ray's label selector)")
 
 
-class RayConfig(BaseModel):
+class RayConfig(FrozenModel):
     """What the run asks of Ray (YAML section ``ray``). Nothing here changes a result."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     enabled: bool = Field(True, description="false = everything in this process")
     address: str | None = Field(
@@ -115,10 +108,8 @@ class RayConfig(BaseModel):
         return self.workers.max if isinstance(self.workers, WorkerCount) else self.workers
 
 
-class MlflowConfig(BaseModel):
+class MlflowConfig(FrozenModel):
     """Where MLflow keeps a run (YAML section ``mlflow``; none is told without it). Nothing here changes a result."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     tracking_uri: str | None = Field(None, description="of the server; null = MLFLOW_TRACKING_URI")
     experiment: str = Field("distspectral", description="made where there is none of the name")

@@ -5,16 +5,11 @@ Microseconds are those of one core; rates per row hold for any number of rows.
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
-
+from distspectral.frozen import FrozenModel
 from distspectral.graph.config import LocalSolver
 
 
-class _Facts(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class StepRate(_Facts):
+class StepRate(FrozenModel):
     """Core-seconds of one training step of B rows: ``fixed_s + row_s * B``; edges and pairs count as one row."""
 
     fixed_s: float
@@ -25,7 +20,7 @@ class StepRate(_Facts):
         return self.fixed_s + self.row_s * rows
 
 
-class SearchRate(_Facts):
+class SearchRate(FrozenModel):
     """The neighbour search, as multiples of the cost model that chooses its cells.
 
     Attributes:
@@ -53,7 +48,7 @@ class SearchRate(_Facts):
     solver: LocalSolver
 
 
-class Rates(_Facts):
+class Rates(FrozenModel):
     """Everything that was measured.
 
     Attributes:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
+from pydantic import ByteSize, Field, model_validator
 
 from distspectral.errors import ConfigError, TooFewRowsError
+from distspectral.frozen import FrozenModel
 from distspectral.spectral.affinity import FORMULAS, AffinityKind, needs_scales
 
 MAX_NEIGHBORS = 1024
@@ -22,10 +23,8 @@ AffinitySpace = Literal["euclidean", "siamese"]
 LocalSolver = Literal["exact", "nn_descent", "hnsw"]
 
 
-class GraphConfig(BaseModel):
+class GraphConfig(FrozenModel):
     """The nearest-neighbour search."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     n_neighbors: int = Field(15, ge=1, le=MAX_NEIGHBORS, description="Neighbours of each row, the row itself excluded.")
     metric: Metric = Field(
@@ -74,10 +73,8 @@ class GraphConfig(BaseModel):
         )
 
 
-class AffinityConfig(BaseModel):
+class AffinityConfig(FrozenModel):
     """How distances become affinities."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: AffinityKind = Field(
         "self_tuning",

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from distspectral.frozen import FrozenModel
 
-class NetworkConfig(BaseModel):
+
+class NetworkConfig(FrozenModel):
     """Shape of the network (YAML section ``network``)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     hidden: tuple[PositiveInt, ...] = Field((512, 256), min_length=1, description="units of each hidden layer")
     trunk: str | None = Field(

@@ -11,18 +11,17 @@ import dataclasses
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
+from distspectral.frozen import FrozenModel
 from distspectral.models.networks import SpectralNetwork
 from distspectral.spectral.checks import Check
 from distspectral.spectral.orthonormalize import bias, checked_cholesky, moving_average, whiten
 
 
-class OrthonormConfig(BaseModel):
+class OrthonormConfig(FrozenModel):
     """How outputs are orthonormalised (YAML section ``orthonorm``)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     decay: float = Field(0.99, ge=0, lt=1, description="of the moving-average Gram, per step")
     jitter: float = Field(1e-9, ge=0, description="diagonal loading as a fraction of the mean diagonal")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
+from distspectral.frozen import FrozenModel
 from distspectral.models.orthonorm_layer import OrthonormalLayer
 from distspectral.objectives.batches import LabeledBatch
 from distspectral.objectives.proposal import Proposal, StepRevisedError
@@ -16,10 +17,8 @@ from distspectral.spectral.dscl import class_counts, class_sums, eigenvalue_cuto
 from distspectral.spectral.rayleigh import gram
 
 
-class DSCLConfig(BaseModel):
+class DSCLConfig(FrozenModel):
     """What is learned from labels and how batches are drawn (YAML section ``dscl``)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     n_components: PositiveInt = Field(
         64, description="width of the embedding; about as many as classes in a batch, and fewer than its rows"

@@ -6,10 +6,11 @@ import math
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from distspectral.errors import NonFiniteStepError
+from distspectral.frozen import FrozenModel
 from distspectral.models.orthonorm_layer import OrthonormalLayer
 from distspectral.objectives.batches import EdgeBatch
 from distspectral.objectives.proposal import Proposal
@@ -18,10 +19,8 @@ from distspectral.spectral.orthonormalize import checked_cholesky, cholesky_fact
 from distspectral.spectral.rayleigh import dirichlet_energy, gram, linearize, whitened_energy
 
 
-class SpectralConfig(BaseModel):
+class SpectralConfig(FrozenModel):
     """Which eigenfunctions are sought and how (YAML section ``spectral``)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     n_components: PositiveInt | None = Field(
         None, description="eigenfunctions kept, the constant one included; null = chosen from cluster.n_clusters"

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import ray
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt
 from ray.exceptions import RayError
 
 from distspectral import logs
 from distspectral.config.ray import RayConfig
 from distspectral.errors import ConfigError, MissingDependencyError, RequestError, WorkerLostError, first_line
+from distspectral.frozen import FrozenModel
 from distspectral.orchestration.connection import connect, disconnect, wants_gpus
 from distspectral.orchestration.environment import environment_defaults
 from distspectral.serving.predictor import Predictor
@@ -45,10 +46,8 @@ START_S = 60.0
 ROUTES = "POST /embed, GET /health, GET /model"
 
 
-class ServeConfig(BaseModel):
+class ServeConfig(FrozenModel):
     """How a model is served. Nothing here changes an answer."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     host: str = Field("127.0.0.1", description="address to listen at")
     port: PositiveInt = Field(8000, description="port to listen at")

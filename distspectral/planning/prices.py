@@ -5,17 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, ValidationError
+from pydantic import Field, NonNegativeFloat, ValidationError
 
 from distspectral.errors import ConfigError
+from distspectral.frozen import FrozenModel
 
 EXAMPLE = "node_hour: {H200: 30.0, cpu: 1.5}\nstorage_gb_month: 0.02\ncurrency: EUR"
 
 
-class Prices(BaseModel):
+class Prices(FrozenModel):
     """Prices of one provider."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     node_hour: dict[str, NonNegativeFloat] = Field(
         description="of a node by kind: an accelerator's name for a node of eight, cpu for a node without"

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
+from pydantic import Field, NonNegativeInt
 
 from distspectral.errors import ConfigError
+from distspectral.frozen import FrozenModel
 from distspectral.models.encoded import Space
 from distspectral.models.networks import NetworkConfig
 from distspectral.models.orthonorm_layer import OrthonormConfig
@@ -18,10 +19,8 @@ from distspectral.storage.filesystems import join
 from distspectral.training.settings import TrainSettings
 
 
-class Sections(BaseModel):
+class Sections(FrozenModel):
     """What the config of any run says that decides what is learned."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: NonNegativeInt = Field(0, description="of every random choice")
     start_from: str | None = Field(

@@ -7,7 +7,7 @@ import logging
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
 from distspectral.costs.bill import Bill
 from distspectral.embedding.columns import DEFAULT_COLUMNS, MEANINGS, Column, RowColumns
@@ -15,6 +15,7 @@ from distspectral.embedding.drift import measure_drift
 from distspectral.embedding.scores import evaluate
 from distspectral.embedding.shard import embed_shard
 from distspectral.errors import ConfigError, ShardWidthError
+from distspectral.frozen import FrozenModel
 from distspectral.mapping import Mapper, local_map
 from distspectral.models.embedder import Embedder, Precision
 from distspectral.models.networks import torch_device
@@ -32,10 +33,8 @@ from distspectral.storage.source.dataset import Source
 logger = logging.getLogger(__name__)
 
 
-class EmbedConfig(BaseModel):
+class EmbedConfig(FrozenModel):
     """How rows stream through the model (YAML section ``embed``)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     columns: tuple[Column, ...] = Field(
         DEFAULT_COLUMNS,

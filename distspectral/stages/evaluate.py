@@ -14,11 +14,12 @@ import numpy as np
 import scipy.sparse
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from distspectral.clusters import ClusterConfig, fit_centroids
 from distspectral.costs.bill import Bill
 from distspectral.errors import ConfigError, TooFewClassesError
+from distspectral.frozen import FrozenModel
 from distspectral.graph.search.exact import ExactSolver, rows_per_task
 from distspectral.mapping import Mapper, local_map
 from distspectral.models.assigner import squared_distances
@@ -37,10 +38,8 @@ KMEANS = ClusterConfig(restarts=1, iterations=30)
 NEIGHBORS_IN_MEMORY = 1 << 24
 
 
-class EvaluateConfig(BaseModel):
+class EvaluateConfig(FrozenModel):
     """How an embedding is judged (YAML section ``evaluate``)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     spectral_step: bool = Field(
         False, description="the paper's test-time step: centre the evaluated rows, thin SVD, keep the span"

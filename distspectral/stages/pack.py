@@ -7,10 +7,11 @@ from typing import IO, Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from distspectral.costs.bill import Bill
 from distspectral.errors import ConstantDataError, TooFewRowsError
+from distspectral.frozen import FrozenModel
 from distspectral.mapping import Mapper, local_map
 from distspectral.stages.stage import Manifests, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
@@ -28,10 +29,8 @@ DETAILS = "shards.json"
 """What the receipts said of each shard, for a later run over more shards."""
 
 
-class PackConfig(BaseModel):
+class PackConfig(FrozenModel):
     """How vectors are stored (section ``pack``)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     dtype: Literal["float32", "float16"] = Field(
         "float32", description="Stored type; float16 halves disk and page cache and keeps three digits."

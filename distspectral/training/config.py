@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from distspectral.frozen import FrozenModel
 
 
-class TrainConfig(BaseModel):
+class TrainConfig(FrozenModel):
     """How long and how fast to train (YAML section ``train``)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     smallest_share: ClassVar[int] = 1
     """Items of a step's batch that each worker needs."""

@@ -9,18 +9,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
-
+from distspectral.frozen import FrozenModel
 from distspectral.graph.store import Graph
 from distspectral.storage.rows.vectors import Vectors
 from distspectral.training.config import TrainConfig
 from distspectral.training.loop import Trainer
 
 
-class TrainSettings(BaseModel, ABC):
+class TrainSettings(FrozenModel, ABC):
     """What every objective needs; subclasses add their own sections."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     divisible: ClassVar[bool] = True
     """Whether part of a batch is a batch: of items drawn one by one, not of whole classes."""

@@ -17,9 +17,10 @@ import zlib
 from pathlib import Path
 
 from pyarrow import fs
-from pydantic import BaseModel, ByteSize, ConfigDict, Field
+from pydantic import ByteSize, Field
 
 from distspectral.errors import DamagedArtifactError, OutputNotWritableError
+from distspectral.frozen import FrozenModel
 
 CHUNK_BYTES = 1 << 24
 STALE_S = 3600.0
@@ -113,13 +114,11 @@ class NodeCache:
             taken -= size
 
 
-class StorageConfig(BaseModel):
+class StorageConfig(FrozenModel):
     """Node-local copies of vectors and graph where the root is an object store (YAML section ``storage``).
 
     A local or shared root is mapped where it is, without copies. Nothing here changes a result.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     cache_dir: str = Field("/tmp/distspectral-cache", description="on a local disk of every node; shared by all runs")
     cache_bytes: ByteSize = Field(

@@ -14,9 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from distspectral.errors import EmptyShardError, ShardWidthError, UnsupportedTypeError
+from distspectral.frozen import FrozenModel
 from distspectral.storage.rows.block import Block
 from distspectral.storage.rows.columns import ScalarType
 from distspectral.storage.source.columns import Columns
@@ -29,10 +30,8 @@ HEADER_THREADS = 16
 """Headers read at once; opening thousands of remote shards is all waiting."""
 
 
-class SourceConfig(BaseModel):
+class SourceConfig(FrozenModel):
     """Where the vectors are and how to read them (section ``data``)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)] = Field(
         description="File, folder, glob or URI of the shards, or a list of these."
