@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 Kills = Annotated[int, typer.Option("--kills", min=0, help="Over as many runs as it takes.")]
 Minutes = Annotated[float, typer.Option("--minutes", min=0, help="Go on with kills and runs at least so long.")]
-Pause = Annotated[float, typer.Option("--pause", min=0, help="Longest seconds from a sign of life to the next kill.")]
 Steps = Annotated[int, typer.Option("--steps", min=100, help="Of training.")]
 Rows = Annotated[int, typer.Option("--rows", min=2000, help="Generated rows of 16 features.")]
 Shards = Annotated[int, typer.Option("--shards", min=1, help="Source shards.")]
@@ -35,7 +34,6 @@ def register(group: typer.Typer) -> None:
 def chaos(
     kills: Kills = 20,
     minutes: Minutes = 0,
-    pause: Pause = 15,
     steps: Steps = 2000,
     rows: Rows = 60_000,
     shards: Shards = 40,
@@ -55,7 +53,6 @@ def chaos(
             n_shards=shards,
             n_kills=kills,
             minutes=minutes,
-            pause_s=pause,
             steps=steps,
             seed=seed,
             on_kill=_tell,
