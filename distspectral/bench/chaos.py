@@ -36,7 +36,6 @@ def bench_chaos(
     n_shards: int,
     n_kills: int,
     minutes: float,
-    pause_s: float,
     steps: int,
     seed: int,
     on_kill: Callable[[Kill], None],
@@ -49,7 +48,6 @@ def bench_chaos(
         n_shards: source shards, of equal size.
         n_kills: over as many runs as it takes.
         minutes: go on with kills and runs at least so long.
-        pause_s: longest time from a sign of life to the next kill.
         steps: of training.
         seed: decides who dies.
         on_kill: hears of each.
@@ -66,7 +64,7 @@ def bench_chaos(
     data, train = root / "data", TRAIN | {"max_steps": steps}
     write_mixture(str(data), Mixture(DIM, n_clusters=N_CLUSTERS), n_rows, rows_per_shard=-(-n_rows // n_shards))
     _run_alone(write_run(root, "calm", data, N_CLUSTERS, train=train), root / "calm.log")
-    killer = Killer(seed, n_kills, minutes, pause_s, on_kill)
+    killer = Killer(seed, n_kills, minutes, on_kill)
     found: list[dict[str, Any]] = []
     try:
         while not found or not killer.is_done:

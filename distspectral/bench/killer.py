@@ -27,6 +27,8 @@ VICTIMS = ("task", "worker", "node", "driver")
 N_NODES = 3
 RAYS_OWN = re.compile(f"{AGENTS.pattern}|Train|Actor|DatasetManager|PlacementGroupCleaner")
 """Titles of processes that do not work on a shard; with its agent a whole node ends, the head too."""
+PAUSE_S = 15.0
+"""Longest time from a sign of life to the next kill."""
 PATIENCE_S = 300.0
 """A run that shows no sign of life for so long hangs."""
 SETTLE_S = 5.0
@@ -78,18 +80,14 @@ class Killer:
         seed: draws victims and pauses.
         n_kills: go on killing until so many have happened ...
         minutes: ... and so much time has passed.
-        pause_s: longest time from a sign of life to the next kill.
         on_kill: hears of each.
 
     Raises:
         ChaosError: a node did not start.
     """
 
-    def __init__(
-        self, seed: int, n_kills: int, minutes: float, pause_s: float, on_kill: Callable[[Kill], None]
-    ) -> None:
-        self.rng, self.n_kills, self.minutes = np.random.default_rng(seed), n_kills, minutes
-        self.pause_s, self.on_kill = pause_s, on_kill
+    def __init__(self, seed: int, n_kills: int, minutes: float, on_kill: Callable[[Kill], None]) -> None:
+        self.rng, self.n_kills, self.minutes, self.on_kill = np.random.default_rng(seed), n_kills, minutes, on_kill
         self.kills: list[Kill] = []
         self.temporary_before = _temporary_files()
         self.nodes = Nodes(N_NODES)
@@ -149,7 +147,7 @@ class Killer:
     def _until_alive(self, root: Path, driver: subprocess.Popen[bytes]) -> tuple[int | None, int]:
         """Wait for the next sign of life and a moment longer; return exit code, if ended, and the driver's memory."""
         before, deadline, process, rss = _life(root), time.monotonic() + PATIENCE_S, psutil.Process(driver.pid), 0
-        pause = self.rng.uniform(0, self.pause_s)
+        pause = self.rng.uniform(0, PAUSE_S)
         while driver.poll() is None:
             with contextlib.suppress(psutil.NoSuchProcess):
                 rss = max(rss, int(process.memory_info().rss))

@@ -240,7 +240,6 @@ def dscl_cost(
 
 Kills = Annotated[int, typer.Option("--kills", min=0, help="Over as many runs as it takes.")]
 Minutes = Annotated[float, typer.Option("--minutes", min=0, help="Go on with kills and runs at least so long.")]
-Pause = Annotated[float, typer.Option("--pause", min=0, help="Longest seconds from a sign of life to the next kill.")]
 KilledSteps = Annotated[int, typer.Option("--steps", min=100, help="Of training.")]
 KilledRows = Annotated[int, typer.Option("--rows", min=2000, help="Generated rows of 16 features.")]
 Shards = Annotated[int, typer.Option("--shards", min=1, help="Source shards.")]
@@ -250,7 +249,6 @@ Seed = Annotated[int, typer.Option("--seed", help="Decides who dies.")]
 def chaos(
     kills: Kills = 20,
     minutes: Minutes = 0,
-    pause: Pause = 15,
     steps: KilledSteps = 2000,
     rows: KilledRows = 60_000,
     shards: Shards = 40,
@@ -268,7 +266,6 @@ def chaos(
             n_shards=shards,
             n_kills=kills,
             minutes=minutes,
-            pause_s=pause,
             steps=steps,
             seed=seed,
             on_kill=lambda kill: _tell(vars(kill)),

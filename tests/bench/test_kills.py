@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ SOON_MISSED = {
 """A dead node is noticed after two seconds instead of twenty; a live one has ten to answer, as ever."""
 KILLS = int(os.environ.get("CHAOS_KILLS", "3"))
 
-BRIEF = ("--pause", 2, "--steps", 800, "--rows", 3000, "--shards", 10)
+BRIEF = ("--steps", 800, "--rows", 3000, "--shards", 10)
 
 pytestmark = [
     pytest.mark.ray,
@@ -34,12 +35,15 @@ pytestmark = [
 ]
 
 
-def bench(name: str, *options: object) -> dict[str, Any]:
-    """Return what ``distspectral bench`` prints as JSON."""
+def bench(name: str, folder: Path, *options: object) -> dict[str, Any]:
+    """Return what ``distspectral bench`` prints as JSON; its temporary files are apart from those of other runs."""
+    scratch = folder / "tmp"
+    scratch.mkdir()
+    environment = os.environ | SOON_MISSED | {"TMPDIR": str(scratch), "RAY_TMPDIR": tempfile.gettempdir()}
     command = [sys.executable, "-m", "distspectral", "bench", name, "--json", *map(str, options)]
-    process = subprocess.Popen(
-        command, env=os.environ | SOON_MISSED, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    command += ["--root", str(folder / "runs")]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, env=environment, **pipes)
     try:
         stdout, stderr = process.communicate(timeout=PATIENCE_S)
     finally:
@@ -54,7 +58,7 @@ def bench(name: str, *options: object) -> dict[str, Any]:
 
 
 def test_a_lost_node_shrinks_the_group_and_a_new_one_grows_it(tmp_path: Path) -> None:
-    result = bench("elastic", "--workers", 2, "--rows", 2000, "--root", tmp_path)
+    result = bench("elastic", tmp_path, "--workers", 2, "--rows", 2000)
     windows = result["windows"]
     groups = [one["workers"] for one in windows]
     assert [group for group, _ in itertools.groupby(groups)] == [2, 1, 2]
@@ -72,7 +76,7 @@ def test_a_lost_node_shrinks_the_group_and_a_new_one_grows_it(tmp_path: Path) ->
 
 
 def test_a_run_whose_processes_are_killed_gives_what_the_run_left_alone_gives(tmp_path: Path) -> None:
-    result = bench("chaos", "--kills", KILLS, *BRIEF, "--root", tmp_path)
+    result = bench("chaos", tmp_path, "--kills", KILLS, *BRIEF)
     assert sum(result["kills"].values()) == len(result["timeline"]) >= KILLS
     assert result["exactly_once"]
     assert result["same_bits"] == dict.fromkeys(("vectors", "neighbors", "graph", "model", "clusters", "output"), True)
