@@ -28,7 +28,9 @@ def command(config: Path) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+    patience = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "200"}  # 60 by default, then it begins anew
+    ours = {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+    return os.environ | ours | patience
 
 
 def kill_when(config: Path, reached: Callable[[], bool]) -> None:
