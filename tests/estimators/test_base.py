@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from distspectral.stages.encode import refuse_collapse
 from scipy import sparse
 
 from distspectral import DSCL, SpectralNet
 from distspectral.config import parse_config
+from distspectral.embedding.encode import refuse_collapse
 from distspectral.errors import CollapsedError, ConstantDataError, NonFiniteStepError, TooFewRowsError
 from distspectral.estimators.base import NetworkEstimator, told_in
 from distspectral.recipes import Recipe
