@@ -17,12 +17,17 @@ from tests.runs import write_run
 
 @pytest.fixture(autouse=True)
 def process() -> Iterator[None]:
-    """This process's log as it was, after a test."""
+    """A process that writes no log yet, whatever ran before in this one; its log is then as it was."""
     handlers, level, facts = list(logs.LOGGER.handlers), logs.LOGGER.level, dict(logs.CONTEXT)
+    for handler in handlers:
+        logs.LOGGER.removeHandler(handler)
+    logs.CONTEXT.clear()
     yield
-    for handler in set(logs.LOGGER.handlers) - set(handlers):
+    for handler in list(logs.LOGGER.handlers):
         logs.LOGGER.removeHandler(handler)
         handler.close()
+    for handler in handlers:
+        logs.LOGGER.addHandler(handler)
     logs.LOGGER.setLevel(level)
     logs.CONTEXT.clear()
     logs.CONTEXT.update(facts)

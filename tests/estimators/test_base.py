@@ -87,7 +87,7 @@ def test_a_collapsed_network_is_told_in_the_estimators_words(training: str, inst
     with pytest.raises(CollapsedError) as caught, told_in(SpectralNet.WORDS):
         collapse(training)
     message = str(caught.value)
-    assert f"lower {training}.learning_rate (a setting of runs), raise max_steps, or do without" in message
+    assert f"lower {training}.learning_rate (a setting of runs), or raise max_steps, or do without" in message
     assert f"({instead} = " in message
     assert isinstance(caught.value.__cause__, CollapsedError)
     with pytest.raises(CollapsedError, match=rf"lower {training}\.learning_rate, raise {training}\.max_steps"):

@@ -191,9 +191,11 @@ def _by_products(
 
 def _nn_descent(rows: NDArray[np.float32], n_neighbors: int, effort: float, seed: int) -> NDArray[np.int64]:
     """Return candidates (B, C) of NN-descent; one thread, for several would race and the graph must not change."""
+    from numba.core.errors import NumbaWarning
     from pynndescent import NNDescent
 
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*Cannot cache compiled function", NumbaWarning)  # it compiles once more
         # the caller checks what was found, and searches again or exactly where it is too little
         warnings.filterwarnings("ignore", "Failed to correctly find n_neighbors for some samples", UserWarning)
         index = NNDescent(
