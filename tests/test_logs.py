@@ -22,6 +22,7 @@ def process() -> Iterator[None]:
     for handler in handlers:
         logs.LOGGER.removeHandler(handler)
     logs.CONTEXT.clear()
+    logs.CONTEXT["rank"] = "driver"
     yield
     for handler in list(logs.LOGGER.handlers):
         logs.LOGGER.removeHandler(handler)

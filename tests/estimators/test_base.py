@@ -90,7 +90,7 @@ def test_a_collapsed_network_is_told_in_the_estimators_words(training: str, inst
     assert f"lower {training}.learning_rate (a setting of runs), or raise max_steps, or do without" in message
     assert f"({instead} = " in message
     assert isinstance(caught.value.__cause__, CollapsedError)
-    with pytest.raises(CollapsedError, match=rf"lower {training}\.learning_rate, raise {training}\.max_steps"):
+    with pytest.raises(CollapsedError, match=rf"lower {training}\.learning_rate, or raise {training}\.max_steps"):
         collapse(training)
 
 
