@@ -7,12 +7,12 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
-from threadpoolctl import threadpool_limits
 
 from distspectral import logs
 from distspectral.config.ray import RayConfig
 from distspectral.errors import WorkerLostError, first_line
 from distspectral.mapping import Mapper
+from distspectral.orchestration.calls import call
 from distspectral.orchestration.resources import Request, request
 
 IN_FLIGHT_PER_SLOT = 2
@@ -21,15 +21,6 @@ IN_FLIGHT_PER_SLOT = 2
 LEAST_WAITING = 16
 """Beside those that run; an autoscaler starts nodes for tasks that wait, so a cluster grows by so many at a time, and
 later by as much as it has."""
-
-
-def _call(
-    function: Callable[[Any], Any], item: Any, n_threads: int, work: str, log_context: dict[str, Any] | None
-) -> Any:
-    """Run one item in a worker; Ray set OMP_NUM_THREADS for libraries loaded later, this is for those loaded."""
-    logs.adopt_context(log_context, "task")
-    with threadpool_limits(n_threads), logs.timed("item", work=work):
-        return function(item)
 
 
 def task_mapper(config: RayConfig, stage: str = "pack") -> Mapper:
@@ -45,7 +36,7 @@ def task_mapper(config: RayConfig, stage: str = "pack") -> Mapper:
 
     def map_tasks(function: Callable[[Any], Any], items: Sequence[Any], description: str) -> Iterator[Any]:
         resources = request(config, stage)
-        task = ray.remote(_call).options(
+        task = ray.remote(call).options(
             name=description, max_retries=config.task_retries, retry_exceptions=False, **resources.options
         )
         shared, log_context = ray.put(function), logs.context()

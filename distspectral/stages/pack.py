@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
 from pydantic import Field
 
 from distspectral.costs.bill import Bill
@@ -14,16 +13,14 @@ from distspectral.errors import ConstantDataError, TooFewRowsError
 from distspectral.frozen import FrozenModel
 from distspectral.mapping import Mapper, local_map
 from distspectral.stages.stage import Manifests, Stage, Work
-from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import SOURCE, Output
-from distspectral.storage.artifact.quarantine import FOLDER, quarantine_files, quarantine_metrics, write_quarantine
-from distspectral.storage.artifact.receipts import write_shard
-from distspectral.storage.rows.ids import IdRange, refuse_duplicates
+from distspectral.storage.artifact.quarantine import FOLDER, quarantine_files, quarantine_metrics
+from distspectral.storage.rows.ids import refuse_duplicates
 from distspectral.storage.rows.moments import Moments, is_constant
-from distspectral.storage.rows.packed import BATCH_BYTES, PackedWriter
+from distspectral.storage.rows.packed import BATCH_BYTES
 from distspectral.storage.source.dataset import Source
-from distspectral.storage.source.shards import ShardReader, SourceShard
+from distspectral.storage.source.packing import pack_shard
 
 DETAILS = "shards.json"
 """What the receipts said of each shard, for a later run over more shards."""
@@ -63,7 +60,7 @@ def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = lo
     prints = dict(zip(names, source.shard_fingerprints(), strict=True))
     done = output.begin(prints, DETAILS)
     missing = [(name, shard) for name, shard in zip(names, source.shards, strict=True) if name not in done]
-    task = functools.partial(_pack_shard, source.reader, output.artifact, config.dtype)
+    task = functools.partial(pack_shard, source.reader, output.artifact, config.dtype)
     for written in mapper(task, missing, "packing"):
         done[written.name] = written
     shards = [done[name] for name in names]
@@ -104,30 +101,6 @@ def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = lo
 
 def _reasons(shards: list[Shard]) -> str:
     return ", ".join(f"{reason}: {count}" for reason, count in quarantine_metrics(shards)["reasons"].items())
-
-
-def _pack_shard(
-    reader: ShardReader, artifact: Artifact, dtype: Literal["float32", "float16"], item: tuple[str, SourceShard]
-) -> Shard:
-    """Write one packed shard and its receipt, whose details carry moments and the range of ids."""
-    name, shard = item
-    details: dict[str, Any] = {}
-
-    def write(stream: IO[bytes]) -> int:
-        ids = IdRange()
-        id_type = reader.id_type or "int64"
-        left_out: list[pa.RecordBatch] = []
-        with PackedWriter(stream, shard.uri, shard.n_rows, reader.dim, dtype, id_type, reader.label_type) as writer:
-            for block in reader.read_blocks(shard, left_out=left_out):
-                block_ids = block.global_ids(shard.first_row)
-                ids.update(block_ids)
-                writer.append(block, block_ids)
-        if (moments := writer.moments) is not None:
-            details.update(moments.details() | ids.details())
-        details.update(write_quarantine(artifact, name, left_out))
-        return moments.n_rows if moments else 0
-
-    return write_shard(artifact, name, write, details)
 
 
 def _run(work: Work) -> Manifest:

@@ -178,6 +178,7 @@ def test_whitened_energy_is_symmetric(graph, functions):
             ("spectral.rayleigh", "spectral.orthonormalize", "spectral.diagnostics", "spectral.affinity"),
             {"ray", "faiss", "pyarrow"},
         ),
+        (("storage.source.packing", "orchestration.stragglers", "orchestration.calls"), {"torch", "faiss"}),
         (("training.spectral", "stages.train", "stages.calibrate", "stages.embed", "estimators.spectral_net"), {"ray"}),
     ],
 )

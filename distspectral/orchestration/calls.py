@@ -1,0 +1,19 @@
+"""What runs in a worker for each item of a task, in a module that loads nothing which the item does not need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from distspectral import logs
+
+
+def call(
+    function: Callable[[Any], Any], item: Any, n_threads: int, work: str, log_context: dict[str, Any] | None
+) -> Any:
+    """Run one item in a worker; Ray set OMP_NUM_THREADS for libraries loaded later, this is for those loaded."""
+    logs.adopt_context(log_context, "task")
+    with threadpool_limits(n_threads), logs.timed("item", work=work):
+        return function(item)
