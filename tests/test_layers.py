@@ -13,7 +13,7 @@ import distspectral
 ROOT = Path(distspectral.__file__).parent
 LAYERS = (
     ("errors", "frozen"),
-    ("logs", "mapping", "spectral", "storage"),
+    ("devices", "logs", "mapping", "spectral", "storage"),
     ("comm", "datasets", "graph", "models"),
     ("clusters", "embedding", "objectives"),
     ("training",),

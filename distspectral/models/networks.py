@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from distspectral.devices import gpus_are_hidden
 from distspectral.frozen import FrozenModel
 
 
@@ -33,9 +34,9 @@ class NetworkConfig(FrozenModel):
 
 
 def torch_device(name: str) -> torch.device:
-    """Return the device ``name``; ``auto`` is cuda where there is one."""
+    """Return the device ``name``; ``auto`` is cuda where there is one that this process may use."""
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() and not gpus_are_hidden() else "cpu"
     return torch.device(name)
 
 

@@ -73,7 +73,9 @@ def actor_mapper(config: RayConfig, stage: str = "embed") -> Mapper:
     writes its output and returns the receipt.
     """
 
-    def map_items(function: Callable[[Any], Any], items: Sequence[Any], description: str) -> Iterator[Any]:
+    def map_items(
+        function: Callable[[Any], Any], items: Sequence[Any], description: str, *, on_gpu: bool = False
+    ) -> Iterator[Any]:
         if not items:
             return
         pool = ActorPoolStrategy(

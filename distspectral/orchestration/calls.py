@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 from threadpoolctl import threadpool_limits
 
 from distspectral import logs
+from distspectral.devices import hidden_gpus
 
 
 def call(
-    function: Callable[[Any], Any], item: Any, n_threads: int, work: str, log_context: dict[str, Any] | None
+    function: Callable[[Any], Any],
+    item: Any,
+    n_threads: int,
+    has_gpu: bool,
+    work: str,
+    log_context: dict[str, Any] | None,
 ) -> Any:
     """Run one item in a worker; Ray set OMP_NUM_THREADS for libraries loaded later, this is for those loaded."""
     logs.adopt_context(log_context, "task")
-    with threadpool_limits(n_threads), logs.timed("item", work=work):
+    gpus = contextlib.nullcontext() if has_gpu else hidden_gpus()
+    with threadpool_limits(n_threads), gpus, logs.timed("item", work=work):
         return function(item)

@@ -225,10 +225,12 @@ class Pipeline:
     def _watched(self, mapper: Mapper) -> Mapper:
         """Return the mapper, reporting each item to the observer, and at the end those that took far too long."""
 
-        def mapped(function: Callable[[Any], Any], items: Sequence[Any], description: str) -> Iterator[Any]:
+        def mapped(
+            function: Callable[[Any], Any], items: Sequence[Any], description: str, *, on_gpu: bool = False
+        ) -> Iterator[Any]:
             self._events.progress(description, 0, len(items))
             timings: list[Timing] = []
-            for timing, result in mapper(Timed(function), items, description):
+            for timing, result in mapper(Timed(function), items, description, on_gpu=on_gpu):
                 timings.append(timing)
                 self._events.progress(description, len(timings), len(items))
                 yield result

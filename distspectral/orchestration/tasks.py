@@ -34,7 +34,9 @@ def task_mapper(config: RayConfig, stage: str = "pack") -> Mapper:
         WorkerLostError: an item's worker was lost more often than ``config.task_retries``.
     """
 
-    def map_tasks(function: Callable[[Any], Any], items: Sequence[Any], description: str) -> Iterator[Any]:
+    def map_tasks(
+        function: Callable[[Any], Any], items: Sequence[Any], description: str, *, on_gpu: bool = False
+    ) -> Iterator[Any]:
         resources = request(config, stage)
         task = ray.remote(call).options(
             name=description, max_retries=config.task_retries, retry_exceptions=False, **resources.options
@@ -49,7 +51,9 @@ def task_mapper(config: RayConfig, stage: str = "pack") -> Mapper:
                         item = next(upcoming)
                     except StopIteration:
                         break
-                    running.append(task.remote(shared, item, resources.n_threads, description, log_context))
+                    running.append(
+                        task.remote(shared, item, resources.n_threads, resources.num_gpus > 0, description, log_context)
+                    )
                 if not running:
                     return
                 (finished,), running = ray.wait(running, num_returns=1)

@@ -64,7 +64,9 @@ class Stopwatch(LocalEngine, SilentObserver):
         """Return what a stage spent in all."""
         return sum(self.kinds(stage).values())
 
-    def _timed(self, function: Callable[[Any], Any], items: Sequence[Any], description: str) -> Iterator[Any]:
+    def _timed(
+        self, function: Callable[[Any], Any], items: Sequence[Any], description: str, *, on_gpu: bool = False
+    ) -> Iterator[Any]:
         for item in items:
             began = time.process_time()
             result = function(item)

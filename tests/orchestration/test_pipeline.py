@@ -62,7 +62,7 @@ class StoppingEngine(LocalEngine):
         if stage.workers != "actors":
             return super().mapper(stage)
 
-        def mapped(function: Any, items: Any, description: str) -> Iterator[Any]:
+        def mapped(function: Any, items: Any, description: str, *, on_gpu: bool = False) -> Iterator[Any]:
             for item in items:
                 if len(self.handed_out) == self.n_items:
                     raise KeyboardInterrupt

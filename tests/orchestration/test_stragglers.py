@@ -44,7 +44,7 @@ class SlowEngine(LocalEngine):
     """Says of two items that they took far longer than the others, all of them on another machine."""
 
     def mapper(self, stage: Stage) -> Mapper:
-        def mapped(function: Any, items: Any, description: str) -> Iterator[Any]:
+        def mapped(function: Any, items: Any, description: str, *, on_gpu: bool = False) -> Iterator[Any]:
             for timing, result in local_map(function, items, description):
                 is_late = timing.item in ("part-00003.arrow", "part-00007.arrow")
                 yield Timing(timing.item, "there", 90.0 if is_late else 3.0), result

@@ -29,7 +29,9 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def dies_after(n_shards: int) -> Callable[..., Iterator[Any]]:
-    def mapper(function: Callable[[Any], Any], items: Sequence[Any], description: str) -> Iterator[Any]:
+    def mapper(
+        function: Callable[[Any], Any], items: Sequence[Any], description: str, *, on_gpu: bool = False
+    ) -> Iterator[Any]:
         yield from local_map(function, items[:n_shards], description)
         raise KeyboardInterrupt
 
@@ -164,7 +166,9 @@ def test_a_source_that_grew_packs_its_new_shards_only(tmp_path: Path) -> None:
         source = Source.open(SourceConfig(path=str(folder), id_column="id"))
         handed_out: list[str] = []
 
-        def mapper(function: Callable[[Any], Any], items: Sequence[Any], description: str) -> Iterator[Any]:
+        def mapper(
+            function: Callable[[Any], Any], items: Sequence[Any], description: str, *, on_gpu: bool = False
+        ) -> Iterator[Any]:
             handed_out.extend(shard.file.name for _, shard in items)
             return local_map(function, items, description)
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from distspectral.devices import gpus_are_hidden
 from distspectral.errors import ConfigError, MissingDependencyError
 
 logger = logging.getLogger(__name__)
@@ -92,7 +93,11 @@ def knn(
 
 def uses_gpu(device: Device) -> bool:
     """Whether a search on this device would run on a GPU."""
-    return device != "cpu" and bool(_n_gpus(import_faiss()))
+    return _may_use_gpu(device) and bool(_n_gpus(import_faiss()))
+
+
+def _may_use_gpu(device: Device) -> bool:
+    return device == "cuda" or (device == "auto" and not gpus_are_hidden())
 
 
 def _n_gpus(faiss: Any) -> int | None:
@@ -119,7 +124,7 @@ def select_search(device: Device) -> Search:
         )
     if device == "cuda" and not n_gpus:
         raise ConfigError("the search's device is cuda, but FAISS finds no GPU on this machine; choose auto or cpu")
-    return GpuSearch(faiss) if device != "cpu" and n_gpus else knn
+    return GpuSearch(faiss) if _may_use_gpu(device) and n_gpus else knn
 
 
 def free_gpu_bytes() -> int | None:
