@@ -75,6 +75,7 @@ def _facts(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "rows": metrics["n_rows"],
         "seconds": metrics["seconds"],
+        "busy": metrics["busy"],
         "peak_rss_bytes": metrics["peak_rss_bytes"],
         "recall": graph.get("reached_recall", 1.0),  # below the size that is cut into cells, search is exact
         "components": graph["components"],

@@ -148,7 +148,9 @@ def results_table(metrics: dict[str, Any], stages: Iterable[Stage]) -> Table:
     table = fact_table(f"Run {metrics['name']}")
     table.add_row("rows x features", f"{metrics['n_rows']:,} x {metrics['dim']:,}")
     for stage, seconds in metrics["seconds"].items():
-        table.add_row(f"{stage} seconds", f"{seconds:.1f}")
+        busy = metrics["busy"].get(stage)
+        share = "" if busy is None else f", cores {busy['workers']:.0%} busy with its work"
+        table.add_row(f"{stage} seconds", f"{seconds:.1f}{share}")
     table.add_row("peak memory", f"{metrics['peak_rss_bytes'] / 2**20:,.0f} MiB")
     for stage in stages:
         if facts := metrics.get(stage.name):

@@ -73,6 +73,11 @@ def disconnect() -> None:
     ray.shutdown()
 
 
+def cluster_cores() -> int:
+    """Return the cores of the connected cluster of this moment."""
+    return max(1, int(ray.cluster_resources().get("CPU", 0)))
+
+
 def wants_gpus(config: RayConfig) -> bool:
     """Whether each training worker gets a GPU; needs a connection for ``auto``."""
     if config.use_gpu == "auto":

@@ -20,12 +20,18 @@ if TYPE_CHECKING:
 class LocalEngine:
     """Everything in this process, one item after the other; never imports Ray."""
 
+    is_one_process = True
+
     def start(self) -> None:
         """Get ready, once; called before a stage that has work."""
 
     def mapper(self, stage: Stage) -> Mapper:
         """Return what hands out the items of a stage: the plain loop."""
         return local_map
+
+    def slots(self) -> int:
+        """Return how many items are worked on at once."""
+        return 1
 
     def train(
         self,
@@ -51,6 +57,8 @@ class RayEngine:
         config: the YAML section ``ray``.
     """
 
+    is_one_process = False
+
     def __init__(self, config: RayConfig) -> None:
         self.config = config
         self._connected_here = False
@@ -70,6 +78,12 @@ class RayEngine:
         from distspectral.orchestration.tasks import task_mapper
 
         return task_mapper(self.config, stage.name)
+
+    def slots(self) -> int:
+        """Return the cores of the cluster of this moment."""
+        from distspectral.orchestration.connection import cluster_cores
+
+        return cluster_cores()
 
     def train(
         self,

@@ -50,6 +50,7 @@ class Pipeline:
         root = config.root if "://" in config.root else str(Path(config.root).expanduser().absolute())
         self._root = Artifact(root, config.storage.node_cache)
         self.chain = self._chain(source.fingerprint())
+        self._core_seconds = 0.0  # of the workers of the stage under way
         self._events = MetricsObserver(observer, config.name, self.chain.last.fingerprint)
 
     def _chain(self, source: str) -> Chain:
@@ -175,9 +176,16 @@ class Pipeline:
     ) -> Manifest:
         """Run a stage, on other rows if given, and add to its manifest what it cost."""
         stage, work = self.chain.stages[output.stage], self._work_of(output, source or self.source, made or {})
+        self._core_seconds, began = 0.0, time.process_time()
         with PeakMemory() as memory:
             manifest, seconds = self._timed(output.stage, lambda: stage.run(work))
-        cost = {"seconds": seconds, "peak_rss_bytes": memory.peak_bytes}
+        here = time.process_time() - began - self._core_seconds * self.engine.is_one_process
+        cost = {
+            "seconds": seconds,
+            "core_seconds": {"workers": self._core_seconds, "driver": max(here, 0.0)},
+            "slots": self.engine.slots(),
+            "peak_rss_bytes": memory.peak_bytes,
+        }
         manifest = manifest.model_copy(update={"metrics": manifest.metrics | cost})
         output.artifact.write_json(MANIFEST, manifest.model_dump())
         return manifest
@@ -232,6 +240,7 @@ class Pipeline:
             timings: list[Timing] = []
             for timing, result in mapper(Timed(function), items, description, on_gpu=on_gpu):
                 timings.append(timing)
+                self._core_seconds += timing.core_seconds
                 self._events.progress(description, len(timings), len(items))
                 yield result
             report(timings, description)
@@ -245,6 +254,7 @@ class Pipeline:
 
         def on_window(record: dict[str, Any]) -> None:
             self._events.progress("training", record["step"], settings.train.max_steps)
+            self._core_seconds += record["core_seconds"] * record.get("workers", 1)
             self._events.window(record)
 
         return self.engine.train(vectors, graph, output, settings, on_window)

@@ -28,11 +28,13 @@ class Timing:
         item: name of the shard, or the first row.
         host: name of the machine.
         seconds: of the function alone, without the wait for a worker.
+        core_seconds: of all threads of its process meanwhile.
     """
 
     item: str
     host: str
     seconds: float
+    core_seconds: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,10 +45,10 @@ class Timed:
 
     def __call__(self, item: Any) -> tuple[Timing, Any]:
         """Call the function; items are tuples that begin with a name or a row."""
-        began = time.perf_counter()
+        began, spent = time.perf_counter(), time.process_time()
         result = self.function(item)
         name = str(item[0] if isinstance(item, tuple) else item)
-        return Timing(name, platform.node(), time.perf_counter() - began), result
+        return Timing(name, platform.node(), time.perf_counter() - began, time.process_time() - spent), result
 
 
 def stragglers(timings: Sequence[Timing]) -> list[Timing]:

@@ -31,10 +31,17 @@ def run_metrics(
         "dim": vectors.properties["dim"],
         "n_shards": n_shards,
         "seconds": {stage: float(made.metrics.get("seconds", 0.0)) for stage, made in manifests.items()},
+        "busy": {stage: _busy(made) for stage, made in manifests.items() if "core_seconds" in made.metrics},
         "peak_rss_bytes": max(made.metrics.get("peak_rss_bytes", 0) for made in manifests.values()),
     }
     found = {stage.name: stage.facts(manifests) for stage in stages.values()}
     return metrics | {stage: facts for stage, facts in found.items() if facts}
+
+
+def _busy(made: Manifest) -> dict[str, float]:
+    """Return the shares of a stage's slots that its workers, and its driver, kept busy while it ran."""
+    slot_seconds = max(made.metrics["seconds"] * made.metrics["slots"], 1e-9)
+    return {kind: spent / slot_seconds for kind, spent in made.metrics["core_seconds"].items()}
 
 
 def scores(metrics: Mapping[str, Any]) -> dict[str, Any]:

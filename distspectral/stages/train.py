@@ -139,7 +139,8 @@ def trainer_summary(trainer: Trainer[Any, Any], artifact: Artifact, history: lis
     write_state(artifact, MODEL_FILE, trainer.model.cpu().state_dict())
     seconds = sum(record["seconds"] for record in history)
     rate, watched = f"{trainer.objective.unit}_per_second", trainer.objective.watched
-    last = {name: value for name, value in history[-1].items() if name not in ("step", "seconds", "learning_rate")}
+    of_windows = ("step", "seconds", "core_seconds", "learning_rate")
+    last = {name: value for name, value in history[-1].items() if name not in of_windows}
     return last | {
         "steps": trainer.step,
         "skipped_steps": trainer.skipped.total,

@@ -73,6 +73,7 @@ class Window:
     n_steps: int = 0
     sums: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     began: float = dataclasses.field(default_factory=time.perf_counter)
+    spent: float = dataclasses.field(default_factory=time.process_time)
 
     def add(self, value: Tensor, sums: dict[str, Tensor]) -> None:
         """Take one step's objective and the sums that the window's metrics are made of."""
@@ -92,6 +93,7 @@ class Window:
             "learning_rate": learning_rate,
             f"{objective.unit}_per_second": self.n_steps * batch_size / seconds,
             "seconds": seconds,
+            "core_seconds": time.process_time() - self.spent,  # of this rank
         }
 
 

@@ -127,7 +127,7 @@ def curves(record: dict[str, Any]) -> dict[str, float]:
     for name, value in record.items():
         if isinstance(value, list):
             named |= {f"{name.removesuffix('_values')}/{index:03d}": one for index, one in enumerate(value)}
-        elif name not in ("step", "seconds"):
+        elif name not in ("step", "seconds", "core_seconds"):
             named[f"train/{name}"] = value
     return named
 

@@ -325,3 +325,12 @@ def test_a_bad_row_met_in_a_ray_task_is_the_users_error_and_the_cluster_found_st
     with pytest.raises(NonFiniteRowError, match=r"part-00000\.parquet.*row 3"):
         run(config, RayEngine(config.ray), Recorder())
     assert ray.is_initialized()
+
+
+def test_metrics_say_how_busy_a_stages_work_kept_its_cores(tmp_path) -> None:
+    config = load_config(write_run(tmp_path))
+    metrics = run(config, LocalEngine(), Recorder())
+    assert set(metrics["busy"]) == set(metrics["seconds"])
+    training = metrics["busy"]["train"]
+    assert training["workers"] > 0.5  # one process that does nothing else
+    assert training["driver"] < 0.5

@@ -20,7 +20,7 @@ from tests.runs import write_run
 
 
 def timings(*seconds: float) -> list[Timing]:
-    return [Timing(f"part-{index}", "here", one) for index, one in enumerate(seconds)]
+    return [Timing(f"part-{index}", "here", one, one) for index, one in enumerate(seconds)]
 
 
 def test_an_item_far_above_the_median_is_late_and_the_longest_comes_first() -> None:
@@ -47,7 +47,7 @@ class SlowEngine(LocalEngine):
         def mapped(function: Any, items: Any, description: str, *, on_gpu: bool = False) -> Iterator[Any]:
             for timing, result in local_map(function, items, description):
                 is_late = timing.item in ("part-00003.arrow", "part-00007.arrow")
-                yield Timing(timing.item, "there", 90.0 if is_late else 3.0), result
+                yield Timing(timing.item, "there", 90.0 if is_late else 3.0, 1.0), result
 
         return mapped
 
