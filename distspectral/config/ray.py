@@ -57,8 +57,8 @@ class StageResources(FrozenModel):
 
     num_cpus: PositiveFloat | None = Field(
         None,
-        description="CPUs, and threads; null = ray.cpus_per_worker in training, else ray.cpus_per_task; with a GPU at "
-        "least as many as its node has for each",
+        description="CPUs, and threads, beside num_gpus of those parts that get a GPU; null = ray.cpus_per_worker in "
+        "training, else ray.cpus_per_task; with a GPU at least as many as its node has for each, up to 16",
     )
     num_gpus: NonNegativeFloat | None = Field(
         None,

@@ -58,6 +58,7 @@ class ItemActor:
                 self.resources.num_gpus > 0,
                 self.work,
                 self.log_context,
+                "actor",
             )
         except Exception as error:
             result = Failed(with_traceback(error))

@@ -21,9 +21,10 @@ def call(
     has_gpu: bool,
     work: str,
     log_context: dict[str, Any] | None,
+    role: str = "task",
 ) -> Any:
     """Run one item in a worker; Ray set OMP_NUM_THREADS for libraries loaded later, this is for those loaded."""
-    logs.adopt_context(log_context, "task")
+    logs.adopt_context(log_context, role)
     gpus = contextlib.nullcontext() if has_gpu else hidden_gpus()
     with threadpool_limits(n_threads), gpus, logs.timed("item", work=work):
         return function(item)

@@ -74,7 +74,7 @@ def request(config: RayConfig, stage: str, *, on_gpu: bool = False, nodes: Nodes
     """Return what a unit of the stage's work asks for.
 
     Where it gets a GPU and nothing is said of its CPUs, it gets those of the node that belong to the GPU, to read and
-    decode for it.
+    decode for it. CPUs that are asked for beside GPUs are those of the parts that get a GPU.
 
     Args:
         config: the YAML section ``ray``.
@@ -91,8 +91,10 @@ def request(config: RayConfig, stage: str, *, on_gpu: bool = False, nodes: Nodes
     num_cpus: float = config.cpus_per_worker if trains else config.cpus_per_task
     if num_gpus:
         num_cpus = max(num_cpus, int(num_gpus * cpus_per_gpu(ray.nodes() if nodes is None else nodes)))
+    if asked.num_cpus is not None and (on_gpu or not asked.num_gpus):
+        num_cpus = asked.num_cpus
     return Request(
-        num_cpus=asked.num_cpus or num_cpus,
+        num_cpus=num_cpus,
         num_gpus=num_gpus,
         memory=None if asked.memory is None else int(asked.memory),
         labels=dict(asked.labels),

@@ -30,7 +30,8 @@ def test_a_stage_asks_for_what_its_section_says_and_the_others_for_what_all_do(t
     assert asked.options == expected
     assert asked.bundle == {"CPU": 4, "GPU": 0.5, "memory": 8 << 30}
     assert asked.n_threads == 4
-    assert request(config, "neighbors").options == {name: expected[name] for name in expected if name != "num_gpus"}
+    elsewhere = {"num_cpus": 2, "memory": 8 << 30, "label_selector": {"market": "spot"}}
+    assert request(config, "neighbors").options == elsewhere, "parts without a GPU need none of its CPUs"
     assert request(config, "pack").options == {"num_cpus": 2}
     assert request(config, "train").bundle == {"CPU": 1}
 
