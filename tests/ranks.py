@@ -1,4 +1,4 @@
-"""Several gloo ranks as processes of this machine, and one global batch cut unevenly among them."""
+"""Several ranks as processes of this machine, and one global batch cut unevenly among them."""
 
 from __future__ import annotations
 
@@ -19,22 +19,32 @@ PRELOAD = ["distspectral.recipes", "distspectral.graph.knn", "tests.datasets"]
 """Imported once, by the process that all ranks are forked from: imports take a rank longer than what it is asked."""
 
 
-def run_ranks(function: Callable[..., Any], world_size: int, folder: Path, *args: Any) -> list[Any]:
-    """Call ``function(*args)``, of module level, on every rank of a gloo group; return the results by rank."""
+DEVICE_ALONE = "cuda:gloo"
+"""A group that refuses tensors of the host, as one of NCCL alone does (torch.distributed, "Backends"): the same
+RuntimeError "No backend type associated with device type cpu", by the same dispatcher."""
+
+
+def run_ranks(
+    function: Callable[..., Any], world_size: int, folder: Path, *args: Any, backend: str = "gloo"
+) -> list[Any]:
+    """Call ``function(*args)``, of module level, on every rank of a group; return the results by rank."""
     folder.mkdir(parents=True, exist_ok=True)
     multiprocessing.set_forkserver_preload(PRELOAD)
-    mp.start_processes(_rank, (world_size, str(folder), function, args), world_size, start_method="forkserver")
+    mp.start_processes(_rank, (world_size, str(folder), backend, function, args), world_size, start_method="forkserver")
     return [torch.load(folder / f"result-{rank}.pt", weights_only=True) for rank in range(world_size)]
 
 
-def _rank(rank: int, world_size: int, folder: str, function: Callable[..., Any], args: Sequence[Any]) -> None:
+def _rank(
+    rank: int, world_size: int, folder: str, backend: str, function: Callable[..., Any], args: Sequence[Any]
+) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size, timeout=TIMEOUT
+        backend, init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size, timeout=TIMEOUT
     )
     try:
         torch.save(function(*args), f"{folder}/result-{rank}.pt")
-        dist.barrier()
+        if backend != DEVICE_ALONE:
+            dist.barrier()
     finally:
         dist.destroy_process_group()
 

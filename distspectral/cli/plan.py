@@ -176,8 +176,8 @@ def _show(
             cost = _money(stages, machines, prices)["cost"]
             month = f"{cost['storage_a_month']:,.2f} {cost['currency']} a month for what is kept"
             print_note(f"{_size(size)} rows: {cost['nodes']:,.2f} {cost['currency']} for nodes, {month}")
-    if machines.workers != config.ray.max_workers:
-        print_note(f"training is planned for {machines.workers} workers: set ray.workers to {machines.workers}")
+    if not machines.all_train and config.ray.max_workers is not None:
+        print_note("training is planned for as many workers as are useful: set ray.workers to auto")
     if len(recipe.may_search) > 1:
         print_note("representation: auto is planned with codes; --set representation=input plans the other way")
     if "codes" in recipe.searches.values():

@@ -1,6 +1,8 @@
 """Sums of small matrices over ranks: one function for one process and for many.
 
-Without an initialised process group every function is the identity, so the same code trains in one process.
+Without an initialised process group every function is the identity, so the same code trains in one process. A tensor
+is summed where it lies, so a group of ranks on GPUs needs a backend for either kind of memory (:data:`GPU_BACKENDS`):
+samplers and errors speak of numbers of the host, steps and checks of those of the device.
 """
 
 from __future__ import annotations
@@ -13,6 +15,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from distspectral.errors import OtherRankFailedError, RanksDivergedError
+
+CPU_BACKEND = "gloo"
+GPU_BACKENDS = "cpu:gloo,cuda:nccl"
+"""By the device of the tensor; a group of NCCL alone refuses tensors of the host."""
 
 
 def world_size() -> int:
@@ -29,7 +35,7 @@ def all_reduce_sum(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return each tensor summed over ranks, by one all-reduce of their concatenation.
 
     Args:
-        tensors: float64 tensors of the same names and shapes on every rank; detached here.
+        tensors: float64 tensors of the same names and shapes on every rank, all on one device; detached here.
 
     Returns:
         New tensors, bit-identical on all ranks.
@@ -52,7 +58,7 @@ def raise_on_all_ranks() -> Iterator[None]:
     Raises:
         OtherRankFailedError: where the block itself went well; elsewhere its own error.
 
-    Communication: one all-reduce of one number.
+    Communication: one all-reduce of one number of the host.
     """
     error: Exception | None = None
     try:
@@ -60,7 +66,7 @@ def raise_on_all_ranks() -> Iterator[None]:
     except Exception as raised:
         error = raised
     if world_size() > 1:
-        failed = torch.tensor([float(error is not None)], device="cuda" if dist.get_backend() == "nccl" else "cpu")
+        failed = torch.tensor([float(error is not None)])
         dist.all_reduce(failed)
         if failed.item() and error is None:
             raise OtherRankFailedError("another rank could not go on; its own error says why")

@@ -33,7 +33,7 @@ def check(config: RunConfig, source: Source) -> None:
     """
     recipe = config.recipe(source.dim)
     recipe.check(source.n_rows, source.label_type is not None)
-    recipe.check_workers(config.ray.max_workers if config.ray.enabled else 1)
+    recipe.check_workers((config.ray.max_workers or 1) if config.ray.enabled else 1)
     _check_start(config, recipe)
     check_writable(config.root)
     if importlib.util.find_spec("faiss") is None:

@@ -24,11 +24,11 @@ class Bounds(FrozenModel):
     """The fewest and the most of something."""
 
     min: PositiveInt
-    max: PositiveInt
+    max: PositiveInt | None
 
     @model_validator(mode="after")
     def _min_is_below_max(self) -> Self:
-        if self.min > self.max:
+        if self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min} is above max {self.max}")
         return self
 
@@ -37,7 +37,9 @@ class ActorCount(Bounds):
     """Bounds of an autoscaling pool of actors (YAML ``ray.actors``)."""
 
     min: PositiveInt = Field(1, description="actors kept from the start")
-    max: PositiveInt = Field(64, description="actors at most; the cluster's CPUs are the other bound")
+    max: PositiveInt | None = Field(
+        None, description="actors at most; null = as many as there is room for, on a cluster that grows up to 64"
+    )
 
 
 class WorkerCount(Bounds):
@@ -54,10 +56,13 @@ class StageResources(FrozenModel):
     """What each task, actor or training worker of one stage asks of Ray (YAML ``ray.resources.STAGE``)."""
 
     num_cpus: PositiveFloat | None = Field(
-        None, description="CPUs, and threads; null = ray.cpus_per_worker in training, else ray.cpus_per_task"
+        None,
+        description="CPUs, and threads, beside num_gpus of those parts that get a GPU; null = ray.cpus_per_worker in "
+        "training, else ray.cpus_per_task; with a GPU at least as many as its node has for each, up to 16",
     )
     num_gpus: NonNegativeFloat | None = Field(
-        None, description="GPUs, or a share of one; null = by ray.use_gpu in training and embedding, else none"
+        None,
+        description="GPUs, or a share of one, for parts of the stage that are faster on one; null = by ray.use_gpu",
     )
     memory: ByteSize | None = Field(None, description="memory that the node must have free, such as 8GiB; null = any")
     labels: Mapping[str, str] = Field({}, description="labels that the node must carry (Ray's label selector)")
@@ -72,13 +77,16 @@ class RayConfig(FrozenModel):
         description="null = a local Ray for this run (inside `ray job submit`, the job's cluster); "
         "auto = the cluster running on this machine; else host:port or ray://host:port",
     )
-    workers: PositiveInt | WorkerCount = Field(
-        2,
-        description="training workers; {min: 1, max: 4} = as many as there is room for, fewer when a node is lost, "
-        "more when one comes. A step's batch stays train.batch_size, divided among those there are",
+    workers: PositiveInt | WorkerCount | Literal["auto"] = Field(
+        "auto",
+        description="training workers; auto = as many as shorten a step and there is room for; {min: 1, max: 4} = as "
+        "many as there is room for, fewer when a node is lost, more when one comes. A step's batch stays "
+        "train.batch_size, divided among those there are",
     )
     use_gpu: bool | Literal["auto"] = Field(
-        "auto", description="one GPU per training worker and actor; auto = where the cluster has that many"
+        "auto",
+        description="one GPU per training worker, and per unit of other work that is faster on one; auto = where the "
+        "cluster has that many",
     )
     cpus_per_worker: PositiveInt = Field(1, description="CPUs, and threads, of each training worker")
     cpus_per_task: PositiveInt = Field(1, description="CPUs, and threads, of each task and actor")
@@ -100,12 +108,16 @@ class RayConfig(FrozenModel):
     @property
     def min_workers(self) -> int:
         """Training workers at least."""
-        return self.workers.min if isinstance(self.workers, WorkerCount) else self.workers
+        if isinstance(self.workers, WorkerCount):
+            return self.workers.min
+        return 1 if self.workers == "auto" else self.workers
 
     @property
-    def max_workers(self) -> int:
-        """Training workers at most."""
-        return self.workers.max if isinstance(self.workers, WorkerCount) else self.workers
+    def max_workers(self) -> int | None:
+        """Training workers at most; None = as many as are useful."""
+        if isinstance(self.workers, WorkerCount):
+            return self.workers.max
+        return None if self.workers == "auto" else self.workers
 
 
 class MlflowConfig(FrozenModel):

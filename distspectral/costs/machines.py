@@ -51,10 +51,11 @@ class Machines:
         name: as they were asked for.
         kind: what prices are looked up by: ``cpu`` or the accelerator's name.
         nodes: how many.
-        workers: training workers, one per accelerator where there are any.
+        workers: training workers at most, one per accelerator where there are any.
         node: each.
         source: where the node's numbers come from.
         uses_ray: whether Ray is started; otherwise everything is one process.
+        all_train: whether ``ray.workers`` is their number, so that all of them train; otherwise as many as are useful.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Machines:
     node: Node
     source: str
     uses_ray: bool = True
+    all_train: bool = False
 
     @property
     def cores(self) -> int:

@@ -5,6 +5,8 @@ Shape letters: N rows, B items of a batch: edges, pairs or rows.
 
 from __future__ import annotations
 
+import math
+
 from distspectral.costs.bill import CACHE_SHARE, GPU_SHARE, GPU_STEP_S, MISS_S, NVLINK, REDUCE_S, WITHIN_NODE, Bill
 
 SCAN = "scan"
@@ -18,9 +20,11 @@ def training(bill: Bill, mirrored: bool = False) -> None:
         bill: of the stage.
         mirrored: whether the network is followed by its mirror image, as an encoder by its decoder.
     """
-    machines, workers, layers = bill.machines, bill.machines.workers, bill.recipe.layers[bill.stage]
+    machines, layers = bill.machines, bill.recipe.layers[bill.stage]
     seen, graph = bill.recipe.learns_from[bill.stage]
     train, networks = bill.settings[bill.stage].train, 2 if mirrored else 1
+    useful = math.inf if machines.all_train else train.useful_workers(machines.gpu is not None)
+    workers = int(min(machines.workers, useful))
     n_weights, ends = networks * bill.n_weights(bill.stage), 1 if graph is None else 2
     share = train.batch_size / workers
     if machines.gpu is None:

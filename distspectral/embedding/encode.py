@@ -64,7 +64,7 @@ def encode(
         if shard.name not in done
     ]
     task = functools.partial(_encode_shard, tuple(vectors), output.artifact, load, device)
-    for written in mapper(task, items, "encoding"):
+    for written in mapper(task, items, "encoding", on_gpu=True):
         done[written.name] = written
     shards = [done[shard.name] for shard in source.shards]
     moments = Moments.of_shards(shards)

@@ -1,22 +1,25 @@
-"""Items that share a model, through a pool of Ray Data actors: each loads it once and takes shard after shard."""
+"""Items that share a model or a GPU, through a pool of Ray Data actors: each loads once and takes item after item."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
-from ray.exceptions import RayTaskError
-from threadpoolctl import threadpool_limits
 
 from distspectral import logs
 from distspectral.config.ray import RayConfig
-from distspectral.errors import DistSpectralError
 from distspectral.mapping import Mapper
-from distspectral.orchestration.resources import request
+from distspectral.orchestration.calls import call, with_traceback
+from distspectral.orchestration.resources import Request, request
+
+ACTORS_TO_GROW = 64
+"""Beyond those there is room for: an autoscaler starts nodes for actors that wait."""
 
 
 class ItemActor:
@@ -25,7 +28,7 @@ class ItemActor:
     Args:
         function: of one item; keeps what is costly to load in the process.
         items: all items; a row of the dataset is an index into them.
-        n_threads: threads of this actor.
+        resources: that the actor was given.
         work: what it does, for the log.
         log_context: what its log is to say.
     """
@@ -34,24 +37,39 @@ class ItemActor:
         self,
         function: Callable[[Any], Any],
         items: Sequence[Any],
-        n_threads: int,
+        resources: Request,
         work: str,
         log_context: dict[str, Any] | None,
     ) -> None:
-        self.function, self.items, self.n_threads, self.work = function, items, n_threads, work
-        logs.adopt_context(log_context, "actor")
+        self.function, self.items, self.resources = function, items, resources
+        self.work, self.log_context = work, log_context
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Return the result for the item with index ``row["id"]``, or the error of ours that it met.
+    def __call__(self, row: dict[str, Any]) -> dict[str, bytes]:
+        """Return the result for the item with index ``row["item"]``, or the error that it met.
 
-        An error of ours would come again on a retry, so it is returned: Ray retries what is raised.
+        Pickled, for Arrow would make a list of a tuple; returned, for Ray Data wraps what is raised.
         """
-        with threadpool_limits(self.n_threads):
-            try:
-                with logs.timed("item", work=self.work):
-                    return {"result": self.function(self.items[row["id"]])}
-            except DistSpectralError as error:
-                return {"result": error}
+        result: Any
+        try:
+            result = call(
+                self.function,
+                self.items[row["item"]],
+                self.resources.n_threads,
+                self.resources.num_gpus > 0,
+                self.work,
+                self.log_context,
+                "actor",
+            )
+        except Exception as error:
+            result = Failed(with_traceback(error))
+        return {"result": pickle.dumps(result)}
+
+
+class Failed:
+    """What stands for the result of an item that met an error."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
 
 
 @contextlib.contextmanager
@@ -69,8 +87,9 @@ def quiet_data() -> Iterator[None]:
 def actor_mapper(config: RayConfig, stage: str = "embed") -> Mapper:
     """Return a mapper over an autoscaling pool of actors on the connected cluster; an item is a shard, not a row.
 
-    The dataset holds one number per shard, so nothing of the data passes through Ray: an actor reads its shard,
-    writes its output and returns the receipt.
+    The dataset holds one number per item, so nothing of the data passes through Ray: an actor reads its shard,
+    writes its output and returns the receipt. An exception that the function raises is not retried: it reaches the
+    caller as it was raised.
     """
 
     def map_items(
@@ -78,23 +97,35 @@ def actor_mapper(config: RayConfig, stage: str = "embed") -> Mapper:
     ) -> Iterator[Any]:
         if not items:
             return
-        pool = ActorPoolStrategy(
-            min_size=config.actors.min, max_size=max(config.actors.min, min(config.actors.max, len(items)))
-        )
-        resources = request(config, stage)
+        resources = request(config, stage, on_gpu=on_gpu)
+        least, most, first = pool_bounds(config, len(items), resources.slots(ray.cluster_resources()))
         with quiet_data():
-            dataset = ray.data.range(len(items), override_num_blocks=len(items)).map(
+            # not `range`, whose reads would wait for a CPU while actors hold all of them
+            numbers = ray.data.from_items(list(range(len(items))), override_num_blocks=len(items))
+            dataset = numbers.map(
                 ItemActor,
-                fn_constructor_args=(function, list(items), resources.n_threads, description, logs.context()),
-                compute=pool,
+                fn_constructor_args=(function, list(items), resources, description, logs.context()),
+                compute=ActorPoolStrategy(min_size=least, max_size=most, initial_size=first),
                 **resources.options,
             )
-            try:
-                for row in dataset.iter_rows():
-                    if isinstance(row["result"], DistSpectralError):
-                        raise row["result"]
-                    yield row["result"]
-            except RayTaskError as error:
-                raise (error.cause if isinstance(error.cause, Exception) else error) from None
+            for row in dataset.iter_rows():
+                result = pickle.loads(row["result"])
+                if isinstance(result, Failed):
+                    raise result.error
+                yield result
 
     return map_items
+
+
+def pool_bounds(config: RayConfig, n_items: int, n_slots: int) -> tuple[int, int, int]:
+    """Return how many actors are kept at least, at most, and started at once.
+
+    Args:
+        config: the YAML section ``ray``.
+        n_items: more actors than items would have nothing to do.
+        n_slots: actors that the cluster has room for at this moment.
+    """
+    most = max(n_slots, ACTORS_TO_GROW) if config.actors.max is None else config.actors.max
+    most = max(1, min(most, n_items))
+    least = min(config.actors.min, most)
+    return least, most, max(least, min(most, n_slots))

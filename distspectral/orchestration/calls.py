@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from distspectral import logs
 from distspectral.devices import hidden_gpus
+from distspectral.errors import DistSpectralError
 
 
 def call(
@@ -19,9 +21,17 @@ def call(
     has_gpu: bool,
     work: str,
     log_context: dict[str, Any] | None,
+    role: str = "task",
 ) -> Any:
     """Run one item in a worker; Ray set OMP_NUM_THREADS for libraries loaded later, this is for those loaded."""
-    logs.adopt_context(log_context, "task")
+    logs.adopt_context(log_context, role)
     gpus = contextlib.nullcontext() if has_gpu else hidden_gpus()
     with threadpool_limits(n_threads), gpus, logs.timed("item", work=work):
         return function(item)
+
+
+def with_traceback(error: Exception) -> Exception:
+    """Return the error that is being handled, with its traceback as a note, which survives pickling."""
+    if not isinstance(error, DistSpectralError):  # ours say enough
+        error.add_note(traceback.format_exc())
+    return error

@@ -43,7 +43,7 @@ def connect(config: RayConfig) -> bool:
             if address == "local":
                 ray.init(
                     address="local",
-                    num_cpus=max(os.cpu_count() or 1, config.max_workers * config.cpus_per_worker),
+                    num_cpus=max(os.cpu_count() or 1, (config.max_workers or 1) * config.cpus_per_worker),
                     object_store_memory=OBJECT_STORE_BYTES,
                     include_dashboard=False,
                     logging_level=logging.ERROR,
@@ -76,10 +76,3 @@ def disconnect() -> None:
 def cluster_cores() -> int:
     """Return the cores of the connected cluster of this moment."""
     return max(1, int(ray.cluster_resources().get("CPU", 0)))
-
-
-def wants_gpus(config: RayConfig) -> bool:
-    """Whether each training worker gets a GPU; needs a connection for ``auto``."""
-    if config.use_gpu == "auto":
-        return bool(ray.cluster_resources().get("GPU", 0) >= config.min_workers)
-    return config.use_gpu

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from distspectral.config.ray import RayConfig
 from distspectral.mapping import Mapper, local_map
@@ -70,14 +70,20 @@ class RayEngine:
         self._connected_here |= connect(self.config)
 
     def mapper(self, stage: Stage) -> Mapper:
-        """Return the mapper over a pool of actors, or over Ray tasks."""
-        if stage.workers == "actors":
-            from distspectral.orchestration.actors import actor_mapper
+        """Return the mapper over Ray tasks, or over a pool of actors: those of the stage, or one for each GPU."""
 
-            return actor_mapper(self.config, stage.name)
-        from distspectral.orchestration.tasks import task_mapper
+        def map_items(
+            function: Callable[[Any], Any], items: Sequence[Any], description: str, *, on_gpu: bool = False
+        ) -> Iterator[Any]:
+            from distspectral.orchestration.resources import request
 
-        return task_mapper(self.config, stage.name)
+            if stage.workers == "actors" or request(self.config, stage.name, on_gpu=on_gpu).num_gpus:
+                from distspectral.orchestration.actors import actor_mapper as make
+            else:
+                from distspectral.orchestration.tasks import task_mapper as make
+            return make(self.config, stage.name)(function, items, description, on_gpu=on_gpu)
+
+        return map_items
 
     def slots(self) -> int:
         """Return the cores of the cluster of this moment."""

@@ -1,15 +1,25 @@
-"""What one task, actor or training worker of a stage asks of Ray, so that an autoscaler starts nodes that fit it."""
+"""What a unit of a stage's work asks of Ray, so that an autoscaler starts nodes that fit it; how many workers train."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
-from distspectral.config.ray import RayConfig, StageResources
+import ray
+
+from distspectral.config.ray import RayConfig, StageResources, WorkerCount
 from distspectral.stages import STAGES
+from distspectral.training.config import TrainConfig
 
-GPU_BY_DEFAULT = frozenset({"training", "actors"})
-"""Workers that take a GPU without being told to, where ``ray.use_gpu`` grants one."""
+MOST_CPUS_PER_GPU = 16
+"""That one process makes use of to feed an accelerator."""
+
+logger = logging.getLogger(__name__)
+
+Nodes = Sequence[Mapping[str, Any]]
+"""As ``ray.nodes()`` tells of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,26 +70,72 @@ class Request:
         return min(int(total.get(name, 0) // amount) for name, amount in self.bundle.items())
 
 
-def request(config: RayConfig, stage: str) -> Request:
-    """Return what a unit of the stage, by its name, asks for.
+def request(config: RayConfig, stage: str, *, on_gpu: bool = False, nodes: Nodes | None = None) -> Request:
+    """Return what a unit of the stage's work asks for.
 
-    With ``ray.use_gpu: auto`` and nothing said of the stage's GPUs, the connected cluster of this moment decides.
+    Where it gets a GPU and nothing is said of its CPUs, it gets those of the node that belong to the GPU, to read and
+    decode for it. CPUs that are asked for beside GPUs are those of the parts that get a GPU.
+
+    Args:
+        config: the YAML section ``ray``.
+        stage: by its name.
+        on_gpu: whether this part of the stage is faster on an accelerator; the others get none.
+        nodes: of the cluster; None = those of the connected one at this moment.
     """
     asked = config.resources.get(stage, StageResources())
-    workers = next(stages[stage].workers for stages in STAGES.values() if stage in stages)
-    default_cpus = config.cpus_per_worker if workers == "training" else config.cpus_per_task
-    num_gpus = asked.num_gpus
-    if num_gpus is None:
-        num_gpus = float(workers in GPU_BY_DEFAULT and _gpus_granted(config))
+    trains = any(stages[stage].workers == "training" for stages in STAGES.values() if stage in stages)
+    num_gpus = 0.0
+    if on_gpu:
+        granted = 1.0 if wants_gpus(config, config.min_workers if trains else 1, nodes) else 0.0
+        num_gpus = granted if asked.num_gpus is None else asked.num_gpus
+    num_cpus: float = config.cpus_per_worker if trains else config.cpus_per_task
+    if num_gpus:
+        num_cpus = max(num_cpus, int(num_gpus * cpus_per_gpu(ray.nodes() if nodes is None else nodes)))
+    if asked.num_cpus is not None and (on_gpu or not asked.num_gpus):
+        num_cpus = asked.num_cpus
     return Request(
-        num_cpus=asked.num_cpus or default_cpus,
+        num_cpus=num_cpus,
         num_gpus=num_gpus,
         memory=None if asked.memory is None else int(asked.memory),
         labels=dict(asked.labels),
     )
 
 
-def _gpus_granted(config: RayConfig) -> bool:
-    from distspectral.orchestration.connection import wants_gpus
+def wants_gpus(config: RayConfig, n_units: int, nodes: Nodes | None = None) -> bool:
+    """Whether each of so many units of work gets a GPU; ``auto`` asks the nodes, of the connected cluster if None."""
+    if config.use_gpu == "auto":
+        return sum(amount for _, amount in _shares(ray.nodes() if nodes is None else nodes)) >= n_units
+    return config.use_gpu
 
-    return wants_gpus(config)
+
+def cpus_per_gpu(nodes: Nodes) -> int:
+    """Return the CPUs that a node has for each of its GPUs, by the node that has fewest; 1 where none has GPUs."""
+    shares = [int(cpus // gpus) for cpus, gpus in _shares(nodes)]
+    return max(1, min([*shares, MOST_CPUS_PER_GPU])) if shares else 1
+
+
+def workers_for(asked: int | WorkerCount | Literal["auto"], train: TrainConfig, on_gpu: bool, n_slots: int) -> int:
+    """Return how many workers train, at most; say so where they are fewer, or more, than is of use.
+
+    Args:
+        asked: ``ray.workers``; numbers are obeyed.
+        train: of the objective; tells how many workers shorten a step.
+        on_gpu: whether each has an accelerator.
+        n_slots: workers that the cluster has room for at this moment.
+    """
+    useful, key = train.useful_workers(on_gpu), f"{train.section}.batch_size"
+    words = f"{key} = {train.batch_size:,} keeps {useful} busy; a larger batch would keep more"
+    if asked == "auto":
+        if n_slots > useful:
+            logger.info("training on %d of the %d workers there is room for: %s", useful, n_slots, words)
+        return max(1, min(useful, n_slots))
+    most = asked.max if isinstance(asked, WorkerCount) else asked
+    if most > useful:
+        logger.warning("training on up to %d workers, as ray.workers says, but %s", most, words)
+    return most
+
+
+def _shares(nodes: Nodes) -> list[tuple[float, float]]:
+    """Return CPUs and GPUs of each node that has GPUs."""
+    resources = [node["Resources"] for node in nodes if node["Alive"]]
+    return [(one.get("CPU", 0.0), one["GPU"]) for one in resources if one.get("GPU")]

@@ -23,8 +23,9 @@ from distspectral import logs
 from distspectral.config.ray import RayConfig
 from distspectral.errors import ConfigError, MissingDependencyError, RequestError, WorkerLostError, first_line
 from distspectral.frozen import FrozenModel
-from distspectral.orchestration.connection import connect, disconnect, wants_gpus
+from distspectral.orchestration.connection import connect, disconnect
 from distspectral.orchestration.environment import environment_defaults
+from distspectral.orchestration.resources import wants_gpus
 from distspectral.serving.predictor import Predictor
 from distspectral.serving.service import Answer, Service, media_type, reply
 
@@ -155,7 +156,7 @@ def _start(load: Callable[[], Predictor], config: ServeConfig) -> None:
         Replica,
         num_replicas=config.replicas,
         max_ongoing_requests=WAITING_REQUESTS,
-        ray_actor_options={"num_cpus": 1, "num_gpus": int(wants_gpus(RayConfig(workers=config.replicas)))},
+        ray_actor_options={"num_cpus": 1, "num_gpus": int(wants_gpus(RayConfig(), config.replicas))},
         logging_config=quiet,
     )
     try:

@@ -26,6 +26,9 @@ later by as much as it has."""
 def task_mapper(config: RayConfig, stage: str = "pack") -> Mapper:
     """Return a mapper that runs each item as one Ray task on the connected cluster, with the stage's resources.
 
+    For work on CPUs: a process that has touched one GPU goes on with it when Ray gives its next task another one, so
+    work on GPUs belongs into :func:`distspectral.orchestration.actors.actor_mapper`.
+
     A task whose worker or node is lost runs again, up to ``config.task_retries`` times, so functions must bear
     being run twice on an item. An exception that the function raises is not retried: it reaches the caller as it
     was raised. When the caller stops early, tasks not yet begun are cancelled.
@@ -37,7 +40,7 @@ def task_mapper(config: RayConfig, stage: str = "pack") -> Mapper:
     def map_tasks(
         function: Callable[[Any], Any], items: Sequence[Any], description: str, *, on_gpu: bool = False
     ) -> Iterator[Any]:
-        resources = request(config, stage)
+        resources = request(config, stage, on_gpu=on_gpu)
         task = ray.remote(call).options(
             name=description, max_retries=config.task_retries, retry_exceptions=False, **resources.options
         )

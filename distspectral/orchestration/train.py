@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import shutil
 import tempfile
 import threading
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 import ray.train
+import ray.train.collective
 import torch
 from pyarrow import fs
 from ray.train import (
@@ -30,9 +32,11 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from distspectral import logs
 from distspectral.comm import collectives
 from distspectral.config.ray import RayConfig, WorkerCount
+from distspectral.devices import hidden_gpus
 from distspectral.errors import DistSpectralError, OutputNotWritableError, WorkerLostError
+from distspectral.orchestration.calls import with_traceback
 from distspectral.orchestration.environment import environment_defaults
-from distspectral.orchestration.resources import Request, request
+from distspectral.orchestration.resources import Request, request, workers_for
 from distspectral.stages.train import (
     CHECKPOINT_FILE,
     CHECKPOINTS,
@@ -144,13 +148,16 @@ def train(
         on_window: called in this process with each window's metrics.
 
     Raises:
-        DistSpectralError: as it was raised on the ranks; a lost worker is retried, this is not.
+        DistSpectralError: as it was raised on the ranks; a lost worker is retried, this is not, nor is any error of
+            ranks that all live and have yet to take a step.
         WorkerLostError: workers died more often than ``config.task_retries``.
     """
     output.begin()
     _forget_damaged_snapshot(output.artifact)
-    resources = request(config, output.stage)
-    use_gpu = resources.num_gpus > 0
+    resources = request(config, output.stage, on_gpu=True)
+    has_gpu = resources.num_gpus > 0
+    on_gpu = has_gpu and settings.train.device != "cpu"
+    workers = workers_for(config.workers, settings.train, on_gpu, resources.slots(ray.cluster_resources()))
     trainer = TorchTrainer(
         _train_rank,
         train_loop_config={
@@ -159,12 +166,13 @@ def train(
             "artifact": output.artifact,
             "settings": settings,
             "n_threads": resources.n_threads,
+            "has_gpu": has_gpu,
             "log_context": logs.context(),
         },
         torch_config=TorchConfig(
-            "nccl" if use_gpu and settings.train.device != "cpu" else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S
+            collectives.GPU_BACKENDS if on_gpu else collectives.CPU_BACKEND, timeout_s=COLLECTIVE_TIMEOUT_S
         ),
-        scaling_config=_scaling(config, resources),
+        scaling_config=_scaling(config.workers, workers, resources),
         run_config=RunConfig(
             name=CHECKPOINTS,
             storage_path=output.artifact.path,
@@ -185,31 +193,29 @@ def train(
                 f"{ranks}; cause: {str(cause).strip().splitlines()[-1]}; run again to go on from the last checkpoint",
                 ["ray.task_retries"],
             ) from error
-    if isinstance(result, DistSpectralError):
+    if isinstance(result, Exception):
         raise result
     return finish(vectors, output, settings, result)
 
 
-def _scaling(config: RayConfig, resources: Request) -> ScalingConfig:
+def _scaling(asked: int | WorkerCount | Literal["auto"], most: int, resources: Request) -> ScalingConfig:
     """Return how many workers to ask for, and what each gets."""
     each: dict[str, Any] = {
         "use_gpu": resources.num_gpus > 0,
         "resources_per_worker": resources.bundle,
         "label_selector": resources.labels or None,
     }
-    if not isinstance(config.workers, WorkerCount):
-        return ScalingConfig(num_workers=config.workers, **each)
-    return ScalingConfig(
-        num_workers=(config.workers.min, config.workers.max),
-        **each,
-        elastic_resize_monitor_interval_s=config.workers.check_s,
-    )
+    if not isinstance(asked, WorkerCount):
+        return ScalingConfig(num_workers=most, **each)
+    return ScalingConfig(num_workers=(asked.min, most), **each, elastic_resize_monitor_interval_s=asked.check_s)
 
 
 def _patience(config: RayConfig) -> dict[str, str]:
-    """Return how long an elastic group waits for a lost node to come back, as Ray Train is told of it."""
-    is_elastic = isinstance(config.workers, WorkerCount)
-    return {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(SHRINK_S)} if is_elastic else {}
+    """Return how long Ray Train waits for workers that fail to meet, and an elastic group for a lost node to return."""
+    patience = {"RAY_TRAIN_COLLECTIVE_TIMEOUT_S": str(2 * COLLECTIVE_TIMEOUT_S)}
+    if isinstance(config.workers, WorkerCount):
+        patience["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(SHRINK_S)
+    return patience
 
 
 def _forget_damaged_snapshot(artifact: Artifact) -> None:
@@ -231,23 +237,34 @@ def _forget_damaged_snapshot(artifact: Artifact) -> None:
             artifact.delete_file(snapshot)
 
 
-def _train_rank(config: dict[str, Any]) -> dict[str, Any] | DistSpectralError | None:
-    """Train one rank; return the summary on rank 0, or the error that all ranks met.
+def _train_rank(config: dict[str, Any]) -> dict[str, Any] | Exception | None:
+    """Train one rank; return the summary on rank 0, or the error that this rank met.
 
-    An error of ours would come again on a retry, so it is returned: Ray Train retries what is raised.
+    An error that would come again is returned, for Ray Train retries what is raised: one of ours, or any that a group
+    meets before its first step although all its workers live. Storage may answer the next time.
     """
     torch.set_num_threads(config["n_threads"])
     logs.adopt_context(config["log_context"], collectives.rank())
+    gpus = contextlib.nullcontext() if config["has_gpu"] else hidden_gpus()
+    trainer: Trainer[Any, Any] | None = None
+    first: float = math.inf
     try:
-        with logs.timed("training", workers=collectives.world_size()):
+        with gpus, logs.timed("training", workers=collectives.world_size()):
             trainer = open_trainer(config["vectors"], config["graph"], config["settings"])
             standing = checkpoint_names(config["artifact"])
             history = restore(trainer, config["artifact"])
+            first = trainer.step
             log = RunLog(config["artifact"], history) if collectives.rank() == 0 else None
             trainer.fit(RayTrainingObserver(log, standing))
             return None if log is None else trainer_summary(trainer, config["artifact"], log.history)
-    except DistSpectralError as error:
-        return error
+    except Exception as error:
+        has_begun = trainer is not None and trainer.step > first
+        if not isinstance(error, DistSpectralError) and (has_begun or isinstance(error, OSError)):
+            raise
+        if not has_begun:
+            logger.exception("training cannot begin")
+            ray.train.collective.barrier()  # Ray ends the group here, and starts another, if a worker was lost
+        return with_traceback(error)
     finally:
         remove_left_over()
 

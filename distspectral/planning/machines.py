@@ -33,18 +33,18 @@ DGX = {
 """Nodes of eight accelerators; the network is that of one adapter."""
 
 
-def this_machine(workers: int, disk_read: float, disk_write: float) -> Machines:
+def this_machine(workers: int | None, disk_read: float, disk_write: float) -> Machines:
     """Return this machine, whose storage was measured.
 
     Args:
-        workers: training workers of the config.
+        workers: training workers of the config; None = as many as are useful, at most one a core.
         disk_read: bytes per second.
         disk_write: bytes per second.
     """
     cores, memory = os.cpu_count() or 1, float(psutil.virtual_memory().total)
-    return Machines(
-        "this machine", "cpu", 1, workers, Node(cores, memory, disk_read, disk_write, DEFAULT_NETWORK), MEASURED
-    )
+    node = Node(cores, memory, disk_read, disk_write, DEFAULT_NETWORK)
+    all_train = workers is not None
+    return Machines("this machine", "cpu", 1, workers or cores, node, MEASURED, all_train=all_train)
 
 
 def machines_named(text: str, here: Machines) -> Machines:

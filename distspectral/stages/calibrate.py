@@ -42,8 +42,16 @@ NO_ENCODERS: Mapping[str, Any] = {}
 BLOCK_ROWS = 1 << 13
 """Rows of the graph whose edges are summed at a time."""
 
-TASK_ROWS = 1 << 20
-"""Rows of the graph in one task."""
+TASK_ROWS = 1 << 16
+"""Rows of the graph in one task at least, some seconds of one core."""
+
+MAX_TASKS = 1 << 10
+"""Beyond them tasks grow: each opens all shards, for neighbours lie anywhere."""
+
+
+def rows_per_task(n_rows: int) -> int:
+    """Return the rows of the graph whose edges one task sums."""
+    return max(TASK_ROWS, -(-n_rows // MAX_TASKS))
 
 
 def calibrate(
@@ -79,7 +87,8 @@ def calibrate(
         load = functools.partial(load_trained_network, training, settings)
         encode(vectors, feature_output, load, settings.train.device, mapper)
     n_rows = vectors[0].manifest().n_rows
-    ranges = [(start, min(start + TASK_ROWS, n_rows)) for start in range(0, n_rows, TASK_ROWS)]
+    step = rows_per_task(n_rows)
+    ranges = [(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
     task = functools.partial(_mapped_sums, features, graph, settings.spectral.laplacian)
     sums = sorted(mapper(task, ranges, "calibrating"), key=lambda part: part[0])
     energy, gram_matrix, affinity = (sum(part[index] for part in sums) for index in (1, 2, 3))
@@ -227,7 +236,8 @@ def _run(work: Work) -> Manifest:
 def _cost(bill: Bill) -> None:
     (seen, graph), n_functions = bill.recipe.learns_from["train"], bill.settings["train"].n_functions
     assert graph is not None, "eigenfunctions are those of a graph"
-    bill.through(("train",), bill.us("encoding"), bill.us("calibrating"), math.ceil(bill.n_rows / TASK_ROWS))
+    rows = min(bill.n_rows, rows_per_task(math.ceil(bill.n_rows)))
+    bill.through(("train",), bill.us("encoding"), bill.us("calibrating"), bill.n_rows / rows)
     bill.alone()
     features = bill.n_rows * (4 * n_functions + 16)
     bill.read = bill.kept_by(*seen, graph) + features

@@ -173,7 +173,7 @@ class _Work:
             embed_shard, self.source.reader, self.load, self.output.artifact, self.config.batch_rows, share
         )
         samples = []
-        for written in mapper(task, missing, "embedding"):
+        for written in mapper(task, missing, "embedding", on_gpu=True):
             done[written.shard.name] = written.shard
             samples.append(written.sample)
         metrics: dict[str, Any] = {"embedded_shards": len(missing)}

@@ -47,7 +47,7 @@ def test_a_plan_shows_times_sizes_formulas_and_what_is_assumed(tmp_path: Path, m
     assert "measured here, one core, 40,000 rows x 5" in result.stdout
     assert "VC dimension at least N/10 = 1e+08" in result.stdout
     assert "autoencoder" not in result.stdout  # the config has none
-    assert "set ray.workers to 8" in result.stdout
+    assert "set ray.workers to auto" in result.stdout  # the config says 1
     assert measured == [(120, 5, tmp_path)]
     assert not (tmp_path / "root").exists()
 

@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from distspectral.comm import collectives
-from tests.ranks import run_ranks
+from distspectral.datasets import Mixture
+from distspectral.graph.store import ArrayGraph
+from distspectral.storage.rows.vectors import ArrayVectors
+from distspectral.training.loop import Trainer, WindowRecorder
+from distspectral.training.siamese import SiameseConfig, SiameseSettings
+from distspectral.training.spectral import SpectralSettings, SpectralTrainConfig
+from tests.ranks import DEVICE_ALONE, run_ranks
 
 
 def test_one_process_is_rank_zero_of_one():
@@ -49,3 +56,48 @@ def test_one_process_raises_its_own_error():
         raise OSError("no space left")
     with collectives.raise_on_all_ranks():
         pass
+
+
+# ---- devices -----------------------------------------------------------------------------------------------------
+
+
+class CheckedRecorder(WindowRecorder):
+    """Lets all ranks agree at each checkpoint, as where one of them writes it."""
+
+    def checkpoint(self, trainer: Trainer) -> None:
+        with collectives.raise_on_all_ranks():
+            pass
+
+
+def trained(name: str) -> torch.Tensor | str:
+    """Return the weights after a few steps, their windows and checkpoints, or what training was refused for."""
+    few = {"batch_size": 32, "max_steps": 6, "window_steps": 2, "checkpoint_steps": 3, "device": "cpu"}
+    settings = {
+        "spectral": SpectralSettings(train=SpectralTrainConfig(**few), n_components=3),
+        "siamese": SiameseSettings(train=SiameseConfig(hidden=(8,), **few)),
+    }[name]
+    rows = Mixture(4).rows(0, 60)[0]
+    neighbors = (np.arange(60)[:, None] + [1, 2, 3]) % 60
+    try:
+        trainer = settings.trainer(ArrayVectors(rows), ArrayGraph(neighbors, np.ones((60, 3), np.float32)))
+        trainer.fit(CheckedRecorder())
+    except RuntimeError as error:
+        return str(error)
+    return torch.cat([p.detach().reshape(-1) for p in trainer.model.parameters()])
+
+
+def trained_all() -> dict[str, torch.Tensor | str]:
+    return {name: trained(name) for name in ("spectral", "siamese")}
+
+
+def test_ranks_on_gpus_train_in_a_group_that_takes_tensors_of_the_host(tmp_path):
+    """In place of NCCL, which needs a GPU, gloo: what is under test is that each tensor finds a backend."""
+    backends = {"nccl": DEVICE_ALONE}.get(collectives.GPU_BACKENDS, collectives.GPU_BACKENDS.replace("nccl", "gloo"))
+    first, second = run_ranks(trained_all, 2, tmp_path, backend=backends)
+    for name, weights in first.items():
+        assert torch.equal(weights, second[name]), f"{name}: {weights}"
+
+
+def test_a_group_of_one_device_alone_refuses_the_samplers_sums(tmp_path):
+    for rank in run_ranks(trained_all, 2, tmp_path, backend=DEVICE_ALONE):
+        assert "No backend type associated with device type cpu" in rank["spectral"]

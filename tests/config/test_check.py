@@ -33,6 +33,7 @@ def data(tmp_path: Path) -> Path:
 
 def checked(data: Path, *overrides: str) -> RunConfig:
     base = [f"data.path={data}", f"root={data.parent}/runs/x", "spectral.n_components=4", "spectral.oversampling=2"]
+    base.append("ray.workers=2")
     config = parse_config("name: x", "run.yaml", [*base, *overrides])
     check(config, Source.open(config.data))
     return config

@@ -12,12 +12,14 @@ from distspectral.orchestration.engine import LocalEngine, RayEngine, make_engin
 
 def test_bounds_of_the_pool_must_be_in_order() -> None:
     assert ActorCount(min=2, max=2).max == 2
+    assert ActorCount(min=2).max is None
     with pytest.raises(ValidationError, match="min 3 is above max 2"):
         ActorCount(min=3, max=2)
 
 
-def test_workers_are_a_number_or_bounds() -> None:
-    assert (RayConfig().min_workers, RayConfig().max_workers) == (2, 2)
+def test_workers_are_a_number_bounds_or_as_many_as_are_useful() -> None:
+    assert (RayConfig().min_workers, RayConfig().max_workers) == (1, None)
+    assert (RayConfig(workers=2).min_workers, RayConfig(workers=2).max_workers) == (2, 2)
     elastic = RayConfig.model_validate({"workers": {"min": 2, "max": 5}})
     assert (elastic.min_workers, elastic.max_workers) == (2, 5)
     assert WorkerCount(max=3).min == 1

@@ -45,12 +45,3 @@ def test_a_connected_process_stays_where_it_is() -> None:
     engine.start()
     engine.close()
     assert ray.get_runtime_context().gcs_address == here
-
-
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_cluster")
-def test_gpus_are_asked_for_only_where_there_are_enough() -> None:
-    from distspectral.orchestration.connection import wants_gpus
-
-    assert wants_gpus(RayConfig(use_gpu="auto")) is False
-    assert wants_gpus(RayConfig(use_gpu=True)) is True

@@ -161,7 +161,9 @@ def test_workers_killed_before_and_after_their_work_change_no_bit(tmp_path: Path
     marks.mkdir()
     mapper = task_mapper(RayConfig(task_retries=3))
 
-    def deadly(function: Callable[[Any], Any], items: Sequence[Any], description: str) -> Iterator[Any]:
+    def deadly(
+        function: Callable[[Any], Any], items: Sequence[Any], description: str, *, on_gpu: bool = False
+    ) -> Iterator[Any]:
         return iter(mapper(Deadly(function, marks, description), items, description))
 
     neighbors(vectors, output(tmp_path / "killed"), CONFIG, deadly)

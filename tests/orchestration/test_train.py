@@ -12,7 +12,11 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
+from ray.train import RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
 
+from distspectral.comm import collectives
 from distspectral.config import load_config
 from distspectral.errors import OutputNotWritableError
 from distspectral.orchestration.engine import LocalEngine
@@ -63,6 +67,36 @@ def test_an_error_of_one_rank_ends_all_reaches_the_caller_and_is_not_retried(
         ray_train(pipeline, disk / "training", fill, **endless)
     assert heard == sorted(set(heard)), "training did not start again"
     assert not (disk / "training" / "manifest.json").exists()
+
+
+def test_an_error_that_every_rank_meets_before_its_first_step_is_not_retried(
+    ray_cluster: None, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    output = Output(Artifact(str(tmp_path)), "train", "print", {}, {})
+    settings = pipeline.recipe.trainings["train"]
+    with pytest.raises(AssertionError, match="needs a graph") as caught:
+        train((pipeline.chain.artifact("pack"),), None, output, settings, pipeline.config.ray)
+    assert "open_trainer" in caught.value.__notes__[0], "the traceback came along"
+
+
+def sum_over_ranks(config: dict[str, Any]) -> tuple[float, str]:
+    """Sum a number of the host over ranks; return it and the backends."""
+    with collectives.raise_on_all_ranks():
+        pass
+    ones = {"one": torch.ones(1, dtype=torch.float64)}
+    return float(collectives.all_reduce_sum(ones)["one"]), torch.distributed.get_backend()
+
+
+def test_ray_makes_a_group_with_a_backend_for_either_device(ray_cluster: None, tmp_path: Path) -> None:
+    backends = collectives.GPU_BACKENDS.replace("nccl", "gloo")  # NCCL needs a GPU
+    trainer = TorchTrainer(
+        sum_over_ranks,
+        train_loop_config={},
+        torch_config=TorchConfig(backends),
+        scaling_config=ScalingConfig(num_workers=2),
+        run_config=RunConfig(storage_path=str(tmp_path)),
+    )
+    assert trainer.fit().return_value == (2.0, "cpu:gloo,cuda:gloo")
 
 
 def test_what_killed_workers_left_in_the_temporary_directory_is_removed(

@@ -88,9 +88,19 @@ def test_workers_share_a_batch_and_pay_an_all_reduce():
     assert stages()["train"].sent == 0
 
 
-def test_calibration_has_no_more_tasks_than_millions_of_rows():
+def test_training_is_shared_by_no_more_workers_than_are_useful_unless_the_config_says_so():
+    many = machines(workers=64)
+    assert (
+        term(stages(on=many)["train"], "steps").seconds
+        == term(stages(on=machines(workers=2))["train"], "steps").seconds
+    )
+    said = dataclasses.replace(many, all_train=True)
+    assert stages(on=said)["train"].sent == 2000 * 2 * 4 * FUNCTIONS * 63
+
+
+def test_calibration_takes_at_least_as_long_as_one_task():
     one, many = (stages(n, on=machines(cores=64))["calibrate"] for n in (1e6, 64 * 2**20))
-    assert term(one, "cores").seconds == pytest.approx(1e6 * 4 / 1e6 / 64 + 1e6 * 4 / 1e6)
+    assert term(one, "cores").seconds == pytest.approx(1e6 * 4 / 1e6 / 64 + 2**16 * 4 / 1e6)
     assert term(many, "cores").seconds == pytest.approx(64 * 2**20 * 8 / 1e6 / 64)
 
 
@@ -157,7 +167,7 @@ def test_an_encoder_that_the_network_does_not_need_costs_embedding_nothing():
 
 
 def test_an_autoencoder_has_twice_the_weights_of_its_encoder():
-    apart = stages(on=machines(workers=2))
+    apart = stages(on=dataclasses.replace(machines(workers=2), all_train=True))
     assert apart["autoencoder"].sent == 4000 * 2 * 4 * 2 * ENCODER
     assert apart["siamese"].sent == 3000 * 2 * 4 * SIAMESE
 

@@ -7,7 +7,7 @@ import torch
 from distspectral.embedding.forward import forward
 from distspectral.errors import RankDeficientError
 from distspectral.graph.store import MappedGraph
-from distspectral.stages.calibrate import calibrate, edge_sums, load_calibrated_network
+from distspectral.stages.calibrate import MAX_TASKS, calibrate, edge_sums, load_calibrated_network, rows_per_task
 from distspectral.storage.rows.vectors import ArrayVectors, MappedVectors
 from distspectral.training.checkpoint import read_state, write_state
 from tests.oracles import dense_spectrum
@@ -57,6 +57,11 @@ def test_sums_over_row_ranges_add_up_to_the_whole(calibrated):
     for index in range(2):
         torch.testing.assert_close(parts[0][index] + parts[1][index], whole[index], rtol=1e-10, atol=1e-12)
     assert parts[0][2] + parts[1][2] == pytest.approx(whole[2])
+
+
+def test_tasks_are_enough_for_the_cores_and_not_so_many_that_each_opens_all_shards_in_vain():
+    assert rows_per_task(1_000_000) == 2**16, "16 tasks of some seconds"
+    assert rows_per_task(10**9) == -(-(10**9) // MAX_TASKS)
 
 
 def test_intermediate_features_are_gone_and_the_card_says_what_the_model_is(calibrated):
