@@ -18,11 +18,14 @@ from distspectral.storage.rows.block import Block
 from distspectral.storage.rows.columns import ScalarType
 from distspectral.storage.source.bad_rows import find_bad_rows, readable_ids
 from distspectral.storage.source.columns import Columns, to_matrix, to_scalars
-from distspectral.storage.source.formats import FORMATS, FormatName, reading
+from distspectral.storage.source.formats import FORMATS, FormatName, Threads, reading
 from distspectral.storage.source.listing import ShardFile
 
 BLOCK_BYTES = 16 << 20
 """Size of a block's float32 vectors unless the caller says otherwise."""
+
+DECODED_BYTES = 1 << 30
+"""Of float32 vectors that several threads hold decoded; row groups of which two would be more are streamed by one."""
 
 BadRowPolicy = Literal["error", "quarantine"]
 
@@ -91,7 +94,7 @@ class ShardReader:
             block_rows: most rows in a block; by default as many as fill 16 MiB.
             left_out: tables of the rows left out are appended here, see ``BadRows.table``.
             copy: whether vectors that need no conversion are copied, or read-only views of what was read.
-            n_threads: that decode Parquet; with several, up to 1 GiB of decoded row groups is held.
+            n_threads: that decode Parquet, a row group each; several hold up to 1 GiB of vectors between them.
 
         Raises:
             CorruptShardError: the shard cannot be parsed, or holds other rows than its header says.
@@ -102,7 +105,8 @@ class ShardReader:
         The last three only where ``on_bad_rows`` is ``error``.
         """
         rows = block_rows or max(1, BLOCK_BYTES // (4 * self.dim))
-        batches = FORMATS[shard.format].batches(shard.file, self.columns, rows, shard.parts, n_threads)
+        threads = Threads(n_threads, DECODED_BYTES // (4 * self.dim))
+        batches = FORMATS[shard.format].batches(shard.file, self.columns, rows, shard.parts, threads)
         first_row = 0
         while True:
             with reading(shard.file, shard.format):

@@ -14,7 +14,7 @@ import pytest
 
 from distspectral.errors import CorruptShardError, NonFiniteRowError, SourceError
 from distspectral.storage.source.dataset import Source, SourceConfig
-from distspectral.storage.source.formats import parquet
+from distspectral.storage.source.formats import Threads, parquet
 from distspectral.storage.source.pieces import PIECE_BYTES, PIECE_ROWS, piece_rows, pieces
 from tests.datasets import as_lists, read_all, write_raw, write_table
 
@@ -162,11 +162,9 @@ def threads_that_read(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize(
-    ("n_threads", "decoded_bytes", "in_pool"), [(1, 1 << 30, False), (3, 1 << 30, True), (3, 500, False)]
-)
+@pytest.mark.parametrize(("threads", "in_pool"), [((1, 99), False), ((3, 99), True), ((3, 16), True), ((3, 15), False)])
 def test_row_groups_are_decoded_by_several_threads_as_far_as_they_fit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_threads: int, decoded_bytes: int, in_pool: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: tuple[int, int], in_pool: bool
 ) -> None:
     pq.write_table(
         pa.table({"vector": as_lists(MATRIX), "id": np.arange(50)}), tmp_path / "a.parquet", row_group_size=8
@@ -174,7 +172,7 @@ def test_row_groups_are_decoded_by_several_threads_as_far_as_they_fit(
     source = Source.open(SourceConfig(path=str(tmp_path), id_column="id"))
     names = threads_that_read(monkeypatch)
     file, columns = source.shards[0].file, source.config.columns
-    table = pa.Table.from_batches(parquet.batches(file, columns, 5, None, n_threads, decoded_bytes=decoded_bytes))
+    table = pa.Table.from_batches(parquet.batches(file, columns, 5, None, Threads(*threads)))
     assert table["id"].to_pylist() == list(range(50))
     np.testing.assert_array_equal(np.stack(table["vector"].to_numpy()), MATRIX)
     assert all(name.startswith("decode") for name in names) == in_pool

@@ -10,7 +10,7 @@ import pyarrow.dataset
 import pyarrow.ipc
 
 from distspectral.storage.source.columns import Columns
-from distspectral.storage.source.formats.format import Header
+from distspectral.storage.source.formats.format import ONE_THREAD, Header, Threads
 from distspectral.storage.source.formats.tables import table_header, validated, width
 from distspectral.storage.source.listing import ShardFile
 
@@ -74,10 +74,10 @@ def _batch_rows(file: ShardFile) -> list[int]:
 
 
 def batches(
-    file: ShardFile, columns: Columns, rows: int, parts: range | None = None, n_threads: int = 1
+    file: ShardFile, columns: Columns, rows: int, parts: range | None = None, threads: Threads = ONE_THREAD
 ) -> Iterator[pa.RecordBatch]:
     """Yield the file's record batches, cut where they hold more rows; most are mapped, so one thread will do."""
-    del n_threads
+    del threads
     for batch in _walk_ipc(file, columns.present, parts):
         for start in range(0, batch.num_rows, rows):
             yield batch.slice(start, rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -36,6 +37,21 @@ class Header:
     parts: Sequence[int] | None = None
 
 
+class Threads(NamedTuple):
+    """What decodes a shard.
+
+    Attributes:
+        number: of them.
+        held_rows: most rows that several of them hold decoded, together.
+    """
+
+    number: int
+    held_rows: int
+
+
+ONE_THREAD = Threads(1, 0)
+
+
 @dataclasses.dataclass(frozen=True)
 class Format:
     """One file format.
@@ -45,12 +61,12 @@ class Format:
         header: reads the header or footer only (an Arrow stream has neither and is walked once); a lenient look, its
             last argument, takes the commonest width of a List column instead of refusing ragged rows.
         batches: yields record batches of the columns, at most so many rows each, of the parts asked for (None: all);
-            with the last argument's number of threads where the format has anything to decode.
+            several threads are of use where there is something to decode.
     """
 
     extensions: tuple[str, ...]
     header: Callable[[ShardFile, Columns, bool], Header]
-    batches: Callable[[ShardFile, Columns, int, range | None, int], Iterator[pa.RecordBatch]]
+    batches: Callable[[ShardFile, Columns, int, range | None, Threads], Iterator[pa.RecordBatch]]
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from distspectral.errors import CorruptShardError
 from distspectral.storage.source.columns import Columns, to_matrix
-from distspectral.storage.source.formats.format import Header
+from distspectral.storage.source.formats.format import ONE_THREAD, Header, Threads
 from distspectral.storage.source.formats.tables import common_width, first_width, table_header, validated
 from distspectral.storage.source.limits import refuse_absurd_groups
 from distspectral.storage.source.listing import ShardFile
@@ -22,9 +22,6 @@ GROUP_BYTES = 64 << 20
 
 BUFFER_BYTES = 8 << 20
 """Of each column of a larger row group held at a time: 56 MiB instead of 409 for 1,500,000 x 64 in one group."""
-
-DECODED_BYTES = 1 << 30
-"""Of row groups that several threads hold decoded, about; where two do not fit, one thread streams one."""
 
 
 def _open_parquet(file: ShardFile, buffered: bool = False, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
@@ -81,23 +78,22 @@ def batches(
     columns: Columns,
     rows: int,
     parts: range | None = None,
-    n_threads: int = 1,
+    threads: Threads = ONE_THREAD,
     *,
     group_bytes: int = GROUP_BYTES,
-    decoded_bytes: int = DECODED_BYTES,
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows of one row group after the other.
 
     One thread streams a row group, through a buffer where one has more than ``group_bytes``. Several decode as many
-    row groups at once as fit into ``decoded_bytes``.
+    row groups at once as may be held; where that is one, it is streamed.
     """
     with _open_parquet(file) as parquet:
         metadata = parquet.metadata
     groups = range(metadata.num_row_groups)
     if parts is not None:  # fewer than when the file was opened are too few rows, which the caller counts
         groups = groups[parts.start : parts.stop]
-    largest = max((_decoded_bytes(metadata.row_group(group)) for group in groups), default=1)
-    n_readers = min(n_threads, len(groups), decoded_bytes // max(largest, 1))
+    largest = max((metadata.row_group(group).num_rows for group in groups), default=0)
+    n_readers = min(threads.number, len(groups), threads.held_rows // max(largest, 1))
     if n_readers > 1:
         with contextlib.ExitStack() as files:
             readers = [files.enter_context(_open_parquet(file, metadata=metadata)) for _ in range(n_readers)]
@@ -111,12 +107,6 @@ def batches(
 
 def _decoded(parquet: pq.ParquetFile, group: int, columns: Columns, rows: int) -> Iterator[pa.RecordBatch]:
     return map(validated, parquet.iter_batches(rows, row_groups=[group], columns=columns.present, use_threads=False))
-
-
-def _decoded_bytes(group: pq.RowGroupMetaData) -> int:
-    """Return what a row group takes in memory, about: its pages, or its values where runs of them are encoded."""
-    n_values = sum(group.column(column).num_values for column in range(group.num_columns))
-    return int(max(group.total_byte_size, 4 * n_values))
 
 
 def _decoded_ahead(
