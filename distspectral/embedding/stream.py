@@ -5,6 +5,7 @@ Shape letters: B rows of a block, D features.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,10 +27,11 @@ T = TypeVar("T")
 
 
 class Clock:
-    """Seconds that each kind of work took, waiting not counted."""
+    """Seconds that each kind of work took, waiting for another kind not counted."""
 
     def __init__(self) -> None:
         self.seconds = {"read": 0.0, "compute": 0.0, "write": 0.0}
+        self._lock = threading.Lock()
 
     def timed(self, kind: str, function: Callable[..., T], *arguments: Any) -> T:
         """Call the function and add what it took."""
@@ -37,7 +39,9 @@ class Clock:
         try:
             return function(*arguments)
         finally:
-            self.seconds[kind] += time.perf_counter() - began
+            spent = time.perf_counter() - began
+            with self._lock:
+                self.seconds[kind] += spent
 
 
 def busy_seconds(shards: Sequence[Shard]) -> dict[str, float]:
@@ -70,13 +74,14 @@ def stream(
         return transfer.fetch(compute(transfer.send(block.vectors)))
 
     def finish(block: Block, results: Callable[[], dict[str, NDArray[Any]]]) -> None:
-        put(block, results())
+        made = clock.timed("compute", results)  # what a GPU has not done yet
+        clock.timed("write", put, block, made)
 
     with ThreadPoolExecutor(1, "read") as reading, ThreadPoolExecutor(1, "write") as writing:
         unwritten: deque[Future[None]] = deque()
         for block in _ahead(blocks, reading, clock):
             results = clock.timed("compute", begin, block)
-            unwritten.append(writing.submit(clock.timed, "write", finish, block, results))
+            unwritten.append(writing.submit(finish, block, results))
             if len(unwritten) > IN_FLIGHT:
                 unwritten.popleft().result()
         for one in unwritten:
