@@ -71,7 +71,7 @@ def compare_quality(
     if unknown := [name for name in methods if name not in METHODS]:
         raise ConfigError(f"--method: {unknown[0]!r} is none of {', '.join(METHODS)}")
     source = Source.open(_config(folder, root, 0, 2, overrides).data)
-    paths = [shard.uri for shard in source.shards]
+    paths = list(dict.fromkeys(shard.uri for shard in source.shards))  # a large file is several shards
     if held_out >= len(paths):
         raise ConfigError(f"--held-out: is {held_out}, but {folder} has {len(paths)} shards; leave one to train on")
     met: set[str] = set()

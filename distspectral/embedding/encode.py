@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from torch import nn
 
 from distspectral.embedding.forward import BLOCK_ROWS, forward
+from distspectral.embedding.loading import Loader
+from distspectral.embedding.stream import Clock, busy_seconds, stream
 from distspectral.errors import CollapsedError
 from distspectral.mapping import Mapper, local_map
 from distspectral.models.networks import torch_device
@@ -40,30 +44,30 @@ def encode(
     mapper: Mapper = local_map,
     facts: Mapping[str, Any] | None = None,
     trained: str = "train",
+    *,
+    block_rows: int = BLOCK_ROWS,
 ) -> Manifest:
     """Write the network's outputs at every row as a vectors artifact, shard for shard, ids and labels kept.
 
     Args:
         vectors: finished ``vectors`` artifact, (N, D); or several, which the network sees side by side.
         output: where the new one goes.
-        load: picklable; returns the network, (B, D) to (B, E), on the CPU.
+        load: picklable; returns the network, (B, D) to (B, E), on the CPU. Called once per process: the output's
+            fingerprint tells networks apart.
         device: ``auto``, ``cpu`` or ``cuda``.
         mapper: hands out the shards that are still missing.
         facts: of the network, for the new manifest.
         trained: the stage that trained the network, for messages.
+        block_rows: rows that pass the network at a time; a few such are in memory.
 
     Raises:
         CollapsedError: the network's outputs are the same at all rows.
     """
     done = output.begin()
     source = vectors[0].manifest()
-    offsets = np.cumsum([0, *(shard.n_rows for shard in source.shards)])
-    items = [
-        (shard.name, int(start), int(stop))
-        for shard, start, stop in zip(source.shards, offsets[:-1], offsets[1:], strict=True)
-        if shard.name not in done
-    ]
-    task = functools.partial(_encode_shard, tuple(vectors), output.artifact, load, device)
+    items = [(shard.name, shard.n_rows) for shard in source.shards if shard.name not in done]
+    loader = Loader((output.artifact.uri, output.fingerprint), load)
+    task = functools.partial(_encode_shard, tuple(vectors), output.artifact, loader, device, block_rows)
     for written in mapper(task, items, "encoding", on_gpu=True):
         done[written.name] = written
     shards = [done[shard.name] for shard in source.shards]
@@ -80,7 +84,7 @@ def encode(
             **kept,
             **(facts or {}),
         },
-        {},
+        {"busy_seconds": busy_seconds(shards)},
     )
 
 
@@ -115,33 +119,43 @@ def refuse_collapse(
 def _encode_shard(
     vectors: tuple[Artifact, ...],
     artifact: Artifact,
-    load: Callable[[], nn.Module],
+    loader: Loader[nn.Module],
     device: str,
-    item: tuple[str, int, int],
+    block_rows: int,
+    item: tuple[str, int],
 ) -> Shard:
-    """Write the outputs at rows [start, stop) of the dataset as one packed shard."""
-    name, start, stop = item
-    rows, network = open_vectors(vectors, only=name), load().eval().to(torch_device(device))
+    """Write the outputs at the rows of one shard as one packed shard."""
+    name, n_rows = item
+    rows, where = open_vectors(vectors, only=name), torch_device(device)
+    network = loader.on(where)
     named, id_type = MappedVectors(vectors[0], only=name), vectors[0].manifest().properties["id_type"]
     ids, labels = named.ids(), named.labels()
     label_type: ScalarType | None = None
     if labels is not None:
         label_type = "string" if pa.types.is_string(labels.type) else "int64"
+    clock = Clock()
     details: dict[str, Any] = {}
 
-    def write(stream: IO[bytes]) -> int:
+    def blocks() -> Iterator[Block]:
+        for first in range(0, n_rows, block_rows):
+            last = min(first + block_rows, n_rows)
+            block_labels = None if labels is None else labels.slice(first, last - first).combine_chunks()
+            # a copy, so that this thread waits for the disk under a mapped file
+            yield Block(np.array(rows.block(first, last)), None, block_labels, first)
+
+    def write(sink: IO[bytes]) -> int:
         width = forward(network, np.zeros((1, rows.dim), np.float32)).shape[1]  # the shard may have no rows
-        with PackedWriter(
-            stream, f"{vectors[0].uri}/{name}", stop - start, width, "float32", id_type, label_type
-        ) as writer:
-            for first in range(0, stop - start, BLOCK_ROWS):
-                last = min(first + BLOCK_ROWS, stop - start)
-                outputs = forward(network, rows.block(first, last))
-                block_labels = None if labels is None else labels.slice(first, last - first).combine_chunks()
-                block = Block(outputs, None, block_labels, first)
-                writer.append(block, ids.slice(first, last - first).combine_chunks())
+        uri = f"{vectors[0].uri}/{name}"
+        with PackedWriter(sink, uri, n_rows, width, "float32", id_type, label_type) as writer:
+
+            def put(block: Block, made: dict[str, NDArray[Any]]) -> None:
+                encoded = dataclasses.replace(block, vectors=made["outputs"])
+                writer.append(encoded, ids.slice(block.first_row, block.n_rows).combine_chunks())
+
+            stream(blocks(), lambda x: {"outputs": network(x).float()}, put, where, clock)
         if writer.moments is not None:  # a shard whose source rows are all in quarantine has none
             details.update(writer.moments.details())
-        return stop - start
+        details["seconds"] = clock.seconds
+        return n_rows
 
     return write_shard(artifact, name, write, details)

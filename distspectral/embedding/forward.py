@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from distspectral.embedding.transfer import as_tensor
 from distspectral.storage.rows.vectors import Vectors
 
 BLOCK_ROWS = 1 << 14
@@ -18,9 +19,9 @@ BLOCK_ROWS = 1 << 14
 
 @torch.inference_mode()
 def forward(network: nn.Module, block: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the network's outputs (B, E) float32 at a block (B, D), computed where the network's buffers are."""
+    """Return the network's outputs (B, E) float32 at a block (B, D), computed where its parameters are."""
     device = next(network.parameters()).device
-    outputs: NDArray[np.float32] = network(torch.tensor(block, device=device)).float().cpu().numpy()
+    outputs: NDArray[np.float32] = network(as_tensor(block).to(device)).float().cpu().numpy()
     return outputs
 
 

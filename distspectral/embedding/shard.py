@@ -1,4 +1,4 @@
-"""One shard through the model: a thread reads ahead, this one computes, a third writes, a few batches between them.
+"""One shard through the model to one output shard, and what its receipt says.
 
 Shape letters: B rows of a batch, D features, C clusters.
 """
@@ -6,21 +6,19 @@ Shape letters: B rows of a batch, D features, C clusters.
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import IO, Any, TypeVar
+from collections import Counter
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
 from numpy.typing import NDArray
 
 from distspectral.embedding.columns import RowColumns, record_batch
-from distspectral.embedding.transfer import Transfer
+from distspectral.embedding.loading import Loader
+from distspectral.embedding.stream import Clock, stream
+from distspectral.models.networks import torch_device
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Shard
 from distspectral.storage.artifact.output import SOURCE
@@ -29,18 +27,11 @@ from distspectral.storage.artifact.receipts import write_shard
 from distspectral.storage.rows.block import Block
 from distspectral.storage.source.shards import ShardReader, SourceShard
 
-IN_FLIGHT = 2
-"""Batches read ahead, and batches computed but not yet written."""
-
 GROUP_BYTES = 16 << 20
 
 COMPRESSION = {"compression": "zstd", "use_dictionary": ["cluster"], "write_statistics": ["id", "cluster"]}
 """Of 524,288 rows of 10 components: .41 us a row and 39.7 bytes; statistics of coordinates, which nobody filters by,
 cost .06 us more. Without compression .23 and 54.3, snappy .33 and 46.8, byte streams split .43 and 37.3."""
-
-T = TypeVar("T")
-Results = Callable[[], dict[str, NDArray[Any]]]
-"""Waits for a batch's columns and hands them out."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,23 +107,10 @@ class Tally:
         }
 
 
-class _Clock:
-    """Seconds that each kind of work took, waiting not counted."""
-
-    def __init__(self) -> None:
-        self.seconds = {"read": 0.0, "compute": 0.0, "write": 0.0}
-
-    def timed(self, kind: str, function: Callable[..., T], *arguments: Any) -> T:
-        began = time.perf_counter()
-        try:
-            return function(*arguments)
-        finally:
-            self.seconds[kind] += time.perf_counter() - began
-
-
 def embed_shard(
     reader: ShardReader,
-    load: Callable[[], RowColumns],
+    loader: Loader[RowColumns],
+    device: str,
     artifact: Artifact,
     batch_rows: int,
     sample_share: float,
@@ -144,7 +122,8 @@ def embed_shard(
 
     Args:
         reader: of the source.
-        load: returns the module, ready on its device.
+        loader: of the module.
+        device: ``auto``, ``cpu`` or ``cuda``.
         artifact: that the shard goes into.
         batch_rows: B.
         sample_share: of the shard's rows.
@@ -152,67 +131,33 @@ def embed_shard(
         group_bytes: of output in a Parquet row group, about.
     """
     name, shard, source = item
-    columns = load()
+    where = torch_device(device)
+    columns = loader.on(where)
     sample = RowSample(shard, int(np.ceil(sample_share * shard.n_rows)))
-    tally, clock = Tally(len(columns.embedder.assigner.centroids)), _Clock()
+    tally, clock = Tally(len(columns.embedder.assigner.centroids)), Clock()
     details: dict[str, Any] = {SOURCE: source}
     left_out: list[pa.RecordBatch] = []
 
-    def write(stream: IO[bytes]) -> int:
-        blocks = reader.read_blocks(shard, batch_rows, left_out, copy=False)
+    def write(sink: IO[bytes]) -> int:
+        # a GPU computes faster than one thread decodes; a CPU, whose threads are busy, does not
+        n_threads = 1 if where.type == "cpu" else pa.cpu_count()
+        blocks = reader.read_blocks(shard, batch_rows, left_out, copy=False, n_threads=n_threads)
         schema = columns.schema(reader.id_type or "int64")
-        with pq.ParquetWriter(stream, schema, **COMPRESSION) as writer:
+        with pq.ParquetWriter(sink, schema, **COMPRESSION) as writer:
             groups = _RowGroups(writer, group_bytes)
 
-            def put(block: Block, results: Results) -> None:
-                made = results()
+            def put(block: Block, made: dict[str, NDArray[Any]]) -> None:
                 tally.add(made["cluster"], made["distance"], block.labels)
                 sample.take(block)
                 groups.append(record_batch(schema, block.global_ids(shard.first_row), made))
 
-            _stream(blocks, columns, clock, put)
+            stream(blocks, columns, put, where, clock)
             clock.timed("write", groups.flush)
         details.update(tally.details(), seconds=clock.seconds, **write_quarantine(artifact, name, left_out))
         return int(tally.counts.sum())
 
     receipt = write_shard(artifact, name, write, details)
     return Written(receipt, sample.vectors(reader.dim))
-
-
-@torch.inference_mode()
-def _stream(
-    blocks: Iterator[Block],
-    columns: RowColumns,
-    clock: _Clock,
-    put: Callable[[Block, Results], None],
-) -> None:
-    """Compute every block's columns and have them put away in order; at most 2 x ``IN_FLIGHT`` batches are held."""
-    transfer = Transfer(next(columns.parameters()).device)
-
-    def compute(vectors: NDArray[np.float32]) -> Results:
-        return transfer.fetch(columns(transfer.send(vectors)))
-
-    with ThreadPoolExecutor(1, "embed-read") as reading, ThreadPoolExecutor(1, "embed-write") as writing:
-        unwritten: deque[Future[None]] = deque()
-        for block in _ahead(blocks, reading, clock):
-            results = clock.timed("compute", compute, block.vectors)
-            unwritten.append(writing.submit(clock.timed, "write", put, block, results))
-            if len(unwritten) > IN_FLIGHT:
-                unwritten.popleft().result()
-        for one in unwritten:
-            one.result()
-
-
-def _ahead(blocks: Iterator[Block], reading: ThreadPoolExecutor, clock: _Clock) -> Iterator[Block]:
-    """Yield the blocks, read by the pool's thread while the caller is busy with those before."""
-
-    def submit() -> Future[Block | None]:
-        return reading.submit(clock.timed, "read", next, blocks, None)
-
-    upcoming = deque(submit() for _ in range(IN_FLIGHT))
-    while (block := upcoming.popleft().result()) is not None:
-        upcoming.append(submit())
-        yield block
 
 
 class _RowGroups:

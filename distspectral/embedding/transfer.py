@@ -1,7 +1,8 @@
 """Batches to the device and results back, so that a GPU computes one while the next is on its way.
 
-A CPU takes the arrays as they are. For a GPU they pass through two page-locked buffers in turn, from which copies run
-beside the kernels; results come back the same way, and only whoever reads them waits.
+A CPU takes the arrays as they are. For a GPU they pass through two page-locked buffers in turn. Copies there and back
+have a CUDA stream each, beside the one that computes: within one stream a copy would wait for the kernels before it.
+Only whoever reads results waits for them.
 
 Shape letters: B rows, D features.
 """
@@ -32,34 +33,40 @@ def _pinned(rows: int, dim: int) -> Tensor:
 
 
 class Transfer:
-    """The way to one device and back.
+    """The way to one device and back; sent and fetched by one thread, whose current stream computes.
 
     Args:
         device: where to.
         buffer: makes a (rows, D) float32 tensor that copies can start from at once.
-        event: makes something with ``record()`` and ``synchronize()`` like ``torch.cuda.Event``.
+        cuda: streams and events as ``torch.cuda`` has them.
     """
 
     def __init__(
-        self,
-        device: torch.device,
-        buffer: Callable[[int, int], Tensor] = _pinned,
-        event: Callable[[], Any] | None = None,
+        self, device: torch.device, buffer: Callable[[int, int], Tensor] = _pinned, cuda: Any = torch.cuda
     ) -> None:
-        self.device, self._buffer, self._event = device, buffer, event or torch.cuda.Event
+        self.device, self._buffer, self._cuda = device, buffer, cuda
         self._lanes: list[tuple[Tensor, Any]] = []
         self._turn = -1
+        if device.type != "cpu":
+            self._there, self._back = cuda.Stream(device), cuda.Stream(device)
+
+    def _event(self) -> Any:
+        return self._cuda.Event(blocking=True)  # whoever waits sleeps: the core is for decoding
 
     def send(self, vectors: NDArray[np.float32]) -> Tensor:
-        """Return a batch (B, D) on the device, perhaps still on its way in the current stream."""
+        """Return a batch (B, D) on the device, for the current stream, which waits for it to arrive."""
         if self.device.type == "cpu":
             return as_tensor(vectors)
         staged, copied = self._lane(*vectors.shape)
         copied.synchronize()  # the copy before the last has left this buffer
         staged = staged[: len(vectors)]
         staged.copy_(as_tensor(vectors))
-        moved = staged.to(self.device, non_blocking=True)
-        copied.record()
+        with self._cuda.stream(self._there):
+            moved = staged.to(self.device, non_blocking=True)
+            copied.record()
+        computing = self._cuda.current_stream(self.device)
+        computing.wait_event(copied)
+        moved.record_stream(computing)  # its memory is the other stream's, to be used again only after the kernels
         return moved
 
     def _lane(self, rows: int, dim: int) -> tuple[Tensor, Any]:
@@ -77,9 +84,15 @@ class Transfer:
         """Begin to bring results back; return what waits for them and hands them out, in any thread."""
         if self.device.type == "cpu":
             return lambda: {name: tensor.numpy() for name, tensor in made.items()}
-        there = {name: tensor.to("cpu", non_blocking=True) for name, tensor in made.items()}  # into pinned memory
-        arrived = self._event()
-        arrived.record()
+        computed, arrived = self._event(), self._event()
+        computed.record()
+        self._back.wait_event(computed)
+        with self._cuda.stream(self._back):
+            # into page-locked memory, which torch allots where a copy from a GPU is not to be waited for
+            there = {name: tensor.to("cpu", non_blocking=True) for name, tensor in made.items()}
+            arrived.record()
+        for tensor in made.values():
+            tensor.record_stream(self._back)
 
         def wait() -> dict[str, NDArray[Any]]:
             arrived.synchronize()

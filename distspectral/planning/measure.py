@@ -109,7 +109,7 @@ class _Measurement:
         return {
             "dim": self.source.dim,
             "sample_rows": self.n_rows,
-            "source_bytes": sum(shard.size for shard in self.source.shards) / self.source.n_rows,
+            "source_bytes": self.source.n_bytes / self.source.n_rows,
             "read_us": self.source_us,
             "core_us": {name: self._core_us(name, reread_us) for name in self.chain.stages},
             "alone_s": {name: self.watch.spent[name, ALONE] for name in self.chain.stages},

@@ -12,8 +12,10 @@ from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 from distspectral.costs.bill import Bill
 from distspectral.embedding.columns import DEFAULT_COLUMNS, MEANINGS, Column, RowColumns
 from distspectral.embedding.drift import measure_drift
+from distspectral.embedding.loading import Loader
 from distspectral.embedding.scores import evaluate
 from distspectral.embedding.shard import embed_shard
+from distspectral.embedding.stream import busy_seconds
 from distspectral.errors import ConfigError, ShardWidthError
 from distspectral.frozen import FrozenModel
 from distspectral.mapping import Mapper, local_map
@@ -161,7 +163,8 @@ class _Work:
         self.items = dict(zip(names, source.shard_fingerprints(), strict=True))
         self.n_clusters = clusters.manifest().properties["n_clusters"]
         versions = (model.manifest().fingerprint, clusters.manifest().fingerprint)
-        self.load = functools.partial(_columns, model.uri, clusters.uri, versions, config)
+        identity = (model.uri, clusters.uri, *versions, config.model_dump_json())
+        self.loader = Loader(identity, functools.partial(_columns, model, clusters, config))
 
     def do(self, done: dict[str, Shard], shards: range, mapper: Mapper) -> dict[str, Any]:
         """Embed those of the shards that are missing, add them to ``done``, return what was measured."""
@@ -170,7 +173,7 @@ class _Work:
         n_rows = sum(shard.n_rows for _, shard, _ in missing)
         share = min(1.0, self.config.drift_rows / n_rows) if missing and self.training is not None else 0.0
         task = functools.partial(
-            embed_shard, self.source.reader, self.load, self.output.artifact, self.config.batch_rows, share
+            embed_shard, self.source.reader, self.loader, "auto", self.output.artifact, self.config.batch_rows, share
         )
         samples = []
         for written in mapper(task, missing, "embedding", on_gpu=True):
@@ -178,15 +181,14 @@ class _Work:
             samples.append(written.sample)
         metrics: dict[str, Any] = {"embedded_shards": len(missing)}
         if self.training is not None and share and (rows := np.concatenate(samples)).size:
-            metrics["drift"] = measure_drift(rows, self.training, self.load().embedder)
+            metrics["drift"] = measure_drift(rows, self.training, self.loader.on(torch_device("auto")).embedder)
         return metrics
 
     def finish(self, done: dict[str, Shard], metrics: dict[str, Any]) -> Manifest:
         """Write the manifest of all shards."""
         shards = [done[name] for name in self.items]
         agreement = evaluate(shards, self.n_clusters)
-        kinds = ("read", "compute", "write")
-        metrics["busy_seconds"] = {kind: sum(shard.details["seconds"][kind] for shard in shards) for kind in kinds}
+        metrics["busy_seconds"] = busy_seconds(shards)
         if agreement is not None:
             metrics["agreement"] = agreement
         if self.source.config.on_bad_rows == "quarantine":
@@ -199,13 +201,9 @@ class _Work:
         return self.output.commit(shards, properties, metrics, quarantine_files(shards))
 
 
-@functools.lru_cache(maxsize=1)
-def _columns(model_uri: str, clusters_uri: str, versions: tuple[str, str], config: EmbedConfig) -> RowColumns:
-    """Return the model, loaded once per process; ``versions`` are the artifacts' fingerprints."""
-    del versions
-    network, assigner = load_calibrated_network(Artifact(model_uri)), load_assigner(Artifact(clusters_uri))
-    embedder = Embedder(network, assigner, config.precision)
-    return RowColumns(embedder, config.columns, config.n_nearest).eval().to(torch_device("auto"))
+def _columns(model: Artifact, clusters: Artifact, config: EmbedConfig) -> RowColumns:
+    embedder = Embedder(load_calibrated_network(model), load_assigner(clusters), config.precision)
+    return RowColumns(embedder, config.columns, config.n_nearest)
 
 
 def _run(work: Work) -> Manifest:

@@ -37,6 +37,7 @@ class PackConfig(FrozenModel):
 def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = local_map) -> Manifest:
     """Write one packed shard per source shard, same rows in the same order; unchanged ones of before are kept.
 
+    A source shard is a file, or a piece of a large one.
     Where ``data.on_bad_rows`` is ``quarantine``, bad rows are left out and kept beside the shards instead; a shard of
     bad rows only becomes a packed shard without rows.
 
@@ -64,20 +65,20 @@ def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = lo
     for written in mapper(task, missing, "packing"):
         done[written.name] = written
     shards = [done[name] for name in names]
-    uris = [shard.uri for shard in source.shards]
+    places = [(shard.uri, shard.file_row) for shard in source.shards]
     filled = [index for index, shard in enumerate(shards) if shard.n_rows]
     if not filled:
         raise TooFewRowsError(
-            f"{uris[0]}: none of the dataset's {source.n_rows} rows can be used ({_reasons(shards)}); "
+            f"{source.shards[0].uri}: none of the dataset's {source.n_rows} rows can be used ({_reasons(shards)}); "
             f"{output.artifact.uri}/{FOLDER} lists them, check data.column and data.scale"
         )
     if source.config.id_column is not None:
-        refuse_duplicates(output.artifact, [shards[i] for i in filled], [uris[i] for i in filled])
+        refuse_duplicates(output.artifact, [shards[i] for i in filled], [places[i] for i in filled])
     moments = Moments.of_shards(shards)
     if is_constant(moments.mean, float(np.sqrt(moments.variance))):
         raise ConstantDataError(
-            f"{uris[0]}: all {moments.n_rows} rows of the dataset are equal, so no row is nearer than another; "
-            "check data.column and data.scale"
+            f"{source.shards[0].uri}: all {moments.n_rows} rows of the dataset are equal, so no row is nearer than "
+            "another; check data.column and data.scale"
         )
     properties: dict[str, Any] = {
         "dim": source.dim,
@@ -87,7 +88,7 @@ def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = lo
         "id_type": source.id_type,
         "mean": moments.mean.tolist(),
         "variance": moments.variance,
-        "source_shards": uris,
+        "source_shards": [uri for uri, _ in places],
     }
     # the receipts' means would make the manifest as large as a small shard
     bare = [shard.model_copy(update={"details": {}}) for shard in shards]

@@ -151,7 +151,7 @@ def test_a_shard_that_counts_as_done_has_its_quarantine(tmp_path: Path) -> None:
     source = opened(tmp_path, vectors)
     output = vectors_output(tmp_path / "vectors", source)
 
-    def dies_after_one(function: Any, items: Any, description: str) -> Any:
+    def dies_after_one(function: Any, items: Any, description: str, *, on_gpu: bool = False) -> Any:
         yield from local_map(function, items[:1], description)
         raise KeyboardInterrupt
 

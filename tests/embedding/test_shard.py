@@ -13,7 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from distspectral.embedding.columns import DEFAULT_COLUMNS, RowColumns
-from distspectral.embedding.shard import IN_FLIGHT, RowSample, Written, embed_shard
+from distspectral.embedding.loading import Loader
+from distspectral.embedding.shard import RowSample, Written, embed_shard
+from distspectral.embedding.stream import IN_FLIGHT
 from distspectral.errors import OutputNotWritableError
 from distspectral.models.embedder import Embedder
 from distspectral.stages.calibrate import load_calibrated_network
@@ -34,10 +36,11 @@ def embedded(finished, folder, reader: ShardReader | None = None, batch_rows: in
     """Embed the run's first shard, of 50 rows, once more."""
     network = load_calibrated_network(finished.chain.artifact("calibrate"))
     assigner = load_assigner(finished.chain.artifact("cluster"))
-    columns = RowColumns(Embedder(network, assigner), list(DEFAULT_COLUMNS), 2).eval()
+    columns = RowColumns(Embedder(network, assigner), list(DEFAULT_COLUMNS), 2)
     item = ("part-00000.parquet", finished.source.shards[0], "print")
     reader = reader or finished.source.reader
-    return embed_shard(reader, lambda: columns, Artifact(str(folder)), batch_rows, 0.0, item, **options)
+    loader = Loader((str(folder),), lambda: columns)
+    return embed_shard(reader, loader, "cpu", Artifact(str(folder)), batch_rows, 0.0, item, **options)
 
 
 def test_batches_and_row_groups_do_not_change_what_is_written(finished, tmp_path):

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from distspectral.datasets import write_vectors
 from distspectral.errors import ConstantDataError, DuplicateIdError, NonFiniteRowError, SourceError
-from distspectral.mapping import local_map
+from distspectral.mapping import Mapper, local_map
 from distspectral.stages.pack import PackConfig, pack
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.artifact.manifest import Manifest, fingerprint
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.vectors import MappedVectors
 from distspectral.storage.source.dataset import Source, SourceConfig
-from tests.datasets import UNEVEN, blobs, packed, vectors_output
+from tests.datasets import UNEVEN, as_lists, blobs, packed, vectors_output, write_table
 
 VECTORS, LABELS = blobs(100, 6)
 
@@ -150,6 +150,54 @@ def test_range_that_holds_two_others_is_compared_with_both(tmp_path: Path) -> No
     ids = np.concatenate([np.arange(0, 100, 2), np.arange(1, 40, 2), np.arange(80, 110)])
     with pytest.raises(DuplicateIdError, match="id 80 occurs twice"):
         packed(tmp_path, VECTORS, ids=ids, sizes=(50, 20, 30))
+
+
+# ---- large files ---------------------------------------------------------------------------------------------------
+
+
+def packed_in_pieces(
+    folder: Path, vectors: NDArray[np.float32], mapper: Mapper = local_map, dtype: Any = "float32", **columns: Any
+) -> Artifact:
+    """Pack one file of seven row groups as three pieces."""
+    write_table(folder / "large.parquet", {"vector": as_lists(vectors), **columns})
+    id_column = "id" if "id" in columns else None
+    source = Source.open(SourceConfig(path=str(folder / "large.parquet"), id_column=id_column), most_rows=40)
+    output = vectors_output(folder / "vectors", source)
+    pack(source, output, PackConfig(dtype=dtype), mapper)
+    return output.artifact
+
+
+def test_pieces_of_a_large_file_are_items_and_shards_of_their_own(tmp_path: Path) -> None:
+    handed_out: list[tuple[str, int, int]] = []
+
+    def mapper(
+        function: Callable[[Any], Any], items: Sequence[Any], description: str, *, on_gpu: bool = False
+    ) -> Iterator[Any]:
+        handed_out.extend((name, shard.first_row, shard.n_rows) for name, shard in items)
+        return local_map(function, items[::-1], description)
+
+    artifact = packed_in_pieces(tmp_path, VECTORS, mapper)
+    names = [f"part-0000{index}.arrow" for index in range(3)]
+    assert handed_out == list(zip(names, (0, 48, 80), (48, 32, 20), strict=True))
+    vectors = MappedVectors(artifact)
+    np.testing.assert_array_equal(vectors.block(0, 100), VECTORS)
+    assert vectors.ids().to_pylist() == list(range(100))
+    assert artifact.manifest().properties["source_shards"] == [str(tmp_path / "large.parquet")] * 3
+
+
+def test_a_duplicate_id_is_named_by_its_rows_of_the_file(tmp_path: Path) -> None:
+    with pytest.raises(DuplicateIdError, match=r"id 7 occurs twice: row 7 of .*large\.parquet and row 90 of"):
+        packed_in_pieces(tmp_path, VECTORS, id=[*range(90), 7, *range(91, 100)])
+
+
+def test_what_is_beyond_float16_is_named_by_its_row_of_the_file(tmp_path: Path) -> None:
+    large = VECTORS.copy()
+    large[90, 2] = 1e5
+    with pytest.raises(SourceError, match=r"large\.parquet: row 90, feature 2: 100000 is beyond float16"):
+        packed_in_pieces(tmp_path, large, dtype="float16")
+
+
+# ---- a source that grew --------------------------------------------------------------------------------------------
 
 
 def followed(folder: Path, source: Source) -> Output:

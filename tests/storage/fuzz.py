@@ -29,6 +29,7 @@ import torch
 from distspectral.errors import DistSpectralError
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.source.dataset import Source, SourceConfig
+from distspectral.storage.source.pieces import PIECE_ROWS
 from distspectral.training.checkpoint import read_state
 from tests.datasets import as_lists
 
@@ -161,13 +162,15 @@ def read(path: Path, rng: random.Random) -> str:
     if not is_raw:
         config |= {"id_column": rng.choice((None, "id")), "label_column": rng.choice((None, "label"))}
     try:
-        source = Source.open(SourceConfig(path=str(path), **config))
+        source = Source.open(SourceConfig(path=str(path), **config), most_rows=rng.choice((PIECE_ROWS, 20)))
         left_out: list[pa.RecordBatch] = []
-        for block in source.read_blocks(source.shards[0], rng.choice((7, 1000)), left_out):
-            assert np.isfinite(block.vectors).all()
-            block.global_ids(source.shards[0].first_row).to_pylist()
-            if block.labels is not None:
-                block.labels.to_pylist()
+        block_rows, n_threads = rng.choice((7, 1000)), rng.choice((1, 3))
+        for shard in source.shards:
+            for block in source.reader.read_blocks(shard, block_rows, left_out, n_threads=n_threads):
+                assert np.isfinite(block.vectors).all()
+                block.global_ids(shard.first_row).to_pylist()
+                if block.labels is not None:
+                    block.labels.to_pylist()
     except DistSpectralError as error:
         return type(error).__name__
     return "quarantined" if left_out else "read"

@@ -38,7 +38,7 @@ class IdRange:
         return {"id_low": self.low, "id_high": self.high, "ids_increase": self.is_increasing}
 
 
-def refuse_duplicates(artifact: Artifact, shards: Sequence[Shard], source_uris: Sequence[str]) -> None:
+def refuse_duplicates(artifact: Artifact, shards: Sequence[Shard], places: Sequence[tuple[str, int]]) -> None:
     """Check that no id occurs twice.
 
     Shards are grouped by overlapping ranges; a shard alone in its range whose ids increase is proven already.
@@ -46,7 +46,7 @@ def refuse_duplicates(artifact: Artifact, shards: Sequence[Shard], source_uris: 
     Args:
         artifact: holds the packed shards.
         shards: receipts with the details of :class:`IdRange`.
-        source_uris: the source shard of each, for the message.
+        places: where each comes from, for the message: a file and its row that the shard begins with.
 
     Raises:
         DuplicateIdError: naming the id and two of its places.
@@ -63,22 +63,22 @@ def refuse_duplicates(artifact: Artifact, shards: Sequence[Shard], source_uris: 
         high = max(high, details["id_high"])
     for group in groups:
         if len(group) > 1 or not shards[group[0]].details["ids_increase"]:
-            _compare(artifact, [shards[index] for index in group], [source_uris[index] for index in group])
+            _compare(artifact, [shards[index] for index in group], [places[index] for index in group])
 
 
-def _compare(artifact: Artifact, shards: Sequence[Shard], source_uris: Sequence[str]) -> None:
+def _compare(artifact: Artifact, shards: Sequence[Shard], places: Sequence[tuple[str, int]]) -> None:
     columns = [read_column(artifact, shard.name, "id") for shard in shards]
     ids = pa.chunked_array([chunk for column in columns for chunk in column.chunks])
     if pc.count_distinct(ids).as_py() == len(ids):
         return
     counts = pc.value_counts(ids)
     repeated = counts.field("values").filter(pc.greater(counts.field("counts"), 1))[0]
-    places: list[str] = []
-    for column, uri in zip(columns, source_uris, strict=True):
+    found: list[str] = []
+    for column, (uri, first_row) in zip(columns, places, strict=True):
         rows = pc.indices_nonzero(pc.equal(column, repeated)).to_pylist()
-        places += [f"row {row} of {uri}" for row in rows[:2]]
+        found += [f"row {first_row + row} of {uri}" for row in rows[:2]]
     raise DuplicateIdError(
-        f"id {repeated.as_py()!r} occurs twice: {places[0]} and {places[1]}; ids must be unique over all shards, "
+        f"id {repeated.as_py()!r} occurs twice: {found[0]} and {found[1]}; ids must be unique over all shards, "
         "remove one row or leave out data.id_column",
         parameters=["data.id_column"],
     )

@@ -38,6 +38,7 @@ class PackedWriter:
         id_type: type of the ids.
         label_type: type of the labels, None for none.
         batch_bytes: most bytes of vectors in a record batch.
+        file_row: the file's row that the source shard begins with, for messages.
     """
 
     def __init__(
@@ -50,8 +51,9 @@ class PackedWriter:
         id_type: ScalarType,
         label_type: ScalarType | None,
         batch_bytes: int = BATCH_BYTES,
+        file_row: int = 0,
     ) -> None:
-        self._uri = uri
+        self._uri, self._file_row = uri, file_row
         value_type = pa.float32() if dtype == "float32" else pa.float16()
         fields = [("id", ARROW_TYPES[id_type]), ("vector", pa.list_(value_type, dim))]
         if label_type is not None:
@@ -106,7 +108,7 @@ class PackedWriter:
         if stored.dtype == np.float16 and not np.isfinite(stored).all():
             row, feature = (int(index[0]) for index in np.nonzero(~np.isfinite(stored)))
             raise SourceError(
-                f"{self._uri}: row {block.local_row(start + row)}, feature {feature}: "
+                f"{self._uri}: row {self._file_row + block.local_row(start + row)}, feature {feature}: "
                 f"{block.vectors[start + row, feature]:g} is beyond float16 (65504); "
                 "set pack.dtype to float32 or a smaller data.scale",
                 parameters=["pack.dtype", "data.scale"],

@@ -52,8 +52,8 @@ class BadRows:
 
         Args:
             ids: B ids of the batch, as :func:`readable_ids` gives them.
-            first_row: the shard's row that the batch begins with.
-            uri: the shard.
+            first_row: the file's row that the batch begins with.
+            uri: the file.
         """
         features = pa.array(self.features, pa.int64(), mask=self.features < 0)
         columns = {

@@ -96,8 +96,8 @@ def to_matrix(
         dim: the width D that every row must have.
         scale: factor for every value.
         name: the column's name, for messages.
-        uri: the shard, for messages.
-        first_row: the shard's row that ``column`` begins with, for messages.
+        uri: the file, for messages.
+        first_row: the file's row that ``column`` begins with, for messages.
         copy: of its own; else a read-only view of the column where that is float32 and not scaled.
 
     Returns:

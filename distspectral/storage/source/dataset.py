@@ -24,6 +24,7 @@ from distspectral.storage.source.columns import Columns
 from distspectral.storage.source.formats import FORMATS, FormatName, Header, reading
 from distspectral.storage.source.limits import refuse_absurd_width, refuse_bomb
 from distspectral.storage.source.listing import ShardFile, find_files
+from distspectral.storage.source.pieces import PIECE_BYTES, PIECE_ROWS, piece_rows, pieces
 from distspectral.storage.source.shards import BadRowPolicy, ShardReader, SourceShard
 
 HEADER_THREADS = 16
@@ -66,7 +67,7 @@ class Source:
 
     Attributes:
         config: what was asked for.
-        shards: in row order.
+        shards: in row order; a large file is several.
         reader: reads any one of them; hand this and a shard to a remote task.
     """
 
@@ -75,8 +76,13 @@ class Source:
     reader: ShardReader
 
     @classmethod
-    def open(cls, config: SourceConfig) -> Source:
+    def open(cls, config: SourceConfig, *, most_rows: int = PIECE_ROWS, most_bytes: int = PIECE_BYTES) -> Source:
         """List the shards and read their headers or footers.
+
+        Args:
+            config: where they are and how to read them.
+            most_rows: of one shard; a larger file is cut, where its format allows.
+            most_bytes: of one shard's vectors as float32, likewise.
 
         Raises:
             NoShardsError: a path names no shard.
@@ -108,7 +114,9 @@ class Source:
         for file, name, header in zip(files, formats, headers, strict=True):
             _refuse_mixture(first_file, first, file, header)
             refuse_bomb(file, header.n_rows, first.dim)
-            shards.append(SourceShard(file, name, header.n_rows, first_row))
+            for piece in pieces(header.n_rows, header.parts, piece_rows(first.dim, most_rows, most_bytes)):
+                place = first_row + piece.first_row
+                shards.append(SourceShard(file, name, piece.n_rows, place, piece.first_row, piece.parts))
             first_row += header.n_rows
         reader = ShardReader(
             config.columns, config.scale, first.dim, first.id_type, first.label_type, config.on_bad_rows
@@ -124,6 +132,11 @@ class Source:
     def n_rows(self) -> int:
         """N."""
         return sum(shard.n_rows for shard in self.shards)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(shard.file.size for shard in self.shards if shard.file_row == 0)
 
     @property
     def id_type(self) -> ScalarType:
@@ -159,8 +172,9 @@ class Source:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _identity(shard: SourceShard) -> tuple[str, int, int | None]:
-    return shard.file.name, shard.file.size, shard.file.mtime_ns
+def _identity(shard: SourceShard) -> tuple[str | int | None, ...]:
+    piece = () if shard.parts is None else (shard.file_row, shard.n_rows)
+    return shard.file.name, shard.file.size, shard.file.mtime_ns, *piece
 
 
 def _read_header(config: SourceConfig, file: ShardFile, format_name: FormatName) -> Header:

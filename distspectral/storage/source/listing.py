@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 from pyarrow import fs
 
-from distspectral.errors import ConfigError, DistSpectralError, NoShardsError
+from distspectral.errors import ConfigError, CorruptShardError, DistSpectralError, NoShardsError
 from distspectral.storage.filesystems import resolve
 
 LISTING_HINT = "data.path is a file, a folder, a glob or a URI such as s3://bucket/folder, or a list of these"
@@ -50,8 +50,18 @@ class ShardFile:
         return PurePosixPath(self.path).suffix.lower()
 
     def open(self) -> pa.NativeFile:
-        """Open for random access; memory-mapped where the file is local."""
-        return pa.memory_map(self.path, "r") if self.is_local else self.filesystem.open_input_file(self.path)
+        """Open for random access; memory-mapped where the file is local.
+
+        Raises:
+            CorruptShardError: the file has another size than when it was listed.
+        """
+        stream = pa.memory_map(self.path, "r") if self.is_local else self.filesystem.open_input_file(self.path)
+        if (n_bytes := stream.size()) != self.size:
+            raise CorruptShardError(
+                f"{self.uri}: is {n_bytes:,} bytes long, but {self.size:,} when it was listed; leave shards alone "
+                "during a run"
+            )
+        return stream
 
 
 def find_files(

@@ -26,7 +26,8 @@ def pack_shard(
         ids = IdRange()
         id_type = reader.id_type or "int64"
         left_out: list[pa.RecordBatch] = []
-        with PackedWriter(stream, shard.uri, shard.n_rows, reader.dim, dtype, id_type, reader.label_type) as writer:
+        columns = dtype, id_type, reader.label_type
+        with PackedWriter(stream, shard.uri, shard.n_rows, reader.dim, *columns, file_row=shard.file_row) as writer:
             for block in reader.read_blocks(shard, left_out=left_out):
                 block_ids = block.global_ids(shard.first_row)
                 ids.update(block_ids)

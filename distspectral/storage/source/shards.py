@@ -18,40 +18,43 @@ from distspectral.storage.rows.block import Block
 from distspectral.storage.rows.columns import ScalarType
 from distspectral.storage.source.bad_rows import find_bad_rows, readable_ids
 from distspectral.storage.source.columns import Columns, to_matrix, to_scalars
-from distspectral.storage.source.formats import FORMATS, FormatName, reading
+from distspectral.storage.source.formats import FORMATS, FormatName, Threads, reading
 from distspectral.storage.source.listing import ShardFile
 
 BLOCK_BYTES = 16 << 20
 """Size of a block's float32 vectors unless the caller says otherwise."""
+
+DECODED_BYTES = 1 << 30
+"""Of float32 vectors that several threads hold decoded; row groups of which two would be more are streamed by one."""
 
 BadRowPolicy = Literal["error", "quarantine"]
 
 
 @dataclasses.dataclass(frozen=True)
 class SourceShard:
-    """One shard whose header has been read.
+    """One file whose header has been read, or a piece of a large one.
 
     Attributes:
         file: where it is.
         format: how to read it.
         n_rows: its rows.
         first_row: number of its first row in the whole dataset.
+        file_row: the file's row that it begins with, as messages count.
+        parts: the parts of the file that it consists of, as its format counts them: row groups, record batches or
+            rows; None for the whole file.
     """
 
     file: ShardFile
     format: FormatName
     n_rows: int
     first_row: int
+    file_row: int = 0
+    parts: range | None = None
 
     @property
     def uri(self) -> str:
         """Path or URI, as messages name it."""
         return self.file.uri
-
-    @property
-    def size(self) -> int:
-        """Bytes of the file."""
-        return self.file.size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +83,7 @@ class ShardReader:
         block_rows: int | None = None,
         left_out: list[pa.RecordBatch] | None = None,
         copy: bool = True,
+        n_threads: int = 1,
     ) -> Iterator[Block]:
         """Stream a shard in row order, holding about one block at a time.
 
@@ -90,6 +94,7 @@ class ShardReader:
             block_rows: most rows in a block; by default as many as fill 16 MiB.
             left_out: tables of the rows left out are appended here, see ``BadRows.table``.
             copy: whether vectors that need no conversion are copied, or read-only views of what was read.
+            n_threads: that decode Parquet, a row group each; several hold up to 1 GiB of vectors between them.
 
         Raises:
             CorruptShardError: the shard cannot be parsed, or holds other rows than its header says.
@@ -100,7 +105,8 @@ class ShardReader:
         The last three only where ``on_bad_rows`` is ``error``.
         """
         rows = block_rows or max(1, BLOCK_BYTES // (4 * self.dim))
-        batches = FORMATS[shard.format].batches(shard.file, self.columns, rows)
+        threads = Threads(n_threads, DECODED_BYTES // (4 * self.dim))
+        batches = FORMATS[shard.format].batches(shard.file, self.columns, rows, shard.parts, threads)
         first_row = 0
         while True:
             with reading(shard.file, shard.format):
@@ -119,7 +125,12 @@ class ShardReader:
             )
 
     def _block(
-        self, batch: pa.RecordBatch, uri: str, first_row: int, copy: bool, offsets: NDArray[np.int64] | None = None
+        self,
+        batch: pa.RecordBatch,
+        shard: SourceShard,
+        first_row: int,
+        copy: bool,
+        offsets: NDArray[np.int64] | None = None,
     ) -> Block:
         """Return a batch as a block.
 
@@ -128,9 +139,10 @@ class ShardReader:
         """
         columns = self.columns
         vectors = batch.column(columns.vector)
-        matrix = to_matrix(vectors, self.dim, self.scale, name=columns.vector, uri=uri, first_row=first_row, copy=copy)
-        ids = self._scalars(batch, columns.id, self.id_type, uri, first_row)
-        labels = self._scalars(batch, columns.label, self.label_type, uri, first_row)
+        uri, file_row = shard.uri, shard.file_row + first_row
+        matrix = to_matrix(vectors, self.dim, self.scale, name=columns.vector, uri=uri, first_row=file_row, copy=copy)
+        ids = self._scalars(batch, columns.id, self.id_type, uri, file_row)
+        labels = self._scalars(batch, columns.label, self.label_type, uri, file_row)
         return Block(matrix, ids, labels, first_row, offsets)
 
     def _usable(
@@ -147,16 +159,16 @@ class ShardReader:
             SourceError: a row cannot be used, and that is an error.
         """
         try:
-            return self._block(batch, shard.uri, first_row, copy)
+            return self._block(batch, shard, first_row, copy)
         except SourceError:
             if self.on_bad_rows == "error":
                 raise
         bad = find_bad_rows(batch, self.columns, self.dim, self.scale, self.id_type, self.label_type)
         if left_out is not None:
             ids = readable_ids(batch, self.columns, self.id_type, shard.first_row + first_row)
-            left_out.append(bad.table(ids, first_row, shard.uri))
+            left_out.append(bad.table(ids, shard.file_row + first_row, shard.uri))
         good = np.delete(np.arange(batch.num_rows, dtype=np.int64), bad.rows)
-        return self._block(batch.take(pa.array(good)), shard.uri, first_row, copy, good) if len(good) else None
+        return self._block(batch.take(pa.array(good)), shard, first_row, copy, good) if len(good) else None
 
     @staticmethod
     def _scalars(

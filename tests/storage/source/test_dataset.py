@@ -334,7 +334,7 @@ def test_shard_that_grew_after_opening_is_refused(tmp_path: Path) -> None:
     write_table(tmp_path / "a.parquet", {"vector": as_lists(MATRIX)})
     source = open_source(tmp_path)
     write_table(tmp_path / "a.parquet", {"vector": as_lists(np.vstack([MATRIX, MATRIX]))})
-    with pytest.raises(CorruptShardError, match="holds 100 rows, but 50 when it was opened"):
+    with pytest.raises(CorruptShardError, match=r"a\.parquet: is .* bytes long, but .* when it was listed"):
         read_all(source)
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Literal
 
 from distspectral.storage.source.formats import arrow, parquet
-from distspectral.storage.source.formats.format import Format, Header, reading
+from distspectral.storage.source.formats.format import Format, Header, Threads, reading
 from distspectral.storage.source.formats.raw import fbin_layout, npy_layout, raw_format
 
-__all__ = ["FORMATS", "Format", "FormatName", "Header", "reading"]
+__all__ = ["FORMATS", "Format", "FormatName", "Header", "Threads", "reading"]
 
 FormatName = Literal["parquet", "arrow", "npy", "fbin"]
 

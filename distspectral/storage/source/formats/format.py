@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -24,6 +25,8 @@ class Header:
         id_type: type of the id column, None where none was asked for.
         label_type: type of the label column, None where none was asked for.
         all_null: whether ``dim`` is 0 because every vector is null, told only by a lenient look.
+        parts: rows of each part that can be read without those before it (row groups, record batches); None where
+            every row is one.
     """
 
     n_rows: int
@@ -31,6 +34,22 @@ class Header:
     id_type: ScalarType | None = None
     label_type: ScalarType | None = None
     all_null: bool = False
+    parts: Sequence[int] | None = None
+
+
+class Threads(NamedTuple):
+    """What decodes a shard.
+
+    Attributes:
+        number: of them.
+        held_rows: most rows that several of them hold decoded, together.
+    """
+
+    number: int
+    held_rows: int
+
+
+ONE_THREAD = Threads(1, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +60,13 @@ class Format:
         extensions: of its files, lower case with the dot.
         header: reads the header or footer only (an Arrow stream has neither and is walked once); a lenient look, its
             last argument, takes the commonest width of a List column instead of refusing ragged rows.
-        batches: yields record batches of the columns, at most so many rows each.
+        batches: yields record batches of the columns, at most so many rows each, of the parts asked for (None: all);
+            several threads are of use where there is something to decode.
     """
 
     extensions: tuple[str, ...]
     header: Callable[[ShardFile, Columns, bool], Header]
-    batches: Callable[[ShardFile, Columns, int], Iterator[pa.RecordBatch]]
+    batches: Callable[[ShardFile, Columns, int, range | None, Threads], Iterator[pa.RecordBatch]]
 
 
 @contextlib.contextmanager

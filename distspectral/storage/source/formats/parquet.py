@@ -1,15 +1,18 @@
-"""Parquet: rows and width from the footer, one row group at a time."""
+"""Parquet: rows and width from the footer, one row group at a time, or several at once and in order."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distspectral.errors import CorruptShardError
 from distspectral.storage.source.columns import Columns, to_matrix
-from distspectral.storage.source.formats.format import Header
+from distspectral.storage.source.formats.format import ONE_THREAD, Header, Threads
 from distspectral.storage.source.formats.tables import common_width, first_width, table_header, validated
 from distspectral.storage.source.limits import refuse_absurd_groups
 from distspectral.storage.source.listing import ShardFile
@@ -21,10 +24,11 @@ BUFFER_BYTES = 8 << 20
 """Of each column of a larger row group held at a time: 56 MiB instead of 409 for 1,500,000 x 64 in one group."""
 
 
-def _open_parquet(file: ShardFile, buffered: bool = False) -> pq.ParquetFile:
+def _open_parquet(file: ShardFile, buffered: bool = False, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
     # pages without a checksum, which is most of them, are not verified; footers are bounded by Arrow's thrift limits
     return pq.ParquetFile(
         pa.OSFile(file.path) if buffered and file.is_local else file.open(),
+        metadata=metadata,
         pre_buffer=not (buffered or file.is_local),
         buffer_size=BUFFER_BYTES if buffered else 0,
         page_checksum_verification=True,
@@ -38,11 +42,12 @@ def header(file: ShardFile, columns: Columns, lenient: bool) -> Header:
         dim, types = table_header(parquet.schema_arrow, columns, file)
         refuse_absurd_groups(file, parquet.metadata)
         n_rows = parquet.metadata.num_rows
+        parts = [parquet.metadata.row_group(index).num_rows for index in range(parquet.num_row_groups)]
         if dim is None and n_rows and not lenient:
             dim = _parquet_list_width(parquet, file, columns)
     if dim is None and n_rows:
         dim = common_width(batches(file, vectors_only, 1 << 14), vectors_only)
-    return Header(n_rows, dim or 0, **types, all_null=lenient and not dim)
+    return Header(n_rows, dim or 0, **types, all_null=lenient and not dim, parts=parts)
 
 
 def _parquet_list_width(parquet: pq.ParquetFile, file: ShardFile, columns: Columns) -> int:
@@ -68,11 +73,56 @@ def _parquet_list_width(parquet: pq.ParquetFile, file: ShardFile, columns: Colum
     )
 
 
-def batches(file: ShardFile, columns: Columns, rows: int, group_bytes: int = GROUP_BYTES) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of one row group after the other; through a buffer where one has more than ``group_bytes``."""
+def batches(
+    file: ShardFile,
+    columns: Columns,
+    rows: int,
+    parts: range | None = None,
+    threads: Threads = ONE_THREAD,
+    *,
+    group_bytes: int = GROUP_BYTES,
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of one row group after the other.
+
+    One thread streams a row group, through a buffer where one has more than ``group_bytes``. Several decode as many
+    row groups at once as may be held; where that is one, it is streamed.
+    """
     with _open_parquet(file) as parquet:
-        groups = range(parquet.num_row_groups)
-        buffered = max((parquet.metadata.row_group(i).total_byte_size for i in groups), default=0) > group_bytes
-    with _open_parquet(file, buffered) as parquet:
+        metadata = parquet.metadata
+    groups = range(metadata.num_row_groups)
+    if parts is not None:  # fewer than when the file was opened are too few rows, which the caller counts
+        groups = groups[parts.start : parts.stop]
+    largest = max((metadata.row_group(group).num_rows for group in groups), default=0)
+    n_readers = min(threads.number, len(groups), threads.held_rows // max(largest, 1))
+    if n_readers > 1:
+        with contextlib.ExitStack() as files:
+            readers = [files.enter_context(_open_parquet(file, metadata=metadata)) for _ in range(n_readers)]
+            yield from _decoded_ahead(readers, groups, columns, rows)
+        return
+    buffered = max((metadata.row_group(group).total_byte_size for group in groups), default=0) > group_bytes
+    with _open_parquet(file, buffered, metadata) as parquet:
         for group in groups:  # one at a time: pre-buffering would hold all that are asked for
-            yield from map(validated, parquet.iter_batches(rows, row_groups=[group], columns=columns.present))
+            yield from _decoded(parquet, group, columns, rows)
+
+
+def _decoded(parquet: pq.ParquetFile, group: int, columns: Columns, rows: int) -> Iterator[pa.RecordBatch]:
+    return map(validated, parquet.iter_batches(rows, row_groups=[group], columns=columns.present, use_threads=False))
+
+
+def _decoded_ahead(
+    readers: Sequence[pq.ParquetFile], groups: range, columns: Columns, rows: int
+) -> Iterator[pa.RecordBatch]:
+    """Yield the row groups' batches in order, decoded by as many threads as there are readers.
+
+    Of 800,000 x 96 in row groups of 19 MiB, two threads decode 2.9 million rows a second and one 1.6; Arrow's own
+    scanner with as many threads takes twice the core seconds for its copies.
+    """
+    ahead: deque[Future[list[pa.RecordBatch]]] = deque()
+    with ThreadPoolExecutor(len(readers), "decode") as pool:
+        for index, group in enumerate(groups):
+            if len(ahead) == len(readers):  # the reader whose turn it is has finished what is now handed out
+                yield from ahead.popleft().result()
+            batches_of = _decoded(readers[index % len(readers)], group, columns, rows)
+            ahead.append(pool.submit(list, batches_of))  # lazy until then
+        while ahead:
+            yield from ahead.popleft().result()

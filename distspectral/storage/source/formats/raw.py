@@ -100,11 +100,15 @@ def _swapped(layout: RawLayout, size: int) -> str | None:
     )
 
 
-def _raw_batches(layout_of: _Layout, file: ShardFile, columns: Columns, rows: int) -> Iterator[pa.RecordBatch]:
+def _raw_batches(
+    layout_of: _Layout, file: ShardFile, columns: Columns, rows: int, parts: range | None
+) -> Iterator[pa.RecordBatch]:
     with file.open() as stream:
         layout = layout_of(file, stream)
-        for start in range(0, layout.n_rows, rows):
-            count = min(rows, layout.n_rows - start) * layout.dim
+        asked = range(layout.n_rows) if parts is None else parts
+        stream.seek(layout.offset + asked.start * layout.dim * layout.dtype.itemsize)
+        for start in asked[::rows]:
+            count = min(rows, asked.stop - start) * layout.dim
             values = np.frombuffer(stream.read_buffer(count * layout.dtype.itemsize), layout.dtype)
             native = values.astype(layout.dtype.newbyteorder("="), copy=False)
             yield pa.record_batch({columns.vector: to_column(native.reshape(-1, layout.dim))})
@@ -115,5 +119,5 @@ def raw_format(extension: str, layout_of: _Layout) -> Format:
     return Format(
         (extension,),
         lambda file, columns, lenient: _raw_header(layout_of, file, columns),
-        lambda file, columns, rows: _raw_batches(layout_of, file, columns, rows),
+        lambda file, columns, rows, parts, _: _raw_batches(layout_of, file, columns, rows, parts),
     )

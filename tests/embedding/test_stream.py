@@ -1,0 +1,83 @@
+"""Reading, computing and writing overlap, keep the rows' order, and end together where one of them fails."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from distspectral.embedding.stream import Clock, stream
+from distspectral.storage.rows.block import Block
+
+N_BLOCKS = 12
+CPU = torch.device("cpu")
+
+
+def blocks(pause_s: float = 0.0) -> Iterator[Block]:
+    for number in range(N_BLOCKS):
+        time.sleep(pause_s)
+        yield Block(np.full((2, 3), number, np.float32), None, None, 2 * number)
+
+
+def doubled(x: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"outputs": 2 * x}
+
+
+def test_blocks_are_put_away_in_order_with_their_results() -> None:
+    found: list[tuple[int, float]] = []
+    stream(blocks(), doubled, lambda block, made: found.append((block.first_row, made["outputs"][0, 0])), CPU, Clock())
+    assert found == [(2 * number, 2.0 * number) for number in range(N_BLOCKS)]
+
+
+def test_the_three_of_them_work_at_once() -> None:
+    pause_s = 0.01
+
+    def compute(x: torch.Tensor) -> dict[str, torch.Tensor]:
+        time.sleep(pause_s)
+        return doubled(x)
+
+    clock, threads = Clock(), set()
+
+    def put(block: Block, made: dict[str, NDArray[Any]]) -> None:
+        threads.add(threading.current_thread())
+        time.sleep(pause_s)
+
+    began = time.perf_counter()
+    stream(blocks(pause_s), compute, put, CPU, clock)
+    spent = time.perf_counter() - began
+    assert all(seconds >= N_BLOCKS * pause_s for seconds in clock.seconds.values())
+    assert spent < 2 / 3 * sum(clock.seconds.values()), "two in a row would take as long as that"
+    assert threading.current_thread() not in threads
+
+
+@pytest.mark.parametrize("kind", ["read", "compute", "write"])
+def test_what_one_of_them_meets_ends_all(kind: str) -> None:
+    def fails_at(number: float, of: str) -> None:
+        if of == kind and number == 5:
+            raise RuntimeError(kind)
+
+    def read() -> Iterator[Block]:
+        for block in blocks():
+            fails_at(block.first_row / 2, "read")
+            yield block
+
+    def compute(x: torch.Tensor) -> dict[str, torch.Tensor]:
+        fails_at(float(x[0, 0]), "compute")
+        return doubled(x)
+
+    written: list[int] = []
+
+    def put(block: Block, made: dict[str, NDArray[Any]]) -> None:
+        fails_at(block.first_row / 2, "write")
+        written.append(block.first_row // 2)
+
+    with pytest.raises(RuntimeError, match=kind):
+        stream(read(), compute, put, CPU, Clock())
+    assert written[:5] == list(range(5))
+    assert 5 not in written

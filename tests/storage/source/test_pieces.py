@@ -1,0 +1,187 @@
+"""A large file is several shards: the same rows, ids and messages as if it were one."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
+import pytest
+
+from distspectral.errors import CorruptShardError, NonFiniteRowError, SourceError
+from distspectral.storage.source.dataset import Source, SourceConfig
+from distspectral.storage.source.formats import Threads, parquet
+from distspectral.storage.source.pieces import PIECE_BYTES, PIECE_ROWS, piece_rows, pieces
+from tests.datasets import as_lists, read_all, write_raw, write_table
+
+MATRIX = (np.arange(50 * 6).reshape(50, 6) % 97).astype(np.float32)
+NAMES = ["a.parquet", "a.arrow", "a.npy", "a.fbin"]
+
+
+def write(path: Path, matrix: np.ndarray[Any, Any], **columns: Any) -> None:
+    """Write a file, a table in parts of 16 rows."""
+    if path.suffix in (".npy", ".fbin"):
+        write_raw(path, matrix)
+    else:
+        write_table(path, {"vector": as_lists(matrix), **columns})
+
+
+def cut(path: Path, most_rows: int = 20, **config: Any) -> Source:
+    return Source.open(SourceConfig(path=str(path), **config), most_rows=most_rows)
+
+
+def test_files_are_cut_by_rows_and_by_bytes() -> None:
+    assert piece_rows(1) == PIECE_ROWS
+    assert piece_rows(96) * 96 * 4 <= PIECE_BYTES < (piece_rows(96) + 1) * 96 * 4
+    assert piece_rows(1 << 30) == 1
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        (None, [(0, 16), (16, 17), (33, 17)]),
+        ([16, 16, 16, 2], [(0, 16), (16, 32), (48, 2)]),
+        ([10] * 5, [(0, 20), (20, 20), (40, 10)]),
+        ([0, 5, 40, 0, 5, 0], [(0, 45), (45, 5)]),
+    ],
+)
+def test_cuts_lie_between_parts_and_leave_no_row_out(parts: list[int] | None, expected: list[tuple[int, int]]) -> None:
+    found = pieces(50, parts, 20)
+    assert [piece[:2] for piece in found] == expected
+    if parts is not None:
+        assert [sum(parts[part] for part in piece.parts or ()) for piece in found] == [n for _, n in expected]
+
+
+@pytest.mark.parametrize("parts", [None, [16, 16, 18]])
+def test_a_small_file_and_one_of_a_single_part_are_whole(parts: list[int] | None) -> None:
+    assert pieces(50, parts, 50) == [(0, 50, None)]
+    assert pieces(50, [50], 20) == [(0, 50, None)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pieces_hold_the_files_rows_in_order_and_number_them(tmp_path: Path, name: str) -> None:
+    for folder, matrix in (("a", MATRIX[:7]), ("b", MATRIX), ("c", MATRIX[:3])):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / name, matrix)
+    source = cut(tmp_path)
+    assert [shard.file.name[0] for shard in source.shards] == ["a", "b", "b", "b", "c"]
+    assert source.n_rows == 60
+    assert source.n_bytes == sum(path.stat().st_size for path in tmp_path.glob(f"*/{name}"))
+    np.testing.assert_array_equal(read_all(source, 7), np.concatenate([MATRIX[:7], MATRIX, MATRIX[:3]]))
+    ids = [block.global_ids(shard.first_row) for shard in source.shards for block in source.read_blocks(shard, 7)]
+    assert pa.concat_arrays(ids).to_pylist() == list(range(60))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_piece_is_read_without_what_lies_before_it(tmp_path: Path, name: str) -> None:
+    spoilt = MATRIX.copy()
+    spoilt[:32] = np.nan
+    write(tmp_path / name, spoilt)
+    source = cut(tmp_path)
+    with pytest.raises(NonFiniteRowError, match="row 0 "):
+        list(source.read_blocks(source.shards[0]))
+    blocks = list(source.read_blocks(source.shards[-1]))
+    assert blocks[0].first_row == 0
+    np.testing.assert_array_equal(
+        np.concatenate([block.vectors for block in blocks]), MATRIX[-source.shards[-1].n_rows :]
+    )
+
+
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_record_batches_are_counted_whatever_they_hold(tmp_path: Path, compression: str | None) -> None:
+    names = pa.array([f"row {row % 5}" for row in range(50)]).dictionary_encode()
+    table = pa.table({"name": names, "vector": as_lists(MATRIX)})
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_file(tmp_path / "a.arrow", table.schema, options=options) as writer:
+        writer.write_table(table, max_chunksize=16)
+    source = cut(tmp_path)
+    assert [shard.n_rows for shard in source.shards] == [16, 32, 2]
+    np.testing.assert_array_equal(read_all(source), MATRIX)
+
+
+def test_a_stream_is_read_as_a_whole(tmp_path: Path) -> None:
+    write(tmp_path / "a.ipc", MATRIX)
+    (shard,) = cut(tmp_path).shards
+    assert (shard.n_rows, shard.parts) == (50, None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_messages_and_quarantine_count_rows_of_the_file(tmp_path: Path, name: str) -> None:
+    spoilt = MATRIX.copy()
+    spoilt[37, 4] = np.nan
+    write(tmp_path / name, spoilt)
+    with pytest.raises(NonFiniteRowError, match=rf"{name}: row 37 of column 'vector', feature 4"):
+        read_all(cut(tmp_path), 5)
+    source = cut(tmp_path, on_bad_rows="quarantine")
+    left_out: list[pa.RecordBatch] = []
+    rows = [block for shard in source.shards for block in source.read_blocks(shard, 5, left_out)]
+    assert sum(block.n_rows for block in rows) == 49
+    (found,) = [row for table in left_out for row in table.to_pylist()]
+    assert (found["file"], found["row"], found["id"]) == (str(tmp_path / name), 37, 37)
+
+
+def test_a_bad_id_is_named_by_its_row_of_the_file(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", MATRIX, id=[*range(40), None, *range(41, 50)])
+    with pytest.raises(SourceError, match="row 40 of column 'id' is null"):
+        read_all(cut(tmp_path, id_column="id"))
+
+
+def test_a_whole_files_fingerprint_does_not_know_of_pieces(tmp_path: Path) -> None:
+    write(tmp_path / "a.npy", MATRIX)
+    whole, wide, fine = (cut(tmp_path, most) for most in (50, 1000, 20))
+    assert whole.fingerprint() == wide.fingerprint() != fine.fingerprint()
+    assert whole.shard_fingerprints() == wide.shard_fingerprints()
+    assert len(set(fine.shard_fingerprints())) == 3
+
+
+def test_pieces_of_a_file_that_was_written_again_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", MATRIX)
+    source = cut(tmp_path)
+    write(tmp_path / "a.parquet", np.vstack([MATRIX, MATRIX]))
+    with pytest.raises(CorruptShardError, match=r"bytes long, but .* when it was listed"):
+        list(source.read_blocks(source.shards[-1]))
+
+
+# ---- several threads ----------------------------------------------------------------------------------------------
+
+
+def threads_that_read(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Return the names of the threads that decode from now on, filled as they do."""
+    names: set[str] = set()
+    validated = parquet.validated
+
+    def noted(batch: pa.RecordBatch) -> pa.RecordBatch:
+        names.add(threading.current_thread().name)
+        return validated(batch)
+
+    monkeypatch.setattr(parquet, "validated", noted)
+    return names
+
+
+@pytest.mark.parametrize(("threads", "in_pool"), [((1, 99), False), ((3, 99), True), ((3, 16), True), ((3, 15), False)])
+def test_row_groups_are_decoded_by_several_threads_as_far_as_they_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: tuple[int, int], in_pool: bool
+) -> None:
+    pq.write_table(
+        pa.table({"vector": as_lists(MATRIX), "id": np.arange(50)}), tmp_path / "a.parquet", row_group_size=8
+    )
+    source = Source.open(SourceConfig(path=str(tmp_path), id_column="id"))
+    names = threads_that_read(monkeypatch)
+    file, columns = source.shards[0].file, source.config.columns
+    table = pa.Table.from_batches(parquet.batches(file, columns, 5, None, Threads(*threads)))
+    assert table["id"].to_pylist() == list(range(50))
+    np.testing.assert_array_equal(np.stack(table["vector"].to_numpy()), MATRIX)
+    assert all(name.startswith("decode") for name in names) == in_pool
+
+
+def test_what_a_decoding_thread_meets_is_named(tmp_path: Path) -> None:
+    spoilt = MATRIX.copy()
+    spoilt[37, 4] = np.inf
+    write(tmp_path / "a.parquet", spoilt)
+    source = cut(tmp_path, 50)
+    with pytest.raises(NonFiniteRowError, match="row 37 "):
+        list(source.reader.read_blocks(source.shards[0], 5, n_threads=3))
