@@ -23,6 +23,7 @@ from distspectral.storage.rows.columns import ScalarType
 from distspectral.storage.rows.joined import open_vectors
 from distspectral.storage.rows.moments import Moments
 from distspectral.storage.rows.packed import PackedWriter
+from distspectral.storage.rows.shard_rows import layout
 from distspectral.storage.rows.vectors import MappedVectors
 
 WITHOUT = {"autoencoder": ("representation", "input"), "siamese": ("affinity.space", "euclidean")}
@@ -142,6 +143,7 @@ def _encode_shard(
                 writer.append(block, ids.slice(first, last - first).combine_chunks())
         if writer.moments is not None:  # a shard whose source rows are all in quarantine has none
             details.update(writer.moments.details())
+        details.update(layout(stream, ["vector"]))
         return stop - start
 
     return write_shard(artifact, name, write, details)
