@@ -174,7 +174,7 @@ def _version(filesystem: fs.FileSystem, remote: str) -> tuple[int, str]:
     """Return a remote file's size, and what differs as soon as it is written anew, in the same second too."""
     with filesystem.open_input_file(remote) as file:
         size = int(file.size())
-        version = (file.metadata() or {}).get(b"ETag")
+        version = (file.metadata() or {}).get("ETag")
     return size, repr(version or filesystem.get_file_info(remote).mtime_ns)
 
 
