@@ -12,8 +12,8 @@ import distspectral
 
 ROOT = Path(distspectral.__file__).parent
 LAYERS = (
-    ("errors", "frozen"),
-    ("devices", "logs", "mapping", "spectral", "storage"),
+    ("errors", "frozen", "mapping"),
+    ("devices", "logs", "spectral", "storage"),
     ("comm", "datasets", "graph", "models"),
     ("clusters", "embedding", "objectives"),
     ("training",),

@@ -27,6 +27,7 @@ from distspectral.storage.rows.columns import ScalarType
 from distspectral.storage.rows.joined import open_vectors
 from distspectral.storage.rows.moments import Moments
 from distspectral.storage.rows.packed import PackedWriter
+from distspectral.storage.rows.shard_rows import layout
 from distspectral.storage.rows.vectors import MappedVectors
 
 WITHOUT = {"autoencoder": ("representation", "input"), "siamese": ("affinity.space", "euclidean")}
@@ -155,6 +156,7 @@ def _encode_shard(
             stream(blocks(), lambda x: {"outputs": network(x).float()}, put, where, clock)
         if writer.moments is not None:  # a shard whose source rows are all in quarantine has none
             details.update(writer.moments.details())
+        details.update(layout(sink, ["vector"]))
         details["seconds"] = clock.seconds
         return n_rows
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Shard
-from distspectral.storage.rows.arrays import write_arrays
 from distspectral.storage.rows.columns import to_array
+from distspectral.storage.rows.shard_rows import ShardRows, write_columns
 from distspectral.storage.rows.vectors import check_range, check_rows
 
 NEIGHBORS = "neighbors"
@@ -93,13 +93,13 @@ class ArrayGraph:
 
 
 class MappedGraph:
-    """The shards of the ``graph`` artifact: mapped where it is local, else read into memory.
+    """The shards of the ``graph`` artifact, opened when a row of theirs is read.
 
-    Picklable (the files are opened again) and safe to share between threads.
+    Picklable and safe to share between threads; see :class:`~distspectral.storage.rows.shard_rows.ShardRows`.
 
     Args:
         artifact: written by :func:`distspectral.stages.graph.affinities`.
-        shards: its shards in row order; by default those of the manifest.
+        shards: some of its shards, or those of an unfinished one, in row order; by default those of the manifest.
         weights: the column beside the neighbours.
 
     Raises:
@@ -108,14 +108,9 @@ class MappedGraph:
 
     def __init__(self, artifact: Artifact, shards: Sequence[Shard] | None = None, weights: str = AFFINITIES) -> None:
         self._origin = (artifact, shards, weights)
-        self._blocks: list[tuple[NDArray[Any], NDArray[Any]]] = []
         manifest = artifact.manifest() if shards is None else None
-        for shard in manifest.shards if manifest else shards or ():
-            for batch in artifact.read_table(shard.name, manifest).select([NEIGHBORS, weights]).to_batches():
-                self._blocks.append((to_array(batch[NEIGHBORS]), to_array(batch[weights])))
-        self._offsets = np.cumsum([0, *(len(neighbors) for neighbors, _ in self._blocks)], dtype=np.int64)
-        self.n_rows = int(self._offsets[-1])
-        self.n_neighbors = int(self._blocks[0][0].shape[1])
+        self._rows = ShardRows(artifact, manifest.shards if manifest else shards or (), [NEIGHBORS, weights], manifest)
+        self.n_rows, self.n_neighbors = self._rows.n_rows, self._rows.types[0][1]
 
     def __reduce__(self) -> tuple[type[MappedGraph], tuple[Artifact, Sequence[Shard] | None, str]]:
         return MappedGraph, self._origin
@@ -127,14 +122,7 @@ class MappedGraph:
             IndexError: a row number is negative or above N.
         """
         check_range(start, stop, self.n_rows)
-        neighbors = np.empty((stop - start, self.n_neighbors), np.int64)
-        affinities = np.empty((stop - start, self.n_neighbors), np.float32)
-        cuts = np.clip(self._offsets, start, stop)
-        for index in np.flatnonzero(np.diff(cuts)):
-            here = slice(*(cuts[index : index + 2] - self._offsets[index]))
-            there = slice(*(cuts[index : index + 2] - start))
-            neighbors[there], affinities[there] = (column[here] for column in self._blocks[index])
-        return neighbors, affinities
+        return _as_edges(self._rows.block(start, stop))
 
     def gather(self, rows: NDArray[np.int64]) -> Edges:
         """Return the same of any rows, in any order, repeats allowed.
@@ -143,17 +131,12 @@ class MappedGraph:
             IndexError: a row number is negative or at least N.
         """
         check_rows(rows, self.n_rows)
-        neighbors = np.empty((len(rows), self.n_neighbors), np.int64)
-        affinities = np.empty((len(rows), self.n_neighbors), np.float32)
-        order = np.argsort(rows, kind="stable")  # by row, not only by block: neighbours share pages
-        ordered = rows[order]
-        cuts = np.searchsorted(ordered, self._offsets)
-        for index in np.flatnonzero(np.diff(cuts)):
-            here = slice(cuts[index], cuts[index + 1])
-            local_rows = ordered[here] - self._offsets[index]
-            neighbors[order[here]] = np.take(self._blocks[index][0], local_rows, axis=0)
-            affinities[order[here]] = np.take(self._blocks[index][1], local_rows, axis=0)
-        return neighbors, affinities
+        return _as_edges(self._rows.gather(rows))
+
+
+def _as_edges(columns: Sequence[NDArray[Any]]) -> Edges:
+    neighbors, affinities = columns
+    return neighbors.astype(np.int64), affinities.astype(np.float32)
 
 
 def read_neighbors(artifact: Artifact, shard: str) -> Edges:
@@ -176,4 +159,4 @@ def write_rows(
         key: column.astype(np.uint32 if small else np.uint64) if key == NEIGHBORS else column
         for key, column in columns.items()
     }
-    return write_arrays(artifact, name, [arrays], details)
+    return write_columns(artifact, name, arrays, details)

@@ -15,7 +15,7 @@ from distspectral.embedding.forward import BLOCK_ROWS
 from distspectral.graph.config import AffinityConfig, check
 from distspectral.graph.facts import component_facts, degree_facts, graph_facts
 from distspectral.graph.links import Links
-from distspectral.graph.store import AFFINITIES, NEIGHBORS, SQUARED_DISTANCES, MappedGraph, read_neighbors, write_rows
+from distspectral.graph.store import AFFINITIES, NEIGHBORS, SQUARED_DISTANCES, MappedGraph, write_rows
 from distspectral.graph.weights import all_scales, block_affinities, row_scales
 from distspectral.mapping import Mapper, local_map
 from distspectral.spectral.affinity import needs_scales
@@ -24,6 +24,7 @@ from distspectral.stages.stage import Manifests, Piece, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import Output
+from distspectral.storage.rows.shard_rows import ShardRows
 
 SCALES = "scales.npy"
 DRIVER_ROW_BYTES = 32
@@ -50,12 +51,9 @@ def affinities(neighbors: Artifact, output: Output, config: AffinityConfig, mapp
     check(source.properties["k"], config)
     done = output.begin()
     if needs_scales(config.kind) and not output.artifact.has(SCALES):
-        scales = all_scales(_scales(neighbors, source, config), config)
+        scales = all_scales(_scales(neighbors, source, config, mapper), config)
         output.artifact.write_file(SCALES, functools.partial(np.save, arr=scales))
-    starts = np.cumsum([0, *(shard.n_rows for shard in source.shards)]).tolist()
-    missing = [
-        (shard.name, start) for shard, start in zip(source.shards, starts, strict=False) if shard.name not in done
-    ]
+    missing = [item for item in _items(source) if item[0].name not in done]
     links = Links.none()
     if LINKS in source.files:
         with np.load(io.BytesIO(neighbors.read_bytes(LINKS))) as arrays:
@@ -69,21 +67,40 @@ def affinities(neighbors: Artifact, output: Output, config: AffinityConfig, mapp
     return output.commit(shards, properties={"n_rows": source.n_rows, **facts}, metrics={})
 
 
-def _scales(neighbors: Artifact, source: Manifest, config: AffinityConfig) -> NDArray[np.float32]:
+def _items(source: Manifest) -> list[tuple[Shard, int]]:
+    """Return each shard and its first row."""
+    starts = np.cumsum([0, *(shard.n_rows for shard in source.shards)]).tolist()
+    return list(zip(source.shards, starts, strict=False))
+
+
+def _scales(neighbors: Artifact, source: Manifest, config: AffinityConfig, mapper: Mapper) -> NDArray[np.float32]:
     """Return the scale (N,) of every row that its own list tells."""
-    return np.concatenate([row_scales(read_neighbors(neighbors, shard.name)[1], config) for shard in source.shards])
+    scales = np.empty(source.n_rows, np.float32)
+    task = functools.partial(_shard_scales, neighbors=neighbors, config=config)
+    for start, found in mapper(task, _items(source), "taking scales"):
+        scales[start : start + len(found)] = found
+    return scales
+
+
+def _shard_scales(
+    item: tuple[Shard, int], *, neighbors: Artifact, config: AffinityConfig
+) -> tuple[int, NDArray[np.float32]]:
+    shard, start = item
+    (squared_distances,) = ShardRows(neighbors, [shard], [SQUARED_DISTANCES]).block(0, shard.n_rows)
+    return start, row_scales(squared_distances, config)
 
 
 def _read_scales(output: Artifact) -> NDArray[np.float32]:
-    if output.is_local:
-        scales: NDArray[np.float32] = np.load(output.file_path(SCALES), mmap_mode="r")
-    else:
-        scales = np.load(io.BytesIO(output.read_bytes(SCALES)))
+    """Return the scales (N,) of all rows, mapped: where they are remote, a node fetches them once for all its tasks."""
+    path = output.mappable(SCALES)
+    scales: NDArray[np.float32] = (
+        np.load(io.BytesIO(output.read_bytes(SCALES))) if path is None else np.load(path, mmap_mode="r")
+    )
     return scales
 
 
 def _weigh(
-    item: tuple[str, int],
+    item: tuple[Shard, int],
     *,
     neighbors: Artifact,
     output: Artifact,
@@ -91,13 +108,13 @@ def _weigh(
     config: AffinityConfig,
     links: Links,
 ) -> Shard:
-    name, start = item
-    ids, squared_distances = read_neighbors(neighbors, name)
+    shard, start = item
+    ids, squared_distances = MappedGraph(neighbors, [shard], SQUARED_DISTANCES).block(0, shard.n_rows)
     ids, squared_distances = links.applied(start, ids, squared_distances)
     scales = _read_scales(output) if needs_scales(config.kind) else None
     lists = MappedGraph(neighbors, weights=SQUARED_DISTANCES) if config.kind == "shared_neighbors" else None
     weights = block_affinities(start, ids, squared_distances, scales, config, lists)
-    return write_rows(output, name, n_rows_global, {NEIGHBORS: ids, AFFINITIES: weights})
+    return write_rows(output, shard.name, n_rows_global, {NEIGHBORS: ids, AFFINITIES: weights})
 
 
 # ---- the declarations ----------------------------------------------------------------------------------------
@@ -161,19 +178,14 @@ def _weighing(name: str, purpose: str, lists: str) -> Stage:
         return affinities(work.artifacts[lists], work.output, work.settings["affinity"], work.mapper)
 
     def cost(bill: Bill) -> None:
-        bill.cores({"weigh": bill.us("weighing edges")})
-        driver_cost(bill, "scales", "components", "degrees")
+        bill.cores({"scales": bill.us("taking scales"), "weigh": bill.us("weighing edges")})
+        driver_cost(bill, "components", "degrees")
         bill.read = 2 * bill.kept_by(lists) + 2 * bill.kept
         bill.written = bill.kept + 4 * bill.n_rows
 
     def pieces(work: Work) -> dict[str, Piece]:
-        graph, config = work.artifacts[name], work.settings["affinity"]
-        made = {"components": fact_piece(component_facts, graph), "degrees": fact_piece(degree_facts, graph)}
-        if needs_scales(config.kind):
-            source = work.artifacts[lists]
-            manifest = source.manifest()
-            made["scales"] = Piece(lambda: _scales(source, manifest, config), manifest.n_rows)
-        return made
+        graph = work.artifacts[name]
+        return {"components": fact_piece(component_facts, graph), "degrees": fact_piece(degree_facts, graph)}
 
     return graph_stage(
         name,

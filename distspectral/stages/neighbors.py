@@ -23,6 +23,7 @@ from distspectral.stages.stage import Manifests, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import Output
+from distspectral.storage.rows.shard_rows import bare
 from distspectral.storage.rows.vectors import FleetingVectors, MappedVectors
 
 LINKS = "links.npz"
@@ -55,9 +56,10 @@ def neighbors(vectors: Artifact, output: Output, config: GraphConfig, mapper: Ma
     if config.connect == "nearest":
         metrics |= _link(vectors, output.artifact, shards, config)
         files = (LINKS,)
-    bare = [shard.model_copy(update={"details": {}}) for shard in shards]
     n_rows = sum(shard.n_rows for shard in shards)
-    manifest = output.commit(bare, {"k": config.n_neighbors, "n_rows": n_rows}, metrics, files)
+    manifest = output.commit(
+        [bare(shard) for shard in shards], {"k": config.n_neighbors, "n_rows": n_rows}, metrics, files
+    )
     sweep(output.artifact, done)
     return manifest
 

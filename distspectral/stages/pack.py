@@ -19,11 +19,15 @@ from distspectral.storage.artifact.quarantine import FOLDER, quarantine_files, q
 from distspectral.storage.rows.ids import refuse_duplicates
 from distspectral.storage.rows.moments import Moments, is_constant
 from distspectral.storage.rows.packed import BATCH_BYTES
+from distspectral.storage.rows.shard_rows import bare
 from distspectral.storage.source.dataset import Source
 from distspectral.storage.source.packing import pack_shard
 
 DETAILS = "shards.json"
 """What the receipts said of each shard, for a later run over more shards."""
+
+DRIVER_ROW_BYTES = 9
+"""Of a row whose id must be compared: its digest, and whether the next is the same."""
 
 
 class PackConfig(FrozenModel):
@@ -73,7 +77,7 @@ def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = lo
             f"{output.artifact.uri}/{FOLDER} lists them, check data.column and data.scale"
         )
     if source.config.id_column is not None:
-        refuse_duplicates(output.artifact, [shards[i] for i in filled], [places[i] for i in filled])
+        refuse_duplicates(output.artifact, [shards[i] for i in filled], [places[i] for i in filled], mapper)
     moments = Moments.of_shards(shards)
     if is_constant(moments.mean, float(np.sqrt(moments.variance))):
         raise ConstantDataError(
@@ -90,14 +94,13 @@ def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = lo
         "variance": moments.variance,
         "source_shards": [uri for uri, _ in places],
     }
-    # the receipts' means would make the manifest as large as a small shard
-    bare = [shard.model_copy(update={"details": {}}) for shard in shards]
     details = {shard.name: shard.details | {SOURCE: prints[shard.name]} for shard in shards}
     output.artifact.write_json(DETAILS, details)
     metrics: dict[str, Any] = {"packed_shards": len(missing)}
     if source.config.on_bad_rows == "quarantine":
         metrics["quarantine"] = quarantine_metrics(shards)
-    return output.commit(bare, properties, metrics, (*quarantine_files(shards), DETAILS))
+    # the receipts' means would make the manifest as large as a small shard
+    return output.commit([bare(shard) for shard in shards], properties, metrics, (*quarantine_files(shards), DETAILS))
 
 
 def _reasons(shards: list[Shard]) -> str:
@@ -109,7 +112,11 @@ def _run(work: Work) -> Manifest:
 
 
 def _cost(bill: Bill) -> None:
-    bill.cores({"read": bill.rates.read_us, "pack": bill.us("packing")})
+    parts = {"read": bill.rates.read_us, "pack": bill.us("packing")}
+    if compared := bill.us("comparing ids"):
+        parts["compare ids"] = compared
+        bill.driver_bytes += DRIVER_ROW_BYTES * bill.n_rows
+    bill.cores(parts)
     bill.alone()
     bill.read, bill.written = bill.n_rows * bill.rates.source_bytes, bill.kept
     bill.worker_bytes += 2 * min(BATCH_BYTES, 4 * bill.recipe.dim * bill.n_rows)

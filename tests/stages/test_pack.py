@@ -17,6 +17,7 @@ from distspectral.stages.pack import PackConfig, pack
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.artifact.manifest import Manifest, fingerprint
 from distspectral.storage.artifact.output import Output
+from distspectral.storage.rows.shard_rows import LAYOUT
 from distspectral.storage.rows.vectors import MappedVectors
 from distspectral.storage.source.dataset import Source, SourceConfig
 from tests.datasets import UNEVEN, as_lists, blobs, packed, vectors_output, write_table
@@ -56,7 +57,7 @@ def test_packed_shards_mirror_the_source(tmp_path: Path) -> None:
 
 def test_manifest_stays_small(tmp_path: Path) -> None:
     artifact = packed(tmp_path, VECTORS, sizes=UNEVEN)
-    assert all(shard.details == {} for shard in artifact.manifest().shards)
+    assert all(shard.details.keys() == {LAYOUT} for shard in artifact.manifest().shards)
 
 
 @pytest.mark.parametrize("sizes", [(100,), UNEVEN, (1,) * 100])

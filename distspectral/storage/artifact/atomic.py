@@ -19,7 +19,7 @@ TEMPORARY = f".*.{'[0-9a-f]' * 32}.tmp"
 
 @contextlib.contextmanager
 def open_whole(filesystem: fs.FileSystem, path: str) -> Iterator[IO[bytes]]:
-    """Yield a binary file to write, which stands at its place when the block has ended, and only then.
+    """Yield a binary file to write and read, which stands at its place when the block has ended, and only then.
 
     A local file is written under a temporary name, fsynced and renamed; for an object store it is assembled in a local
     temporary file and sent by one upload. An error in the block leaves what stood there before.
@@ -39,7 +39,7 @@ def open_whole(filesystem: fs.FileSystem, path: str) -> Iterator[IO[bytes]]:
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with open(temporary, "wb") as stream:
+        with open(temporary, "w+b") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())

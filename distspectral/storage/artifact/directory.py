@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import posixpath
 from collections.abc import Callable, Sequence
 from typing import IO, Any
 
@@ -27,6 +28,9 @@ from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.filesystems import join, resolve
 
 MANIFEST = "manifest.json"
+
+ASKED_SINGLY = 8
+"""Files of a remote folder whose sizes are asked for one by one; of more, the folder is listed once."""
 
 
 class Artifact:
@@ -91,12 +95,12 @@ class Artifact:
             MissingArtifactError: the stage never finished here.
             DamagedArtifactError: the manifest cannot be parsed.
         """
-        if not self.has(MANIFEST):
-            raise MissingArtifactError(
-                f"{self.uri}: holds no finished artifact (no {MANIFEST}); run the stage that writes it"
-            )
         try:
             return Manifest.model_validate_json(self.read_bytes(MANIFEST))
+        except MissingArtifactError as error:
+            raise MissingArtifactError(
+                f"{self.uri}: holds no finished artifact (no {MANIFEST}); run the stage that writes it"
+            ) from error
         except ValueError as error:
             raise DamagedArtifactError(
                 f"{self.uri}/{MANIFEST}: cannot be parsed; delete the directory and run again"
@@ -104,9 +108,10 @@ class Artifact:
 
     def is_current(self, fingerprint: str) -> bool:
         """Whether a finished artifact with this fingerprint stands here, every listed file with its size."""
-        if not self.has(MANIFEST):
+        try:
+            manifest = self.manifest()
+        except MissingArtifactError:
             return False
-        manifest = self.manifest()
         return manifest.fingerprint == fingerprint and not self._damaged(manifest)
 
     def require(self, fingerprint: str) -> Manifest:
@@ -132,14 +137,17 @@ class Artifact:
 
     def _damaged(self, manifest: Manifest) -> str | None:
         """Return the name of the first listed file that is missing or has another size."""
-        expected = {shard.name: shard.n_bytes for shard in manifest.shards} | manifest.files
-        found = self.sizes(list(expected))
-        return next((name for name, size in expected.items() if found[name] != size), None)
+        found = self.sizes(list(manifest.n_bytes))
+        return next((name for name, size in manifest.n_bytes.items() if found[name] != size), None)
 
     def sizes(self, names: Sequence[str]) -> dict[str, int | None]:
-        """Return the files' sizes in bytes by name, None where there is no such file."""
-        infos = self.filesystem.get_file_info([self.file_path(name) for name in names])
-        return {name: info.size for name, info in zip(names, infos, strict=True)}
+        """Return the files' sizes in bytes by name, None where there is no such file; many are listed by folder."""
+        if self.is_local or len(names) <= ASKED_SINGLY:
+            infos = self.filesystem.get_file_info([self.file_path(name) for name in names])
+            return {name: info.size for name, info in zip(names, infos, strict=True)}
+        folders = {posixpath.dirname(name) for name in names}
+        found = {posixpath.join(one, entry.base_name): entry.size for one in folders for entry in self.entries(one)}
+        return {name: found.get(name) for name in names}
 
     def mappable(self, name: str, manifest: Manifest | None = None) -> str | None:
         """Return a local path by which the file can be memory-mapped: its own, or that of the node's copy.
@@ -158,11 +166,17 @@ class Artifact:
             return path
         if self.cache is None:
             return None
-        known = None
-        if manifest is not None:
-            sizes = {shard.name: shard.n_bytes for shard in manifest.shards}
-            known = (sizes[name], manifest.digest) if name in sizes else None
+        known = None if manifest is None else (manifest.n_bytes[name], manifest.digest)
         return self.cache.path(self.filesystem, path, join(self.uri, name), known)
+
+    def mapped(self, name: str, manifest: Manifest | None) -> str | None:
+        """Return :meth:`mappable` if that costs nothing: no request, and no pass over the file."""
+        path = self.file_path(name)
+        if self.is_local:
+            return path
+        if self.cache is None or manifest is None:
+            return None
+        return self.cache.standing(self.filesystem, path, (manifest.n_bytes[name], manifest.digest))
 
     def open_mapped(self, name: str, manifest: Manifest | None = None) -> pa.NativeFile:
         """Open for random access; memory-mapped where the file or a copy of it is local; see :meth:`mappable`."""

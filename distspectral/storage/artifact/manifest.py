@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised whenever a stage's output for the same input and config changes."""
 
 
@@ -71,6 +71,11 @@ class Manifest(BaseModel):
     def n_rows(self) -> int:
         """Rows of all shards together."""
         return sum(shard.n_rows for shard in self.shards)
+
+    @functools.cached_property
+    def n_bytes(self) -> dict[str, int]:
+        """Size of each listed file by name."""
+        return {shard.name: shard.n_bytes for shard in self.shards} | self.files
 
     @functools.cached_property
     def digest(self) -> str:

@@ -186,7 +186,7 @@ class Output:
             return {}
         details = artifact.read_json(details_file) if details_file and artifact.has(details_file) else {}
         shards = [
-            shard.model_copy(update={"details": shard.details | details.get(shard.name, {})}) for shard in found.shards
+            shard.model_copy(update={"details": details.get(shard.name, {}) | shard.details}) for shard in found.shards
         ]
         sizes = artifact.sizes([shard.name for shard in shards])
         whole = [shard for shard in shards if sizes[shard.name] == shard.n_bytes and SOURCE in shard.details]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any
 
 from distspectral.errors import MissingArtifactError
@@ -12,6 +12,9 @@ from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Shard
 
 RECEIPTS = "receipts"
+
+READ_THREADS = 16
+"""Receipts asked for at once."""
 
 
 def write_shard(
@@ -41,19 +44,22 @@ def write_shard(
 
 def write_receipt(artifact: Artifact, shard: Shard) -> Shard:
     """Mark a shard that stands in the directory as done; return it."""
-    if not artifact.is_local or not os.path.isdir(artifact.file_path(RECEIPTS)):
-        artifact.filesystem.create_dir(artifact.file_path(RECEIPTS), recursive=True)
     artifact.write_json(f"{RECEIPTS}/{shard.name}.json", shard.model_dump())
     return shard
 
 
 def read_receipts(artifact: Artifact) -> dict[str, Shard]:
     """Return the shards done so far, by name, of an artifact that is being written."""
-    found: list[Shard] = []
-    for info in artifact.entries(RECEIPTS):
-        if info.base_name.endswith(".json") and not info.base_name.startswith("."):
-            # a damaged receipt is none, its shard is written again; one that is gone was tidied away by who finished
-            with contextlib.suppress(ValueError, MissingArtifactError):
-                found.append(Shard.model_validate_json(artifact.read_bytes(f"{RECEIPTS}/{info.base_name}")))
+
+    def read(name: str) -> Shard | None:
+        # a damaged receipt is none, its shard is written again; one that is gone was tidied away by who finished
+        with contextlib.suppress(ValueError, MissingArtifactError):
+            return Shard.model_validate_json(artifact.read_bytes(f"{RECEIPTS}/{name}"))
+        return None
+
+    names = [info.base_name for info in artifact.entries(RECEIPTS)]
+    names = [name for name in names if name.endswith(".json") and not name.startswith(".")]
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        found = [shard for shard in pool.map(read, names) if shard is not None]
     sizes = artifact.sizes([shard.name for shard in found])
     return {shard.name: shard for shard in found if sizes[shard.name] == shard.n_bytes}

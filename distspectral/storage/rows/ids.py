@@ -1,17 +1,25 @@
-"""Proof that ids are unique: by ranges where shards are sorted, by comparing columns where they are not."""
+"""Proof that ids are unique: by ranges where shards are sorted, by comparing digests where they are not."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from hashlib import blake2b
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from distspectral.errors import DuplicateIdError
+from distspectral.mapping import Mapper, local_map
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Shard
 from distspectral.storage.rows.packed import read_column
+
+SUSPECTS = 1000
+"""Repeated digests whose ids are looked up: far more than ever belong to different ids."""
 
 
 class IdRange:
@@ -38,15 +46,20 @@ class IdRange:
         return {"id_low": self.low, "id_high": self.high, "ids_increase": self.is_increasing}
 
 
-def refuse_duplicates(artifact: Artifact, shards: Sequence[Shard], places: Sequence[tuple[str, int]]) -> None:
+def refuse_duplicates(
+    artifact: Artifact, shards: Sequence[Shard], places: Sequence[tuple[str, int]], mapper: Mapper = local_map
+) -> None:
     """Check that no id occurs twice.
 
-    Shards are grouped by overlapping ranges; a shard alone in its range whose ids increase is proven already.
+    Shards are grouped by overlapping ranges; a shard alone in its range whose ids increase is proven already. Of the
+    others each task reads the ids of one shard and returns eight bytes a row, which are sorted here; so that is what
+    the caller's process must hold, and no ids.
 
     Args:
         artifact: holds the packed shards.
         shards: receipts with the details of :class:`IdRange`.
         places: where each comes from, for the message: a file and its row that the shard begins with.
+        mapper: runs the tasks.
 
     Raises:
         DuplicateIdError: naming the id and two of its places.
@@ -61,24 +74,59 @@ def refuse_duplicates(artifact: Artifact, shards: Sequence[Shard], places: Seque
         else:
             groups.append([index])
         high = max(high, details["id_high"])
-    for group in groups:
-        if len(group) > 1 or not shards[group[0]].details["ids_increase"]:
-            _compare(artifact, [shards[index] for index in group], [places[index] for index in group])
-
-
-def _compare(artifact: Artifact, shards: Sequence[Shard], places: Sequence[tuple[str, int]]) -> None:
-    columns = [read_column(artifact, shard.name, "id") for shard in shards]
-    ids = pa.chunked_array([chunk for column in columns for chunk in column.chunks])
-    if pc.count_distinct(ids).as_py() == len(ids):
-        return
-    counts = pc.value_counts(ids)
-    repeated = counts.field("values").filter(pc.greater(counts.field("counts"), 1))[0]
-    found: list[str] = []
-    for column, (uri, first_row) in zip(columns, places, strict=True):
-        rows = pc.indices_nonzero(pc.equal(column, repeated)).to_pylist()
-        found += [f"row {first_row + row} of {uri}" for row in rows[:2]]
-    raise DuplicateIdError(
-        f"id {repeated.as_py()!r} occurs twice: {found[0]} and {found[1]}; ids must be unique over all shards, "
-        "remove one row or leave out data.id_column",
-        parameters=["data.id_column"],
+    unproven = sorted(
+        index for group in groups if len(group) > 1 or not shards[group[0]].details["ids_increase"] for index in group
     )
+    if unproven:
+        _compare(artifact, [shards[index] for index in unproven], [places[index] for index in unproven], mapper)
+
+
+def _compare(artifact: Artifact, shards: Sequence[Shard], places: Sequence[tuple[str, int]], mapper: Mapper) -> None:
+    names = [shard.name for shard in shards]
+    digests = np.empty(sum(shard.n_rows for shard in shards), np.uint64)
+    n_seen = 0
+    for found in mapper(functools.partial(_digests, artifact), names, "comparing ids"):
+        digests[n_seen : n_seen + len(found)] = found
+        n_seen += len(found)
+    digests.sort()
+    repeated = np.unique(digests[1:][digests[1:] == digests[:-1]])[:SUSPECTS]
+    if not len(repeated):
+        return
+    occurring: dict[Any, list[tuple[int, int]]] = {}
+    for index, found in mapper(functools.partial(_places, artifact, repeated), list(enumerate(names)), "finding ids"):
+        for one, rows in found.items():
+            occurring[one] = sorted(occurring.get(one, []) + [(index, row) for row in rows])
+    twice = [(rows[:2], one) for one, rows in occurring.items() if len(rows) > 1]
+    if twice:
+        rows, one = min(twice)
+        first, second = (f"row {places[index][1] + row} of {places[index][0]}" for index, row in rows)
+        raise DuplicateIdError(
+            f"id {one!r} occurs twice: {first} and {second}; ids must be unique over all shards, "
+            "remove one row or leave out data.id_column",
+            parameters=["data.id_column"],
+        )
+
+
+def _digests(artifact: Artifact, name: str) -> NDArray[np.uint64]:
+    """Return eight bytes for each id of a shard: equal for equal ids, and hardly ever for others."""
+    ids = read_column(artifact, [name], "id")
+    if pa.types.is_string(ids.type):
+        each = (blake2b(one, digest_size=8).digest() for one in ids.cast(pa.binary()).to_pylist())
+        return np.frombuffer(b"".join(each), np.uint64)
+    numbers: NDArray[np.uint64] = ids.to_numpy().view(np.uint64)
+    return numbers
+
+
+def _places(
+    artifact: Artifact, repeated: NDArray[np.uint64], item: tuple[int, str]
+) -> tuple[int, dict[Any, list[int]]]:
+    """Return the shard's number and, of each id whose digest is a repeated one, the first two of its rows there."""
+    index, name = item
+    rows = np.flatnonzero(np.isin(_digests(artifact, name), repeated))
+    places: dict[Any, list[int]] = {}
+    for row, one in zip(
+        rows.tolist(), read_column(artifact, [name], "id").take(pa.array(rows)).to_pylist(), strict=True
+    ):
+        if len(places.setdefault(one, [])) < 2:
+            places[one].append(row)
+    return index, places

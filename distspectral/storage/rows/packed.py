@@ -5,6 +5,8 @@ Columns are ``id``, ``vector`` and, where there are labels, ``label``. Shape let
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import IO, Any, Literal
 
@@ -14,10 +16,10 @@ import pyarrow.ipc
 
 from distspectral.errors import SourceError
 from distspectral.storage.artifact.directory import Artifact
-from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.rows.block import Block
 from distspectral.storage.rows.columns import ARROW_TYPES, ScalarType, to_column
 from distspectral.storage.rows.moments import Moments
+from distspectral.storage.rows.shard_rows import FETCH_THREADS
 
 BATCH_BYTES = 256 << 20
 """Most bytes of vectors in a record batch unless the caller says otherwise."""
@@ -123,20 +125,24 @@ class PackedWriter:
         self._ids, self._labels = [], []
 
 
-def read_column(artifact: Artifact, name: str, column: str, manifest: Manifest | None = None) -> pa.ChunkedArray:
-    """Return one column of a packed shard; memory-mapped where local, else only that column is fetched.
+def read_column(artifact: Artifact, names: Sequence[str], column: str) -> pa.ChunkedArray:
+    """Return the ids or labels of packed shards; memory-mapped where local, else that column alone is fetched.
 
     Args:
         artifact: the directory.
-        name: of the shard.
-        column: its name; vectors of a remote shard are mapped from the node's copy.
-        manifest: of the finished artifact, which saves asking for the file's version.
+        names: of the shards, at least one.
+        column: its name.
     """
-    path = artifact.mappable(name, manifest) if artifact.is_local or column == "vector" else None
-    if path is not None:  # included_fields would copy the column out of the map
-        return pa.ipc.open_file(pa.memory_map(path, "r")).read_all().column(column)
-    stream = artifact.filesystem.open_input_file(artifact.file_path(name))
-    index = pa.ipc.open_file(stream).schema.get_field_index(column)
-    stream.seek(0)
-    table = pa.ipc.open_file(stream, options=pa.ipc.IpcReadOptions(included_fields=[index])).read_all()
-    return table.column(column)
+
+    def read(name: str) -> pa.ChunkedArray:
+        path = artifact.file_path(name)
+        if artifact.is_local:  # included_fields would copy the column out of the map
+            return pa.ipc.open_file(pa.memory_map(path)).read_all().column(column)
+        stream = artifact.filesystem.open_input_file(path)
+        index = pa.ipc.open_file(stream).schema.get_field_index(column)
+        stream.seek(0)
+        return pa.ipc.open_file(stream, options=pa.ipc.IpcReadOptions(included_fields=[index])).read_all()[column]
+
+    with ThreadPoolExecutor(1 if artifact.is_local else FETCH_THREADS) as pool:
+        columns = list(pool.map(read, names))
+    return pa.chunked_array([chunk for one in columns for chunk in one.chunks], type=columns[0].type)

@@ -13,9 +13,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from distspectral.storage.artifact.directory import Artifact
-from distspectral.storage.rows.columns import to_array
 from distspectral.storage.rows.moments import Moments
 from distspectral.storage.rows.packed import read_column
+from distspectral.storage.rows.shard_rows import ShardRows
 
 MAPPED_BYTES = 1 << 28
 """Most that :class:`FleetingVectors` has mapped and touched at once, unless the caller says otherwise."""
@@ -127,12 +127,13 @@ class ArrayVectors:
 
 
 class MappedVectors:
-    """The rows of a finished ``vectors`` artifact: mapped where it is local, else read into memory.
+    """The rows of a finished ``vectors`` artifact, whose counts and moments its manifest tells.
 
-    Picklable (the files are opened again) and safe to share between threads.
+    A shard is opened when a row of it is read: see :class:`~distspectral.storage.rows.shard_rows.ShardRows`. Picklable
+    (the manifest is read again) and safe to share between threads.
 
     Args:
-        artifact: written by the stage ``pack``.
+        artifact: written by the stage ``pack``, or by one that encodes.
         only: name of a shard, whose rows alone are then numbered from 0; None for all.
 
     Raises:
@@ -144,68 +145,44 @@ class MappedVectors:
         self._manifest = artifact.manifest()
         self._shards = [shard for shard in self._manifest.shards if only in (None, shard.name)]
         properties = self._manifest.properties
-        self.n_rows = sum(shard.n_rows for shard in self._shards)
+        self._rows = ShardRows(artifact, self._shards, ["vector"], self._manifest)
+        self.n_rows = self._rows.n_rows
         self.dim = int(properties["dim"])
         self.mean = np.asarray(properties["mean"], dtype=np.float64)
         self.scale = float(np.sqrt(properties["variance"]))
-        chunks = [chunk for shard in self._shards for chunk in self._column(shard.name, "vector").chunks]
-        self._blocks: list[NDArray[Any]] = [to_array(chunk) for chunk in chunks]
-        self._offsets = np.cumsum([0, *(len(block) for block in self._blocks)], dtype=np.int64)
         self.dtype: np.dtype[Any] = np.dtype(properties["dtype"])
 
     def __reduce__(self) -> tuple[type[MappedVectors], tuple[Artifact, str | None]]:
         return MappedVectors, (self._artifact, self._only)
 
-    def _column(self, shard: str, column: str) -> pa.ChunkedArray:
-        return read_column(self._artifact, shard, column, self._manifest)
-
-    def _whole_column(self, column: str) -> pa.ChunkedArray:
-        columns = [self._column(shard.name, column) for shard in self._shards]
-        return pa.chunked_array([chunk for one in columns for chunk in one.chunks], type=columns[0].type)
-
     def ids(self) -> pa.ChunkedArray:
         """Return the N ids (int64 or string)."""
-        return self._whole_column("id")
+        return self._column("id")
 
     def labels(self) -> pa.ChunkedArray | None:
         """Return the N labels (int64 or string), None where the source had none."""
-        return self._whole_column("label") if self._manifest.properties["has_labels"] else None
+        return self._column("label") if self._manifest.properties["has_labels"] else None
+
+    def _column(self, name: str) -> pa.ChunkedArray:
+        return read_column(self._artifact, [shard.name for shard in self._shards], name)
 
     def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the rows as a fresh copy; see :meth:`Vectors.gather`."""
         check_rows(rows, self.n_rows)
-        if len(self._blocks) == 1:
-            return np.take(self._blocks[0], rows, axis=0).astype(np.float32, copy=False)
-        gathered = np.empty((len(rows), self.dim), dtype=self.dtype)
-        order = np.argsort(rows, kind="stable")  # by row, not only by block: neighbours share pages
-        ordered = rows[order]
-        cuts = np.searchsorted(ordered, self._offsets)
-        for index in np.flatnonzero(np.diff(cuts)):
-            here = slice(cuts[index], cuts[index + 1])
-            local_rows = ordered[here] - self._offsets[index]
-            # the default mode would write through a buffer; rows were checked above
-            np.take(self._blocks[index], local_rows, axis=0, out=gathered[here], mode="clip")
-        position = np.empty_like(order)
-        position[order] = np.arange(len(order))
-        return np.take(gathered, position, axis=0).astype(np.float32, copy=False)
+        return self._rows.gather(rows)[0].astype(np.float32, copy=False)
 
     def block(self, start: int, stop: int) -> NDArray[np.float32]:
-        """Return consecutive rows, a read-only view where one record batch holds them as float32."""
+        """Return consecutive rows, a read-only view where one mapped record batch holds them as float32."""
         check_range(start, stop, self.n_rows)
-        first = int(np.searchsorted(self._offsets, start, side="right")) - 1
-        last = int(np.searchsorted(self._offsets, stop, side="left"))
-        parts = [
-            block[max(0, start - offset) : stop - offset]
-            for block, offset in zip(self._blocks[first:last], self._offsets[first:last], strict=True)
-        ]
-        if not parts:
-            return np.empty((0, self.dim), dtype=np.float32)
-        joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        return joined.astype(np.float32, copy=False)
+        return self._rows.block(start, stop)[0].astype(np.float32, copy=False)
+
+    def release(self) -> None:
+        """Close the shards; they are opened again when a row is read."""
+        self._rows.release()
 
 
 class FleetingVectors:
-    """The rows of a finished ``vectors`` artifact, mapped for each call anew: pages read once do not stay resident.
+    """The rows of a finished ``vectors`` artifact, unmapped after each call: pages read once do not stay resident.
 
     Args:
         artifact: written by the stage ``pack``.
@@ -213,8 +190,8 @@ class FleetingVectors:
     """
 
     def __init__(self, artifact: Artifact, mapped_bytes: int = MAPPED_BYTES) -> None:
-        self._artifact, self._mapped_bytes = artifact, mapped_bytes
-        mapped = MappedVectors(artifact)
+        self._mapped, self._mapped_bytes = MappedVectors(artifact), mapped_bytes
+        mapped = self._mapped
         self.n_rows, self.dim, self.mean, self.scale = mapped.n_rows, mapped.dim, mapped.mean, mapped.scale
 
     def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -225,9 +202,12 @@ class FleetingVectors:
         span = max(1, self._mapped_bytes // (4 * self.dim))
         for part in np.split(order, np.searchsorted(rows[order], range(span, self.n_rows, span))):
             if len(part):
-                found[part] = MappedVectors(self._artifact).gather(rows[part])
+                found[part] = self._mapped.gather(rows[part])
+                self._mapped.release()
         return found
 
     def block(self, start: int, stop: int) -> NDArray[np.float32]:
         """Return consecutive rows as a copy; see :meth:`Vectors.block`."""
-        return np.array(MappedVectors(self._artifact).block(start, stop))
+        block = np.array(self._mapped.block(start, stop))
+        self._mapped.release()
+        return block

@@ -12,6 +12,7 @@ from distspectral.storage.artifact.quarantine import write_quarantine
 from distspectral.storage.artifact.receipts import write_shard
 from distspectral.storage.rows.ids import IdRange
 from distspectral.storage.rows.packed import PackedWriter
+from distspectral.storage.rows.shard_rows import layout
 from distspectral.storage.source.shards import ShardReader, SourceShard
 
 
@@ -34,6 +35,7 @@ def pack_shard(
                 writer.append(block, block_ids)
         if (moments := writer.moments) is not None:
             details.update(moments.details() | ids.details())
+        details.update(layout(stream, ["vector"]))
         details.update(write_quarantine(artifact, name, left_out))
         return moments.n_rows if moments else 0
 

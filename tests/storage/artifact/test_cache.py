@@ -3,6 +3,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -12,7 +13,10 @@ import pytest
 from pyarrow import fs
 
 from distspectral.errors import DamagedArtifactError, OutputNotWritableError
-from distspectral.storage.artifact.cache import NodeCache
+from distspectral.storage.artifact.cache import CHUNK_BYTES, NodeCache
+from distspectral.storage.filesystems import resolve
+from tests.storage.artifact.fetching import fetch_all
+from tests.storage.s3 import S3Server
 
 
 @pytest.fixture
@@ -30,7 +34,8 @@ def cache(tmp_path: Path) -> NodeCache:
 
 
 def copies(cache: NodeCache) -> set[str]:
-    return {str(path) for path in Path(cache.directory).iterdir()}
+    assert cache.directory is not None
+    return {str(path) for path in Path(cache.directory).iterdir() if path.suffix in (".arrow", ".tmp")}
 
 
 def test_a_copy_is_fetched_once(cache: NodeCache, remote: fs.FileSystem) -> None:
@@ -44,8 +49,8 @@ def test_a_copy_is_fetched_once(cache: NodeCache, remote: fs.FileSystem) -> None
 
 def test_the_copies_used_longest_ago_make_room(cache: NodeCache, remote: fs.FileSystem) -> None:
     zero, one = (cache.path(remote, name, name) for name in "01")
-    os.utime(zero, ns=(1, 1))
-    os.utime(one, ns=(2, 2))
+    os.utime(Path(zero).with_suffix(".state"), ns=(1, 1))
+    os.utime(Path(one).with_suffix(".state"), ns=(2, 2))
     assert cache.path(remote, "0", "0") == zero, "used again, so younger than the other"
     mapped = pa.memory_map(one, "r")
     two = cache.path(remote, "2", "2")
@@ -70,13 +75,120 @@ def test_a_file_written_anew_is_another_file(cache: NodeCache, remote: fs.FileSy
     assert Path(cache.path(remote, "1", "1")).read_bytes()[:3] == b"new"
 
 
+def spoil(copy: str) -> None:
+    """Change a byte of a copy and leave its size and times as they are."""
+    state, content = os.stat(copy), bytearray(Path(copy).read_bytes())
+    content[500] ^= 1
+    with open(copy, "r+b") as file:
+        file.write(content)
+    os.utime(copy, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+def test_a_copy_found_whole_is_not_summed_up_again_until_the_node_starts_anew(
+    cache: NodeCache, remote: fs.FileSystem
+) -> None:
+    copy = cache.path(remote, "1", "1")
+    spoil(copy)
+    assert Path(cache.path(remote, "1", "1")).read_bytes() != b"\x01" * 1000
+    state = Path(copy).with_suffix(".state")
+    state.write_text(" ".join(["another-start", *state.read_text().split()[1:]]))
+    assert Path(cache.path(remote, "1", "1")).read_bytes() == b"\x01" * 1000
+
+
+def test_a_whole_copy_that_was_moved_in_is_kept(cache: NodeCache, remote: fs.FileSystem) -> None:
+    copy = Path(cache.path(remote, "1", "1"))
+    copy.rename(copy.with_suffix(".aside"))
+    Path(copy).write_bytes(copy.with_suffix(".aside").read_bytes())
+    before = copy.stat().st_ino
+    assert cache.path(remote, "1", "1") == str(copy)
+    assert copy.stat().st_ino == before, "its checksum was right"
+
+
+def test_only_a_whole_copy_stands(cache: NodeCache, remote: fs.FileSystem) -> None:
+    known = (1000, "first")
+    assert cache.standing(remote, "1", known) is None
+    copy = cache.path(remote, "1", "1", known)
+    assert cache.standing(remote, "1", known) == copy
+    os.utime(copy)
+    assert cache.standing(remote, "1", known) is None, "it may have changed"
+
+
+def test_each_node_caches_in_its_own_temporary_directory(
+    tmp_path: Path, remote: fs.FileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = NodeCache(None, 2500)
+    for node in ("a", "b"):
+        (tmp_path / node).mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / node))
+        own = tmp_path / node / f"distspectral-{os.getuid()}"
+        assert Path(cache.path(remote, "1", "1")).parent == own / "cache"
+        assert own.stat().st_mode & 0o777 == 0o700
+
+
+def test_another_users_directory_is_refused(
+    tmp_path: Path, remote: fs.FileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    own = tmp_path / f"distspectral-{os.getuid()}"
+    (tmp_path / "elsewhere").mkdir()
+    own.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OutputNotWritableError, match=rf"{own}: is not a directory of the user.*storage\.cache_dir"):
+        NodeCache(None, 2500).path(remote, "1", "1")
+    if os.getuid() == 0:
+        own.unlink()
+        own.mkdir()
+        os.chown(own, 12345, -1)
+        with pytest.raises(OutputNotWritableError, match=r"storage\.cache_dir"):
+            NodeCache(None, 2500).path(remote, "1", "1")
+
+
+def test_six_processes_fetch_each_file_once(tmp_path: Path, s3: S3Server) -> None:
+    filesystem, place = resolve(s3.uri("six"))
+    for name in "0123":
+        with filesystem.open_output_stream(f"{place}/{name}") as stream:
+            stream.write(os.urandom(1 << 20))
+    before = len(s3.log)
+    spawn = multiprocessing.get_context("spawn")
+    arguments = (NodeCache(str(tmp_path), 1 << 30), s3.uri("six"), "0123", spawn.Barrier(6))
+    processes = [spawn.Process(target=fetch_all, args=arguments) for _ in range(6)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * 6
+    fetched = [request.key for request in s3.log[before:] if request.method == "GET"]
+    assert sorted(fetched) == [f"six/{name}" for name in "0123"]
+
+
+def test_an_object_written_anew_in_the_same_second_is_another_file(tmp_path: Path, s3: S3Server) -> None:
+    filesystem, place = resolve(s3.uri("anew"))
+    cache = NodeCache(str(tmp_path), 1 << 30)
+    for content in (b"one", b"two", b"six"):
+        with filesystem.open_output_stream(place) as stream:
+            stream.write(content)
+        assert Path(cache.path(filesystem, place, "anew")).read_bytes() == content
+
+
+def test_a_large_file_is_fetched_in_pieces(tmp_path: Path, s3: S3Server) -> None:
+    filesystem, place = resolve(s3.uri("large"))
+    content = os.urandom(2 * CHUNK_BYTES + 1)
+    with filesystem.open_output_stream(place) as stream:
+        stream.write(content)
+    before = len(s3.log)
+    assert Path(NodeCache(str(tmp_path), 1 << 30).path(filesystem, place, "large")).read_bytes() == content
+    pieces = [request for request in s3.log[before:] if request.method == "GET"]
+    assert sorted(request.n_bytes for request in pieces) == [1, CHUNK_BYTES, CHUNK_BYTES]
+
+
 def test_what_a_killed_process_left_is_swept(cache: NodeCache, remote: fs.FileSystem) -> None:
-    cache.path(remote, "0", "0")
+    for name in "01":
+        cache.path(remote, name, name)
+    assert cache.directory is not None
     left, busy = (Path(cache.directory) / name for name in ("a.tmp", "b.tmp"))
     left.touch()
     busy.touch()
     os.utime(left, (1, 1))
-    cache.path(remote, "1", "1")
+    cache.path(remote, "2", "2")  # beyond the limit, so all are counted
     assert not left.exists()
     assert busy.exists()
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,7 @@ from distspectral.storage.artifact.receipts import write_shard
 from distspectral.storage.rows.block import Block
 from distspectral.storage.rows.moments import Moments
 from distspectral.storage.rows.packed import PackedWriter
+from distspectral.storage.rows.shard_rows import layout
 from distspectral.storage.rows.vectors import ArrayVectors, FleetingVectors, MappedVectors, Vectors
 from distspectral.storage.source.dataset import Source, SourceConfig
 from tests.datasets import UNEVEN, blobs, packed, vectors_output
@@ -35,13 +36,18 @@ def in_batches(folder: Path, batch_rows: int) -> Artifact:
     for part in np.split(VECTORS, np.cumsum(UNEVEN)[:-1]):
         block = Block(part, None, None, 0)
 
-        def write(stream: IO[bytes], block: Block = block, first_row: int = first_row) -> int:
+        details: dict[str, Any] = {}
+
+        def write(
+            stream: IO[bytes], block: Block = block, first_row: int = first_row, details: dict[str, Any] = details
+        ) -> int:
             batch_bytes = batch_rows * 6 * 4
             with PackedWriter(stream, "uri", block.n_rows, 6, "float32", "int64", None, batch_bytes) as writer:
                 writer.append(block, block.global_ids(first_row))
+            details.update(layout(stream, ["vector"]))
             return block.n_rows
 
-        shards.append(write_shard(output.artifact, f"part-{first_row}.arrow", write))
+        shards.append(write_shard(output.artifact, f"part-{first_row}.arrow", write, details))
         first_row += block.n_rows
     moments = Moments.of(VECTORS)
     facts = {"mean": moments.mean.tolist(), "variance": moments.variance}

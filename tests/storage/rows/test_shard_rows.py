@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from pyarrow import fs
+
+from distspectral.graph.store import AFFINITIES, NEIGHBORS, MappedGraph, write_rows
+from distspectral.storage.artifact.cache import NodeCache
+from distspectral.storage.artifact.directory import MANIFEST, Artifact
+from distspectral.storage.artifact.manifest import Manifest, Shard
+from distspectral.storage.artifact.output import Output
+from distspectral.storage.filesystems import resolve
+from distspectral.storage.rows.shard_rows import LAYOUT
+from distspectral.storage.rows.vectors import FleetingVectors, MappedVectors
+from tests.datasets import blobs, packed
+from tests.storage.s3 import Request, S3Server
+
+DIM = 256
+SHARD_ROWS = 2500
+SHARD_BYTES = SHARD_ROWS * DIM * 4
+ROWS, LABELS = blobs(4 * SHARD_ROWS, DIM)
+
+
+@pytest.fixture(scope="module")
+def packed_remote(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URI of an artifact of four shards of 2.5 MB of vectors."""
+    ids = np.array([f"row {row}" for row in range(len(ROWS))])
+    local = packed(tmp_path_factory.mktemp("rows"), ROWS, labels=LABELS, ids=ids, sizes=[SHARD_ROWS] * 4)
+    filesystem, place = resolve(s3.uri("shard-rows"))
+    fs.copy_files(local.path, place, destination_filesystem=filesystem)
+    return s3.uri("shard-rows")
+
+
+@pytest.fixture
+def remote(packed_remote: str, tmp_path: Path) -> Artifact:
+    """The same, on a node that has no copies yet."""
+    return Artifact(packed_remote, NodeCache(str(tmp_path / "cache"), 1 << 30))
+
+
+class Since:
+    """The requests since it was made."""
+
+    def __init__(self, s3: S3Server) -> None:
+        self._log, self._first = s3.log, len(s3.log)
+
+    @property
+    def requests(self) -> list[Request]:
+        return self._log[self._first :]
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(request.n_bytes for request in self.requests)
+
+
+def n_opening(s3: S3Server, n_shards: int) -> int:
+    """Return how many requests opening an artifact of so many shards takes; the shards themselves are not there."""
+    places = {"vector": {"dtype": "<f4", "width": 6, "batches": [(10, 64)]}}
+    shards = [
+        Shard(name=f"part-{i:05d}.arrow", n_rows=10, n_bytes=300, details={LAYOUT: places}) for i in range(n_shards)
+    ]
+    properties = {"dim": 6, "dtype": "float32", "mean": [0.0] * 6, "variance": 1.0, "has_labels": False}
+    artifact = Artifact(s3.uri(f"opening-{n_shards}"))
+    manifest = Manifest(stage="pack", fingerprint="f", shards=shards, properties=properties)
+    artifact.write_json(MANIFEST, manifest.model_dump())
+    since = Since(s3)
+    vectors = MappedVectors(artifact)
+    assert (vectors.n_rows, vectors.dim, vectors.scale) == (10 * n_shards, 6, 1.0)
+    return len(since.requests)
+
+
+def test_opening_takes_as_many_requests_whatever_the_shards(s3: S3Server) -> None:
+    assert n_opening(s3, 100) == n_opening(s3, 400) <= 2
+
+
+@pytest.mark.parametrize(("start", "stop"), [(100, 300), (2000, 3000), (0, 10_000)])
+def test_a_block_fetches_its_own_bytes(s3: S3Server, remote: Artifact, start: int, stop: int) -> None:
+    vectors, since = MappedVectors(remote), Since(s3)
+    np.testing.assert_array_equal(vectors.block(start, stop), ROWS[start:stop])
+    assert since.n_bytes <= 1.2 * (stop - start) * DIM * 4
+    n_shards = (stop - 1) // SHARD_ROWS - start // SHARD_ROWS + 1
+    assert len(since.requests) <= 2 * n_shards, "each is opened once and read once"
+
+
+def test_blocks_of_one_shard_open_it_once(s3: S3Server, remote: Artifact) -> None:
+    vectors, since = MappedVectors(remote), Since(s3)
+    for start in range(0, SHARD_ROWS, 500):
+        vectors.block(start, start + 500)
+    assert [request.method for request in since.requests] == ["HEAD"] + ["GET"] * 5
+
+
+def test_a_few_rows_are_fetched_alone_and_many_by_copies(s3: S3Server, remote: Artifact, tmp_path: Path) -> None:
+    vectors, since = MappedVectors(remote), Since(s3)
+    few = np.array([2600, 2601, 2605])
+    np.testing.assert_array_equal(vectors.gather(few), ROWS[few])
+    assert since.n_bytes <= SHARD_BYTES / 8
+    many = np.random.default_rng(0).permutation(2 * SHARD_ROWS)
+    np.testing.assert_array_equal(vectors.gather(many), ROWS[many])
+    assert len(list((tmp_path / "cache").glob("*.arrow"))) == 2, "shards of which no row was asked for stay away"
+    since = Since(s3)
+    np.testing.assert_array_equal(vectors.gather(many), ROWS[many])
+    np.testing.assert_array_equal(vectors.block(0, 5000), ROWS[:5000])
+    assert not since.requests
+    again = pickle.loads(pickle.dumps(vectors))
+    since = Since(s3)
+    np.testing.assert_array_equal(again.block(0, 5000), ROWS[:5000])
+    np.testing.assert_array_equal(FleetingVectors(remote).gather(many), ROWS[many])
+    assert {request.key for request in since.requests} == {"shard-rows/manifest.json"}, "the node has them"
+
+
+def test_a_few_rows_again_and_again_are_copied_at_last(s3: S3Server, remote: Artifact, tmp_path: Path) -> None:
+    vectors, since = MappedVectors(remote), Since(s3)
+    for row in range(0, 2000, 10):
+        rows = np.array([row, row + 300])
+        np.testing.assert_array_equal(vectors.gather(rows), ROWS[rows])
+    assert len(list((tmp_path / "cache").glob("*.arrow"))) == 1
+    assert since.n_bytes <= 1.25 * SHARD_BYTES + 100_000, "an eighth in pieces, then the file, ids and labels included"
+
+
+def test_without_a_cache_rows_are_read_into_memory(packed_remote: str) -> None:
+    vectors = MappedVectors(Artifact(packed_remote))
+    rows = np.random.default_rng(0).integers(0, len(ROWS), 3000)
+    np.testing.assert_array_equal(vectors.gather(rows), ROWS[rows])
+
+
+def test_ids_and_labels_are_fetched_without_the_vectors(s3: S3Server, remote: Artifact) -> None:
+    vectors, since = MappedVectors(remote), Since(s3)
+    labels = vectors.labels()
+    assert labels is not None
+    np.testing.assert_array_equal(labels.to_numpy(), LABELS)
+    assert since.n_bytes < SHARD_BYTES
+    assert vectors.ids()[2600].as_py() == "row 2600"
+
+
+def test_shards_that_are_not_asked_for_need_not_be_there(tmp_path: Path) -> None:
+    artifact = packed(tmp_path, ROWS[:100], sizes=[50, 50])
+    (tmp_path / "vectors" / "part-00000.arrow").unlink()
+    vectors = MappedVectors(artifact)
+    np.testing.assert_array_equal(vectors.block(60, 70), ROWS[60:70])
+    np.testing.assert_array_equal(vectors.gather(np.array([99, 50])), ROWS[[99, 50]])
+    with pytest.raises(FileNotFoundError):
+        vectors.gather(np.array([0, 99]))
+
+
+def test_views_outlast_the_shard(tmp_path: Path) -> None:
+    vectors = MappedVectors(packed(tmp_path, ROWS[:100], sizes=[100]))
+    block = vectors.block(10, 90)
+    vectors.release()
+    del vectors
+    np.testing.assert_array_equal(block, ROWS[10:90])
+
+
+def edges(n_rows: int) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+    rng = np.random.default_rng(0)
+    return rng.integers(0, n_rows, (n_rows, 8)), rng.random((n_rows, 8)).astype(np.float16)
+
+
+def test_a_block_of_a_graph_fetches_its_own_bytes(s3: S3Server, tmp_path: Path) -> None:
+    artifact = Artifact(s3.uri("graph-rows"), NodeCache(str(tmp_path), 1 << 30))
+    output = Output(artifact, "graph", "f", {}, {})
+    output.begin()
+    neighbors, weights = edges(4000)
+    columns = {NEIGHBORS: neighbors, AFFINITIES: weights}
+    output.commit([write_rows(artifact, "part-00000.arrow", 4000, columns)], {}, {})
+    graph, since = MappedGraph(artifact), Since(s3)
+    assert (graph.n_rows, graph.n_neighbors) == (4000, 8)
+    assert not since.requests
+    for found, wanted in zip(graph.block(1000, 3000), (neighbors, weights), strict=True):
+        np.testing.assert_array_equal(found, wanted[1000:3000])
+    assert since.n_bytes == 2000 * 8 * (4 + 2)
