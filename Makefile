@@ -6,7 +6,7 @@ FAISS ?= cpu
 # OpenMP threads that spin while they wait slow each other down ten times over on busy cores.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-clusters test-ray test-others fuzz lint docs clean
+.PHONY: demo test test-clusters test-ray test-others fuzz gpu-check lint docs clean
 
 demo: .venv/installed
 	$(BIN)/distspectral demo --root runs/demo
@@ -27,6 +27,10 @@ test-others: .venv/installed
 # Ten thousand damaged shards; FUZZ_SEED=10000 takes the next ones.
 fuzz: .venv/installed
 	FUZZ_FILES=$${FUZZ_FILES:-10000} $(BIN)/pytest tests/storage/test_fuzz.py -s
+
+# What one card does beside what it can: search, ranks, training, embedding. `make gpu-check FAISS=gpu`; eight minutes.
+gpu-check: .venv/installed
+	$(BIN)/python -m distspectral.bench.gpu
 
 lint: .venv/installed
 	$(BIN)/ruff check .

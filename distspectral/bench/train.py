@@ -40,15 +40,19 @@ def compare_training(n_rows: int, dim: int, steps: int, rounds: int, device: str
         rounds: timings of either.
         device: ``auto``, ``cpu`` or ``cuda``.
     """
-    vectors, graph = _data(n_rows, dim)
+    vectors, graph = ring(n_rows, dim)
     return {
         "rows": n_rows,
         "dim": dim,
-        "objectives": {name: _compare(vectors, graph, make, rounds) for name, make in _settings(steps, device).items()},
+        "objectives": {
+            name: _compare(vectors, graph, settings, rounds)
+            for name, settings in compared_settings(steps, device).items()
+        },
     }
 
 
-def _settings(steps: int, device: str) -> dict[str, TrainSettings]:
+def compared_settings(steps: int, device: str) -> dict[str, TrainSettings]:
+    """Return the settings of every objective that learns without labels: so many steps, no plateau."""
     fixed: dict[str, Any] = {"max_steps": steps, "patience": 0, "checkpoint_steps": steps, "device": device}
     return {
         "spectral": SpectralSettings(train=SpectralTrainConfig(**fixed), n_components=N_COMPONENTS),
@@ -93,7 +97,7 @@ def _forward_and_backward(network: nn.Module, batch: Batch) -> None:
     float(loss.detach())  # waits for a GPU
 
 
-def _data(n_rows: int, dim: int) -> tuple[ArrayVectors, ArrayGraph]:
+def ring(n_rows: int, dim: int) -> tuple[ArrayVectors, ArrayGraph]:
     """Return rows and a graph that joins neighbours in number: what it joins does not change what a step costs."""
     neighbors = (np.arange(n_rows)[:, None] + np.arange(1, N_NEIGHBORS + 1)) % n_rows
     affinities = np.random.default_rng(0).random((n_rows, N_NEIGHBORS), dtype=np.float32)
