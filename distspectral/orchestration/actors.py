@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
-import pickle
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -20,6 +20,14 @@ from distspectral.orchestration.resources import Request, request
 
 ACTORS_TO_GROW = 64
 """Beyond those there is room for: an autoscaler starts nodes for actors that wait."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of an item; an object of ours, for Arrow would make a list of a tuple."""
+
+    result: Any = None
+    error: Exception | None = None
 
 
 class ItemActor:
@@ -44,12 +52,8 @@ class ItemActor:
         self.function, self.items, self.resources = function, items, resources
         self.work, self.log_context = work, log_context
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, bytes]:
-        """Return the result for the item with index ``row["item"]``, or the error that it met.
-
-        Pickled, for Arrow would make a list of a tuple; returned, for Ray Data wraps what is raised.
-        """
-        result: Any
+    def __call__(self, row: dict[str, Any]) -> dict[str, Outcome]:
+        """Return what became of the item with index ``row["item"]``: an error too, for Ray Data wraps what is raised."""
         try:
             result = call(
                 self.function,
@@ -61,15 +65,8 @@ class ItemActor:
                 "actor",
             )
         except Exception as error:
-            result = Failed(with_traceback(error))
-        return {"result": pickle.dumps(result)}
-
-
-class Failed:
-    """What stands for the result of an item that met an error."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
+            return {"outcome": Outcome(error=with_traceback(error))}
+        return {"outcome": Outcome(result)}
 
 
 @contextlib.contextmanager
@@ -109,10 +106,10 @@ def actor_mapper(config: RayConfig, stage: str = "embed") -> Mapper:
                 **resources.options,
             )
             for row in dataset.iter_rows():
-                result = pickle.loads(row["result"])
-                if isinstance(result, Failed):
-                    raise result.error
-                yield result
+                outcome: Outcome = row["outcome"]
+                if outcome.error is not None:
+                    raise outcome.error
+                yield outcome.result
 
     return map_items
 
