@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
-import pickle
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
+from ray.exceptions import RayError
+from ray.util.annotations import RayDeprecationWarning
 
 from distspectral import logs
 from distspectral.config.ray import RayConfig
 from distspectral.mapping import Mapper
-from distspectral.orchestration.calls import call, with_traceback
+from distspectral.orchestration.calls import call, with_traceback, worker_lost
 from distspectral.orchestration.resources import Request, request
 
 ACTORS_TO_GROW = 64
-"""Beyond those there is room for: an autoscaler starts nodes for actors that wait."""
+"""At most, on a cluster that has room for fewer: an autoscaler starts nodes for actors that wait."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of an item; an object of ours, for Arrow would make a list of a tuple."""
+
+    result: Any = None
+    error: Exception | None = None
 
 
 class ItemActor:
@@ -44,12 +55,8 @@ class ItemActor:
         self.function, self.items, self.resources = function, items, resources
         self.work, self.log_context = work, log_context
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, bytes]:
-        """Return the result for the item with index ``row["item"]``, or the error that it met.
-
-        Pickled, for Arrow would make a list of a tuple; returned, for Ray Data wraps what is raised.
-        """
-        result: Any
+    def __call__(self, row: dict[str, Any]) -> dict[str, Outcome]:
+        """Return what became of the item with index ``row["item"]``, its error too: Ray Data wraps what is raised."""
         try:
             result = call(
                 self.function,
@@ -61,15 +68,8 @@ class ItemActor:
                 "actor",
             )
         except Exception as error:
-            result = Failed(with_traceback(error))
-        return {"result": pickle.dumps(result)}
-
-
-class Failed:
-    """What stands for the result of an item that met an error."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
+            return {"outcome": Outcome(error=with_traceback(error))}
+        return {"outcome": Outcome(result)}
 
 
 @contextlib.contextmanager
@@ -88,8 +88,12 @@ def actor_mapper(config: RayConfig, stage: str = "embed") -> Mapper:
     """Return a mapper over an autoscaling pool of actors on the connected cluster; an item is a shard, not a row.
 
     The dataset holds one number per item, so nothing of the data passes through Ray: an actor reads its shard,
-    writes its output and returns the receipt. An exception that the function raises is not retried: it reaches the
-    caller as it was raised.
+    writes its output and returns the receipt. An item whose actor or node is lost runs again, up to
+    ``config.task_retries`` times. An exception that the function raises is not retried: it reaches the caller as it
+    was raised.
+
+    Raises:
+        WorkerLostError: an item's actor was lost more often than ``config.task_retries``.
     """
 
     def map_items(
@@ -102,17 +106,24 @@ def actor_mapper(config: RayConfig, stage: str = "embed") -> Mapper:
         with quiet_data():
             # not `range`, whose reads would wait for a CPU while actors hold all of them
             numbers = ray.data.from_items(list(range(len(items))), override_num_blocks=len(items))
-            dataset = numbers.map(
-                ItemActor,
-                fn_constructor_args=(function, list(items), resources, description, logs.context()),
-                compute=ActorPoolStrategy(min_size=least, max_size=most, initial_size=first),
-                **resources.options,
-            )
-            for row in dataset.iter_rows():
-                result = pickle.loads(row["result"])
-                if isinstance(result, Failed):
-                    raise result.error
-                yield result
+            with warnings.catch_warnings():
+                # Ray 2.60 has no other way to bound retries, and would retry an item that kills its actor for ever
+                warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated", RayDeprecationWarning)
+                dataset = numbers.map(
+                    ItemActor,
+                    fn_constructor_args=(function, list(items), resources, description, logs.context()),
+                    compute=ActorPoolStrategy(min_size=least, max_size=most, initial_size=first),
+                    max_task_retries=config.task_retries,
+                    **resources.options,
+                )
+            try:
+                for row in dataset.iter_rows():
+                    outcome: Outcome = row["outcome"]
+                    if outcome.error is not None:
+                        raise outcome.error
+                    yield outcome.result
+            except RayError as error:
+                raise worker_lost(description, config.task_retries, error) from error
 
     return map_items
 

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from distspectral import logs
 from distspectral.devices import hidden_gpus
-from distspectral.errors import DistSpectralError
+from distspectral.errors import DistSpectralError, WorkerLostError, first_line
 
 
 def call(
@@ -35,3 +35,12 @@ def with_traceback(error: Exception) -> Exception:
     if not isinstance(error, DistSpectralError):  # ours say enough
         error.add_note(traceback.format_exc())
     return error
+
+
+def worker_lost(work: str, retries: int, error: Exception) -> WorkerLostError:
+    """Return the error of an item whose worker was lost too often, by Ray's."""
+    return WorkerLostError(
+        f"{work}: an item's worker was lost {retries + 1} times ({first_line(error)}); often it ran out of memory: "
+        "raise ray.cpus_per_task, so that fewer run at once, or ray.task_retries on machines that come and go",
+        ["ray.cpus_per_task", "ray.task_retries"],
+    )

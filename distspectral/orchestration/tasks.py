@@ -10,9 +10,8 @@ from ray.exceptions import RayError, RayTaskError
 
 from distspectral import logs
 from distspectral.config.ray import RayConfig
-from distspectral.errors import WorkerLostError, first_line
 from distspectral.mapping import Mapper
-from distspectral.orchestration.calls import call
+from distspectral.orchestration.calls import call, worker_lost
 from distspectral.orchestration.resources import Request, request
 
 IN_FLIGHT_PER_SLOT = 2
@@ -81,9 +80,4 @@ def _result(reference: Any, description: str, config: RayConfig) -> Any:
         cause = error.cause if isinstance(error.cause, Exception) else error
         raise cause from None
     except RayError as error:
-        raise WorkerLostError(
-            f"{description}: a task's worker was lost {config.task_retries + 1} times "
-            f"({first_line(error)}); often it ran out of memory: raise ray.cpus_per_task, so that fewer run "
-            "at once, or ray.task_retries on machines that come and go",
-            ["ray.cpus_per_task", "ray.task_retries"],
-        ) from error
+        raise worker_lost(description, config.task_retries, error) from error

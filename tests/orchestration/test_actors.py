@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 import ray
 
 from distspectral.config.ray import ActorCount, RayConfig
 from distspectral.devices import gpus_are_hidden
-from distspectral.errors import NonFiniteRowError
+from distspectral.errors import NonFiniteRowError, WorkerLostError
 from distspectral.orchestration.actors import ACTORS_TO_GROW, actor_mapper, pool_bounds
 
 pytestmark = pytest.mark.ray
@@ -29,6 +30,10 @@ def divide(item: int) -> float:
 
 def sees_no_gpus(item: int) -> bool:
     return gpus_are_hidden()
+
+
+def die(item: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def refuse(item: int) -> int:
@@ -59,6 +64,11 @@ def test_a_foreign_error_keeps_its_class_and_its_traceback(ray_cluster: None) ->
 
 def test_a_result_of_any_type_arrives_as_it_was_returned(ray_cluster: None) -> None:
     assert list(actor_mapper(RayConfig())(twice, [3], "doubling")) == [(3, 3)]
+
+
+def test_an_item_that_kills_its_actor_is_not_retried_for_ever(ray_cluster: None) -> None:
+    with pytest.raises(WorkerLostError, match="dying: an item's worker was lost 2 times"):
+        list(actor_mapper(RayConfig(task_retries=1))(die, [1], "dying"))
 
 
 def test_actors_without_a_gpu_see_none_and_hold_all_cpus_without_waiting_for_one(ray_cluster: None) -> None:

@@ -96,7 +96,7 @@ def test_a_killed_worker_is_retried(tmp_path: Path) -> None:
 
 def test_a_worker_killed_too_often_is_explained(tmp_path: Path) -> None:
     function = functools.partial(die, marker=tmp_path / "killed", always=True)
-    with pytest.raises(WorkerLostError, match=r"dying: a task's worker was lost 2 times.*ray\.cpus_per_task"):
+    with pytest.raises(WorkerLostError, match=r"dying: an item's worker was lost 2 times.*ray\.cpus_per_task"):
         list(task_mapper(RayConfig(task_retries=1))(function, [1], "dying"))
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,9 @@ import torch
 from distspectral.embedding.forward import forward
 from distspectral.errors import RankDeficientError
 from distspectral.graph.store import MappedGraph
+from distspectral.mapping import local_map
 from distspectral.stages.calibrate import MAX_TASKS, calibrate, edge_sums, load_calibrated_network, rows_per_task
+from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.vectors import ArrayVectors, MappedVectors
 from distspectral.training.checkpoint import read_state, write_state
 from tests.oracles import dense_spectrum
@@ -70,6 +74,23 @@ def test_intermediate_features_are_gone_and_the_card_says_what_the_model_is(cali
     card = artifact.read_json("model_card.json")
     assert card["eigenvalues"] == artifact.manifest().properties["ritz_values"][:4]
     assert set(artifact.manifest().files) == {"model.pt", "model_card.json"}
+
+
+def test_rows_pass_the_network_on_gpus_and_edges_are_summed_on_cpus(calibrated, tmp_path):
+    asked = {}
+
+    def mapper(function, items, description, *, on_gpu=False):
+        asked[description] = on_gpu
+        return local_map(function, items, description)
+
+    inputs = (
+        (calibrated.chain.artifact("pack"),),
+        calibrated.chain.artifact("graph"),
+        calibrated.chain.artifact("train"),
+    )
+    output = dataclasses.replace(calibrated.chain.outputs["calibrate"], artifact=Artifact(str(tmp_path)))
+    calibrate(*inputs, output, calibrated.recipe.trainings["train"], mapper)
+    assert asked == {"encoding": True, "calibrating": False}
 
 
 def test_a_network_of_dependent_functions_is_refused(tmp_path):

@@ -211,6 +211,7 @@ def test_a_process_that_comes_last_to_the_finish_finds_it_done(finished, tmp_pat
     parts(finished, tmp_path, range(0, 2))
 
     def overtaken(function, items, description, *, on_gpu):
+        assert on_gpu, "shards pass a network"
         parts(finished, tmp_path, range(2, 3))  # another process finishes, and tidies the receipts away
         return local_map(function, items, description)
 
