@@ -74,7 +74,7 @@ def embed(
     mapper: Mapper = local_map,
     training: Artifact | None = None,
 ) -> Manifest:
-    """Write one Parquet shard per source shard with the columns asked for.
+    """Write one Parquet shard per source shard, a file or a piece of a large one, with the columns asked for.
 
     Rows that ``data.on_bad_rows`` leaves out are missing there, too, and kept beside the shards instead. Shards of a
     finished output that differ in nothing are kept where only the list of source shards has changed.
