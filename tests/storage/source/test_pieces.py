@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import fs
 
 from distspectral.errors import CorruptShardError, NonFiniteRowError, SourceError
 from distspectral.storage.source.dataset import Source, SourceConfig
@@ -144,6 +145,19 @@ def test_pieces_of_a_file_that_was_written_again_are_refused(tmp_path: Path) -> 
     write(tmp_path / "a.parquet", np.vstack([MATRIX, MATRIX]))
     with pytest.raises(CorruptShardError, match=r"bytes long, but .* when it was listed"):
         list(source.read_blocks(source.shards[-1]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_remote_files_are_cut_but_for_record_batches(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name, MATRIX)
+    memory, root = fs.FileSystem.from_uri(f"fsspec+memory:///{tmp_path.name}-{name}")
+    memory.create_dir(root)
+    with memory.open_output_stream(f"{root}/{name}") as stream:
+        stream.write((tmp_path / name).read_bytes())
+    source = Source.open(SourceConfig(path=f"fsspec+memory://{root}"), most_rows=20)
+    assert len(source.shards) == (1 if name == "a.arrow" else 3)
+    blocks = [block for shard in source.shards for block in source.reader.read_blocks(shard, 5, n_threads=2)]
+    np.testing.assert_array_equal(np.concatenate([block.vectors for block in blocks]), MATRIX)
 
 
 # ---- several threads ----------------------------------------------------------------------------------------------
