@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import torch
 from numpy.typing import NDArray
 
 from distspectral.embedding.columns import RowColumns, record_batch
@@ -140,7 +141,7 @@ def embed_shard(
 
     def write(sink: IO[bytes]) -> int:
         # a GPU computes faster than one thread decodes; a CPU, whose threads are busy, does not
-        n_threads = 1 if where.type == "cpu" else pa.cpu_count()
+        n_threads = 1 if where.type == "cpu" else torch.get_num_threads()
         blocks = reader.read_blocks(shard, batch_rows, left_out, copy=False, n_threads=n_threads)
         schema = columns.schema(reader.id_type or "int64")
         with pq.ParquetWriter(sink, schema, **COMPRESSION) as writer:

@@ -49,6 +49,17 @@ def busy_seconds(shards: Sequence[Shard]) -> dict[str, float]:
     return {kind: sum(shard.details["seconds"][kind] for shard in shards) for kind in Clock().seconds}
 
 
+def held_bytes(rows: int, dim: int, widest: int) -> int:
+    """Return what a stream of blocks of so many rows holds of them and of the activations, at most, about.
+
+    Args:
+        rows: B.
+        dim: D.
+        widest: units of the network's widest layer.
+    """
+    return 4 * rows * (2 * IN_FLIGHT * dim + 2 * widest)
+
+
 @torch.inference_mode()
 def stream(
     blocks: Iterator[Block],

@@ -15,7 +15,7 @@ from distspectral.embedding.drift import measure_drift
 from distspectral.embedding.loading import Loader
 from distspectral.embedding.scores import evaluate
 from distspectral.embedding.shard import embed_shard
-from distspectral.embedding.stream import busy_seconds
+from distspectral.embedding.stream import busy_seconds, held_bytes
 from distspectral.errors import ConfigError, ShardWidthError
 from distspectral.frozen import FrozenModel
 from distspectral.mapping import Mapper, local_map
@@ -31,6 +31,7 @@ from distspectral.storage.artifact.output import SOURCE, Output
 from distspectral.storage.artifact.quarantine import quarantine_files, quarantine_metrics
 from distspectral.storage.artifact.receipts import read_receipts
 from distspectral.storage.source.dataset import Source
+from distspectral.storage.source.shards import DECODED_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ def embed(
     mapper: Mapper = local_map,
     training: Artifact | None = None,
 ) -> Manifest:
-    """Write one Parquet shard per source shard with the columns asked for.
+    """Write one Parquet shard per source shard, a file or a piece of a large one, with the columns asked for.
 
     Rows that ``data.on_bad_rows`` leaves out are missing there, too, and kept beside the shards instead. Shards of a
     finished output that differ in nothing are kept where only the list of source shards has changed.
@@ -221,8 +222,9 @@ def _cost(bill: Bill) -> None:
     bill.through(trained, bill.rates.read_us + bill.us("embedding"))
     bill.alone()
     bill.read, bill.written = bill.n_rows * bill.rates.source_bytes, bill.kept
-    widths = bill.recipe.dim + bill.widest(*trained)
-    bill.worker_bytes += 4 * bill.settings["embed"].batch_rows * 2 * widths
+    bill.worker_bytes += held_bytes(bill.settings["embed"].batch_rows, bill.recipe.dim, bill.widest(*trained))
+    if bill.machines.gpu is not None:
+        bill.worker_bytes += DECODED_BYTES
 
 
 def _pieces(work: Work) -> dict[str, Piece]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from distspectral.costs.bill import NETWORK, Bill
 from distspectral.embedding.forward import BLOCK_ROWS, forward
+from distspectral.embedding.stream import held_bytes
 from distspectral.stages.stage import Piece, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.joined import open_vectors
@@ -40,7 +41,7 @@ def encoding_stage(
         bill.through((trained,), bill.us("encoding"))
         bill.alone()
         bill.read, bill.written = bill.kept_by(source(bill.recipe)), bill.kept
-        bill.worker_bytes += WRITER_BYTES + 4 * BLOCK_ROWS * 2 * bill.widest(trained)
+        bill.worker_bytes += WRITER_BYTES + held_bytes(BLOCK_ROWS, bill.recipe.dim, bill.widest(trained))
 
     def pieces(work: Work) -> dict[str, Piece]:
         return forward_piece(load(work), (work.artifacts[source(work.recipe)],))

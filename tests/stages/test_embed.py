@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -179,6 +180,44 @@ def test_all_columns_are_one_graph_for_the_compiler(finished):
     with torch.inference_mode():
         for name, made in traced(rows).items():
             torch.testing.assert_close(made, columns(rows)[name])
+
+
+# ---- large files ---------------------------------------------------------------------------------------------------
+
+
+def large(finished, folder, most_rows=40, **config):
+    """Return the run's rows as one file of eight row groups, cut into pieces."""
+    rows = finished.config.data.path
+    pq.write_table(pq.read_table(rows), folder / "large.parquet", row_group_size=16)
+    data = finished.config.data.model_copy(update={"path": str(folder / "large.parquet"), **config})
+    return Source.open(data, most_rows=most_rows)
+
+
+def test_pieces_of_a_large_file_are_items_and_shards_of_their_own(finished, tmp_path):
+    plan, items = finished.chain, []
+
+    def mapper(function, found, description, *, on_gpu):
+        items.extend((name, shard.n_rows) for name, shard, _ in found)
+        assert on_gpu
+        return local_map(function, found[::-1], description)
+
+    output = Output(Artifact(str(tmp_path / "out")), "embed", "print", {}, {})
+    models = plan.artifact("calibrate"), plan.artifact("cluster")
+    embed(large(finished, tmp_path), *models, output, EmbedConfig(), mapper)
+    assert items == [(f"part-0000{index}.parquet", n_rows) for index, n_rows in enumerate((48, 32, 40))]
+    ours, whole = (pa.concat_tables(tables(artifact)) for artifact in (output.artifact, plan.artifact("embed")))
+    assert ours["id"] == whole["id"]
+    assert ours["cluster"] == whole["cluster"]
+    np.testing.assert_allclose(ours["embedding"].to_pylist(), whole["embedding"].to_pylist(), rtol=1e-4, atol=1e-5)
+
+
+def test_processes_share_the_pieces_of_one_file(finished, tmp_path):
+    source, plan = large(finished, tmp_path), finished.chain
+    output = Output(Artifact(str(tmp_path / "out")), "embed", "one print", {"a": 1}, {})
+    models = plan.artifact("calibrate"), plan.artifact("cluster")
+    first = embed_part(source, *models, output, EmbedConfig(), range(1, 3))
+    assert (first.n_done, first.n_shards) == (2, 3)
+    assert embed_part(source, *models, output, EmbedConfig(), range(1)).n_rows == N_ROWS
 
 
 # ---- several processes, one output --------------------------------------------------------------------------------

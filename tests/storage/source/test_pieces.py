@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import fs
 
 from distspectral.errors import CorruptShardError, NonFiniteRowError, SourceError
 from distspectral.storage.source.dataset import Source, SourceConfig
@@ -138,6 +141,11 @@ def test_a_whole_files_fingerprint_does_not_know_of_pieces(tmp_path: Path) -> No
     assert len(set(fine.shard_fingerprints())) == 3
 
 
+def test_pieces_have_fingerprints_of_their_own_where_ids_are_given(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", MATRIX, id=np.arange(50))
+    assert len(set(cut(tmp_path, id_column="id").shard_fingerprints())) == 3
+
+
 def test_pieces_of_a_file_that_was_written_again_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", MATRIX)
     source = cut(tmp_path)
@@ -146,36 +154,60 @@ def test_pieces_of_a_file_that_was_written_again_are_refused(tmp_path: Path) -> 
         list(source.read_blocks(source.shards[-1]))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_remote_files_are_cut_but_for_record_batches(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name, MATRIX)
+    memory, root = fs.FileSystem.from_uri(f"fsspec+memory:///{tmp_path.name}-{name}")
+    memory.create_dir(root)
+    with memory.open_output_stream(f"{root}/{name}") as stream:
+        stream.write((tmp_path / name).read_bytes())
+    source = Source.open(SourceConfig(path=f"fsspec+memory://{root}"), most_rows=20)
+    assert len(source.shards) == (1 if name == "a.arrow" else 3)
+    blocks = [block for shard in source.shards for block in source.reader.read_blocks(shard, 5, n_threads=2)]
+    np.testing.assert_array_equal(np.concatenate([block.vectors for block in blocks]), MATRIX)
+
+
 # ---- several threads ----------------------------------------------------------------------------------------------
 
 
-def threads_that_read(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """Return the names of the threads that decode from now on, filled as they do."""
-    names: set[str] = set()
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """The batches decoded so far, each with its thread's name and its rows."""
+    found: list[tuple[str, int]] = []
     validated = parquet.validated
 
     def noted(batch: pa.RecordBatch) -> pa.RecordBatch:
-        names.add(threading.current_thread().name)
+        found.append((threading.current_thread().name, batch.num_rows))
         return validated(batch)
 
     monkeypatch.setattr(parquet, "validated", noted)
-    return names
+    return found
+
+
+def groups_of_eight(folder: Path, threads: tuple[int, int]) -> Iterator[pa.RecordBatch]:
+    """Return the batches of seven row groups, 5 and 3 rows each."""
+    table = pa.table({"vector": as_lists(MATRIX), "id": np.arange(50)})
+    pq.write_table(table, folder / "a.parquet", row_group_size=8)
+    source = Source.open(SourceConfig(path=str(folder), id_column="id"))
+    return parquet.batches(source.shards[0].file, source.config.columns, 5, None, Threads(*threads))
 
 
 @pytest.mark.parametrize(("threads", "in_pool"), [((1, 99), False), ((3, 99), True), ((3, 16), True), ((3, 15), False)])
 def test_row_groups_are_decoded_by_several_threads_as_far_as_they_fit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: tuple[int, int], in_pool: bool
+    tmp_path: Path, decoded: list[tuple[str, int]], threads: tuple[int, int], in_pool: bool
 ) -> None:
-    pq.write_table(
-        pa.table({"vector": as_lists(MATRIX), "id": np.arange(50)}), tmp_path / "a.parquet", row_group_size=8
-    )
-    source = Source.open(SourceConfig(path=str(tmp_path), id_column="id"))
-    names = threads_that_read(monkeypatch)
-    file, columns = source.shards[0].file, source.config.columns
-    table = pa.Table.from_batches(parquet.batches(file, columns, 5, None, Threads(*threads)))
+    table = pa.Table.from_batches(groups_of_eight(tmp_path, threads))
     assert table["id"].to_pylist() == list(range(50))
     np.testing.assert_array_equal(np.stack(table["vector"].to_numpy()), MATRIX)
-    assert all(name.startswith("decode") for name in names) == in_pool
+    assert all(name.startswith("decode") for name, _ in decoded) == in_pool
+
+
+def test_no_more_is_decoded_ahead_than_may_be_held(tmp_path: Path, decoded: list[tuple[str, int]]) -> None:
+    batches = groups_of_eight(tmp_path, (3, 16))
+    next(batches)
+    time.sleep(0.05)  # in which two threads would decode all seven
+    assert sum(n_rows for _, n_rows in decoded) == 16
+    batches.close()
 
 
 def test_what_a_decoding_thread_meets_is_named(tmp_path: Path) -> None:
