@@ -63,7 +63,7 @@ def affinities(neighbors: Artifact, output: Output, config: AffinityConfig, mapp
     )
     done |= {shard.name: shard for shard in mapper(task, missing, "weighing edges")}
     shards = [done[shard.name] for shard in source.shards]
-    facts = graph_facts(MappedGraph(output.artifact, shards))
+    facts = graph_facts(MappedGraph(output.artifact, shards, reread=True))
     return output.commit(shards, properties={"n_rows": source.n_rows, **facts}, metrics={})
 
 
@@ -130,7 +130,7 @@ def driver_cost(bill: Bill, *pieces: str) -> None:
 
 def fact_piece(facts: Callable[[MappedGraph], Any], graph: Artifact) -> Piece:
     """Return facts of a finished graph as a piece of work."""
-    mapped = MappedGraph(graph)
+    mapped = MappedGraph(graph, reread=True)
     return Piece(lambda: facts(mapped), mapped.n_rows)
 
 

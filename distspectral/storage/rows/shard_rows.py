@@ -21,7 +21,7 @@ import pyarrow.ipc
 from numpy.typing import NDArray
 
 from distspectral.storage.artifact.directory import Artifact
-from distspectral.storage.artifact.manifest import Manifest, Shard
+from distspectral.storage.artifact.manifest import Shard
 from distspectral.storage.artifact.receipts import write_shard
 from distspectral.storage.rows.columns import to_column
 
@@ -121,7 +121,7 @@ class ShardRows:
         artifact: the directory.
         shards: in row order, with the detail :data:`LAYOUT`; at least one.
         columns: fixed-size lists of the same type in all shards.
-        manifest: of the finished artifact, which saves asking for the files' versions.
+        reread: whether rows are read more than once: remote shards are then copied to the node as they are opened.
 
     Attributes:
         n_rows: N.
@@ -129,9 +129,14 @@ class ShardRows:
     """
 
     def __init__(
-        self, artifact: Artifact, shards: Sequence[Shard], columns: Sequence[str], manifest: Manifest | None = None
+        self,
+        artifact: Artifact,
+        shards: Sequence[Shard],
+        columns: Sequence[str],
+        *,
+        reread: bool = False,
     ) -> None:
-        self._artifact, self._shards, self._manifest = artifact, shards, manifest
+        self._artifact, self._shards, self._reread = artifact, shards, reread
         layouts = [[shard.details[LAYOUT][name] for name in columns] for shard in shards]
         self.types = [(np.dtype(one["dtype"]), int(one["width"])) for one in layouts[0]]
         self._shard_of = [index for index, found in enumerate(layouts) for _ in found[0]["batches"]]
@@ -239,11 +244,11 @@ class ShardRows:
         return file
 
     def _opened(self, index: int) -> _File:
-        artifact, name = self._artifact, self._shards[index].name
-        path = artifact.mapped(name, self._manifest)
+        artifact, shard = self._artifact, self._shards[index]
+        path = (artifact.mappable if self._reread else artifact.mapped)(shard.name, shard.known)
         if path is not None:
             return _mapped(path)
-        return _File(None, artifact.filesystem.open_input_file(artifact.file_path(name)))
+        return _File(None, artifact.filesystem.open_input_file(artifact.file_path(shard.name)))
 
     def _worthwhile(self, file: _File, index: int, runs: Sequence[NDArray[np.int64]], row_bytes: int) -> _File:
         """Return the remote file to fetch the runs from; its copy where pieces have come to cost as much."""
@@ -253,7 +258,7 @@ class ShardRows:
         is_cheap = file.n_bytes <= PIECE_SHARE * shard.n_bytes and file.n_pieces * PIECE_BYTES <= shard.n_bytes
         if is_cheap or self._artifact.cache is None:
             return file
-        path = self._artifact.mappable(shard.name, self._manifest)
+        path = self._artifact.mappable(shard.name, shard.known)
         assert path is not None, "there is a cache"
         return self._kept(index, _mapped(path))
 
