@@ -9,6 +9,7 @@ Shape letters: N rows of all shards together, B rows asked for, W width of a col
 from __future__ import annotations
 
 import dataclasses
+import math
 import mmap
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -28,10 +29,10 @@ from distspectral.storage.rows.columns import to_column
 LAYOUT = "layout"
 """Detail of a shard's receipt: by column its ``dtype``, ``width`` and ``batches``, (rows, place in the file) each."""
 
-OPEN_MAPS = 8192
-"""Shards of a local artifact that stay mapped; Linux grants a process 65,530 maps."""
-OPEN_COPIES = 512
-"""Likewise of a remote one: a mapped copy takes up the node's disk even when the cache has dropped it."""
+OPEN_SHARDS = 8192
+"""Shards that stay open; Linux grants a process 65,530 maps."""
+OPEN_SHARE = 0.5
+"""Of the cache's limit, copies that stay open: they take up the node's disk even when the cache has dropped them."""
 FETCH_THREADS = 8
 """Requests under way at once."""
 GAP_BYTES = 1 << 18
@@ -106,6 +107,11 @@ class _File:
     n_pieces: int = 0
     n_bytes: int = 0
 
+    @property
+    def held(self) -> int:
+        """Bytes on a disk that cannot be freed while it is open."""
+        return 0 if self.content is None else len(self.content)
+
     def read(self, place: int, n_bytes: int) -> NDArray[np.uint8]:
         """Return some of its bytes: a view where it is mapped."""
         if self.content is not None:
@@ -146,12 +152,14 @@ class ShardRows:
         self._offsets = np.cumsum([0, *lengths], dtype=np.int64)
         self.n_rows = int(self._offsets[-1])
         self._open: dict[int, _File] = {}
+        self._held = 0  # bytes of copies that are open
         self._lock = threading.Lock()
 
     def release(self) -> None:
         """Close all shards, so that pages that were read do not count as this process's; views stay good."""
         with self._lock:
             self._open.clear()
+            self._held = 0
 
     # ---- reading ---------------------------------------------------------------------------------------------
 
@@ -231,16 +239,21 @@ class ShardRows:
     # ---- shards ----------------------------------------------------------------------------------------------
 
     def _file(self, index: int) -> _File:
-        """Return a shard, opened if need be; those opened longest ago are closed beyond the limit."""
+        """Return a shard, opened if need be."""
         with self._lock:
             file = self._open.get(index)
         return file or self._kept(index, self._opened(index))
 
     def _kept(self, index: int, file: _File) -> _File:
+        """Leave a shard open, and close those opened longest ago beyond the limits."""
+        cache = None if self._artifact.is_local else self._artifact.cache
+        most = OPEN_SHARE * cache.max_bytes if cache is not None else math.inf
         with self._lock:
+            before = self._open.pop(index, None)
             self._open[index] = file
-            while len(self._open) > (OPEN_MAPS if self._artifact.is_local else OPEN_COPIES):
-                del self._open[next(iter(self._open))]
+            self._held += file.held - (before.held if before else 0)
+            while len(self._open) > 1 and (len(self._open) > OPEN_SHARDS or self._held > most):
+                self._held -= self._open.pop(next(iter(self._open))).held
         return file
 
     def _opened(self, index: int) -> _File:

@@ -126,6 +126,17 @@ def test_a_few_rows_again_and_again_are_copied_at_last(s3: S3Server, remote: Art
     assert since.n_bytes <= 1.25 * SHARD_BYTES + 100_000, "an eighth in pieces, then the file, ids and labels included"
 
 
+def test_copies_stay_open_up_to_half_of_the_cache(packed_remote: str, tmp_path: Path) -> None:
+    vectors = MappedVectors(Artifact(packed_remote, NodeCache(str(tmp_path), int(4.5 * SHARD_BYTES))))
+    rows = np.random.default_rng(0).permutation(len(ROWS))
+    np.testing.assert_array_equal(vectors.gather(rows), ROWS[rows])
+    for copy in tmp_path.glob("*.arrow"):
+        copy.unlink()
+    mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(tmp_path) in line]
+    assert 1 <= len(mapped) <= 2, "the others were closed, so their place on the disk is free"
+    np.testing.assert_array_equal(vectors.gather(rows), ROWS[rows])
+
+
 def test_without_a_cache_rows_are_read_into_memory(packed_remote: str) -> None:
     vectors = MappedVectors(Artifact(packed_remote))
     rows = np.random.default_rng(0).integers(0, len(ROWS), 3000)
