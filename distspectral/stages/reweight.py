@@ -69,8 +69,8 @@ def _run(work: Work) -> Manifest:
 
 def _cost(bill: Bill) -> None:
     bill.cores({"reweight": bill.us("reweighting edges")})
-    bill.driver({"median": bill.us("taking the median") * min(bill.n_rows, MEDIAN_ROWS) / bill.n_rows})  # one task
-    driver_cost(bill, "degrees")  # the edges are the same, so their components are known
+    median_s = bill.us("taking the median") * min(bill.n_rows, MEDIAN_ROWS) / 1e6  # one task, before all others
+    driver_cost(bill, "degrees", fixed_s=median_s)  # the edges are the same, so their components are known
     bill.read = bill.kept_by("graph", "features") + 2 * bill.kept
     bill.written = bill.kept
 
