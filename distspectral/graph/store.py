@@ -7,7 +7,8 @@ Shape letters: N rows, B rows asked for, K neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -101,19 +102,27 @@ class MappedGraph:
         artifact: written by :func:`distspectral.stages.graph.affinities`.
         shards: some of its shards, or those of an unfinished one, in row order; by default those of the manifest.
         weights: the column beside the neighbours.
+        reread: whether rows are read more than once: remote shards are then copied to the node as they are opened.
 
     Raises:
         MissingArtifactError: the artifact is not finished.
     """
 
-    def __init__(self, artifact: Artifact, shards: Sequence[Shard] | None = None, weights: str = AFFINITIES) -> None:
-        self._origin = (artifact, shards, weights)
-        manifest = artifact.manifest() if shards is None else None
-        self._rows = ShardRows(artifact, manifest.shards if manifest else shards or (), [NEIGHBORS, weights], manifest)
+    def __init__(
+        self,
+        artifact: Artifact,
+        shards: Sequence[Shard] | None = None,
+        weights: str = AFFINITIES,
+        *,
+        reread: bool = False,
+    ) -> None:
+        self._again = functools.partial(MappedGraph, artifact, shards, weights, reread=reread)
+        found = artifact.manifest().shards if shards is None else shards
+        self._rows = ShardRows(artifact, found, [NEIGHBORS, weights], reread=reread)
         self.n_rows, self.n_neighbors = self._rows.n_rows, self._rows.types[0][1]
 
-    def __reduce__(self) -> tuple[type[MappedGraph], tuple[Artifact, Sequence[Shard] | None, str]]:
-        return MappedGraph, self._origin
+    def __reduce__(self) -> tuple[Callable[[], MappedGraph], tuple[()]]:
+        return self._again, ()
 
     def block(self, start: int, stop: int) -> Edges:
         """Return neighbours (B, K) int64 and affinities (B, K) float32 of rows ``start`` to ``stop``.

@@ -63,7 +63,7 @@ def affinities(neighbors: Artifact, output: Output, config: AffinityConfig, mapp
     )
     done |= {shard.name: shard for shard in mapper(task, missing, "weighing edges")}
     shards = [done[shard.name] for shard in source.shards]
-    facts = graph_facts(MappedGraph(output.artifact, shards))
+    facts = graph_facts(MappedGraph(output.artifact, shards, reread=True))
     return output.commit(shards, properties={"n_rows": source.n_rows, **facts}, metrics={})
 
 
@@ -120,17 +120,23 @@ def _weigh(
 # ---- the declarations ----------------------------------------------------------------------------------------
 
 
-def driver_cost(bill: Bill, *pieces: str) -> None:
-    """Add what the driver does alone with a graph: the named pieces for every row, and the rest whatever the rows."""
+def driver_cost(bill: Bill, *pieces: str, fixed_s: float = 0.0) -> None:
+    """Add what a stage does one after the other with a graph.
+
+    Args:
+        bill: of the stage.
+        pieces: what the driver does for every row; what else it does is taken to be the same whatever the rows.
+        fixed_s: beyond that, seconds whatever the rows.
+    """
     parts = {name: bill.us(name) for name in pieces}
-    bill.driver(parts, max(bill.alone_s - sum(parts.values()) * bill.rates.sample_rows / 1e6, 0.0))
+    bill.driver(parts, fixed_s + max(bill.alone_s - sum(parts.values()) * bill.rates.sample_rows / 1e6, 0.0))
     bill.worker_bytes += 24 * BLOCK_ROWS * bill.settings["graph"].n_neighbors
     bill.driver_bytes += DRIVER_ROW_BYTES * bill.n_rows
 
 
 def fact_piece(facts: Callable[[MappedGraph], Any], graph: Artifact) -> Piece:
     """Return facts of a finished graph as a piece of work."""
-    mapped = MappedGraph(graph)
+    mapped = MappedGraph(graph, reread=True)
     return Piece(lambda: facts(mapped), mapped.n_rows)
 
 

@@ -86,7 +86,7 @@ def _exactly(
 
 def _link(vectors: Artifact, output: Artifact, shards: list[Shard], config: GraphConfig) -> dict[str, Any]:
     """Write the links that connect the graph and return what was linked."""
-    lists = MappedGraph(output, shards, SQUARED_DISTANCES)
+    lists = MappedGraph(output, shards, SQUARED_DISTANCES, reread=True)
     links = find_links(lists, under_metric(FleetingVectors(vectors), config.metric))
     output.write_file(LINKS, lambda stream: np.savez(stream, **links.arrays()))  # type: ignore[arg-type]
     return link_facts(links)

@@ -12,7 +12,7 @@ import numpy as np
 from distspectral.costs.bill import Bill
 from distspectral.graph.facts import degree_facts, graph_facts
 from distspectral.graph.store import AFFINITIES, NEIGHBORS, MappedGraph, write_rows
-from distspectral.graph.weights import median_squared_distance, reweighted_rows
+from distspectral.graph.weights import MEDIAN_ROWS, median_squared_distance, reweighted_rows
 from distspectral.mapping import Mapper, local_map
 from distspectral.stages.graph import driver_cost, fact_piece, graph_stage
 from distspectral.stages.stage import Piece, Work
@@ -36,7 +36,7 @@ def reweight(graph: Artifact, features: Artifact, output: Output, mapper: Mapper
     """
     source = graph.manifest()
     done = output.begin()
-    median = median_squared_distance(MappedGraph(graph), MappedVectors(features))
+    (median,) = mapper(functools.partial(_median, features=features), [graph], "taking the median")
     starts = np.cumsum([0, *(shard.n_rows for shard in source.shards)]).tolist()
     missing = [
         (shard.name, start, start + shard.n_rows)
@@ -46,8 +46,12 @@ def reweight(graph: Artifact, features: Artifact, output: Output, mapper: Mapper
     task = functools.partial(_reweigh, graph=graph, features=features, output=output.artifact, median=median)
     done |= {shard.name: shard for shard in mapper(task, missing, "reweighting edges")}
     shards = [done[shard.name] for shard in source.shards]
-    facts = graph_facts(MappedGraph(output.artifact, shards), of_same_edges=source.properties)
+    facts = graph_facts(MappedGraph(output.artifact, shards, reread=True), of_same_edges=source.properties)
     return output.commit(shards, properties={"n_rows": source.n_rows, **facts}, metrics={})
+
+
+def _median(graph: Artifact, *, features: Artifact) -> float:
+    return median_squared_distance(MappedGraph(graph), MappedVectors(features))
 
 
 def _reweigh(
@@ -65,7 +69,8 @@ def _run(work: Work) -> Manifest:
 
 def _cost(bill: Bill) -> None:
     bill.cores({"reweight": bill.us("reweighting edges")})
-    driver_cost(bill, "degrees")  # the edges are the same, so their components are known
+    median_s = bill.us("taking the median") * min(bill.n_rows, MEDIAN_ROWS) / 1e6  # one task, before all others
+    driver_cost(bill, "degrees", fixed_s=median_s)  # the edges are the same, so their components are known
     bill.read = bill.kept_by("graph", "features") + 2 * bill.kept
     bill.written = bill.kept
 

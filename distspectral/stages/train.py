@@ -121,7 +121,7 @@ def open_trainer(vectors: Sequence[Artifact], graph: Artifact | None, settings: 
     Raises:
         ConfigError: those weights are of a network of another shape.
     """
-    trainer = settings.trainer(open_vectors(vectors), None if graph is None else MappedGraph(graph))
+    trainer = settings.trainer(open_vectors(vectors), None if graph is None else MappedGraph(graph, reread=True))
     if settings.start_from is not None:
         try:
             trainer.model.load_state_dict(read_state(Artifact(settings.start_from), MODEL_FILE))
@@ -158,7 +158,7 @@ def _pieces(work: Work) -> dict[str, Piece]:
     """Return the pass over the graph from which edges are drawn."""
     if work.graph is None:
         return {}
-    rows, graph = open_vectors(work.seen), MappedGraph(work.graph)
+    rows, graph = open_vectors(work.seen), MappedGraph(work.graph, reread=True)
     return {SCAN: Piece(lambda: build_sampler(rows, graph, work.settings["train"]), rows.n_rows)}
 
 

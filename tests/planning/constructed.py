@@ -13,7 +13,7 @@ from distspectral.costs.rates import Rates, SearchRate, StepRate
 
 ROWS = ("pack", "codes", "neighbors", "graph", "features", "reweight", "embed")
 LISTS = ("neighbors", "graph", "siamese_neighbors", "siamese_graph", "reweight")
-FACTS = {"scales": 0.5, "components": 0.6, "degrees": 0.4}
+FACTS = {"components": 0.6, "degrees": 0.4}
 SEARCH = SearchRate(
     dim=10,
     truth_us=2,
@@ -30,8 +30,8 @@ CORE_US = {
     "pack": {"packing": 4.0},
     "codes": {"encoding": 4.0, "network": 3.0},
     "features": {"encoding": 4.0, "network": 3.0},
-    "graph": {"weighing edges": 4.0, **FACTS},
-    "siamese_graph": {"weighing edges": 4.0, **FACTS},
+    "graph": {"weighing edges": 4.0, "taking scales": 0.5, **FACTS},
+    "siamese_graph": {"weighing edges": 4.0, "taking scales": 0.5, **FACTS},
     "reweight": {"reweighting edges": 4.0, "degrees": 0.4},
     "train": {"scan": 4.0},
     "calibrate": {"encoding": 4.0, "calibrating": 4.0, "network": 3.0},

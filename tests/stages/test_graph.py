@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from distspectral.graph.knn import knn_graph
 from distspectral.graph.store import MappedGraph
 from distspectral.stages.graph import affinities
 from distspectral.stages.neighbors import neighbors
+from distspectral.storage.artifact.cache import NodeCache
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.vectors import ArrayVectors
@@ -127,3 +129,30 @@ def test_equal_rows_are_refused(tmp_path):
 def test_scale_beyond_the_neighbours_is_refused(tmp_path, vectors):
     with pytest.raises(ConfigError, match="scale_neighbor"):
         run(tmp_path, vectors, affinity=AffinityConfig(scale_neighbor=6))
+
+
+def test_remote_lists_and_scales_are_fetched_once_for_all_tasks(tmp_path, vectors, s3):
+    root, cache = s3.uri("weighed"), NodeCache(str(tmp_path / "cache"), 1 << 30)
+
+    def remote(stage: str) -> Output:
+        return Output(Artifact(s3.uri(f"weighed/{stage}"), cache), stage, "fingerprint", {}, {})
+
+    neighbors(vectors, remote("neighbors"), GraphConfig(n_neighbors=5, block_rows=10))
+    before = len(s3.log)
+    affinities(Artifact(s3.uri("weighed/neighbors"), cache), remote("graph"), AFFINITY)
+    fetched: Counter[str] = Counter()
+    for request in s3.log[before:]:
+        if request.method == "GET":
+            fetched[request.key.removeprefix("weighed/")] += request.n_bytes
+    scales, graph_bytes = len(Artifact(root).read_bytes("graph/scales.npy")), 100 * 5 * (4 + 2)
+    assert fetched["graph/scales.npy"] == scales, "ten tasks weigh edges"
+    lists = sum(n_bytes for key, n_bytes in fetched.items() if key.startswith("neighbors/part"))
+    assert lists == 100 * 5 * (4 + 4 + 4), "distances for the scales, then both columns"
+    whole = [shard.n_bytes for shard in Artifact(s3.uri("weighed/graph")).manifest().shards]
+    assert sum(n_bytes for key, n_bytes in fetched.items() if key.startswith("graph/part")) == sum(whole) > graph_bytes
+    run(tmp_path / "local", vectors, graph=GraphConfig(n_neighbors=5, block_rows=10))
+    for found, wanted in zip(
+        *(MappedGraph(Artifact(uri)).block(0, 100) for uri in (s3.uri("weighed/graph"), str(tmp_path / "local/graph"))),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(found, wanted)

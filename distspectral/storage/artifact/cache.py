@@ -70,7 +70,7 @@ class NodeCache:
             DamagedArtifactError: fewer or more bytes arrived than the file has.
             OutputNotWritableError: the node's disk is full, or the directory cannot be written or is another user's.
         """
-        size, version = known or _version(filesystem, remote)
+        size, version = known or remote_version(filesystem, remote)
         with self._writable():
             copy = self._place(filesystem, remote, size, version)
             while not (_is_whole(copy) and _touched(copy)):  # another process may delete it in between
@@ -170,7 +170,7 @@ class StorageConfig(FrozenModel):
         return NodeCache(self.cache_dir, int(self.cache_bytes)) if self.cache_bytes else None
 
 
-def _version(filesystem: fs.FileSystem, remote: str) -> tuple[int, str]:
+def remote_version(filesystem: fs.FileSystem, remote: str) -> tuple[int, str]:
     """Return a remote file's size, and what differs as soon as it is written anew, in the same second too."""
     with filesystem.open_input_file(remote) as file:
         size = int(file.size())

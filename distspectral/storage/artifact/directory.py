@@ -23,7 +23,7 @@ from distspectral.errors import (
     OutputNotWritableError,
 )
 from distspectral.storage.artifact.atomic import open_whole
-from distspectral.storage.artifact.cache import NodeCache
+from distspectral.storage.artifact.cache import NodeCache, remote_version
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.filesystems import join, resolve
 
@@ -149,14 +149,18 @@ class Artifact:
         found = {posixpath.join(one, entry.base_name): entry.size for one in folders for entry in self.entries(one)}
         return {name: found.get(name) for name in names}
 
-    def mappable(self, name: str, manifest: Manifest | None = None) -> str | None:
+    def version(self, name: str) -> str | None:
+        """Return what a remote file has no more once it is written anew; None of a local one, which is not copied."""
+        return None if self.is_local else remote_version(self.filesystem, self.file_path(name))[1]
+
+    def mappable(self, name: str, known: tuple[int, str] | None = None) -> str | None:
         """Return a local path by which the file can be memory-mapped: its own, or that of the node's copy.
 
         None where the file is remote and no copies are kept.
 
         Args:
             name: of the file.
-            manifest: of this finished artifact, if at hand: its digest then tells versions apart, without a request.
+            known: its size and version, by :attr:`Shard.known`; None asks for them.
 
         Raises:
             DamagedArtifactError, OutputNotWritableError: see :meth:`NodeCache.path`.
@@ -166,26 +170,25 @@ class Artifact:
             return path
         if self.cache is None:
             return None
-        known = None if manifest is None else (manifest.n_bytes[name], manifest.digest)
         return self.cache.path(self.filesystem, path, join(self.uri, name), known)
 
-    def mapped(self, name: str, manifest: Manifest | None) -> str | None:
+    def mapped(self, name: str, known: tuple[int, str] | None) -> str | None:
         """Return :meth:`mappable` if that costs nothing: no request, and no pass over the file."""
         path = self.file_path(name)
         if self.is_local:
             return path
-        if self.cache is None or manifest is None:
+        if self.cache is None or known is None:
             return None
-        return self.cache.standing(self.filesystem, path, (manifest.n_bytes[name], manifest.digest))
+        return self.cache.standing(self.filesystem, path, known)
 
-    def open_mapped(self, name: str, manifest: Manifest | None = None) -> pa.NativeFile:
+    def open_mapped(self, name: str) -> pa.NativeFile:
         """Open for random access; memory-mapped where the file or a copy of it is local; see :meth:`mappable`."""
-        path = self.mappable(name, manifest)
+        path = self.mappable(name)
         return self.filesystem.open_input_file(self.file_path(name)) if path is None else pa.memory_map(path, "r")
 
-    def read_table(self, name: str, manifest: Manifest | None = None) -> pa.Table:
+    def read_table(self, name: str) -> pa.Table:
         """Return an Arrow IPC file as a table; memory-mapped, without copying, where it is local or has a copy."""
-        return pyarrow.ipc.open_file(self.open_mapped(name, manifest)).read_all()
+        return pyarrow.ipc.open_file(self.open_mapped(name)).read_all()
 
     # ---- writing -------------------------------------------------------------------------------------------
 

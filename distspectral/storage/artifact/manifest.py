@@ -31,7 +31,15 @@ FileName = Annotated[str, AfterValidator(_inside)]
 
 
 class Shard(BaseModel):
-    """One file of an artifact: its name, rows, size and what its writer measured."""
+    """One file of an artifact: its name, rows, size and what its writer measured.
+
+    Attributes:
+        name: relative to the directory.
+        n_rows: that it holds.
+        n_bytes: its size.
+        details: what its writer measured.
+        version: what an object store calls this content, by which copies of the file are known; None on a disk.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -39,6 +47,12 @@ class Shard(BaseModel):
     n_rows: int
     n_bytes: int
     details: dict[str, Any] = Field(default_factory=dict)
+    version: str | None = None
+
+    @property
+    def known(self) -> tuple[int, str] | None:
+        """Size and version: what finds the node's copy without a request; None where the version is not known."""
+        return None if self.version is None else (self.n_bytes, self.version)
 
 
 class Manifest(BaseModel):
@@ -76,11 +90,6 @@ class Manifest(BaseModel):
     def n_bytes(self) -> dict[str, int]:
         """Size of each listed file by name."""
         return {shard.name: shard.n_bytes for shard in self.shards} | self.files
-
-    @functools.cached_property
-    def digest(self) -> str:
-        """Digest of all that it says, seconds included: another writing of the same artifact has another."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
 
 def fingerprint(stage: str, config: dict[str, Any], inputs: dict[str, str]) -> str:

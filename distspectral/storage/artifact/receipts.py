@@ -39,7 +39,9 @@ def write_shard(
         n_rows = write(stream)
 
     n_bytes = artifact.write_file(name, counted)
-    return write_receipt(artifact, Shard(name=name, n_rows=n_rows, n_bytes=n_bytes, details=details or {}))
+    version = artifact.version(name)
+    shard = Shard(name=name, n_rows=n_rows, n_bytes=n_bytes, details=details or {}, version=version)
+    return write_receipt(artifact, shard)
 
 
 def write_receipt(artifact: Artifact, shard: Shard) -> Shard:

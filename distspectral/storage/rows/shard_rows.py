@@ -9,6 +9,7 @@ Shape letters: N rows of all shards together, B rows asked for, W width of a col
 from __future__ import annotations
 
 import dataclasses
+import math
 import mmap
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -21,17 +22,17 @@ import pyarrow.ipc
 from numpy.typing import NDArray
 
 from distspectral.storage.artifact.directory import Artifact
-from distspectral.storage.artifact.manifest import Manifest, Shard
+from distspectral.storage.artifact.manifest import Shard
 from distspectral.storage.artifact.receipts import write_shard
 from distspectral.storage.rows.columns import to_column
 
 LAYOUT = "layout"
 """Detail of a shard's receipt: by column its ``dtype``, ``width`` and ``batches``, (rows, place in the file) each."""
 
-OPEN_MAPS = 8192
-"""Shards of a local artifact that stay mapped; Linux grants a process 65,530 maps."""
-OPEN_COPIES = 512
-"""Likewise of a remote one: a mapped copy takes up the node's disk even when the cache has dropped it."""
+OPEN_SHARDS = 8192
+"""Shards that stay open; Linux grants a process 65,530 maps."""
+OPEN_SHARE = 0.5
+"""Of the cache's limit, copies that stay open: they take up the node's disk even when the cache has dropped them."""
 FETCH_THREADS = 8
 """Requests under way at once."""
 GAP_BYTES = 1 << 18
@@ -106,6 +107,11 @@ class _File:
     n_pieces: int = 0
     n_bytes: int = 0
 
+    @property
+    def held(self) -> int:
+        """Bytes on a disk that cannot be freed while it is open."""
+        return 0 if self.content is None else len(self.content)
+
     def read(self, place: int, n_bytes: int) -> NDArray[np.uint8]:
         """Return some of its bytes: a view where it is mapped."""
         if self.content is not None:
@@ -121,7 +127,7 @@ class ShardRows:
         artifact: the directory.
         shards: in row order, with the detail :data:`LAYOUT`; at least one.
         columns: fixed-size lists of the same type in all shards.
-        manifest: of the finished artifact, which saves asking for the files' versions.
+        reread: whether rows are read more than once: remote shards are then copied to the node as they are opened.
 
     Attributes:
         n_rows: N.
@@ -129,9 +135,14 @@ class ShardRows:
     """
 
     def __init__(
-        self, artifact: Artifact, shards: Sequence[Shard], columns: Sequence[str], manifest: Manifest | None = None
+        self,
+        artifact: Artifact,
+        shards: Sequence[Shard],
+        columns: Sequence[str],
+        *,
+        reread: bool = False,
     ) -> None:
-        self._artifact, self._shards, self._manifest = artifact, shards, manifest
+        self._artifact, self._shards, self._reread = artifact, shards, reread
         layouts = [[shard.details[LAYOUT][name] for name in columns] for shard in shards]
         self.types = [(np.dtype(one["dtype"]), int(one["width"])) for one in layouts[0]]
         self._shard_of = [index for index, found in enumerate(layouts) for _ in found[0]["batches"]]
@@ -141,12 +152,14 @@ class ShardRows:
         self._offsets = np.cumsum([0, *lengths], dtype=np.int64)
         self.n_rows = int(self._offsets[-1])
         self._open: dict[int, _File] = {}
+        self._held = 0  # bytes of copies that are open
         self._lock = threading.Lock()
 
     def release(self) -> None:
         """Close all shards, so that pages that were read do not count as this process's; views stay good."""
         with self._lock:
             self._open.clear()
+            self._held = 0
 
     # ---- reading ---------------------------------------------------------------------------------------------
 
@@ -177,6 +190,8 @@ class ShardRows:
         Args:
             rows: (B,) row numbers from 0 to N - 1.
         """
+        if len(self._places) == 1 and self._artifact.is_local:  # one map holds all rows
+            return [np.take(column, rows, axis=0) for column in self.block(0, self.n_rows)]
         found = [np.empty((len(rows), width), dtype) for dtype, width in self.types]
         order = np.argsort(rows, kind="stable")  # by row, not only by batch: neighbours share pages
         ordered = rows[order]
@@ -226,24 +241,29 @@ class ShardRows:
     # ---- shards ----------------------------------------------------------------------------------------------
 
     def _file(self, index: int) -> _File:
-        """Return a shard, opened if need be; those opened longest ago are closed beyond the limit."""
+        """Return a shard, opened if need be."""
         with self._lock:
             file = self._open.get(index)
         return file or self._kept(index, self._opened(index))
 
     def _kept(self, index: int, file: _File) -> _File:
+        """Leave a shard open, and close those opened longest ago beyond the limits."""
+        cache = None if self._artifact.is_local else self._artifact.cache
+        most = OPEN_SHARE * cache.max_bytes if cache is not None else math.inf
         with self._lock:
+            before = self._open.pop(index, None)
             self._open[index] = file
-            while len(self._open) > (OPEN_MAPS if self._artifact.is_local else OPEN_COPIES):
-                del self._open[next(iter(self._open))]
+            self._held += file.held - (before.held if before else 0)
+            while len(self._open) > 1 and (len(self._open) > OPEN_SHARDS or self._held > most):
+                self._held -= self._open.pop(next(iter(self._open))).held
         return file
 
     def _opened(self, index: int) -> _File:
-        artifact, name = self._artifact, self._shards[index].name
-        path = artifact.mapped(name, self._manifest)
+        artifact, shard = self._artifact, self._shards[index]
+        path = (artifact.mappable if self._reread else artifact.mapped)(shard.name, shard.known)
         if path is not None:
             return _mapped(path)
-        return _File(None, artifact.filesystem.open_input_file(artifact.file_path(name)))
+        return _File(None, artifact.filesystem.open_input_file(artifact.file_path(shard.name)))
 
     def _worthwhile(self, file: _File, index: int, runs: Sequence[NDArray[np.int64]], row_bytes: int) -> _File:
         """Return the remote file to fetch the runs from; its copy where pieces have come to cost as much."""
@@ -253,7 +273,7 @@ class ShardRows:
         is_cheap = file.n_bytes <= PIECE_SHARE * shard.n_bytes and file.n_pieces * PIECE_BYTES <= shard.n_bytes
         if is_cheap or self._artifact.cache is None:
             return file
-        path = self._artifact.mappable(shard.name, self._manifest)
+        path = self._artifact.mappable(shard.name, shard.known)
         assert path is not None, "there is a cache"
         return self._kept(index, _mapped(path))
 

@@ -145,7 +145,7 @@ class MappedVectors:
         self._manifest = artifact.manifest()
         self._shards = [shard for shard in self._manifest.shards if only in (None, shard.name)]
         properties = self._manifest.properties
-        self._rows = ShardRows(artifact, self._shards, ["vector"], self._manifest)
+        self._rows = ShardRows(artifact, self._shards, ["vector"])
         self.n_rows = self._rows.n_rows
         self.dim = int(properties["dim"])
         self.mean = np.asarray(properties["mean"], dtype=np.float64)

@@ -7,7 +7,9 @@ import pytest
 
 from distspectral.errors import DamagedArtifactError, FingerprintMismatchError
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
+from distspectral.storage.artifact.manifest import Manifest, Shard
 from tests.storage.outputs import finish, output
+from tests.storage.s3 import S3Server
 
 
 @pytest.fixture(params=["local", "remote"])
@@ -32,6 +34,28 @@ def test_missing_or_resized_file_is_damage(tmp_path: Path) -> None:
     assert not out.artifact.is_current(out.fingerprint)
     with pytest.raises(DamagedArtifactError, match="/a: missing or of another size"):
         out.artifact.require(out.fingerprint)
+
+
+def n_checking(s3: S3Server, n_shards: int) -> int:
+    """Return how many requests it takes to find a finished artifact of so many shards whole, and one damaged."""
+    artifact = Artifact(s3.uri(f"checked-{n_shards}"))
+    shards = [Shard(name=f"part-{index}", n_rows=1, n_bytes=3) for index in range(n_shards)]
+    for shard in shards:
+        artifact.write_bytes(shard.name, b"abc")
+    artifact.write_bytes("deep/file", b"a")
+    manifest = Manifest(stage="stage", fingerprint="f", shards=shards, files={"deep/file": 1})
+    artifact.write_json(MANIFEST, manifest.model_dump())
+    before = len(s3.log)
+    assert artifact.is_current("f")
+    n_requests = len(s3.log) - before
+    artifact.delete_file("part-3")
+    with pytest.raises(DamagedArtifactError, match="/part-3"):
+        artifact.require("f")
+    return n_requests
+
+
+def test_files_of_an_object_store_are_checked_by_listing(s3: S3Server) -> None:
+    assert n_checking(s3, 10) == n_checking(s3, 20)
 
 
 def test_unparsable_manifest_is_damage(tmp_path: Path) -> None:

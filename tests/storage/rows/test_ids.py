@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import pickle
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,9 +12,10 @@ import pytest
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Shard
 from distspectral.storage.rows.ids import IdRange, refuse_duplicates
+from tests.datasets import packed
 
 
-def seen(*parts: list[int]) -> IdRange:
+def seen(*parts: list[Any]) -> IdRange:
     ids = IdRange()
     for part in parts:
         ids.update(pa.array(part))
@@ -29,6 +33,28 @@ def seen(*parts: list[int]) -> IdRange:
 )
 def test_order_is_followed_across_blocks(parts: list[list[int]], low: int, high: int, is_increasing: bool) -> None:
     assert seen(*parts).details() == {"id_low": low, "id_high": high, "ids_increase": is_increasing}
+
+
+def test_ids_that_must_be_compared_are_read_in_tasks_alone(tmp_path: Path) -> None:
+    ids = np.array([f"{row:03d}" for row in [*range(40), *np.random.default_rng(0).permutation(range(40, 100))]])
+    artifact = packed(tmp_path, np.random.default_rng(0).standard_normal((100, 3)), ids=ids, sizes=(40, 30, 30))
+    parts = [seen(part.tolist()).details() for part in np.split(ids, [40, 70])]
+    shards = [
+        shard.model_copy(update={"details": details})
+        for shard, details in zip(artifact.manifest().shards, parts, strict=True)
+    ]
+    handed_out = {}
+
+    def mapper(
+        function: Callable[[Any], Any], items: Sequence[Any], description: str, *, on_gpu: bool = False
+    ) -> Iterator[Any]:
+        handed_out[description] = list(items)
+        for result in map(pickle.loads(pickle.dumps(function)), reversed(items)):
+            assert result.nbytes == 8 * 30, "all that a task returns"
+            yield result
+
+    refuse_duplicates(artifact, shards, ["a", "b", "c"], mapper)
+    assert handed_out == {"comparing ids": ["part-00001.arrow", "part-00002.arrow"]}
 
 
 def test_increasing_disjoint_ids_are_proven_without_reading_them(tmp_path: Path) -> None:

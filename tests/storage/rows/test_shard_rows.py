@@ -5,18 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from pyarrow import fs
 
-from distspectral.graph.store import AFFINITIES, NEIGHBORS, MappedGraph, write_rows
+from distspectral.datasets import write_vectors
+from distspectral.graph.store import AFFINITIES, NEIGHBORS, MappedGraph, edge_blocks, write_rows
+from distspectral.stages.pack import PackConfig, pack
 from distspectral.storage.artifact.cache import NodeCache
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import Output
-from distspectral.storage.filesystems import resolve
 from distspectral.storage.rows.shard_rows import LAYOUT
 from distspectral.storage.rows.vectors import FleetingVectors, MappedVectors
-from tests.datasets import blobs, packed
+from distspectral.storage.source.dataset import Source, SourceConfig
+from tests.datasets import blobs, packed, vectors_output
 from tests.storage.s3 import Request, S3Server
 
 DIM = 256
@@ -24,14 +24,20 @@ SHARD_ROWS = 2500
 SHARD_BYTES = SHARD_ROWS * DIM * 4
 ROWS, LABELS = blobs(4 * SHARD_ROWS, DIM)
 
+EDGES = (
+    (NEIGHBORS, np.random.default_rng(0).integers(0, 4000, (4000, 8))),
+    (AFFINITIES, np.random.default_rng(1).random((4000, 8)).astype(np.float16)),
+)
+
 
 @pytest.fixture(scope="module")
 def packed_remote(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The URI of an artifact of four shards of 2.5 MB of vectors."""
     ids = np.array([f"row {row}" for row in range(len(ROWS))])
-    local = packed(tmp_path_factory.mktemp("rows"), ROWS, labels=LABELS, ids=ids, sizes=[SHARD_ROWS] * 4)
-    filesystem, place = resolve(s3.uri("shard-rows"))
-    fs.copy_files(local.path, place, destination_filesystem=filesystem)
+    folder = tmp_path_factory.mktemp("rows")
+    write_vectors(str(folder), ROWS, labels=LABELS, ids=ids, sizes=[SHARD_ROWS] * 4)
+    source = Source.open(SourceConfig(path=str(folder), id_column="id", label_column="label"))
+    pack(source, vectors_output(s3.uri("shard-rows"), source), PackConfig())
     return s3.uri("shard-rows")
 
 
@@ -120,6 +126,17 @@ def test_a_few_rows_again_and_again_are_copied_at_last(s3: S3Server, remote: Art
     assert since.n_bytes <= 1.25 * SHARD_BYTES + 100_000, "an eighth in pieces, then the file, ids and labels included"
 
 
+def test_copies_stay_open_up_to_half_of_the_cache(packed_remote: str, tmp_path: Path) -> None:
+    vectors = MappedVectors(Artifact(packed_remote, NodeCache(str(tmp_path), int(4.5 * SHARD_BYTES))))
+    rows = np.random.default_rng(0).permutation(len(ROWS))
+    np.testing.assert_array_equal(vectors.gather(rows), ROWS[rows])
+    for copy in tmp_path.glob("*.arrow"):
+        copy.unlink()
+    mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(tmp_path) in line]
+    assert 1 <= len(mapped) <= 2, "the others were closed, so their place on the disk is free"
+    np.testing.assert_array_equal(vectors.gather(rows), ROWS[rows])
+
+
 def test_without_a_cache_rows_are_read_into_memory(packed_remote: str) -> None:
     vectors = MappedVectors(Artifact(packed_remote))
     rows = np.random.default_rng(0).integers(0, len(ROWS), 3000)
@@ -153,21 +170,34 @@ def test_views_outlast_the_shard(tmp_path: Path) -> None:
     np.testing.assert_array_equal(block, ROWS[10:90])
 
 
-def edges(n_rows: int) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
-    rng = np.random.default_rng(0)
-    return rng.integers(0, n_rows, (n_rows, 8)), rng.random((n_rows, 8)).astype(np.float16)
-
-
-def test_a_block_of_a_graph_fetches_its_own_bytes(s3: S3Server, tmp_path: Path) -> None:
+@pytest.fixture
+def graph(s3: S3Server, tmp_path: Path) -> Artifact:
+    """A graph of two shards of 2,000 rows on a node that has no copies yet."""
     artifact = Artifact(s3.uri("graph-rows"), NodeCache(str(tmp_path), 1 << 30))
     output = Output(artifact, "graph", "f", {}, {})
     output.begin()
-    neighbors, weights = edges(4000)
-    columns = {NEIGHBORS: neighbors, AFFINITIES: weights}
-    output.commit([write_rows(artifact, "part-00000.arrow", 4000, columns)], {}, {})
-    graph, since = MappedGraph(artifact), Since(s3)
-    assert (graph.n_rows, graph.n_neighbors) == (4000, 8)
+    shards = [
+        write_rows(artifact, f"part-{i}.arrow", 4000, {name: one[2000 * i : 2000 * (i + 1)] for name, one in EDGES})
+        for i in range(2)
+    ]
+    output.commit(shards, {}, {})
+    return artifact
+
+
+def test_a_block_of_a_graph_fetches_its_own_bytes(s3: S3Server, graph: Artifact) -> None:
+    opened, since = MappedGraph(graph), Since(s3)
+    assert (opened.n_rows, opened.n_neighbors) == (4000, 8)
     assert not since.requests
-    for found, wanted in zip(graph.block(1000, 3000), (neighbors, weights), strict=True):
+    for found, (_, wanted) in zip(opened.block(1000, 3000), EDGES, strict=True):
         np.testing.assert_array_equal(found, wanted[1000:3000])
     assert since.n_bytes == 2000 * 8 * (4 + 2)
+
+
+def test_a_graph_that_is_read_again_is_fetched_once(s3: S3Server, graph: Artifact) -> None:
+    since = Since(s3)
+    for opened in (MappedGraph(graph, reread=True), MappedGraph(graph, graph.manifest().shards, reread=True)):
+        for _ in range(2):
+            assert sum(len(neighbors) for _, neighbors, _ in edge_blocks(opened, 500)) == 4000
+            opened = pickle.loads(pickle.dumps(opened))
+    kept = [request.key for request in since.requests if request.method == "GET" and request.key.endswith(".arrow")]
+    assert sorted(kept) == ["graph-rows/part-0.arrow", "graph-rows/part-1.arrow"]
