@@ -85,9 +85,10 @@ def halves(rows: Tensor) -> tuple[Tensor, Tensor]:
         rows: (B, D) float32, centred: what is far from zero is rounded most.
     """
     n_rows, dim = rows.shape
-    scale = HALF_NORM / torch.linalg.vector_norm(rows, dim=1).max().clamp(min=torch.finfo(torch.float32).tiny * 1e9)
+    unit = rows / rows.abs().max().clamp(min=torch.finfo(torch.float32).tiny)  # squares neither overflow nor vanish
+    scale = HALF_NORM / torch.linalg.vector_norm(unit, dim=1).max().clamp(min=1)  # the largest is at least 1, or all 0
     queries = rows.new_zeros((n_rows, -(-(dim + 2) // ALIGNED) * ALIGNED), dtype=torch.float16)
-    queries[:, :dim] = rows * scale
+    queries[:, :dim] = unit * scale
     base = queries.clone()
     half_squares = queries[:, :dim].float().square_().sum(1) / 2
     high = half_squares.half()
