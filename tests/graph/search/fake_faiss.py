@@ -57,7 +57,7 @@ class FakeFaiss:
     def __getattr__(self, name: str) -> Any:
         return getattr(faiss, name)
 
-    def StandardGpuResources(self) -> object:  # noqa: N802
+    def StandardGpuResources(self) -> object:
         self.n_resources += 1
         return object()
 
@@ -87,7 +87,9 @@ class FakeFaiss:
         assert k <= 2048, "GPU_MAX_SELECTION_K"
         if vectorsMemoryLimit:
             assert vectorsMemoryLimit >= base.strides[0], "vectorsMemoryLimit is too low"
-            assert queriesMemoryLimit >= queries.strides[0] + k * (queries.itemsize + 8), "queriesMemoryLimit is too low"
+            assert queriesMemoryLimit >= queries.strides[0] + k * (queries.itemsize + 8), (
+                "queriesMemoryLimit is too low"
+            )
         of_query = np.zeros((len(queries), 1), np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
             scores = -(queries.astype(np.float32) @ base.astype(np.float32).T)

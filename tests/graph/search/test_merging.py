@@ -48,7 +48,9 @@ def test_a_row_without_neighbours_among_all_is_an_error(tmp_path):
 
 def test_short_rows_of_all_blocks_share_one_pass(tmp_path):
     artifact = Artifact(str(tmp_path))
-    Setting(Cells(ROWS[:200], 0, 0.0), np.arange(200, dtype=np.int32) // 50, "exact", 1.0, 0.5, 1.0, 1.0).write(artifact)
+    Setting(Cells(ROWS[:200], 0, 0.0), np.arange(200, dtype=np.int32) // 50, "exact", 1.0, 0.5, 1.0, 1.0).write(
+        artifact
+    )
     passes = []
 
     def mapper(function, items, description, *, on_gpu=False):
