@@ -36,46 +36,53 @@ ALIGNED = 8
 """Tensor cores take rows of a multiple of so many halves."""
 
 
-def nearest_in_cell(
-    rows: NDArray[np.float32], n_neighbors: int, sample: NDArray[np.int64], search: GpuSearch
-) -> tuple[NDArray[np.int64], NDArray[np.float32], int, int]:
-    """Return positions (B, K) and squared distances (B, K) of each row's nearest, hits and tries of the check.
-
-    The sample's own neighbours come from float32 products of torch, so the check also sees a FAISS that finds nothing.
+class CellOnGpu:
+    """A cell's rows on the device, and as halves in memory: what can be done before FAISS's turn on the device comes.
 
     Args:
-        rows: (B, D).
+        rows: (B, D); not kept.
         n_neighbors: K; a row of a smaller cell has itself at infinity for those that are missing.
         sample: (Q,) positions of the rows that check; where they are all rows nothing else is searched.
-        search: on the GPU.
-
-    Raises:
-        SearchFailedError: halves found too little, and float32 finds nothing.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    there = torch.from_numpy(rows).to(device)
-    centred = there - _centre(there)
-    checked = torch.from_numpy(sample).to(device)
-    width = min(n_neighbors + 1 + MARGIN, len(rows))
-    proven = ranked(there, _nearest_by_products(centred, checked, width), checked, n_neighbors)
-    if len(sample) == len(rows):
-        return *_to_numpy(*proven), 0, 0
 
-    everyone, farthest = torch.arange(len(rows), device=device), proven[1][:, -1:]
+    def __init__(self, rows: NDArray[np.float32], n_neighbors: int, sample: NDArray[np.int64]) -> None:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._rows, self._sample = torch.from_numpy(rows).to(device), torch.from_numpy(sample).to(device)
+        self._centred = self._rows - _centre(self._rows)
+        self._n_neighbors, self._width = n_neighbors, min(n_neighbors + 1 + MARGIN, len(rows), MAX_CANDIDATES)
+        proposed = _nearest_by_products(self._centred, self._sample, self._width)
+        self._proven = ranked(self._rows, proposed, self._sample, n_neighbors)
+        self._is_proven = len(sample) == len(rows)
+        if not self._is_proven:
+            self._queries, self._base = (side.cpu().numpy() for side in halves(self._centred))
 
-    def rank(candidates: NDArray[np.int64]) -> tuple[Tensor, Tensor, int]:
-        found = ranked(there, torch.from_numpy(candidates).to(device), everyone, n_neighbors)
-        return *found, int((found[1][checked] <= farthest).sum())
+    def nearest(self, search: GpuSearch) -> tuple[NDArray[np.int64], NDArray[np.float32], int, int]:
+        """Return positions (B, K) and squared distances (B, K) of each row's nearest, hits and tries of the check.
 
-    tries = farthest.numel() * n_neighbors
-    queries, base = halves(centred)
-    wider = min(2 * width, len(rows), MAX_CANDIDATES)
-    positions, squared, hits = rank(search.largest_products(queries.cpu().numpy(), base.cpu().numpy(), wider))
-    if hits < HALF_TARGET * tries:
-        logger.warning("cell of %d rows: recall %.4f of halves: searching float32", len(rows), hits / tries)
-        single = centred.cpu().numpy()
-        positions, squared, hits = rank(search(single, single, min(width, MAX_CANDIDATES))[1])
-    return *_to_numpy(positions, squared), hits, tries
+        The sample's own neighbours come from float32 products of torch, so the check also sees a FAISS that finds
+        nothing.
+
+        Raises:
+            SearchFailedError: halves found too little, and float32 finds nothing.
+        """
+        if self._is_proven:
+            return *_to_numpy(*self._proven), 0, 0
+        tries = self._proven[1].numel()
+        wider = min(2 * self._width, len(self._rows), MAX_CANDIDATES)
+        positions, squared, hits = self._ranked(search.largest_products(self._queries, self._base, wider))
+        is_short = len(self._rows) > self._n_neighbors and bool(squared[:, -1].isinf().any())
+        if is_short or hits < HALF_TARGET * tries:
+            logger.warning("cell of %d rows: recall %.4f of halves: searching float32", len(self._rows), hits / tries)
+            single = self._centred.cpu().numpy()
+            positions, squared, hits = self._ranked(search(single, single, self._width)[1])
+        return *_to_numpy(positions, squared), hits, tries
+
+    def _ranked(self, candidates: NDArray[np.int64]) -> tuple[Tensor, Tensor, int]:
+        """Return positions (B, K), squared distances (B, K) and the hits of the sample."""
+        device = self._rows.device
+        everyone = torch.arange(len(self._rows), device=device)
+        found = ranked(self._rows, torch.from_numpy(candidates).to(device), everyone, self._n_neighbors)
+        return *found, int((found[1][self._sample] <= self._proven[1][:, -1:]).sum())
 
 
 def halves(rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,9 +10,11 @@ Shape letters: B rows of the cell, D features, K neighbours.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import logging
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -30,11 +32,15 @@ from distspectral.graph.search.exact import (
     squared_distances,
 )
 from distspectral.graph.search.faiss_search import Device, gpu_search, import_faiss, select_search, uses_gpu
+from distspectral.graph.search.halves import CellOnGpu
 from distspectral.graph.search.lists import Neighbors, top_k
 from distspectral.graph.search.products import nearest_in_set
 from distspectral.storage.rows.vectors import Vectors
 
 logger = logging.getLogger(__name__)
+
+Solution = tuple[NDArray[np.int64], NDArray[np.float32], int, int]
+"""Neighbours' ids (B, K), squared distances (B, K), hits and tries of the solver's check."""
 
 CHECK_ROWS = 300
 RANK_BYTES = 1 << 26
@@ -80,9 +86,7 @@ class CellSolver:
         """Whether a GPU does the work, so that the CPU may read the next cell meanwhile."""
         return self.kind == "exact" and uses_gpu(self.device)
 
-    def __call__(
-        self, ids: NDArray[np.int64], rows: NDArray[np.float32]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32], int, int]:
+    def __call__(self, ids: NDArray[np.int64], rows: NDArray[np.float32]) -> Solution:
         """Return the neighbours' ids (B, K), squared distances (B, K), hits and tries of the check.
 
         A GPU's distances may differ from a CPU's in the last digits; see :mod:`distspectral.graph.search.ranking`.
@@ -94,20 +98,40 @@ class CellSolver:
         Raises:
             SearchFailedError: rows find fewer than K neighbours although the cell has more.
         """
+        return self.begin(ids, rows)()
+
+    def begin(self, ids: NDArray[np.int64], rows: NDArray[np.float32]) -> Callable[[], Solution]:
+        """Return what solves the cell, after all that needs no turn on the device: it may be done in another thread."""
+        if self.is_on_gpu:
+            return functools.partial(self._on_gpu, ids, self._begin_on_gpu(ids, rows))
+        return functools.partial(self._on_cpu, ids, rows)
+
+    def _on_cpu(self, ids: NDArray[np.int64], rows: NDArray[np.float32]) -> Solution:
         neighbors, distances, hits, tries = self._found(ids, rows)
         short = np.flatnonzero(np.isinf(distances[:, -1]))
         if len(short) and len(ids) > self.n_neighbors:
             neighbors[short], distances[short] = self._by_products(ids, rows, _centred(rows), short)
-            if n_left := int(np.count_nonzero(np.isinf(distances[short, -1]))):
-                raise SearchFailedError(
-                    f"{n_left:,} of {len(ids):,} rows found fewer than {self.n_neighbors} neighbours: distances are "
-                    "beyond float32, or the device is broken"
-                )
+        return self._checked(neighbors, distances, hits, tries)
+
+    def _on_gpu(self, ids: NDArray[np.int64], cell: CellOnGpu) -> Solution:
+        gpu = gpu_search(self.device)
+        assert gpu is not None, "there was one when the cell was begun"
+        positions, distances, hits, tries = cell.nearest(gpu)
+        return self._checked(ids[positions], distances, hits, tries)
+
+    def _begin_on_gpu(self, ids: NDArray[np.int64], rows: NDArray[np.float32]) -> CellOnGpu:
+        return CellOnGpu(rows, self.n_neighbors, self._sample(ids))
+
+    def _checked(self, neighbors: NDArray[np.int64], distances: NDArray[np.float32], hits: int, tries: int) -> Solution:
+        n_short = int(np.count_nonzero(np.isinf(distances[:, -1])))
+        if n_short and len(neighbors) > self.n_neighbors:
+            raise SearchFailedError(
+                f"{n_short:,} of {len(neighbors):,} rows found fewer than {self.n_neighbors} neighbours: distances are "
+                "beyond float32, or the device is broken"
+            )
         return neighbors, distances, hits, tries
 
-    def _found(
-        self, ids: NDArray[np.int64], rows: NDArray[np.float32]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32], int, int]:
+    def _found(self, ids: NDArray[np.int64], rows: NDArray[np.float32]) -> Solution:
         if self.kind == "exact" or len(rows) <= 8 * self._width:
             return self._exactly(ids, rows)
         centred, sample = _centred(rows), self._sample(ids)
@@ -122,14 +146,9 @@ class CellSolver:
         neighbors, distances, _, _ = self._exactly(ids, rows)
         return neighbors, distances, truth.size, truth.size
 
-    def _exactly(
-        self, ids: NDArray[np.int64], rows: NDArray[np.float32]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32], int, int]:
-        if gpu := gpu_search(self.device):
-            from distspectral.graph.search.halves import nearest_in_cell  # torch's
-
-            positions, distances, hits, tries = nearest_in_cell(rows, self.n_neighbors, self._sample(ids), gpu)
-            return ids[positions], distances, hits, tries
+    def _exactly(self, ids: NDArray[np.int64], rows: NDArray[np.float32]) -> Solution:
+        if uses_gpu(self.device):
+            return self._on_gpu(ids, self._begin_on_gpu(ids, rows))
         centred = _centred(rows)
         if len(rows) <= products.MOST_ROWS and self._width <= products.MOST_NEAREST:
             return *self._ranked(ids, rows, nearest_in_set(centred, self._width - 1)), 0, 0

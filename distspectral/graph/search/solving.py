@@ -18,13 +18,13 @@ from distspectral.graph.config import GraphConfig
 from distspectral.graph.search.cells import NO_CELL
 from distspectral.graph.search.duplicates import crowd
 from distspectral.graph.search.lists import merge_lists
-from distspectral.graph.search.local import CellSolver, of_equal, solve_streaming
+from distspectral.graph.search.local import CellSolver, Solution, of_equal, solve_streaming
 from distspectral.graph.search.routing import ROW, RoutedGroup, WholeGroup
 from distspectral.graph.store import NEIGHBORS, SQUARED_DISTANCES
 from distspectral.storage.rows.vectors import Vectors
 
-Cell = tuple[int, NDArray[np.int64], NDArray[np.float32] | None]
-"""Number, ids (B,) and rows (B, D) of a cell; no rows where it is larger than a task's memory."""
+Cell = tuple[int, NDArray[np.int64], Callable[[], Solution] | None]
+"""Number and ids (B,) of a cell and what solves it; None where it is larger than a task's memory."""
 
 
 @dataclasses.dataclass
@@ -77,23 +77,24 @@ def solve_group(
 
     def read(part: NDArray[np.int64]) -> Cell:
         members = position[part]
-        return int(cell[part[0]]), rows.ids[members], rows.vectors(members) if len(members) <= most else None
+        ids = rows.ids[members]
+        return int(cell[part[0]]), ids, solver.begin(ids, rows.vectors(members)) if len(ids) <= most else None
 
     parts = np.split(order, np.flatnonzero(np.diff(cell[order])) + 1)
-    for number, ids, block in _read_ahead(read, parts) if solver.is_on_gpu else map(read, parts):
+    for number, ids, solution in _read_ahead(read, parts) if solver.is_on_gpu else map(read, parts):
         solved.largest_cell = max(solved.largest_cell, len(ids))
         try:
-            if block is None:
+            if solution is None:
                 found.append((ids, *solve_streaming(vectors, ids, config)))
                 continue
-            neighbors, distances, hits, tries = solver(ids, block)
+            neighbors, distances, hits, tries = solution()
         except SearchFailedError as error:
             raise SearchFailedError(
                 f"cell {number} of {len(ids):,} rows, from row {ids[0]:,} on: {error}; check what graph.device names, "
                 "or set it to cpu",
                 parameters=["graph.device"],
             ) from error
-        del block  # before the next one's next is read
+        del solution  # and its rows, before the next but one is read
         solved.hits, solved.tries = solved.hits + hits, solved.tries + tries
         found.append((ids, neighbors, distances))
     ids, neighbors, distances = merge_lists(*(np.concatenate(arrays) for arrays in zip(*found, strict=True)))
@@ -112,7 +113,7 @@ def solve_group(
 
 
 def _read_ahead(read: Callable[[NDArray[np.int64]], Cell], parts: Iterable[NDArray[np.int64]]) -> Iterator[Cell]:
-    """Yield what ``read`` returns of each part while a thread reads the next: two of them are in memory."""
+    """Yield what ``read`` returns of each part while a thread does so of the next: two of them are in memory."""
     with ThreadPoolExecutor(1) as reader:
         coming = None
         for part in parts:

@@ -10,7 +10,7 @@ from scipy.spatial.distance import cdist
 
 from distspectral.errors import SearchFailedError
 from distspectral.graph.search.faiss_search import GpuSearch
-from distspectral.graph.search.halves import halves, nearest_in_cell
+from distspectral.graph.search.halves import CellOnGpu, halves
 from distspectral.graph.search.local import CHECK_ROWS
 from tests.datasets import blobs
 from tests.graph.search.fake_faiss import FakeFaiss
@@ -51,6 +51,10 @@ def truth(rows, k=K):
 
 def recall(found, rows, k=K):
     return np.mean([len(set(a) & set(b)) / k for a, b in zip(found.tolist(), truth(rows, k).tolist(), strict=True)])
+
+
+def nearest_in_cell(rows, n_neighbors, of_check, search):
+    return CellOnGpu(rows, n_neighbors, of_check).nearest(search)
 
 
 def sample(n_rows, count=CHECK_ROWS):

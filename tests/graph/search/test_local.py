@@ -108,10 +108,13 @@ def test_rows_that_a_device_finds_too_few_neighbours_of_are_searched_again(monke
 
 
 @pytest.mark.filterwarnings("ignore:.* encountered in:RuntimeWarning")  # NumPy's own word on it
-def test_distances_beyond_float32_are_an_error():
-    rows = ROWS * np.float32(1e25)
-    with pytest.raises(SearchFailedError, match=r"1,500 of 1,500 "):
-        CellSolver("exact", 7, 1.0, 0)(IDS, rows)
+@pytest.mark.parametrize("n_gpus", [0, 1])
+@pytest.mark.parametrize("n_rows", [200, 1500], ids=["no larger than the sample", "larger"])
+def test_distances_beyond_float32_are_an_error(monkeypatch, n_gpus, n_rows):
+    monkeypatch.setitem(sys.modules, "faiss", FakeFaiss(n_gpus))
+    rows = ROWS[:n_rows] * np.float32(1e25)
+    with pytest.raises(SearchFailedError, match=f"{n_rows:,} of {n_rows:,} "):
+        CellSolver("exact", 7, 1.0, 0)(IDS[:n_rows], rows)
 
 
 def test_nn_descent_needs_its_package(monkeypatch):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -26,13 +27,17 @@ class Group:
 
     def __init__(self, rows, cells):
         self.ids, self.hashes, self.cells = np.arange(len(rows)), row_hashes(rows), cells.astype(np.int32)
-        self._rows, self.reads = rows, []
+        self._rows, self.reads, self.most_kept = rows, [], 0
+        self._handed_out = []
         self.another_read = threading.Semaphore(0)
 
     def vectors(self, members):
         self.reads.append((len(members), threading.current_thread()))
+        self.most_kept = max(self.most_kept, sum(kept() is not None for kept in self._handed_out))
         self.another_read.release()
-        return self._rows[members]
+        found = self._rows[members]
+        self._handed_out.append(weakref.ref(found))
+        return found
 
 
 def solve(group, solver=EXACT, most=10_000):
@@ -61,7 +66,10 @@ class WaitingSolver:
     def __init__(self, group, n_cells):
         self.group, self.n_cells, self.n_solved = group, n_cells, 0
 
-    def __call__(self, ids, rows):
+    def begin(self, ids, rows):
+        return lambda: self.solve(ids, rows)
+
+    def solve(self, ids, rows):
         own_and_next = 2 if self.n_solved == 0 else 1
         for _ in range(own_and_next if self.n_solved < self.n_cells - 1 else 0):
             assert self.group.another_read.acquire(timeout=10), "the next cell is read meanwhile"
@@ -74,6 +82,7 @@ def test_while_a_gpu_solves_a_cell_the_next_one_is_read():
     group = Group(ROWS, np.arange(1500)[:, None] % 6)
     solve(group, WaitingSolver(group, 6))
     assert len(group.reads) == 6
+    assert group.most_kept == 1, "beside what is read then"
     assert all(thread is not threading.current_thread() for _, thread in group.reads)
 
 
