@@ -67,12 +67,14 @@ class CellOnGpu:
         """
         if self._is_proven:
             return *_to_numpy(*self._proven), 0, 0
-        tries = self._proven[1].numel()
+        tries = int(self._proven[1].isfinite().sum())
         wider = min(2 * self._width, len(self._rows), MAX_CANDIDATES)
         positions, squared, hits = self._ranked(search.largest_products(self._queries, self._base, wider))
         is_short = len(self._rows) > self._n_neighbors and bool(squared[:, -1].isinf().any())
         if is_short or hits < HALF_TARGET * tries:
-            logger.warning("cell of %d rows: recall %.4f of halves: searching float32", len(self._rows), hits / tries)
+            logger.warning(
+                "cell of %d rows: recall %.4f of halves: searching float32", len(self._rows), hits / max(tries, 1)
+            )
             single = self._centred.cpu().numpy()
             positions, squared, hits = self._ranked(search(single, single, self._width)[1])
         return *_to_numpy(positions, squared), hits, tries
@@ -82,7 +84,8 @@ class CellOnGpu:
         device = self._rows.device
         everyone = torch.arange(len(self._rows), device=device)
         found = ranked(self._rows, torch.from_numpy(candidates).to(device), everyone, self._n_neighbors)
-        return *found, int((found[1][self._sample] <= self._proven[1][:, -1:]).sum())
+        checked = found[1][self._sample]
+        return *found, int(((checked <= self._proven[1][:, -1:]) & checked.isfinite()).sum())
 
 
 def halves(rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -138,8 +138,9 @@ def test_more_neighbours_than_a_gpu_selects_twice_are_found():
     assert fake.asked == [(np.float16, faiss.METRIC_INNER_PRODUCT, 2048)]
 
 
-def test_a_broken_device_is_an_error_at_once():
+@pytest.mark.parametrize("k", [K, 600])
+def test_a_broken_device_is_an_error_at_once(k):
     fake = FakeFaiss(broken=True)
-    with pytest.raises(SearchFailedError, match=r"FAISS on the GPU found fewer than .* for 1,000 of 1,000 queries"):
-        nearest_in_cell(blobs(1000, 8)[0], K, sample(1000), GpuSearch(fake))
+    with pytest.raises(SearchFailedError, match=r"FAISS on the GPU found fewer than .* for 500 of 500 queries"):
+        nearest_in_cell(blobs(500, 8)[0], k, sample(500), GpuSearch(fake))
     assert [dtype for dtype, _, _ in fake.asked] == [np.float16, np.float32]
