@@ -100,6 +100,10 @@ class ConstantDataError(SourceError):
     """All rows are equal, so no neighbourhood carries information."""
 
 
+class SearchFailedError(DistSpectralError):
+    """A neighbour search finds too little: its device is broken, or cells do not fit the rows."""
+
+
 class NoEdgesError(SourceError):
     """The graph has no edges of positive weight where pairs are to be drawn."""
 

@@ -68,6 +68,7 @@ class ExactSolver:
         Raises:
             MissingDependencyError: FAISS is not installed.
             ConfigError: the device cannot do it.
+            SearchFailedError: its distances are not finite, so that nothing but differences would be left.
         """
         search = select_search(self.device)
         queries = np.ascontiguousarray(as_queries(vectors, start, stop))

@@ -6,6 +6,7 @@ Shape letters: Q queries, B base vectors, D features, K neighbours.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distspectral.devices import gpus_are_hidden
-from distspectral.errors import ConfigError, MissingDependencyError
+from distspectral.errors import ConfigError, MissingDependencyError, SearchFailedError
 
 logger = logging.getLogger(__name__)
 
@@ -85,10 +86,28 @@ def _set(faiss: Any, values: dict[str, int]) -> None:
 def knn(
     queries: NDArray[np.floating[Any]], base: NDArray[np.floating[Any]], k: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return the K nearest of (B, D) base vectors to (Q, D) queries, on the CPU: squared distances and positions."""
+    """Return the K nearest of (B, D) base vectors to (Q, D) queries, on the CPU: squared distances and positions.
+
+    Raises:
+        SearchFailedError: distances are not finite.
+    """
     with fast_products() as faiss:
-        found: tuple[NDArray[np.float32], NDArray[np.int64]] = faiss.knn(queries, base, k)
-    return found
+        distances, positions = faiss.knn(queries, base, k)
+    return _found(distances, positions, len(base), "CPU")
+
+
+def _found(
+    distances: NDArray[np.float32], positions: NDArray[np.int64], n_base: int, device: str
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return a search's result, refused where it names fewer vectors than there are: FAISS drops infinities and NaN."""
+    n_short = int(np.count_nonzero(positions[:, -1] < 0))
+    if n_short and positions.shape[1] <= n_base:
+        raise SearchFailedError(
+            f"FAISS on the {device} found fewer than {positions.shape[1]} of {n_base:,} vectors for {n_short:,} of "
+            f"{len(positions):,} queries, so distances were infinite or NaN; where vectors are not as large as 1e18, "
+            "FAISS or its device is broken: choose device cpu"
+        )
+    return distances, positions
 
 
 def uses_gpu(device: Device) -> bool:
@@ -106,7 +125,12 @@ def _n_gpus(faiss: Any) -> int | None:
 
 
 def select_search(device: Device) -> Search:
-    """Return the search for a device.
+    """Return the search for a device; see :func:`gpu_search` for what it raises."""
+    return gpu_search(device) or knn
+
+
+def gpu_search(device: Device) -> GpuSearch | None:
+    """Return the search on the GPU, the same one throughout the process, None where the device means the CPU.
 
     Args:
         device: ``auto`` takes a GPU if FAISS is built for GPUs and one is there.
@@ -124,7 +148,7 @@ def select_search(device: Device) -> Search:
         )
     if device == "cuda" and not n_gpus:
         raise ConfigError("the search's device is cuda, but FAISS finds no GPU on this machine; choose auto or cpu")
-    return GpuSearch(faiss) if _may_use_gpu(device) and n_gpus else knn
+    return _shared(faiss) if _may_use_gpu(device) and n_gpus else None
 
 
 def free_gpu_bytes() -> int | None:
@@ -135,7 +159,9 @@ def free_gpu_bytes() -> int | None:
 
 
 class GpuSearch:
-    """Brute force on one GPU, in blocks of a share of its free memory; out of memory, it halves them.
+    """Brute force on one GPU, in blocks of a share of the memory that is free then; out of memory, it halves them.
+
+    FAISS's resources, 256 MiB of pinned memory and a cuBLAS handle, are not to be used by two threads at once.
 
     Args:
         faiss: the module, so that tests can hand in another one.
@@ -145,39 +171,64 @@ class GpuSearch:
     def __init__(self, faiss: Any, free_bytes: Callable[[], int | None] | None = None) -> None:
         self._faiss = faiss
         self._resources = faiss.StandardGpuResources()
-        free = (free_bytes or free_gpu_bytes)()
-        self._limit_bytes = 0 if free is None else int(free * BLOCK_SHARE)  # of either side; 0: no limit
+        self._free_bytes = free_bytes or free_gpu_bytes
+        self._turn = threading.Lock()
 
     def __call__(
         self, queries: NDArray[np.floating[Any]], base: NDArray[np.floating[Any]], k: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Return the k nearest base vectors of each query: squared distances and positions, both (B, k).
+        """Return the k nearest base vectors of each query: squared distances and positions, both (Q, k).
 
-        Both sides float32, or both float16: half the memory and, on tensor cores, a multiple of the speed.
+        Args:
+            queries: (Q, D) float32, contiguous.
+            base: (B, D) float32, contiguous.
+            k: at most 2,048.
+
+        Raises:
+            ConfigError: out of memory even with the smallest blocks.
+            SearchFailedError: distances are not finite.
+        """
+        return _found(*self._knn(queries, base, k, self._faiss.METRIC_L2), len(base), "GPU")
+
+    def largest_products(self, queries: NDArray[np.float16], base: NDArray[np.float16], k: int) -> NDArray[np.int64]:
+        """Return positions (Q, k) of the base vectors with the largest products, -1 where there are none.
+
+        Halves take half the memory and, on tensor cores, a fraction of the time. FAISS sums their products in float32.
 
         Raises:
             ConfigError: out of memory even with the smallest blocks.
         """
+        return self._knn(queries, base, k, self._faiss.METRIC_INNER_PRODUCT)[1]
+
+    def _knn(
+        self, queries: NDArray[np.floating[Any]], base: NDArray[np.floating[Any]], k: int, metric: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         smallest = max(SMALLEST_GPU_BLOCK_BYTES, k * base.shape[1] * base.itemsize)
+        free = self._free_bytes()
+        limit = 0 if free is None else max(int(free * BLOCK_SHARE), smallest)  # of either side; 0: none
         while True:
             try:
-                distances, positions = self._faiss.knn_gpu(
-                    self._resources,
-                    queries,
-                    base,
-                    k,
-                    vectorsMemoryLimit=self._limit_bytes,
-                    queriesMemoryLimit=self._limit_bytes,
-                )
+                with self._turn:
+                    distances, positions = self._faiss.knn_gpu(
+                        self._resources,
+                        queries,
+                        base,
+                        k,
+                        metric=metric,
+                        vectorsMemoryLimit=limit,
+                        queriesMemoryLimit=limit,
+                    )
                 return distances, positions
             except (RuntimeError, MemoryError) as error:
                 if isinstance(error, RuntimeError) and "out of memory" not in str(error).lower():
                     raise
-                limit = (self._limit_bytes or max(queries.nbytes, base.nbytes)) // 2
+                limit = (limit or max(queries.nbytes, base.nbytes)) // 2
                 if limit < smallest:
                     raise ConfigError(
                         f"the search's GPU is out of memory even with blocks of {2 * limit:,} bytes; free it from "
                         "other processes or choose device cpu"
                     ) from error
                 logger.warning("GPU out of memory: searching on with blocks of %s bytes", f"{limit:,}")
-                self._limit_bytes = limit
+
+
+_shared = functools.cache(GpuSearch)

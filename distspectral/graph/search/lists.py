@@ -98,6 +98,8 @@ def merge_lists(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
     """Return one list per row, rows ascending, of lists of which a row may have several.
 
+    Where lists bring one neighbour at several distances, which devices round differently, the smallest counts.
+
     Args:
         rows: (M,) whose list it is.
         neighbors: (M, K); missing ones at distance infinity.
@@ -114,7 +116,22 @@ def merge_lists(
             part = several[low : low + step]
             lists = order[firsts[part][:, None] + np.arange(n_copies)]
             shape = (len(part), n_copies * n_neighbors)
-            merged_ids[part], merged[part] = top_k(
-                neighbors[lists].reshape(shape), squared_distances[lists].reshape(shape), own[part], n_neighbors
-            )
+            candidates = neighbors[lists].reshape(shape), squared_distances[lists].reshape(shape)
+            merged_ids[part], merged[part] = top_k(*candidates, own[part], n_neighbors)
+            ascending = np.sort(merged_ids[part], axis=1)
+            twice = np.flatnonzero((ascending[:, 1:] == ascending[:, :-1]).any(axis=1))
+            again = part[twice]
+            candidates = _once_each(candidates[0][twice], candidates[1][twice])
+            merged_ids[again], merged[again] = top_k(*candidates, own[again], n_neighbors)
     return own, merged_ids, merged
+
+
+def _once_each(ids: NDArray[np.int64], squared_distances: NDArray[np.float32]) -> Neighbors:
+    """Return the same candidates (B, C) by ascending id, all but the nearest of each id made negative."""
+    order = np.lexsort((squared_distances, ids), axis=1)
+    ids, squared_distances = (
+        np.take_along_axis(ids, order, axis=1),
+        np.take_along_axis(squared_distances, order, axis=1),
+    )
+    ids[:, 1:][ids[:, 1:] == ids[:, :-1]] = -1
+    return ids, squared_distances

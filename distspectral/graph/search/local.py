@@ -1,7 +1,8 @@
 """The neighbours of a cell's rows among themselves: exact, NN-descent or HNSW behind one call.
 
 Whatever proposes candidates, true differences rank them and ids break ties, so a solver decides only which pairs are
-seen. An approximate solver checks itself against exact search on a sample and works harder until it is good enough.
+seen. An approximate solver checks itself against exact search on a sample and works harder until it is good enough,
+and so do the halves of a GPU. Rows that still lack neighbours which the cell has are searched again.
 
 Shape letters: B rows of the cell, D features, K neighbours.
 """
@@ -9,15 +10,17 @@ Shape letters: B rows of the cell, D features, K neighbours.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import logging
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distspectral.errors import MissingDependencyError
+from distspectral.errors import MissingDependencyError, SearchFailedError
 from distspectral.graph.config import GraphConfig, LocalSolver
 from distspectral.graph.search import products
 from distspectral.graph.search.duplicates import surplus_duplicates
@@ -28,17 +31,19 @@ from distspectral.graph.search.exact import (
     rows_per_task,
     squared_distances,
 )
-from distspectral.graph.search.faiss_search import Device, import_faiss, select_search, uses_gpu
+from distspectral.graph.search.faiss_search import Device, gpu_search, import_faiss, select_search, uses_gpu
+from distspectral.graph.search.halves import CellOnGpu
 from distspectral.graph.search.lists import Neighbors, top_k
 from distspectral.graph.search.products import nearest_in_set
 from distspectral.storage.rows.vectors import Vectors
 
 logger = logging.getLogger(__name__)
 
+Solution = tuple[NDArray[np.int64], NDArray[np.float32], int, int]
+"""Neighbours' ids (B, K), squared distances (B, K), hits and tries of the solver's check."""
+
 CHECK_ROWS = 300
 RANK_BYTES = 1 << 26
-HALF_RANGE = 1024.0
-"""Largest value of rows cast to float16: its square is far from float32's end, its last digit from float16's."""
 N_TREES = 4
 EFFORTS = (1.0, 1.35, 2.0)
 """Neighbours that NN-descent keeps, and links of HNSW, as multiples of the least."""
@@ -76,21 +81,61 @@ class CellSolver:
     seed: int
     device: Device = "auto"
 
-    def __call__(
-        self, ids: NDArray[np.int64], rows: NDArray[np.float32]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32], int, int]:
-        """Return ids (B, K), squared distances (B, K), hits and tries of the check.
+    @property
+    def is_on_gpu(self) -> bool:
+        """Whether a GPU does the work, so that the CPU may read the next cell meanwhile."""
+        return self.kind == "exact" and uses_gpu(self.device)
+
+    def __call__(self, ids: NDArray[np.int64], rows: NDArray[np.float32]) -> Solution:
+        """Return the neighbours' ids (B, K), squared distances (B, K), hits and tries of the check.
+
+        A GPU's distances may differ from a CPU's in the last digits; see :mod:`distspectral.graph.search.ranking`.
 
         Args:
             ids: (B,) ascending global row numbers.
             rows: (B, D), no more than K + 1 of them equal.
+
+        Raises:
+            SearchFailedError: rows find fewer than K neighbours although the cell has more.
         """
-        width = self.n_neighbors + 1 + MARGIN
-        centred = rows - rows.mean(axis=0, dtype=np.float64).astype(np.float32)
-        if self.kind == "exact" or len(rows) <= 8 * width:
-            return *self._ranked(ids, rows, self._all_pairs(centred, width)), 0, 0
-        sample = np.sort(np.random.default_rng([self.seed, len(ids), int(ids[0])]).permutation(len(ids))[:CHECK_ROWS])
-        truth = self._ranked(ids, rows, _by_products(self.device, centred[sample], centred, width), sample)[1]
+        return self.begin(ids, rows)()
+
+    def begin(self, ids: NDArray[np.int64], rows: NDArray[np.float32]) -> Callable[[], Solution]:
+        """Return what solves the cell, after all that needs no turn on the device: it may be done in another thread."""
+        if self.is_on_gpu:
+            return functools.partial(self._on_gpu, ids, self._begin_on_gpu(ids, rows))
+        return functools.partial(self._on_cpu, ids, rows)
+
+    def _on_cpu(self, ids: NDArray[np.int64], rows: NDArray[np.float32]) -> Solution:
+        neighbors, distances, hits, tries = self._found(ids, rows)
+        short = np.flatnonzero(np.isinf(distances[:, -1]))
+        if len(short) and len(ids) > self.n_neighbors:
+            neighbors[short], distances[short] = self._by_products(ids, rows, _centred(rows), short)
+        return self._checked(neighbors, distances, hits, tries)
+
+    def _on_gpu(self, ids: NDArray[np.int64], cell: CellOnGpu) -> Solution:
+        gpu = gpu_search(self.device)
+        assert gpu is not None, "there was one when the cell was begun"
+        positions, distances, hits, tries = cell.nearest(gpu)
+        return self._checked(ids[positions], distances, hits, tries)
+
+    def _begin_on_gpu(self, ids: NDArray[np.int64], rows: NDArray[np.float32]) -> CellOnGpu:
+        return CellOnGpu(rows, self.n_neighbors, self._sample(ids))
+
+    def _checked(self, neighbors: NDArray[np.int64], distances: NDArray[np.float32], hits: int, tries: int) -> Solution:
+        n_short = int(np.count_nonzero(np.isinf(distances[:, -1])))
+        if n_short and len(neighbors) > self.n_neighbors:
+            raise SearchFailedError(
+                f"{n_short:,} of {len(neighbors):,} rows found fewer than {self.n_neighbors} neighbours: distances are "
+                "beyond float32, or the device is broken"
+            )
+        return neighbors, distances, hits, tries
+
+    def _found(self, ids: NDArray[np.int64], rows: NDArray[np.float32]) -> Solution:
+        if self.kind == "exact" or len(rows) <= 8 * self._width:
+            return self._exactly(ids, rows)
+        centred, sample = _centred(rows), self._sample(ids)
+        truth = self._by_products(ids, rows, centred, sample)[1]
         for effort in EFFORTS:
             propose = _nn_descent if self.kind == "nn_descent" else _hnsw
             neighbors, distances = self._ranked(ids, rows, propose(centred, self.n_neighbors, effort, self.seed))
@@ -98,13 +143,38 @@ class CellSolver:
             if hits >= self.target * truth.size:
                 return neighbors, distances, hits, truth.size
             logger.info("cell of %d rows: recall %.4f with effort %g", len(ids), hits / truth.size, effort)
-        exact = self._ranked(ids, rows, self._all_pairs(centred, width))
-        return *exact, truth.size, truth.size
+        neighbors, distances, _, _ = self._exactly(ids, rows)
+        return neighbors, distances, truth.size, truth.size
 
-    def _all_pairs(self, centred: NDArray[np.float32], width: int) -> NDArray[np.int64]:
-        if not uses_gpu(self.device) and len(centred) <= products.MOST_ROWS and width <= products.MOST_NEAREST:
-            return nearest_in_set(centred, width - 1)
-        return _by_products(self.device, centred, centred, width)
+    def _exactly(self, ids: NDArray[np.int64], rows: NDArray[np.float32]) -> Solution:
+        if uses_gpu(self.device):
+            return self._on_gpu(ids, self._begin_on_gpu(ids, rows))
+        centred = _centred(rows)
+        if len(rows) <= products.MOST_ROWS and self._width <= products.MOST_NEAREST:
+            return *self._ranked(ids, rows, nearest_in_set(centred, self._width - 1)), 0, 0
+        return *self._by_products(ids, rows, centred), 0, 0
+
+    @property
+    def _width(self) -> int:
+        """Candidates that products propose for K neighbours and the row itself."""
+        return self.n_neighbors + 1 + MARGIN
+
+    def _sample(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the positions of the rows that check what was found."""
+        rng = np.random.default_rng([self.seed, len(ids), int(ids[0])])
+        return np.sort(rng.permutation(len(ids))[:CHECK_ROWS])
+
+    def _by_products(
+        self,
+        ids: NDArray[np.int64],
+        rows: NDArray[np.float32],
+        centred: NDArray[np.float32],
+        queries: NDArray[np.int64] | None = None,
+    ) -> Neighbors:
+        """Return the neighbours of some rows, by default of all, from candidates of FAISS in float32."""
+        width = min(self._width, len(rows), MAX_CANDIDATES)
+        asked = centred if queries is None else centred[queries]
+        return self._ranked(ids, rows, select_search(self.device)(asked, centred, width)[1], queries)
 
     def _ranked(
         self,
@@ -174,19 +244,10 @@ def of_equal(
     return top_k(candidates, distances, own, neighbors.shape[1])
 
 
-def _by_products(
-    device: Device, queries: NDArray[np.float32], rows: NDArray[np.float32], width: int
-) -> NDArray[np.int64]:
-    """Return candidates (B, C) of FAISS; a GPU takes halves, which keep .997 of 15 neighbours, and more candidates."""
-    search, width = select_search(device), min(width, len(rows), MAX_CANDIDATES)
-    found: NDArray[np.int64]
-    if uses_gpu(device):
-        scale = np.float32(HALF_RANGE / (float(np.abs(rows).max(initial=0)) or 1.0))  # no overflow, no denormals
-        width = min(2 * width, len(rows), MAX_CANDIDATES)
-        found = search((queries * scale).astype(np.float16), (rows * scale).astype(np.float16), width)[1]
-    else:
-        found = search(queries, rows, width)[1]
-    return found
+def _centred(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the rows around their mean: products round by the size of their terms."""
+    centred: NDArray[np.float32] = rows - rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return centred
 
 
 def _nn_descent(rows: NDArray[np.float32], n_neighbors: int, effort: float, seed: int) -> NDArray[np.int64]:

@@ -23,7 +23,7 @@ from distspectral.graph.distances import under_metric
 from distspectral.graph.search.exact import ExactSolver
 from distspectral.graph.search.lists import Neighbors, nearest_of_parts
 from distspectral.graph.search.local import CellSolver
-from distspectral.graph.search.merging import merge_block
+from distspectral.graph.search.merging import merge_block, short_rows, write_completed
 from distspectral.graph.search.routing import RoutedGroup, WholeGroup, group_sizes, route
 from distspectral.graph.search.solving import solve_group
 from distspectral.graph.search.tuning import (
@@ -43,6 +43,7 @@ from distspectral.storage.rows.vectors import FleetingVectors, MappedVectors, Ve
 
 TRUTH = "truth.npz"
 SUMMARY = "summary.json"
+COMPLETED = "cell-completed.arrow"
 MIN_BLOCK_ROWS = 1 << 14
 BLOCK_BYTES = 1 << 26
 
@@ -103,6 +104,7 @@ def search_cells(
 
     Raises:
         ConfigError: the target is out of reach within the memory.
+        SearchFailedError: a device finds too little, or too many rows lie in cells of fewer than K others.
     """
     searched = Searched(vectors, config.metric)
     points = searched.open(FleetingVectors)  # the driver outlives all tasks
@@ -126,9 +128,14 @@ def search_cells(
         blocks=[name for name, _ in blocks],
     )
     solved = run(solve, _named("cell", groups), "searching cells")
-    merge = functools.partial(_merge, searched=searched, artifact=artifact, config=config, solved=_names(solved))
+    short = short_rows(solved) if points.n_rows > config.n_neighbors else np.empty(0, np.int64)
+    if len(short) and COMPLETED not in done:
+        found = _among_all(searched, points, short, config, mapper, cuts, "completing rows of small cells")
+        done[COMPLETED] = write_completed(artifact, COMPLETED, short, found)
+    names = [*_names(solved), COMPLETED] if len(short) else _names(solved)
+    merge = functools.partial(_merge, searched=searched, artifact=artifact, config=config, solved=names)
     merged = run(merge, parts, "merging neighbours")
-    _write_summary(artifact, setting, solved, merged)
+    _write_summary(artifact, setting, solved, merged, len(short))
     return _found(merged, artifact)
 
 
@@ -179,7 +186,7 @@ def _setting(
     setting = single_cell(vectors, config)
     if setting is None:
         queries = sampled(vectors.n_rows, N_QUERIES + N_CHECKED, config.seed)
-        ids, distances = _truth(searched, vectors, queries, config, mapper, cuts)
+        ids, distances = _among_all(searched, vectors, queries, config, mapper, cuts, "exact neighbours of a sample")
         checked = np.arange(len(queries)) % ((N_QUERIES + N_CHECKED) // N_CHECKED) == 0
         held_out = {"queries": queries[checked], "limits": distances[checked, -1]}
         artifact.write_file(TRUTH, lambda stream: np.savez(stream, **held_out))
@@ -188,19 +195,20 @@ def _setting(
     return setting
 
 
-def _truth(
+def _among_all(
     searched: Searched,
     vectors: Vectors,
     queries: NDArray[np.int64],
     config: GraphConfig,
     mapper: Mapper,
     cuts: list[tuple[int, int]],
+    description: str,
 ) -> Neighbors:
-    """Return the exact neighbours (Q, K) of sampled rows and their squared distances."""
+    """Return the neighbours (Q, K) of a few rows among all and their squared distances, in one pass."""
     sampled_rows, mean = vectors.gather(queries), vectors.mean.astype(np.float32)
     solver = ExactSolver(config.n_neighbors, mean, np.empty(0, np.int64), config.device)
     task = functools.partial(_nearest_in_block, searched=searched, solver=solver, own=queries, at=sampled_rows)
-    return nearest_of_parts(mapper(task, cuts, "exact neighbours of a sample"), queries, config.n_neighbors)
+    return nearest_of_parts(mapper(task, cuts, description), queries, config.n_neighbors)
 
 
 def _nearest_in_block(
@@ -243,6 +251,7 @@ def _solve(
     most = most_rows(config, setting.solver, vectors.dim)
     solved = solve_group(members, setting.groups == group, solver, most, vectors, config)
     details = {key: getattr(solved, key) for key in ("hits", "tries", "copies", "largest_cell")}
+    details["short"] = solved.short.tolist()
     return write_arrays(artifact, name, [solved.columns], details)
 
 
@@ -267,7 +276,9 @@ def _sample_of(artifact: Artifact, start: int, stop: int) -> tuple[NDArray[np.in
 # ---- what it came to ---------------------------------------------------------------------------------------------
 
 
-def _write_summary(artifact: Artifact, setting: Setting, solved: list[Shard], merged: list[Shard]) -> None:
+def _write_summary(
+    artifact: Artifact, setting: Setting, solved: list[Shard], merged: list[Shard], n_completed: int
+) -> None:
     hits, tries, copies = (sum(shard.details[key] for shard in solved) for key in ("hits", "tries", "copies"))
     local_recall = hits / tries if tries else 1.0
     asked = sum(shard.details["asked"] for shard in merged)
@@ -281,7 +292,7 @@ def _write_summary(artifact: Artifact, setting: Setting, solved: list[Shard], me
         "largest_cell_rows": max(shard.details["largest_cell"] for shard in solved),
         "predicted_recall": setting.predicted_recall * local_recall,
         "reached_recall": reached,
-        "completed_rows": sum(shard.details["completed"] for shard in merged),
+        "completed_rows": n_completed,
         "surplus_duplicates": sum(shard.details["surplus"] for shard in merged),
     }
     artifact.write_json(SUMMARY, summary)

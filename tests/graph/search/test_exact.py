@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import sys
 
 import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
+from distspectral.errors import SearchFailedError
 from distspectral.graph.config import GraphConfig
 from distspectral.graph.search import exact
 from distspectral.graph.search.exact import MARGIN, WIDER, ExactSolver, exact_solver, rows_per_block, rows_per_task
 from distspectral.storage.rows.vectors import ArrayVectors
 from tests.datasets import blobs
+from tests.graph.search.fake_faiss import FakeFaiss
 
 
 def search(rows, k, **changes):
@@ -138,6 +141,16 @@ def test_the_first_products_suffice_for_duplicates_and_far_from_the_origin(kind)
     vectors.reads.clear()
     np.testing.assert_array_equal(solver(vectors, 0, 300)[0], oracle(rows, 7)[0])
     assert vectors.reads == [(0, 300), (0, 300)], "queries and base once, no second search"
+
+
+def test_a_broken_device_is_an_error_not_a_pass_per_row(monkeypatch):
+    vectors = ReadVectors(blobs(300, 8)[0])
+    solver = exact_solver(vectors, GraphConfig(n_neighbors=7))
+    vectors.reads.clear()
+    monkeypatch.setitem(sys.modules, "faiss", FakeFaiss(broken=True))
+    with pytest.raises(SearchFailedError, match=r"FAISS on the GPU .* 300 of 300 queries.*choose device cpu"):
+        solver(vectors, 0, 300)
+    assert len(vectors.reads) == 2, "queries, and the base once"
 
 
 def test_solver_survives_pickling():

@@ -9,35 +9,15 @@ import numpy as np
 import pytest
 
 from distspectral.clusters import ClusterConfig, fit_centroids
-from distspectral.errors import ConfigError, MissingDependencyError
+from distspectral.devices import hidden_gpus
+from distspectral.errors import ConfigError, MissingDependencyError, SearchFailedError
 from distspectral.graph.config import AffinityConfig, GraphConfig
 from distspectral.graph.knn import knn_graph
 from distspectral.graph.search import faiss_search
-from distspectral.graph.search.faiss_search import PRODUCTS, GpuSearch, fast_products, knn, select_search
+from distspectral.graph.search.faiss_search import PRODUCTS, GpuSearch, fast_products, knn, select_search, uses_gpu
 from distspectral.storage.rows.vectors import ArrayVectors
 from tests.datasets import blobs
-
-
-class FakeFaiss:
-    """A FAISS with GPU support whose device holds blocks of at most ``capacity_bytes``."""
-
-    def __init__(self, n_gpus: int = 1, capacity_bytes: int = 1 << 40, message: str = "cudaMalloc error out of memory"):
-        self.n_gpus, self.capacity_bytes, self.message = n_gpus, capacity_bytes, message
-        self.limits: list[int] = []
-
-    cvar = SimpleNamespace(**PRODUCTS)
-    knn = staticmethod(lambda queries, base, k: "cpu")
-    StandardGpuResources = SimpleNamespace
-
-    def get_num_gpus(self):
-        return self.n_gpus
-
-    def knn_gpu(self, resources, queries, base, k, *, vectorsMemoryLimit, queriesMemoryLimit):
-        assert vectorsMemoryLimit == queriesMemoryLimit
-        self.limits.append(vectorsMemoryLimit)
-        if (vectorsMemoryLimit or max(queries.nbytes, base.nbytes)) > self.capacity_bytes:
-            raise RuntimeError(self.message)
-        return "distances", "positions"
+from tests.graph.search.fake_faiss import FakeFaiss
 
 
 def use(monkeypatch, fake):
@@ -45,6 +25,7 @@ def use(monkeypatch, fake):
 
 
 ROWS = np.zeros((4096, 1024), np.float32)  # 16 MiB
+FEW = ROWS[:5]
 
 
 @pytest.mark.parametrize(
@@ -53,12 +34,28 @@ ROWS = np.zeros((4096, 1024), np.float32)  # 16 MiB
 def test_device_is_chosen_by_config_and_machine(monkeypatch, device, n_gpus, gpu):
     use(monkeypatch, FakeFaiss(n_gpus))
     assert isinstance(select_search(device), GpuSearch) == gpu
+    assert uses_gpu(device) == gpu
+
+
+def test_auto_leaves_gpus_alone_that_were_not_granted(monkeypatch):
+    use(monkeypatch, FakeFaiss())
+    with hidden_gpus():
+        assert select_search("auto") is knn
+        assert not uses_gpu("auto")
+
+
+def test_all_searches_of_a_process_share_the_resources_of_faiss(monkeypatch):
+    fake = FakeFaiss()
+    use(monkeypatch, fake)
+    for _ in range(3):
+        select_search("auto")(FEW, ROWS, 3)
+    assert fake.n_resources == 1
+    assert len(fake.asked) == 3
 
 
 def test_faiss_without_gpu_support_searches_on_the_cpu(monkeypatch):
-    fake = SimpleNamespace(knn=FakeFaiss.knn, cvar=FakeFaiss.cvar)
-    use(monkeypatch, fake)
-    assert select_search("auto")(ROWS, ROWS, 3) == "cpu"
+    use(monkeypatch, SimpleNamespace(knn=faiss.knn, cvar=faiss.cvar))
+    assert select_search("auto") is knn
     with pytest.raises(MissingDependencyError, match=r"distspectral\[gpu\]"):
         select_search("cuda")
 
@@ -69,34 +66,49 @@ def test_cuda_without_a_device_is_refused(monkeypatch):
         select_search("cuda")
 
 
-def test_out_of_memory_halves_the_blocks_and_remembers(monkeypatch, caplog):
+def test_a_gpu_finds_what_a_cpu_finds():
+    rows = blobs(300, 6)[0]
+    distances, positions = GpuSearch(FakeFaiss())(rows[:50], rows, 7)
+    expected, wanted = knn(rows[:50], rows, 7)
+    np.testing.assert_array_equal(positions, wanted)
+    np.testing.assert_allclose(distances, expected, atol=1e-3)
+
+
+def test_out_of_memory_halves_the_blocks_of_one_search(caplog):
     fake = FakeFaiss(capacity_bytes=5 << 20)
     search = GpuSearch(fake, lambda: None)
-    assert search(ROWS, ROWS, 3) == ("distances", "positions")
+    assert search(FEW, ROWS, 3)[1].shape == (5, 3)
     assert fake.limits == [0, 8 << 20, 4 << 20]
-    search(ROWS, ROWS, 3)
-    assert fake.limits[3:] == [4 << 20]
     assert len(caplog.records) == 2
 
 
-def test_blocks_are_a_share_of_the_free_memory():
-    fake = FakeFaiss(capacity_bytes=5 << 20)
-    GpuSearch(fake, lambda: 10 << 20)(ROWS, ROWS, 3)
-    assert fake.limits == [3 << 20]
+def test_blocks_are_a_share_of_the_memory_that_is_free_at_each_search():
+    fake, free = FakeFaiss(capacity_bytes=8 << 20), iter([10 << 20, 20 << 20])
+    search = GpuSearch(fake, lambda: next(free))
+    search(FEW, ROWS, 3)
+    search.largest_products(FEW.astype(np.float16), ROWS.astype(np.float16), 3)
+    assert fake.limits == [3 << 20, 6 << 20]
 
 
 def test_out_of_memory_with_the_smallest_blocks_is_a_clear_error():
     fake = FakeFaiss(capacity_bytes=0)
     with pytest.raises(ConfigError, match=r"out of memory.*choose device cpu"):
-        GpuSearch(fake, lambda: None)(ROWS, ROWS, 3)
+        GpuSearch(fake, lambda: None)(FEW, ROWS, 3)
     assert fake.limits[-1] == faiss_search.SMALLEST_GPU_BLOCK_BYTES
 
 
 def test_other_errors_of_the_gpu_pass_through():
     fake = FakeFaiss(capacity_bytes=0, message="CUDA error 700: illegal memory access")
     with pytest.raises(RuntimeError, match="illegal"):
-        GpuSearch(fake, lambda: None)(ROWS, ROWS, 3)
+        GpuSearch(fake, lambda: None)(FEW, ROWS, 3)
     assert len(fake.limits) == 1
+
+
+@pytest.mark.parametrize("search", [knn, GpuSearch(FakeFaiss())], ids=["CPU", "GPU"])
+def test_infinite_distances_are_an_error_not_an_empty_list(search):
+    rows = np.eye(30, dtype=np.float32) * np.float32(1e25)
+    with pytest.raises(SearchFailedError, match=r"fewer than 3 of 30 vectors for 30 of 30 queries"):
+        search(rows, rows, 3)
 
 
 def test_absent_faiss_names_what_to_install(monkeypatch):

@@ -58,6 +58,23 @@ def test_lists_of_a_row_become_one():
     assert distances.tolist() == [[1, np.inf], [0.5, 2]]
 
 
+def test_lists_that_round_one_distance_differently_bring_one_neighbour():
+    above = np.nextafter(np.float32(1), np.float32(2))
+    rows, ids, distances = merge_lists(
+        np.array([4, 2, 4, 4]),
+        np.array([[7, 1], [3, 2], [9, 7], [7, 8]]),
+        np.array([[above, 3], [1, np.inf], [0.5, 1], [above, 2]], np.float32),
+    )
+    assert rows.tolist() == [2, 4]
+    assert ids.tolist() == [[3, 2], [9, 7]]
+    assert distances.tolist() == [[1, np.inf], [0.5, 1]]
+    ids, distances = merge_lists(
+        np.array([4, 4]), np.array([[7, 1], [7, 8]]), np.array([[1, 3], [above, 2]], np.float32)
+    )[1:]
+    assert ids.tolist() == [[7, 8]]
+    assert distances.tolist() == [[1, 2]]
+
+
 def test_missing_neighbours_are_the_row_itself_at_infinity():
     ids, distances = merge([[-1, 8]], [[0, 4]], [2], 4)
     assert ids.tolist() == [[8, 2, 2, 2]]

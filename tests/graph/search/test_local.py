@@ -6,11 +6,13 @@ import faiss
 import numpy as np
 import pytest
 
-from distspectral.errors import MissingDependencyError
+from distspectral.devices import hidden_gpus
+from distspectral.errors import MissingDependencyError, SearchFailedError
 from distspectral.graph.config import GraphConfig
-from distspectral.graph.search.local import CellSolver, require, solve_streaming
+from distspectral.graph.search.local import CHECK_ROWS, CellSolver, require, solve_streaming
 from distspectral.storage.rows.vectors import ArrayVectors
 from tests.datasets import blobs
+from tests.graph.search.fake_faiss import FakeFaiss
 
 ROWS, _ = blobs(1500, 6)
 IDS = np.arange(1500) * 3 + 1
@@ -74,36 +76,45 @@ def test_a_cell_beyond_memory_is_solved_block_by_block_with_the_same_result():
     np.testing.assert_array_equal(distances, wanted)
 
 
-class FaissWithGpu:
-    """FAISS with a GPU that notes what it is asked."""
-
-    StandardGpuResources = object
-
-    def __init__(self):
-        self.seen = []
-
-    def __getattr__(self, name):
-        return getattr(faiss, name)
-
-    def get_num_gpus(self):
-        return 1
-
-    def knn_gpu(self, resources, queries, rows, k, **limits):
-        self.seen.append((queries.dtype, rows.dtype, k, float(np.abs(rows).max())))
-        distances = np.square(queries[:, None].astype(np.float32) - rows[None].astype(np.float32)).sum(axis=2)
-        return None, np.argsort(distances, axis=1, kind="stable")[:, :k]
-
-
-def test_a_gpu_is_given_halves_and_float32_ranks_what_it_proposes(monkeypatch):
-    fake = FaissWithGpu()
+def test_a_gpu_gives_the_same_lists(monkeypatch):
+    fake = FakeFaiss()
     monkeypatch.setitem(sys.modules, "faiss", fake)
-    rows = (ROWS * 1e6).astype(np.float32)
-    ids, _, _, _ = CellSolver("exact", 7, 1.0, 0)(IDS, rows)
-    np.testing.assert_array_equal(ids, IDS[exact(rows, 7)])
-    ((queries_dtype, rows_dtype, width, largest),) = fake.seen
-    assert (queries_dtype, rows_dtype) == (np.float16, np.float16)
-    assert width == 2 * 16, "twice what float32 would be asked for"
-    assert largest == pytest.approx(1024, rel=1e-3)
+    solver = CellSolver("exact", 7, 1.0, 0)
+    assert solver.is_on_gpu
+    ids, distances, hits, tries = solver(IDS, ROWS)
+    np.testing.assert_array_equal(ids, IDS[exact(ROWS, 7)])
+    assert hits == tries == 7 * CHECK_ROWS
+    assert fake.asked == [(np.float16, faiss.METRIC_INNER_PRODUCT, 2 * 16)], "twice what float32 would be asked for"
+    with hidden_gpus():
+        assert not solver.is_on_gpu
+        np.testing.assert_allclose(solver(IDS, ROWS)[1], distances, rtol=1e-6)
+
+
+def test_a_solver_that_gives_way_to_exact_search_gives_way_to_the_gpu(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", fake := FakeFaiss())
+    ids, _, hits, tries = CellSolver("hnsw", 7, target=1.01, seed=0)(IDS, ROWS)
+    np.testing.assert_array_equal(ids, IDS[exact(ROWS, 7)])
+    assert hits == tries > 0
+    assert [dtype for dtype, _, _ in fake.asked] == [np.float32, np.float16], "its check, then all rows"
+
+
+def test_rows_that_a_device_finds_too_few_neighbours_of_are_searched_again(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", fake := FakeFaiss(missed=(0, 7)))  # the sample does not see them
+    ids, distances, hits, tries = CellSolver("exact", 7, 1.0, 0)(IDS, ROWS)
+    np.testing.assert_array_equal(ids, IDS[exact(ROWS, 7)])
+    assert np.isfinite(distances).all()
+    assert hits == tries
+    assert [dtype for dtype, _, _ in fake.asked] == [np.float16, np.float32]
+
+
+@pytest.mark.filterwarnings("ignore:.* encountered in:RuntimeWarning")  # NumPy's own word on it
+@pytest.mark.parametrize("n_gpus", [0, 1])
+@pytest.mark.parametrize("n_rows", [200, 1500], ids=["no larger than the sample", "larger"])
+def test_distances_beyond_float32_are_an_error(monkeypatch, n_gpus, n_rows):
+    monkeypatch.setitem(sys.modules, "faiss", FakeFaiss(n_gpus))
+    rows = ROWS[:n_rows] * np.float32(1e25)
+    with pytest.raises(SearchFailedError, match=f"{n_rows:,} of {n_rows:,} "):
+        CellSolver("exact", 7, 1.0, 0)(IDS[:n_rows], rows)
 
 
 def test_nn_descent_needs_its_package(monkeypatch):
