@@ -25,7 +25,7 @@ from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.filesystems import PatientS3FileSystem, join, resolve
 from distspectral.storage.source.listing import find_files
 from tests.runs import N_ROWS, write_run
-from tests.storage.s3 import S3Server, remote_run
+from tests.storage.s3 import Request, S3Server, remote_run
 
 CUT_S = 3.0
 PATIENCE_S = 200
@@ -78,6 +78,18 @@ def test_an_artifact_stays_patient_in_another_process(s3: S3Server, tmp_path: Pa
     mapped = artifact.mappable("a.json")
     assert mapped is not None
     assert json.loads(Path(mapped).read_text()) == {"a": 1}
+
+
+def test_the_servers_log_tells_who_asked_for_what(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "node-7")
+    artifact = Artifact(s3.uri("logged"))
+    before = len(s3.log)
+    artifact.write_bytes("a file", b"0123456789")
+    with artifact.filesystem.open_input_file(artifact.file_path("a file")) as file:
+        assert file.read_at(4, 3) == b"3456"
+    (asked,) = [request for request in s3.log[before:] if request.method == "GET"]
+    assert asked == Request("GET", "logged/a file", asked.query, "bytes=3-6", 4, "node-7")
+    assert {request.client for request in s3.log[before:]} == {"node-7"}
 
 
 def test_a_run_survives_cuts_and_is_the_run_on_a_disk(s3: S3Server, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The file format of packed vectors: uncompressed Arrow IPC, in record batches that can be memory-mapped.
 
-Columns are ``id``, ``vector`` and, where there are labels, ``label``. Shape letters: B rows, D features.
+Shape letters: B rows, D features.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from distspectral.storage.rows.block import Block
 from distspectral.storage.rows.columns import ARROW_TYPES, ScalarType, to_column
 from distspectral.storage.rows.moments import Moments
 from distspectral.storage.rows.shard_rows import FETCH_THREADS
+
+COLUMNS = ("id", "vector", "label")
+"""In this order; the last one where there are labels."""
 
 BATCH_BYTES = 256 << 20
 """Most bytes of vectors in a record batch unless the caller says otherwise."""
@@ -57,10 +60,10 @@ class PackedWriter:
     ) -> None:
         self._uri, self._file_row = uri, file_row
         value_type = pa.float32() if dtype == "float32" else pa.float16()
-        fields = [("id", ARROW_TYPES[id_type]), ("vector", pa.list_(value_type, dim))]
+        types = [ARROW_TYPES[id_type], pa.list_(value_type, dim)]
         if label_type is not None:
-            fields.append(("label", ARROW_TYPES[label_type]))
-        self._schema = pa.schema(fields)
+            types.append(ARROW_TYPES[label_type])
+        self._schema = pa.schema(list(zip(COLUMNS, types, strict=False)))
         batch_rows = max(1, min(n_rows, BATCH_ROWS, batch_bytes // (dim * np.dtype(dtype).itemsize)))
         self._vectors = np.empty((batch_rows, dim), dtype=dtype)
         self._n_filled = 0
@@ -138,10 +141,8 @@ def read_column(artifact: Artifact, names: Sequence[str], column: str) -> pa.Chu
         path = artifact.file_path(name)
         if artifact.is_local:  # included_fields would copy the column out of the map
             return pa.ipc.open_file(pa.memory_map(path)).read_all().column(column)
-        stream = artifact.filesystem.open_input_file(path)
-        index = pa.ipc.open_file(stream).schema.get_field_index(column)
-        stream.seek(0)
-        return pa.ipc.open_file(stream, options=pa.ipc.IpcReadOptions(included_fields=[index])).read_all()[column]
+        only = pa.ipc.IpcReadOptions(included_fields=[COLUMNS.index(column)])
+        return pa.ipc.open_file(artifact.filesystem.open_input_file(path), options=only).read_all()[column]
 
     with ThreadPoolExecutor(1 if artifact.is_local else FETCH_THREADS) as pool:
         columns = list(pool.map(read, names))

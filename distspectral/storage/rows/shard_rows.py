@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.ipc
 from numpy.typing import NDArray
 
+from distspectral.errors import DamagedArtifactError
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Shard
 from distspectral.storage.artifact.receipts import write_shard
@@ -261,9 +262,8 @@ class ShardRows:
     def _opened(self, index: int) -> _File:
         artifact, shard = self._artifact, self._shards[index]
         path = (artifact.mappable if self._reread else artifact.mapped)(shard.name, shard.known)
-        if path is not None:
-            return _mapped(path)
-        return _File(None, artifact.filesystem.open_input_file(artifact.file_path(shard.name)))
+        file = self._mapped(path, shard)
+        return file or _File(None, artifact.filesystem.open_input_file(artifact.file_path(shard.name)))
 
     def _worthwhile(self, file: _File, index: int, runs: Sequence[NDArray[np.int64]], row_bytes: int) -> _File:
         """Return the remote file to fetch the runs from; its copy where pieces have come to cost as much."""
@@ -273,15 +273,36 @@ class ShardRows:
         is_cheap = file.n_bytes <= PIECE_SHARE * shard.n_bytes and file.n_pieces * PIECE_BYTES <= shard.n_bytes
         if is_cheap or self._artifact.cache is None:
             return file
-        path = self._artifact.mappable(shard.name, shard.known)
-        assert path is not None, "there is a cache"
-        return self._kept(index, _mapped(path))
+        copy = self._mapped(self._artifact.mappable(shard.name, shard.known), shard)
+        return self._kept(index, copy) if copy else file
+
+    def _mapped(self, path: str | None, shard: Shard) -> _File | None:
+        """Map a shard's file or a copy of it; None where there is none, or another process has just dropped it.
+
+        Raises:
+            DamagedArtifactError: it is longer or shorter than its receipt says.
+        """
+        if path is None:
+            return None
+        try:
+            content = _map(path)
+        except FileNotFoundError:
+            if self._artifact.is_local:
+                raise
+            return None
+        if len(content) != shard.n_bytes:
+            raise DamagedArtifactError(
+                f"{self._artifact.uri}/{shard.name}: holds {len(content)} bytes, its receipt says {shard.n_bytes}; "
+                f"delete {self._artifact.uri} and run the stage that writes it again"
+            )
+        return _File(content)
 
 
-def _mapped(path: str) -> _File:
-    """Map a file; pyarrow's own reading of a map asks the system to read ahead all of it."""
+def _map(path: str) -> NDArray[np.uint8]:
+    """Return a file's bytes, mapped; pyarrow's own reading of a map asks the system to read ahead all of it."""
     with pa.memory_map(path) as file:
         size = file.size()
         start = file.read_buffer(1)
     whole = pa.foreign_buffer(start.address, size, base=start)  # the map lasts as long as any view of it
-    return _File(pa.Array.from_buffers(pa.uint8(), size, [None, whole]).to_numpy())
+    content: NDArray[np.uint8] = pa.Array.from_buffers(pa.uint8(), size, [None, whole]).to_numpy()
+    return content

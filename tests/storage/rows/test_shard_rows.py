@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from distspectral.datasets import write_vectors
+from distspectral.errors import DamagedArtifactError
 from distspectral.graph.store import AFFINITIES, NEIGHBORS, MappedGraph, edge_blocks, write_rows
 from distspectral.stages.pack import PackConfig, pack
 from distspectral.storage.artifact.cache import NodeCache
@@ -160,6 +162,13 @@ def test_shards_that_are_not_asked_for_need_not_be_there(tmp_path: Path) -> None
     np.testing.assert_array_equal(vectors.gather(np.array([99, 50])), ROWS[[99, 50]])
     with pytest.raises(FileNotFoundError):
         vectors.gather(np.array([0, 99]))
+
+
+def test_a_shard_that_was_cut_off_is_damage(tmp_path: Path) -> None:
+    vectors = MappedVectors(packed(tmp_path, ROWS[:100], sizes=[100]))
+    os.truncate(tmp_path / "vectors" / "part-00000.arrow", 5000)
+    with pytest.raises(DamagedArtifactError, match=r"vectors/part-00000\.arrow: holds 5000 bytes, its receipt says"):
+        vectors.block(0, 1)
 
 
 def test_views_outlast_the_shard(tmp_path: Path) -> None:
