@@ -29,6 +29,8 @@ POINTS_PER_CENTROID = 64
 SPLIT_ROUNDS = 6
 MARGIN = 2
 NO_CELL = -1
+EXTRA = (1, 2, 3, 5)
+"""Cells beyond the nearest that a row may be in: the choices."""
 
 
 def fit_centroids(sample: NDArray[np.float32], n_cells: int, seed: int) -> NDArray[np.float32]:
