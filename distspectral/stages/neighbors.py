@@ -46,10 +46,9 @@ def neighbors(vectors: Artifact, output: Output, config: GraphConfig, mapper: Ma
         MissingDependencyError: FAISS is not installed.
         ConfigError: the device cannot do it.
     """
-    mapped = under_metric(MappedVectors(vectors), config.metric)
-    refuse_too_few(mapped.n_rows, config.n_neighbors)
-    search = _through_cells if config.searches_cells(mapped.n_rows) else _exactly
-    del mapped  # its pages: tasks open their own
+    n_rows = vectors.manifest().n_rows
+    refuse_too_few(n_rows, config.n_neighbors)
+    search = _through_cells if config.searches_cells(n_rows) else _exactly
     done = output.begin()
     shards, metrics = search(vectors, output.artifact, done, config, mapper)
     files: tuple[str, ...] = ()
@@ -57,7 +56,6 @@ def neighbors(vectors: Artifact, output: Output, config: GraphConfig, mapper: Ma
         metrics |= _link(vectors, output.artifact, shards, config)
         files = (LINKS,)
     bare = [shard.model_copy(update={"details": {}}) for shard in shards]
-    n_rows = sum(shard.n_rows for shard in shards)
     manifest = output.commit(bare, {"k": config.n_neighbors, "n_rows": n_rows}, metrics, files)
     sweep(output.artifact, done)
     return manifest

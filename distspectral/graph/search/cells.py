@@ -10,6 +10,7 @@ Shape letters: N rows, B rows of a block, C cells, D features, M cells looked at
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,8 +71,9 @@ def split_large(
     """Return centroids of which none is the nearest to more than ``max_share`` of the sample, where rows differ."""
     for round_index in range(SPLIT_ROUNDS):
         home = Cells(centroids, 0, 0.0, fit_coarse(centroids, seed)).nearest(sample, 1)[0][:, 0]
-        shares = np.bincount(home, minlength=len(centroids)) / len(sample)
-        large = np.flatnonzero(shares > max_share)
+        counts = np.bincount(home, minlength=len(centroids))
+        shares = counts / len(sample)
+        large = np.flatnonzero((shares > max_share) & (counts > 1))
         if not len(large):
             break
         parts = [np.delete(centroids, large, axis=0)]
@@ -130,15 +132,23 @@ class Cells:
         cells[borders > self.eps] = NO_CELL
         return cells
 
+    @functools.cached_property
+    def _lists(self) -> list[NDArray[np.int64]]:
+        """Per centroid of centroids, the cells that have it among their nearest; ascending."""
+        assert self.coarse is not None
+        near = knn(self.centroids, self.coarse, min(LISTED, len(self.coarse)))[1]
+        order = np.argsort(near.ravel(), kind="stable")
+        stops = np.cumsum(np.bincount(near.ravel(), minlength=len(self.coarse)))
+        return np.split(order // near.shape[1], stops[:-1])
+
     def _propose(self, rows: NDArray[np.float32], n_nearest: int) -> NDArray[np.int64]:
         if self.coarse is None:
             return knn(rows, self.centroids, n_nearest)[1]
-        members = knn(self.centroids, self.coarse, min(LISTED, len(self.coarse)))[1]
         region = knn(rows, self.coarse, 1)[1][:, 0]
         proposed = np.full((len(rows), n_nearest), NO_CELL, np.int64)
         order = np.argsort(region, kind="stable")
         for part in np.split(order, np.flatnonzero(np.diff(region[order])) + 1):
-            listed = np.flatnonzero((members == region[part[0]]).any(axis=1))
+            listed = self._lists[region[part[0]]]
             found = knn(rows[part], self.centroids[listed], min(n_nearest, len(listed)))[1]
             proposed[part, : found.shape[1]] = listed[found]
         return proposed

@@ -223,8 +223,16 @@ def _cheapest(config: GraphConfig, sample: Sample, solver: LocalSolver, cell_row
     fitted = _some(sample.fitted, n_fitted(config, dim, n_rows, n_cells), config.seed + 1)
     centroids = fit_centroids(fitted, n_cells, config.seed)
     centroids = split_large(centroids, fitted, min(2 * cell_rows, limit) / n_rows, config.seed)
-    overlaps = _overlaps(config, solver, centroids, sample)
-    return min((one for one in overlaps if one.forecast.largest_cell <= limit), key=_us, default=None)
+    fitting = [one for one in _overlaps(config, solver, centroids, sample) if one[1].largest_cell <= limit]
+    if not fitting:
+        return None
+    cells, forecast, sizes = min(fitting, key=lambda one: one[1].microseconds)
+    groups = bisect(centroids, sizes, min(limit, max(MIN_GROUP_ROWS, forecast.copies * n_rows / GROUPS)))
+    return Setting(cells, groups, solver, _local_target(config, solver), forecast)
+
+
+def _local_target(config: GraphConfig, solver: LocalSolver) -> float:
+    return 1.0 if solver == "exact" else 1 - LOCAL_SHARE * (1 - config.target_recall)
 
 
 def _some(rows: Rows, count: int, seed: int) -> NDArray[np.float32]:
@@ -260,12 +268,10 @@ def _guess(solver: LocalSolver, sizes: list[int], n_rows: int, dim: int) -> int:
 
 def _overlaps(
     config: GraphConfig, solver: LocalSolver, centroids: NDArray[np.float32], sample: Sample
-) -> list[Setting]:
-    """Return, per ``max_extra``, the setting with the smallest eps that suffices."""
-    n_cells, dim = centroids.shape
-    n_rows = sample.n_rows
-    local_target = 1.0 if solver == "exact" else 1 - LOCAL_SHARE * (1 - config.target_recall)
-    wanted = config.target_recall / local_target
+) -> list[tuple[Cells, Forecast, NDArray[np.float64]]]:
+    """Return, per ``max_extra``, the cells with the smallest eps that suffices, what they cost and their rows (C,)."""
+    (n_cells, dim), n_rows = centroids.shape, sample.n_rows
+    wanted = config.target_recall / _local_target(config, solver)
     coarse = fit_coarse(centroids, config.seed)
     looked_at = min(1 + max(EXTRA), n_cells)
     needed = _needed_eps(Cells(centroids, 0, 0.0, coarse), sample, looked_at)
@@ -280,23 +286,20 @@ def _overlaps(
             eps = eps * (1 + 1e-6) + 1e-6
             options.append((Cells(centroids, extra, eps, coarse), pairs <= eps))
     counts = count_cells([cells for cells, _ in options], sample.seen, n_rows, config.seed + 3)
-    settings = []
+    forecasts = []
     for (cells, found), count in zip(options, counts, strict=True):
         recalls = found.reshape(len(sample.queries), -1).mean(axis=1)
-        cost = _cost_us(solver, dim, n_rows, n_cells, count.copies, count.pairs)
         forecast = Forecast(
-            float(recalls.mean()),
-            float(recalls.std(ddof=1) / np.sqrt(len(recalls))),
-            count.copies,
-            count.copies_error,
-            float(count.sizes.max()),
-            float((count.sizes + 2 * count.errors).max()),
-            cost,
+            recall=float(recalls.mean()),
+            recall_error=float(recalls.std(ddof=1) / np.sqrt(len(recalls))),
+            copies=count.copies,
+            copies_error=count.copies_error,
+            largest_cell=float(count.sizes.max()),
+            largest_cell_bound=float((count.sizes + 2 * count.errors).max()),
+            microseconds=_cost_us(solver, dim, n_rows, n_cells, count.copies, count.pairs),
         )
-        per_group = min(FILL * most_rows(config, solver, dim), max(MIN_GROUP_ROWS, count.copies * n_rows / GROUPS))
-        groups = bisect(centroids, count.sizes, per_group)
-        settings.append(Setting(cells, groups, solver, local_target, forecast))
-    return settings
+        forecasts.append((cells, forecast, count.sizes))
+    return forecasts
 
 
 def _needed_eps(cells: Cells, sample: Sample, looked_at: int) -> NDArray[np.float32]:
