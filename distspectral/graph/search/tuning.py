@@ -70,8 +70,8 @@ class Forecast:
         recall_error: of that; a query's pairs count as one observation.
         copies: cells per row.
         copies_error: of that.
-        largest_cell: rows.
-        largest_cell_bound: what it exceeds once in forty times.
+        largest_cell: rows of the cell that is estimated to have most.
+        largest_cell_bound: likewise, with two standard errors added to each cell's.
         microseconds: core-microseconds per row.
     """
 
