@@ -36,6 +36,7 @@ LEAST_POOLED = 10_000
 """Rows that centroids are fitted to, and rows that cells are counted with, where cells are few."""
 SEEN_PER_CELL = 25
 MOST_SEEN = 1 << 20
+MOST_FITTED = 1 << 22
 LEAST_PER_CENTROID = 4
 """Rows that a centroid is fitted to where memory is scarce: fewer would make cells of single rows."""
 LEAST_CELL_ROWS = 250
@@ -88,10 +89,11 @@ class PooledRows:
         artifact: holds the files.
         pieces: of these.
         sizes: rows of each.
+        dim: D.
     """
 
-    def __init__(self, artifact: Artifact, pieces: Sequence[Piece], sizes: Sequence[int]) -> None:
-        self._artifact, self._pieces = artifact, pieces
+    def __init__(self, artifact: Artifact, pieces: Sequence[Piece], sizes: Sequence[int], dim: int) -> None:
+        self._artifact, self._pieces, self._dim = artifact, pieces, dim
         self._offsets = np.cumsum([0, *sizes], dtype=np.int64)
         self.n_rows = int(self._offsets[-1])
 
@@ -99,12 +101,12 @@ class PooledRows:
         """Return rows whose numbers ascend; each piece that holds any is read once."""
         cuts = np.searchsorted(rows, self._offsets)
         holding = np.flatnonzero(np.diff(cuts)).tolist()
+        found = np.empty((len(rows), self._dim), np.float32)
         read = read_pieces(self._artifact, [self._pieces[index] for index in holding])
-        parts = [
-            piece[VECTOR][rows[cuts[index] : cuts[index + 1]] - self._offsets[index]]
-            for index, piece in zip(holding, read, strict=True)
-        ]
-        return np.concatenate(parts).astype(np.float32, copy=False)
+        for index, piece in zip(holding, read, strict=True):
+            here = slice(cuts[index], cuts[index + 1])
+            found[here] = piece[VECTOR][rows[here] - self._offsets[index]]
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,8 +151,8 @@ def sampled(n_rows: int, count: int, seed: int) -> NDArray[np.int64]:
 
 
 def most_fitted(config: GraphConfig, dim: int) -> int:
-    """Return how many rows centroids can be fitted to: half of a task's memory."""
-    return config.task_memory // (8 * dim)
+    """Return how many rows centroids can be fitted to: half of a task's memory, and what one task does in time."""
+    return min(config.task_memory // (8 * dim), MOST_FITTED)
 
 
 def most_cells(config: GraphConfig, dim: int) -> float:
@@ -213,7 +215,7 @@ def gather_sample(
 
     def pooled(pool: str) -> PooledRows:
         pieces = pieces_at(names, places[:, POOLS[pool] : POOLS[pool] + 2])
-        return PooledRows(artifact, pieces, [done[piece.name].details[pool] for piece in pieces])
+        return PooledRows(artifact, pieces, [done[piece.name].details[pool] for piece in pieces], at.shape[1])
 
     truth = _read(searched, ids[~checked].ravel(), "reading a sample's neighbours", mapper)
     sample = Sample(n_rows, at[~checked], truth, pooled("fitted"), pooled("seen"))

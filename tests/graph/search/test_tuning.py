@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -47,6 +48,13 @@ def test_a_forecast_holds_within_its_error_however_many_rows_there_are(n_rows, n
     assert abs(forecast.copies - copies.mean()) < 3 * error
     assert 0 < forecast.copies_error < 0.01 * forecast.copies
     assert 0 < forecast.recall_error < 0.02
+
+
+def test_pairs_of_one_query_are_one_observation_of_the_recall():
+    sample = sample_of(1_000_000, 10_000)
+    alike = dataclasses.replace(sample, truth=np.repeat(sample.truth[::K], K, axis=0))
+    recall = tune(alike, GraphConfig(n_neighbors=K, solver="hnsw", target_recall=0.9)).forecast
+    assert recall.recall_error == pytest.approx(np.sqrt(recall.recall * (1 - recall.recall) / 299), rel=1e-6)
 
 
 def test_the_noise_of_counts_refuses_no_cells():
