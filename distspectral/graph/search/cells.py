@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,20 +69,28 @@ def _in_two_steps(sample: NDArray[np.float32], n_cells: int, seed: int) -> NDArr
 def split_large(
     centroids: NDArray[np.float32], sample: NDArray[np.float32], max_share: float, seed: int
 ) -> NDArray[np.float32]:
-    """Return centroids of which none is the nearest to more than ``max_share`` of the sample, where rows differ."""
-    for round_index in range(SPLIT_ROUNDS):
-        home = Cells(centroids, 0, 0.0, fit_coarse(centroids, seed)).nearest(sample, 1)[0][:, 0]
-        counts = np.bincount(home, minlength=len(centroids))
-        shares = counts / len(sample)
-        large = np.flatnonzero((shares > max_share) & (counts > 1))
-        if not len(large):
-            break
-        parts = [np.delete(centroids, large, axis=0)]
-        for cell in large:
-            n_parts = int(np.ceil(shares[cell] / max_share))
-            parts.append(fit_centroids(sample[home == cell], n_parts, seed + round_index + 1))
-        centroids = np.concatenate(parts)
-    return centroids
+    """Return centroids of which none is the nearest to more than ``max_share`` of the sample, where rows differ.
+
+    All rows are assigned once; the parts of a cell are made of its rows and divide them among themselves.
+    """
+    return _split(centroids, sample, max_share * len(sample), seed, SPLIT_ROUNDS)
+
+
+def _split(
+    centroids: NDArray[np.float32], rows: NDArray[np.float32], most: float, seed: int, rounds: int
+) -> NDArray[np.float32]:
+    if not rounds:
+        return centroids
+    home = Cells(centroids, 0, 0.0, fit_coarse(centroids, seed)).nearest(rows, 1)[0][:, 0]
+    counts = np.bincount(home, minlength=len(centroids))
+    members = np.split(np.argsort(home, kind="stable"), np.cumsum(counts)[:-1])
+    large = np.flatnonzero((counts > most) & (counts > 1))
+    parts = [np.delete(centroids, large, axis=0)]
+    for cell in large:
+        own = rows[members[cell]]
+        fitted = fit_centroids(own, math.ceil(len(own) / most), seed + 1)
+        parts.append(_split(fitted, own, most, seed + 1, rounds - 1) if len(fitted) > 1 else fitted)
+    return np.concatenate(parts)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -136,7 +136,7 @@ def single_cell(vectors: Vectors, config: GraphConfig) -> Setting | None:
     solver = config.solver
     if solver == "auto" or solver == "exact":
         return None
-    if vectors.n_rows > min(MAX_CELL_ROWS, FILL * most_rows(config, solver, vectors.dim)):
+    if vectors.n_rows > min(MAX_CELL_ROWS, _limit(config, solver, vectors.dim)):
         return None
     return _uncut(vectors, solver, config.target_recall)
 
@@ -158,7 +158,7 @@ def tune(sample: Sample, config: GraphConfig) -> Setting:
         MissingDependencyError: NN-descent is asked for and not installed.
     """
     n_rows, dim = sample.n_rows, sample.queries.shape[1]
-    best: Setting | None = None
+    best: _Option | None = None
     for solver, sizes in candidates(config, n_rows, dim):
         find = functools.partial(_cheapest, config, sample, solver)
         if best is None or _typical_us(solver, max(sizes), n_rows, dim, LEAST_COPIES) < _us(best):
@@ -171,12 +171,34 @@ def tune(sample: Sample, config: GraphConfig) -> Setting:
             "the recall",
             parameters=["graph.target_recall", "graph.task_memory"],
         )
-    logger.info("%d cells, %d extra, eps %.3f", len(best.cells), best.cells.max_extra, best.cells.eps)
-    return best
+    cells, solver, forecast = best.cells, best.solver, best.forecast
+    logger.info("%d cells, %d extra, eps %.3f", len(cells), cells.max_extra, cells.eps)
+    per_group = min(_limit(config, solver, dim), max(MIN_GROUP_ROWS, forecast.copies * n_rows / GROUPS))
+    groups = bisect(cells.centroids, best.sizes, per_group)
+    return Setting(cells, groups, solver, _local_target(config, solver), forecast)
 
 
-def _us(setting: Setting) -> float:
-    return setting.forecast.microseconds
+@dataclasses.dataclass(frozen=True)
+class _Option:
+    """Cells that suffice, with the expected rows (C,) of each."""
+
+    solver: LocalSolver
+    cells: Cells
+    sizes: NDArray[np.float64]
+    forecast: Forecast
+
+
+def _us(option: _Option) -> float:
+    return option.forecast.microseconds
+
+
+def _limit(config: GraphConfig, solver: LocalSolver, dim: int) -> float:
+    """Return how many rows a cell may be expected to have."""
+    return FILL * most_rows(config, solver, dim)
+
+
+def _local_target(config: GraphConfig, solver: LocalSolver) -> float:
+    return 1.0 if solver == "exact" else 1 - LOCAL_SHARE * (1 - config.target_recall)
 
 
 def candidates(config: GraphConfig, n_rows: int, dim: int) -> list[tuple[LocalSolver, list[int]]]:
@@ -195,16 +217,16 @@ def candidates(config: GraphConfig, n_rows: int, dim: int) -> list[tuple[LocalSo
         sizes[config.solver] = APPROXIMATE_CELL_ROWS
     floor, candidates = 4 * (config.n_neighbors + 1), []
     for solver, rows in sizes.items():
-        most = min(n_rows - 1, FILL * most_rows(config, solver, dim) / 2)
+        most = min(n_rows - 1, _limit(config, solver, dim) / 2)
         least = math.ceil(n_rows / most_cells(config, dim))
         if fitting := sorted({size for size in (max(size, least) for size in rows) if floor <= size <= most}):
             candidates.append((solver, fitting))
-    fits = int(FILL * most_rows(config, "exact", dim))
+    fits = int(_limit(config, "exact", dim))
     return candidates or [("exact", [max(1, min(fits, n_rows // 2))])]
 
 
-def _descend(find: Callable[[int], Setting | None], sizes: list[int], start: int) -> Setting | None:
-    """Return the cheapest setting, walking from ``sizes[start]`` both ways for as long as it gets cheaper."""
+def _descend(find: Callable[[int], _Option | None], sizes: list[int], start: int) -> _Option | None:
+    """Return the cheapest option, walking from ``sizes[start]`` both ways for as long as it gets cheaper."""
     best = find(sizes[start])
     for towards in (sizes[:start][::-1], sizes[start + 1 :]):
         for size in towards:
@@ -215,24 +237,15 @@ def _descend(find: Callable[[int], Setting | None], sizes: list[int], start: int
     return best
 
 
-def _cheapest(config: GraphConfig, sample: Sample, solver: LocalSolver, cell_rows: int) -> Setting | None:
+def _cheapest(config: GraphConfig, sample: Sample, solver: LocalSolver, cell_rows: int) -> _Option | None:
     """Return the cheapest sufficient overlap of cells of about ``cell_rows`` rows, None where nothing suffices."""
     n_rows, dim = sample.n_rows, sample.queries.shape[1]
-    n_cells = -(-n_rows // cell_rows)
-    limit = FILL * most_rows(config, solver, dim)
+    n_cells, limit = -(-n_rows // cell_rows), _limit(config, solver, dim)
     fitted = _some(sample.fitted, n_fitted(config, dim, n_rows, n_cells), config.seed + 1)
     centroids = fit_centroids(fitted, n_cells, config.seed)
     centroids = split_large(centroids, fitted, min(2 * cell_rows, limit) / n_rows, config.seed)
-    fitting = [one for one in _overlaps(config, solver, centroids, sample) if one[1].largest_cell <= limit]
-    if not fitting:
-        return None
-    cells, forecast, sizes = min(fitting, key=lambda one: one[1].microseconds)
-    groups = bisect(centroids, sizes, min(limit, max(MIN_GROUP_ROWS, forecast.copies * n_rows / GROUPS)))
-    return Setting(cells, groups, solver, _local_target(config, solver), forecast)
-
-
-def _local_target(config: GraphConfig, solver: LocalSolver) -> float:
-    return 1.0 if solver == "exact" else 1 - LOCAL_SHARE * (1 - config.target_recall)
+    overlaps = _overlaps(config, solver, centroids, sample)
+    return min((one for one in overlaps if one.forecast.largest_cell <= limit), key=_us, default=None)
 
 
 def _some(rows: Rows, count: int, seed: int) -> NDArray[np.float32]:
@@ -268,8 +281,8 @@ def _guess(solver: LocalSolver, sizes: list[int], n_rows: int, dim: int) -> int:
 
 def _overlaps(
     config: GraphConfig, solver: LocalSolver, centroids: NDArray[np.float32], sample: Sample
-) -> list[tuple[Cells, Forecast, NDArray[np.float64]]]:
-    """Return, per ``max_extra``, the cells with the smallest eps that suffices, what they cost and their rows (C,)."""
+) -> list[_Option]:
+    """Return, per ``max_extra``, the cells with the smallest eps that suffices."""
     (n_cells, dim), n_rows = centroids.shape, sample.n_rows
     wanted = config.target_recall / _local_target(config, solver)
     coarse = fit_coarse(centroids, config.seed)
@@ -286,7 +299,7 @@ def _overlaps(
             eps = eps * (1 + 1e-6) + 1e-6
             options.append((Cells(centroids, extra, eps, coarse), pairs <= eps))
     counts = count_cells([cells for cells, _ in options], sample.seen, n_rows, config.seed + 3)
-    forecasts = []
+    overlaps = []
     for (cells, found), count in zip(options, counts, strict=True):
         recalls = found.reshape(len(sample.queries), -1).mean(axis=1)
         forecast = Forecast(
@@ -298,8 +311,8 @@ def _overlaps(
             largest_cell_bound=float((count.sizes + 2 * count.errors).max()),
             microseconds=_cost_us(solver, dim, n_rows, n_cells, count.copies, count.pairs),
         )
-        forecasts.append((cells, forecast, count.sizes))
-    return forecasts
+        overlaps.append(_Option(solver, cells, count.sizes, forecast))
+    return overlaps
 
 
 def _needed_eps(cells: Cells, sample: Sample, looked_at: int) -> NDArray[np.float32]:
