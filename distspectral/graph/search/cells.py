@@ -69,9 +69,10 @@ def _in_two_steps(sample: NDArray[np.float32], n_cells: int, seed: int) -> NDArr
 def split_large(
     centroids: NDArray[np.float32], sample: NDArray[np.float32], max_share: float, seed: int
 ) -> NDArray[np.float32]:
-    """Return centroids of which none is the nearest to more than ``max_share`` of the sample, where rows differ.
+    """Return centroids of which none has more than ``max_share`` of the sample in its cell, where rows differ.
 
-    All rows are assigned once; the parts of a cell are made of its rows and divide them among themselves.
+    All rows are assigned once. The parts of a cell are made of its rows and divide them among themselves; a few rows of
+    neighbouring cells may be nearer to a part, too.
     """
     return _split(centroids, sample, max_share * len(sample), seed, SPLIT_ROUNDS)
 
