@@ -29,7 +29,7 @@ def test_cells_stay_as_large_as_the_sample_s_unless_another_solver_is_cheaper():
 def test_a_task_s_memory_bounds_the_cells():
     config = GraphConfig(solver="exact", task_memory="64MiB")
     join = expected_join(SEARCH, config, 1e9, 40_000, gpu=False)
-    assert join.cells == pytest.approx((64 << 20) / (32 * SEARCH.dim))
+    assert join.cells == pytest.approx((64 << 20) / (16 * SEARCH.dim))
     assert join.cell_rows == pytest.approx(1e9 / join.cells)
 
 

@@ -37,7 +37,7 @@ LEAST_POOLED = 10_000
 SEEN_PER_CELL = 25
 MOST_SEEN = 1 << 20
 MOST_FITTED = 1 << 22
-LEAST_PER_CENTROID = 4
+LEAST_PER_CENTROID = 2
 """Rows that a centroid is fitted to where memory is scarce: fewer would make cells of single rows."""
 LEAST_CELL_ROWS = 250
 READ_AT_ONCE = 256

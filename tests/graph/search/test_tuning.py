@@ -82,7 +82,7 @@ def test_cells_are_no_smaller_than_a_task_s_memory_can_fit():
     config = GraphConfig(solver="exact", task_memory="64MiB")
     assert [max(sizes) for _, sizes in candidates(config, 10**6, 96)] == [8000]
     ((_, sizes),) = candidates(config, 10**8, 96)
-    assert min(sizes) == math.ceil(10**8 / ((64 << 20) / (32 * 96)))  # four rows a centroid in half the memory
+    assert min(sizes) == math.ceil(10**8 / ((64 << 20) / (16 * 96)))  # two rows a centroid in half the memory
 
 
 @pytest.mark.parametrize("n_cells", [20, 600])
