@@ -11,9 +11,10 @@ import math
 from distspectral.costs.machines import Gpu
 from distspectral.costs.rates import SearchRate
 from distspectral.graph.config import GraphConfig, LocalSolver
-from distspectral.graph.search.cells import POINTS_PER_CENTROID, assign_us
+from distspectral.graph.search.cells import EXTRA, assign_us
 from distspectral.graph.search.costs import COMPILE_US, HNSW_RATIO, copy_us, nn_descent_us, pair_us, query_us
-from distspectral.graph.search.tuning import EXTRA, GPU_CELL_ROWS, N_SEEN, candidates
+from distspectral.graph.search.sampling import most_cells, n_fitted, n_seen
+from distspectral.graph.search.tuning import GPU_CELL_ROWS, candidates
 
 MOST_COPIES = float(1 + max(EXTRA))
 GPU_PAIR_BYTES = 8
@@ -63,11 +64,6 @@ def merge_us(dim: int, copies: float) -> float:
     return copies * copy_us(dim) / 2
 
 
-def centroids_at_most(config: GraphConfig, dim: int) -> float:
-    """Return how many cells the sample that a task may hold can have."""
-    return config.task_memory / (32 * dim)
-
-
 def expected_join(rate: SearchRate, config: GraphConfig, n_rows: float, sample_rows: int, gpu: bool) -> Join:
     """Return the cheapest way to cut N rows; the model's phases are multiplied by what they took in the sample.
 
@@ -82,7 +78,7 @@ def expected_join(rate: SearchRate, config: GraphConfig, n_rows: float, sample_r
         options = {"exact": [float(size) for size in GPU_CELL_ROWS]}
     for solver, rows_of_cells in options.items():
         for size in rows_of_cells:
-            cells = max(1.0, min(n_rows / size, centroids_at_most(config, dim)))
+            cells = max(1.0, min(n_rows / size, most_cells(config, dim)))
             rows = n_rows / cells
             parts = {
                 "sample": rate.truth_us,
@@ -102,6 +98,6 @@ def gpu_pair(gpu: Gpu, dim: int) -> tuple[float, str]:
     return moved, f"{GPU_PAIR_BYTES} B / {gpu.bandwidth:.3g}"
 
 
-def fitted_rows(config: GraphConfig, dim: int, n_rows: float, cells: float) -> float:
-    """Return how many rows centroids are fitted to."""
-    return min(n_rows, max(N_SEEN, POINTS_PER_CENTROID * cells), max(centroids_at_most(config, dim), 1.0))
+def pooled_rows(config: GraphConfig, dim: int, n_rows: float, cells: float) -> int:
+    """Return how many rows so many cells are fitted to and counted with."""
+    return n_fitted(config, dim, n_rows, cells) + n_seen(n_rows, cells)

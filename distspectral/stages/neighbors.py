@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from distspectral.costs.bill import GPU_SHARE, Bill
-from distspectral.costs.search import expected_join, fitted_rows, gpu_pair
+from distspectral.costs.search import expected_join, gpu_pair, pooled_rows
 from distspectral.graph.config import GraphConfig, refuse_too_few
 from distspectral.graph.distances import under_metric
 from distspectral.graph.links import find_links, link_facts
 from distspectral.graph.search.exact import ExactSolver, exact_solver, query_blocks
+from distspectral.graph.search.sampling import LEAST_CELL_ROWS
 from distspectral.graph.search.through_cells import search_cells, sweep
 from distspectral.graph.store import NEIGHBORS as IDS
 from distspectral.graph.store import SQUARED_DISTANCES, MappedGraph, write_rows
@@ -46,20 +47,17 @@ def neighbors(vectors: Artifact, output: Output, config: GraphConfig, mapper: Ma
         MissingDependencyError: FAISS is not installed.
         ConfigError: the device cannot do it.
     """
-    mapped = under_metric(MappedVectors(vectors), config.metric)
-    refuse_too_few(mapped.n_rows, config.n_neighbors)
-    search = _through_cells if config.searches_cells(mapped.n_rows) else _exactly
-    del mapped  # its pages: tasks open their own
+    n_rows = vectors.manifest().n_rows
+    refuse_too_few(n_rows, config.n_neighbors)
+    search = _through_cells if config.searches_cells(n_rows) else _exactly
     done = output.begin()
     shards, metrics = search(vectors, output.artifact, done, config, mapper)
     files: tuple[str, ...] = ()
     if config.connect == "nearest":
         metrics |= _link(vectors, output.artifact, shards, config)
         files = (LINKS,)
-    n_rows = sum(shard.n_rows for shard in shards)
-    manifest = output.commit(
-        [bare(shard) for shard in shards], {"k": config.n_neighbors, "n_rows": n_rows}, metrics, files
-    )
+    properties = {"k": config.n_neighbors, "n_rows": n_rows}
+    manifest = output.commit([bare(shard) for shard in shards], properties, metrics, files)
     sweep(output.artifact, done)
     return manifest
 
@@ -80,7 +78,7 @@ def _exactly(
     names = [f"part-{index:05d}.arrow" for index in range(len(cuts))]
     missing = [(name, start, stop) for name, (start, stop) in zip(names, cuts, strict=True) if name not in done]
     task = functools.partial(_search, vectors=vectors, output=output, solver=solver, config=config)
-    found = done | {shard.name: shard for shard in mapper(task, missing, "searching neighbours")}
+    found = done | {shard.name: shard for shard in mapper(task, missing, "searching neighbours", on_gpu=True)}
     return [found[name] for name in names], {"surplus_duplicates": len(solver.surplus)}
 
 
@@ -104,7 +102,12 @@ def _search(
 FOUND = (
     "cells",
     "copies",
+    "predicted_copies",
+    "copies_error",
+    "largest_cell_rows",
+    "largest_cell_bound",
     "predicted_recall",
+    "predicted_recall_error",
     "reached_recall",
     "completed_rows",
     "surplus_duplicates",
@@ -131,9 +134,11 @@ def _cost(bill: Bill) -> None:
         formula = f"N x {pairs:,.0f} pairs x {words} / {GPU_SHARE:g} / {workers} GPUs"
         bill.add("GPUs", rows * pairs * pair_s / GPU_SHARE / workers, formula)
     bill.cores(parts)
-    fitted = fitted_rows(config, rate.dim, rows, join.cells) / fitted_rows(config, rate.dim, sample_rows, rate.cells)
-    bill.driver({}, bill.alone_s * max(fitted, 1.0))
-    bill.scratch = join.copies * (searched + rows * (40 + 8.0 * config.n_neighbors))
+    pooled = pooled_rows(config, rate.dim, rows, join.cells)
+    more = max(pooled / pooled_rows(config, rate.dim, sample_rows, rate.cells), 1.0)
+    bill.driver({}, bill.alone_s + more * bill.us("choosing cells") * sample_rows / 1e6)  # one task, all else waits
+    drawn = min(pooled_rows(config, rate.dim, rows, rows / LEAST_CELL_ROWS) / rows, 1.0)
+    bill.scratch = join.copies * (searched + rows * (40 + 8.0 * config.n_neighbors)) + drawn * searched
     bill.read, bill.written = bill.read + bill.scratch, bill.written + bill.scratch
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from distspectral.costs.search import MOST_COPIES, expected_copies, expected_join
+from distspectral.costs.search import MOST_COPIES, expected_copies, expected_join, pooled_rows
 from distspectral.graph.config import GraphConfig
 from tests.planning.constructed import SEARCH
 
@@ -29,5 +29,14 @@ def test_cells_stay_as_large_as_the_sample_s_unless_another_solver_is_cheaper():
 def test_a_task_s_memory_bounds_the_cells():
     config = GraphConfig(solver="exact", task_memory="64MiB")
     join = expected_join(SEARCH, config, 1e9, 40_000, gpu=False)
-    assert join.cells == pytest.approx((64 << 20) / (32 * SEARCH.dim))
+    assert join.cells == pytest.approx((64 << 20) / (16 * SEARCH.dim))
     assert join.cell_rows == pytest.approx(1e9 / join.cells)
+
+
+def test_the_sample_grows_with_the_cells_until_memory_ends_it():
+    config = GraphConfig()
+    few, more, most = (pooled_rows(config, 96, 1e9, cells) for cells in (10, 4000, 1e6))
+    assert few == 10_000 + 10_000
+    assert more == 64 * 4000 + 25 * 4000
+    assert most == (1 << 30) // (8 * 96) + (1 << 20)
+    assert pooled_rows(config, 96, 5000, 10) == 5000 + 5000

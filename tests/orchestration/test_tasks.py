@@ -164,8 +164,8 @@ def test_workers_killed_before_and_after_their_work_change_no_bit(tmp_path: Path
     def deadly(
         function: Callable[[Any], Any], items: Sequence[Any], description: str, *, on_gpu: bool = False
     ) -> Iterator[Any]:
-        return iter(mapper(Deadly(function, marks, description), items, description))
+        return iter(mapper(Deadly(function, marks, description), items, description, on_gpu=on_gpu))
 
     neighbors(vectors, output(tmp_path / "killed"), CONFIG, deadly)
-    assert len(list(marks.iterdir())) == 5, "one kill before any work, and one after it in each of four steps"
+    assert len(list(marks.iterdir())) == 8, "one kill before any work, and one after it in each of seven steps"
     assert digests(tmp_path / "killed") == digests(tmp_path / "alone")

@@ -8,7 +8,7 @@ import pytest
 from distspectral.embedding.forward import BLOCK_ROWS
 from distspectral.planning.bills import stage_bills
 from distspectral.planning.machines import machines_named, this_machine
-from tests.planning.constructed import SEARCH, config, machines, rates
+from tests.planning.constructed import CORE_US, SEARCH, config, machines, rates
 
 METRIC = {"objective": "dscl", "data": {"path": "/nowhere", "label_column": "label"}}
 GPUS = machines_named("8xH200", this_machine(2, 2e9, 1e9))
@@ -118,6 +118,13 @@ def test_search_is_quadratic_until_rows_are_cut_into_cells():
     doubled = rates(searches={"neighbors": SEARCH.model_copy(update={"truth_us": 4.0})})
     more = term(stages(1e6, found=doubled)["neighbors"], "cores").seconds - term(cut, "cores").seconds
     assert more == pytest.approx(1e6 * 2 / 1e6 / 4)
+
+
+def test_cells_are_chosen_in_a_time_that_grows_with_their_number():
+    found = rates(core_us=CORE_US | {"neighbors": {"choosing cells": 50.0}}, alone_s={})
+    as_measured, more = (term(stages(n, found)["neighbors"], "driver").seconds for n in (60_000, 1e8))
+    assert as_measured == pytest.approx(40_000 * 50 / 1e6)
+    assert more > 10 * as_measured
 
 
 def test_neighbours_beyond_four_billion_rows_have_wider_numbers():

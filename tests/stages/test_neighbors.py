@@ -6,6 +6,7 @@ import hashlib
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from distspectral.graph.knn import knn_graph
 from distspectral.graph.search.cells import Cells
 from distspectral.graph.search.costs import bytes_per_row
 from distspectral.graph.search.through_cells import search_cells
-from distspectral.graph.search.tuning import Setting
+from distspectral.graph.search.tuning import Forecast, Setting
 from distspectral.graph.store import MappedGraph, read_neighbors
 from distspectral.mapping import local_map
 from distspectral.stages.graph import affinities
@@ -74,23 +75,35 @@ def expected(tmp_path_factory, vectors):
     return folder, neighbors(vectors, output(folder / "n"), CONFIG)
 
 
+@pytest.fixture(scope="module")
+def undying(tmp_path_factory, vectors):
+    """What a search asks its mapper for."""
+    mapper = Fragile(999)
+    neighbors(vectors, output(tmp_path_factory.mktemp("undying") / "n"), CONFIG, mapper)
+    return mapper
+
+
 class Interrupted(Exception):
     pass
 
 
 class Fragile:
-    """Runs items in reverse order and dies after some; remembers what was asked of each step."""
+    """Runs items in reverse order and dies after some; remembers what was asked and done of each step."""
 
     def __init__(self, n_survive: int) -> None:
         self.left = n_survive
-        self.asked: dict[str, int] = {}
+        self.asked: Counter[str] = Counter()
+        self.done: Counter[str] = Counter()
+        self.on_gpu: set[str] = set()
 
-    def __call__(self, function, items, description):
+    def __call__(self, function, items, description, *, on_gpu=False):
         self.asked[description] = len(items)
+        self.on_gpu |= {description} if on_gpu else set()
         for item in reversed(items):
             if not self.left:
                 raise Interrupted
             self.left -= 1
+            self.done[description] += 1
             yield function(item)
 
 
@@ -101,6 +114,9 @@ def test_recall_reaches_the_target_and_the_prediction_holds(expected):
     recall = np.mean(squared <= exact_distances(ROWS, 6)[:, -1:] * (1 + 1e-6))
     assert recall >= 0.98
     assert abs(manifest.metrics["predicted_recall"] - recall) < 0.01
+    assert 0 < manifest.metrics["predicted_recall_error"] < 0.005
+    assert manifest.metrics["predicted_copies"] == pytest.approx(manifest.metrics["copies"])  # all rows were seen
+    assert manifest.metrics["copies_error"] == 0
     assert abs(manifest.metrics["reached_recall"] - recall) < 0.01
     assert manifest.metrics["cells"] > 2
     assert manifest.metrics["copies"] > 1
@@ -123,17 +139,21 @@ def test_rows_in_memory_give_the_same_graph_as_shards(expected):
     assert facts["reached_recall"] == manifest.metrics["reached_recall"]
 
 
-@pytest.mark.parametrize("n_survive", [0, 3, 8, 12, 14, 17])
-def test_an_interrupted_search_redoes_only_what_is_missing(tmp_path, vectors, expected, n_survive):
-    first, again = Fragile(n_survive), Fragile(99)
+@pytest.mark.parametrize("n_survive", [0, 8, 12, 20, 28, 32, 35, 38])
+def test_an_interrupted_search_redoes_only_what_is_missing(tmp_path, vectors, expected, undying, n_survive):
+    first, again = Fragile(n_survive), Fragile(999)
     with pytest.raises(Interrupted):
         neighbors(vectors, output(tmp_path / "n"), CONFIG, first)
     neighbors(vectors, output(tmp_path / "n"), CONFIG, again)
     assert digests(tmp_path / "n") == digests(expected[0] / "n")
-    done = {"routing rows to cells": n_survive - 6, "searching cells": n_survive - 12}
-    for step, n_items in (("routing rows to cells", 6), ("merging neighbours", 6)):
-        finished = min(max(done.get(step, n_survive - 12 - first.asked.get("searching cells", 1)), 0), n_items)
-        assert again.asked.get(step, 0) == n_items - finished
+    for step in ("exact neighbours of a sample", "routing rows to cells", "searching cells", "merging neighbours"):
+        assert again.asked[step] == undying.asked[step] - first.done[step], step
+    if first.done["choosing cells"]:
+        assert not any("sample" in step for step in again.asked if again.asked[step])
+
+
+def test_steps_that_an_accelerator_speeds_up_ask_for_one(undying):
+    assert undying.on_gpu == {"exact neighbours of a sample", "choosing cells", "searching cells"}
 
 
 def test_half_precision_vectors_are_routed_as_they_are(tmp_path):
@@ -243,7 +263,7 @@ def search_by(folder, rows, setting=None, **changes):
 def test_rows_whose_cells_are_smaller_than_k_are_completed(tmp_path):
     cells = Cells(np.unique(ROWS[:300], axis=0), 0, 0.0)
     groups = np.arange(len(cells), dtype=np.int32) // 40
-    setting = Setting(cells, groups, "exact", 1.0, 0.5, 1.0, 1.0)
+    setting = Setting(cells, groups, "exact", 1.0, Forecast(0.5, 0.0, 1.0, 0.0, 1.0, 1.0, 1.0))
     ids, squared, facts, _ = search_by(tmp_path, ROWS[:1200], setting)
     assert facts["completed_rows"] > 100
     whole(ids, squared, 1200)

@@ -10,6 +10,8 @@ Shape letters: N rows, B rows of a block, C cells, D features, M cells looked at
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,8 @@ POINTS_PER_CENTROID = 64
 SPLIT_ROUNDS = 6
 MARGIN = 2
 NO_CELL = -1
+EXTRA = (1, 2, 3, 5)
+"""Cells beyond the nearest that a row may be in: the choices."""
 
 
 def fit_centroids(sample: NDArray[np.float32], n_cells: int, seed: int) -> NDArray[np.float32]:
@@ -65,19 +69,29 @@ def _in_two_steps(sample: NDArray[np.float32], n_cells: int, seed: int) -> NDArr
 def split_large(
     centroids: NDArray[np.float32], sample: NDArray[np.float32], max_share: float, seed: int
 ) -> NDArray[np.float32]:
-    """Return centroids of which none is the nearest to more than ``max_share`` of the sample, where rows differ."""
-    for round_index in range(SPLIT_ROUNDS):
-        home = Cells(centroids, 0, 0.0, fit_coarse(centroids, seed)).nearest(sample, 1)[0][:, 0]
-        shares = np.bincount(home, minlength=len(centroids)) / len(sample)
-        large = np.flatnonzero(shares > max_share)
-        if not len(large):
-            break
-        parts = [np.delete(centroids, large, axis=0)]
-        for cell in large:
-            n_parts = int(np.ceil(shares[cell] / max_share))
-            parts.append(fit_centroids(sample[home == cell], n_parts, seed + round_index + 1))
-        centroids = np.concatenate(parts)
-    return centroids
+    """Return centroids of which none has more than ``max_share`` of the sample in its cell, where rows differ.
+
+    All rows are assigned once. The parts of a cell are made of its rows and divide them among themselves; a few rows of
+    neighbouring cells may be nearer to a part, too.
+    """
+    return _split(centroids, sample, max_share * len(sample), seed, SPLIT_ROUNDS)
+
+
+def _split(
+    centroids: NDArray[np.float32], rows: NDArray[np.float32], most: float, seed: int, rounds: int
+) -> NDArray[np.float32]:
+    if not rounds:
+        return centroids
+    home = Cells(centroids, 0, 0.0, fit_coarse(centroids, seed)).nearest(rows, 1)[0][:, 0]
+    counts = np.bincount(home, minlength=len(centroids))
+    members = np.split(np.argsort(home, kind="stable"), np.cumsum(counts)[:-1])
+    large = np.flatnonzero((counts > most) & (counts > 1))
+    parts = [np.delete(centroids, large, axis=0)]
+    for cell in large:
+        own = rows[members[cell]]
+        fitted = fit_centroids(own, math.ceil(len(own) / most), seed + 1)
+        parts.append(_split(fitted, own, most, seed + 1, rounds - 1) if len(fitted) > 1 else fitted)
+    return np.concatenate(parts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,15 +142,23 @@ class Cells:
         cells[borders > self.eps] = NO_CELL
         return cells
 
+    @functools.cached_property
+    def _lists(self) -> list[NDArray[np.int64]]:
+        """Per centroid of centroids, the cells that have it among their nearest; ascending."""
+        assert self.coarse is not None
+        near = knn(self.centroids, self.coarse, min(LISTED, len(self.coarse)))[1]
+        order = np.argsort(near.ravel(), kind="stable")
+        stops = np.cumsum(np.bincount(near.ravel(), minlength=len(self.coarse)))
+        return np.split(order // near.shape[1], stops[:-1])
+
     def _propose(self, rows: NDArray[np.float32], n_nearest: int) -> NDArray[np.int64]:
         if self.coarse is None:
             return knn(rows, self.centroids, n_nearest)[1]
-        members = knn(self.centroids, self.coarse, min(LISTED, len(self.coarse)))[1]
         region = knn(rows, self.coarse, 1)[1][:, 0]
         proposed = np.full((len(rows), n_nearest), NO_CELL, np.int64)
         order = np.argsort(region, kind="stable")
         for part in np.split(order, np.flatnonzero(np.diff(region[order])) + 1):
-            listed = np.flatnonzero((members == region[part[0]]).any(axis=1))
+            listed = self._lists[region[part[0]]]
             found = knn(rows[part], self.centroids[listed], min(n_nearest, len(listed)))[1]
             proposed[part, : found.shape[1]] = listed[found]
         return proposed

@@ -1,14 +1,15 @@
-"""Rows to groups of cells as a shuffle: each block of rows writes one file sorted by group, each group reads its part.
+"""Rows to groups of cells as a shuffle: each run of blocks writes one file sorted by group, each group reads its part.
 
-Blocks are ranges of global row numbers, so neither shards nor workers decide what meets what. A group is a region of
-neighbouring cells: a row that is in several cells of it travels once.
-Shape letters: B rows of a block, R rows of a group, C cells, S groups, D features, M cells of a row.
+A group is a region of neighbouring cells: a row that is in several cells of it travels once. Where a group's piece of
+a file lies is in the file's receipt, so that reading it is one request.
+Shape letters: N rows, B rows of a block, R rows of a group, C cells, S groups, D features, M cells of a row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +18,13 @@ from distspectral.graph.search.cells import NO_CELL, Cells
 from distspectral.graph.search.duplicates import crowd, row_hashes
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Shard
-from distspectral.storage.rows.arrays import ArraysReader, write_arrays
+from distspectral.storage.rows.arrays import Piece, read_pieces, write_pieces
 from distspectral.storage.rows.vectors import Vectors
 
 ROW = "row"
 HASH = "hash"
 CELLS = "cells"
 VECTOR = "vector"
-COUNTS = "counts"
 POWER_ITERATIONS = 8
 
 
@@ -66,67 +66,105 @@ def route(
     artifact: Artifact,
     name: str,
     vectors: Vectors,
-    start: int,
-    stop: int,
+    blocks: Sequence[tuple[int, int]],
     cells: Cells,
     groups: NDArray[np.int32],
     n_kept: int,
     *,
     half: bool,
 ) -> Shard:
-    """Write rows ``start`` to ``stop`` sorted by group, one record batch per group that has any.
+    """Write the rows of consecutive blocks sorted by group, one piece per group, of no bytes where it has none.
 
-    Of equal rows in the block only the first ``n_kept`` travel: the others' neighbours follow from those, and a
-    million equal rows fill no cell. The receipt counts rows per group (``counts``).
+    Of equal rows in a block only the first ``n_kept`` travel: the others' neighbours follow from those, and a
+    million equal rows fill no cell.
 
     Args:
         artifact: where to.
         name: of the file.
         vectors: (N, D).
-        start: first row.
-        stop: row after the last.
+        blocks: first row, and row after the last, of each.
         cells: where rows belong.
         groups: (C,) group of each cell.
         n_kept: how many of equal rows travel, K + 1.
         half: whether vectors are kept as float16 (lossless where they are stored so).
     """
-    rows = np.asarray(vectors.block(start, stop))
-    hashes = row_hashes(rows)
-    surplus, _, _ = crowd(hashes, n_kept)
-    local = np.delete(np.arange(len(rows)), surplus)
-    assigned = cells.assign(rows[local] if len(surplus) else rows).astype(np.int32)
-    reached = np.sort(np.where(assigned == NO_CELL, NO_CELL, groups[assigned]), axis=1)
-    reached[:, 1:][reached[:, 1:] == reached[:, :-1]] = NO_CELL
-    position, column = np.nonzero(reached != NO_CELL)
-    group = reached[position, column]
-    order = position[np.argsort(group, kind="stable")]
-    counts = np.bincount(group, minlength=int(groups.max()) + 1)
-    stops = np.cumsum(counts)
-    dtype = np.float16 if half else np.float32
-
-    def batches() -> Iterator[dict[str, NDArray[Any]]]:
-        for index in np.flatnonzero(counts):
-            members = order[stops[index] - counts[index] : stops[index]]
-            kept = local[members]
-            vector = rows[kept].astype(dtype, copy=False)
-            yield {ROW: kept + start, HASH: hashes[kept], CELLS: assigned[members], VECTOR: vector}
-
-    return write_arrays(artifact, name, batches(), {COUNTS: counts.tolist()}, {COUNTS: counts})
+    dtype = np.dtype(np.float16 if half else np.float32)
+    dealt = [_Dealt.of(vectors, start, stop, cells, groups, n_kept, dtype) for start, stop in blocks]
+    return write_pieces(artifact, name, (_joined(dealt, group) for group in range(int(groups.max()) + 1)))
 
 
-def group_sizes(routed: Sequence[Shard]) -> NDArray[np.int64]:
-    """Return (S,) rows of each group over all blocks."""
-    sizes: NDArray[np.int64] = np.sum([shard.details[COUNTS] for shard in routed], axis=0, dtype=np.int64)
-    return sizes
+@dataclasses.dataclass(frozen=True)
+class _Dealt:
+    """The rows of a block that travel, and which of them go to which group.
+
+    Attributes:
+        columns: of the file, (B,) or (B, *), in row order.
+        order: (copies,) positions in the columns, group by group.
+        stops: (S,) where in ``order`` each group ends.
+    """
+
+    columns: dict[str, NDArray[Any]]
+    order: NDArray[np.int64]
+    stops: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls,
+        vectors: Vectors,
+        start: int,
+        stop: int,
+        cells: Cells,
+        groups: NDArray[np.int32],
+        n_kept: int,
+        dtype: np.dtype[Any],
+    ) -> Self:
+        rows = np.asarray(vectors.block(start, stop))
+        hashes = row_hashes(rows)
+        columns: dict[str, NDArray[Any]] = {ROW: np.arange(start, stop), HASH: hashes, VECTOR: rows}
+        surplus, _, _ = crowd(hashes, n_kept)
+        if len(surplus):
+            columns = {key: np.delete(column, surplus, axis=0) for key, column in columns.items()}
+        columns[CELLS] = assigned = cells.assign(columns[VECTOR]).astype(np.int32)
+        columns[VECTOR] = columns[VECTOR].astype(dtype, copy=False)
+        reached = np.sort(np.where(assigned == NO_CELL, NO_CELL, groups[assigned]), axis=1)
+        reached[:, 1:][reached[:, 1:] == reached[:, :-1]] = NO_CELL
+        position, column = np.nonzero(reached != NO_CELL)
+        group = reached[position, column]
+        order = position[np.argsort(group, kind="stable")]
+        stops = np.cumsum(np.bincount(group, minlength=int(groups.max()) + 1))
+        return cls(columns, order, stops)
+
+    def members(self, group: int) -> NDArray[np.int64]:
+        """Return the positions of a group's rows, ascending."""
+        return self.order[self.stops[group - 1] if group else 0 : self.stops[group]]
+
+
+def _joined(dealt: Sequence[_Dealt], group: int) -> dict[str, NDArray[Any]]:
+    members = [block.members(group) for block in dealt]
+    return {
+        key: np.concatenate([block.columns[key][rows] for block, rows in zip(dealt, members, strict=True)])
+        for key in dealt[0].columns
+    }
+
+
+def surplus_rows(
+    vectors: Vectors, blocks: Sequence[tuple[int, int]], n_kept: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows of blocks that :func:`route` leaves behind, ascending, and the first equal row of each."""
+    late, first = [], []
+    for start, stop in blocks:
+        surplus, equal, _ = crowd(row_hashes(np.asarray(vectors.block(start, stop))), n_kept)
+        late.append(surplus + start)
+        first.append(equal + start)
+    return np.concatenate(late), np.concatenate(first)
 
 
 class RoutedGroup:
     """The rows of one group: numbers and cells in memory, vectors where they lie until they are asked for.
 
     Args:
-        artifact: holds the blocks' files.
-        names: of these, in row order.
-        group: which.
+        artifact: holds the routed files.
+        pieces: of the group, in row order; see :func:`distspectral.storage.rows.arrays.pieces_at`.
         dim: D.
 
     Attributes:
@@ -135,8 +173,8 @@ class RoutedGroup:
         cells: (R, M), the nearest first, ``NO_CELL`` where there are fewer; of other groups too.
     """
 
-    def __init__(self, artifact: Artifact, names: Sequence[str], group: int, dim: int) -> None:
-        batches = list(_batches(artifact, names, group))
+    def __init__(self, artifact: Artifact, pieces: Sequence[Piece], dim: int) -> None:
+        batches = list(read_pieces(artifact, pieces))
         self.dim = dim
         self.ids: NDArray[np.int64] = np.concatenate([batch[ROW] for batch in batches])
         self.hashes: NDArray[np.uint64] = np.concatenate([batch[HASH] for batch in batches])
@@ -170,11 +208,3 @@ class WholeGroup:
     def vectors(self, members: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return (B, D) vectors of rows."""
         return self._rows[members]
-
-
-def _batches(artifact: Artifact, names: Sequence[str], group: int) -> Iterator[dict[str, NDArray[Any]]]:
-    for name in names:
-        reader = ArraysReader(artifact, name)
-        counts = reader.metadata(COUNTS)
-        if counts[group]:
-            yield reader.batch(int(np.count_nonzero(counts[:group])))

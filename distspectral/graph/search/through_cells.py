@@ -1,10 +1,11 @@
-"""The neighbours of all rows through cells: tune, route, solve each cell, merge each block.
+"""The neighbours of all rows through cells: sample, tune, route, solve each group of cells, merge.
 
 Every step hands independent items to a mapper, and each item ends in a file with a receipt, so an interrupted search
 continues with the items it lacks. What a step computes depends on global row numbers and seeds alone: neither shards,
-workers nor the order of completion can change the graph.
+workers nor the order of completion can change the graph. Steps that an accelerator speeds up ask for one, and each
+task decides by what it has.
 
-Shape letters: N rows, Q sampled queries, B rows of a block, K neighbours.
+Shape letters: N rows, Q sampled queries, R runs of blocks, S groups of cells, F files, K neighbours.
 """
 
 from __future__ import annotations
@@ -12,40 +13,33 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
+import logging
+import platform
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distspectral.graph.config import GraphConfig, Metric
-from distspectral.graph.distances import under_metric
-from distspectral.graph.search.exact import ExactSolver
-from distspectral.graph.search.lists import Neighbors, nearest_of_parts
-from distspectral.graph.search.local import CellSolver
-from distspectral.graph.search.merging import merge_block, short_rows, write_completed
-from distspectral.graph.search.routing import RoutedGroup, WholeGroup, group_sizes, route
+from distspectral.graph.config import GraphConfig, LocalSolver
+from distspectral.graph.search.cuts import Run, block_cuts, merge_runs, read_runs
+from distspectral.graph.search.local import CellSolver, has_nn_descent, require
+from distspectral.graph.search.merging import completed_lists, merge_block, short_rows, write_lists
+from distspectral.graph.search.routing import RoutedGroup, WholeGroup, route
+from distspectral.graph.search.sampling import Sample, Searched, gather_sample, nearest_of_all
 from distspectral.graph.search.solving import solve_group
-from distspectral.graph.search.tuning import (
-    N_CHECKED,
-    N_QUERIES,
-    Setting,
-    most_rows,
-    sampled,
-    single_cell,
-    tune,
-)
+from distspectral.graph.search.tuning import SETTING, Setting, most_rows, single_cell, tune
 from distspectral.mapping import Mapper
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Shard
-from distspectral.storage.rows.arrays import write_arrays
-from distspectral.storage.rows.vectors import FleetingVectors, MappedVectors, Vectors
+from distspectral.storage.rows.arrays import piece_offsets, pieces_at
+from distspectral.storage.rows.vectors import Vectors
+
+logger = logging.getLogger(__name__)
 
 TRUTH = "truth.npz"
 SUMMARY = "summary.json"
 COMPLETED = "cell-completed.arrow"
-MIN_BLOCK_ROWS = 1 << 14
-BLOCK_BYTES = 1 << 26
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +47,7 @@ class Found:
     """What a finished search hands on.
 
     Attributes:
-        shards: one per block, in row order.
+        shards: in row order.
         metrics: predicted and reached recall, cells, copies.
     """
 
@@ -61,43 +55,14 @@ class Found:
     metrics: dict[str, Any]
 
 
-@dataclasses.dataclass(frozen=True)
-class Searched:
-    """The vectors to search, in memory or in an artifact that each task opens for itself; picklable.
-
-    Attributes:
-        origin: (N, D) vectors, or a finished ``vectors`` artifact.
-        metric: what is near.
-    """
-
-    origin: Vectors | Artifact
-    metric: Metric
-
-    def open(self, opener: Callable[[Artifact], Vectors] = MappedVectors) -> Vectors:
-        """Return the vectors under the metric; ``opener`` is how an artifact is read."""
-        return under_metric(opener(self.origin) if isinstance(self.origin, Artifact) else self.origin, self.metric)
-
-    def are_halves(self) -> bool:
-        """Whether float16 holds them without loss."""
-        origin = self.origin
-        return isinstance(origin, Artifact) and self.metric == "l2" and MappedVectors(origin).dtype == np.float16
-
-
-def block_cuts(n_rows: int, dim: int, config: GraphConfig) -> list[tuple[int, int]]:
-    """Return (start, stop) of each block: whole tasks of routing and merging."""
-    limit = min(BLOCK_BYTES, config.task_memory // 8)
-    rows = config.block_rows or max(MIN_BLOCK_ROWS, limit // (4 * max(dim, 12 * config.n_neighbors)))
-    return [(start, min(start + rows, n_rows)) for start in range(0, n_rows, rows)]
-
-
 def search_cells(
     vectors: Vectors | Artifact, artifact: Artifact, done: dict[str, Shard], config: GraphConfig, mapper: Mapper
 ) -> Found:
-    """Write the neighbour lists of all rows as ``part-*.arrow``, one per block.
+    """Write the neighbour lists of all rows as ``part-*.arrow``, one per task of merging.
 
     Args:
         vectors: (N, D), or the finished ``vectors`` artifact that holds them.
-        artifact: begun; scratch files are written beside the parts and deleted at the end.
+        artifact: begun; scratch files are written beside the parts, for :func:`sweep` to delete.
         done: shards that an earlier attempt left finished.
         config: the section ``graph``.
         mapper: runs the tasks.
@@ -107,34 +72,39 @@ def search_cells(
         SearchFailedError: a device finds too little, or too many rows lie in cells of fewer than K others.
     """
     searched = Searched(vectors, config.metric)
-    points = searched.open(FleetingVectors)  # the driver outlives all tasks
-    cuts = block_cuts(points.n_rows, points.dim, config)
-    parts = _named("part", cuts)
+    points = searched.open()
+    blocks = block_cuts(points.n_rows, points.dim, config)
+    parts = _named("part", merge_runs(blocks, config))
     if artifact.has(SUMMARY) and all(name in done for name, _ in parts):
         return _found([done[name] for name, _ in parts], artifact)
+    runs = read_runs(blocks, points.dim, config)
+    setting = Setting.read(artifact) or _setting(searched, points, artifact, runs, done, config, mapper)
     run = functools.partial(_run, done, mapper)
-    setting = _setting(searched, points, artifact, config, mapper, cuts)
 
-    blocks = _named("route", cuts) if len(setting.cells) > 1 else []
     task = functools.partial(_route, searched=searched, artifact=artifact, config=config, setting=setting)
-    routed = run(task, blocks, "routing rows to cells")
-    groups = np.flatnonzero(group_sizes(routed)).tolist() if blocks else [0]
+    routed = run(task, _named("route", runs) if len(setting.cells) > 1 else [], "routing rows to cells")
+    filled = [(group, places) for group, places in enumerate(_columns(routed)) if np.diff(places).any()]
+    starts = np.array([blocks[0][0] for _, blocks in parts])
     solve = functools.partial(
         _solve,
         searched=searched,
         artifact=artifact,
         config=config,
         setting=setting,
-        blocks=[name for name, _ in blocks],
+        routed=_names(routed),
+        starts=starts,
     )
-    solved = run(solve, _named("cell", groups), "searching cells")
+    whole = [(0, np.empty((0, 2), np.int64))]
+    solved = run(solve, _named("cell", filled or whole), "searching cells", on_gpu=True)
     short = short_rows(solved) if points.n_rows > config.n_neighbors else np.empty(0, np.int64)
-    if len(short) and COMPLETED not in done:
-        found = _among_all(searched, points, short, config, mapper, cuts, "completing rows of small cells")
-        done[COMPLETED] = write_completed(artifact, COMPLETED, short, found)
-    names = [*_names(solved), COMPLETED] if len(short) else _names(solved)
-    merge = functools.partial(_merge, searched=searched, artifact=artifact, config=config, solved=names)
-    merged = run(merge, parts, "merging neighbours")
+    if len(short):
+        if COMPLETED not in done:
+            found = nearest_of_all(searched, short, runs, config, mapper, "completing rows of small cells")
+            done[COMPLETED] = write_lists(artifact, COMPLETED, completed_lists(short, found), starts, {})
+        solved = [*solved, done[COMPLETED]]
+    merge = functools.partial(_merge, searched=searched, artifact=artifact, config=config, solved=_names(solved))
+    items = [(name, (blocks, places)) for (name, blocks), places in zip(parts, _columns(solved), strict=True)]
+    merged = run(merge, items, "merging neighbours")
     _write_summary(artifact, setting, solved, merged, len(short))
     return _found(merged, artifact)
 
@@ -142,7 +112,7 @@ def search_cells(
 def sweep(artifact: Artifact, names: Iterable[str]) -> None:
     """Delete the scratch files among ``names``; the parts must be committed or about to be."""
     for name in names:
-        if name.startswith(("route-", "cell-")):
+        if name.startswith(("sample-", "route-", "cell-")):
             artifact.delete_file(name)
 
 
@@ -154,117 +124,128 @@ def _names(shards: Sequence[Shard]) -> list[str]:
     return [shard.name for shard in shards]
 
 
+def _columns(shards: Sequence[Shard]) -> list[NDArray[np.int64]]:
+    """Return, piece by piece, where it lies in each file: (F, 2)."""
+    if not shards:
+        return []
+    offsets = piece_offsets(shards)
+    return [offsets[:, piece : piece + 2] for piece in range(offsets.shape[1] - 1)]
+
+
 def _run(
     done: dict[str, Shard],
     mapper: Mapper,
     task: Callable[[Any], Shard],
     items: Sequence[tuple[str, Any]],
     description: str,
+    *,
+    on_gpu: bool = False,
 ) -> list[Shard]:
     """Return the shards of all items in order; those that are done are not asked for again."""
     missing = [item for item in items if item[0] not in done]
     if missing:
-        for shard in mapper(task, missing, description):
+        for shard in mapper(task, missing, description, on_gpu=on_gpu):
             done[shard.name] = shard
     return [done[name] for name, _ in items]
-
-
-# ---- tuning ------------------------------------------------------------------------------------------------------
 
 
 def _setting(
     searched: Searched,
     vectors: Vectors,
     artifact: Artifact,
+    runs: Sequence[Run],
+    done: dict[str, Shard],
     config: GraphConfig,
     mapper: Mapper,
-    cuts: list[tuple[int, int]],
 ) -> Setting:
-    """Return the setting, tuned once and then read from its files."""
-    if written := Setting.read(artifact):
-        return written
-    setting = single_cell(vectors, config)
-    if setting is None:
-        queries = sampled(vectors.n_rows, N_QUERIES + N_CHECKED, config.seed)
-        ids, distances = _among_all(searched, vectors, queries, config, mapper, cuts, "exact neighbours of a sample")
-        checked = np.arange(len(queries)) % ((N_QUERIES + N_CHECKED) // N_CHECKED) == 0
-        held_out = {"queries": queries[checked], "limits": distances[checked, -1]}
+    """Return the setting, which is tuned by a task and then stands in files."""
+    if (setting := single_cell(vectors, config)) is None:
+        sample, checked = gather_sample(searched, artifact, _named("sample", runs), done, config, mapper)
+        held_out = dataclasses.asdict(checked)
         artifact.write_file(TRUTH, lambda stream: np.savez(stream, **held_out))
-        setting = tune(vectors, config, queries[~checked], ids[~checked])
+        task = functools.partial(_tune, sample=sample, config=config)
+        (setting,) = mapper(task, [SETTING], "choosing cells", on_gpu=True)
     setting.write(artifact)
     return setting
-
-
-def _among_all(
-    searched: Searched,
-    vectors: Vectors,
-    queries: NDArray[np.int64],
-    config: GraphConfig,
-    mapper: Mapper,
-    cuts: list[tuple[int, int]],
-    description: str,
-) -> Neighbors:
-    """Return the neighbours (Q, K) of a few rows among all and their squared distances, in one pass."""
-    sampled_rows, mean = vectors.gather(queries), vectors.mean.astype(np.float32)
-    solver = ExactSolver(config.n_neighbors, mean, np.empty(0, np.int64), config.device)
-    task = functools.partial(_nearest_in_block, searched=searched, solver=solver, own=queries, at=sampled_rows)
-    return nearest_of_parts(mapper(task, cuts, description), queries, config.n_neighbors)
-
-
-def _nearest_in_block(
-    item: tuple[int, int],
-    *,
-    searched: Searched,
-    solver: ExactSolver,
-    own: NDArray[np.int64],
-    at: NDArray[np.float32],
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    start, stop = item
-    return solver.among(start, np.asarray(searched.open().block(start, stop)), at, own)
 
 
 # ---- tasks -------------------------------------------------------------------------------------------------------
 
 
+def _tune(item: str, *, sample: Sample, config: GraphConfig) -> Setting:
+    del item  # there is one
+    return tune(sample, config)
+
+
 def _route(
-    item: tuple[str, tuple[int, int]], *, searched: Searched, artifact: Artifact, config: GraphConfig, setting: Setting
+    item: tuple[str, Run], *, searched: Searched, artifact: Artifact, config: GraphConfig, setting: Setting
 ) -> Shard:
-    name, (start, stop) = item
+    name, blocks = item
     n_kept, half = config.n_neighbors + 1, searched.are_halves()
-    return route(artifact, name, searched.open(), start, stop, setting.cells, setting.groups, n_kept, half=half)
+    return route(artifact, name, searched.open(), blocks, setting.cells, setting.groups, n_kept, half=half)
 
 
 def _solve(
-    item: tuple[str, int],
+    item: tuple[str, tuple[int, NDArray[np.int64]]],
     *,
     searched: Searched,
     artifact: Artifact,
     config: GraphConfig,
     setting: Setting,
-    blocks: list[str],
+    routed: list[str],
+    starts: NDArray[np.int64],
 ) -> Shard:
-    """Solve a group of cells and write its lists by ascending row."""
-    name, group = item
-    vectors = searched.open()
-    members = RoutedGroup(artifact, blocks, group, vectors.dim) if blocks else WholeGroup(vectors)
-    solver = CellSolver(setting.solver, config.n_neighbors, setting.local_target, config.seed, config.device)
-    most = most_rows(config, setting.solver, vectors.dim)
-    solved = solve_group(members, setting.groups == group, solver, most, vectors, config)
+    """Solve a group of cells and write its lists by ascending row, one piece for each of the runs at ``starts``."""
+    name, (group, places) = item
+    vectors, kind = searched.open(), _solver_here(setting.solver, config)
+    members = RoutedGroup(artifact, pieces_at(routed, places), vectors.dim) if routed else WholeGroup(vectors)
+    solver = CellSolver(kind, config.n_neighbors, setting.local_target, config.seed, config.device)
+    solved = solve_group(
+        members, setting.groups == group, solver, most_rows(config, kind, vectors.dim), vectors, config
+    )
     details = {key: getattr(solved, key) for key in ("hits", "tries", "copies", "largest_cell")}
     details["short"] = solved.short.tolist()
-    return write_arrays(artifact, name, [solved.columns], details)
+    return write_lists(artifact, name, solved.columns, starts, details)
+
+
+def _solver_here(solver: LocalSolver, config: GraphConfig) -> LocalSolver:
+    """Return the solver, or exact search where its package is on the machine that chose it and not on this one.
+
+    Raises:
+        MissingDependencyError: it is the one that the config asks for.
+    """
+    if solver != "nn_descent" or has_nn_descent():
+        return solver
+    if config.solver != "auto":
+        require(solver)
+    _warn_once()
+    return "exact"
+
+
+@functools.cache
+def _warn_once() -> None:
+    logger.warning(
+        "cells were chosen for NN-descent on a machine that has pynndescent, and %s has not: it searches exactly, "
+        "which takes longer; install the same packages on all machines",
+        platform.node(),
+    )
 
 
 def _merge(
-    item: tuple[str, tuple[int, int]], *, searched: Searched, artifact: Artifact, config: GraphConfig, solved: list[str]
+    item: tuple[str, tuple[Run, NDArray[np.int64]]],
+    *,
+    searched: Searched,
+    artifact: Artifact,
+    config: GraphConfig,
+    solved: list[str],
 ) -> Shard:
-    name, (start, stop) = item
-    vectors = searched.open()
-    return merge_block(artifact, name, vectors, start, stop, solved, config, _sample_of(artifact, start, stop))
+    name, (blocks, places) = item
+    sample = _sample_of(artifact, blocks[0][0], blocks[-1][1])
+    return merge_block(artifact, name, searched.open(), blocks, pieces_at(solved, places), config, sample)
 
 
 def _sample_of(artifact: Artifact, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the rows of a block that check the recall, and the distance of their true k-th neighbours."""
+    """Return the rows of a range that check the recall, and the distance of their true k-th neighbours."""
     if not artifact.has(TRUTH):
         return np.empty(0, np.int64), np.empty(0, np.float32)
     truth = np.load(io.BytesIO(artifact.read_bytes(TRUTH)))
@@ -279,8 +260,9 @@ def _sample_of(artifact: Artifact, start: int, stop: int) -> tuple[NDArray[np.in
 def _write_summary(
     artifact: Artifact, setting: Setting, solved: list[Shard], merged: list[Shard], n_completed: int
 ) -> None:
-    hits, tries, copies = (sum(shard.details[key] for shard in solved) for key in ("hits", "tries", "copies"))
-    local_recall = hits / tries if tries else 1.0
+    groups = [shard for shard in solved if shard.name != COMPLETED]
+    hits, tries, copies = (sum(shard.details[key] for shard in groups) for key in ("hits", "tries", "copies"))
+    local_recall, forecast = hits / tries if tries else 1.0, setting.forecast
     asked = sum(shard.details["asked"] for shard in merged)
     reached = sum(shard.details["hits"] for shard in merged) / asked if asked else local_recall
     summary = {
@@ -289,8 +271,12 @@ def _write_summary(
         "eps": setting.cells.eps,
         "solver": setting.solver,
         "copies": copies / sum(shard.n_rows for shard in merged),
-        "largest_cell_rows": max(shard.details["largest_cell"] for shard in solved),
-        "predicted_recall": setting.predicted_recall * local_recall,
+        "largest_cell_rows": max(shard.details["largest_cell"] for shard in groups),
+        "predicted_copies": forecast.copies,
+        "copies_error": forecast.copies_error,
+        "largest_cell_bound": forecast.largest_cell_bound,
+        "predicted_recall": forecast.recall * local_recall,
+        "predicted_recall_error": forecast.recall_error * local_recall,
         "reached_recall": reached,
         "completed_rows": n_completed,
         "surplus_duplicates": sum(shard.details["surplus"] for shard in merged),

@@ -7,9 +7,9 @@ from scipy.spatial.distance import cdist
 from distspectral.errors import SearchFailedError
 from distspectral.graph.config import GraphConfig
 from distspectral.graph.search.cells import Cells
-from distspectral.graph.search.merging import MOST_COMPLETED, short_rows, write_completed
+from distspectral.graph.search.merging import MOST_COMPLETED, completed_lists, short_rows
 from distspectral.graph.search.through_cells import COMPLETED, search_cells, sweep
-from distspectral.graph.search.tuning import Setting
+from distspectral.graph.search.tuning import Forecast, Setting
 from distspectral.graph.store import read_neighbors
 from distspectral.mapping import local_map
 from distspectral.storage.artifact.directory import Artifact
@@ -40,17 +40,16 @@ def test_too_many_short_rows_are_an_error_that_names_where_they_are():
     assert refused.value.parameters == ("graph.n_neighbors", "graph.seed", "graph.method")
 
 
-def test_a_row_without_neighbours_among_all_is_an_error(tmp_path):
+def test_a_row_without_neighbours_among_all_is_an_error():
     squared = np.array([[1, 2], [1, np.inf]], np.float32)
     with pytest.raises(SearchFailedError, match=r"1 rows, the first of them row 8, found fewer than 2"):
-        write_completed(Artifact(str(tmp_path)), COMPLETED, np.array([5, 8]), (np.ones((2, 2), np.int64), squared))
+        completed_lists(np.array([5, 8]), (np.ones((2, 2), np.int64), squared))
 
 
 def test_short_rows_of_all_blocks_share_one_pass(tmp_path):
     artifact = Artifact(str(tmp_path))
-    Setting(Cells(ROWS[:200], 0, 0.0), np.arange(200, dtype=np.int32) // 50, "exact", 1.0, 0.5, 1.0, 1.0).write(
-        artifact
-    )
+    forecast = Forecast(0.5, 0.0, 1.0, 0.0, 10.0, 10.0, 1.0)
+    Setting(Cells(ROWS[:200], 0, 0.0), np.arange(200, dtype=np.int32) // 50, "exact", 1.0, forecast).write(artifact)
     passes = []
 
     def mapper(function, items, description, *, on_gpu=False):
