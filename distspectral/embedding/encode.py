@@ -141,8 +141,8 @@ def _encode_shard(
         for first in range(0, n_rows, block_rows):
             last = min(first + block_rows, n_rows)
             block_labels = None if labels is None else labels.slice(first, last - first).combine_chunks()
-            # a copy, so that this thread waits for the disk under a mapped file
-            yield Block(np.array(rows.block(first, last)), None, block_labels, first)
+            # of its own memory, so that this thread waits for the disk under a mapped file
+            yield Block(np.require(rows.block(first, last), requirements="O"), None, block_labels, first)
 
     def write(sink: IO[bytes]) -> int:
         width = forward(network, np.zeros((1, rows.dim), np.float32)).shape[1]  # the shard may have no rows

@@ -63,6 +63,6 @@ def test_increasing_disjoint_ids_are_proven_without_reading_them(tmp_path: Path)
 
     nowhere = Artifact(str(tmp_path))
     apart = [shard("a", np.arange(48, 100)), shard("b", np.arange(48))]  # out of order, each increasing
-    refuse_duplicates(nowhere, apart, ["a", "b"])
+    refuse_duplicates(nowhere, apart, [("a", 0), ("b", 0)])
     with pytest.raises(FileNotFoundError):
-        refuse_duplicates(nowhere, [*apart, shard("c", np.arange(40, 60))], ["a", "b", "c"])
+        refuse_duplicates(nowhere, [*apart, shard("c", np.arange(40, 60))], [("a", 0), ("b", 0), ("c", 0)])

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -104,6 +108,40 @@ def test_record_batches_are_counted_whatever_they_hold(tmp_path: Path, compressi
     source = cut(tmp_path)
     assert [shard.n_rows for shard in source.shards] == [16, 32, 2]
     np.testing.assert_array_equal(read_all(source), MATRIX)
+
+
+def test_a_file_whose_messages_are_not_found_is_read_as_a_whole(tmp_path: Path) -> None:
+    table = pa.table({"vector": as_lists(MATRIX)})
+    options = pa.ipc.IpcWriteOptions(use_legacy_format=True)  # without the marker before each
+    with pa.ipc.new_file(tmp_path / "a.arrow", table.schema, options=options) as writer:
+        writer.write_table(table, max_chunksize=16)
+    source = cut(tmp_path)
+    assert [shard.n_rows for shard in source.shards] == [50]
+    np.testing.assert_array_equal(read_all(source), MATRIX)
+
+
+def cached_bytes(path: Path) -> int:
+    """Return how much of a file is in the page cache."""
+    size = path.stat().st_size
+    pages = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), size, access=mmap.ACCESS_READ) as mapped:
+        place = np.frombuffer(mapped, np.uint8).ctypes.data
+        assert ctypes.CDLL(None).mincore(ctypes.c_void_p(place), ctypes.c_size_t(size), pages) == 0
+    return mmap.PAGESIZE * sum(page & 1 for page in pages)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux what it has cached")
+def test_opening_an_arrow_file_reads_next_to_nothing_of_its_rows(tmp_path: Path) -> None:
+    path, vectors = tmp_path / "a.arrow", np.zeros((1 << 18, 48), np.float32)
+    table = pa.table({"vector": as_lists(vectors)})
+    with pa.ipc.new_file(path, table.schema) as writer:
+        writer.write_table(table, max_chunksize=1 << 15)
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    before = cached_bytes(path)
+    assert len(cut(path, 1 << 15).shards) == 8
+    assert cached_bytes(path) - before < path.stat().st_size / 3  # a disk may read 8 MiB ahead for the footer
 
 
 def test_a_stream_is_read_as_a_whole(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +18,12 @@ from distspectral.storage.source.formats.tables import table_header, validated, 
 from distspectral.storage.source.listing import ShardFile
 
 FILE_MAGIC = b"ARROW1"
+PREFIX = struct.Struct("<Ii")
+"""Before a message: a marker, and the length of what describes it (Arrow Columnar Format, "Encapsulated message")."""
+CONTINUATION = 0xFFFFFFFF
+MAX_DESCRIPTION = 64 << 20
+RECORD_BATCH = 3
+"""Among the kinds of message, as Message.fbs counts them."""
 
 
 def _ipc_is_file(stream: pa.NativeFile) -> bool:
@@ -45,32 +54,72 @@ def _walk_ipc(file: ShardFile, names: list[str], parts: range | None = None) -> 
 def header(file: ShardFile, columns: Columns, lenient: bool) -> Header:
     """Return rows and width; see :class:`~distspectral.storage.source.formats.format.Format`."""
     with file.open() as stream:
-        is_file = _ipc_is_file(stream)
-        dim, types = table_header(_open_ipc(stream, pa.ipc.IpcReadOptions()).schema, columns, file)
-    parts = _batch_rows(file) if is_file and file.is_local else None
-    if is_file:
-        fragment = pyarrow.dataset.IpcFileFormat().make_fragment(file.path, file.filesystem)
-        n_rows = fragment.count_rows()
-    else:
-        n_rows = sum(batch.num_rows for batch in _walk_ipc(file, [columns.vector]))
-    if parts is None or sum(parts) != n_rows:
-        parts = [n_rows]  # a stream, or a remote file, whose batches would be fetched to find their sizes
+        reader = _open_ipc(stream, pa.ipc.IpcReadOptions())
+        dim, types = table_header(reader.schema, columns, file)
+        n_batches = reader.num_record_batches if isinstance(reader, pa.ipc.RecordBatchFileReader) else None
+    if n_batches is None:
+        parts = [sum(batch.num_rows for batch in _walk_ipc(file, [columns.vector]))]
+    elif not file.is_local or len(parts := _batch_rows(file.path)) != n_batches:
+        # asked once for each batch, which cannot be told apart then
+        parts = [pyarrow.dataset.IpcFileFormat().make_fragment(file.path, file.filesystem).count_rows()]
     if dim is None:
         dim = width(_walk_ipc(file, [columns.vector]), columns, lenient)
-    return Header(n_rows, dim, **types, all_null=lenient and not dim, parts=parts)
+    return Header(sum(parts), dim, **types, all_null=lenient and not dim, parts=parts)
 
 
-def _batch_rows(file: ShardFile) -> list[int]:
-    """Return the rows of each record batch of a mapped file; only what stands before their bodies is touched."""
-    nothing = pa.schema([])  # of no columns a batch has its length, and nothing is decompressed
-    with file.open() as stream:
-        stream.seek(8)  # the magic is padded to as many bytes; in the rare file where it is to more, none is found
-        messages = pa.ipc.MessageReader.open_stream(stream)
-        return [
-            pa.ipc.read_record_batch(message, nothing).num_rows
-            for message in messages
-            if message.type == "record batch"
-        ]
+def _batch_rows(path: str) -> list[int]:
+    """Return the rows of each record batch of a local file; bodies are passed over, where Arrow's reader reads them.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    rows: list[int] = []
+    place = 8  # behind the magic, padded; a few writers pad it to 64 bytes, and then none is found
+    with open(path, "rb", buffering=0) as stream:
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        while True:
+            stream.seek(place)
+            marker, n_bytes = PREFIX.unpack(stream.read(PREFIX.size).ljust(PREFIX.size, b"\0"))
+            if marker != CONTINUATION or not 0 < n_bytes <= MAX_DESCRIPTION:
+                return rows
+            try:
+                message = _Table.root(stream.read(n_bytes))
+                kind, n_body = message.number("B", 1), message.number("q", 3)
+                n_rows = message.table(2).number("q", 0) if kind == RECORD_BATCH else None
+            except struct.error as error:
+                raise ValueError(f"the message at byte {place} is damaged: {error}") from error
+            if n_body < 0 or (n_rows or 0) < 0:
+                raise ValueError(f"the message at byte {place} claims a negative size")
+            if n_rows is not None:
+                rows.append(n_rows)
+            place += PREFIX.size + n_bytes + n_body
+
+
+@dataclasses.dataclass(frozen=True)
+class _Table:
+    """A table of a flatbuffer: where it begins, a signed distance back to the places of its fields."""
+
+    data: bytes
+    start: int
+
+    @classmethod
+    def root(cls, data: bytes) -> _Table:
+        return cls(data, struct.unpack_from("<I", data)[0])
+
+    def _place(self, field: int) -> int | None:
+        places = self.start - struct.unpack_from("<i", self.data, self.start)[0]
+        (n_bytes,) = struct.unpack_from("<H", self.data, places)
+        (offset,) = struct.unpack_from("<H", self.data, places + 4 + 2 * field) if 4 + 2 * field < n_bytes else (0,)
+        return self.start + offset if offset else None
+
+    def number(self, kind: str, field: int) -> int:
+        place = self._place(field)
+        return 0 if place is None else int(struct.unpack_from(f"<{kind}", self.data, place)[0])
+
+    def table(self, field: int) -> _Table:
+        place = self._place(field) or 0
+        return _Table(self.data, place + struct.unpack_from("<I", self.data, place)[0])
 
 
 def batches(
