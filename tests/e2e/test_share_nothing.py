@@ -96,11 +96,15 @@ def test_requests_grow_as_shards_do(s3: S3Server, tmp_path: Path) -> None:
     counts = []
     for n_shards in SHARDS:
         name = f"shards-{n_shards}"
-        path = write_remote_run(tmp_path / name, s3, name, 30 * n_shards, n_shards, storage={"cache_dir": str(tmp_path)})
+        path = write_remote_run(
+            tmp_path / name, s3, name, 30 * n_shards, n_shards, storage={"cache_dir": str(tmp_path)}
+        )
         before = len(s3.log)
         run(load_config(path), LocalEngine(), SilentObserver())
         counts.append(len(s3.log) - before)
-        kinds = Counter((one.method, one.key.split("/")[3] if one.key.count("/") > 3 else "") for one in s3.log[before:])
+        kinds = Counter(
+            (one.method, one.key.split("/")[3] if one.key.count("/") > 3 else "") for one in s3.log[before:]
+        )
         print(f"{n_shards:,} shards: {counts[-1]:,} requests, {kinds.most_common(12)}")
     slopes = np.diff(counts) / np.diff(SHARDS)
     assert slopes[-1] <= 1.1 * slopes[0] + 1, counts
@@ -204,7 +208,9 @@ def test_two_nodes_do_what_one_process_does(s3: S3Server, tmp_path: Path, nodes:
     log = s3.log[before:]
     print(Counter((one.client, one.method) for one in log))
     check_bytes(log, "apart", s3, nodes.names)
-    alone = load_config(write_remote_run(tmp_path / "alone", s3, "alone", ROWS, 8, storage={"cache_dir": str(tmp_path)}))
+    alone = load_config(
+        write_remote_run(tmp_path / "alone", s3, "alone", ROWS, 8, storage={"cache_dir": str(tmp_path)})
+    )
     run(alone, LocalEngine(), SilentObserver())
     one, other = Artifact(alone.root), Artifact(load_config(path).root)
     for stage in ("vectors", "codes", "neighbors", "graph", "features", "reweight"):
