@@ -31,6 +31,8 @@ NVLINK = 1e11
 """Likewise among accelerators."""
 CACHE_SHARE = 0.5
 """Part of a host's memory that holds mapped files."""
+PCIE = 2.5e10
+"""Bytes per second between a host and one of its accelerators."""
 MISS_S = 1e-4
 """One scattered read of a row that is not in memory."""
 
@@ -39,6 +41,7 @@ ASSUMPTIONS = (
     ("least time of a training step on an accelerator", f"{GPU_STEP_S * 1e3:g} ms", ASSUMED),
     ("start of a stage, of training, under Ray", f"{STAGE_S:g} s, {TRAINING_S:g} s", "measured on two cores before"),
     ("all-reduce on one node", f"{REDUCE_S * 1e3:g} ms + bytes at {WITHIN_NODE:.0e}, GPUs {NVLINK:.0e} B/s", ASSUMED),
+    ("between a host and each of its accelerators", f"{PCIE:.2g} B/s", ASSUMED),
     ("share of host memory that caches mapped files", f"{CACHE_SHARE:.0%}", ASSUMED),
     ("scattered read of a row outside that cache", f"{MISS_S * 1e6:g} us", ASSUMED),
 )

@@ -17,6 +17,9 @@ from distspectral.graph.search.sampling import most_cells, n_fitted, n_seen
 from distspectral.graph.search.tuning import GPU_CELL_ROWS, candidates
 
 MOST_COPIES = float(1 + max(EXTRA))
+GPU_FEED_US = 0.8
+"""Core-microseconds of a row in a cell that is left to a host whose accelerator searches and ranks: of collecting rows
+and of merging their lists (AVX-512 Xeon, 10 features)."""
 GPU_PAIR_BYTES = 8
 """Moved in an accelerator's memory by one pair of a search: its distance is written, then read for selection."""
 
@@ -96,6 +99,14 @@ def gpu_pair(gpu: Gpu, dim: int) -> tuple[float, str]:
     if flops > moved:
         return flops, f"2 x {dim} flop / {gpu.flops:.3g}"
     return moved, f"{GPU_PAIR_BYTES} B / {gpu.bandwidth:.3g}"
+
+
+def gpu_copy_bytes(dim: int) -> int:
+    """Return what passes between host and accelerator for one row of a cell.
+
+    Rows go there as float32, come back as halves with three numbers more, and go there again as queries and as base.
+    """
+    return 4 * dim + 3 * 2 * (dim + 3)
 
 
 def pooled_rows(config: GraphConfig, dim: int, n_rows: float, cells: float) -> int:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from distspectral.costs.bill import GPU_SHARE, Bill
-from distspectral.costs.search import expected_join, gpu_pair, pooled_rows
+from distspectral.costs.bill import GPU_SHARE, PCIE, Bill
+from distspectral.costs.search import GPU_FEED_US, expected_join, gpu_copy_bytes, gpu_pair, pooled_rows
 from distspectral.graph.config import GraphConfig, refuse_too_few
 from distspectral.graph.distances import under_metric
 from distspectral.graph.links import find_links, link_facts
@@ -130,9 +130,11 @@ def _cost(bill: Bill) -> None:
     parts = dict(join.parts_us)
     if gpu is not None:
         del parts["solve"]
+        parts["feed"] = GPU_FEED_US * join.copies
         pairs, (pair_s, words) = join.copies**2 * join.cell_rows, gpu_pair(gpu, rate.dim)
-        formula = f"N x {pairs:,.0f} pairs x {words} / {GPU_SHARE:g} / {workers} GPUs"
-        bill.add("GPUs", rows * pairs * pair_s / GPU_SHARE / workers, formula)
+        sent = join.copies * gpu_copy_bytes(rate.dim)
+        formula = f"N x ({pairs:,.0f} pairs x {words} / {GPU_SHARE:g} + {sent:,.0f} B / {PCIE:.2g}) / {workers} GPUs"
+        bill.add("GPUs", rows * (pairs * pair_s / GPU_SHARE + sent / PCIE) / workers, formula)
     bill.cores(parts)
     pooled = pooled_rows(config, rate.dim, rows, join.cells)
     more = max(pooled / pooled_rows(config, rate.dim, sample_rows, rate.cells), 1.0)

@@ -150,6 +150,7 @@ def test_accelerators_take_networks_and_pairs_off_the_cores():
         assert term(fast[name], "GPUs").seconds == pytest.approx(1e9 * 2 * weights / (0.3 * 989e12) / 8)
     assert term(fast["codes"], "cores").seconds == pytest.approx(1e9 * (4 - 3) / 1e6 / 112)
     assert "solve" not in term(fast["neighbors"], "cores").formula
+    assert "feed" in term(fast["neighbors"], "cores").formula
     assert "pairs" in term(fast["neighbors"], "GPUs").formula
     assert term(fast["train"], "steps").seconds > 2000 * 5e-3
 
