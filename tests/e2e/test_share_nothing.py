@@ -8,11 +8,9 @@ the run as large, ``SHARE_NOTHING_SHARDS=100,400,1600`` counts requests for so m
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -172,31 +170,49 @@ def start(path: Path, nodes: Nodes, log: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, env=environment | {"RAY_AUTH_MODE": "disabled"}, stdout=stream, stderr=stream)
 
 
-PASSES = {
+READ = {
     "data": 2,  # packed, embedded
-    "vectors": 3,  # encoded, and its ids and labels with the codes and the features
-    "codes": 6,  # sampled twice, searched, routed; encoded; seen by the calibrated network
-    "features": 3,
-    "neighbors": 3,
-    "graph": 3,
-    "reweight": 3,
-    "output": 1,
+    "vectors": 2,
+    "codes": 4,
+    "neighbors": 2,
+    "graph": 2,
+    "features": 2,
+    "reweight": 1,
 }
-"""How often the stages of a run read an artifact from its first row to its last."""
+"""How often the nodes together read an artifact from its first row to its last, a row once each time."""
 
 
-def check_bytes(log: list[Request], name: str, server: S3Server, clients: list[str]) -> None:
-    """Compare what each client fetched of each artifact with what the stages read of it."""
-    objects = sizes(server, name)
-    fetched: Counter[tuple[str, str]] = Counter()
-    whole: Counter[tuple[str, str]] = Counter()
+def artifact_of(key: str, name: str) -> str:
+    """Return the artifact, or ``data``, that an object of a run belongs to; empty for what is none."""
+    parts = key.removeprefix(f"{name}/").removeprefix("root/").split("/")
+    return parts[0] if len(parts) > 1 else ""
+
+
+def fetched(log: list[Request], name: str) -> dict[str, Counter[str]]:
+    """Return by artifact the bytes of shards that each client fetched."""
+    found: dict[str, Counter[str]] = {}
     for one in log:
-        if one.method == "GET" and one.key in {}:
-            continue
-        place = one.key.removeprefix(f"{name}/").removeprefix("root/")
-        fetched[one.client, place.split("/")[0]] += one.n_bytes
-    print(json.dumps({f"{client} {what}": n for (client, what), n in sorted(fetched.items())}, indent=1))
-    del objects, whole, clients
+        if one.method == "GET" and one.key.startswith(f"{name}/") and one.key.endswith((".arrow", ".parquet")):
+            found.setdefault(artifact_of(one.key, name), Counter())[one.client] += one.n_bytes
+    return found
+
+
+def fetched_twice(log: list[Request]) -> dict[tuple[str, str], int]:
+    """Return by client and object how often it was fetched as a whole, where that is more than once."""
+    whole = Counter((one.client, one.key) for one in log if one.method == "GET" and one.range is None)
+    return {place: n for place, n in whole.items() if n > 1}
+
+
+def print_bytes(log: list[Request], name: str, server: S3Server) -> None:
+    """Print by artifact its size, and what each client fetched of it as multiples."""
+    total: Counter[str] = Counter()
+    for key, size in sizes(server, name).items():
+        if key.endswith((".arrow", ".parquet")):
+            total[artifact_of(f"{name}/{key}", name)] += size
+    for artifact, by_client in sorted(fetched(log, name).items()):
+        size = total.get(artifact, 0)
+        shares = {client: round(n / size, 2) if size else n for client, n in sorted(by_client.items())}
+        print(f"{artifact:<14} {size:>12,} B  {shares}")
 
 
 @pytest.mark.parametrize("nodes", [2], indirect=True)
@@ -207,10 +223,10 @@ def test_two_nodes_do_what_one_process_does(s3: S3Server, tmp_path: Path, nodes:
     assert driver.wait(PATIENCE_S) == 0, (tmp_path / "driver.log").read_text()[-3000:]
     log = s3.log[before:]
     print(Counter((one.client, one.method) for one in log))
-    check_bytes(log, "apart", s3, nodes.names)
-    alone = load_config(
-        write_remote_run(tmp_path / "alone", s3, "alone", ROWS, 8, storage={"cache_dir": str(tmp_path)})
-    )
+    print_bytes(log, "apart", s3)
+    print(Counter({f"{client} {key}": n for (client, key), n in fetched_twice(log).items()}).most_common(40))
+    cache = {"cache_dir": str(tmp_path / "cache")}
+    alone = load_config(write_remote_run(tmp_path / "alone", s3, "alone", ROWS, 8, storage=cache))
     run(alone, LocalEngine(), SilentObserver())
     one, other = Artifact(alone.root), Artifact(load_config(path).root)
     for stage in ("vectors", "codes", "neighbors", "graph", "features", "reweight"):
