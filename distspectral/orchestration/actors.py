@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import pickle
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -27,7 +28,7 @@ ACTORS_TO_GROW = 64
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of an item; an object of ours, for Arrow would make a list of a tuple."""
+    """What became of an item."""
 
     result: Any = None
     error: Exception | None = None
@@ -55,8 +56,11 @@ class ItemActor:
         self.function, self.items, self.resources = function, items, resources
         self.work, self.log_context = work, log_context
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Outcome]:
-        """Return what became of the item with index ``row["item"]``, its error too: Ray Data wraps what is raised."""
+    def __call__(self, row: dict[str, Any]) -> dict[str, bytes]:
+        """Return what became of the item with index ``row["item"]``, its error too: Ray Data wraps what is raised.
+
+        Pickled: Arrow would make a list of a tuple, and warn of an object.
+        """
         try:
             result = call(
                 self.function,
@@ -68,8 +72,8 @@ class ItemActor:
                 "actor",
             )
         except Exception as error:
-            return {"outcome": Outcome(error=with_traceback(error))}
-        return {"outcome": Outcome(result)}
+            return {"outcome": pickle.dumps(Outcome(error=with_traceback(error)))}
+        return {"outcome": pickle.dumps(Outcome(result))}
 
 
 @contextlib.contextmanager
@@ -118,7 +122,7 @@ def actor_mapper(config: RayConfig, stage: str = "embed") -> Mapper:
                 )
             try:
                 for row in dataset.iter_rows():
-                    outcome: Outcome = row["outcome"]
+                    outcome: Outcome = pickle.loads(row["outcome"])
                     if outcome.error is not None:
                         raise outcome.error
                     yield outcome.result

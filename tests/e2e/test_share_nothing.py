@@ -36,9 +36,10 @@ ROWS = int(os.environ.get("SHARE_NOTHING_ROWS", "6000"))
 DIM = int(os.environ.get("SHARE_NOTHING_DIM", "16"))
 SHARDS = [int(n) for n in os.environ.get("SHARE_NOTHING_SHARDS", "4,8,16").split(",")]
 STEPS = int(os.environ.get("SHARE_NOTHING_STEPS", "40"))
-PATIENCE_S = 1500
+PATIENCE_S = 600 if ROWS < 10_000 else 3600
 OBJECT_STORE_BYTES = 80 << 20
-CLUSTERS = [pytest.mark.ray, pytest.mark.clusters, pytest.mark.flaky(reruns=1), pytest.mark.timeout(PATIENCE_S)]
+
+pytestmark = [pytest.mark.ray, pytest.mark.clusters, pytest.mark.flaky(reruns=1), pytest.mark.timeout(PATIENCE_S)]
 
 
 def write_remote_run(folder: Path, server: S3Server, name: str, n_rows: int, n_shards: int, **sections: Any) -> Path:
@@ -159,15 +160,23 @@ def nodes(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Nodes]:
     started.cluster.shutdown()
 
 
-def start(path: Path, nodes: Nodes, log: Path) -> subprocess.Popen[bytes]:
-    """Start the run in a driver that shares nothing with the nodes either."""
+@contextlib.contextmanager
+def started(path: Path, nodes: Nodes, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Yield a driver of the run that shares nothing with the nodes either."""
     place = log.parent / "driver"
     place.mkdir(exist_ok=True)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "AWS_ACCESS_KEY_ID": "driver", "TMPDIR": str(place)}
     command = [sys.executable, "-m", "distspectral", "run", str(path), "--json"]
     command += ["--set", f"ray.address={nodes.cluster.address}"]
     with log.open("ab") as stream:
-        return subprocess.Popen(command, env=environment | {"RAY_AUTH_MODE": "disabled"}, stdout=stream, stderr=stream)
+        driver = subprocess.Popen(
+            command, env=environment | {"RAY_AUTH_MODE": "disabled"}, stdout=stream, stderr=stream
+        )
+    try:
+        yield driver
+    finally:
+        driver.kill()
+        driver.wait()
 
 
 READ = {
@@ -219,8 +228,8 @@ def print_bytes(log: list[Request], name: str, server: S3Server) -> None:
 def test_two_nodes_do_what_one_process_does(s3: S3Server, tmp_path: Path, nodes: Nodes) -> None:
     path = write_remote_run(tmp_path / "apart", s3, "apart", ROWS, 8, ray={"workers": 1})
     before = len(s3.log)
-    driver = start(path, nodes, tmp_path / "driver.log")
-    assert driver.wait(PATIENCE_S) == 0, (tmp_path / "driver.log").read_text()[-3000:]
+    with started(path, nodes, tmp_path / "driver.log") as driver:
+        assert driver.wait() == 0, (tmp_path / "driver.log").read_text()[-3000:]
     log = s3.log[before:]
     print(Counter((one.client, one.method) for one in log))
     print_bytes(log, "apart", s3)

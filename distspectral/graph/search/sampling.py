@@ -40,8 +40,8 @@ MOST_FITTED = 1 << 22
 LEAST_PER_CENTROID = 2
 """Rows that a centroid is fitted to where memory is scarce: fewer would make cells of single rows."""
 LEAST_CELL_ROWS = 250
-READ_AT_ONCE = 256
-"""Single rows that one task reads."""
+READ_AT_ONCE = 2048
+"""Scattered rows that one task reads."""
 VECTOR = "vector"
 LISTS, POOLS = 0, {"fitted": 1, "seen": 2}
 """The pieces of a sample's file; its receipt says how many rows the pools have."""
@@ -249,17 +249,16 @@ def _read(searched: Searched, rows: NDArray[np.int64], description: str, mapper:
     """Return (B, D) rows in any order, with repeats, read by tasks."""
     unique, position = np.unique(rows, return_inverse=True)
     items = [(start, unique[start : start + READ_AT_ONCE]) for start in range(0, len(unique), READ_AT_ONCE)]
-    parts = dict(mapper(functools.partial(_single_rows, searched=searched), items, description))
+    parts = dict(mapper(functools.partial(_scattered_rows, searched=searched), items, description))
     return np.concatenate([parts[start] for start, _ in items])[position]
 
 
 # ---- tasks -------------------------------------------------------------------------------------------------------
 
 
-def _single_rows(item: tuple[int, NDArray[np.int64]], *, searched: Searched) -> tuple[int, NDArray[np.float32]]:
+def _scattered_rows(item: tuple[int, NDArray[np.int64]], *, searched: Searched) -> tuple[int, NDArray[np.float32]]:
     start, rows = item
-    vectors = searched.open()
-    return start, np.concatenate([vectors.block(row, row + 1) for row in rows.tolist()])
+    return start, searched.open().gather(rows)
 
 
 def _nearest(
