@@ -1,4 +1,4 @@
-"""The plan beside what happened: one machine's rates, measured once, and runs of several sizes in one thread.
+"""The plan beside what happened: a machine's rates, measured just before each of several runs in one thread.
 
 Each run is a process of its own without Ray, so that a stage's core-seconds can be told from its seconds.
 """
@@ -43,11 +43,11 @@ def compare_plan(rows: Sequence[int], dim: int, overrides: Sequence[str], root: 
         DistSpectralError: a run failed.
     """
     source = Source.open(_config(max(rows), dim, overrides, root).data)
-    rates = measure(_config(max(rows), dim, overrides, root), source, root)
-    whole = this_machine(1, rates.disk_read, rates.disk_write)
-    one_core = Machines("one core", "cpu", 1, 1, dataclasses.replace(whole.node, cores=1), MEASURED, uses_ray=False)
     sizes = []
     for n_rows in sorted(rows):
+        rates = measure(_config(max(rows), dim, overrides, root), source, root)  # a virtual machine's speed varies
+        whole = this_machine(1, rates.disk_read, rates.disk_write)
+        one_core = Machines("one core", "cpu", 1, 1, dataclasses.replace(whole.node, cores=1), MEASURED, uses_ray=False)
         config = _config(n_rows, dim, overrides, root)
         recipe = config.recipe(dim)
         bills = stage_bills(n_rows, recipe, config.settings(recipe), rates, one_core)
@@ -68,9 +68,10 @@ def compare_plan(rows: Sequence[int], dim: int, overrides: Sequence[str], root: 
                     "predicted": max(one.worker_bytes + one.driver_bytes for one in bills) - rates.base_bytes,
                     "found": found["peak_rss_bytes"],
                 },
+                "rates": rates.model_dump(),
             }
         )
-    return {"dim": dim, "cpu_count": os.cpu_count(), "sizes": sizes, "rates": rates.model_dump()}
+    return {"dim": dim, "cpu_count": os.cpu_count(), "sizes": sizes}
 
 
 def _compared(predicted: float, seconds: float, core_seconds: float) -> dict[str, float]:
