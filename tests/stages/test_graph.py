@@ -54,7 +54,7 @@ class Fragile:
         self.n_survive = n_survive
         self.n_asked: list[int] = []
 
-    def __call__(self, function, items, description):
+    def __call__(self, function, items, description, *, on_gpu=False):
         if description == "taking scales":
             yield from map(function, reversed(items))
             return
