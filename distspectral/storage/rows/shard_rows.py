@@ -1,7 +1,8 @@
 """Fixed-width columns of an artifact's shards, by row; a shard is opened when a row of it is read.
 
 A shard's receipt says where in the file its values lie. So a shard on a disk is mapped without parsing it, and of one
-in an object store the bytes asked for are fetched, until a copy on the node is the cheaper way.
+in an object store the bytes asked for are fetched, until a copy on the node is the cheaper way. Shards that together are
+larger than the node's cache are never copied: each copy would drive out another that the next rows are in.
 
 Shape letters: N rows of all shards together, B rows asked for, W width of a column.
 """
@@ -143,7 +144,10 @@ class ShardRows:
         *,
         reread: bool = False,
     ) -> None:
-        self._artifact, self._shards, self._reread = artifact, shards, reread
+        self._artifact, self._shards = artifact, shards
+        cache = artifact.cache
+        self._may_copy = cache is not None and sum(shard.n_bytes for shard in shards) <= cache.max_bytes
+        self._reread = reread and self._may_copy
         layouts = [[shard.details[LAYOUT][name] for name in columns] for shard in shards]
         self.types = [(np.dtype(one["dtype"]), int(one["width"])) for one in layouts[0]]
         self._shard_of = [index for index, found in enumerate(layouts) for _ in found[0]["batches"]]
@@ -271,7 +275,7 @@ class ShardRows:
         file.n_pieces += len(runs)
         file.n_bytes += row_bytes * sum(int(run[-1] - run[0]) + 1 for run in runs)
         is_cheap = file.n_bytes <= PIECE_SHARE * shard.n_bytes and file.n_pieces * PIECE_BYTES <= shard.n_bytes
-        if is_cheap or self._artifact.cache is None:
+        if is_cheap or not self._may_copy:
             return file
         copy = self._mapped(self._artifact.mappable(shard.name, shard.known), shard)
         return self._kept(index, copy) if copy else file

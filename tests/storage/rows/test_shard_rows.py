@@ -15,7 +15,7 @@ from distspectral.storage.artifact.cache import NodeCache
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import Output
-from distspectral.storage.rows.shard_rows import LAYOUT
+from distspectral.storage.rows.shard_rows import LAYOUT, ShardRows
 from distspectral.storage.rows.vectors import FleetingVectors, MappedVectors
 from distspectral.storage.source.dataset import Source, SourceConfig
 from tests.datasets import blobs, packed, vectors_output
@@ -137,6 +137,19 @@ def test_copies_stay_open_up_to_half_of_the_cache(packed_remote: str, tmp_path: 
     mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(tmp_path) in line]
     assert 1 <= len(mapped) <= 2, "the others were closed, so their place on the disk is free"
     np.testing.assert_array_equal(vectors.gather(rows), ROWS[rows])
+
+
+@pytest.mark.parametrize("reread", [False, True])
+def test_what_is_larger_than_the_cache_is_fetched_in_pieces(
+    s3: S3Server, packed_remote: str, tmp_path: Path, reread: bool
+) -> None:
+    artifact = Artifact(packed_remote, NodeCache(str(tmp_path), 3 * SHARD_BYTES))
+    rows = ShardRows(artifact, artifact.manifest().shards, ["vector"], reread=reread)
+    drawn, since = np.random.default_rng(0).permutation(len(ROWS))[:100], Since(s3)
+    for _ in range(3):
+        np.testing.assert_array_equal(rows.gather(drawn)[0], ROWS[drawn])
+    assert since.n_bytes < 3 * len(ROWS) * DIM * 4, "only rows between first and last, and no ids and labels"
+    assert not list(tmp_path.glob("*.arrow"))
 
 
 def test_without_a_cache_rows_are_read_into_memory(packed_remote: str) -> None:
