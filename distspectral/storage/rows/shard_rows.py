@@ -1,8 +1,8 @@
 """Fixed-width columns of an artifact's shards, by row; a shard is opened when a row of it is read.
 
 A shard's receipt says where in the file its values lie. So a shard on a disk is mapped without parsing it, and of one
-in an object store the bytes asked for are fetched, until a copy on the node is the cheaper way. Shards that together are
-larger than the node's cache are never copied: each copy would drive out another that the next rows are in.
+in an object store the bytes asked for are fetched, until a copy on the node is the cheaper way. Shards that together
+are larger than the node's cache are never copied: each copy would drive out another that the next rows are in.
 
 Shape letters: N rows of all shards together, B rows asked for, W width of a column.
 """
