@@ -28,7 +28,7 @@ test-others: .venv/installed
 fuzz: .venv/installed
 	FUZZ_FILES=$${FUZZ_FILES:-10000} $(BIN)/pytest tests/storage/test_fuzz.py -s
 
-# What one card does beside what it can: search, ranks, training, embedding. `make gpu-check FAISS=gpu`; eight minutes.
+# What one card does beside what it can: search, ranks, training, embedding. `make gpu-check FAISS=gpu`.
 gpu-check: .venv/installed
 	$(BIN)/python -m distspectral.bench.gpu
 
