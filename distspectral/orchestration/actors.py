@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import pickle
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -28,7 +27,7 @@ ACTORS_TO_GROW = 64
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of an item."""
+    """What became of an item; an object of ours, for Arrow would make a list of a tuple."""
 
     result: Any = None
     error: Exception | None = None
@@ -56,11 +55,8 @@ class ItemActor:
         self.function, self.items, self.resources = function, items, resources
         self.work, self.log_context = work, log_context
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, bytes]:
-        """Return what became of the item with index ``row["item"]``, its error too: Ray Data wraps what is raised.
-
-        Pickled: Arrow would make a list of a tuple, and warn of an object.
-        """
+    def __call__(self, row: dict[str, Any]) -> dict[str, Outcome]:
+        """Return what became of the item with index ``row["item"]``, its error too: Ray Data wraps what is raised."""
         try:
             result = call(
                 self.function,
@@ -72,20 +68,22 @@ class ItemActor:
                 "actor",
             )
         except Exception as error:
-            return {"outcome": pickle.dumps(Outcome(error=with_traceback(error)))}
-        return {"outcome": pickle.dumps(Outcome(result))}
+            return {"outcome": Outcome(error=with_traceback(error))}
+        return {"outcome": Outcome(result)}
 
 
 @contextlib.contextmanager
 def quiet_data() -> Iterator[None]:
     """Ray Data without progress bars and messages: whoever called the mapper shows progress."""
     context = DataContext.get_current()
-    before, context.enable_progress_bars = context.enable_progress_bars, False
+    before = context.enable_progress_bars, context.enable_fallback_to_arrow_object_ext_type
+    # asked for, so that workers do not warn of it: what an item returns is no Arrow value
+    context.enable_progress_bars, context.enable_fallback_to_arrow_object_ext_type = False, True
     try:
         with logs.level("ray.data", logging.ERROR):
             yield
     finally:
-        context.enable_progress_bars = before
+        context.enable_progress_bars, context.enable_fallback_to_arrow_object_ext_type = before
 
 
 def actor_mapper(config: RayConfig, stage: str = "embed") -> Mapper:
@@ -122,7 +120,7 @@ def actor_mapper(config: RayConfig, stage: str = "embed") -> Mapper:
                 )
             try:
                 for row in dataset.iter_rows():
-                    outcome: Outcome = pickle.loads(row["outcome"])
+                    outcome: Outcome = row["outcome"]
                     if outcome.error is not None:
                         raise outcome.error
                     yield outcome.result
