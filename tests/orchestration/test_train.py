@@ -62,7 +62,8 @@ def test_an_error_of_one_rank_ends_all_reaches_the_caller_and_is_not_retried(
         heard.append(record["step"])
         (disk / "filler").write_bytes(bytes(max(0, shutil.disk_usage(disk).free - 4096)))
 
-    endless = {"max_steps": 1_000_000, "window_steps": 20, "checkpoint_steps": 20, "patience": 0}
+    # without a checkpoint: one that Ray Train is storing when the disk fills up would be a lost worker to it
+    endless = {"max_steps": 1_000_000, "window_steps": 20, "checkpoint_steps": 1_000_000, "patience": 0}
     with pytest.raises(OutputNotWritableError, match="no space left"):
         ray_train(pipeline, disk / "training", fill, **endless)
     assert heard == sorted(set(heard)), "training did not start again"
