@@ -33,6 +33,19 @@ def blobs(n_rows: int, dim: int, n_clusters: int = 3, seed: int = 0) -> tuple[ND
     return (centers[labels] + rng.standard_normal((n_rows, dim))).astype(np.float32), labels.astype(np.int64)
 
 
+def ring_and_blobs(
+    on_ring: int = 300, in_blob: int = 20, seed: int = 0
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return a ring and two far blobs, three parts of uneven size: vectors (N, 2) float32 and labels (N,), shuffled."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.repeat([0, 1, 2], [on_ring, in_blob, in_blob]))
+    angle = rng.uniform(0, 2 * np.pi, len(labels))
+    ring = 5 * np.column_stack([np.cos(angle), np.sin(angle)])
+    centres = np.array([[0.0, 0.0], [12.0, 0.0], [-12.0, 0.0]])[labels]
+    noise = rng.normal(size=(len(labels), 2)) * np.where(labels == 0, 0.1, 0.3)[:, None]
+    return (centres + ring * (labels == 0)[:, None] + noise).astype(np.float32), labels.astype(np.int64)
+
+
 def as_lists(matrix: NDArray[Any], kind: str = "fixed") -> pa.Array:
     """Return a matrix as a FixedSizeList, List or LargeList column."""
     values = pa.array(matrix.reshape(-1))

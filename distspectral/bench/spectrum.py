@@ -18,6 +18,7 @@ from sklearn.metrics.cluster import contingency_matrix
 from distspectral.clusters import ClusterConfig, diffusion_scale, fit_centroids
 from distspectral.embedding.columns import require_column
 from distspectral.errors import ConfigError
+from distspectral.graph.components import component_labels
 from distspectral.graph.spectrum import exact_spectrum
 from distspectral.graph.store import MappedGraph
 from distspectral.models.assigner import Assigner, clustering_coordinates
@@ -51,7 +52,8 @@ def compare_with_exact(root: Artifact, n_functions: int | None = None) -> dict[s
     learned = _embedding(output, n_kept)
     began = time.perf_counter()
     graph = next(name for name in ("reweight", "siamese_graph", "graph") if name in model.manifest().inputs)
-    values, vectors, degree = exact_spectrum(MappedGraph(root.child(folders[graph])), n_kept)
+    mapped = MappedGraph(root.child(folders[graph]))
+    values, vectors, degree = exact_spectrum(mapped, n_kept)
     seconds = time.perf_counter() - began
     sin2 = sin2_principal_angles(
         torch.from_numpy(learned[:, :n_compared]), torch.from_numpy(vectors[:, :n_compared]), torch.from_numpy(degree)
@@ -69,21 +71,27 @@ def compare_with_exact(root: Artifact, n_functions: int | None = None) -> dict[s
     if labels is not None:
         manifest = clusters.manifest()
         config = ClusterConfig.model_validate({k: v for k, v in manifest.config.items() if k != "seed"})
-        exact = _exact_clusters(vectors, values, manifest.properties["n_clusters"], config, manifest.config["seed"])
+        n_clusters, parts = manifest.properties["n_clusters"], component_labels(mapped)
+        exact = _exact_clusters(vectors, values, n_clusters, config, manifest.config["seed"], parts)
         result["agreement"] = output.manifest().metrics["agreement"]
         result["exact_agreement"] = label_agreement(contingency_matrix(labels.to_numpy(), exact))
     return result
 
 
 def _exact_clusters(
-    vectors: NDArray[np.float64], values: NDArray[np.float64], n_clusters: int, config: ClusterConfig, seed: int
+    vectors: NDArray[np.float64],
+    values: NDArray[np.float64],
+    n_clusters: int,
+    config: ClusterConfig,
+    seed: int,
+    parts: NDArray[np.int64],
 ) -> NDArray[np.int64]:
     """Return the clusters (N,) that the run's own recipe finds in the exact eigenvectors."""
     scale = torch.from_numpy(diffusion_scale(values, config.diffusion_time, n_clusters))
     embedding = torch.from_numpy(vectors.astype(np.float32))
     points = clustering_coordinates(embedding, scale, config.normalize_rows).numpy()
     rows = np.sort(np.random.default_rng(seed).permutation(len(points))[: config.sample_rows])
-    centroids = torch.from_numpy(fit_centroids(points[rows], n_clusters, config, seed))
+    centroids = torch.from_numpy(fit_centroids(points[rows], n_clusters, config, seed, parts[rows]).centroids)
     clusters: NDArray[np.int64] = Assigner(scale, centroids, config.normalize_rows, 1.0)(embedding)[0].numpy()
     return clusters
 

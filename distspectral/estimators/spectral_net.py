@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from distspectral.embedding.forward import BLOCK_ROWS, in_blocks
 from distspectral.estimators.base import NetworkEstimator, WindowPrinter, told_in
 from distspectral.estimators.representation import represent_rows
+from distspectral.graph.components import component_labels
 from distspectral.graph.config import AffinitySpace
 from distspectral.models.assigner import Assigner
 from distspectral.models.embedder import Embedder
@@ -165,7 +166,10 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         self.eigenvalues_ = ritz_values[: settings.n_components]
         if (n_clusters := recipe.cluster.n_clusters) == "auto":
             n_clusters = suggested_n_clusters(ritz_values, settings.n_components)
-        assigner = fit_assigner(rows, network, self.eigenvalues_, n_clusters, recipe.cluster, recipe.seed)
+        components = component_labels(represented.graph) if self.graph_["components"] > 1 else None
+        assigner, _ = fit_assigner(
+            rows, network, self.eigenvalues_, n_clusters, recipe.cluster, recipe.seed, components
+        )
         self._set_model(Embedder(network, assigner))
         self.embedding_, self.labels_ = self._embed(rows)
 

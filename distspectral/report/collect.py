@@ -30,6 +30,7 @@ from distspectral.report.data import (
 from distspectral.report.metrics import PAGE, scores
 from distspectral.report.page import render
 from distspectral.spectral.capacity import EdgeCheck, capacity
+from distspectral.stages.cluster import agreement_in_words
 from distspectral.stages.stage import Stage
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
@@ -71,7 +72,7 @@ def collect(
         "training": _training(artifacts["train"], manifests["train"]),
         "spectrum": _spectrum(manifests["calibrate"]),
         "capacity": _capacity(metrics, manifests["train"]) if "edges" in metrics["calibrate"] else None,
-        "clusters": _clusters(manifests["embed"]),
+        "clusters": _clusters(manifests["cluster"], manifests["embed"]),
         "scatter": scatter_sample(artifacts["pack"], artifacts["embed"], manifests["embed"], config["seed"]),
         "evaluation": scores(metrics).get("agreement"),
         "notes": [note for stage in stages.values() if stage.name in metrics for note in stage.notes(metrics)],
@@ -117,13 +118,14 @@ def _capacity(metrics: Mapping[str, Any], training: Manifest) -> CapacityFacts:
     return CapacityFacts.model_validate({"widths": widths, "advice": check.advice, **orders, **vars(check)})
 
 
-def _clusters(manifest: Manifest) -> ClusterFacts:
-    sizes = np.sum([shard.details["cluster_counts"] for shard in manifest.shards], axis=0)
-    distances = np.sum([shard.details["distance_sums"] for shard in manifest.shards], axis=0)
+def _clusters(clusters: Manifest, output: Manifest) -> ClusterFacts:
+    sizes = np.sum([shard.details["cluster_counts"] for shard in output.shards], axis=0)
+    distances = np.sum([shard.details["distance_sums"] for shard in output.shards], axis=0)
     return ClusterFacts(
         n_clusters=len(sizes),
         sizes=[int(size) for size in sizes],
         mean_distance=(distances / np.maximum(sizes, 1)).tolist(),
+        agreement=agreement_in_words(clusters.properties["restarts"]),
     )
 
 

@@ -250,7 +250,7 @@ def _nmi(points: UnitRows, classes: NDArray[np.int64], seed: int, block_rows: in
     """Return the NMI of k-means with as many clusters as there are classes."""
     n_classes = int(classes.max()) + 1
     sample = np.sort(np.random.default_rng(seed).permutation(points.n_rows)[: max(KMEANS.sample_rows, n_classes)])
-    centroids = torch.from_numpy(fit_centroids(points.gather(sample), n_classes, KMEANS, seed))
+    centroids = torch.from_numpy(fit_centroids(points.gather(sample), n_classes, KMEANS, seed).centroids)
     contingency = scipy.sparse.csr_matrix((n_classes, n_classes), dtype=np.int64)
     for start in range(0, points.n_rows, block_rows):
         stop = min(start + block_rows, points.n_rows)

@@ -22,6 +22,7 @@ from distspectral.errors import (
     MissingArtifactError,
     TooManyClustersError,
 )
+from tests.datasets import ring_and_blobs
 
 PLAIN = {"representation": "input", "affinity_space": "euclidean"}
 SMALL = {"n_clusters": 3, "hidden": (32,), "batch_size": 256, "max_steps": 100, "random_state": 0} | PLAIN
@@ -46,6 +47,15 @@ def fitted(rows):
 def test_defaults_separate_two_moons():
     X, y = two_moons(1000, noise=0.05, seed=0)
     assert adjusted_rand_score(y, SpectralNet(n_clusters=2, max_steps=150, random_state=0).fit_predict(X)) > 0.99
+
+
+@pytest.mark.parametrize(("on_ring", "in_blob"), [(300, 20), (400, 40)])
+def test_separate_parts_of_uneven_size_are_the_clusters(on_ring, in_blob):
+    X, y = ring_and_blobs(on_ring, in_blob)
+    model = SpectralNet(**SMALL | {"hidden": (64, 32), "max_steps": 150}).fit(X)
+    assert model.graph_["components"] == 3
+    assert adjusted_rand_score(y, model.labels_) == 1
+    np.testing.assert_array_equal(model.predict(X), model.labels_)
 
 
 @pytest.fixture(scope="module")

@@ -86,6 +86,7 @@ def test_full_data_show_every_section_in_order(full_page: str) -> None:
         "A random sample of 200 of the 70,000 rows",
         "Configuration (4 settings)",
         "hidden:\n  - 512\n  - 256",
+        "7 of 10 runs of k-means reached the best solution",
     ],
 )
 def test_facts_are_written_for_people(full_page: str, text: str) -> None:
