@@ -12,12 +12,14 @@ import torch
 
 folder = Path(__file__).parent
 model = torch.export.load(folder / "model.pt2").module()
-names = [output["name"] for output in json.loads((folder / "model_card.json").read_text())["outputs"]]
+card = json.loads((folder / "model_card.json").read_text())
+names = [output["name"] for output in card["outputs"]]
+dtype = getattr(torch, card["inputs"][0]["dtype"])
 
 
 def embed(rows):  # (rows, features) -> {"embedding": ..., "cluster": ..., "distance": ...}
     with torch.inference_mode():
-        return dict(zip(names, model(torch.as_tensor(rows, dtype=torch.float32))))
+        return dict(zip(names, model(torch.as_tensor(rows, dtype=dtype))))
 '''
 
 ONNX = '''\
@@ -31,8 +33,9 @@ import onnxruntime
 path = Path(__file__).with_name("model.onnx")
 session = onnxruntime.InferenceSession(path, providers=onnxruntime.get_available_providers())
 names = [output.name for output in session.get_outputs()]
+dtype = {"tensor(float)": numpy.float32, "tensor(double)": numpy.float64}[session.get_inputs()[0].type]
 
 
 def embed(rows):  # (rows, features) -> {"embedding": ..., "cluster": ..., "distance": ...}
-    return dict(zip(names, session.run(names, {"vectors": numpy.asarray(rows, numpy.float32)})))
+    return dict(zip(names, session.run(names, {"vectors": numpy.asarray(rows, dtype)})))
 '''

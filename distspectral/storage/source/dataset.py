@@ -20,6 +20,7 @@ from distspectral.errors import EmptyShardError, ShardWidthError, UnsupportedTyp
 from distspectral.frozen import FrozenModel
 from distspectral.storage.rows.block import Block
 from distspectral.storage.rows.columns import ScalarType
+from distspectral.storage.rows.frame import Frame
 from distspectral.storage.source.columns import Columns
 from distspectral.storage.source.formats import FORMATS, FormatName, Header, reading
 from distspectral.storage.source.limits import refuse_absurd_width, refuse_bomb
@@ -118,9 +119,8 @@ class Source:
                 place = first_row + piece.first_row
                 shards.append(SourceShard(file, name, piece.n_rows, place, piece.first_row, piece.parts))
             first_row += header.n_rows
-        reader = ShardReader(
-            config.columns, config.scale, first.dim, first.id_type, first.label_type, config.on_bad_rows
-        )
+        frame = Frame(config.scale)
+        reader = ShardReader(config.columns, frame, first.dim, first.id_type, first.label_type, config.on_bad_rows)
         return cls(config, shards, reader)
 
     @property
@@ -148,6 +148,10 @@ class Source:
         """Type of the labels, None without a label column."""
         return self.reader.label_type
 
+    def framed(self, frame: Frame) -> Source:
+        """Return the same dataset, read in a frame, which knows the factor too."""
+        return dataclasses.replace(self, reader=dataclasses.replace(self.reader, frame=frame))
+
     def read_blocks(
         self, shard: SourceShard, block_rows: int | None = None, left_out: list[pa.RecordBatch] | None = None
     ) -> Iterator[Block]:
@@ -164,7 +168,10 @@ class Source:
     def shard_fingerprints(self) -> list[str]:
         """Return each shard's own digest: what its rows, read like this, and their ids depend on."""
         numbered = self.config.id_column is None  # by the rows of all shards before
-        return [self._digest([*_identity(shard), shard.first_row if numbered else None]) for shard in self.shards]
+        frame = [] if self.reader.frame.is_plain else [self.reader.frame.properties()]
+        return [
+            self._digest([*_identity(shard), shard.first_row if numbered else None, *frame]) for shard in self.shards
+        ]
 
     def _digest(self, files: list[Any]) -> str:
         config = self.config.model_dump(exclude={"path", "follow_links"})
