@@ -82,7 +82,7 @@ def export(predictor: Predictor, artifact: Artifact, formats: Sequence[ExportFor
             written[file] = torch_bytes(exported) if name == "torch" else onnx_bytes(exported, predictor.outputs)
             program = torch_program(written[file]) if name == "torch" else onnx_program(written[file])
             differences[name] = checked(file, program, predictor, raw, rows)
-            written[loader] = text.encode()
+            written[loader] = text.replace("float32", predictor.frame.input_type).encode()
     card = predictor.card | {
         "programs": {name: FILES[name][0] for name in formats},
         "made_with": {name: version(name) for name in ("torch", *(ONNX_PACKAGES if "onnx" in formats else ()))},

@@ -1,4 +1,7 @@
-"""The programs that go with an exported model: each embeds rows with one runtime and without distspectral."""
+"""The programs that go with an exported model: each embeds rows with one runtime and without distspectral.
+
+Where rows have to come in float64, the file that is written says that instead of float32.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,12 @@ import torch
 
 folder = Path(__file__).parent
 model = torch.export.load(folder / "model.pt2").module()
-card = json.loads((folder / "model_card.json").read_text())
-names = [output["name"] for output in card["outputs"]]
-dtype = getattr(torch, card["inputs"][0]["dtype"])
+names = [output["name"] for output in json.loads((folder / "model_card.json").read_text())["outputs"]]
 
 
 def embed(rows):  # (rows, features) -> {"embedding": ..., "cluster": ..., "distance": ...}
     with torch.inference_mode():
-        return dict(zip(names, model(torch.as_tensor(rows, dtype=dtype))))
+        return dict(zip(names, model(torch.as_tensor(rows, dtype=torch.float32))))
 '''
 
 ONNX = '''\
@@ -33,9 +34,8 @@ import onnxruntime
 path = Path(__file__).with_name("model.onnx")
 session = onnxruntime.InferenceSession(path, providers=onnxruntime.get_available_providers())
 names = [output.name for output in session.get_outputs()]
-dtype = {"tensor(float)": numpy.float32, "tensor(double)": numpy.float64}[session.get_inputs()[0].type]
 
 
 def embed(rows):  # (rows, features) -> {"embedding": ..., "cluster": ..., "distance": ...}
-    return dict(zip(names, session.run(names, {"vectors": numpy.asarray(rows, dtype)})))
+    return dict(zip(names, session.run(names, {"vectors": numpy.asarray(rows, numpy.float32)})))
 '''

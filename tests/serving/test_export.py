@@ -24,6 +24,7 @@ from distspectral.errors import (
     MissingDependencyError,
     OutputNotWritableError,
 )
+from distspectral.models.framed import Framed
 from distspectral.models.embedder import Embedder
 from distspectral.orchestration.engine import LocalEngine
 from distspectral.orchestration.observer import SilentObserver
@@ -123,7 +124,7 @@ def test_a_program_tells_nothing_of_this_machine(root: Path, file: str) -> None:
 
 def raw_outputs(predictor: Predictor, rows: np.ndarray) -> list[np.ndarray]:
     with torch.inference_mode():
-        return [output.numpy() for output in stage.RawPredictor(predictor)(torch.from_numpy(rows))]
+        return [output.numpy() for output in Framed(predictor.frame, predictor.module)(torch.from_numpy(rows))]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_a_program_that_disagrees_is_refused(predictor: Predictor, output: str, 
         outputs = dict(zip(predictor.outputs, raw_outputs(predictor, part), strict=True))
         return list((outputs | {output: change(outputs[output])}).values())
 
-    raw = stage.RawPredictor(predictor)
+    raw = Framed(predictor.frame, predictor.module)
     with pytest.raises(ExportError, match=r"model.onnx: \w+ differs from the network's"):
         stage.checked("model.onnx", program, predictor, raw, rows)
     honest = stage.checked("model.onnx", lambda part: raw_outputs(predictor, part), predictor, raw, rows)
@@ -161,7 +162,7 @@ def test_rows_between_two_centroids_may_go_to_either(predictor: Predictor) -> No
         return [embedding, np.where(cluster == 0, 1, cluster), distance]
 
     assert 0 in raw_outputs(twins, rows)[1]
-    assert stage.checked("x", program, twins, stage.RawPredictor(twins), rows)["cluster"] == 0
+    assert stage.checked("x", program, twins, Framed(twins.frame, twins.module), rows)["cluster"] == 0
 
 
 def test_distances_are_compared_where_they_have_digits(predictor: Predictor) -> None:
@@ -171,7 +172,7 @@ def test_distances_are_compared_where_they_have_digits(predictor: Predictor) -> 
 
     rows = stage.sample_rows(predictor)
     assert np.abs(program(rows)[2] - raw_outputs(predictor, rows)[2]).max() > 2 * stage.TOLERANCE
-    found = stage.checked("x", program, predictor, stage.RawPredictor(predictor), rows)
+    found = stage.checked("x", program, predictor, Framed(predictor.frame, predictor.module), rows)
     assert found["distance"] == pytest.approx(5e-6, rel=0.1)
 
 

@@ -93,12 +93,12 @@ class Frame:
         else:
             centre, apart = _spread(np.asarray(rows), factor)
         usual = float(np.quantile(apart, USUAL, method="lower")) if len(apart) else 0.0
-        usual = min(usual or float(apart.max(initial=0)), 2.0**1000)
+        usual = min(usual or float(apart.max(initial=0)) or float(np.abs(centre).max(initial=0)), 2.0**1022)
         held = RANGES[dtype]
         if usual == 0:
             return cls(factor, limit=held.largest, dtype=dtype)
         power = math.frexp(usual)[1] - 1
-        exponent = 0 if held.least <= usual <= held.most else min(max(power, -1000), 1000)
+        exponent = 0 if held.least <= usual <= held.most else min(max(power, -1022), 1022)
         far = np.abs(centre) > held.offset * usual
         origin = np.where(far, _rounded(centre, 2.0**power), 0) if far.any() else None
         return cls(factor, origin, exponent, min(REACH * usual * 2.0**-exponent, held.largest), dtype)
@@ -161,14 +161,14 @@ class Frame:
         if not np.isfinite(found):
             return row, feature, f"found {found}, expected a finite number"
         if self.limit == RANGES["float32"].largest:
-            return row, feature, f"{found} is beyond float32, expected a finite number"
+            return row, feature, f"{found:g} is beyond float32, expected a finite number"
         place = 0.0 if self.origin is None else float(self.origin[feature])
         low, high = ((place + side * self.limit * 2.0**self.exponent) / self.factor for side in (-1, 1))
         remedy = "; set pack.dtype to float32" if self.dtype == "float16" else ""
         return (
             row,
             feature,
-            f"{found} is beyond {self.dtype} beside the other rows, expected {low:.4g} to {high:.4g}{remedy}",
+            f"{found:g} is beyond {self.dtype} beside the other rows, expected {low:.4g} to {high:.4g}{remedy}",
         )
 
     def properties(self) -> dict[str, Any]:
