@@ -27,12 +27,12 @@ GROUP = np.repeat([0, 1], 120)
 ROWS = np.stack([20.0 * GROUP, np.zeros(240)], axis=1) + RNG.standard_normal((240, 2))
 
 FAR = {
-    "Unix seconds": ROWS + [1.7e9, 0],
-    "Unix milliseconds": ROWS * [1000, 1] + [1.7e12, 0],
+    "Unix seconds": ROWS + np.array([1.7e9, 0]),
+    "Unix milliseconds": ROWS * [1000, 1] + np.array([1.7e12, 0]),
     "all columns": ROWS + 1e9,
     "negative": ROWS - 1e9,
-    "1e-7 degrees": np.round(ROWS * 100).astype(np.int64) + [481_374_300, 115_754_900],
-    "nanoseconds": np.round(ROWS * 100).astype(np.int64) + [1_700_000_000_000_000_001, 0],
+    "1e-7 degrees": np.round(ROWS * 100).astype(np.int64) + np.array([481_374_300, 115_754_900]),
+    "nanoseconds": np.round(ROWS * 100).astype(np.int64) + np.array([1_700_000_000_000_000_001, 0]),
     "cents": ROWS / 100 + 1e12,
     "float32": (ROWS + 1e6).astype(np.float32),
 }

@@ -119,7 +119,7 @@ def test_float16_keeps_rows_far_from_zero(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_seconds_since_1970_are_packed_from_an_origin(tmp_path: Path, dtype: Literal["float32", "float16"]) -> None:
-    rows = VECTORS.astype(np.float64) + [1.7e9, 0, 0, 0, 0, 0]
+    rows = VECTORS.astype(np.float64) + np.array([1.7e9, 0, 0, 0, 0, 0])
     vectors = MappedVectors(packed(tmp_path, rows, sizes=UNEVEN, config=PackConfig(dtype=dtype)))
     assert vectors.origin is not None
     np.testing.assert_array_equal(vectors.origin[1:], 0)

@@ -26,8 +26,8 @@ PLAIN = {
 }
 
 LOSING: dict[str, Any] = {
-    "Unix seconds": SMALL + [1.7e9, 0],
-    "Unix milliseconds": SMALL * [1000, 1] + [1.7e12, 0],
+    "Unix seconds": SMALL + np.array([1.7e9, 0]),
+    "Unix milliseconds": SMALL * [1000, 1] + np.array([1.7e12, 0]),
     "all columns far": SMALL + 1e9,
     "negative": SMALL - 1e9,
     "money in cents": SMALL / 100 + 1e12,
