@@ -48,7 +48,7 @@ def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = lo
     bad rows only becomes a packed shard without rows.
 
     Args:
-        source: the opened dataset.
+        source: the opened dataset; unless its frame is decided, it is that of its rows.
         output: where the artifact ``vectors`` goes.
         config: how vectors are stored.
         mapper: hands out the shards that are still missing.
@@ -63,7 +63,7 @@ def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = lo
         ConstantDataError: all rows are equal.
         OutputNotWritableError: the directory cannot be written.
     """
-    source = framed(source, config.dtype)
+    source = source if source.is_framed else framed(source, config.dtype)
     names = [f"part-{index:05d}.arrow" for index in range(len(source.shards))]
     prints = dict(zip(names, source.shard_fingerprints(), strict=True))
     done = output.begin(prints, DETAILS)

@@ -300,7 +300,7 @@ def test_a_run_on_seconds_since_1970_is_served_and_exported_as_it_embeds(written
         np.testing.assert_allclose(answer["embedding"], embedded, atol=1e-4)
     far = raw.copy()
     far[3, 1] = 1e30
-    with pytest.raises(RequestError, match="row 3, feature 1: 1e.30 is beyond float32 beside the other rows"):
+    with pytest.raises(RequestError, match=r"row 3, feature 1: 1e[+]30 is beyond float32 beside the other rows"):
         service.rows(JSON, json.dumps({"vectors": far.tolist()}).encode())
     np.save(tmp_path / "rows.npy", raw)
     for module in LOADERS:

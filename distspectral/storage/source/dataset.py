@@ -70,11 +70,13 @@ class Source:
         config: what was asked for.
         shards: in row order; a large file is several.
         reader: reads any one of them; hand this and a shard to a remote task.
+        is_framed: whether it is decided in which frame.
     """
 
     config: SourceConfig
     shards: list[SourceShard]
     reader: ShardReader
+    is_framed: bool = False
 
     @classmethod
     def open(cls, config: SourceConfig, *, most_rows: int = PIECE_ROWS, most_bytes: int = PIECE_BYTES) -> Source:
@@ -150,7 +152,7 @@ class Source:
 
     def framed(self, frame: Frame) -> Source:
         """Return the same dataset, read in a frame, which knows the factor too."""
-        return dataclasses.replace(self, reader=dataclasses.replace(self.reader, frame=frame))
+        return dataclasses.replace(self, reader=dataclasses.replace(self.reader, frame=frame), is_framed=True)
 
     def read_blocks(
         self, shard: SourceShard, block_rows: int | None = None, left_out: list[pa.RecordBatch] | None = None
@@ -168,14 +170,12 @@ class Source:
     def shard_fingerprints(self) -> list[str]:
         """Return each shard's own digest: what its rows, read like this, and their ids depend on."""
         numbered = self.config.id_column is None  # by the rows of all shards before
-        frame = [] if self.reader.frame.is_plain else [self.reader.frame.properties()]
-        return [
-            self._digest([*_identity(shard), shard.first_row if numbered else None, *frame]) for shard in self.shards
-        ]
+        return [self._digest([*_identity(shard), shard.first_row if numbered else None]) for shard in self.shards]
 
     def _digest(self, files: list[Any]) -> str:
         config = self.config.model_dump(exclude={"path", "follow_links"})
-        text = json.dumps({"files": files, "config": config}, sort_keys=True)
+        frame = {} if self.reader.frame.is_plain else {"frame": self.reader.frame.properties()}
+        text = json.dumps({"files": files, "config": config, **frame}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
