@@ -14,6 +14,7 @@ from distspectral.models.embedder import Embedder
 from distspectral.models.encoded import EncodedNetwork
 from distspectral.models.networks import Perceptron
 from distspectral.serving.predictor import Predictor
+from distspectral.storage.rows.frame import Frame
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,4 +44,4 @@ class RandomModel:
     def __call__(self) -> Predictor:
         """Return the predictor."""
         card = {"what": "a network of random weights, for measurements"} | dataclasses.asdict(self)
-        return Predictor(self.embedder(), ("embedding", "cluster", "distance"), self.dim, 1.0, card, {})
+        return Predictor(self.embedder(), ("embedding", "cluster", "distance"), self.dim, Frame(), card, {})

@@ -146,8 +146,7 @@ def _encode_shard(
 
     def write(sink: IO[bytes]) -> int:
         width = forward(network, np.zeros((1, rows.dim), np.float32)).shape[1]  # the shard may have no rows
-        uri = f"{vectors[0].uri}/{name}"
-        with PackedWriter(sink, uri, n_rows, width, "float32", id_type, label_type) as writer:
+        with PackedWriter(sink, n_rows, width, "float32", id_type, label_type) as writer:
 
             def put(block: Block, made: dict[str, NDArray[Any]]) -> None:
                 encoded = dataclasses.replace(block, vectors=made["outputs"])

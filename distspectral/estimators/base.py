@@ -15,10 +15,13 @@ from scipy import sparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import nn
 
-from distspectral.errors import ConfigError, ConstantDataError, DistSpectralError
+from distspectral.errors import ConfigError, ConstantDataError, DistSpectralError, NonFiniteRowError
+from distspectral.models.framed import Framed
 from distspectral.recipes import Recipe
 from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.rows.frame import Frame
 from distspectral.storage.rows.moments import is_constant
 from distspectral.storage.rows.sparse import SparseVectors
 from distspectral.storage.rows.vectors import ArrayVectors, Vectors
@@ -33,6 +36,8 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     WORDS: ClassVar[Mapping[str, str]]
     """What the estimator calls a setting of a run, by the setting's key."""
+    frame_: Frame
+    """Where the rows learned from lie."""
 
     def fit_transform(self, X: ArrayLike, y: Any = None, **fit_params: Any) -> NDArray[np.float32]:
         """Fit and return the embedding of the training rows."""
@@ -46,7 +51,8 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         path = Path(path).absolute()
         seed = self.random_state if isinstance(self.random_state, int) else None
         params = self.get_params(deep=False) | {"random_state": seed, "hidden": list(self.hidden)}
-        write_state(Artifact(str(path.parent)), path.name, {"params": params, **self._state()})
+        state = {"params": params, "frame": self.frame_.properties(), **self._state()}
+        write_state(Artifact(str(path.parent)), path.name, state)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -60,6 +66,7 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         state = read_state(Artifact(str(path.parent)), path.name)
         params = state.pop("params")
         estimator = cls(**params | {"hidden": tuple(params["hidden"])})
+        estimator.frame_ = Frame.of_properties(state.pop("frame"))
         estimator._restore(state)
         return estimator
 
@@ -96,11 +103,17 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         Raises:
             ConstantDataError: all rows to learn from are equal.
         """
-        array = validate_data(self, X, reset=reset, dtype=np.float32, order="C", **checks)
-        rows = SparseVectors(array) if sparse.issparse(array) else ArrayVectors(array)
+        array = validate_data(self, X, reset=reset, order="C", **checks)
+        if reset:
+            self.frame_ = Frame.of(array)
+        rows = framed(array, self.frame_)
         if reset:
             refuse_equal(rows)
         return rows
+
+    def _for_raw_rows(self, module: nn.Module) -> nn.Module:
+        """Return a module for framed rows as one for rows such as ``X``."""
+        return module if self.frame_.changes_nothing else Framed(self.frame_, module).eval()
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -132,6 +145,29 @@ def refuse_equal(rows: Vectors) -> None:
         raise ConstantDataError(
             f"X: all {rows.n_rows} rows are equal, so no row is nearer than another; give rows that differ"
         )
+
+
+def framed(array: Any, frame: Frame, labels: NDArray[Any] | None = None) -> ArrayVectors | SparseVectors:
+    """Return checked rows (B, D) in a frame.
+
+    Raises:
+        NonFiniteRowError: a value is beyond float32 in this frame.
+    """
+    if sparse.issparse(array) and frame.origin is None:
+        entries = array.tocoo()
+        raw, features = entries.data[:, None], entries.col
+        rows = frame.framed(raw)
+        if frame.holds(rows):
+            return SparseVectors(sparse.coo_matrix((rows[:, 0], (entries.row, features)), shape=array.shape))
+        place, _, problem = frame.first_misfit(raw, rows)
+        row, feature = int(entries.row[place]), int(features[place])
+    else:
+        dense = array.toarray() if sparse.issparse(array) else array
+        rows = dense if dense.dtype == np.float32 and frame.changes_nothing else frame.framed(dense)
+        if frame.holds(rows):
+            return ArrayVectors(rows, labels)
+        row, feature, problem = frame.first_misfit(dense, rows)
+    raise NonFiniteRowError(f"X: row {row}, feature {feature}: {problem}; drop or repair the row")
 
 
 class WindowPrinter(WindowRecorder):

@@ -13,12 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import nn
 
 from distspectral.embedding.forward import in_blocks
-from distspectral.estimators.base import NetworkEstimator, WindowPrinter, refuse_equal, told_in
+from distspectral.estimators.base import NetworkEstimator, WindowPrinter, framed, refuse_equal, told_in
 from distspectral.models.networks import torch_device
 from distspectral.recipes import MetricRecipe
-from distspectral.storage.rows.vectors import ArrayVectors
+from distspectral.storage.rows.frame import Frame
 from distspectral.training.dscl import build_model
 
 DEFAULTS = MetricRecipe(dim=1)
@@ -48,6 +49,7 @@ class DSCL(NetworkEstimator):
         classes_: (C,) labels learned from, sorted.
         n_components_: P.
         n_features_in_: D.
+        frame_: what was taken away from the rows, in float64, before they were cast to float32.
         history_: one dict of metrics per window of training steps.
         model_: torch module, (B, D) to (B, P).
 
@@ -103,16 +105,18 @@ class DSCL(NetworkEstimator):
         """Learn the metric from labelled rows.
 
         Args:
-            X: (N, D) numbers, finite; computed with in float32.
+            X: (N, D) numbers, finite; computed with in float32. Before the cast, features whose offset float32 would
+                lose are centred, and rows beyond its squares are scaled.
             y: (N,) labels, integers or strings, of at least two classes.
 
         Raises:
             TooFewClassesError, ConstantDataError, ConfigError: all of them ValueErrors that say what to change.
         """
-        X, y = validate_data(self, X, y, dtype=np.float32, order="C")
+        X, y = validate_data(self, X, y, order="C")
         check_classification_targets(y)
         self.classes_, classes = np.unique(y, return_inverse=True)
-        rows = ArrayVectors(np.asarray(X), classes)
+        self.frame_ = Frame.of(np.asarray(X))
+        rows = framed(np.asarray(X), self.frame_, classes)
         refuse_equal(rows)
         with told_in(self.WORDS):
             self.n_components_ = self._width(classes)
@@ -120,17 +124,21 @@ class DSCL(NetworkEstimator):
             observer = WindowPrinter(self.verbose, "train")
             trainer.fit(observer)
         self.history_ = observer.history
-        self.model_ = trainer.model.network.eval()
+        self._set_network(trainer.model.network)
         return self
+
+    def _set_network(self, network: nn.Module) -> None:
+        self._network = network.eval()
+        self.model_ = self._for_raw_rows(network)
 
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
         """Return the embedding (B, P) of rows ``X`` (B, D), of classes seen or unseen; compare it by the cosine."""
         check_is_fitted(self)
-        return in_blocks(self.model_.to(torch_device(self.device)), self._rows(X, reset=False))
+        return in_blocks(self._network.to(torch_device(self.device)), self._rows(X, reset=False))
 
     def _state(self) -> dict[str, Any]:
         return {
-            "model": self.model_.state_dict(),
+            "model": self._network.state_dict(),
             "n_features_in": self.n_features_in_,
             "n_components": self.n_components_,
             "classes": self.classes_.tolist(),
@@ -142,7 +150,8 @@ class DSCL(NetworkEstimator):
         self.classes_ = np.asarray(state["classes"])
         model = build_model(self.n_features_in_, self.recipe(self.n_features_in_, self.n_components_).metric).network
         model.load_state_dict(state["model"])
-        self.model_, self.history_ = model.eval(), state["history"]
+        self._set_network(model)
+        self.history_ = state["history"]
 
     def _width(self, classes: NDArray[np.int64]) -> int:
         """Return P: as given, or the number of classes in a batch, as in the paper; few rows carry less."""

@@ -71,6 +71,7 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         n_clusters_: C.
         n_features_in_: D.
         history_: one dict of metrics per window of training steps.
+        frame_: what was taken away from the rows, in float64, before they were cast to float32.
         graph_: facts of the graph: components, share of the largest, degrees; ``explained_variance`` of codes.
         model_: torch module, (B, D) to embedding, cluster and distance.
 
@@ -134,8 +135,9 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         """Learn the embedding and the clusters of ``X``.
 
         Args:
-            X: (N, D) numbers, finite, N at least 3, dense or SciPy sparse; computed with in float32, sparse rows made
-                dense a block at a time.
+            X: (N, D) numbers, finite, N at least 3, dense or SciPy sparse; computed with in float32. Before the cast,
+                features whose offset float32 would lose are centred, and rows beyond its squares are scaled; sparse
+                rows are scaled only, and made dense a block at a time.
             y: ignored.
 
         Raises:
@@ -219,8 +221,8 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
     def _state(self) -> dict[str, Any]:
         arrays = {name: torch.from_numpy(getattr(self, name)) for name in ("eigenvalues_", "embedding_", "labels_")}
         return {
-            "network": self.model_.network.state(),
-            "assigner": self.model_.assigner.state(),
+            "network": self._embedder.network.state(),
+            "assigner": self._embedder.assigner.state(),
             "arrays": arrays,
             "history": self.history_,
             "graph": self.graph_,
@@ -235,14 +237,15 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         self.history_, self.graph_ = state["history"], state["graph"]
 
     def _set_model(self, model: Embedder) -> None:
-        self.model_ = model.eval()
+        self._embedder = model.eval()
+        self.model_ = self._for_raw_rows(model)
         self.cluster_centers_ = model.assigner.centroids.numpy()
         self.n_clusters_ = len(self.cluster_centers_)
 
     def _embed(self, rows: Vectors) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """Return embedding (B, P) and clusters (B,) of rows, block by block."""
-        embedding = in_blocks(self.model_.network.to(torch_device(self.device)), rows)
-        assigner = self.model_.assigner
+        embedding = in_blocks(self._embedder.network.to(torch_device(self.device)), rows)
+        assigner = self._embedder.assigner
         parts = torch.split(torch.from_numpy(embedding), BLOCK_ROWS)
         clusters = torch.cat([assigner(part)[0] for part in parts]).numpy().astype(np.int32)
         return embedding, clusters

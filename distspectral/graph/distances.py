@@ -5,30 +5,37 @@ Shape letters: N rows, D features, B rows asked for.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from distspectral.graph.config import Metric
-from distspectral.storage.rows.vectors import Vectors
+from distspectral.storage.rows.vectors import FleetingVectors, MappedVectors, Vectors
 
 BLOCK_BYTES = 1 << 26
 
 
 class UnitVectors:
-    """Rows scaled to length one, so that |a - b|^2 = 2 (1 - cos); zero rows stay zero: far from all but each other."""
+    """Rows scaled to length one, so that |a - b|^2 = 2 (1 - cos); zero rows stay zero: far from all but each other.
 
-    def __init__(self, vectors: Vectors) -> None:
-        self._vectors = vectors
+    Args:
+        vectors: (N, D).
+        origin: (D,) float64 that was subtracted from them, for angles are those of the rows before.
+    """
+
+    def __init__(self, vectors: Vectors, origin: NDArray[np.float64] | None = None) -> None:
+        self._vectors, self._origin = vectors, origin
         self.n_rows, self.dim = vectors.n_rows, vectors.dim
         self.mean, self.scale = np.zeros(vectors.dim), 1.0
 
     def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return rows by number."""
-        return _unit(self._vectors.gather(rows))
+        return _unit(_restored(self._vectors.gather(rows), self._origin))
 
     def block(self, start: int, stop: int) -> NDArray[np.float32]:
         """Return consecutive rows."""
-        return _unit(self._vectors.block(start, stop))
+        return _unit(_restored(self._vectors.block(start, stop), self._origin))
 
 
 class LevelVectors:
@@ -36,31 +43,42 @@ class LevelVectors:
 
     With it zero for the query, |q - b|^2 = |q|^2 + M^2 - 2 q.b: the nearest has the largest inner product.
     Reference: Bachrach et al., Speeding up the Xbox recommender system, RecSys 2014.
+
+    Args:
+        vectors: (N, D).
+        origin: (D,) float64 that was subtracted from them, which products do without.
     """
 
-    def __init__(self, vectors: Vectors) -> None:
-        self._vectors = vectors
+    def __init__(self, vectors: Vectors, origin: NDArray[np.float64] | None = None) -> None:
+        self._vectors, self._origin = vectors, origin
         self.n_rows, self.dim = vectors.n_rows, vectors.dim + 1
-        self._largest = _largest_squared(vectors)
+        self._largest = self._largest_squared()
         self.mean, self.scale = np.zeros(self.dim), 1.0
 
     def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return rows by number, as neighbours."""
-        return self._level(self._vectors.gather(rows))
+        return self._level(_restored(self._vectors.gather(rows), self._origin))
 
     def block(self, start: int, stop: int) -> NDArray[np.float32]:
         """Return consecutive rows, as neighbours."""
-        return self._level(self._vectors.block(start, stop))
+        return self._level(_restored(self._vectors.block(start, stop), self._origin))
 
     def queries(self, start: int, stop: int) -> NDArray[np.float32]:
         """Return consecutive rows, as queries."""
-        block = self._vectors.block(start, stop)
-        return np.pad(block, ((0, 0), (0, 1)))
+        block = _restored(self._vectors.block(start, stop), self._origin)
+        return np.pad(block.astype(np.float32, copy=False), ((0, 0), (0, 1)))
 
-    def _level(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _level(self, block: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         squared = np.square(block, dtype=np.float64).sum(axis=1)
         height = np.sqrt(np.maximum(self._largest - squared, 0)).astype(np.float32)
-        return np.hstack([block, height[:, None]])
+        return np.hstack([block.astype(np.float32, copy=False), height[:, None]])
+
+    def _largest_squared(self) -> float:
+        step = max(1, BLOCK_BYTES // (8 * self._vectors.dim))
+        starts = range(0, self.n_rows, step)
+        blocks = (self._vectors.block(start, min(start + step, self.n_rows)) for start in starts)
+        squares = (np.square(_restored(block, self._origin), dtype=np.float64).sum(axis=1) for block in blocks)
+        return max(float(found.max()) for found in squares)
 
 
 def as_queries(vectors: Vectors, start: int, stop: int) -> NDArray[np.float32]:
@@ -72,17 +90,15 @@ def under_metric(vectors: Vectors, metric: Metric) -> Vectors:
     """Return the vectors whose Euclidean distances order rows as the metric does."""
     if metric == "l2":
         return vectors
-    return UnitVectors(vectors) if metric == "cosine" else LevelVectors(vectors)
+    origin = vectors.origin if isinstance(vectors, MappedVectors | FleetingVectors) else None
+    return UnitVectors(vectors, origin) if metric == "cosine" else LevelVectors(vectors, origin)
 
 
-def _unit(block: NDArray[np.float32]) -> NDArray[np.float32]:
+def _restored(block: NDArray[np.float32], origin: NDArray[np.float64] | None) -> NDArray[np.floating[Any]]:
+    return block if origin is None else block + origin
+
+
+def _unit(block: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     lengths = np.sqrt(np.square(block, dtype=np.float64).sum(axis=1, keepdims=True))
     unit: NDArray[np.float32] = (block / np.where(lengths > 0, lengths, 1)).astype(np.float32)
     return unit
-
-
-def _largest_squared(vectors: Vectors) -> float:
-    step = max(1, BLOCK_BYTES // (8 * vectors.dim))
-    starts = range(0, vectors.n_rows, step)
-    blocks = (vectors.block(start, min(start + step, vectors.n_rows)) for start in starts)
-    return max(float(np.square(block, dtype=np.float64).sum(axis=1).max()) for block in blocks)

@@ -116,6 +116,8 @@ def _with_more(links: Links, vectors: Vectors, labels: NDArray[np.int64], small:
     """Return the links and one more from each of the ``small`` components."""
     queries = _asking(labels, small[:MOST_QUERIES])
     targets, distances = _nearest_outside(vectors, queries, labels)
+    found = targets >= 0  # else all others are infinitely far
+    queries, targets, distances = queries[found], targets[found], distances[found]
     order = np.lexsort((targets, queries, distances, labels[queries]))
     first = order[np.unique(labels[queries[order]], return_index=True)[1]]
     rows = np.concatenate([links.rows, queries[first]])

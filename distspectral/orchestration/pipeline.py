@@ -18,10 +18,12 @@ from distspectral.orchestration.stragglers import Timed, Timing, report
 from distspectral.recipes import Recipe
 from distspectral.report.metrics import METRICS, PAGE, run_metrics
 from distspectral.stages.codes import known_variance
+from distspectral.stages.pack import PACK
 from distspectral.stages.stage import Work
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import SOURCE, Output
+from distspectral.storage.rows.frame import Frame
 from distspectral.storage.source.dataset import Source
 from distspectral.training.settings import TrainSettings
 
@@ -99,7 +101,12 @@ class Pipeline:
             ArtifactError: the model is missing or made from another config.
         """
         self.chain = self._chain_as_trained()
-        passage, prints = self.recipe.passage, {SOURCE: source.fingerprint()}
+        passage = self.recipe.passage
+        if PACK.name in passage:  # in the frame of the rows trained on
+            self._require_inputs(passage[-1], passage)
+            frame = self.chain.artifacts["train"].manifest().properties["frame"]
+            source = source.framed(Frame.of_properties(frame))
+        prints = {SOURCE: source.fingerprint()}
         made: dict[str, Artifact] = {}
         for name in passage:
             self._require_inputs(name, passage)

@@ -20,6 +20,7 @@ from distspectral.datasets import write_vectors
 from distspectral.errors import TooFewRowsError
 from distspectral.storage.rows.block import Block
 from distspectral.storage.source.dataset import Source
+from distspectral.storage.source.framing import framed
 from distspectral.storage.source.shards import SourceShard
 
 SAMPLE_ROWS, SAMPLE_BYTES = 40_000, 128 << 20
@@ -50,7 +51,7 @@ def _blocks(source: Source, most: int) -> Iterator[Block]:
 
 
 def copy_sample(source: Source, folder: str, rows: int = SAMPLE_ROWS) -> tuple[float, int]:
-    """Write a sample of at most about so many rows as Parquet.
+    """Write a sample of at most about so many rows, framed, as Parquet.
 
     Returns:
         Microseconds of reading a row from the source, and the rows there are.
@@ -59,7 +60,7 @@ def copy_sample(source: Source, folder: str, rows: int = SAMPLE_ROWS) -> tuple[f
         TooFewRowsError: none of them can be used.
     """
     most = min(source.n_rows, rows, max(SAMPLE_BYTES // (4 * source.dim), 1))
-    us, blocks = read_us(source, most)
+    us, blocks = read_us(framed(source), most)
     if not blocks:
         raise TooFewRowsError(
             f"{source.shards[0].uri}: none of the sampled rows can be used; check data.column", ["data.column"]

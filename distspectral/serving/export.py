@@ -17,12 +17,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from distspectral import logs
 from distspectral.errors import ExportError, MissingDependencyError, OutputNotWritableError, first_line
 from distspectral.models.assigner import squared_distances
 from distspectral.models.embedder import Embedder
+from distspectral.models.framed import Framed
 from distspectral.serving import loaders
 from distspectral.serving.predictor import Predictor
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
@@ -45,24 +46,8 @@ TOLERANCE = 1e-5
 """Largest difference allowed, relative to values above 1; of distances, between their squares."""
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
-Program = Callable[[NDArray[np.float32]], Sequence[NDArray[Any]]]
+Program = Callable[[NDArray[np.floating[Any]]], Sequence[NDArray[Any]]]
 """Raw rows (B, D) to the outputs, as arrays."""
-
-
-class RawPredictor(nn.Module):
-    """The predictor's module with the factor for every value before it: what is exported."""
-
-    scale: Tensor
-
-    def __init__(self, predictor: Predictor) -> None:
-        super().__init__()
-        self.register_buffer("scale", torch.tensor(predictor.scale, dtype=torch.float32))
-        self.module = predictor.module
-
-    def forward(self, vectors: Tensor) -> tuple[Tensor, ...]:
-        """Return the outputs at raw rows (B, D) float32."""
-        outputs: tuple[Tensor, ...] = self.module(vectors * self.scale)
-        return outputs
 
 
 def export(predictor: Predictor, artifact: Artifact, formats: Sequence[ExportFormat] = FORMATS) -> Manifest:
@@ -87,7 +72,7 @@ def export(predictor: Predictor, artifact: Artifact, formats: Sequence[ExportFor
         )
     if artifact.has(MANIFEST) and (stage := artifact.manifest().stage) != STAGE:
         raise OutputNotWritableError(f"{artifact.uri}: holds what the stage {stage} wrote; choose another --output")
-    raw, rows = RawPredictor(predictor).eval(), sample_rows(predictor)
+    raw, rows = Framed(predictor.frame, predictor.module).eval(), sample_rows(predictor)
     written: dict[str, bytes] = {}
     differences: dict[str, dict[str, float]] = {}
     with quiet():
@@ -97,7 +82,7 @@ def export(predictor: Predictor, artifact: Artifact, formats: Sequence[ExportFor
             written[file] = torch_bytes(exported) if name == "torch" else onnx_bytes(exported, predictor.outputs)
             program = torch_program(written[file]) if name == "torch" else onnx_program(written[file])
             differences[name] = checked(file, program, predictor, raw, rows)
-            written[loader] = text.encode()
+            written[loader] = text.replace("float32", predictor.frame.input_type).encode()
     card = predictor.card | {
         "programs": {name: FILES[name][0] for name in formats},
         "made_with": {name: version(name) for name in ("torch", *(ONNX_PACKAGES if "onnx" in formats else ()))},
@@ -114,15 +99,15 @@ def export(predictor: Predictor, artifact: Artifact, formats: Sequence[ExportFor
     return output.commit([], properties, card["check"], (*written, CARD))
 
 
-def sample_rows(predictor: Predictor) -> NDArray[np.float32]:
-    """Return up to 512 rows of the training data as they were before ``scale``, (B, D), spread over all of it."""
+def sample_rows(predictor: Predictor) -> NDArray[np.floating[Any]]:
+    """Return up to 512 rows of the training data as they were before the frame, (B, D), spread over all of it."""
     assert predictor.vectors is not None, "only a run can be exported"
     vectors = MappedVectors(predictor.vectors)
     rows = np.unique(np.linspace(0, vectors.n_rows - 1, CHECKED_ROWS).astype(np.int64))
-    return vectors.gather(rows) / np.float32(predictor.scale)
+    return predictor.frame.raw(vectors.gather(rows))
 
 
-def exported_program(raw: nn.Module, dim: int) -> torch.export.ExportedProgram:
+def exported_program(raw: Framed, dim: int) -> torch.export.ExportedProgram:
     """Return the module as a program for any number of rows, without the paths of the files it was written in.
 
     Raises:
@@ -130,7 +115,7 @@ def exported_program(raw: nn.Module, dim: int) -> torch.export.ExportedProgram:
     """
     rows = torch.export.Dim("rows")
     try:
-        exported = torch.export.export(raw, (torch.zeros(2, dim),), dynamic_shapes=({0: rows},))
+        exported = torch.export.export(raw, (torch.zeros(2, dim, dtype=raw.input_type),), dynamic_shapes=({0: rows},))
     except Exception as error:  # a trunk of the user's may do anything
         raise ExportError(
             f"the network cannot be exported ({first_line(error)}); network.trunk has to be traceable "
@@ -168,7 +153,7 @@ def torch_program(content: bytes) -> Program:
     module = torch.export.load(io.BytesIO(content)).module()
 
     @torch.inference_mode()
-    def run(rows: NDArray[np.float32]) -> list[NDArray[Any]]:
+    def run(rows: NDArray[np.floating[Any]]) -> list[NDArray[Any]]:
         return [output.numpy() for output in module(torch.from_numpy(rows))]
 
     return run
@@ -184,7 +169,7 @@ def onnx_program(content: bytes) -> Program:
 
 
 def checked(
-    file: str, program: Program, predictor: Predictor, raw: nn.Module, rows: NDArray[np.float32]
+    file: str, program: Program, predictor: Predictor, raw: nn.Module, rows: NDArray[np.floating[Any]]
 ) -> dict[str, float]:
     """Return by output the largest difference between a program and the network, on one row and on all.
 
@@ -195,7 +180,7 @@ def checked(
         file: the program's, for messages.
         program: to be checked.
         predictor: what it was made from.
-        raw: the predictor's module, its scale included.
+        raw: the predictor's module, its frame included.
         rows: (B, D) raw.
 
     Raises:

@@ -1,4 +1,7 @@
-"""The programs that go with an exported model: each embeds rows with one runtime and without distspectral."""
+"""The programs that go with an exported model: each embeds rows with one runtime and without distspectral.
+
+Where rows have to come in float64, the file that is written says that instead of float32.
+"""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ from distspectral.stages.embed_metric import load_metric
 from distspectral.stages.pack import PACK
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
+from distspectral.storage.rows.frame import Frame
 from distspectral.training.dscl import DSCLSettings
 
 
@@ -32,20 +33,20 @@ class Predictor:
     """What maps rows to results.
 
     Attributes:
-        module: rows (B, D) float32, times ``scale``, to the tensors named by ``outputs``; on the CPU, evaluating.
+        module: framed rows (B, D) float32 to the tensors named by ``outputs``; on the CPU, evaluating.
         outputs: ``embedding`` (B, P) float32; of a clustered run ``cluster`` (B,) int64 and ``distance`` (B,) float32,
             too.
         dim: D.
-        scale: factor for every value, ``data.scale`` of the run.
+        frame: of the run's rows.
         card: the facts that go with it, JSON-serialisable.
         inputs: fingerprint of each artifact that it was made from.
-        vectors: the packed rows that the run was made from, scaled; None where there was no run.
+        vectors: the packed rows that the run was made from, framed; None where there was no run.
     """
 
     module: nn.Module
     outputs: tuple[str, ...]
     dim: int
-    scale: float
+    frame: Frame
     card: dict[str, Any]
     inputs: dict[str, str]
     vectors: Artifact | None = None
@@ -92,14 +93,14 @@ def _spectral(root: Artifact) -> Predictor:
     calibrated = _source_of(clusters, found, "calibrate", model)
     vectors, packed = _packed(root, model, calibrated)
     module = Embedder(load_calibrated_network(model), load_assigner(clusters)).eval()
-    properties = calibrated.properties
+    properties, frame = calibrated.properties, Frame.of_properties(packed.properties["frame"])
     n_clusters = found.properties["n_clusters"]
     weights = "weighted by degree" if properties["laplacian"] == "random_walk" else "with equal weights"
     functions = f"eigenfunctions by eigenvalue, the constant 1 first, orthonormal over the training rows {weights}"
     stated = model.read_json("model_card.json")
     del stated["input"], stated["output"]
     card = stated | {
-        "inputs": [_input_facts(properties["dim"], packed.properties["scale"])],
+        "inputs": [_input_facts(properties["dim"], frame)],
         "outputs": [
             _output_facts("embedding", "float32", [properties["n_components"]], functions),
             _output_facts("cluster", "int64", [], f"0 to {n_clusters - 1}, that of the nearest centroid"),
@@ -113,7 +114,7 @@ def _spectral(root: Artifact) -> Predictor:
         module,
         ("embedding", "cluster", "distance"),
         properties["dim"],
-        packed.properties["scale"],
+        frame,
         card,
         {"calibrate": calibrated.fingerprint, "cluster": found.fingerprint},
         vectors,
@@ -128,7 +129,7 @@ def _metric(root: Artifact) -> Predictor:
     settings = DSCLSettings.model_validate(trained.config)
     dscl = settings.dscl.model_copy(update={"whiten": encoded.config["whiten"]})
     metric = load_metric(training, settings.model_copy(update={"dscl": dscl}))
-    facts = trained.properties
+    facts, frame = trained.properties, Frame.of_properties(packed.properties["frame"])
     module = Metric(metric, None)
     if dscl.whiten:
         factor: Tensor = metric.orthonormal.cholesky_factor  # type: ignore[union-attr, assignment]
@@ -136,7 +137,7 @@ def _metric(root: Artifact) -> Predictor:
     meaning = "cosines are the learned similarity" + (", whitened" if dscl.whiten else "")
     card = {
         "what": "maps a raw vector to an embedding learned from labels, for classes never seen too",
-        "inputs": [_input_facts(facts["dim"], packed.properties["scale"])],
+        "inputs": [_input_facts(facts["dim"], frame)],
         "outputs": [_output_facts("embedding", "float32", [facts["n_components"]], meaning)],
         "classes_learned_from": facts["n_train_classes"],
         "training_data": _data_facts(packed),
@@ -146,8 +147,7 @@ def _metric(root: Artifact) -> Predictor:
         "limits": "rows far from the training data get an embedding too; nothing here warns of them",
     }
     inputs = {"train": trained.fingerprint, "embed": encoded.fingerprint}
-    scale = packed.properties["scale"]
-    return Predictor(module.eval(), ("embedding",), facts["dim"], scale, card, inputs, vectors)
+    return Predictor(module.eval(), ("embedding",), facts["dim"], frame, card, inputs, vectors)
 
 
 def _source_of(artifact: Artifact, manifest: Manifest, stage: str, source: Artifact) -> Manifest:
@@ -166,11 +166,13 @@ def _packed(root: Artifact, model: Artifact, manifest: Manifest) -> tuple[Artifa
     return vectors, _source_of(model, manifest, "pack", vectors)
 
 
-def _input_facts(dim: int, scale: float) -> dict[str, Any]:
-    meaning = "the values of the vector column as they are"
-    if scale != 1.0:
-        meaning += f"; the program multiplies them by {scale:g} (data.scale)"
-    return {"name": "vectors", "dtype": "float32", "shape": ["rows", dim], "meaning": meaning, "scale": scale}
+def _input_facts(dim: int, frame: Frame) -> dict[str, Any]:
+    meaning, shape = "the values of the vector column as they are", ["rows", dim]
+    if frame.factor != 1.0:
+        meaning += f"; the program multiplies them by {frame.factor:g} (data.scale)"
+    if not frame.is_plain:
+        meaning += "; the program moves and scales them to what float32 holds, for which it takes float64"
+    return {"name": "vectors", "dtype": frame.input_type, "shape": shape, "meaning": meaning, "scale": frame.factor}
 
 
 def _output_facts(name: str, dtype: str, shape: list[int], meaning: str) -> dict[str, Any]:

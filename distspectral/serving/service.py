@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, FiniteFloat, ValidationErr
 from distspectral.errors import RequestError, RequestTooLargeError, UnsupportedBodyError
 from distspectral.models.networks import torch_device
 from distspectral.serving.predictor import Predictor
-from distspectral.storage.source.columns import VALUE_TYPE_NAMES, scaled
+from distspectral.storage.source.columns import VALUE_TYPE_NAMES
 
 JSON = "application/json"
 NPY = "application/x-npy"
@@ -80,7 +80,7 @@ class Service:
             )
 
     def rows(self, content_type: str, body: bytes) -> NDArray[np.float32]:
-        """Return a body's rows, (B, D) float32, scaled as those of the training data were.
+        """Return a body's rows, (B, D) float32, framed as those of the training data were.
 
         Args:
             content_type: of the body, as HTTP names it.
@@ -94,12 +94,11 @@ class Service:
         self.refuse_size(len(body))
         kind = media_type(content_type)
         raw = self._from_json(body) if kind == JSON else self._from_npy(body)
-        rows = scaled(raw, self.predictor.scale)
-        if not np.isfinite(rows).all():
-            row, feature = (int(index[0]) for index in np.nonzero(~np.isfinite(rows)))
-            found = raw[row, feature]
-            what = f"{found} is beyond float32" if np.isfinite(found) else f"found {found}"
-            raise RequestError(f"row {row}, feature {feature}: {what}, expected a finite number; repair the row")
+        frame = self.predictor.frame
+        rows = frame.framed(raw)
+        if not frame.holds(rows):
+            row, feature, problem = frame.first_misfit(raw, rows)
+            raise RequestError(f"row {row}, feature {feature}: {problem}; repair the row")
         return rows
 
     @torch.inference_mode()

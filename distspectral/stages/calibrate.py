@@ -33,6 +33,7 @@ from distspectral.stages.stage import Manifests, Piece, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
+from distspectral.storage.rows.frame import Frame
 from distspectral.storage.rows.vectors import MappedVectors, Vectors
 from distspectral.training.checkpoint import read_state, write_state
 from distspectral.training.spectral import SpectralSettings, build_model
@@ -62,6 +63,7 @@ def calibrate(
     settings: SpectralSettings,
     mapper: Mapper = local_map,
     encoders: Mapping[str, Any] = NO_ENCODERS,
+    frame: Frame | None = None,
 ) -> Manifest:
     """Write the artifact ``model``: the calibrated network and its card.
 
@@ -76,6 +78,7 @@ def calibrate(
         mapper: hands out shards and row ranges.
         encoders: what the trained network needs before it: arguments of
             :class:`distspectral.models.encoded.EncodedNetwork`.
+        frame: of the raw rows; None: they are as they were read.
 
     Raises:
         RankDeficientError: the trained functions are linearly dependent over the dataset.
@@ -104,6 +107,7 @@ def calibrate(
     write_state(output.artifact, "model.pt", network.state())
     properties = {
         "dim": network.dim,
+        "frame": (frame or Frame()).properties(),
         "inputs": list(network.inputs),
         "n_components": settings.n_components,
         "hidden": list(settings.network.hidden),
@@ -201,7 +205,9 @@ def model_card(
     """Return what someone who is handed ``model.pt`` alone needs to know."""
     return {
         "what": "maps a raw vector to its coordinates in the eigenspace of the training data's graph Laplacian",
-        "input": f"({properties['dim']},) float32, scaled as data.scale of the run says, not standardised",
+        "input": f"({properties['dim']},) float32, not standardised: (factor x - origin) / 2^exponent of the frame, in "
+        "float64, of a raw row x",
+        "frame": properties["frame"],
         "output": f"({properties['n_components']},) float32, eigenfunctions in eigenvalue order, the constant 1 first; "
         "orthonormal over the training rows "
         + ("weighted by degree" if properties["laplacian"] == "random_walk" else "with equal weights"),
@@ -230,7 +236,8 @@ def _run(work: Work) -> Manifest:
     encoders: dict[str, Any] = {"inputs": tuple(recipe.seen)}
     encoders |= {name: LOADERS[name](work.artifacts[stage]) for name, stage in recipe.encoders.items()}
     trained = work.artifacts["train"]
-    return calibrate(work.seen, work.graph, trained, work.output, work.settings["train"], work.mapper, encoders)
+    frame = Frame.of_properties(work.artifacts["pack"].manifest().properties["frame"])
+    return calibrate(work.seen, work.graph, trained, work.output, work.settings["train"], work.mapper, encoders, frame)
 
 
 def _cost(bill: Bill) -> None:

@@ -30,6 +30,7 @@ from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import SOURCE, Output
 from distspectral.storage.artifact.quarantine import quarantine_files, quarantine_metrics
 from distspectral.storage.artifact.receipts import read_receipts
+from distspectral.storage.rows.frame import Frame
 from distspectral.storage.source.dataset import Source
 from distspectral.storage.source.shards import DECODED_BYTES
 
@@ -153,6 +154,7 @@ class _Work:
         config: EmbedConfig,
         training: Artifact | None,
     ) -> None:
+        source = source.framed(Frame.of_properties(model.manifest().properties["frame"]))
         self.source, self.output, self.config, self.training = source, output, config, training
         dim, self.n_components = (model.manifest().properties[name] for name in ("dim", "n_components"))
         if source.dim != dim:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -16,11 +16,13 @@ from distspectral.stages.stage import Manifests, Stage, Work
 from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import SOURCE, Output
 from distspectral.storage.artifact.quarantine import FOLDER, quarantine_files, quarantine_metrics
+from distspectral.storage.rows.frame import StoredType
 from distspectral.storage.rows.ids import refuse_duplicates
 from distspectral.storage.rows.moments import Moments, is_constant
 from distspectral.storage.rows.packed import BATCH_BYTES
 from distspectral.storage.rows.shard_rows import bare
 from distspectral.storage.source.dataset import Source
+from distspectral.storage.source.framing import framed
 from distspectral.storage.source.packing import pack_shard
 
 DETAILS = "shards.json"
@@ -33,7 +35,7 @@ DRIVER_ROW_BYTES = 9
 class PackConfig(FrozenModel):
     """How vectors are stored (section ``pack``)."""
 
-    dtype: Literal["float32", "float16"] = Field(
+    dtype: StoredType = Field(
         "float32", description="Stored type; float16 halves disk and page cache and keeps three digits."
     )
 
@@ -46,13 +48,13 @@ def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = lo
     bad rows only becomes a packed shard without rows.
 
     Args:
-        source: the opened dataset.
+        source: the opened dataset; unless its frame is decided, it is that of its rows.
         output: where the artifact ``vectors`` goes.
         config: how vectors are stored.
         mapper: hands out the shards that are still missing.
 
     Returns:
-        The manifest; its properties are dim, dtype, scale, has_labels, id_type, mean, variance and source_shards.
+        The manifest; its properties are dim, dtype, frame, has_labels, id_type, mean, variance and source_shards.
 
     Raises:
         SourceError: a row cannot be used; the message names file and row.
@@ -61,6 +63,7 @@ def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = lo
         ConstantDataError: all rows are equal.
         OutputNotWritableError: the directory cannot be written.
     """
+    source = source if source.is_framed else framed(source, config.dtype)
     names = [f"part-{index:05d}.arrow" for index in range(len(source.shards))]
     prints = dict(zip(names, source.shard_fingerprints(), strict=True))
     done = output.begin(prints, DETAILS)
@@ -87,7 +90,7 @@ def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = lo
     properties: dict[str, Any] = {
         "dim": source.dim,
         "dtype": config.dtype,
-        "scale": source.config.scale,
+        "frame": source.reader.frame.properties(),
         "has_labels": source.label_type is not None,
         "id_type": source.id_type,
         "mean": moments.mean.tolist(),

@@ -26,6 +26,8 @@ CHECKPOINTS = "checkpoints"
 CHECKPOINT_FILE = "checkpoint.pt"
 """In a folder of its own, where Ray Train keeps the checkpoints."""
 MODEL_FILE = "model.pt"
+STATISTICS = ("input_mean", "input_scale")
+"""Ends of the names of what a network knows of its rows before it learns."""
 
 logger = logging.getLogger(__name__)
 
@@ -123,8 +125,11 @@ def open_trainer(vectors: Sequence[Artifact], graph: Artifact | None, settings: 
     """
     trainer = settings.trainer(open_vectors(vectors), None if graph is None else MappedGraph(graph, reread=True))
     if settings.start_from is not None:
+        start = Artifact(settings.start_from)
+        own = trainer.model.state_dict() if _is_moved(start, vectors[0]) else {}
+        own = {name: own[name] for name in own if name.endswith(STATISTICS)}
         try:
-            trainer.model.load_state_dict(read_state(Artifact(settings.start_from), MODEL_FILE))
+            trainer.model.load_state_dict(read_state(start, MODEL_FILE) | own)
         except RuntimeError as error:  # torch lists every tensor
             raise ConfigError(
                 f"start_from: the weights of {settings.start_from} do not fit this network "
@@ -132,6 +137,12 @@ def open_trainer(vectors: Sequence[Artifact], graph: Artifact | None, settings: 
                 ["start_from"],
             ) from error
     return trainer
+
+
+def _is_moved(start: Artifact, vectors: Artifact) -> bool:
+    """Whether the rows of a finished training lay in another frame, so that its statistics are not those of these."""
+    before, now = (one.manifest().properties.get("frame") for one in (start, vectors))
+    return any((before or {}).get(name) != (now or {}).get(name) for name in ("origin", "exponent"))
 
 
 def trainer_summary(trainer: Trainer[Any, Any], artifact: Artifact, history: list[dict[str, Any]]) -> dict[str, Any]:
@@ -151,7 +162,8 @@ def trainer_summary(trainer: Trainer[Any, Any], artifact: Artifact, history: lis
 
 def finish(vectors: Sequence[Artifact], output: Output, settings: TrainSettings, summary: dict[str, Any]) -> Manifest:
     """Commit the artifact ``training`` from what the log's rank returned."""
-    return output.commit([], settings.facts(open_vectors(vectors)), summary, files=(MODEL_FILE, METRICS_FILE))
+    properties = settings.facts(open_vectors(vectors)) | {"frame": vectors[0].manifest().properties.get("frame")}
+    return output.commit([], properties, summary, files=(MODEL_FILE, METRICS_FILE))
 
 
 def _pieces(work: Work) -> dict[str, Piece]:

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from distspectral.graph.config import AffinityConfig, GraphConfig
+from distspectral.graph.distances import as_queries, under_metric
 from distspectral.graph.knn import knn_graph
-from distspectral.storage.rows.vectors import ArrayVectors
+from distspectral.storage.rows.vectors import ArrayVectors, FleetingVectors, MappedVectors
+from tests.datasets import packed
 
 ROWS = np.random.default_rng(0).standard_normal((400, 5)).astype(np.float32) * np.linspace(1, 9, 400)[:, None]
 UNIFORM = AffinityConfig(kind="uniform")
@@ -43,3 +47,17 @@ def test_zero_vectors_under_cosine_have_each_other():
 def test_inner_product_in_cells_is_refused():
     with pytest.raises(ValidationError, match="inner_product has no cells"):
         GraphConfig(metric="inner_product", method="cells")
+
+
+@pytest.mark.parametrize("open_rows", [MappedVectors, FleetingVectors])
+def test_angles_and_products_are_those_of_the_rows_before_the_origin_was_taken_away(tmp_path: Path, open_rows) -> None:
+    rows = ROWS.astype(np.float64) + np.array([1e4, 0, -3e4, 0, 0])
+    vectors = open_rows(packed(tmp_path, rows))
+    assert vectors.origin is not None
+    unit = under_metric(vectors, "cosine")
+    expected = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    np.testing.assert_allclose(unit.block(0, 400), expected, atol=1e-7)
+    np.testing.assert_allclose(unit.gather(np.array([7, 3])), expected[[7, 3]], atol=1e-7)
+    level = under_metric(vectors, "inner_product")
+    np.testing.assert_allclose(as_queries(level, 0, 400)[:, :5], rows, rtol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(level.block(0, 400), axis=1), np.linalg.norm(rows, axis=1).max())

@@ -8,6 +8,7 @@ from distspectral.graph.components import component_labels
 from distspectral.graph.config import AffinityConfig, GraphConfig
 from distspectral.graph.knn import knn_graph
 from distspectral.graph.links import MOST_OF_ONE, Links, find_links
+from distspectral.graph.store import ArrayGraph
 from distspectral.storage.rows.vectors import ArrayVectors
 
 RNG = np.random.default_rng(0)
@@ -61,6 +62,14 @@ def test_a_component_of_many_rows_asks_through_some():
 
     links = find_links(graph(rows, connect="none")[0], AskedVectors(rows))
     assert (links.components, len(links.rows), asked) == (2, 1, [MOST_OF_ONE])
+
+
+def test_a_component_infinitely_far_away_stays_alone():
+    rows = np.array([[0.0], [1], [2], [1e20], [2e20]]).astype(np.float32)
+    ids = np.array([[1], [0], [1], [4], [3]])
+    with np.errstate(over="ignore", invalid="ignore"):
+        links = find_links(ArrayGraph(ids, np.ones(ids.shape, np.float32)), ArrayVectors(rows))
+    assert (links.components, len(links.rows)) == (2, 0)
 
 
 def test_several_links_of_a_row_take_several_places():

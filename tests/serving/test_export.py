@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import io
 import json
 import re
 import shutil
@@ -23,16 +24,20 @@ from distspectral.errors import (
     FingerprintMismatchError,
     MissingDependencyError,
     OutputNotWritableError,
+    RequestError,
 )
 from distspectral.models.embedder import Embedder
+from distspectral.models.framed import Framed
 from distspectral.orchestration.engine import LocalEngine
 from distspectral.orchestration.observer import SilentObserver
 from distspectral.orchestration.pipeline import run
 from distspectral.serving import export as stage
 from distspectral.serving import loaders
 from distspectral.serving.predictor import Predictor, load_predictor
+from distspectral.serving.service import JSON, NPY, Service
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.vectors import MappedVectors
+from tests.datasets import as_lists
 from tests.runs import DIM, N_ROWS, write_metric_run, write_run
 
 SCALE = 0.25
@@ -123,7 +128,7 @@ def test_a_program_tells_nothing_of_this_machine(root: Path, file: str) -> None:
 
 def raw_outputs(predictor: Predictor, rows: np.ndarray) -> list[np.ndarray]:
     with torch.inference_mode():
-        return [output.numpy() for output in stage.RawPredictor(predictor)(torch.from_numpy(rows))]
+        return [output.numpy() for output in Framed(predictor.frame, predictor.module)(torch.from_numpy(rows))]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +148,7 @@ def test_a_program_that_disagrees_is_refused(predictor: Predictor, output: str, 
         outputs = dict(zip(predictor.outputs, raw_outputs(predictor, part), strict=True))
         return list((outputs | {output: change(outputs[output])}).values())
 
-    raw = stage.RawPredictor(predictor)
+    raw = Framed(predictor.frame, predictor.module)
     with pytest.raises(ExportError, match=r"model.onnx: \w+ differs from the network's"):
         stage.checked("model.onnx", program, predictor, raw, rows)
     honest = stage.checked("model.onnx", lambda part: raw_outputs(predictor, part), predictor, raw, rows)
@@ -161,7 +166,7 @@ def test_rows_between_two_centroids_may_go_to_either(predictor: Predictor) -> No
         return [embedding, np.where(cluster == 0, 1, cluster), distance]
 
     assert 0 in raw_outputs(twins, rows)[1]
-    assert stage.checked("x", program, twins, stage.RawPredictor(twins), rows)["cluster"] == 0
+    assert stage.checked("x", program, twins, Framed(twins.frame, twins.module), rows)["cluster"] == 0
 
 
 def test_distances_are_compared_where_they_have_digits(predictor: Predictor) -> None:
@@ -171,7 +176,7 @@ def test_distances_are_compared_where_they_have_digits(predictor: Predictor) -> 
 
     rows = stage.sample_rows(predictor)
     assert np.abs(program(rows)[2] - raw_outputs(predictor, rows)[2]).max() > 2 * stage.TOLERANCE
-    found = stage.checked("x", program, predictor, stage.RawPredictor(predictor), rows)
+    found = stage.checked("x", program, predictor, Framed(predictor.frame, predictor.module), rows)
     assert found["distance"] == pytest.approx(5e-6, rel=0.1)
 
 
@@ -267,3 +272,51 @@ def test_a_learned_metric_is_exported_as_its_embedding_alone(tmp_path: Path, whi
         card = root.child("export").read_json("model_card.json")
         assert set(card["metrics"]["retrieval"]) == {"recall_at", "nmi", "map_at_r"}
         assert re.search("recall_at @1 0[.]", (tmp_path / "root/export/MODEL_CARD.md").read_text())
+
+
+@pytest.mark.parametrize("written", [write_run, write_metric_run])
+def test_a_run_on_seconds_since_1970_is_served_and_exported_as_it_embeds(written, tmp_path: Path) -> None:
+    config = load_config(written(tmp_path))
+    rows = []
+    for path in sorted((tmp_path / "data").glob("*.parquet")):
+        table = pq.read_table(path)
+        rows.append(np.stack(table["vector"].to_numpy()).astype(np.float64) + 1.7e9)
+        column = table.schema.get_field_index("vector")
+        pq.write_table(table.set_column(column, "vector", as_lists(rows[-1])), path)
+    raw = np.concatenate(rows)
+    run(config, LocalEngine(), SilentObserver())
+    root = tmp_path / "root"
+    result = CliRunner().invoke(app, ["export", str(root), "--json"])
+    assert result.exit_code == 0, result.output
+    folder, column = ("output", "embedding") if written is write_run else ("embedding", "vector")
+    parts = [read_columns(path, column) for path in sorted((root / folder).glob("part-*"))]
+    embedded = np.concatenate(parts)
+    assert np.ptp(embedded, axis=0).max() > 0.1
+    stream = io.BytesIO()
+    np.save(stream, raw)
+    service = Service(load_predictor(Artifact(str(root))), len(raw), "cpu")
+    for kind, body in ((NPY, stream.getvalue()), (JSON, json.dumps({"vectors": raw.tolist()}).encode())):
+        (answer,) = service.answers([service.rows(kind, body)])
+        np.testing.assert_allclose(answer["embedding"], embedded, atol=1e-4)
+    far = raw.copy()
+    far[3, 1] = 1e30
+    with pytest.raises(RequestError, match=r"row 3, feature 1: 1e[+]30 is beyond float32 beside the other rows"):
+        service.rows(JSON, json.dumps({"vectors": far.tolist()}).encode())
+    np.save(tmp_path / "rows.npy", raw)
+    for module in LOADERS:
+        code = f"""
+import sys
+sys.path.insert(0, {str(root / "export")!r})
+import numpy
+from {module} import embed
+numpy.save("out.npy", numpy.asarray(embed(numpy.load("rows.npy"))["embedding"]))
+"""
+        subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+        np.testing.assert_allclose(np.load(tmp_path / "out.npy"), embedded, atol=1e-4)
+    (taken,) = json.loads((root / "export/model_card.json").read_text())["inputs"]
+    assert taken["dtype"] == "float64"
+
+
+def read_columns(path: Path, column: str) -> np.ndarray:
+    table = pq.read_table(path) if path.suffix == ".parquet" else Artifact(str(path.parent)).read_table(path.name)
+    return np.stack(table[column].to_numpy())

@@ -11,6 +11,7 @@ from distspectral.bench.random_model import RandomModel
 from distspectral.bench.serve import request_body
 from distspectral.errors import RequestError, RequestTooLargeError, UnsupportedBodyError
 from distspectral.serving.service import JSON, NPY, NPZ, Service, reply
+from distspectral.storage.rows.frame import Frame
 
 DIM = 3
 MAX_ROWS = 8
@@ -45,7 +46,7 @@ def test_npy_rows_of_every_type_are_read(service: Service, dtype: str) -> None:
 
 def test_rows_are_scaled_as_the_training_datas_were() -> None:
     predictor = RandomModel(DIM, (8,))()
-    half = Service(type(predictor)(**vars(predictor) | {"scale": 0.5}), MAX_ROWS, "cpu")
+    half = Service(type(predictor)(**vars(predictor) | {"frame": Frame(0.5)}), MAX_ROWS, "cpu")
     np.testing.assert_array_equal(half.rows(JSON, request_body(ROWS, JSON)), ROWS * np.float32(0.5))
 
 

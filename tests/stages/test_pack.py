@@ -3,7 +3,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -45,7 +45,7 @@ def test_packed_shards_mirror_the_source(tmp_path: Path) -> None:
     assert [shard.n_rows for shard in manifest.shards] == list(UNEVEN)
     assert [shard.name for shard in manifest.shards] == [f"part-0000{index}.arrow" for index in range(4)]
     assert manifest.properties.keys() == {
-        "dim", "dtype", "scale", "has_labels", "id_type", "mean", "variance", "source_shards",
+        "dim", "dtype", "frame", "has_labels", "id_type", "mean", "variance", "source_shards",
     }  # fmt: skip
     assert manifest.properties["source_shards"][1].endswith("source/part-00001.parquet")
     assert manifest.properties["variance"] == pytest.approx(VECTORS.astype(np.float64).var(axis=0).mean(), rel=1e-12)
@@ -106,8 +106,49 @@ def test_float16_halves_the_values_and_refuses_what_does_not_fit(tmp_path: Path)
     np.testing.assert_array_equal(half.block(0, 100), VECTORS.astype(np.float16))
     large = VECTORS.copy()
     large[45, 2] = 1e5
-    with pytest.raises(SourceError, match=r"part-00002\.parquet: row 4, feature 2: 100000 is beyond float16.*float32"):
+    with pytest.raises(SourceError, match=r"part-00002\.parquet: row 4 .*feature 2: 100000 is beyond float16.*float32"):
         packed(tmp_path / "large", large, sizes=UNEVEN, config=PackConfig(dtype="float16"))
+
+
+def test_float16_keeps_rows_far_from_zero(tmp_path: Path) -> None:
+    half = MappedVectors(packed(tmp_path, VECTORS * 100 + 1e5, config=PackConfig(dtype="float16")))
+    apart = half.block(0, 100) - half.block(0, 1)
+    unit = np.linalg.norm(VECTORS[7] - VECTORS[0]) / np.linalg.norm(apart[7])
+    np.testing.assert_allclose(apart * unit, VECTORS - VECTORS[0], atol=0.03)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_seconds_since_1970_are_packed_from_an_origin(tmp_path: Path, dtype: Literal["float32", "float16"]) -> None:
+    rows = VECTORS.astype(np.float64) + np.array([1.7e9, 0, 0, 0, 0, 0])
+    vectors = MappedVectors(packed(tmp_path, rows, sizes=UNEVEN, config=PackConfig(dtype=dtype)))
+    assert vectors.origin is not None
+    np.testing.assert_array_equal(vectors.origin[1:], 0)
+    tolerance = {"float32": 1e-6, "float16": 1e-2}[dtype]
+    np.testing.assert_allclose(vectors.block(0, 100) + vectors.origin, rows, rtol=0, atol=tolerance * 10)
+
+
+@pytest.mark.parametrize("factor", [1e-200, 1e-25, 1e18, 1e100])
+def test_rows_of_any_size_are_packed_as_their_likes(tmp_path: Path, factor: float) -> None:
+    block = MappedVectors(packed(tmp_path, VECTORS.astype(np.float64) * factor)).block(0, 100)
+    assert 0.1 < np.abs(block).max() < 100
+    np.testing.assert_allclose(block / block[0, 0], VECTORS / VECTORS[0, 0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_row_too_far_for_the_others_is_named_or_left_out(
+    tmp_path: Path, dtype: Literal["float32", "float16"]
+) -> None:
+    rows = VECTORS.copy()
+    rows[45, 2] = 2e19
+    config = PackConfig(dtype=dtype)
+    with pytest.raises(NonFiniteRowError, match=r"part-00002\.parquet: row 4 .*feature 2: 2e\+19 is beyond float"):
+        packed(tmp_path / "refused", rows, sizes=UNEVEN, config=config)
+    write_vectors(str(tmp_path / "source"), rows, sizes=UNEVEN)
+    source = Source.open(SourceConfig(path=str(tmp_path / "source"), on_bad_rows="quarantine"))
+    manifest = pack(source, vectors_output(tmp_path / "vectors", source, config), config)
+    assert manifest.n_rows == 99
+    assert manifest.metrics["quarantine"]["reasons"] == {"beyond float32": 1}
+    assert np.abs(MappedVectors(Artifact(str(tmp_path / "vectors"))).block(0, 99)).max() < 100
 
 
 def test_equal_rows_are_refused(tmp_path: Path) -> None:
@@ -194,7 +235,7 @@ def test_a_duplicate_id_is_named_by_its_rows_of_the_file(tmp_path: Path) -> None
 def test_what_is_beyond_float16_is_named_by_its_row_of_the_file(tmp_path: Path) -> None:
     large = VECTORS.copy()
     large[90, 2] = 1e5
-    with pytest.raises(SourceError, match=r"large\.parquet: row 90, feature 2: 100000 is beyond float16"):
+    with pytest.raises(SourceError, match=r"large\.parquet: row 90 .*feature 2: 100000 is beyond float16"):
         packed_in_pieces(tmp_path, large, dtype="float16")
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from distspectral.errors import ConstantDataError
+from distspectral.errors import ConstantDataError, SearchFailedError
 from distspectral.graph.config import GraphConfig
 from distspectral.graph.distances import as_queries
 from distspectral.graph.search.duplicates import surplus_duplicates
@@ -68,7 +68,7 @@ class ExactSolver:
         Raises:
             MissingDependencyError: FAISS is not installed.
             ConfigError: the device cannot do it.
-            SearchFailedError: its distances are not finite, so that nothing but differences would be left.
+            SearchFailedError: distances are not finite, so that a row has fewer neighbours than there are.
         """
         search = select_search(self.device)
         queries = np.ascontiguousarray(as_queries(vectors, start, stop))
@@ -83,9 +83,17 @@ class ExactSolver:
             neighbors[pending], distances[pending], certain = found
             pending = pending[~certain]
             if not len(pending):
-                return neighbors, distances
-        for part in np.split(pending, range(DIRECT_ROWS, len(pending), DIRECT_ROWS)):
+                break
+        for first in range(0, len(pending), DIRECT_ROWS):
+            part = pending[first : first + DIRECT_ROWS]
             neighbors[part], distances[part] = self._by_differences(vectors, queries[part], own[part])
+        short = np.flatnonzero(np.isinf(distances[:, -1]))
+        if len(short) and n_base > self.n_neighbors:
+            raise SearchFailedError(
+                f"{len(short):,} rows, row {own[short[0]]} first, have fewer than {self.n_neighbors} neighbours among "
+                f"{vectors.n_rows:,}: squared distances to the others are beyond float32; scale the rows, or leave out "
+                "those that are far from all"
+            )
         return neighbors, distances
 
     def among(
@@ -158,7 +166,7 @@ class ExactSolver:
         rows = max(1, 2 * BLOCK_BYTES // (4 * vectors.dim * candidates.shape[1]))
         for start in range(0, len(queries), rows):
             part = slice(start, start + rows)
-            unique, position = np.unique(candidates[part], return_inverse=True)
+            unique, position = np.unique(np.maximum(candidates[part], 0), return_inverse=True)
             distances[part] = squared_distances(
                 queries[part], vectors.gather(unique), position.reshape(-1, candidates.shape[1])
             )

@@ -100,12 +100,12 @@ def _found(
     distances: NDArray[np.float32], positions: NDArray[np.int64], n_base: int, device: str
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return a search's result, refused where it names fewer vectors than there are: FAISS drops infinities and NaN."""
-    n_short = int(np.count_nonzero(positions[:, -1] < 0))
-    if n_short and positions.shape[1] <= n_base:
+    short = np.flatnonzero(positions[:, -1] < 0)
+    if len(short) and positions.shape[1] <= n_base:
         raise SearchFailedError(
-            f"FAISS on the {device} found fewer than {positions.shape[1]} of {n_base:,} vectors for {n_short:,} of "
-            f"{len(positions):,} queries, so distances were infinite or NaN; where vectors are not as large as 1e18, "
-            "FAISS or its device is broken: choose device cpu"
+            f"FAISS on the {device} found fewer than {positions.shape[1]} of {n_base:,} vectors for {len(short):,} of "
+            f"{len(positions):,} queries, query {short[0]} first, so distances were infinite or NaN; where vectors are "
+            "not as large as 1e18, FAISS or its device is broken: choose device cpu"
         )
     return distances, positions
 

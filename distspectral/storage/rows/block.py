@@ -45,7 +45,3 @@ class Block:
             return self.ids
         offsets = np.arange(self.n_rows, dtype=np.int64) if self.offsets is None else self.offsets
         return pa.array(shard_first_row + self.first_row + offsets)
-
-    def local_row(self, index: int) -> int:
-        """Return the shard's row that the block's row ``index`` is."""
-        return self.first_row + (index if self.offsets is None else int(self.offsets[index]))

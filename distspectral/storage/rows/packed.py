@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import IO, Any, Literal
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 
-from distspectral.errors import SourceError
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.block import Block
 from distspectral.storage.rows.columns import ARROW_TYPES, ScalarType, to_column
+from distspectral.storage.rows.frame import StoredType
 from distspectral.storage.rows.moments import Moments
 from distspectral.storage.rows.shard_rows import FETCH_THREADS
 
@@ -36,29 +36,24 @@ class PackedWriter:
 
     Args:
         stream: open binary file.
-        uri: the source shard, for messages.
         n_rows: rows the shard will hold.
         dim: D.
         dtype: type of the stored values.
         id_type: type of the ids.
         label_type: type of the labels, None for none.
         batch_bytes: most bytes of vectors in a record batch.
-        file_row: the file's row that the source shard begins with, for messages.
     """
 
     def __init__(
         self,
         stream: IO[bytes],
-        uri: str,
         n_rows: int,
         dim: int,
-        dtype: Literal["float32", "float16"],
+        dtype: StoredType,
         id_type: ScalarType,
         label_type: ScalarType | None,
         batch_bytes: int = BATCH_BYTES,
-        file_row: int = 0,
     ) -> None:
-        self._uri, self._file_row = uri, file_row
         value_type = pa.float32() if dtype == "float32" else pa.float16()
         types = [ARROW_TYPES[id_type], pa.list_(value_type, dim)]
         if label_type is not None:
@@ -86,19 +81,14 @@ class PackedWriter:
         """Add a block's rows.
 
         Args:
-            block: rows with (B, D) vectors.
+            block: rows with (B, D) vectors that fit the type.
             ids: (B,) ids of those rows.
-
-        Raises:
-            SourceError: a value does not fit float16.
         """
         start = 0
         while start < block.n_rows:
             stop = min(block.n_rows, start + len(self._vectors) - self._n_filled)
             stored = self._vectors[self._n_filled : self._n_filled + stop - start]
-            with np.errstate(over="ignore"):
-                stored[:] = block.vectors[start:stop]
-            self._refuse_overflow(stored, block, start)
+            stored[:] = block.vectors[start:stop]
             moments = Moments.of(stored)
             self.moments = self.moments.merge(moments) if self.moments else moments
             self._ids.append(ids.slice(start, stop - start))
@@ -108,16 +98,6 @@ class PackedWriter:
             if self._n_filled == len(self._vectors):
                 self._flush()
             start = stop
-
-    def _refuse_overflow(self, stored: np.ndarray[Any, Any], block: Block, start: int) -> None:
-        if stored.dtype == np.float16 and not np.isfinite(stored).all():
-            row, feature = (int(index[0]) for index in np.nonzero(~np.isfinite(stored)))
-            raise SourceError(
-                f"{self._uri}: row {self._file_row + block.local_row(start + row)}, feature {feature}: "
-                f"{block.vectors[start + row, feature]:g} is beyond float16 (65504); "
-                "set pack.dtype to float32 or a smaller data.scale",
-                parameters=["pack.dtype", "data.scale"],
-            )
 
     def _flush(self) -> None:
         columns = [pa.concat_arrays(self._ids), to_column(self._vectors[: self._n_filled])]

@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.rows.frame import Frame
 from distspectral.storage.rows.moments import Moments
 from distspectral.storage.rows.packed import read_column
 from distspectral.storage.rows.shard_rows import ShardRows
@@ -136,6 +137,9 @@ class MappedVectors:
         artifact: written by the stage ``pack``, or by one that encodes.
         only: name of a shard, whose rows alone are then numbered from 0; None for all.
 
+    Attributes:
+        origin: (D,) float64 that was subtracted from the rows, by their unit; None where nothing was.
+
     Raises:
         MissingArtifactError: the artifact is not finished.
     """
@@ -151,6 +155,7 @@ class MappedVectors:
         self.mean = np.asarray(properties["mean"], dtype=np.float64)
         self.scale = float(np.sqrt(properties["variance"]))
         self.dtype: np.dtype[Any] = np.dtype(properties["dtype"])
+        self.origin = Frame.of_properties(properties["frame"]).framed_origin if "frame" in properties else None
 
     def __reduce__(self) -> tuple[type[MappedVectors], tuple[Artifact, str | None]]:
         return MappedVectors, (self._artifact, self._only)
@@ -193,6 +198,7 @@ class FleetingVectors:
         self._mapped, self._mapped_bytes = MappedVectors(artifact), mapped_bytes
         mapped = self._mapped
         self.n_rows, self.dim, self.mean, self.scale = mapped.n_rows, mapped.dim, mapped.mean, mapped.scale
+        self.origin = mapped.origin
 
     def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the rows as a fresh copy; see :meth:`Vectors.gather`."""

@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from distspectral.storage.rows.columns import ARROW_TYPES, ScalarType
-from distspectral.storage.source.columns import Columns, decoded, scaled
+from distspectral.storage.rows.frame import Frame
+from distspectral.storage.source.columns import Columns, decoded
 
 REASONS = (
     "null vector",
@@ -91,7 +92,7 @@ def find_bad_rows(
     batch: pa.RecordBatch,
     columns: Columns,
     dim: int,
-    scale: float,
+    frame: Frame,
     id_type: ScalarType | None,
     label_type: ScalarType | None,
 ) -> BadRows:
@@ -101,12 +102,12 @@ def find_bad_rows(
         batch: B rows with the columns.
         columns: their names.
         dim: D, which every row must have.
-        scale: factor for every value.
+        frame: where the rows lie.
         id_type: what ids are read as, None without an id column.
         label_type: what labels are read as, None without a label column.
     """
     marks = _Marks(batch.num_rows)
-    _mark_vectors(marks, batch.column(columns.vector), dim, scale)
+    _mark_vectors(marks, batch.column(columns.vector), dim, frame)
     for role, name, kind in (("id", columns.id, id_type), ("label", columns.label, label_type)):
         if name is not None and kind is not None:
             _mark_scalars(marks, decoded(batch.column(name)), kind, role)
@@ -124,7 +125,7 @@ def readable_ids(batch: pa.RecordBatch, columns: Columns, id_type: ScalarType | 
     return ids.cast(ARROW_TYPES[id_type])
 
 
-def _mark_vectors(marks: _Marks, vectors: pa.Array, dim: int, scale: float) -> None:
+def _mark_vectors(marks: _Marks, vectors: pa.Array, dim: int, frame: Frame) -> None:
     marks.add(_where(vectors.is_null()), "null vector")
     if not pa.types.is_fixed_size_list(vectors.type):
         widths = pc.list_value_length(vectors).fill_null(dim).to_numpy(zero_copy_only=False)
@@ -139,7 +140,7 @@ def _mark_vectors(marks: _Marks, vectors: pa.Array, dim: int, scale: float) -> N
         at, first = np.unique(places // dim, return_index=True)
         marks.add(rest[at], "null feature", places[first] % dim)
     raw = values.to_numpy(zero_copy_only=False).reshape(-1, dim)
-    bad = ~np.isfinite(scaled(raw, scale))
+    bad = frame.misfits(frame.framed(raw))
     at = np.flatnonzero(bad.any(axis=1))
     features = bad[at].argmax(axis=1)
     found = raw[at, features]

@@ -6,7 +6,7 @@ Shape letters: B rows of a block, D features.
 from __future__ import annotations
 
 import difflib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,7 @@ from distspectral.errors import (
     UnsupportedTypeError,
 )
 from distspectral.storage.rows.columns import ARROW_TYPES, ScalarType
+from distspectral.storage.rows.frame import Frame
 
 VALUE_TYPES = (pa.float16(), pa.float32(), pa.float64(), pa.uint8())
 VALUE_TYPE_NAMES = "float16, float32, float64 or uint8"
@@ -87,25 +88,25 @@ def scalar_type(kind: pa.DataType, name: str, uri: str) -> ScalarType:
 
 
 def to_matrix(
-    column: pa.Array, dim: int, scale: float, *, name: str, uri: str, first_row: int, copy: bool = True
+    column: pa.Array, dim: int, frame: Frame, *, name: str, uri: str, first_row: int, copy: bool = True
 ) -> NDArray[np.float32]:
-    """Return a vector column as a matrix, scaled.
+    """Return a vector column as a matrix, framed.
 
     Args:
         column: B lists of numbers, possibly a slice.
         dim: the width D that every row must have.
-        scale: factor for every value.
+        frame: where the rows lie.
         name: the column's name, for messages.
         uri: the file, for messages.
         first_row: the file's row that ``column`` begins with, for messages.
-        copy: of its own; else a read-only view of the column where that is float32 and not scaled.
+        copy: of its own; else a read-only view of the column where that is float32 and the frame changes nothing.
 
     Returns:
         (B, D) float32, C-contiguous, writable if a copy.
 
     Raises:
         ShardWidthError: a row has another width.
-        NonFiniteRowError: a value is NaN, infinite or beyond float32.
+        NonFiniteRowError: a value is NaN, infinite, or beyond float32 in this frame.
         SourceError: a row or a value is null.
     """
     _refuse_nulls(column, name, uri, first_row)
@@ -123,24 +124,13 @@ def to_matrix(
             f"{uri}: row {first_row + row} of column {name!r} is null at feature {feature}; fill it or drop the row"
         )
     raw = values.to_numpy(zero_copy_only=True).reshape(-1, dim)
-    matrix = raw if not copy and raw.dtype == np.float32 and scale == 1.0 else scaled(raw, scale)
-    if not np.isfinite(matrix).all():
-        row, feature = (int(index[0]) for index in np.nonzero(~np.isfinite(matrix)))
-        found = raw[row, feature]
-        what = f"{found} is beyond float32" if np.isfinite(found) else f"found {found}"
+    matrix = raw if not copy and raw.dtype == np.float32 and frame.changes_nothing else frame.framed(raw)
+    if not frame.holds(matrix):
+        row, feature, problem = frame.first_misfit(raw, matrix)
         raise NonFiniteRowError(
-            f"{uri}: row {first_row + row} of column {name!r}, feature {feature}: {what}, expected a finite number; "
-            "drop or repair the row"
+            f"{uri}: row {first_row + row} of column {name!r}, feature {feature}: {problem}; drop or repair the row",
+            ["pack.dtype"] if "pack.dtype" in problem else [],
         )
-    return matrix
-
-
-def scaled(raw: NDArray[Any], scale: float) -> NDArray[np.float32]:
-    """Return a (B, D) copy in float32, times ``scale``; what does not fit becomes infinite."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        matrix = np.array(raw, dtype=np.float32, order="C")
-        if scale != 1.0:
-            matrix *= np.float32(scale)
     return matrix
 
 

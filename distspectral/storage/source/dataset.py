@@ -20,6 +20,7 @@ from distspectral.errors import EmptyShardError, ShardWidthError, UnsupportedTyp
 from distspectral.frozen import FrozenModel
 from distspectral.storage.rows.block import Block
 from distspectral.storage.rows.columns import ScalarType
+from distspectral.storage.rows.frame import Frame
 from distspectral.storage.source.columns import Columns
 from distspectral.storage.source.formats import FORMATS, FormatName, Header, reading
 from distspectral.storage.source.limits import refuse_absurd_width, refuse_bomb
@@ -69,11 +70,13 @@ class Source:
         config: what was asked for.
         shards: in row order; a large file is several.
         reader: reads any one of them; hand this and a shard to a remote task.
+        is_framed: whether it is decided in which frame.
     """
 
     config: SourceConfig
     shards: list[SourceShard]
     reader: ShardReader
+    is_framed: bool = False
 
     @classmethod
     def open(cls, config: SourceConfig, *, most_rows: int = PIECE_ROWS, most_bytes: int = PIECE_BYTES) -> Source:
@@ -118,9 +121,8 @@ class Source:
                 place = first_row + piece.first_row
                 shards.append(SourceShard(file, name, piece.n_rows, place, piece.first_row, piece.parts))
             first_row += header.n_rows
-        reader = ShardReader(
-            config.columns, config.scale, first.dim, first.id_type, first.label_type, config.on_bad_rows
-        )
+        frame = Frame(config.scale)
+        reader = ShardReader(config.columns, frame, first.dim, first.id_type, first.label_type, config.on_bad_rows)
         return cls(config, shards, reader)
 
     @property
@@ -148,6 +150,10 @@ class Source:
         """Type of the labels, None without a label column."""
         return self.reader.label_type
 
+    def framed(self, frame: Frame) -> Source:
+        """Return the same dataset, read in a frame, which knows the factor too."""
+        return dataclasses.replace(self, reader=dataclasses.replace(self.reader, frame=frame), is_framed=True)
+
     def read_blocks(
         self, shard: SourceShard, block_rows: int | None = None, left_out: list[pa.RecordBatch] | None = None
     ) -> Iterator[Block]:
@@ -168,7 +174,8 @@ class Source:
 
     def _digest(self, files: list[Any]) -> str:
         config = self.config.model_dump(exclude={"path", "follow_links"})
-        text = json.dumps({"files": files, "config": config}, sort_keys=True)
+        frame = {} if self.reader.frame.is_plain else {"frame": self.reader.frame.properties()}
+        text = json.dumps({"files": files, "config": config, **frame}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from distspectral.errors import CorruptShardError, SourceError
 from distspectral.storage.rows.block import Block
 from distspectral.storage.rows.columns import ScalarType
+from distspectral.storage.rows.frame import Frame
 from distspectral.storage.source.bad_rows import find_bad_rows, readable_ids
 from distspectral.storage.source.columns import Columns, to_matrix, to_scalars
 from distspectral.storage.source.formats import FORMATS, FormatName, Threads, reading
@@ -63,7 +64,7 @@ class ShardReader:
 
     Attributes:
         columns: names of the columns to read.
-        scale: factor for every value.
+        frame: where the rows lie.
         dim: D, which every row must have.
         id_type: type of the ids read, None without an id column.
         label_type: type of the labels read, None without a label column.
@@ -71,7 +72,7 @@ class ShardReader:
     """
 
     columns: Columns
-    scale: float
+    frame: Frame
     dim: int
     id_type: ScalarType | None
     label_type: ScalarType | None
@@ -99,7 +100,7 @@ class ShardReader:
         Raises:
             CorruptShardError: the shard cannot be parsed, or holds other rows than its header says.
             ShardWidthError: a row has another width than D.
-            NonFiniteRowError: a value is NaN, infinite or beyond float32.
+            NonFiniteRowError: a value is NaN, infinite, or beyond float32 in this frame.
             SourceError: a vector, id or label is null.
 
         The last three only where ``on_bad_rows`` is ``error``.
@@ -140,7 +141,7 @@ class ShardReader:
         columns = self.columns
         vectors = batch.column(columns.vector)
         uri, file_row = shard.uri, shard.file_row + first_row
-        matrix = to_matrix(vectors, self.dim, self.scale, name=columns.vector, uri=uri, first_row=file_row, copy=copy)
+        matrix = to_matrix(vectors, self.dim, self.frame, name=columns.vector, uri=uri, first_row=file_row, copy=copy)
         ids = self._scalars(batch, columns.id, self.id_type, uri, file_row)
         labels = self._scalars(batch, columns.label, self.label_type, uri, file_row)
         return Block(matrix, ids, labels, first_row, offsets)
@@ -163,7 +164,7 @@ class ShardReader:
         except SourceError:
             if self.on_bad_rows == "error":
                 raise
-        bad = find_bad_rows(batch, self.columns, self.dim, self.scale, self.id_type, self.label_type)
+        bad = find_bad_rows(batch, self.columns, self.dim, self.frame, self.id_type, self.label_type)
         if left_out is not None:
             ids = readable_ids(batch, self.columns, self.id_type, shard.first_row + first_row)
             left_out.append(bad.table(ids, shard.file_row + first_row, shard.uri))

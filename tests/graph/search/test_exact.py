@@ -153,6 +153,21 @@ def test_a_broken_device_is_an_error_not_a_pass_per_row(monkeypatch):
     assert len(vectors.reads) == 2, "queries, and the base once"
 
 
+def test_a_row_infinitely_far_from_all_is_named():
+    rows = blobs(60, 3)[0]
+    rows[17] = 2e19
+    with pytest.raises(SearchFailedError, match=r"FAISS on the CPU .* 1 of 60 queries, query 17 first"):
+        search(rows, 3)
+
+
+def test_a_row_to_which_a_gpu_names_others_at_infinity_is_named_too(monkeypatch):
+    rows = blobs(300, 3)[0]
+    rows[17] = 2e19
+    monkeypatch.setitem(sys.modules, "faiss", FakeFaiss())
+    with np.errstate(over="ignore"), pytest.raises(SearchFailedError, match="1 rows, row 17 first, have fewer than 3"):
+        search(rows, 3)
+
+
 def test_solver_survives_pickling():
     rows, _ = blobs(60, 3)
     solver = exact_solver(ArrayVectors(rows), GraphConfig(n_neighbors=3))

@@ -17,7 +17,7 @@ LABELS = pa.array([f"label {row}" for row in range(40)])
 def written(block_rows: int, batch_rows: int) -> bytes:
     """Return the packed shard of the rows, which come in blocks of that many and lie in batches of that many."""
     stream = io.BytesIO()
-    with PackedWriter(stream, "uri", 40, 6, "float32", "int64", "string", batch_bytes=batch_rows * 6 * 4) as writer:
+    with PackedWriter(stream, 40, 6, "float32", "int64", "string", batch_bytes=batch_rows * 6 * 4) as writer:
         for start in range(0, 40, block_rows):
             block = Block(VECTORS[start : start + block_rows], None, LABELS.slice(start, block_rows), start)
             writer.append(block, block.global_ids(1000))

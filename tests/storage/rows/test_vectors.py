@@ -42,7 +42,7 @@ def in_batches(folder: Path, batch_rows: int) -> Artifact:
             stream: IO[bytes], block: Block = block, first_row: int = first_row, details: dict[str, Any] = details
         ) -> int:
             batch_bytes = batch_rows * 6 * 4
-            with PackedWriter(stream, "uri", block.n_rows, 6, "float32", "int64", None, batch_bytes) as writer:
+            with PackedWriter(stream, block.n_rows, 6, "float32", "int64", None, batch_bytes) as writer:
                 writer.append(block, block.global_ids(first_row))
             details.update(layout(stream, ["vector"]))
             return block.n_rows

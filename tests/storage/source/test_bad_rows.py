@@ -25,7 +25,8 @@ def read(path: Path, block_rows: int = 9, **config: Any) -> tuple[Source, list[B
 
 
 def rows_of(blocks: list[Block]) -> list[int]:
-    return [block.local_row(index) for block in blocks for index in range(block.n_rows)]
+    offsets = (np.arange(block.n_rows) if block.offsets is None else block.offsets for block in blocks)
+    return [row for block, part in zip(blocks, offsets, strict=True) for row in (block.first_row + part).tolist()]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distspectral.errors import CorruptShardError
+from distspectral.storage.rows.frame import Frame
 from distspectral.storage.source.columns import Columns, to_matrix
 from distspectral.storage.source.formats.format import ONE_THREAD, Header, Threads
 from distspectral.storage.source.formats.tables import common_width, first_width, table_header, validated
@@ -66,7 +67,7 @@ def _parquet_list_width(parquet: pq.ParquetFile, file: ShardFile, columns: Colum
     first_row = 0
     for batch in batches(file, vectors_only, 1 << 14):
         vectors = batch.column(columns.vector)
-        to_matrix(vectors, width, 1.0, name=columns.vector, uri=file.uri, first_row=first_row)
+        to_matrix(vectors, width, Frame(), name=columns.vector, uri=file.uri, first_row=first_row)
         first_row += batch.num_rows
     raise CorruptShardError(
         f"{file.uri}: the footer counts {n_values} values in {metadata.num_rows} rows; write it again"
