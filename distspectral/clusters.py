@@ -69,7 +69,7 @@ def diffusion_scale(
     """
     if time == "auto":
         time = diffusion_time(ritz_values, n_clusters)
-    return np.clip(1.0 - ritz_values, 0.0, 1.0).astype(np.float32) ** np.float32(time)
+    return np.clip(1.0 - ritz_values, 1e-6, 1.0).astype(np.float32) ** np.float32(time)
 
 
 @dataclasses.dataclass(frozen=True)

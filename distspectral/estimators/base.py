@@ -6,20 +6,21 @@ import contextlib
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, InstanceOf, NonNegativeInt, ValidationError
 from scipy import sparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
-from distspectral.errors import ConfigError, ConstantDataError, DistSpectralError, NonFiniteRowError
+from distspectral.errors import ArtifactError, ConfigError, ConstantDataError, DistSpectralError, NonFiniteRowError
+from distspectral.estimators.stored import plain, restored, stored
+from distspectral.frozen import FrozenModel
 from distspectral.models.framed import Framed
-from distspectral.recipes import Recipe
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.frame import Frame
 from distspectral.storage.rows.moments import is_constant
@@ -27,8 +28,23 @@ from distspectral.storage.rows.sparse import SparseVectors
 from distspectral.storage.rows.vectors import ArrayVectors, Vectors
 from distspectral.training.checkpoint import read_state, write_state
 from distspectral.training.loop import WindowRecorder
+from distspectral.training.modes import plain_torch
 
-RecipeT = TypeVar("RecipeT", bound=Recipe)
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+FORMAT = 1
+"""Of the files that estimators save; another number is another arrangement."""
+
+
+class Conduct(FrozenModel):
+    """Parameters that no recipe has."""
+
+    random_state: Annotated[int, Field(ge=0, lt=2**32)] | InstanceOf[np.random.RandomState] | None
+    verbose: bool | NonNegativeInt
+
+
+APART = ("frame_", "model_", "_model")
+"""Attributes that files keep in a form of their own."""
 
 
 class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -38,6 +54,8 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     """What the estimator calls a setting of a run, by the setting's key."""
     frame_: Frame
     """Where the rows learned from lie."""
+    _model: Any
+    """What was learned, a module that takes framed rows."""
 
     def fit_transform(self, X: ArrayLike, y: Any = None, **fit_params: Any) -> NDArray[np.float32]:
         """Fit and return the embedding of the training rows."""
@@ -46,56 +64,96 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return embedding
 
     def save(self, path: str | Path) -> None:
-        """Write the fitted estimator to one file, whole or not at all; it holds no pickled code."""
+        """Write the fitted estimator to one file, whole or not at all; it holds no pickled code.
+
+        Raises:
+            ConfigError: a parameter is of a kind that such a file cannot hold.
+        """
         check_is_fitted(self)
-        path = Path(path).absolute()
-        seed = self.random_state if isinstance(self.random_state, int) else None
-        params = self.get_params(deep=False) | {"random_state": seed, "hidden": list(self.hidden)}
-        state = {"params": params, "frame": self.frame_.properties(), **self._state()}
-        write_state(Artifact(str(path.parent)), path.name, state)
+        path, params = Path(path).absolute(), self.get_params(deep=False)
+        attributes = {name: value for name, value in vars(self).items() if name not in {*params, *APART}}
+        content = {
+            "params": params,
+            "attributes": attributes,
+            "frame": self.frame_.properties(),
+            "model": self._model_state(),
+        }
+        header = {"estimator": type(self).__name__, "format": FORMAT}
+        write_state(Artifact(str(path.parent)), path.name, header | {k: stored(v, k) for k, v in content.items()})
 
     @classmethod
+    @plain_torch()
     def load(cls, path: str | Path) -> Self:
         """Return the estimator that :meth:`save` wrote; it gives the same numbers.
 
         Raises:
             MissingArtifactError: there is no such file.
             DamagedArtifactError: it cannot be read.
+            ArtifactError: it holds another estimator, none at all, or one of another version.
         """
         path = Path(path).absolute()
-        state = read_state(Artifact(str(path.parent)), path.name)
-        params = state.pop("params")
-        estimator = cls(**params | {"hidden": tuple(params["hidden"])})
-        estimator.frame_ = Frame.of_properties(state.pop("frame"))
-        estimator._restore(state)
+        state: Any = read_state(Artifact(str(path.parent)), path.name)
+        found = state.get("estimator") if isinstance(state, dict) else None
+        if found is None:
+            raise ArtifactError(f"{path}: holds no estimator; {cls.__name__}.load reads what {cls.__name__}.save wrote")
+        if found != cls.__name__:
+            raise ArtifactError(f"{path}: holds a {found}, no {cls.__name__}; load it by {found}.load")
+        if state["format"] != FORMAT:
+            raise ArtifactError(
+                f"{path}: is of format {state['format']}, this version of distspectral reads {FORMAT}; load it by the "
+                "version that saved it, or fit again"
+            )
+        content = {name: restored(state[name]) for name in ("params", "attributes", "frame", "model")}
+        estimator = cls(**content["params"])
+        for name, value in content["attributes"].items():
+            setattr(estimator, name, value)
+        estimator.frame_ = Frame.of_properties(content["frame"])
+        estimator._restore_model(content["model"])
         return estimator
 
     @abstractmethod
-    def _state(self) -> dict[str, Any]:
-        """Return what :meth:`_restore` needs beside the parameters: tensors and plain values."""
+    def _model_state(self) -> dict[str, Any]:
+        """Return what :meth:`_restore_model` makes ``model_`` of: tensors and plain values."""
 
     @abstractmethod
-    def _restore(self, state: dict[str, Any]) -> None:
-        """Take what :meth:`_state` returned."""
+    def _restore_model(self, state: dict[str, Any]) -> None:
+        """Make ``model_`` of what :meth:`_model_state` returned; parameters and other attributes are there."""
 
-    def _made(self, recipe: type[RecipeT], values: dict[str, Any]) -> RecipeT:
-        """Return the recipe of checked values.
+    def _made(self, model: type[ModelT], values: dict[str, Any]) -> ModelT:
+        """Return the model of checked values: an integer is no text, no bool and no float.
 
         Raises:
-            ConfigError: one is out of range; names the parameter, what was expected and what was given.
+            ConfigError: one is of another type or out of range; names the parameter, what was expected, what was given.
         """
         try:
-            return recipe.model_validate(values)
+            return model.model_validate(values, strict=True)
         except ValidationError as error:
-            told = (
-                f"{self.WORDS.get(key, key)}: {problem['msg']} (got {problem['input']!r})"
-                for problem in error.errors()
-                for key in [".".join(map(str, problem["loc"][:2]))]
+            told: dict[str, tuple[Any, dict[str, None]]] = {}
+            for problem in error.errors():
+                section, key = str(problem["loc"][0]), ".".join(map(str, problem["loc"][:2]))
+                word = self.WORDS.get(key) or (section if section in self.get_params(deep=False) else key)
+                given, expected = told.setdefault(word, (problem["input"], {}))
+                if given is problem["input"]:  # a sequence that is empty but for refused items is no second fault
+                    expected[problem["msg"].replace("Input should", "should")] = None
+            lines = (
+                f"{word}: {' or '.join(expected).replace(' or should be ', ' or ')} (got {given!r})"
+                for word, (given, expected) in told.items()
             )
-            raise ConfigError("; ".join(dict.fromkeys(told))) from None
+            raise ConfigError("; ".join(lines)) from None
 
     def _seed(self) -> int:
+        """Return a seed of ``random_state``.
+
+        Raises:
+            ConfigError: it, or ``verbose``, is none; see :meth:`_made`.
+        """
+        self._made(Conduct, {"random_state": plain(self.random_state), "verbose": plain(self.verbose)})
         return int(check_random_state(self.random_state).randint(2**31 - 1))
+
+    def _layers(self) -> Any:
+        """Return ``hidden`` as a recipe has it; a number alone is one layer."""
+        hidden = plain(self.hidden)
+        return (hidden,) if isinstance(hidden, int) else hidden
 
     def _rows(self, X: ArrayLike, *, reset: bool, **checks: Any) -> ArrayVectors | SparseVectors:
         """Return rows (B, D), checked; those to learn from must differ.
@@ -111,9 +169,10 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             refuse_equal(rows)
         return rows
 
-    def _for_raw_rows(self, module: nn.Module) -> nn.Module:
-        """Return a module for framed rows as one for rows such as ``X``."""
-        return module if self.frame_.changes_nothing else Framed(self.frame_, module).eval()
+    def _set_model(self, model: nn.Module) -> None:
+        """Take what was learned on framed rows, and make ``model_``, which takes rows such as ``X``, of it."""
+        self._model = model.eval()
+        self.model_ = self._model if self.frame_.changes_nothing else Framed(self.frame_, model).eval()
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -173,7 +232,7 @@ def framed(array: Any, frame: Frame, labels: NDArray[Any] | None = None) -> Arra
 class WindowPrinter(WindowRecorder):
     """Keeps the history and, if asked, prints a line per window, headed by what is trained."""
 
-    def __init__(self, verbose: bool, trained: str) -> None:
+    def __init__(self, verbose: bool | int, trained: str) -> None:
         super().__init__()
         self.verbose, self.trained = verbose, trained
 

@@ -6,6 +6,7 @@ Shape letters: N rows, B rows of a block, D features, P components.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -13,17 +14,34 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import nn
 
 from distspectral.embedding.forward import in_blocks
 from distspectral.estimators.base import NetworkEstimator, WindowPrinter, framed, refuse_equal, told_in
+from distspectral.estimators.stored import plain
 from distspectral.models.networks import torch_device
 from distspectral.recipes import MetricRecipe
 from distspectral.storage.rows.frame import Frame
-from distspectral.training.dscl import build_model
+from distspectral.training.dscl import DSCLSettings, build_model
+from distspectral.training.modes import plain_torch
 
 DEFAULTS = MetricRecipe(dim=1)
 """A run's own, which the estimator shares."""
+
+TRAIN = ("batch_size", "max_steps", "learning_rate", "device")
+"""Parameters of the section ``train``."""
+
+
+def default_width(classes: NDArray[np.int64], settings: DSCLSettings) -> int:
+    """Return P where nobody gives it: the number of classes in a batch, as in the paper; few rows carry less.
+
+    Args:
+        classes: (N,) of the rows.
+        settings: of the training.
+    """
+    rows_per_class = settings.dscl.rows_per_class
+    sizes = np.sort(np.minimum(np.bincount(classes), rows_per_class))
+    n_classes = max(min(settings.train.batch_size // rows_per_class, len(sizes)), 1)
+    return max(min(n_classes, int(sizes[:n_classes].sum()) // 2), 1)
 
 
 class DSCL(NetworkEstimator):
@@ -34,7 +52,7 @@ class DSCL(NetworkEstimator):
 
     Args:
         n_components: P, width of the embedding, fewer than a batch has rows; None = as many as classes in a batch.
-        hidden: units of each hidden layer.
+        hidden: units of each hidden layer; a number alone is one layer.
         trunk: ``module:callable`` that makes another torch module, called as trunk(D, P, **trunk_options).
         trunk_options: keyword arguments of the trunk.
         batch_size: rows per step.
@@ -42,7 +60,8 @@ class DSCL(NetworkEstimator):
         max_steps: budget of steps; training ends earlier on a plateau.
         learning_rate: of Adam, between warm-up and cool-down.
         device: ``auto``, ``cpu`` or ``cuda``.
-        random_state: seed, None or a RandomState; the same seed on the same machine gives the same result.
+        random_state: seed, None or a RandomState; the same seed gives the same result on one machine with one number
+            of threads. Sums are rounded in another order with another number; ``OMP_NUM_THREADS`` fixes it.
         verbose: print a line per window of steps.
 
     Attributes:
@@ -68,7 +87,7 @@ class DSCL(NetworkEstimator):
         "network.trunk": "trunk",
         "network.trunk_options": "trunk_options",
         "dscl.rows_per_class": "rows_per_class",
-        **{f"train.{name}": name for name in ("batch_size", "max_steps", "learning_rate", "device")},
+        **{f"train.{name}": name for name in TRAIN},
         "data.label_column": "y",
         "data.path": "X",
         "seed": "random_state",
@@ -78,7 +97,7 @@ class DSCL(NetworkEstimator):
         self,
         n_components: int | None = None,
         *,
-        hidden: tuple[int, ...] = DEFAULTS.network.hidden,
+        hidden: int | Sequence[int] = DEFAULTS.network.hidden,
         trunk: str | None = DEFAULTS.network.trunk,
         trunk_options: dict[str, Any] | None = None,
         batch_size: int = DEFAULTS.train.batch_size,
@@ -87,7 +106,7 @@ class DSCL(NetworkEstimator):
         learning_rate: float = DEFAULTS.train.learning_rate,
         device: Literal["auto", "cpu", "cuda"] = "auto",
         random_state: int | np.random.RandomState | None = None,
-        verbose: bool = False,
+        verbose: bool | int = False,
     ) -> None:
         self.n_components = n_components
         self.hidden = hidden
@@ -101,6 +120,7 @@ class DSCL(NetworkEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
+    @plain_torch()
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Learn the metric from labelled rows.
 
@@ -119,47 +139,34 @@ class DSCL(NetworkEstimator):
         rows = framed(np.asarray(X), self.frame_, classes)
         refuse_equal(rows)
         with told_in(self.WORDS):
-            self.n_components_ = self._width(classes)
-            trainer = self.recipe(rows.dim, self.n_components_).metric.trainer(rows)
+            settings = self.recipe(rows.dim, 1 if self.n_components is None else self.n_components).metric
+            if self.n_components is None:
+                width = {"n_components": default_width(classes, settings)}
+                settings = settings.model_copy(update={"dscl": settings.dscl.model_copy(update=width)})
+            self.n_components_ = settings.dscl.n_components
+            trainer = settings.trainer(rows)
             observer = WindowPrinter(self.verbose, "train")
             trainer.fit(observer)
         self.history_ = observer.history
-        self._set_network(trainer.model.network)
+        self._set_model(trainer.model.network)
         return self
 
-    def _set_network(self, network: nn.Module) -> None:
-        self._network = network.eval()
-        self.model_ = self._for_raw_rows(network)
-
+    @plain_torch()
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
         """Return the embedding (B, P) of rows ``X`` (B, D), of classes seen or unseen; compare it by the cosine."""
         check_is_fitted(self)
-        return in_blocks(self._network.to(torch_device(self.device)), self._rows(X, reset=False))
+        return in_blocks(self._model.to(torch_device(self.device)), self._rows(X, reset=False))
 
-    def _state(self) -> dict[str, Any]:
-        return {
-            "model": self._network.state_dict(),
-            "n_features_in": self.n_features_in_,
-            "n_components": self.n_components_,
-            "classes": self.classes_.tolist(),
-            "history": self.history_,
-        }
+    def _model_state(self) -> dict[str, Any]:
+        return dict(self._model.state_dict())
 
-    def _restore(self, state: dict[str, Any]) -> None:
-        self.n_features_in_, self.n_components_ = state["n_features_in"], state["n_components"]
-        self.classes_ = np.asarray(state["classes"])
-        model = build_model(self.n_features_in_, self.recipe(self.n_features_in_, self.n_components_).metric).network
-        model.load_state_dict(state["model"])
-        self._set_network(model)
-        self.history_ = state["history"]
-
-    def _width(self, classes: NDArray[np.int64]) -> int:
-        """Return P: as given, or the number of classes in a batch, as in the paper; few rows carry less."""
-        if self.n_components is not None:
-            return self.n_components
-        sizes = np.sort(np.minimum(np.bincount(classes), self.rows_per_class))
-        n_classes = max(min(self.batch_size // self.rows_per_class, len(sizes)), 1)
-        return max(min(n_classes, int(sizes[:n_classes].sum()) // 2), 1)
+    def _restore_model(self, state: dict[str, Any]) -> None:
+        with told_in(self.WORDS):
+            model = build_model(
+                self.n_features_in_, self.recipe(self.n_features_in_, self.n_components_).metric
+            ).network
+        model.load_state_dict(state)
+        self._set_model(model)
 
     def recipe(self, dim: int, n_components: int) -> MetricRecipe:
         """Return what a run with these parameters consists of; every class of ``y`` is learned from.
@@ -171,22 +178,17 @@ class DSCL(NetworkEstimator):
         Raises:
             ConfigError: a parameter is out of range.
         """
-        options = dict(self.trunk_options or {})
+        options = {} if self.trunk_options is None else self.trunk_options
         values = {
             "dim": dim,
             "seed": self._seed(),
-            "network": {"hidden": self.hidden, "trunk": self.trunk, "trunk_options": options},
+            "network": {"hidden": self._layers(), "trunk": plain(self.trunk), "trunk_options": options},
             "dscl": {
-                "n_components": n_components,
-                "rows_per_class": self.rows_per_class,
+                "n_components": plain(n_components),
+                "rows_per_class": plain(self.rows_per_class),
                 "train_classes": "all",
             },
-            "train": {
-                "batch_size": self.batch_size,
-                "max_steps": self.max_steps,
-                "learning_rate": self.learning_rate,
-                "device": self.device,
-            },
+            "train": {name: plain(getattr(self, name)) for name in TRAIN},
         }
         return self._made(MetricRecipe, values)
 

@@ -6,20 +6,27 @@ Shape letters: N rows, D features, P components, C clusters.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClusterMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from distspectral.embedding.forward import BLOCK_ROWS, in_blocks
+from distspectral.errors import TooFewRowsError
 from distspectral.estimators.base import NetworkEstimator, WindowPrinter, told_in
 from distspectral.estimators.representation import represent_rows
+from distspectral.estimators.stored import plain
 from distspectral.graph.components import component_labels
 from distspectral.graph.config import AffinitySpace
+from distspectral.graph.search.duplicates import surplus_duplicates
+from distspectral.graph.search.faiss_search import select_search
 from distspectral.models.assigner import Assigner
 from distspectral.models.embedder import Embedder
 from distspectral.models.encoded import EncodedNetwork
@@ -30,6 +37,7 @@ from distspectral.spectral.diagnostics import suggested_n_clusters
 from distspectral.stages.calibrate import calibrated, edge_sums
 from distspectral.stages.cluster import fit_assigner
 from distspectral.storage.rows.vectors import ArrayVectors, Vectors
+from distspectral.training.modes import plain_torch
 
 DEFAULTS = SpectralRecipe(dim=1)
 """A run's own, which the estimator shares."""
@@ -48,16 +56,19 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
             where they keep at least half of the variance of rows that the autoencoder never saw.
         affinity_space: whose distances weigh the edges: ``euclidean``, or ``siamese``, a network trained on the
             graph's edges.
-        n_components: P, eigenfunctions kept, the constant one included; None chooses from ``n_clusters``.
-        n_neighbors: neighbours of each row in the graph; at most N - 1 are used.
+        n_components: P, eigenfunctions kept, the constant one included, which alone tells nothing apart; None chooses
+            from ``n_clusters``.
+        n_neighbors: neighbours of each row in the graph; at most N - 1 are used,
+            half as many where ``affinity`` does not fall with distance.
         affinity: ``self_tuning``, ``fuzzy``, ``gaussian``, ``uniform`` or ``shared_neighbors``.
         laplacian: ``random_walk`` weighs rows by degree, ``unnormalized`` alike.
-        hidden: units of each hidden layer.
+        hidden: units of each hidden layer; a number alone is one layer.
         batch_size: edges per step.
         max_steps: budget of steps of every training, which ends earlier on a plateau; None = as in a run, 4,000 of the
             autoencoder, 3,000 of the Siamese network, 2,000 of the eigenfunctions.
         device: ``auto``, ``cpu`` or ``cuda``, for search and training.
-        random_state: seed, None or a RandomState; the same seed on the same machine gives the same result.
+        random_state: seed, None or a RandomState; the same seed gives the same result on one machine with one number
+            of threads. Sums are rounded in another order with another number; ``OMP_NUM_THREADS`` fixes it.
         verbose: print a line per window of steps.
 
     Attributes:
@@ -68,7 +79,8 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         labels_: (N,) int32 clusters of the training rows.
         cluster_centers_: (C, P) float32, in the coordinates clusters are sought in: functions scaled by
             diffusion time, rows scaled to length 1.
-        n_clusters_: C.
+        n_clusters_: C; fewer than ``n_clusters`` where rows or functions tell fewer apart, of which a
+            ``ConvergenceWarning`` tells.
         n_features_in_: D.
         history_: one dict of metrics per window of training steps.
         frame_: what was taken away from the rows, in float64, before they were cast to float32.
@@ -110,12 +122,12 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         n_neighbors: int = DEFAULTS.graph.n_neighbors,
         affinity: AffinityKind = DEFAULTS.affinity.kind,
         laplacian: Literal["random_walk", "unnormalized"] = DEFAULTS.spectral.laplacian,
-        hidden: tuple[int, ...] = DEFAULTS.network.hidden,
+        hidden: int | Sequence[int] = DEFAULTS.network.hidden,
         batch_size: int = DEFAULTS.train.batch_size,
         max_steps: int | None = None,
         device: Literal["auto", "cpu", "cuda"] = "auto",
         random_state: int | np.random.RandomState | None = None,
-        verbose: bool = False,
+        verbose: bool | int = False,
     ) -> None:
         self.n_clusters = n_clusters
         self.representation = representation
@@ -131,6 +143,7 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         self.random_state = random_state
         self.verbose = verbose
 
+    @plain_torch()
     def fit(self, X: ArrayLike, y: Any = None) -> Self:
         """Learn the embedding and the clusters of ``X``.
 
@@ -146,12 +159,20 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         """
         rows = self._rows(X, reset=True, accept_sparse="csr", ensure_min_samples=3)
         with told_in(self.WORDS):
-            self._learn(rows, self.recipe(rows.dim, rows.n_rows))
+            n_distinct = surplus_duplicates(rows, n_kept=1)[1]
+            self._learn(rows, self.recipe(rows.dim, rows.n_rows, n_distinct), n_distinct)
         return self
 
-    def _learn(self, rows: Vectors, recipe: SpectralRecipe) -> None:
+    def _learn(self, rows: Vectors, recipe: SpectralRecipe, n_distinct: int) -> None:
         """Learn by a recipe, as a run does stage by stage."""
+        select_search(recipe.graph.device)  # refuses a device that is not there
         recipe.check(rows.n_rows, has_labels=False)
+        if recipe.n_components > n_distinct:
+            raise TooFewRowsError(
+                f"spectral.n_components: is {recipe.n_components}, but data.path holds {n_distinct} different rows, "
+                "which carry no more functions; ask for fewer",
+                ["spectral.n_components", "data.path"],
+            )
         represented = represent_rows(rows, recipe, self._observer)
         self.graph_ = represented.facts
 
@@ -167,19 +188,22 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         network = EncodedNetwork(perceptron, **represented.encoders)
         self.eigenvalues_ = ritz_values[: settings.n_components]
         if (n_clusters := recipe.cluster.n_clusters) == "auto":
-            n_clusters = suggested_n_clusters(ritz_values, settings.n_components)
+            n_clusters = suggested_n_clusters(ritz_values, settings.n_components, len(ritz_values) == n_distinct)
         components = component_labels(represented.graph) if self.graph_["components"] > 1 else None
         assigner, _ = fit_assigner(
             rows, network, self.eigenvalues_, n_clusters, recipe.cluster, recipe.seed, components
         )
         self._set_model(Embedder(network, assigner))
         self.embedding_, self.labels_ = self._embed(rows)
+        self._drop_empty_clusters(n_distinct)
 
+    @plain_torch()
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
         """Return the eigenfunctions (B, P) at rows ``X`` (B, D), seen or unseen."""
         check_is_fitted(self)
         return self._embed(self._rows(X, reset=False, accept_sparse="csr"))[0]
 
+    @plain_torch()
     def predict(self, X: ArrayLike) -> NDArray[np.int32]:
         """Return the cluster (B,) of each row of ``X`` (B, D); one row alone gets the label it gets in company."""
         check_is_fitted(self)
@@ -189,63 +213,72 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         """Fit and return ``embedding_``."""
         return self.fit(X, y, **fit_params).embedding_
 
-    def recipe(self, dim: int, n_rows: int) -> SpectralRecipe:
+    def recipe(self, dim: int, n_rows: int, n_distinct: int | None = None) -> SpectralRecipe:
         """Return what a run with these parameters consists of; few rows carry few neighbours and functions.
 
         Args:
             dim: D.
             n_rows: N.
+            n_distinct: how many rows differ; None: all.
 
         Raises:
-            ConfigError: a parameter is out of range.
+            ConfigError: a parameter is of another type or out of range.
         """
-        budget = {"device": self.device} | ({} if self.max_steps is None else {"max_steps": self.max_steps})
+        budget = {"device": plain(self.device)}
+        if self.max_steps is not None:
+            budget["max_steps"] = plain(self.max_steps)
         values = {
             "dim": dim,
             "seed": self._seed(),
-            "representation": self.representation,
+            "representation": plain(self.representation),
             "autoencoder": budget,
-            "graph": {"n_neighbors": self.n_neighbors, "device": self.device},
-            "affinity": {"kind": self.affinity, "space": self.affinity_space},
+            "graph": {"n_neighbors": plain(self.n_neighbors), "device": plain(self.device)},
+            "affinity": {"kind": plain(self.affinity), "space": plain(self.affinity_space)},
             "siamese": budget,
-            "network": {"hidden": self.hidden},
-            "spectral": {"n_components": self.n_components, "laplacian": self.laplacian},
-            "train": budget | {"batch_size": self.batch_size},
-            "cluster": {"n_clusters": self.n_clusters},
+            "network": {"hidden": self._layers()},
+            "spectral": {"n_components": plain(self.n_components), "laplacian": plain(self.laplacian)},
+            "train": budget | {"batch_size": plain(self.batch_size)},
+            "cluster": {"n_clusters": plain(self.n_clusters)},
         }
-        return self._made(SpectralRecipe, values).for_rows(n_rows)
+        return self._made(SpectralRecipe, values).for_rows(n_rows, n_distinct)
 
     def _observer(self, trained: str) -> WindowPrinter:
         return WindowPrinter(self.verbose, trained)
 
-    def _state(self) -> dict[str, Any]:
-        arrays = {name: torch.from_numpy(getattr(self, name)) for name in ("eigenvalues_", "embedding_", "labels_")}
-        return {
-            "network": self._embedder.network.state(),
-            "assigner": self._embedder.assigner.state(),
-            "arrays": arrays,
-            "history": self.history_,
-            "graph": self.graph_,
-        }
+    def _model_state(self) -> dict[str, Any]:
+        return {"network": self._model.network.state(), "assigner": self._model.assigner.state()}
 
-    def _restore(self, state: dict[str, Any]) -> None:
+    def _restore_model(self, state: dict[str, Any]) -> None:
         network = EncodedNetwork.from_state(state["network"])
         self._set_model(Embedder(network, Assigner.from_state(state["assigner"])))
-        for name, tensor in state["arrays"].items():
-            setattr(self, name, tensor.numpy())
-        self.n_features_in_ = network.dim
-        self.history_, self.graph_ = state["history"], state["graph"]
 
-    def _set_model(self, model: Embedder) -> None:
-        self._embedder = model.eval()
-        self.model_ = self._for_raw_rows(model)
+    def _set_model(self, model: Any) -> None:
+        super()._set_model(model)
         self.cluster_centers_ = model.assigner.centroids.numpy()
         self.n_clusters_ = len(self.cluster_centers_)
 
+    def _drop_empty_clusters(self, n_distinct: int) -> None:
+        """Keep the clusters that rows are in, numbered anew, and warn where they are fewer than asked for."""
+        found, labels = np.unique(self.labels_, return_inverse=True)
+        if len(found) == self.n_clusters_:
+            return
+        warnings.warn(
+            f"n_clusters: {self.n_clusters_} clusters were asked for and {len(found)} were found. {n_distinct} of "
+            f"{len(labels)} rows differ, and the n_components = {len(self.eigenvalues_)} functions kept, of which the "
+            "first is constant, tell no more of them apart; ask for fewer clusters, or give more neighbours, functions "
+            "or steps",
+            ConvergenceWarning,
+            stacklevel=5,
+        )
+        assigner = self._model.assigner
+        kept = {"centroids": assigner.centroids[torch.from_numpy(found).long()]}
+        self._set_model(Embedder(self._model.network, Assigner.from_state(assigner.state() | kept)))
+        self.labels_ = labels.astype(np.int32)
+
     def _embed(self, rows: Vectors) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """Return embedding (B, P) and clusters (B,) of rows, block by block."""
-        embedding = in_blocks(self._embedder.network.to(torch_device(self.device)), rows)
-        assigner = self._embedder.assigner
+        embedding = in_blocks(self._model.network.to(torch_device(self.device)), rows)
+        assigner = self._model.assigner
         parts = torch.split(torch.from_numpy(embedding), BLOCK_ROWS)
         clusters = torch.cat([assigner(part)[0] for part in parts]).numpy().astype(np.int32)
         return embedding, clusters

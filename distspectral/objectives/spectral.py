@@ -23,7 +23,9 @@ class SpectralConfig(FrozenModel):
     """Which eigenfunctions are sought and how (YAML section ``spectral``)."""
 
     n_components: PositiveInt | None = Field(
-        None, description="eigenfunctions kept, the constant one included; null = chosen from cluster.n_clusters"
+        None,
+        description="eigenfunctions kept, the constant one included, which alone tells nothing apart; null = chosen "
+        "from cluster.n_clusters",
     )
     oversampling: int | None = Field(
         None, ge=0, description="functions trained beyond those kept; null = half as many again, at least 6"

@@ -18,6 +18,7 @@ from distspectral.graph.config import check as check_affinity
 from distspectral.models.encoded import Space
 from distspectral.objectives.spectral import SpectralConfig, default_n_components
 from distspectral.recipes.recipe import Recipe, Sections
+from distspectral.spectral.affinity import falls_with_distance
 from distspectral.training.autoencoder import AutoencoderConfig, AutoencoderSettings
 from distspectral.training.settings import TrainSettings
 from distspectral.training.siamese import SiameseConfig, SiameseSettings
@@ -168,13 +169,31 @@ class SpectralRecipe(SpectralSections, Recipe):
         """Eigenfunctions trained."""
         return self.spectral.n_functions(self.n_components)
 
-    def for_rows(self, n_rows: int) -> Self:
-        """Return the recipe with no more neighbours and functions than so few rows carry."""
-        n_neighbors = min(self.graph.n_neighbors, n_rows - 1)
-        fewer = max(min(self.n_components, n_rows // 2), 1)
-        n_components = self.spectral.n_components or fewer
-        n_functions = max(min(self.spectral.n_functions(n_components), n_rows // 2), n_components, 2)
+    @property
+    def n_carried(self) -> int:
+        """Most functions that can be independent: one for each unit of the last hidden layer, and the constant."""
+        return self.network.hidden[-1] + 1
+
+    def for_rows(self, n_rows: int, n_distinct: int | None = None) -> Self:
+        """Return the recipe with no more neighbours and functions than so few rows carry.
+
+        Where weights do not fall with distance, neighbours are at most half of the other rows: were all of them
+        neighbours of each other, the graph would say nothing. There are no more independent functions than different
+        rows, and than units of the last hidden layer and the constant; clusters need as many functions, beyond that
+        half as many as rows do.
+
+        Args:
+            n_rows: N.
+            n_distinct: how many rows differ; None: all.
+        """
+        n_most = n_rows if n_distinct is None else n_distinct
+        n_clusters = self.n_components if self.cluster.n_clusters == "auto" else self.cluster.n_clusters
+        n_enough = min(max(2, n_most // 2, min(n_clusters, n_most)), self.n_carried)
+        n_components = self.spectral.n_components or min(self.n_components, n_enough)
+        n_functions = max(min(self.spectral.n_functions(n_components), n_enough), n_components, 2)
         functions = {"n_components": n_components, "oversampling": n_functions - n_components}
+        n_others = n_rows - 1 if falls_with_distance(self.affinity.kind) else max(1, (n_rows - 1) // 2)
+        n_neighbors = min(self.graph.n_neighbors, n_others)
         scale_neighbor = min(self.affinity.scale_neighbor, n_neighbors)
         return self.model_copy(
             update={
@@ -275,6 +294,13 @@ class SpectralRecipe(SpectralSections, Recipe):
                 f"({self.n_components} kept and the oversampling); lower spectral.n_components, spectral.oversampling "
                 "or cluster.n_clusters",
                 ["data.path", "spectral.n_components", "spectral.oversampling", "cluster.n_clusters"],
+            )
+
+        if (asked := self.spectral.n_components) is not None and asked > self.n_carried:
+            raise ConfigError(
+                f"spectral.n_components: is {asked}, but the last hidden layer has {self.n_carried - 1} units "
+                f"(network.hidden), which carry {self.n_carried} independent functions; ask for fewer, or widen it",
+                ["spectral.n_components", "network.hidden"],
             )
 
     def _check_inputs(self) -> None:

@@ -36,6 +36,11 @@ def needs_scales(kind: AffinityKind) -> bool:
     return kind in ("self_tuning", "gaussian")
 
 
+def falls_with_distance(kind: AffinityKind) -> bool:
+    """Whether a farther neighbour weighs less; if not, who is a neighbour says everything."""
+    return kind not in ("uniform", "shared_neighbors")
+
+
 def neighbor_scales(squared_distances: Tensor, scale_neighbor: int) -> Tensor:
     """Return the distance of each row to its ``scale_neighbor``-th neighbour.
 

@@ -32,7 +32,13 @@ def sin2_principal_angles(a: Tensor, b: Tensor, mass: Tensor | None = None) -> T
     return (1 - cosines.clamp(max=1).square()).clamp(min=0)
 
 
-def suggested_n_clusters(eigenvalues: NDArray[np.float64], maximum: int | None = None) -> int:
+ZERO = 1e-9
+"""Eigenvalues below it are those of components: their differences are rounding."""
+
+
+def suggested_n_clusters(
+    eigenvalues: NDArray[np.float64], maximum: int | None = None, is_complete: bool = False
+) -> int:
     """Return the number of clusters at the largest relative gap of a Laplacian spectrum.
 
     The gap after value c is (lambda_{c+1} - lambda_c) / lambda_{c+1}, looked for from c = 2 on: cutting
@@ -41,13 +47,14 @@ def suggested_n_clusters(eigenvalues: NDArray[np.float64], maximum: int | None =
     Args:
         eigenvalues: (E,) ascending, the constant function's zero included.
         maximum: largest number to consider; default E - 1.
+        is_complete: the rows carry no function beyond these, which counts as one of eigenvalue 1.
     """
-    values = np.maximum(np.asarray(eigenvalues, dtype=np.float64), 0.0)
+    values = np.maximum(np.append(eigenvalues, [1.0] * is_complete), ZERO)
     last = min(len(values) - 1, maximum or len(values) - 1)
     if last < 2:
         return max(last, 1)
     upper, lower = values[2 : last + 1], values[1:last]
-    gaps = (upper - lower) / np.maximum(upper, np.finfo(np.float64).tiny)
+    gaps = (upper - lower) / upper
     return int(np.argmax(gaps)) + 2
 
 

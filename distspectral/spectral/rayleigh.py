@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from distspectral.spectral.orthonormalize import cholesky_factor
+from distspectral.errors import RankDeficientError
 
 Objective = Literal["trace", "logdet"]
 
@@ -127,33 +127,64 @@ def whitened_energy(energy: Tensor, factor: Tensor) -> Tensor:
     return (quotient + quotient.T) / 2
 
 
-def rayleigh_ritz(
-    energy: Tensor, gram: Tensor, *, jitter: float = 1e-9, tolerance: float = 1e-8
-) -> tuple[Tensor, Tensor]:
+def rayleigh_ritz(energy: Tensor, gram: Tensor, *, tolerance: float = 1e-8) -> tuple[Tensor, Tensor]:
     """Return the Ritz values, ascending, and the rotation that turns f into Ritz functions.
 
-    Solves Q t = lambda G t: with V the eigenvectors of R^-1 Q R^-T, T = R^-T V gives T'GT = I and
-    T'QT = diag(lambda). A function that those before it determine is left out (its row of T is zero). The sign of
-    each column is fixed so that its largest coefficient is positive.
+    Solves Q t = lambda G t: with B of :func:`independent_basis` and V the eigenvectors of B'QB, T = B V gives T'GT = I
+    and T'QT = diag(lambda). Functions that depend on others over these rows lower P, no more. The sign of each column
+    is fixed so that its largest coefficient is positive.
 
     Args:
         energy: (E, E) float64 global Q.
         gram: (E, E) float64 global G.
-        jitter: diagonal loading of G in the search for dependent functions, as a fraction of the diagonal.
-        tolerance: share of a function's mass beyond the span of those before it that makes it count.
+        tolerance: see :func:`independent_basis`.
 
     Returns:
         values (P,) float64 and rotation T (E, P) float64, P <= E; the Ritz functions are ``f @ T``.
 
     Raises:
-        RankDeficientError: ``gram`` is not positive definite after jitter.
+        RankDeficientError: ``gram`` is not finite.
     """
-    scale = gram.diagonal().sqrt().clamp(min=torch.finfo(gram.dtype).tiny)  # dependence knows no units
-    pivots = cholesky_factor(gram / scale / scale[:, None], jitter=jitter).diagonal().square()
-    independent = torch.nonzero(pivots > tolerance + jitter).squeeze(1)
-    factor = cholesky_factor(gram[independent][:, independent], jitter=0.0)  # what is left needs no loading
-    values, vectors = torch.linalg.eigh(whitened_energy(energy[independent][:, independent], factor))
-    rotation = torch.zeros(len(gram), len(values), dtype=values.dtype, device=values.device)
-    rotation[independent] = torch.linalg.solve_triangular(factor.T, vectors, upper=True)
+    basis = independent_basis(gram, tolerance)
+    quotient = basis.T @ energy @ basis
+    values, vectors = torch.linalg.eigh((quotient + quotient.T) / 2)
+    rotation = basis @ vectors
     largest = rotation.gather(0, rotation.abs().argmax(0, keepdim=True))
     return values, rotation * torch.where(largest < 0, -1.0, 1.0)
+
+
+def independent_basis(gram: Tensor, tolerance: float) -> Tensor:
+    """Return B with B'GB = I whose functions ``f @ B`` span what f spans.
+
+    The first function is kept as it is, since here it is the constant: its energy is zero and stays zero to the bit.
+    Of the others, less the first, each of unit mass, eigenvectors of their Gram matrix tell directions from rounding;
+    a Cholesky factor, which takes them one by one, does not where several are nearly dependent.
+
+    Args:
+        gram: (E, E) float64 G.
+        tolerance: share of one function's mass that a direction must have to count.
+
+    Returns:
+        (E, P) float64, P <= E.
+
+    Raises:
+        RankDeficientError: ``gram`` is not finite.
+
+    Reference: Golub and Van Loan, Matrix Computations, 4th edition, section 8.7 (canonical orthogonalisation).
+    """
+    mass = gram.diagonal()
+    if not torch.isfinite(gram).all():
+        raise RankDeficientError(
+            f"the Gram matrix of {len(gram)} functions holds NaN or infinity; train again at a lower "
+            "train.learning_rate",
+            ["train.learning_rate"],
+        )
+    scale = mass.sqrt().clamp(min=torch.finfo(gram.dtype).tiny)  # dependence knows no units
+    correlation = gram / scale / scale[:, None]
+    first = correlation[0, 1:]
+    shares, directions = torch.linalg.eigh(correlation[1:, 1:] - first[:, None] * first)
+    kept = shares > tolerance
+    others = directions[:, kept] / shares[kept].sqrt()
+    basis = torch.zeros(len(gram), 1 + others.shape[1], dtype=gram.dtype, device=gram.device)
+    basis[0, 0], basis[0, 1:], basis[1:, 1:] = 1.0, -(first @ others), others
+    return (basis / scale[:, None])[:, int(mass[0] == 0) :]

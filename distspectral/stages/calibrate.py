@@ -18,7 +18,6 @@ from torch import Tensor
 
 from distspectral.costs.bill import Bill
 from distspectral.embedding.encode import encode
-from distspectral.errors import RankDeficientError
 from distspectral.graph.store import Graph, MappedGraph
 from distspectral.mapping import Mapper, local_map
 from distspectral.models.encoded import EncodedNetwork
@@ -81,7 +80,7 @@ def calibrate(
         frame: of the raw rows; None: they are as they were read.
 
     Raises:
-        RankDeficientError: the trained functions are linearly dependent over the dataset.
+        RankDeficientError: the trained functions are not finite over the dataset.
     """
     output.begin()
     features = output.artifact.child("features")
@@ -103,17 +102,18 @@ def calibrate(
         n_rows,
         settings,
     )
-    network = EncodedNetwork(perceptron, **encoders)
+    network, n_kept = EncodedNetwork(perceptron, **encoders), min(settings.n_components, len(ritz_values))
+    is_complete = len(ritz_values) < min(settings.n_functions, settings.network.hidden[-1] + 1)
     write_state(output.artifact, "model.pt", network.state())
     properties = {
         "dim": network.dim,
         "frame": (frame or Frame()).properties(),
         "inputs": list(network.inputs),
-        "n_components": settings.n_components,
+        "n_components": n_kept,
         "hidden": list(settings.network.hidden),
         "laplacian": settings.spectral.laplacian,
         "ritz_values": ritz_values.tolist(),
-        "suggested_n_clusters": suggested_n_clusters(ritz_values, settings.n_components),
+        "suggested_n_clusters": suggested_n_clusters(ritz_values, n_kept, is_complete),
     }
     output.artifact.write_json("model_card.json", model_card(properties, settings, training.manifest(), n_rows))
     features.filesystem.delete_dir(features.path)
@@ -160,9 +160,12 @@ def _mapped_sums(
 def calibrated(
     network: SpectralNetwork, energy: Tensor, gram_sum: Tensor, affinity: float, n_rows: int, settings: SpectralSettings
 ) -> tuple[Perceptron, np.ndarray[Any, np.dtype[np.float64]]]:
-    """Return the folded network of P components and all E Ritz values, estimates of the Laplacian's eigenvalues.
+    """Return the folded network of P components and all Ritz values, estimates of the Laplacian's eigenvalues.
 
-    Those of the unnormalised Laplacian come divided by the mean degree, so that both kinds have the same scale.
+    Rows that are few or equal carry fewer functions than were trained: there are then as many Ritz values as functions
+    are independent over the rows, and P is no more than that.
+
+    Values of the unnormalised Laplacian come divided by the mean degree, so that both kinds have the same scale.
 
     Args:
         network: trained, emits (B, E).
@@ -173,17 +176,11 @@ def calibrated(
         settings: those the network was trained with.
 
     Raises:
-        RankDeficientError: the functions are linearly dependent over the dataset.
+        RankDeficientError: the functions are not finite.
     """
     random_walk = settings.spectral.laplacian == "random_walk"
     total_mass = affinity if random_walk else float(n_rows)
-    values, rotation = rayleigh_ritz(energy / affinity, gram_sum / total_mass, jitter=settings.orthonorm.jitter)
-    if len(values) < settings.n_components:
-        raise RankDeficientError(
-            f"only {len(values)} of the {settings.n_functions} trained functions are independent over the {n_rows} "
-            f"rows, but spectral.n_components = {settings.n_components}; ask for fewer, or train longer or wider",
-            ["spectral.n_components"],
-        )
+    values, rotation = rayleigh_ritz(energy / affinity, gram_sum / total_mass)
     return network.folded(rotation[:, : settings.n_components]), values.clamp(min=0).numpy()
 
 
@@ -261,6 +258,7 @@ def _facts(manifests: Manifests) -> dict[str, Any]:
     """Return the spectrum and, of a training on edges of the whole graph, how it did on edges that it never drew."""
     trained, model = manifests["train"], manifests["calibrate"].properties
     facts = {key: model[key] for key in ("n_components", "inputs", "ritz_values", "suggested_n_clusters")}
+    facts["n_functions"] = trained.properties["n_functions"]
     drawn = trained.metrics.get("ritz_values")
     if drawn is not None and trained.config["affinity"]["scope"] == "global":  # edges inside batches are other edges
         n_drawn = trained.metrics["steps"] * trained.config["train"]["batch_size"]
@@ -277,13 +275,20 @@ def _lines(facts: dict[str, Any]) -> dict[str, str]:
 
 
 def _notes(metrics: dict[str, Any]) -> list[str]:
-    edges = metrics["calibrate"].get("edges")
-    if edges is None or (check := EdgeCheck(**edges)).excess <= PARTED:
-        return []
-    return [
-        f"The Ritz sum of all edges is {check.excess:.0%} above that of the edges that training drew last: "
-        f"{check.advice}."
-    ]
+    found, notes = metrics["calibrate"], []
+    if found["n_components"] == 1:
+        notes.append("The constant function alone is kept, so all rows have one place and one cluster.")
+    if (n_independent := len(found["ritz_values"])) < found["n_functions"]:
+        notes.append(
+            f"Only {n_independent} of the {found['n_functions']} trained functions are independent over these rows, "
+            f"and {found['n_components']} are kept: few rows differ, or the network's last layer is narrow."
+        )
+    if "edges" in found and (check := EdgeCheck(**found["edges"])).excess > PARTED:
+        notes.append(
+            f"The Ritz sum of all edges is {check.excess:.0%} above that of the edges that training drew last: "
+            f"{check.advice}."
+        )
+    return notes
 
 
 CALIBRATE = Stage(

@@ -18,6 +18,7 @@ from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.joined import open_vectors
 from distspectral.training.checkpoint import read_state, write_state
 from distspectral.training.loop import Trainer
+from distspectral.training.modes import plain_torch
 from distspectral.training.run_log import METRICS_FILE, OnWindow, RunLog
 from distspectral.training.settings import TrainSettings
 from distspectral.training.spectral import build_sampler
@@ -88,6 +89,7 @@ def restore(trainer: Trainer[Any, Any], artifact: Artifact) -> list[dict[str, An
     return []
 
 
+@plain_torch()
 def train(
     vectors: Sequence[Artifact],
     graph: Artifact | None,

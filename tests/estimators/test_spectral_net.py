@@ -28,6 +28,7 @@ PLAIN = {"representation": "input", "affinity_space": "euclidean"}
 SMALL = {"n_clusters": 3, "hidden": (32,), "batch_size": 256, "max_steps": 100, "random_state": 0} | PLAIN
 
 
+@pytest.mark.filterwarnings("ignore:n_clusters:sklearn.exceptions.ConvergenceWarning")  # some ask for n_components=1
 @parametrize_with_checks([SpectralNet(**SMALL | {"max_steps": 10})])
 def test_keeps_scikit_learns_contract(estimator, check):
     # None is expected to fail. scikit-learn itself skips the array-API check unless SCIPY_ARRAY_API is set.

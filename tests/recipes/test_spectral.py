@@ -153,11 +153,29 @@ def test_few_rows_have_few_neighbours_and_functions(n_rows: int) -> None:
     assert one.n_components <= one.n_functions <= max(n_rows // 2, 2)
 
 
-def test_many_rows_change_nothing_but_what_was_left_open() -> None:
-    one, asked = recipe(), recipe().for_rows(10_000)
-    assert (asked.graph, asked.affinity) == (one.graph, one.affinity)
-    assert (asked.n_components, asked.n_functions) == (one.n_components, one.n_functions)
-    assert recipe(spectral={"n_components": 9}).for_rows(12).n_components == 9, "what is asked for stays"
+@pytest.mark.parametrize("kind", ["uniform", "shared_neighbors"])
+def test_weights_that_do_not_fall_with_distance_leave_half_of_the_rows_strangers(kind: str) -> None:
+    assert recipe(affinity={"kind": kind}).for_rows(16).graph.n_neighbors == 7
+    assert recipe(affinity={"kind": kind}).for_rows(3).graph.n_neighbors == 1
+    assert recipe(affinity={"kind": kind}).for_rows(100).graph.n_neighbors == 15
+
+
+@pytest.mark.parametrize(("n_clusters", "n_distinct", "kept"), [(2, 2, 2), (3, 3, 3), (9, 9, 9), (4, 3, 3), (2, 12, 5)])
+def test_clusters_have_as_many_functions_as_different_rows_allow(n_clusters: int, n_distinct: int, kept: int) -> None:
+    one = recipe(cluster={"n_clusters": n_clusters}).for_rows(1000, n_distinct)
+    assert one.n_components == kept
+    assert kept <= one.n_functions <= n_distinct
+
+
+def test_a_narrow_network_is_asked_for_no_more_functions_than_it_carries() -> None:
+    narrow = {"network": {"hidden": (64, 8)}, "cluster": {"n_clusters": 20}}
+    assert recipe(**narrow).for_rows(1000).n_functions == 9
+    with pytest.raises(
+        ConfigError, match=r"spectral\.n_components: is 10, but the last hidden layer has 8 units"
+    ) as caught:
+        recipe(**narrow, spectral={"n_components": 10}).check(1000, has_labels=False)
+    assert set(caught.value.parameters) == {"spectral.n_components", "network.hidden"}
+    recipe(**narrow, spectral={"n_components": 9}).check(1000, has_labels=False)
 
 
 @pytest.mark.parametrize(

@@ -88,3 +88,13 @@ def test_agreement_equals_scikit_learn_and_brute_force(n_classes, n_clusters, no
 def test_empty_clusters_change_nothing():
     contingency = np.array([[5, 1, 0], [2, 7, 0]])
     assert label_agreement(contingency) == pytest.approx(label_agreement(contingency[:, :2]))
+
+
+def test_zeros_that_differ_by_rounding_are_no_gap():
+    assert suggested_n_clusters(np.array([0.0, 1e-18, 3e-16, 2e-15, 0.3, 0.4])) == 4
+
+
+def test_a_spectrum_that_is_complete_ends_in_a_gap():
+    assert suggested_n_clusters(np.zeros(2), is_complete=True) == 2
+    assert suggested_n_clusters(np.zeros(8), is_complete=True) == 8
+    assert suggested_n_clusters(np.array([0.0, 0.0, 0.9]), is_complete=True) == 2

@@ -7,10 +7,16 @@ import pytest
 import torch
 
 from distspectral.embedding.forward import forward
-from distspectral.errors import RankDeficientError
 from distspectral.graph.store import MappedGraph
 from distspectral.mapping import local_map
-from distspectral.stages.calibrate import MAX_TASKS, calibrate, edge_sums, load_calibrated_network, rows_per_task
+from distspectral.stages.calibrate import (
+    CALIBRATE,
+    MAX_TASKS,
+    calibrate,
+    edge_sums,
+    load_calibrated_network,
+    rows_per_task,
+)
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.vectors import ArrayVectors, MappedVectors
 from distspectral.training.checkpoint import read_state, write_state
@@ -93,7 +99,7 @@ def test_rows_pass_the_network_on_gpus_and_edges_are_summed_on_cpus(calibrated, 
     assert asked == {"encoding": True, "calibrating": False}
 
 
-def test_a_network_of_dependent_functions_is_refused(tmp_path):
+def test_a_network_of_dependent_functions_keeps_the_independent_ones_and_says_so(tmp_path):
     pipeline = pipeline_upto(tmp_path, "train")
     training = pipeline.chain.artifact("train")
     state = read_state(training, "model.pt")
@@ -101,5 +107,11 @@ def test_a_network_of_dependent_functions_is_refused(tmp_path):
         state[name][1:] = state[name][:1]
     write_state(training, "model.pt", state)
     inputs = (pipeline.chain.artifact("pack"),), pipeline.chain.artifact("graph"), pipeline.chain.artifact("train")
-    with pytest.raises(RankDeficientError, match="only 2 of the 6"):
-        calibrate(*inputs, pipeline.chain.outputs["calibrate"], pipeline.recipe.trainings["train"])
+    made = calibrate(*inputs, pipeline.chain.outputs["calibrate"], pipeline.recipe.trainings["train"])
+    assert (made.properties["n_components"], len(made.properties["ritz_values"])) == (2, 2)
+    assert embedding(pipeline).shape[1] == 2
+    facts = CALIBRATE.facts(
+        {name: pipeline.chain.artifact(name).manifest() for name in ("graph", "train", "calibrate")}
+    )
+    (note,) = (note for note in CALIBRATE.notes({"calibrate": facts}) if note.startswith("Only"))
+    assert note.startswith("Only 2 of the 6 trained functions are independent over these rows, and 2 are kept")
