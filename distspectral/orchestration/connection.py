@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import psutil
 import ray
 from ray._private import ray_constants
-from ray._raylet import AuthenticationTokenLoader, Config
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
 from distspectral.config.ray import RayConfig
 from distspectral.errors import ConfigError, first_line
