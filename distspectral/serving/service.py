@@ -136,7 +136,8 @@ class Service:
             shape, fortran_order, dtype = read_header(stream)
         except Exception as error:  # a header is a Python literal: its parsers raise anything
             raise RequestError(f"body: is no .npy array ({error}); send what numpy.save writes") from None
-        if len(shape) != 2 or dtype.newbyteorder("=") not in NPY_TYPES or (fortran_order and min(shape) > 1):
+        is_matrix = [type(size) for size in shape] == [int, int]
+        if not is_matrix or dtype.newbyteorder("=") not in NPY_TYPES or (fortran_order and min(shape) > 1):
             raise RequestError(
                 f"body: holds {dtype} of shape {shape}{', column by column' * fortran_order}; expected (rows, "
                 f"{self.predictor.dim}) of {VALUE_TYPE_NAMES}, row by row"
