@@ -152,6 +152,24 @@ class RequestTooLargeError(RequestError):
     status = 413
 
 
+class SlowBodyError(RequestError):
+    """A request's body did not arrive in time."""
+
+    status = 408
+
+
+class UnfitRowError(RequestError):
+    """The model has no finite answer to a row."""
+
+    status = 422
+
+
+class BusyError(RequestError):
+    """Nobody can answer at the moment; the client may ask again."""
+
+    status = 503
+
+
 class UnsupportedBodyError(RequestError):
     """A request's body is of none of the kinds that can be read."""
 

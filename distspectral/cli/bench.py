@@ -380,11 +380,10 @@ def serve(
     from distspectral.serving.predictor import load_predictor
     from distspectral.storage.artifact.directory import Artifact
 
-    load = RandomModel(dim) if run is None else functools.partial(load_predictor, Artifact(run_root(run)))
-    predictor = load()
+    predictor = RandomModel(dim)() if run is None else load_predictor(Artifact(run_root(run)))
     config = ServeConfig(port=free_port(), replicas=replicas, max_batch=max(1024, batch_rows), wait_ms=wait_ms)
-    with serving(load, config) as address:
-        result = compare_serving(address, predictor, cases(batch_rows, clients), requests)
+    with serving(predictor, config) as served:
+        result = compare_serving(served.address, predictor, cases(batch_rows, clients), requests)
     result["server"] = config.model_dump(exclude={"host", "port"})
     print_result("Serving", result, as_json)
 

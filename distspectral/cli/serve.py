@@ -33,13 +33,10 @@ def serve(
     wait_ms: WaitMs = 2.0,
 ) -> None:
     """Answer rows sent by HTTP with embedding, cluster and distance, on Ray Serve."""
-    import functools
-
     from distspectral.orchestration.serve import ServeConfig, serve_until_stopped
     from distspectral.serving.predictor import load_predictor
     from distspectral.storage.artifact.directory import Artifact
 
-    root = Artifact(run_root(run))
-    load_predictor(root)  # what cannot be loaded is refused before Ray starts
+    predictor = load_predictor(Artifact(run_root(run)))
     config = ServeConfig(host=host, port=port, replicas=replicas, max_batch=max_batch, wait_ms=wait_ms)
-    serve_until_stopped(functools.partial(load_predictor, root), config, print_note)
+    serve_until_stopped(predictor, config, print_note)

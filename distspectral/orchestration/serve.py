@@ -1,16 +1,22 @@
 """A predictor behind HTTP on Ray Serve: replicas that answer, rows of several requests passing the network together.
 
+The process that serves speaks HTTP itself; Ray Serve keeps replicas alive and hands them whole requests. All of them
+have the model that this process loaded, whatever becomes of its files.
+
 Who may ask is nobody's question here, and a replica computes for whoever asks. Hence the server listens at 127.0.0.1
 unless told otherwise: put what checks passwords and speaks TLS before it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import dataclasses
 import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -21,30 +27,41 @@ from ray.exceptions import RayError
 
 from distspectral import logs
 from distspectral.config.ray import RayConfig
-from distspectral.errors import ConfigError, MissingDependencyError, RequestError, WorkerLostError, first_line
+from distspectral.errors import (
+    BusyError,
+    ConfigError,
+    MissingDependencyError,
+    RequestError,
+    WorkerLostError,
+    first_line,
+)
 from distspectral.frozen import FrozenModel
 from distspectral.orchestration.connection import connect, disconnect
-from distspectral.orchestration.environment import environment_defaults
 from distspectral.orchestration.resources import wants_gpus
 from distspectral.serving.predictor import Predictor
-from distspectral.serving.service import Answer, Service, media_type, reply
+from distspectral.serving.service import Answer, Service, reply
 
 try:
     from ray import serve
-    from starlette.requests import Request
-    from starlette.responses import JSONResponse, Response
+    from ray.serve.config import ProxyLocation
+    from ray.serve.exceptions import RayServeException
+    from ray.serve.handle import DeploymentHandle
+
+    from distspectral.serving.http import ROUTES, Front, Reply, bound_socket, listening, refusal
 except ImportError as missing:
     raise MissingDependencyError(f"{missing}; Ray Serve needs: pip install 'distspectral[serve]'") from missing
 
 APP = "distspectral"
+REPLICA = "replica"
 
-WAITING_REQUESTS = 64
+ANSWERED_TOGETHER = 64
 """Requests that one replica holds, and so may answer together; Serve's own 5 would bound a batch of single rows."""
 
-START_S = 60.0
-"""Seconds in which a proxy has to come up; Serve's own 5 are too few on a busy machine."""
+WAITING_REQUESTS = 1024
+"""Requests that wait for a replica; further ones are sent away."""
 
-ROUTES = "POST /embed, GET /health, GET /model"
+STATUS_S = 5.0
+"""In which Serve has to say how many replicas there are."""
 
 
 class ServeConfig(FrozenModel):
@@ -57,6 +74,19 @@ class ServeConfig(FrozenModel):
     wait_ms: NonNegativeFloat = Field(2.0, description="milliseconds that a request waits for others to join it")
 
 
+@dataclasses.dataclass(frozen=True)
+class Served:
+    """A server that answers.
+
+    Attributes:
+        address: such as ``http://127.0.0.1:8000``.
+        hurry: gives up, at the end, on requests that have begun.
+    """
+
+    address: str
+    hurry: Callable[[], None]
+
+
 def n_rows(requests: list[NDArray[np.float32]]) -> int:
     """Return the rows of all requests together, the size that bounds a batch."""
     return sum(len(rows) for rows in requests)
@@ -66,102 +96,86 @@ class Replica:
     """One process that answers.
 
     Args:
-        load: returns the model.
+        model: one reference to a :class:`Predictor`; within a list, so that it is not read on the way here.
         config: of the whole server.
     """
 
-    def __init__(self, load: Callable[[], Predictor], config: ServeConfig) -> None:
-        self.service = Service(load(), config.max_batch)
-        self.answer.set_max_batch_size(config.max_batch)
-        self.answer.set_batch_wait_timeout_s(config.wait_ms / 1000)
+    def __init__(self, model: list[ray.ObjectRef[Predictor]], config: ServeConfig) -> None:
+        self.service = Service(ray.get(model[0]), config.max_batch)
+        self.together.set_max_batch_size(config.max_batch)
+        self.together.set_batch_wait_timeout_s(config.wait_ms / 1000)
 
     @serve.batch(batch_size_fn=n_rows)  # type: ignore[untyped-decorator]
-    async def answer(self, requests: list[NDArray[np.float32]]) -> list[Answer]:
+    async def together(self, requests: list[NDArray[np.float32]]) -> list[Answer]:
         """Return the outputs of each request that waits; Serve hands them over one by one."""
         return self.service.answers(requests)
 
-    async def __call__(self, request: Request) -> Response:
-        """Return the answer to one HTTP request; what is wrong with it comes back as 4xx with ``error``."""
+    async def answer(self, content_type: str, body: bytes) -> Reply:
+        """Return the reply to a whole body."""
         try:
-            match request.method, request.url.path:
-                case "POST", "/embed":
-                    return await self.embed(request)
-                case "GET", "/health":
-                    return JSONResponse({"status": "ok"})
-                case "GET", "/model":
-                    return JSONResponse(self.service.predictor.card)
-                case method, path:
-                    return JSONResponse({"error": f"{method} {path}: is not answered; there are {ROUTES}"}, 404)
+            return Reply(200, *reply(content_type, await self.together(self.service.rows(content_type, body))))
         except RequestError as error:
-            return JSONResponse({"error": str(error)}, error.status)
-
-    async def embed(self, request: Request) -> Response:
-        """Return the outputs of the rows in the body.
-
-        Raises:
-            RequestError: they cannot be used.
-        """
-        content_type = request.headers.get("content-type", "")
-        media_type(content_type)
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            self.service.refuse_size(len(body))
-        content, kind = reply(content_type, await self.answer(self.service.rows(content_type, bytes(body))))
-        return Response(content, media_type=kind)
+            return refusal(error)
 
 
 @contextlib.contextmanager
-def serving(load: Callable[[], Predictor], config: ServeConfig) -> Iterator[str]:
-    """Serve while the context lasts; yields the address, such as ``http://127.0.0.1:8000``.
+def serving(predictor: Predictor, config: ServeConfig) -> Iterator[Served]:
+    """Serve while the context lasts; in the end requests that have begun are answered.
 
     Joins Ray as a run does and leaves it as it was.
 
     Args:
-        load: picklable; returns the model in each replica.
+        predictor: the model; every replica has this one, also one that takes another's place.
         config: where and how.
 
     Raises:
         ConfigError: the port is taken, no Ray answers, it has too few CPUs, or it serves something already.
         WorkerLostError: Serve or a replica did not start.
     """
-    with environment_defaults(RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S=str(START_S)):  # a local Ray's workers inherit it
-        started_ray = connect(RayConfig(workers=config.replicas))
-    try:
+    with contextlib.closing(bound_socket(config.host, config.port)) as bound, contextlib.ExitStack() as ends:
+        if started_ray := connect(RayConfig(workers=config.replicas)):
+            ends.callback(disconnect)
         if (n_cpus := int(ray.cluster_resources().get("CPU", 0))) < config.replicas:
             raise ConfigError(f"--replicas: is {config.replicas}, Ray has {n_cpus} CPUs; every replica takes one")
-        if serve.status().proxies:
+        if (status := serve.status()).applications or status.proxies:
             raise ConfigError(
-                "Ray Serve runs in this cluster already, at an address of its own; end it with `serve shutdown`, or "
-                "unset RAY_ADDRESS for a Ray of one's own"
+                "Ray Serve runs in this cluster already; end it with `serve shutdown`, or unset RAY_ADDRESS for a Ray "
+                "of one's own"
             )
-        if started_ray:
-            refuse_taken(config)
-        with logs.level("ray.serve", logging.WARNING), contextlib.ExitStack() as ends:
-            if not started_ray:
-                ends.callback(serve.shutdown)
-            _start(load, config)
-            if started_ray:
-                ends.callback(serve.delete, APP)  # lets answers finish; the rest of Serve ends with its Ray
-            yield f"http://{config.host}:{config.port}"
-    finally:
-        if started_ray:
-            disconnect()
+        ends.enter_context(logs.level("ray.serve", logging.WARNING))
+        if not started_ray:
+            ends.callback(serve.shutdown)  # a Serve in a Ray of one's own ends with it
+        handle = _start(predictor, config)
+
+        async def answer(content_type: str, body: bytes) -> Reply:
+            try:
+                found: Reply = await handle.answer.remote(content_type, body)
+            except (RayError, RayServeException) as error:
+                raise BusyError(f"no replica answered ({first_line(error)}); send the request again later") from error
+            return found
+
+        model = predictor.card | {"fingerprints": predictor.inputs}
+        front = Front(Service(predictor, config.max_batch, "cpu"), model, answer, _is_ready)
+        hurry = ends.enter_context(listening(front, bound))
+        yield Served(f"http://{config.host}:{config.port}", hurry)
 
 
-def _start(load: Callable[[], Predictor], config: ServeConfig) -> None:
-    """Start Serve with the application, and wait until it answers."""
+def _start(predictor: Predictor, config: ServeConfig) -> DeploymentHandle:
+    """Start Serve with the application, and wait until each replica has the model."""
     quiet: dict[str, Any] = {"log_level": "WARNING", "enable_access_log": False}
     deployment = serve.deployment(
         Replica,
+        name=REPLICA,
         num_replicas=config.replicas,
-        max_ongoing_requests=WAITING_REQUESTS,
+        max_ongoing_requests=ANSWERED_TOGETHER,
+        max_queued_requests=WAITING_REQUESTS,
         ray_actor_options={"num_cpus": 1, "num_gpus": int(wants_gpus(RayConfig(), config.replicas))},
         logging_config=quiet,
     )
     try:
-        serve.start(http_options={"host": config.host, "port": config.port}, logging_config=quiet)
-        serve.run(deployment.bind(load, config), name=APP, route_prefix="/", logging_config=quiet)
+        serve.start(proxy_location=ProxyLocation.Disabled, logging_config=quiet)
+        app = deployment.bind([ray.put(predictor)], config)
+        return serve.run(app, name=APP, route_prefix=None, logging_config=quiet)
     except (RayError, RuntimeError) as error:
         raise WorkerLostError(
             f"Ray Serve did not start ({first_line(error)}); its logs lie in "
@@ -169,18 +183,38 @@ def _start(load: Callable[[], Predictor], config: ServeConfig) -> None:
         ) from error
 
 
-def serve_until_stopped(load: Callable[[], Predictor], config: ServeConfig, tell: Callable[[str], None]) -> None:
-    """Serve until Ctrl-C or SIGTERM.
+async def _is_ready() -> bool:
+    """Return whether a replica runs."""
+    try:
+        status = await asyncio.wait_for(asyncio.to_thread(serve.status), STATUS_S)
+        states = status.applications[APP].deployments[REPLICA].replica_states
+    except (RayError, KeyError, TimeoutError):
+        return False
+    return bool(states.get("RUNNING", 0))
+
+
+def serve_until_stopped(predictor: Predictor, config: ServeConfig, tell: Callable[[str], None]) -> None:
+    """Serve until Ctrl-C or SIGTERM; a second one does not wait for requests that have begun.
 
     Args:
-        load: see :func:`serving`.
+        predictor: see :func:`serving`.
         config: see :func:`serving`.
-        tell: is told the address once it answers.
+        tell: is told the address once it answers, and the end.
     """
-    with serving(load, config) as address, contextlib.suppress(KeyboardInterrupt):
+    with serving(predictor, config) as served:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # only now, for Ray sets its own when it starts
-        tell(f"{address} answers {ROUTES}; Ctrl-C stops it")
-        signal.pause()
+        try:
+            tell(f"{served.address} answers {ROUTES}; Ctrl-C stops it")
+            signal.pause()
+        except KeyboardInterrupt:
+
+            def hurry(number: int, frame: FrameType | None) -> None:
+                served.hurry()
+
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, hurry)
+            tell("takes no more requests, and ends those that have begun")
+    tell("stopped")
 
 
 def free_port() -> int:
@@ -188,16 +222,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def refuse_taken(config: ServeConfig) -> None:
-    """Refuse an address at which a local server cannot listen; Serve itself would try again and again."""
-    try:
-        family, kind, proto, _, address = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, proto) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        raise ConfigError(
-            f"--host {config.host} --port {config.port}: cannot be listened at ({error.strerror}); choose others"
-        ) from error

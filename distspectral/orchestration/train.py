@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import math
 import os
@@ -28,6 +29,7 @@ from ray.train import (
     TrainingFailedError,
 )
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch.config import _set_torch_distributed_env_vars, _setup_torch_process_group, _TorchBackend
 
 from distspectral import logs
 from distspectral.comm import collectives
@@ -35,6 +37,7 @@ from distspectral.config.ray import RayConfig, WorkerCount
 from distspectral.devices import hidden_gpus
 from distspectral.errors import DistSpectralError, OutputNotWritableError, WorkerLostError
 from distspectral.orchestration.calls import with_traceback
+from distspectral.orchestration.connection import is_loopback
 from distspectral.orchestration.environment import environment_defaults
 from distspectral.orchestration.resources import Request, request, workers_for
 from distspectral.stages.train import (
@@ -63,10 +66,42 @@ SHRINK_S = 20
 POLL_S = 0.5
 """How often the driver looks for new windows."""
 
-TEMPORARY = "distspectral-checkpoint-"
-"""Directories of checkpoints that Ray Train has yet to store; the process id of who wrote it follows."""
+TEMPORARY = "distspectral-training-"
+"""Directories where ranks meet, or of checkpoints that Ray Train has yet to store; the maker's process id follows."""
 
 logger = logging.getLogger(__name__)
+
+
+class MeetingAtFile(_TorchBackend):  # type: ignore[misc]
+    """Ranks of one machine meet at a file that only this user reads; torch's TCP store listens at every address."""
+
+    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+        """Form the process group."""
+        url = f"file://{_temporary_folder()}/ranks"
+        worker_group.execute(_set_torch_distributed_env_vars)
+        ranks = [
+            worker_group.execute_single_async(
+                rank,
+                _setup_torch_process_group,
+                backend=backend_config.backend,
+                world_rank=rank,
+                world_size=len(worker_group),
+                init_method=url,
+                timeout_s=backend_config.timeout_s,
+            )
+            for rank in range(len(worker_group))
+        ]
+        ray.get(ranks)
+
+
+@dataclasses.dataclass
+class OneMachineConfig(TorchConfig):  # type: ignore[misc]
+    """Of ranks that share a machine with each other and with nobody else."""
+
+    @property
+    def backend_cls(self) -> type[_TorchBackend]:
+        """What forms the process group."""
+        return MeetingAtFile
 
 
 class RayTrainingObserver:
@@ -113,7 +148,7 @@ def _written_here(state: dict[str, Any], artifact: Artifact) -> str:
     Raises:
         OutputNotWritableError: there is no space for it, here or, as far as that can be told, where it is to go.
     """
-    folder = tempfile.mkdtemp(prefix=f"{TEMPORARY}{os.getpid()}-")
+    folder = _temporary_folder()
     try:
         write_state(Artifact(folder), CHECKPOINT_FILE, state)
         n_bytes = os.path.getsize(f"{folder}/{CHECKPOINT_FILE}")
@@ -127,6 +162,10 @@ def _written_here(state: dict[str, Any], artifact: Artifact) -> str:
         shutil.rmtree(folder)
         raise
     return folder
+
+
+def _temporary_folder() -> str:
+    return tempfile.mkdtemp(prefix=f"{TEMPORARY}{os.getpid()}-")
 
 
 def train(
@@ -157,6 +196,7 @@ def train(
     resources = request(config, output.stage, on_gpu=True)
     has_gpu = resources.num_gpus > 0
     on_gpu = has_gpu and settings.train.device != "cpu"
+    torch_config = OneMachineConfig if is_loopback(ray.util.get_node_ip_address()) else TorchConfig
     workers = workers_for(config.workers, settings.train, on_gpu, resources.slots(ray.cluster_resources()))
     trainer = TorchTrainer(
         _train_rank,
@@ -169,7 +209,7 @@ def train(
             "has_gpu": has_gpu,
             "log_context": logs.context(),
         },
-        torch_config=TorchConfig(
+        torch_config=torch_config(
             collectives.GPU_BACKENDS if on_gpu else collectives.CPU_BACKEND, timeout_s=COLLECTIVE_TIMEOUT_S
         ),
         scaling_config=_scaling(config.workers, workers, resources),
@@ -270,7 +310,7 @@ def _train_rank(config: dict[str, Any]) -> dict[str, Any] | Exception | None:
 
 
 def remove_left_over() -> None:
-    """Remove what workers on this node left that were killed before Ray Train had stored their checkpoint."""
+    """Remove what workers and controllers on this node left that were killed."""
     for folder in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}*"):
         owner = folder.name.removeprefix(TEMPORARY).partition("-")[0]
         if owner.isdecimal() and not psutil.pid_exists(int(owner)):

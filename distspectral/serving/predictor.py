@@ -84,7 +84,12 @@ def load_predictor(root: Artifact) -> Predictor:
     Raises:
         ArtifactError: a stage is not finished, its files are damaged, or it was made from another one's output.
     """
-    return LOADERS[kind_of(root)](root)
+    kind = kind_of(root)
+    predictor = LOADERS[kind](root)
+    for stage, fingerprint in predictor.inputs.items():
+        if root.child(folder_of(kind, stage)).manifest().fingerprint != fingerprint:
+            raise FingerprintMismatchError(f"{root.uri}: a run replaced its {stage} meanwhile; begin again")
+    return predictor
 
 
 def _spectral(root: Artifact) -> Predictor:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, FailFast, FiniteFloat, ValidationError
 
-from distspectral.errors import RequestError, RequestTooLargeError, UnsupportedBodyError
+from distspectral.errors import RequestError, RequestTooLargeError, UnfitRowError, UnsupportedBodyError
 from distspectral.models.networks import torch_device
 from distspectral.serving.predictor import Predictor
 from distspectral.storage.source.columns import VALUE_TYPE_NAMES
@@ -135,7 +135,8 @@ class Service:
             shape, fortran_order, dtype = read_header(stream)
         except Exception as error:  # a header is a Python literal: its parsers raise anything
             raise RequestError(f"body: is no .npy array ({error}); send what numpy.save writes") from None
-        if len(shape) != 2 or dtype.newbyteorder("=") not in NPY_TYPES or (fortran_order and min(shape) > 1):
+        is_matrix = [type(size) for size in shape] == [int, int]
+        if not is_matrix or dtype.newbyteorder("=") not in NPY_TYPES or (fortran_order and min(shape) > 1):
             raise RequestError(
                 f"body: holds {dtype} of shape {shape}{', column by column' * fortran_order}; expected (rows, "
                 f"{self.predictor.dim}) of {VALUE_TYPE_NAMES}, row by row"
@@ -179,10 +180,22 @@ def media_type(content_type: str) -> str:
 
 
 def reply(content_type: str, answer: Answer) -> tuple[bytes, str]:
-    """Return the body that answers a request in kind, and its type: JSON for JSON, ``.npz`` for ``.npy``."""
+    """Return the body that answers a request in kind, and its type: JSON for JSON, ``.npz`` for ``.npy``.
+
+    Raises:
+        UnfitRowError: an output of a row is NaN or infinite.
+    """
+    for name, array in answer.items():
+        finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
+        if not finite.all():
+            raise UnfitRowError(
+                f"row {int(np.argmin(finite))}: its {name} is not finite, for its values lie too far from those the "
+                "model was trained on; leave it out"
+            )
     kind = media_type(content_type)
     if kind == JSON:
-        body = json.dumps({name: array.tolist() for name, array in answer.items()}).encode()
+        values = {name: array.tolist() for name, array in answer.items()}
+        body = json.dumps(values, allow_nan=False).encode()
     else:
         stream = io.BytesIO()
         np.savez(stream, allow_pickle=False, **answer)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from distspectral.errors import DamagedArtifactError
 from distspectral.storage.artifact.directory import Artifact
@@ -26,7 +28,7 @@ def read_state(artifact: Artifact, name: str) -> dict[str, Any]:
 
     Raises:
         MissingArtifactError: there is no such file.
-        DamagedArtifactError: it cannot be read, or a checksum is wrong.
+        DamagedArtifactError: it cannot be read, a checksum is wrong, or a tensor holds NaN or infinity.
     """
     content = io.BytesIO(artifact.read_bytes(name))
     try:
@@ -39,4 +41,19 @@ def read_state(artifact: Artifact, name: str) -> dict[str, Any]:
         raise DamagedArtifactError(
             f"{artifact.uri}/{name}: not a readable state ({error}); delete the file and run the stage again"
         ) from error
+    for place, tensor in _tensors(state, ""):
+        if not tensor.isfinite().all():
+            raise DamagedArtifactError(
+                f"{artifact.uri}/{name}: {place} holds NaN or infinity, which no training leaves; delete the file and "
+                "run the stage again"
+            )
     return state
+
+
+def _tensors(value: Any, place: str) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors in nested dictionaries and lists, each with its place."""
+    if isinstance(value, Tensor):
+        yield place, value
+    elif isinstance(value, dict | list | tuple):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _tensors(inner, f"{place}.{key}".lstrip("."))

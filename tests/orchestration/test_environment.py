@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from distspectral.orchestration.connection import LOCAL_ENVIRONMENT
+from distspectral.orchestration.connection import local_environment
 from distspectral.orchestration.environment import environment_defaults
 from tests.runs import write_run
 
@@ -39,7 +39,7 @@ print("changed", sorted(set(before.items()) ^ set(settings().items())))
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_run_with_a_ray_of_its_own_leaves_the_process_as_it_was(tmp_path: Path) -> None:
-    ours = ("RAY_USAGE_STATS_ENABLED", *LOCAL_ENVIRONMENT)
+    ours = ("RAY_USAGE_STATS_ENABLED", *local_environment())
     environment = {name: value for name, value in os.environ.items() if name not in ours}
     config = write_run(tmp_path, ray={"workers": {"min": 1, "max": 1}})
     command = [sys.executable, "-W", "ignore", "-c", RUN, str(config)]

@@ -106,8 +106,8 @@ def test_what_killed_workers_left_in_the_temporary_directory_is_removed(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with subprocess.Popen(["true"]) as ended:
         ended.wait()
-    mine, foreign = f"distspectral-checkpoint-{os.getpid()}-a", "distspectral-checkpoint-of-others"
-    for name in (mine, foreign, f"distspectral-checkpoint-{ended.pid}-b"):
+    mine, foreign = f"distspectral-training-{os.getpid()}-a", "distspectral-training-of-others"
+    for name in (mine, foreign, f"distspectral-training-{ended.pid}-b"):
         (tmp_path / name).mkdir()
     remove_left_over()
     assert {path.name for path in tmp_path.iterdir()} == {mine, foreign}

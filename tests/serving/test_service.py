@@ -9,7 +9,8 @@ import torch
 
 from distspectral.bench.random_model import RandomModel
 from distspectral.bench.serve import request_body
-from distspectral.errors import RequestError, RequestTooLargeError, UnsupportedBodyError
+from distspectral.errors import RequestError, RequestTooLargeError, UnfitRowError, UnsupportedBodyError
+from distspectral.serving.predictor import Metric, Predictor
 from distspectral.serving.service import JSON, NPY, NPZ, Service, reply
 from distspectral.storage.rows.frame import Frame
 
@@ -149,3 +150,38 @@ def test_other_kinds_of_body_are_refused_with_those_there_are(service: Service, 
     with pytest.raises(UnsupportedBodyError, match=r"application/json .* application/x-npy") as caught:
         service.rows(kind, b"{}")
     assert caught.value.status == 415
+
+
+@pytest.mark.parametrize("kind", [JSON, NPY])
+def test_a_row_whose_outputs_are_not_finite_is_named(kind: str) -> None:
+    network = torch.nn.Linear(DIM, 2)
+    torch.nn.init.constant_(network.weight, 1.0)
+    service = Service(Predictor(Metric(network, None), ("embedding",), DIM, 1.0, {}, {}), MAX_ROWS, "cpu")
+    rows = ROWS.copy()
+    rows[3] = 3e38  # whose sum is beyond float32
+    answer = service.answers([service.rows(kind, request_body(rows, kind))])[0]
+    with pytest.raises(UnfitRowError, match=r"row 3: its embedding is not finite.*leave it out"):
+        reply(kind, answer)
+    assert reply(kind, service.answers([np.delete(rows, 3, axis=0)])[0])
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400", "1e39", '"NaN"', "null", "true"])
+def test_json_that_is_no_finite_number_is_refused_with_its_place(service: Service, number: str) -> None:
+    with pytest.raises(RequestError, match="row 1, feature 2: "):
+        service.rows(JSON, f'{{"vectors": [[1, 2, 3], [1, 2, {number}]]}}'.encode())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_npy_that_is_no_finite_number_is_refused_with_its_place(service: Service, value: float) -> None:
+    stream = io.BytesIO()
+    np.save(stream, np.array([[1, 2, 3], [1, 2, value]]))
+    with pytest.raises(RequestError, match="row 1, feature 2: "):
+        service.rows(NPY, stream.getvalue())
+
+
+@pytest.mark.parametrize("shape", ["(True, 3)", "(1, True)", "(-1, 3)", "(1.0, 3)", "('1', 3)"])
+def test_a_header_of_odd_shape_is_refused(service: Service, shape: str) -> None:
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    body = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + b"\0" * 12
+    with pytest.raises(RequestError, match="body: "):
+        service.rows(NPY, body)
