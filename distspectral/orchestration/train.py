@@ -107,7 +107,7 @@ class RayTrainingObserver:
         )
 
 
-class OurTrainer(TorchTrainer):
+class OurTrainer(TorchTrainer):  # type: ignore[misc]
     """Leaves Ctrl-C to whoever called: Ray's handler waits for its controller, and stays when training is over."""
 
     def _register_sigint_handler(self, controller: Any) -> None:

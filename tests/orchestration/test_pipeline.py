@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ class StoppingEngine(LocalEngine):
 class IdleEngine(LocalEngine):
     """Must never be asked to work."""
 
-    def start(self) -> None:
+    def start(self, stages: Sequence[Stage]) -> None:
         raise AssertionError("a stage has work although all are current")
 
 

@@ -16,6 +16,7 @@ from pyarrow import fs
 from distspectral.errors import FingerprintMismatchError, MissingArtifactError, OutputNotWritableError
 from distspectral.storage.artifact.atomic import TEMPORARY
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
+from distspectral.storage.artifact.holding import HOLDERS
 from distspectral.storage.artifact.manifest import Manifest, Shard, fingerprint
 from distspectral.storage.artifact.quarantine import quarantine_files, renamed
 from distspectral.storage.artifact.receipts import RECEIPTS, read_receipts, write_receipt
@@ -133,7 +134,7 @@ class Output:
         if artifact.filesystem.get_file_info(artifact.path).type == fs.FileType.File:
             raise OutputNotWritableError(f"{artifact.uri}: is a file; choose another place")
         names = {entry.base_name for entry in artifact.entries()}
-        names = {name for name in names if not fnmatch.fnmatchcase(name, TEMPORARY)}
+        names = {name for name in names if name != HOLDERS and not fnmatch.fnmatchcase(name, TEMPORARY)}
         if names and not names & {MANIFEST, BUILDING}:
             raise OutputNotWritableError(
                 f"{artifact.uri}: holds files that distspectral did not write ({min(names)}, ...); choose another place"
@@ -164,7 +165,8 @@ class Output:
         """Leave in the directory only what an interrupted run left of this result, or what can be kept of another."""
         if self.artifact.is_local:  # a writer that was killed leaves temporary files
             for left_over in Path(self.artifact.path).rglob(TEMPORARY):
-                left_over.unlink(missing_ok=True)
+                if left_over.parent.name != HOLDERS:  # a lease in the making
+                    left_over.unlink(missing_ok=True)
         if MANIFEST in standing:
             kept = self._unchanged(sources or {}, details_file)
             self._clear(kept)
@@ -200,7 +202,7 @@ class Output:
         artifact = self.artifact
         artifact.write_json(BUILDING, {})
         artifact.delete_file(MANIFEST)  # first, so that a crash in here never leaves a manifest without its shards
-        names = {BUILDING, *(file for shard in kept.values() for file in _files(shard))}
+        names = {BUILDING, HOLDERS, *(file for shard in kept.values() for file in _files(shard))}
         folders = {posixpath.dirname(name) for name in names}
         for folder in folders:
             for entry in artifact.entries(folder):
