@@ -61,7 +61,12 @@ class Pipeline:
         self._events = MetricsObserver(observer, self.config.name, self.chain.last.fingerprint)
 
     def _chain(self, source: str) -> Chain:
-        return Chain.of(self.recipe, self._root, source, self._settings)
+        starts = {
+            stage: Artifact(training.start_from).manifest().fingerprint
+            for stage, training in self.recipe.trainings.items()
+            if training.start_from is not None
+        }
+        return Chain.of(self.recipe, self._root, source, self._settings, starts)
 
     # ---- the whole -----------------------------------------------------------------------------------------
 
@@ -79,6 +84,8 @@ class Pipeline:
             return metrics
         with self.held():
             due = self._due()
+            for name in due:
+                self.chain.outputs[name].forget_damaged()
             self.engine.start([self.chain.stages[name] for name in due])
             for name, output in self.chain.outputs.items():
                 if name in due:
@@ -117,6 +124,7 @@ class Pipeline:
         with self.held():
             if self._skips(output):  # by now
                 return output.artifact.manifest()
+            output.forget_damaged()
             self.engine.start([self.chain.stages[name]])
             return self._work(output)
 
@@ -319,10 +327,11 @@ class Pipeline:
         if not root.has(METRICS) or (self.recipe.has_page and not root.has(PAGE)):
             return None
         try:
-            metrics: dict[str, Any] = root.read_json(METRICS)
+            metrics = root.read_json(METRICS)
         except ValueError:
             return None
-        return metrics if metrics.get("fingerprint") == self.chain.last.fingerprint else None
+        is_ours = isinstance(metrics, dict) and metrics.get("fingerprint") == self.chain.last.fingerprint
+        return metrics if is_ours else None
 
 
 def run(config: RunConfig, engine: Engine, observer: Observer) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Whether a cluster has room for what a stage asks, or may come to have it: known at once, not by waiting without end."""
+"""Whether a cluster has room for what a stage asks, or may come to have it: known at once, not by waiting for ever."""
 
 from __future__ import annotations
 

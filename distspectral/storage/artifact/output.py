@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fnmatch
+import logging
 import posixpath
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,13 +14,20 @@ from typing import Any
 import yaml
 from pyarrow import fs
 
-from distspectral.errors import FingerprintMismatchError, MissingArtifactError, OutputNotWritableError
+from distspectral.errors import (
+    DamagedArtifactError,
+    FingerprintMismatchError,
+    MissingArtifactError,
+    OutputNotWritableError,
+)
 from distspectral.storage.artifact.atomic import TEMPORARY
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.artifact.holding import HOLDERS
 from distspectral.storage.artifact.manifest import Manifest, Shard, fingerprint
 from distspectral.storage.artifact.quarantine import quarantine_files, renamed
 from distspectral.storage.artifact.receipts import RECEIPTS, read_receipts, write_receipt
+
+logger = logging.getLogger(__name__)
 
 BUILDING = "building.json"
 """Stands from the first file to the manifest, and says what is being made; of nothing while a directory is cleared."""
@@ -71,6 +79,8 @@ class Output:
         """
         artifact = self.artifact
         try:
+            if not shared:
+                self.forget_damaged()
             standing = self._standing()
             if shared:
                 self._refuse_another(standing)
@@ -117,6 +127,17 @@ class Output:
         with contextlib.suppress(OSError):
             artifact.delete_file(BUILDING)
         return manifest
+
+    def forget_damaged(self) -> None:
+        """Declare this result unfinished, should it stand here damaged, and say what is: it is then made again."""
+        try:
+            self.artifact.require(self.fingerprint)
+        except DamagedArtifactError as error:
+            logger.warning("%s; the stage `%s` runs again", str(error).partition(";")[0], self.stage)
+            self.artifact.write_json(BUILDING, {})
+            self.artifact.delete_file(MANIFEST)
+        except (MissingArtifactError, FingerprintMismatchError):
+            pass
 
     # ---- what stands in the directory --------------------------------------------------------------------------
 
@@ -186,7 +207,12 @@ class Output:
             or found.inputs | {SOURCE: ""} != self.inputs | {SOURCE: ""}
         ):
             return {}
-        details = artifact.read_json(details_file) if details_file and artifact.has(details_file) else {}
+        details: dict[str, Any] = {}
+        if details_file and artifact.has(details_file):
+            try:
+                details = artifact.read_json(details_file)
+            except ValueError:  # damaged
+                return {}
         shards = [
             shard.model_copy(update={"details": details.get(shard.name, {}) | shard.details}) for shard in found.shards
         ]

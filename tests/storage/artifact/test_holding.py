@@ -152,14 +152,10 @@ def test_a_holder_beats(artifact: Artifact) -> None:
 
 
 def test_those_that_share_hold_it_together_and_against_others(artifact: Artifact) -> None:
-    with Hold(artifact, "part 1", shared=True), Hold(artifact, "part 2", shared=True):
-        with pytest.raises(DirectoryHeldError, match=r"part [12]"), Hold(artifact, "run `a`"):
-            pass
-    with (
-        Hold(artifact, "run `a`"),
-        pytest.raises(DirectoryHeldError, match="run `a`"),
-        Hold(artifact, "part 1", shared=True),
-    ):
+    whole, parts = Hold(artifact, "run `a`"), [Hold(artifact, f"part {part}", shared=True) for part in (1, 2)]
+    with parts[0], parts[1], pytest.raises(DirectoryHeldError, match="by part"), whole:
+        pass
+    with whole, pytest.raises(DirectoryHeldError, match="by run `a`"), parts[0]:
         pass
 
 
