@@ -136,6 +136,10 @@ class OutputNotWritableError(ArtifactError):
     """The output directory cannot be created or written, or belongs to something else."""
 
 
+class DirectoryHeldError(ArtifactError):
+    """Another process is writing the directory; the message says who."""
+
+
 class ExportError(DistSpectralError):
     """An exported program cannot be made, or says something else than the network it was made from."""
 

@@ -10,29 +10,35 @@ import typer.core
 from distspectral import __version__, logs
 from distspectral.cli import bench, demo, embed, evaluate, export, inspect, plan, run, serve, stage, submit, validate
 from distspectral.cli.console import print_error
+from distspectral.cli.ending import STOPPED, ends_when_told
 from distspectral.errors import DistSpectralError
 
 EXIT_REFUSED = 2
 EXIT_STOPPED = 130
 
+END_THEMSELVES = ("serve", "submit")
+"""Commands that do something of their own when they are told to end."""
+
 
 class Group(typer.core.TyperGroup):
-    """Turns our errors into one line and an exit code: 2 refused or failed, 130 stopped by Ctrl-C."""
+    """Turns our errors into one line and an exit code: 2 refused or failed, 128 and the signal's number if stopped."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
             return super().invoke(ctx)
-        except DistSpectralError as error:
-            if ctx.params["debug"]:
+        except BaseException as error:
+            if ctx.obj is not None and (number := ctx.obj.told(error)):  # whatever came of it
+                ctx.obj.leave(number)
+            if isinstance(error, KeyboardInterrupt):
+                print_error(STOPPED)
+                raise typer.Exit(EXIT_STOPPED) from None
+            if not isinstance(error, DistSpectralError) or ctx.params["debug"]:
                 raise
             if logs.is_written():
                 logs.LOGGER.error(str(error))
             print_error(str(error))
             raise typer.Exit(EXIT_REFUSED) from None
-        except KeyboardInterrupt:
-            print_error("stopped; run again to continue")
-            raise typer.Exit(EXIT_STOPPED) from None
 
 
 app = typer.Typer(
@@ -54,6 +60,7 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback(help="Spectral embedding and clustering for datasets that do not fit.")
 def options(
+    ctx: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     log: Annotated[
         str | None,
@@ -71,6 +78,8 @@ def options(
     """Take the options that stand before the command; ``Group`` and the eager callback read the others."""
     if log is not None:
         logs.write_log(log)
+    if ctx.invoked_subcommand not in END_THEMSELVES:
+        ctx.obj = ctx.with_resource(ends_when_told())
 
 
 for module in (run, submit, stage, embed, evaluate, export, serve, inspect, validate, plan, demo, bench):

@@ -31,13 +31,16 @@ def export(run: RunPath, output: OutputPath = None, formats: Formats = None, as_
     from distspectral.serving.export import export as export_predictor
     from distspectral.serving.predictor import load_predictor
     from distspectral.storage.artifact.directory import Artifact
+    from distspectral.storage.artifact.holding import Hold
 
     if unknown := set(formats or ()).difference(FORMATS):
         raise ConfigError(f"--format: is {min(unknown)}; choose from {', '.join(FORMATS)}")
     root = Artifact(run)
     artifact = Artifact(output) if output else root.child("export")
     chosen = [name for name in FORMATS if name in (formats or FORMATS)]
-    manifest = export_predictor(load_predictor(root), artifact, chosen)
+    predictor = load_predictor(root)
+    with Hold(artifact, f"export of {root.uri}"):
+        manifest = export_predictor(predictor, artifact, chosen)
     if as_json:
         print_json(manifest.model_dump())
         return

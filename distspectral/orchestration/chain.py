@@ -40,7 +40,7 @@ class Chain:
     stages: Mapping[str, Stage]
 
     @classmethod
-    def of(cls, recipe: Recipe, root: Artifact, source: str, settings: Settings) -> Chain:
+    def of(cls, recipe: Recipe, root: Artifact, source: str, settings: Settings, starts: Mapping[str, str]) -> Chain:
         """Return the chain of a run; nothing is read or written.
 
         Args:
@@ -48,6 +48,7 @@ class Chain:
             root: the run's directory.
             source: fingerprint of the source.
             settings: sections of the config by name; of stages that train, their settings.
+            starts: fingerprints of the weights that trainings begin with, by stage; of those that begin with some.
         """
         prints, outputs = {SOURCE: source}, {}
         stages = {stage.name: stage for stage in stages_of(recipe)}
@@ -57,6 +58,8 @@ class Chain:
             for key, part in parts.items():
                 config |= part if isinstance(part, dict) else {key.rpartition(".")[2]: part}
             identity = {key: _without(part, key, stage.harmless) for key, part in parts.items()}
+            if name in starts:  # whatever becomes of that run, and wherever it lies
+                identity[name] |= {"start_from": starts[name]}
             inputs = {read: prints[read] for read in stage.inputs(recipe)}
             prints[name] = fingerprint(name, identity, inputs)
             outputs[name] = Output(root.child(stage.folder), name, prints[name], config, inputs, identity)

@@ -22,8 +22,8 @@ class LocalEngine:
 
     is_one_process = True
 
-    def start(self) -> None:
-        """Get ready, once; called before a stage that has work."""
+    def start(self, stages: Sequence[Stage]) -> None:
+        """Get ready for stages that have work."""
 
     def mapper(self, stage: Stage) -> Mapper:
         """Return what hands out the items of a stage: the plain loop."""
@@ -63,11 +63,20 @@ class RayEngine:
         self.config = config
         self._connected_here = False
 
-    def start(self) -> None:
-        """Join the cluster, or start a local one."""
+    def start(self, stages: Sequence[Stage]) -> None:
+        """Join the cluster, or start a local one, if there are any stages that have work.
+
+        Raises:
+            ConfigError: nothing answers, or there is no room for what one of them asks and there will be none.
+        """
         from distspectral.orchestration.connection import connect
 
+        if not stages:
+            return
         self._connected_here |= connect(self.config)
+        from distspectral.orchestration.room import require_room
+
+        require_room(self.config, [stage.name for stage in stages])
 
     def mapper(self, stage: Stage) -> Mapper:
         """Return the mapper over Ray tasks, or over a pool of actors: those of the stage, or one for each GPU."""
@@ -76,8 +85,11 @@ class RayEngine:
             function: Callable[[Any], Any], items: Sequence[Any], description: str, *, on_gpu: bool = False
         ) -> Iterator[Any]:
             from distspectral.orchestration.resources import request
+            from distspectral.orchestration.room import require_unit
 
-            if stage.workers == "actors" or request(self.config, stage.name, on_gpu=on_gpu).num_gpus:
+            asked = request(self.config, stage.name, on_gpu=on_gpu)
+            require_unit(self.config, stage.name, asked)
+            if stage.workers == "actors" or asked.num_gpus:
                 from distspectral.orchestration.actors import actor_mapper as make
             else:
                 from distspectral.orchestration.tasks import task_mapper as make

@@ -21,6 +21,7 @@ from distspectral.stages.codes import known_variance
 from distspectral.stages.pack import PACK
 from distspectral.stages.stage import Work
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
+from distspectral.storage.artifact.holding import Hold
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import SOURCE, Output
 from distspectral.storage.rows.frame import Frame
@@ -45,31 +46,65 @@ class Pipeline:
     """
 
     def __init__(self, config: RunConfig, source: Source, engine: Engine, observer: Observer) -> None:
-        self.config, self.source, self.engine, self.observer = config, source, engine, observer
+        self.config, self.source, self.engine = config, source, engine
         self.recipe = config.recipe(source.dim)
         self._settings: Mapping[str, Any] = config.settings(self.recipe)
         # absolute, for workers may have another working directory
         root = config.root if "://" in config.root else str(Path(config.root).expanduser().absolute())
         self._root = Artifact(root, config.storage.node_cache)
+        self._hold = Hold(self._root, f"run `{config.name}`")
         self.chain = self._chain(source.fingerprint())
         self._core_seconds = 0.0  # of the workers of the stage under way
-        self._events = MetricsObserver(observer, config.name, self.chain.last.fingerprint)
+        self.observe(observer)
+
+    def observe(self, observer: Observer) -> None:
+        """Let another observer hear how it goes on."""
+        self.observer = observer
+        self._events = MetricsObserver(observer, self.config.name, self.chain.last.fingerprint)
 
     def _chain(self, source: str) -> Chain:
-        return Chain.of(self.recipe, self._root, source, self._settings)
+        starts = {
+            stage: Artifact(training.start_from).manifest().fingerprint
+            for stage, training in self.recipe.trainings.items()
+            if training.start_from is not None
+        }
+        return Chain.of(self.recipe, self._root, source, self._settings, starts)
 
     # ---- the whole -----------------------------------------------------------------------------------------
 
     def run(self) -> dict[str, Any]:
-        """Bring every stage up to date, then write ``metrics.json`` and the report; return the metrics."""
-        worked = False
-        for output in self.chain.outputs.values():
-            if not self._skips(output):
-                self._work(output)
-                worked = True
-        if not worked and (metrics := self._standing_metrics()) is not None:
+        """Bring every stage up to date, then write ``metrics.json`` and the report; return the metrics.
+
+        What stands already is not written to, so that its directory may be another process's at this moment.
+
+        Raises:
+            DirectoryHeldError: another process writes the run's directory.
+        """
+        if not self._due() and (metrics := self._standing_metrics()) is not None:
+            for name in self.chain.outputs:
+                self._events.skipped(name)
             return metrics
-        return self.report()
+        with self.held():
+            due = self._due()
+            for name in due:
+                self.chain.outputs[name].forget_damaged()
+            self.engine.start([self.chain.stages[name] for name in due])
+            for name, output in self.chain.outputs.items():
+                if name in due:
+                    self._work(output)
+                else:
+                    self._events.skipped(name)
+            return self.report()
+
+    def held(self) -> Hold:
+        """Return the context in which this process alone writes the run's directory; it may be entered again."""
+        return self._hold
+
+    def _due(self) -> list[str]:
+        """Return the names of the stages that have work."""
+        return [
+            name for name, output in self.chain.outputs.items() if not output.artifact.is_current(output.fingerprint)
+        ]
 
     def stage(self, name: str) -> Manifest:
         """Run one stage, its inputs being there; a current one is skipped.
@@ -88,7 +123,12 @@ class Pipeline:
         if self._skips(output):
             return output.artifact.manifest()
         self._require_inputs(name)
-        return self._work(output)
+        with self.held():
+            if self._skips(output):  # by now
+                return output.artifact.manifest()
+            output.forget_damaged()
+            self.engine.start([self.chain.stages[name]])
+            return self._work(output)
 
     def embed_other(self, source: Source, directory: str) -> Manifest:
         """Embed other rows with this run's finished model, whatever has become of the rows it was trained on.
@@ -110,12 +150,19 @@ class Pipeline:
         made: dict[str, Artifact] = {}
         for name in passage:
             self._require_inputs(name, passage)
-            folder = Artifact(directory)
-            if len(passage) > 1:
-                folder = folder.child(self.chain.stages[name].folder)
-            output = self.chain.of_other_rows(name, prints, folder)
-            manifest = output.artifact.manifest() if self._skips(output) else self._work(output, source, made)
-            prints[name], made[name] = output.fingerprint, output.artifact
+        self._hold = Hold(Artifact(directory), self._hold.work)
+        with self.held():
+            for name in passage:
+                folder = Artifact(directory)
+                if len(passage) > 1:
+                    folder = folder.child(self.chain.stages[name].folder)
+                output = self.chain.of_other_rows(name, prints, folder)
+                if self._skips(output):
+                    manifest = output.artifact.manifest()
+                else:
+                    self.engine.start([self.chain.stages[name]])
+                    manifest = self._work(output, source, made)
+                prints[name], made[name] = output.fingerprint, output.artifact
         return manifest
 
     def embed_part(
@@ -139,13 +186,18 @@ class Pipeline:
         if source is None or directory is None:
             self._require_inputs(name)
             source, output = self.source, self.chain.outputs[name]
+            held = self._root
         else:
             self.chain = self._chain_as_trained()
             self._require_inputs(name)
             output = self.chain.of_other_rows(name, {SOURCE: source.fingerprint()}, Artifact(directory))
+            held = output.artifact
         if self._skips(output):
             return output.artifact.manifest()
-        return self._timed(output.stage, lambda: run_part(self._work_of(output, source, {}), shards))[0]
+        self._hold = Hold(held, self._hold.work, shared=True)
+        with self.held():
+            self.engine.start([self.chain.stages[name]])
+            return self._timed(output.stage, lambda: run_part(self._work_of(output, source, {}), shards))[0]
 
     def report(self) -> dict[str, Any]:
         """Write ``metrics.json`` and, where the recipe has one, ``report.html``; return the metrics.
@@ -154,6 +206,10 @@ class Pipeline:
             ArtifactError: a stage has not been run, or with another config.
         """
         manifests = {name: out.artifact.require(out.fingerprint) for name, out in self.chain.outputs.items()}
+        with self.held():
+            return self._report(manifests)
+
+    def _report(self, manifests: Mapping[str, Manifest]) -> dict[str, Any]:
         metrics = run_metrics(self.config.name, self.chain.stages, manifests, len(self.source.shards))
         if self.recipe.has_page:
             from distspectral.report.collect import collect, write_report
@@ -194,13 +250,13 @@ class Pipeline:
             "peak_rss_bytes": memory.peak_bytes,
         }
         manifest = manifest.model_copy(update={"metrics": manifest.metrics | cost})
+        self._hold.require()
         output.artifact.write_json(MANIFEST, manifest.model_dump())
         return manifest
 
     def _timed(self, stage: str, work: Callable[[], T]) -> tuple[T, float]:
         """Return what the work returns and its seconds, the observer and the engine knowing of it."""
         self._events.started(stage)
-        self.engine.start()
         began = time.perf_counter()
         done = work()
         seconds = time.perf_counter() - began
@@ -247,6 +303,7 @@ class Pipeline:
             timings: list[Timing] = []
             for timing, result in mapper(Timed(function), items, description, on_gpu=on_gpu):
                 timings.append(timing)
+                self._hold.require()
                 self._core_seconds += timing.core_seconds
                 self._events.progress(description, len(timings), len(items))
                 yield result
@@ -277,10 +334,11 @@ class Pipeline:
         if not root.has(METRICS) or (self.recipe.has_page and not root.has(PAGE)):
             return None
         try:
-            metrics: dict[str, Any] = root.read_json(METRICS)
+            metrics = root.read_json(METRICS)
         except ValueError:
             return None
-        return metrics if metrics.get("fingerprint") == self.chain.last.fingerprint else None
+        is_ours = isinstance(metrics, dict) and metrics.get("fingerprint") == self.chain.last.fingerprint
+        return metrics if is_ours else None
 
 
 def run(config: RunConfig, engine: Engine, observer: Observer) -> dict[str, Any]:
@@ -293,13 +351,18 @@ def run(config: RunConfig, engine: Engine, observer: Observer) -> dict[str, Any]
 
     source = Source.open(config.data)
     check(config, source)
+    pipeline = Pipeline(config, source, engine, observer)
     try:
         if config.mlflow is None:
-            return Pipeline(config, source, engine, observer).run()
+            return pipeline.run()
         from distspectral.orchestration.tracking import MlflowObserver
 
-        with MlflowObserver(observer, config.mlflow, config.name, config.model_dump(mode="json")) as tracked:
-            metrics = Pipeline(config, source, engine, tracked).run()
+        with (
+            pipeline.held(),
+            MlflowObserver(observer, config.mlflow, config.name, config.model_dump(mode="json")) as tracked,
+        ):
+            pipeline.observe(tracked)
+            metrics = pipeline.run()
             tracked.results(metrics)
             return metrics
     finally:

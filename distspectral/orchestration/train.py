@@ -142,6 +142,13 @@ class RayTrainingObserver:
         )
 
 
+class OurTrainer(TorchTrainer):  # type: ignore[misc]
+    """Leaves Ctrl-C to whoever called: Ray's handler waits for its controller, and stays when training is over."""
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Set none."""
+
+
 def _written_here(state: dict[str, Any], artifact: Artifact) -> str:
     """Write a checkpoint to a temporary directory of this node, for Ray Train to store; return the directory.
 
@@ -198,7 +205,7 @@ def train(
     on_gpu = has_gpu and settings.train.device != "cpu"
     torch_config = OneMachineConfig if is_loopback(ray.util.get_node_ip_address()) else TorchConfig
     workers = workers_for(config.workers, settings.train, on_gpu, resources.slots(ray.cluster_resources()))
-    trainer = TorchTrainer(
+    trainer = OurTrainer(
         _train_rank,
         train_loop_config={
             "vectors": tuple(vectors),

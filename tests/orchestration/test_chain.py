@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,11 @@ SPECTRAL = ["pack", "neighbors", "graph", "train", "calibrate", "cluster", "embe
 PLAIN = "representation: input\naffinity: {space: euclidean}"
 
 
-def chain_of(*overrides: str, source: str = "rows", text: str) -> Chain:
+def chain_of(*overrides: str, source: str = "rows", text: str, starts: Mapping[str, str] | None = None) -> Chain:
     config = parse_config(text, "run.yaml", overrides)
     recipe = config.recipe(100)
     sections = {name: getattr(config, name) for name in type(config).model_fields}
-    return Chain.of(recipe, Artifact("/nowhere"), source, sections | recipe.trainings)
+    return Chain.of(recipe, Artifact("/nowhere"), source, sections | recipe.trainings, starts or {})
 
 
 def spectral(*overrides: str, source: str = "rows", variant: str = PLAIN) -> Chain:
@@ -27,6 +28,18 @@ def spectral(*overrides: str, source: str = "rows", variant: str = PLAIN) -> Cha
 def changed_by(*overrides: str, source: str = "rows", variant: str = PLAIN) -> list[str]:
     before, after = spectral(variant=variant), spectral(*overrides, source=source, variant=variant)
     return [name for name in before.outputs if before.outputs[name].fingerprint != after.outputs[name].fingerprint]
+
+
+def test_weights_to_begin_with_are_known_by_what_they_are_and_not_by_where_they_lie() -> None:
+    text = f"name: x\ndata: {{path: shards}}\ncluster: {{n_clusters: 3}}\n{PLAIN}"
+
+    def prints(place: str, weights: str) -> list[str]:
+        chain = chain_of(f"start_from={place}", text=text, starts={"train": weights})
+        return [output.fingerprint for output in chain.outputs.values()]
+
+    assert prints("a", "of seed 0") == prints("b", "of seed 0")
+    differ = [one != other for one, other in zip(prints("a", "of seed 0"), prints("a", "of seed 1"), strict=True)]
+    assert dict(zip(SPECTRAL, differ, strict=True)) == {name: name in AFTER_GRAPH for name in SPECTRAL}
 
 
 AFTER_GRAPH = ["train", "calibrate", "cluster", "embed"]

@@ -42,6 +42,6 @@ def test_a_connected_process_stays_where_it_is() -> None:
     here = ray.get_runtime_context().gcs_address
     assert connect(RayConfig(address="nowhere:1")) is False
     engine = RayEngine(RayConfig())
-    engine.start()
+    engine.start([])
     engine.close()
     assert ray.get_runtime_context().gcs_address == here

@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,22 @@ import pytest
 
 from distspectral.config import load_config
 from distspectral.datasets import write_vectors
-from distspectral.errors import FingerprintMismatchError, MissingArtifactError, NonFiniteRowError
+from distspectral.errors import (
+    DamagedArtifactError,
+    DirectoryHeldError,
+    FingerprintMismatchError,
+    MissingArtifactError,
+    NonFiniteRowError,
+)
 from distspectral.mapping import Mapper
 from distspectral.orchestration.engine import LocalEngine, RayEngine
 from distspectral.orchestration.pipeline import Pipeline, run
 from distspectral.stages.stage import Stage, Unfinished
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.holding import Hold
 from distspectral.storage.source.dataset import Source
 from tests.datasets import blobs
-from tests.runs import DIM, N_ROWS, write_run
+from tests.runs import DIM, LEARNED, N_ROWS, write_run
 
 CHAIN = ("pack", "neighbors", "graph", "train", "calibrate", "cluster", "embed")
 
@@ -48,7 +56,8 @@ class Recorder:
         self.steps.append((description, done, total))
 
     def window(self, record: dict[str, Any]) -> None:
-        self.ritz_sums.append(record["ritz_sum"])
+        if "ritz_sum" in record:
+            self.ritz_sums.append(record["ritz_sum"])
 
 
 class StoppingEngine(LocalEngine):
@@ -75,7 +84,7 @@ class StoppingEngine(LocalEngine):
 class IdleEngine(LocalEngine):
     """Must never be asked to work."""
 
-    def start(self) -> None:
+    def start(self, stages: Sequence[Stage]) -> None:
         raise AssertionError("a stage has work although all are current")
 
 
@@ -165,6 +174,97 @@ def test_a_damaged_output_is_made_again(own: Path) -> None:
     (own.parent / "root/output/part-00001.parquet").write_bytes(b"short")
     _, recorder = run_local(own)
     assert recorder.worked == ["embed"]
+
+
+def without(key: str) -> Callable[[bytes], bytes]:
+    return lambda content: json.dumps(
+        {name: value for name, value in json.loads(content).items() if name != key}
+    ).encode()
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "cut off": lambda content: content[:-40],
+    "empty": lambda content: b"",
+    "of zeros": lambda content: bytes(len(content)),
+    "a list": lambda content: b"[]",
+    "without shards": without("shards"),
+    "without its fingerprint": without("fingerprint"),
+    "of another format": lambda content: json.dumps(json.loads(content) | {"format_version": 99}).encode(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_stage_whose_manifest_is_damaged_runs_again(own: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    path = own.parent / "root/clusters/manifest.json"
+    before = json.loads(path.read_text())
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    pipeline = opened(own)
+    with pytest.raises(DamagedArtifactError, match=r"clusters/manifest\.json: "):
+        pipeline.report()
+    pipeline.run()
+    assert pipeline.observer.worked == ["cluster"]  # type: ignore[attr-defined]
+    (line,) = [record.message for record in caplog.records if "runs again" in record.message]
+    assert line.startswith(f"{path}: ")
+    assert line.endswith("; the stage `cluster` runs again")
+    after = json.loads(path.read_text())
+    assert {key: after[key] for key in ("fingerprint", "properties")} == {
+        key: before[key] for key in ("fingerprint", "properties")
+    }
+
+
+@pytest.mark.parametrize("name", ["output", "vectors", "training"])
+def test_any_stage_alone_runs_again_where_its_manifest_is_damaged(own: Path, name: str) -> None:
+    stage = {"output": "embed", "vectors": "pack", "training": "train"}[name]
+    path = own.parent / f"root/{name}/manifest.json"
+    path.write_bytes(path.read_bytes()[:-40])
+    pipeline = opened(own, "train.max_steps=40")
+    pipeline.stage(stage)
+    assert pipeline.observer.worked == [stage]  # type: ignore[attr-defined]
+
+
+def test_damaged_codes_do_not_stop_the_stages_before_them(tmp_path: Path) -> None:
+    path = write_run(tmp_path, **LEARNED)
+    opened(path).run()
+    for folder in ("codes", "vectors"):
+        (tmp_path / f"root/{folder}/manifest.json").write_text("{")
+    again = opened(path)
+    again.run()
+    assert again.observer.worked == ["pack", "codes"]  # type: ignore[attr-defined]
+
+
+def test_a_run_whose_start_was_replaced_trains_again(own: Path, tmp_path: Path) -> None:
+    later = write_run(tmp_path / "later", start_from=str(own.parent / "root"))
+    run_local(later)
+    run_local(own, "affinity.kind=uniform")
+    _, recorder = run_local(later)
+    assert recorder.worked == ["train", "calibrate", "cluster", "embed"]
+    _, recorder = run_local(later)
+    assert recorder.worked == []
+
+
+def test_a_root_that_another_process_writes_is_refused_with_who_does(own: Path) -> None:
+    root = own.parent / "root"
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    with Hold(Artifact(str(root)), "run `other`"):
+        metrics, _ = run_local(own)  # all is there: nothing is written
+        assert metrics == json.loads(before[root / "metrics.json"])
+        for refused in (
+            lambda: run_local(own, "cluster.n_clusters=4"),
+            lambda: opened(own, "cluster.n_clusters=4").stage("cluster"),
+            lambda: opened(own).report(),
+            lambda: opened(own, "embed.n_nearest=2").embed_part(range(1)),
+        ):
+            with pytest.raises(DirectoryHeldError, match=r"root: is held by run `other` \(process \d+ of "):
+                refused()
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+
+
+def test_an_output_that_another_process_fills_is_refused(own: Path, tmp_path: Path) -> None:
+    pipeline = opened(own)
+    place = str(tmp_path / "elsewhere")
+    with Hold(Artifact(place), "run `other`"), pytest.raises(DirectoryHeldError, match="elsewhere: is held by run"):
+        pipeline.embed_other(pipeline.source, place)
+    assert opened(own).embed_other(pipeline.source, place).n_rows == N_ROWS
 
 
 def test_an_interrupted_embedding_goes_on_with_the_shards_it_lacks(own: Path) -> None:

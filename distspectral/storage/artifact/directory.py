@@ -24,7 +24,7 @@ from distspectral.errors import (
 )
 from distspectral.storage.artifact.atomic import open_whole
 from distspectral.storage.artifact.cache import NodeCache, remote_version
-from distspectral.storage.artifact.manifest import Manifest
+from distspectral.storage.artifact.manifest import FORMAT_VERSION, Manifest
 from distspectral.storage.filesystems import join, resolve
 
 MANIFEST = "manifest.json"
@@ -93,26 +93,33 @@ class Artifact:
 
         Raises:
             MissingArtifactError: the stage never finished here.
-            DamagedArtifactError: the manifest cannot be parsed.
+            DamagedArtifactError: the manifest cannot be parsed, lacks something, or is of another version's format.
         """
+        place = f"{self.uri}/{MANIFEST}"
         try:
-            return Manifest.model_validate_json(self.read_bytes(MANIFEST))
+            found = Manifest.model_validate_json(self.read_bytes(MANIFEST))
         except MissingArtifactError as error:
             raise MissingArtifactError(
                 f"{self.uri}: holds no finished artifact (no {MANIFEST}); run the stage that writes it"
             ) from error
         except ValueError as error:
+            raise DamagedArtifactError(f"{place}: cannot be parsed; delete the directory and run again") from error
+        if found.format_version != FORMAT_VERSION:
             raise DamagedArtifactError(
-                f"{self.uri}/{MANIFEST}: cannot be parsed; delete the directory and run again"
-            ) from error
+                f"{place}: is of format {found.format_version}, this version of distspectral reads {FORMAT_VERSION}; "
+                "delete the directory and run again"
+            )
+        if missing := Manifest.model_fields.keys() - found.model_fields_set:
+            raise DamagedArtifactError(f"{place}: lacks {min(missing)}; delete the directory and run again")
+        return found
 
     def is_current(self, fingerprint: str) -> bool:
-        """Whether a finished artifact with this fingerprint stands here, every listed file with its size."""
+        """Whether a finished, undamaged artifact with this fingerprint stands here, every listed file with its size."""
         try:
-            manifest = self.manifest()
-        except MissingArtifactError:
+            self.require(fingerprint)
+        except (MissingArtifactError, FingerprintMismatchError, DamagedArtifactError):
             return False
-        return manifest.fingerprint == fingerprint and not self._damaged(manifest)
+        return True
 
     def require(self, fingerprint: str) -> Manifest:
         """Return the manifest of a finished, undamaged artifact with this fingerprint.

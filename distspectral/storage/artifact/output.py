@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fnmatch
+import logging
 import posixpath
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,12 +14,20 @@ from typing import Any
 import yaml
 from pyarrow import fs
 
-from distspectral.errors import FingerprintMismatchError, MissingArtifactError, OutputNotWritableError
+from distspectral.errors import (
+    DamagedArtifactError,
+    FingerprintMismatchError,
+    MissingArtifactError,
+    OutputNotWritableError,
+)
 from distspectral.storage.artifact.atomic import TEMPORARY
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
+from distspectral.storage.artifact.holding import HOLDERS
 from distspectral.storage.artifact.manifest import Manifest, Shard, fingerprint
 from distspectral.storage.artifact.quarantine import quarantine_files, renamed
 from distspectral.storage.artifact.receipts import RECEIPTS, read_receipts, write_receipt
+
+logger = logging.getLogger(__name__)
 
 BUILDING = "building.json"
 """Stands from the first file to the manifest, and says what is being made; of nothing while a directory is cleared."""
@@ -70,6 +79,8 @@ class Output:
         """
         artifact = self.artifact
         try:
+            if not shared:
+                self.forget_damaged()
             standing = self._standing()
             if shared:
                 self._refuse_another(standing)
@@ -117,6 +128,17 @@ class Output:
             artifact.delete_file(BUILDING)
         return manifest
 
+    def forget_damaged(self) -> None:
+        """Declare this result unfinished, should it stand here damaged, and say what is: it is then made again."""
+        try:
+            self.artifact.require(self.fingerprint)
+        except DamagedArtifactError as error:
+            logger.warning("%s; the stage `%s` runs again", str(error).partition(";")[0], self.stage)
+            self.artifact.write_json(BUILDING, {})
+            self.artifact.delete_file(MANIFEST)
+        except (MissingArtifactError, FingerprintMismatchError):
+            pass
+
     # ---- what stands in the directory --------------------------------------------------------------------------
 
     @property
@@ -133,7 +155,7 @@ class Output:
         if artifact.filesystem.get_file_info(artifact.path).type == fs.FileType.File:
             raise OutputNotWritableError(f"{artifact.uri}: is a file; choose another place")
         names = {entry.base_name for entry in artifact.entries()}
-        names = {name for name in names if not fnmatch.fnmatchcase(name, TEMPORARY)}
+        names = {name for name in names if name != HOLDERS and not fnmatch.fnmatchcase(name, TEMPORARY)}
         if names and not names & {MANIFEST, BUILDING}:
             raise OutputNotWritableError(
                 f"{artifact.uri}: holds files that distspectral did not write ({min(names)}, ...); choose another place"
@@ -164,7 +186,8 @@ class Output:
         """Leave in the directory only what an interrupted run left of this result, or what can be kept of another."""
         if self.artifact.is_local:  # a writer that was killed leaves temporary files
             for left_over in Path(self.artifact.path).rglob(TEMPORARY):
-                left_over.unlink(missing_ok=True)
+                if left_over.parent.name != HOLDERS:  # a lease in the making
+                    left_over.unlink(missing_ok=True)
         if MANIFEST in standing:
             kept = self._unchanged(sources or {}, details_file)
             self._clear(kept)
@@ -184,7 +207,12 @@ class Output:
             or found.inputs | {SOURCE: ""} != self.inputs | {SOURCE: ""}
         ):
             return {}
-        details = artifact.read_json(details_file) if details_file and artifact.has(details_file) else {}
+        details: dict[str, Any] = {}
+        if details_file and artifact.has(details_file):
+            try:
+                details = artifact.read_json(details_file)
+            except ValueError:  # damaged
+                return {}
         shards = [
             shard.model_copy(update={"details": details.get(shard.name, {}) | shard.details}) for shard in found.shards
         ]
@@ -200,7 +228,7 @@ class Output:
         artifact = self.artifact
         artifact.write_json(BUILDING, {})
         artifact.delete_file(MANIFEST)  # first, so that a crash in here never leaves a manifest without its shards
-        names = {BUILDING, *(file for shard in kept.values() for file in _files(shard))}
+        names = {BUILDING, HOLDERS, *(file for shard in kept.values() for file in _files(shard))}
         folders = {posixpath.dirname(name) for name in names}
         for folder in folders:
             for entry in artifact.entries(folder):
