@@ -14,7 +14,7 @@ import pyarrow.ipc
 
 from distspectral.storage.source.columns import Columns
 from distspectral.storage.source.formats.format import ONE_THREAD, Header, Threads
-from distspectral.storage.source.formats.tables import table_header, validated, width
+from distspectral.storage.source.formats.tables import common_width, table_header, validated
 from distspectral.storage.source.listing import ShardFile
 
 FILE_MAGIC = b"ARROW1"
@@ -63,7 +63,7 @@ def header(file: ShardFile, columns: Columns, lenient: bool) -> Header:
         # asked once for each batch, which cannot be told apart then
         parts = [pyarrow.dataset.IpcFileFormat().make_fragment(file.path, file.filesystem).count_rows()]
     if dim is None:
-        dim = width(_walk_ipc(file, [columns.vector]), columns, lenient)
+        dim = common_width(_walk_ipc(file, [columns.vector]), columns)
     return Header(sum(parts), dim, **types, all_null=lenient and not dim, parts=parts)
 
 
