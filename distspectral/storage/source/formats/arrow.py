@@ -55,8 +55,10 @@ def header(file: ShardFile, columns: Columns, lenient: bool) -> Header:
     """Return rows and width; see :class:`~distspectral.storage.source.formats.format.Format`."""
     with file.open() as stream:
         reader = _open_ipc(stream, pa.ipc.IpcReadOptions())
-        dim, types = table_header(reader.schema, columns, file)
         n_batches = reader.num_record_batches if isinstance(reader, pa.ipc.RecordBatchFileReader) else None
+        if n_batches == 0:  # its columns' types are often null
+            return Header(0, 0)
+        dim, types = table_header(reader.schema, columns, file)
     if n_batches is None:
         parts = [sum(batch.num_rows for batch in _walk_ipc(file, [columns.vector]))]
     elif not file.is_local or len(parts := _batch_rows(file.path)) != n_batches:

@@ -42,13 +42,15 @@ def header(file: ShardFile, columns: Columns, lenient: bool) -> Header:
     """Return rows and width; see :class:`~distspectral.storage.source.formats.format.Format`."""
     vectors_only = Columns(columns.vector, None, None)
     with _open_parquet(file) as parquet:
-        dim, types = table_header(parquet.schema_arrow, columns, file)
         refuse_absurd_groups(file, parquet.metadata)
         n_rows = parquet.metadata.num_rows
+        if not n_rows:  # its columns' types are often null
+            return Header(0, 0)
+        dim, types = table_header(parquet.schema_arrow, columns, file)
         parts = [parquet.metadata.row_group(index).num_rows for index in range(parquet.num_row_groups)]
-        if dim is None and n_rows and not lenient:
+        if dim is None and not lenient:
             dim = _parquet_list_width(parquet, file, columns)
-    if dim is None and n_rows:
+    if dim is None:
         dim = common_width(batches(file, vectors_only, LOOK_ROWS), vectors_only)
     return Header(n_rows, dim or 0, **types, all_null=lenient and not dim, parts=parts)
 
