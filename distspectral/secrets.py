@@ -7,7 +7,7 @@ looks like one is hidden too.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 HIDDEN = "***"
@@ -57,8 +57,17 @@ def redacted_values(values: Any) -> Any:
             for name, value in values.items()
         }
     if isinstance(values, list | tuple):
-        return [redacted_values(value) for value in values]
+        return type(values)(map(redacted_values, values))
     return redacted(values) if isinstance(values, str) else values
+
+
+def secret_keys(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted keys of nested values under which a secret stands."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and not is_secret_name(str(name)):
+            yield from secret_keys(value, f"{prefix}{name}.")
+        elif redacted_values({name: value}) != {name: value}:
+            yield f"{prefix}{name}"
 
 
 def _without_value(found: re.Match[str]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +13,9 @@ from distspectral import __version__, logs
 from distspectral.cli import bench, demo, embed, evaluate, export, inspect, plan, run, serve, stage, submit, validate
 from distspectral.cli.console import print_error
 from distspectral.errors import DistSpectralError
+from distspectral.secrets import redacted
 
+EXIT_FAILED = 1
 EXIT_REFUSED = 2
 EXIT_STOPPED = 130
 
@@ -78,5 +82,9 @@ for module in (run, submit, stage, embed, evaluate, export, serve, inspect, vali
 
 
 def main() -> None:
-    """Run the command line and exit."""
-    app(prog_name="distspectral")
+    """Run the command line and exit; no traceback shows a secret."""
+    try:
+        app(prog_name="distspectral")
+    except Exception:
+        sys.stderr.write(redacted(traceback.format_exc()))
+        sys.exit(EXIT_FAILED)

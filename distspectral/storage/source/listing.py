@@ -6,7 +6,7 @@ import dataclasses
 import fnmatch
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 from urllib.parse import unquote
 
@@ -51,6 +51,16 @@ class ShardFile:
     def extension(self) -> str:
         """What follows the last dot of the file's name, lower case, with the dot; empty without one."""
         return PurePosixPath(self.path).suffix.lower()
+
+    @property
+    def real_path(self) -> str:
+        """The path, without links where it is local."""
+        return _real(self.filesystem, self.path)
+
+    @property
+    def real_folder(self) -> str:
+        """The folder, likewise."""
+        return _real(self.filesystem, self.folder)
 
     def open(self) -> pa.NativeFile:
         """Open for random access; memory-mapped where the file is local.
@@ -104,7 +114,7 @@ def find_files(
         for file in files:
             if file.is_local:
                 _refuse_bad_link(file, follow_links)
-            itself = os.path.realpath(file.path) if file.is_local else file.uri
+            itself = file.real_path if file.is_local else file.uri
             if (other := found.get(itself)) is not None:
                 alias = "" if other.uri == file.uri else f", also as {other.uri}"
                 message = f"data.path: names {file.uri} twice{alias}; name each shard once"
@@ -113,23 +123,32 @@ def find_files(
     return list(found.values())
 
 
-def would_find(path: str, place: str) -> bool:
-    """Whether a file would be found by ``path``, a folder or glob, if it were there.
+def would_find(path: str, places: Sequence[str]) -> bool:
+    """Whether any of some files would be found by ``path``, a folder or glob, if it were there.
 
     Args:
         path: see :func:`find_files`.
-        place: local path or URI of the file.
+        places: local paths or URIs of the files, on one filesystem.
     """
     base, pattern = _split(path)
-    (filesystem, folder), (other, file) = resolve(base), resolve(place)
-    if not filesystem.equals(other):
-        return False
-    if isinstance(filesystem, fs.LocalFileSystem):
-        folder, file = os.path.realpath(folder), os.path.realpath(file)
-    folder = f"{folder.rstrip('/')}/"
-    parts = file.removeprefix(folder).split("/")
-    is_below = file.startswith(folder) and not any(_is_hidden(part) for part in parts)
-    return is_below and (not pattern or _matches(parts, pattern))
+    filesystem, folder = real_place(base)
+    for place in places:
+        other, file = real_place(place)
+        parts = file.removeprefix(f"{folder}/").split("/")
+        is_below = file.startswith(f"{folder}/") and not any(map(_is_hidden, parts))
+        if is_below and filesystem.equals(other) and (not pattern or _matches(parts, pattern)):
+            return True
+    return False
+
+
+def real_place(uri: str) -> tuple[fs.FileSystem, str]:
+    """Return (filesystem, path) of a local path or a URI: without a slash at its end and, where local, links."""
+    filesystem, path = resolve(uri)
+    return filesystem, _real(filesystem, path).rstrip("/")
+
+
+def _real(filesystem: fs.FileSystem, path: str) -> str:
+    return os.path.realpath(path) if isinstance(filesystem, fs.LocalFileSystem) else path
 
 
 def _none(path: str, listed: list[ShardFile], extensions: frozenset[str] | None) -> NoShardsError:
@@ -236,7 +255,7 @@ def _raise(error: OSError) -> None:
 
 def _refuse_bad_link(file: ShardFile, follow_links: bool) -> None:
     """Refuse a link to nothing, and one out of the folder it was found in unless these are followed."""
-    real, inside = os.path.realpath(file.path), os.path.realpath(file.folder)
+    real, inside = file.real_path, file.real_folder
     if not os.path.exists(real):
         raise NoShardsError(
             f"{file.uri}: is a symbolic link to {real}, which does not exist; restore it or remove both"
