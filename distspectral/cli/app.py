@@ -31,7 +31,7 @@ class Group(typer.core.TyperGroup):
             if ctx.params["debug"]:
                 raise
             if logs.is_written():
-                logs.LOGGER.error(str(error))
+                logs.LOGGER.error(redacted(str(error)))
             print_error(str(error))
             raise typer.Exit(EXIT_REFUSED) from None
         except KeyboardInterrupt:
