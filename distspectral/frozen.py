@@ -58,4 +58,6 @@ def expected(problem: Mapping[str, Any]) -> str | None:
     if kind in ("value_error", "assertion_error"):
         return None
     words = EXPECTED.get(kind) or EXPECTED.get(kind.partition("_")[0])
-    return "another value" if words is None else words.format(**problem.get("ctx", {}))
+    bounds = problem.get("ctx", {}).items()
+    told = {name: int(value) if isinstance(value, float) and value.is_integer() else value for name, value in bounds}
+    return "another value" if words is None else words.format(**told)

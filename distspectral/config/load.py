@@ -58,7 +58,7 @@ def validate_values(values: dict[str, Any], origin: str) -> RunConfig:
         return RunConfig.model_validate(values)
     except ValidationError as error:
         found = error.errors(include_url=False)
-        unknown = [_unknown(tuple(map(str, one["loc"]))) for one in found if one["type"] == "extra_forbidden"]
+        unknown = [_unknown(_keys(one["loc"], values, False)) for one in found if one["type"] == "extra_forbidden"]
         others = [dict(one) for one in found if one["type"] != "extra_forbidden"]
         problems = [*unknown, *_problems(others, values)]
         kind = UnknownKeyError if unknown else ConfigError
@@ -230,7 +230,7 @@ def _keys(location: tuple[Any, ...], values: Any, is_missing: bool) -> list[str]
     return keys
 
 
-def _unknown(location: tuple[str, ...]) -> str:
+def _unknown(location: Sequence[str]) -> str:
     *sections, key = location
     model: type[BaseModel] = RunConfig
     for part in sections:

@@ -19,7 +19,7 @@ from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.vectors import MappedVectors, Vectors
-from distspectral.training.checkpoint import read_state, write_state
+from distspectral.training.checkpoint import restored, write_state
 
 
 def cluster(vectors: Artifact, model: Artifact, output: Output, config: ClusterConfig, seed: int) -> Manifest:
@@ -88,7 +88,7 @@ def fit_assigner(
 
 def load_assigner(clusters: Artifact) -> Assigner:
     """Return the assigner of a finished ``clusters`` artifact on the CPU."""
-    return Assigner.from_state(read_state(clusters, "clusters.pt"))
+    return restored(clusters, "clusters.pt", Assigner.from_state)
 
 
 def _run(work: Work) -> Manifest:

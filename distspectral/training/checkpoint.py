@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import zipfile
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 
-from distspectral.errors import DamagedArtifactError
+from distspectral.errors import DamagedArtifactError, first_line
 from distspectral.storage.artifact.directory import Artifact
+
+T = TypeVar("T")
 
 
 def write_state(artifact: Artifact, name: str, state: dict[str, Any]) -> None:
@@ -40,3 +43,20 @@ def read_state(artifact: Artifact, name: str) -> dict[str, Any]:
             f"{artifact.uri}/{name}: not a readable state ({error}); delete the file and run the stage again"
         ) from error
     return state
+
+
+def restored(artifact: Artifact, name: str, make: Callable[[dict[str, Any]], T]) -> T:
+    """Return what ``make`` makes of a state that :func:`write_state` wrote.
+
+    Raises:
+        MissingArtifactError: there is no such file.
+        DamagedArtifactError: it cannot be read, or lacks what is asked of it.
+    """
+    state = read_state(artifact, name)
+    try:
+        return make(state)
+    except Exception as error:  # keys, shapes and types that are not there raise anything
+        what = f"{type(error).__name__}: {first_line(error)}"
+        raise DamagedArtifactError(
+            f"{artifact.uri}/{name}: does not hold what it should ({what}); delete the file and run the stage again"
+        ) from error
