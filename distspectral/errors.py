@@ -60,6 +60,10 @@ class NoShardsError(SourceError):
     """The path names no readable shard."""
 
 
+class TableError(SourceError):
+    """The files are those of a table format, whose log decides which of their rows are live."""
+
+
 class CorruptShardError(SourceError):
     """A shard cannot be parsed."""
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from distspectral.errors import ConfigError
+from distspectral.secrets import redacted_values
 
 LOGGER = logging.getLogger("distspectral")
 STDERR = "-"
@@ -27,7 +28,7 @@ class JsonLines(logging.Formatter):
     """Formats a record with its time, level, place and message, what this process works on, and the event's numbers."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return one line."""
+        """Return one line, without secrets."""
         line = {
             "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
             "level": record.levelname.lower(),
@@ -38,7 +39,7 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        return json.dumps(redacted_values(line), default=str)
 
 
 def write_log(place: str) -> None:

@@ -78,3 +78,24 @@ def s3() -> Iterator[S3Server]:
 
     with S3Server() as server:
         yield server
+
+
+@pytest.fixture
+def own_log() -> Iterator[None]:
+    """A process that writes no log yet, whatever ran before in this one; its log is then as it was."""
+    from distspectral import logs
+
+    handlers, level, facts = list(logs.LOGGER.handlers), logs.LOGGER.level, dict(logs.CONTEXT)
+    for handler in handlers:
+        logs.LOGGER.removeHandler(handler)
+    logs.CONTEXT.clear()
+    logs.CONTEXT["rank"] = "driver"
+    yield
+    for handler in list(logs.LOGGER.handlers):
+        logs.LOGGER.removeHandler(handler)
+        handler.close()
+    for handler in handlers:
+        logs.LOGGER.addHandler(handler)
+    logs.LOGGER.setLevel(level)
+    logs.CONTEXT.clear()
+    logs.CONTEXT.update(facts)

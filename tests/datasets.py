@@ -111,3 +111,9 @@ def packed(
     output = vectors_output(folder / "vectors", source, config)
     pack(source, output, config or PackConfig(), mapper)
     return output.artifact
+
+
+def npy_claiming(shape: str, values: NDArray[Any], dtype: str = "'<f4'") -> bytes:
+    """Return a .npy file of values whose header claims a shape and a type, both as Python writes them."""
+    header = f"{{'descr': {dtype}, 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + values.tobytes()

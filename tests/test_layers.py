@@ -12,7 +12,7 @@ import distspectral
 
 ROOT = Path(distspectral.__file__).parent
 LAYERS = (
-    ("errors", "frozen", "mapping"),
+    ("errors", "frozen", "mapping", "secrets"),
     ("devices", "logs", "spectral", "storage"),
     ("comm", "datasets", "graph", "models"),
     ("clusters", "embedding", "objectives"),

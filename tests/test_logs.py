@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,24 +13,7 @@ from distspectral.errors import ConfigError
 from distspectral.storage.artifact.directory import Artifact
 from tests.runs import write_run
 
-
-@pytest.fixture(autouse=True)
-def process() -> Iterator[None]:
-    """A process that writes no log yet, whatever ran before in this one; its log is then as it was."""
-    handlers, level, facts = list(logs.LOGGER.handlers), logs.LOGGER.level, dict(logs.CONTEXT)
-    for handler in handlers:
-        logs.LOGGER.removeHandler(handler)
-    logs.CONTEXT.clear()
-    logs.CONTEXT["rank"] = "driver"
-    yield
-    for handler in list(logs.LOGGER.handlers):
-        logs.LOGGER.removeHandler(handler)
-        handler.close()
-    for handler in handlers:
-        logs.LOGGER.addHandler(handler)
-    logs.LOGGER.setLevel(level)
-    logs.CONTEXT.clear()
-    logs.CONTEXT.update(facts)
+pytestmark = pytest.mark.usefixtures("own_log")
 
 
 def lines(text: str) -> list[dict[str, object]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +14,9 @@ from distspectral.cli import bench, demo, embed, evaluate, export, inspect, plan
 from distspectral.cli.console import print_error
 from distspectral.cli.ending import STOPPED, ends_when_told
 from distspectral.errors import DistSpectralError
+from distspectral.secrets import redacted
 
+EXIT_FAILED = 1
 EXIT_REFUSED = 2
 EXIT_STOPPED = 130
 
@@ -36,7 +40,7 @@ class Group(typer.core.TyperGroup):
             if not isinstance(error, DistSpectralError) or ctx.params["debug"]:
                 raise
             if logs.is_written():
-                logs.LOGGER.error(str(error))
+                logs.LOGGER.error(redacted(str(error)))
             print_error(str(error))
             raise typer.Exit(EXIT_REFUSED) from None
 
@@ -87,5 +91,9 @@ for module in (run, submit, stage, embed, evaluate, export, serve, inspect, vali
 
 
 def main() -> None:
-    """Run the command line and exit."""
-    app(prog_name="distspectral")
+    """Run the command line and exit; no traceback shows a secret."""
+    try:
+        app(prog_name="distspectral")
+    except Exception:
+        sys.stderr.write(redacted(traceback.format_exc()))
+        sys.exit(EXIT_FAILED)

@@ -23,6 +23,7 @@ from rich.progress import (
 from rich.table import Table
 
 from distspectral.report.formats import duration, n_bytes, percent
+from distspectral.secrets import redacted, redacted_values
 
 if TYPE_CHECKING:
     from distspectral.stages.stage import Stage
@@ -40,8 +41,8 @@ UNITS: dict[str, Unit] = {"seconds": duration, "bytes": n_bytes, "share": percen
 
 
 def print_error(message: str) -> None:
-    """Print ``error: message`` on stderr, whatever characters the message holds."""
-    Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
+    """Print ``error: message`` on stderr, whatever characters the message holds, but for secrets."""
+    Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {escape(redacted(message))}", soft_wrap=True)
 
 
 def print_table(table: Table) -> None:
@@ -56,8 +57,8 @@ def print_note(message: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON object on stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+    """Print one JSON object on stdout, without the secrets of a config in it."""
+    sys.stdout.write(json.dumps(redacted_values(value), indent=2, default=str) + "\n")
 
 
 class StageProgress:

@@ -66,17 +66,18 @@ class Ending:
             raise KeyboardInterrupt
 
     def _watch(self, signals: socket.socket) -> None:
-        while told := signals.recv(1):
-            if (number := told[0]) not in SIGNALS:
-                continue
-            if self._signal is not None:
-                self.leave(self._signal)
-            self.family = psutil.Process().children(recursive=True)
-            self._signal = number
-            self._heard.set()
-            timer = threading.Timer(GRACE_S, self.leave, [number])
-            timer.daemon = True
-            timer.start()
+        with signals:
+            while told := signals.recv(1):
+                if (number := told[0]) not in SIGNALS:
+                    continue
+                if self._signal is not None:
+                    self.leave(self._signal)
+                self.family = psutil.Process().children(recursive=True)
+                self._signal = number
+                self._heard.set()
+                timer = threading.Timer(GRACE_S, self.leave, [number])
+                timer.daemon = True
+                timer.start()
 
 
 @contextlib.contextmanager

@@ -15,13 +15,16 @@ def register(app: typer.Typer) -> None:
 
 
 def validate(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Refuse all that can be refused before a run: keys, values, shards' headers, root, libraries. Starts nothing."""
+    """Refuse all that can be refused before a run: keys, values, shards' headers, root, libraries.
+
+    Starts nothing and runs no code of a network.trunk, which is looked for but not imported.
+    """
     from distspectral.config import check
     from distspectral.storage.source.dataset import Source
 
     loaded = load(config, overrides)
     source = Source.open(loaded.data)
-    check(loaded, source)
+    check(loaded, source, imports=False)
     if as_json:
         facts = {"n_rows": source.n_rows, "dim": source.dim, "n_shards": len(source.shards)}
         print_json({"valid": True, **facts, "config": loaded.model_dump(mode="json")})

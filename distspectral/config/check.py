@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import tempfile
 from pathlib import Path
 
 from pyarrow import fs
 
 from distspectral.config.run import RunConfig
-from distspectral.errors import ConfigError, MissingDependencyError, OutputNotWritableError
+from distspectral.errors import ConfigError, MissingDependencyError, OutputNotWritableError, TooManyClustersError
 from distspectral.recipes import Recipe
+from distspectral.stages import FOLDERS
 from distspectral.storage.artifact.directory import Artifact
-from distspectral.storage.filesystems import resolve
+from distspectral.storage.filesystems import join, resolve
 from distspectral.storage.source.dataset import Source
+from distspectral.storage.source.listing import real_place, would_find
+
+MOST_BYTES = 1 << 40
+"""Of a network in training, or of a worker's share of a batch: more than a machine of today has memory for."""
+MOST_UNITS = 1 << 20
+"""Of a layer."""
+ENDS = (".arrow", ".parquet")
+"""Of the files of artifacts that hold rows."""
+BYTES_PER_WEIGHT = 16
+"""float32: the weight, its gradient and Adam's two moments."""
 
 
-def check(config: RunConfig, source: Source) -> None:
+def check(config: RunConfig, source: Source, *, imports: bool = True) -> None:
     """Refuse what is bound to fail, before any worker starts. Leaves nothing behind.
 
     Args:
         config: the run.
         source: its opened data; only headers have been read.
+        imports: whether a network of the user's own may be imported, which runs its code.
 
     Raises:
         ConfigError: two values contradict each other.
@@ -34,7 +47,11 @@ def check(config: RunConfig, source: Source) -> None:
     recipe = config.recipe(source.dim)
     recipe.check(source.n_rows, source.label_type is not None)
     recipe.check_workers((config.ray.max_workers or 1) if config.ray.enabled else 1)
+    _check_sizes(config, recipe)
+    if imports:
+        recipe.import_trunk()
     _check_start(config, recipe)
+    _check_root(config, source)
     check_writable(config.root)
     if importlib.util.find_spec("faiss") is None:
         raise MissingDependencyError(
@@ -44,6 +61,66 @@ def check(config: RunConfig, source: Source) -> None:
         raise MissingDependencyError(
             "mlflow is not installed: pip install 'distspectral[mlflow]', or leave out the section mlflow"
         )
+
+
+def _check_sizes(config: RunConfig, recipe: Recipe) -> None:
+    """Refuse networks and batches that no machine has memory for, and a sample of fewer rows than clusters."""
+    n_clusters, sample_rows = config.cluster.n_clusters, config.cluster.sample_rows
+    if config.objective == "spectral" and isinstance(n_clusters, int) and n_clusters > sample_rows:
+        raise TooManyClustersError(
+            f"cluster.n_clusters: is {n_clusters:,}, but k-means sees {sample_rows:,} rows (cluster.sample_rows); "
+            "lower the one or raise the other",
+            ["cluster.n_clusters", "cluster.sample_rows"],
+        )
+    n_workers = (config.ray.max_workers or 1) if config.ray.enabled else 1
+    for stage, settings in recipe.trainings.items():
+        widths = recipe.layers.get(stage, (recipe.dim,))
+        section = "network" if stage == "train" else stage
+        if max(widths[1:], default=1) > MOST_UNITS:
+            raise ConfigError(
+                f"{section}.hidden: makes a layer of {max(widths[1:]):,} units, expected at most {MOST_UNITS:,}",
+                [f"{section}.hidden"],
+            )
+        n_bytes = BYTES_PER_WEIGHT * sum(wide * high for wide, high in itertools.pairwise(widths))
+        if n_bytes > MOST_BYTES:
+            raise ConfigError(
+                f"{section}.hidden: makes a network {'-'.join(map(str, widths))}, which takes {n_bytes >> 30:,} GiB in "
+                f"training, expected at most {MOST_BYTES >> 30:,}; give it narrower layers",
+                [f"{section}.hidden"],
+            )
+        key, batch_size = f"{settings.train.section}.batch_size", settings.train.batch_size
+        n_bytes = 4 * sum(widths) * batch_size // n_workers
+        if n_bytes > MOST_BYTES:
+            raise ConfigError(
+                f"{key}: is {batch_size:,}, of which each of {n_workers:,} workers would hold at least "
+                f"{n_bytes >> 30:,} GiB, expected at most {MOST_BYTES >> 30:,}; lower it",
+                [key],
+            )
+
+
+def _check_root(config: RunConfig, source: Source) -> None:
+    """Refuse a root whose artifacts would be read as shards, or overwrite them."""
+    paths = [config.data.path] if isinstance(config.data.path, str) else config.data.path
+    filesystem, root = real_place(config.root)
+    written = tuple(f"{root}/{folder}/" for folder in FOLDERS)
+    made = [join(join(config.root, folder), f"part-00000{end}") for folder in FOLDERS for end in ENDS]
+    files = {shard.file.path: shard.file for shard in source.shards}.values()
+    for file in files:
+        if file.real_path.startswith(written) and file.filesystem.equals(filesystem):
+            raise ConfigError(
+                f"data.path: {file.uri} lies in {config.root} (root), where this run writes; choose another root",
+                ["data.path", "root"],
+            )
+    searched = {file.folder: file for file in files if file.folder != file.path}.values()
+    if not any(f"{root}/".startswith(f"{file.real_folder.rstrip('/')}/") for file in searched):
+        return
+    for path in paths:
+        if would_find(path, made):
+            raise ConfigError(
+                f"root: is {config.root}, inside data.path = {path}, where artifacts would be read as shards; choose a "
+                "root beside the data",
+                ["root", "data.path"],
+            )
 
 
 def _check_start(config: RunConfig, recipe: Recipe) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import itertools
+import math
+import types
 import typing
 from collections.abc import Hashable, Sequence
 from pathlib import Path
@@ -12,10 +15,14 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from distspectral.config.run import RunConfig
-from distspectral.errors import ConfigError, UnknownKeyError
+from distspectral.errors import ConfigError, UnknownKeyError, first_line
+from distspectral.frozen import expected
+from distspectral.secrets import HIDDEN, is_secret_name, redacted_values, secret_keys
 
 CLOSE_ENOUGH = 0.6
 LONGEST_SHOWN = 80
+MOST_NODES = 1_000_000
+"""Values of a YAML file, those behind aliases each time: a few hundred bytes of aliases can stand for billions."""
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -46,16 +53,32 @@ def parse_config(text: str, origin: str, overrides: Sequence[str] = ()) -> RunCo
 
 def validate_values(values: dict[str, Any], origin: str) -> RunConfig:
     """Return the checked config of nested plain values. Errors as `load_config`."""
+    _refuse_secrets(values, origin)
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        problems = [_problem(dict(problem)) for problem in error.errors(include_url=False)]
-        unknown = any(problem["type"] == "extra_forbidden" for problem in error.errors(include_url=False))
+        found = error.errors(include_url=False)
+        unknown = [_unknown(_keys(one["loc"], values, False)) for one in found if one["type"] == "extra_forbidden"]
+        others = [dict(one) for one in found if one["type"] != "extra_forbidden"]
+        problems = [*unknown, *_problems(others, values)]
         kind = UnknownKeyError if unknown else ConfigError
         if len(problems) == 1:
             raise kind(f"{origin}: {problems[0]}") from None
         listed = "\n".join(f"  {problem}" for problem in problems)
         raise kind(f"{origin}: {len(problems)} problems\n{listed}") from None
+
+
+def _refuse_secrets(values: dict[str, Any], origin: str) -> None:
+    """Refuse a secret where it would be written into artifacts; what MLflow is reached by is not.
+
+    Raises:
+        ConfigError: just that.
+    """
+    for key in secret_keys({name: value for name, value in values.items() if name != "mlflow"}):
+        raise ConfigError(
+            f"{origin}: {key}: carries a secret, which would be written into artifacts and logs; take it out and give "
+            "it by an environment variable, or by the machine's own identity"
+        )
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -76,18 +99,36 @@ class _StrictLoader(yaml.SafeLoader):
 
 def _parse_yaml(text: str, origin: str) -> dict[str, Any]:
     try:
-        values = yaml.load(text, _StrictLoader)
+        loader = _StrictLoader(text)
+        node = loader.get_single_node()
+        is_bomb = node is not None and _n_nodes(node, {}) > MOST_NODES
+        values = None if node is None or is_bomb else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
         raise ConfigError(f"{origin}:{line} not valid YAML: {error.problem or error.context}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{origin}: not valid YAML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{origin}: is nested too deeply; a config has sections of keys") from None
+    except (yaml.YAMLError, ValueError, TypeError) as error:  # a date that is none, a number of thousands of digits
+        raise ConfigError(f"{origin}: not valid YAML: {first_line(error)}") from None
+    if is_bomb:
+        raise ConfigError(f"{origin}: aliases make more than {MOST_NODES:,} values of it; write them out")
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise ConfigError(f"{origin}: holds a {type(values).__name__}; expected sections such as `data:` and `train:`")
     return values
+
+
+def _n_nodes(node: yaml.Node, known: dict[int, float]) -> float:
+    """Return how many values a YAML node stands for, those behind aliases each time; infinitely many in a loop."""
+    if id(node) not in known:
+        known[id(node)] = math.inf  # until it is counted: an alias inside itself
+        inner = node.value if isinstance(node, yaml.CollectionNode) else []
+        pairs = isinstance(node, yaml.MappingNode)
+        children = itertools.chain.from_iterable(inner) if pairs else inner
+        known[id(node)] = 1 + sum(_n_nodes(child, known) for child in children)
+    return known[id(node)]
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -96,10 +137,6 @@ def _apply(values: dict[str, Any], override: str) -> None:
     keys = dotted.strip().split(".")
     if not equals or not all(keys):
         raise ConfigError(f"--set {override}: expected section.key=value, such as train.max_steps=500")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: the value is not valid YAML; put it in quotes") from error
     section = values
     for depth, key in enumerate(keys[:-1]):
         if section.get(key) is None:
@@ -107,37 +144,93 @@ def _apply(values: dict[str, Any], override: str) -> None:
         if not isinstance(section[key], dict):
             raise ConfigError(f"--set {override}: `{'.'.join(keys[: depth + 1])}` is a value, not a section")
         section = section[key]
-    section[keys[-1]] = value
+    section[keys[-1]] = _typed(text, _takes_text(keys), override)
 
 
-def _problem(error: dict[str, Any]) -> str:
-    """Return one pydantic problem as ``section.key: message (got value)``."""
-    location = error["loc"]
-    if error["type"] == "extra_forbidden":
-        return _unknown(tuple(str(part) for part in location))
-    dotted = ".".join(str(part) for part in _keys(location)) or "config"
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "missing":
-        return f"{dotted}: is missing"
-    shown = repr(error["input"])
-    shown = shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}..."
-    return f"{dotted}: {message[:1].lower()}{message[1:]} (got {shown})"
+def _typed(text: str, takes_text: bool, override: str) -> Any:
+    """Return the value that was typed for a key: read as YAML, but all of it.
+
+    Where the key takes text, ``on`` and ``123`` are text; what YAML calls a comment is a part of it.
+
+    Raises:
+        ConfigError: it is no YAML, or a comment follows it.
+    """
+    try:
+        node = yaml.compose(text, yaml.SafeLoader)
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"--set {override}: the value is not valid YAML; put it in quotes") from error
+    is_whole = "#" not in text if node is None else not text[node.end_mark.index :].strip()
+    is_plain = node is None or (isinstance(node, yaml.ScalarNode) and node.style is None)
+    if not is_whole and not (is_plain and takes_text):
+        raise ConfigError(f"--set {override}: a `#` after a blank begins a comment in YAML; put the value in quotes")
+    if is_plain and takes_text and (value is not None or not is_whole):
+        return text.strip()
+    return value
 
 
-def _keys(location: tuple[Any, ...]) -> list[Any]:
-    """Return the part of a pydantic location that is in the YAML: without the names of union members."""
-    keys: list[Any] = []
+def _takes_text(keys: Sequence[str]) -> bool:
+    """Whether any text is a value of the key."""
     model: type[BaseModel] | None = RunConfig
+    for key in keys[:-1]:
+        model = model and _section(model, key)
+    field = model.model_fields.get(keys[-1]) if model else None
+    return field is not None and str in _kinds(field.annotation)
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """Return the types that an annotation joins, without what is said of them."""
+    inner = typing.get_args(annotation)
+    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
+        return [kind for one in inner for kind in _kinds(one)]
+    return _kinds(inner[0]) if typing.get_origin(annotation) is typing.Annotated else [annotation]
+
+
+def _problems(errors: Sequence[dict[str, Any]], values: dict[str, Any]) -> list[str]:
+    """Return pydantic's problems as ``section.key: expected this or that (got value)``, one for each key."""
+    said: dict[str, list[str]] = {}
+    wanted: dict[str, list[str]] = {}
+    found: dict[str, Any] = {}
+    for error in errors:
+        keys = _keys(error["loc"], values, error["type"] == "missing")
+        dotted = ".".join(keys) or "config"
+        found[dotted] = HIDDEN if keys and is_secret_name(keys[-1]) else redacted_values(error["input"])
+        if error["type"] == "missing":
+            said[dotted] = ["is missing"]
+        elif (words := expected(error)) is not None:
+            wanted.setdefault(dotted, []).append(words)
+        else:
+            message = error["msg"].removeprefix("Value error, ")
+            said.setdefault(dotted, []).append(
+                message if isinstance(error["input"], dict) else _with(message, found[dotted])
+            )
+    for dotted, kinds in wanted.items():
+        if not any(other.startswith(f"{dotted}.") for other in found):  # else one kind of section is to blame inside
+            *first, last = dict.fromkeys(kinds)
+            listed = f"{', '.join(first)} or {last}" if first else last
+            said.setdefault(dotted, []).append(_with(f"expected {listed}", found[dotted]))
+    return [f"{dotted}: {message}" for dotted, messages in said.items() for message in messages]
+
+
+def _with(message: str, value: Any) -> str:
+    shown = repr(value)
+    return f"{message} (got {shown if len(shown) <= LONGEST_SHOWN else f'{shown[:LONGEST_SHOWN]}...'})"
+
+
+def _keys(location: tuple[Any, ...], values: Any, is_missing: bool) -> list[str]:
+    """Return the part of a pydantic location that is in the YAML: without the names of union members."""
+    keys: list[str] = []
     for part in location:
-        if model is None and not isinstance(part, int):
-            break
-        if model is not None:
-            model = _section(model, str(part))
-        keys.append(part)
+        try:
+            values = values[part]
+        except (LookupError, TypeError):
+            if not (is_missing and part == location[-1]):
+                continue
+        keys.append(str(part))
     return keys
 
 
-def _unknown(location: tuple[str, ...]) -> str:
+def _unknown(location: Sequence[str]) -> str:
     *sections, key = location
     model: type[BaseModel] = RunConfig
     for part in sections:

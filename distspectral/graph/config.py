@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import ByteSize, Field, model_validator
 
 from distspectral.errors import ConfigError, TooFewRowsError
-from distspectral.frozen import FrozenModel
+from distspectral.frozen import FrozenModel, Seed
 from distspectral.spectral.affinity import FORMULAS, AffinityKind, needs_scales
 
 MAX_NEIGHBORS = 1024
@@ -49,7 +49,7 @@ class GraphConfig(FrozenModel):
     connect: Literal["none", "nearest"] = Field(
         "none", description="nearest: link components to their nearest others until one is left."
     )
-    seed: int = Field(0, ge=0, description="Of samples, cells and local solvers.")
+    seed: Seed = Field(0, description="Of samples, cells and local solvers.")
     block_rows: int | None = Field(
         None, ge=1, description="Rows of one task, which writes one shard; null: chosen from the vectors' size."
     )

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib
 import math
+import operator
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,20 +22,47 @@ GROUPS = 8
 """Groups of the convolutional trunk's GroupNorm. A row's output depends on no other row, so ranks stay exact."""
 
 
-def trunk_factory(name: str) -> Callable[..., nn.Module]:
-    """Return the callable that ``module:callable`` names.
+def find_trunk(name: str) -> tuple[str, str]:
+    """Return the module and the callable that ``module:callable`` names; the module is looked for, no code is run.
 
     Raises:
-        ConfigError: the name has another form, or the module or the callable cannot be found.
+        ConfigError: the name has another form, or there is no such module.
     """
-    module, colon, attribute = name.partition(":")
-    if not (module and colon and attribute):
+    module, _, attribute = name.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), *attribute.split("."))):
         raise ConfigError(
             f"network.trunk: is {name!r}; expected module:callable, such as mypackage.models:resnet",
             parameters=["network.trunk"],
         )
+    places: list[str] | None = None
+    for depth, part in enumerate(module.split("."), 1):
+        whole = ".".join(module.split(".")[:depth])
+        if (loaded := sys.modules.get(whole)) is not None:
+            places = getattr(loaded, "__path__", None)
+            continue
+        finders = sys.meta_path if depth == 1 or places is not None else []
+        spec = next(filter(None, (finder.find_spec(whole, places) for finder in finders)), None)
+        if spec is None:
+            raise ConfigError(
+                f"network.trunk: {name!r} cannot be imported (there is no module {part!r}); check its spelling",
+                parameters=["network.trunk"],
+            )
+        try:
+            places = None if spec.submodule_search_locations is None else list(spec.submodule_search_locations)
+        except KeyError:  # a namespace inside a package: only importing the package tells what is in it
+            break
+    return module, attribute
+
+
+def trunk_factory(name: str) -> Callable[..., nn.Module]:
+    """Return the callable that ``module:callable`` names. Importing the module runs its code.
+
+    Raises:
+        ConfigError: the name has another form, or the module or the callable cannot be found.
+    """
+    module, attribute = find_trunk(name)
     try:
-        factory = getattr(importlib.import_module(module), attribute)
+        factory = operator.attrgetter(attribute)(importlib.import_module(module))
     except (ImportError, AttributeError) as error:
         raise ConfigError(
             f"network.trunk: {name!r} cannot be imported ({error}); check its spelling", parameters=["network.trunk"]

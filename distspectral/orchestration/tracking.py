@@ -1,4 +1,4 @@
-"""A run in MLflow: its config as parameters, each stage's seconds and each window of training as they come.
+"""A run in MLflow: its config without secrets, each stage's seconds and each window of training as they come.
 
 The run does not depend on it: a server that goes away is told of once, and the run goes on.
 """
@@ -16,6 +16,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from distspectral.errors import ConfigError, first_line
+from distspectral.orchestration.environment import environment_defaults
+from distspectral.secrets import redacted, redacted_values
 from distspectral.training.run_log import curves
 
 if TYPE_CHECKING:
@@ -49,13 +51,13 @@ class MlflowObserver:
             experiment = self._client.get_experiment_by_name(config.experiment)
             number = experiment.experiment_id if experiment else self._client.create_experiment(config.experiment)
             self.run_id: str = self._client.create_run(number, run_name=name).info.run_id
-            listed = [Param(key, str(value)) for key, value in _leaves(params, ".")]
+            listed = [Param(key, str(value)) for key, value in _leaves(redacted_values(params), ".")]
             for first in range(0, len(listed), PARAMS_PER_CALL):
                 self._client.log_batch(self.run_id, params=listed[first : first + PARAMS_PER_CALL])
         except MlflowException as error:
             raise ConfigError(
-                f"mlflow: {config.tracking_uri or 'MLFLOW_TRACKING_URI'}: {first_line(error)}; set "
-                "mlflow.tracking_uri to a server that answers, or leave out the section mlflow",
+                redacted(f"mlflow: {config.tracking_uri or 'MLFLOW_TRACKING_URI'}: {first_line(error)}")
+                + "; set mlflow.tracking_uri to a server that answers, or leave out the section mlflow",
                 ["mlflow.tracking_uri"],
             ) from error
 
@@ -66,7 +68,8 @@ class MlflowObserver:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         status = "FINISHED" if kind is None else "FAILED" if issubclass(kind, Exception) else "KILLED"
-        self._send(lambda: self._client.set_terminated(self.run_id, status))
+        with environment_defaults(MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true"):  # with its password, amid our results
+            self._send(lambda: self._client.set_terminated(self.run_id, status))
 
     def started(self, stage: str) -> None:
         """A stage begins to work."""
@@ -109,7 +112,7 @@ class MlflowObserver:
             call()
         except MlflowException as error:
             self._is_lost = True
-            logger.warning("mlflow does not answer (%s); the run goes on without it", first_line(error))
+            logger.warning("mlflow does not answer (%s); the run goes on without it", redacted(first_line(error)))
 
 
 def _leaves(values: Mapping[str, Any], separator: str) -> Iterator[tuple[str, Any]]:

@@ -107,6 +107,13 @@ class MetricRecipe(MetricSections, Recipe):
                 ["dscl.n_components", "train.batch_size"],
             )
         if self.network.trunk is not None:
+            from distspectral.models.trunks import find_trunk
+
+            find_trunk(self.network.trunk)
+
+    def import_trunk(self) -> None:
+        """Make the trunk, if there is one; see :meth:`Recipe.import_trunk`."""
+        if self.network.trunk is not None:
             from distspectral.models.trunks import embedding_network
 
-            embedding_network(self.dim, dscl.n_components, self.network)
+            embedding_network(self.dim, self.dscl.n_components, self.network)

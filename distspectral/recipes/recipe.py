@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from pydantic import Field, NonNegativeInt
+from pydantic import Field
 
 from distspectral.errors import ConfigError
-from distspectral.frozen import FrozenModel
+from distspectral.frozen import FrozenModel, Seed
 from distspectral.models.encoded import Space
 from distspectral.models.networks import NetworkConfig
 from distspectral.models.orthonorm_layer import OrthonormConfig
@@ -22,7 +22,7 @@ from distspectral.training.settings import TrainSettings
 class Sections(FrozenModel):
     """What the config of any run says that decides what is learned."""
 
-    seed: NonNegativeInt = Field(0, description="of every random choice")
+    seed: Seed = Field(0, description="of every random choice")
     start_from: str | None = Field(
         None,
         description="directory or URI of a finished run of the same settings on other rows, say before more arrived: "
@@ -131,6 +131,13 @@ class Recipe(Sections, ABC):
         Raises:
             ConfigError: two values contradict each other.
             TooFewRowsError, TooFewClassesError, TooManyClustersError: the rows cannot carry what is asked.
+        """
+
+    def import_trunk(self) -> None:
+        """Make the network once where it is a module of the user's own, whose code runs.
+
+        Raises:
+            ConfigError: it cannot be made, or does not fit the rows.
         """
 
     def check_workers(self, n_workers: int) -> None:

@@ -29,6 +29,7 @@ from distspectral.report.data import (
 )
 from distspectral.report.metrics import PAGE, scores
 from distspectral.report.page import render
+from distspectral.secrets import redacted_values
 from distspectral.spectral.capacity import EdgeCheck, capacity
 from distspectral.stages.cluster import agreement_in_words
 from distspectral.stages.stage import Stage
@@ -66,7 +67,7 @@ def collect(
     shown = {
         "created_at": datetime.now(UTC),
         "version": __version__,
-        "config": config,
+        "config": redacted_values(config),
         "dtype": manifests["pack"].properties["dtype"],
         "graph": _graph(manifests, recipe, config["affinity"]),
         "training": _training(artifacts["train"], manifests["train"]),

@@ -18,10 +18,16 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, FailFast, FiniteFloat, ValidationError
 
-from distspectral.errors import RequestError, RequestTooLargeError, UnfitRowError, UnsupportedBodyError
+from distspectral.errors import (
+    DistSpectralError,
+    RequestError,
+    RequestTooLargeError,
+    UnfitRowError,
+    UnsupportedBodyError,
+)
 from distspectral.models.networks import torch_device
 from distspectral.serving.predictor import Predictor
-from distspectral.storage.source.columns import VALUE_TYPE_NAMES
+from distspectral.storage.source.formats.raw import read_npy_header
 
 JSON = "application/json"
 NPY = "application/x-npy"
@@ -34,8 +40,6 @@ JSON_BYTES = 32
 
 SHOWN_CHARACTERS = 40
 """Of a value in a message at most."""
-
-NPY_TYPES = tuple(np.dtype(name) for name in ("float16", "float32", "float64", "uint8"))
 
 Answer = dict[str, NDArray[Any]]
 """Outputs of one request's rows by name."""
@@ -128,28 +132,20 @@ class Service:
     def _from_npy(self, body: bytes) -> NDArray[Any]:
         stream = io.BytesIO(body)
         try:
-            version = np.lib.format.read_magic(stream)
-            read_header = (
-                np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            )
-            shape, fortran_order, dtype = read_header(stream)
-        except Exception as error:  # a header is a Python literal: its parsers raise anything
+            layout = read_npy_header(stream, "body")
+        except DistSpectralError as error:
+            raise RequestError(str(error)) from None
+        except ValueError as error:
             raise RequestError(f"body: is no .npy array ({error}); send what numpy.save writes") from None
-        is_matrix = [type(size) for size in shape] == [int, int]
-        if not is_matrix or dtype.newbyteorder("=") not in NPY_TYPES or (fortran_order and min(shape) > 1):
-            raise RequestError(
-                f"body: holds {dtype} of shape {shape}{', column by column' * fortran_order}; expected (rows, "
-                f"{self.predictor.dim}) of {VALUE_TYPE_NAMES}, row by row"
-            )
-        self._refuse_rows(shape[0])
-        if shape[1] != self.predictor.dim:
-            raise RequestError(self._wrong_width("every row", shape[1]))
-        data, n_bytes = body[stream.tell() :], shape[0] * shape[1] * dtype.itemsize
+        self._refuse_rows(layout.n_rows)
+        if layout.dim != self.predictor.dim:
+            raise RequestError(self._wrong_width("every row", layout.dim))
+        data, n_bytes = body[stream.tell() :], layout.n_rows * layout.dim * layout.dtype.itemsize
         if len(data) != n_bytes:
             raise RequestError(
                 f"body: has {len(data)} bytes behind its header, which promises {n_bytes}; send it whole"
             )
-        return np.frombuffer(data, dtype).reshape(shape)
+        return np.frombuffer(data, layout.dtype).reshape(layout.n_rows, layout.dim)
 
     def _refuse_rows(self, n_rows: int) -> None:
         if n_rows > self.max_rows:

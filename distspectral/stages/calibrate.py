@@ -34,7 +34,7 @@ from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.frame import Frame
 from distspectral.storage.rows.vectors import MappedVectors, Vectors
-from distspectral.training.checkpoint import read_state, write_state
+from distspectral.training.checkpoint import restored, write_state
 from distspectral.training.spectral import SpectralSettings, build_model
 
 NO_ENCODERS: Mapping[str, Any] = {}
@@ -187,13 +187,13 @@ def calibrated(
 def load_trained_network(training: Artifact, settings: SpectralSettings) -> SpectralNetwork:
     """Return the network of a finished ``training`` artifact on the CPU, ready to evaluate."""
     model = build_model(training.manifest().properties["dim"], settings)
-    model.load_state_dict(read_state(training, "model.pt"))
+    restored(training, "model.pt", model.load_state_dict)
     return model.network.eval()
 
 
 def load_calibrated_network(model: Artifact) -> EncodedNetwork:
     """Return the network of a finished ``model`` artifact on the CPU, ready to evaluate."""
-    return EncodedNetwork.from_state(read_state(model, "model.pt"))
+    return restored(model, "model.pt", EncodedNetwork.from_state)
 
 
 def model_card(

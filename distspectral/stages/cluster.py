@@ -22,7 +22,7 @@ from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.vectors import MappedVectors, Vectors
-from distspectral.training.checkpoint import read_state, write_state
+from distspectral.training.checkpoint import restored, write_state
 
 AGREED = 0.95
 """Mean adjusted Rand index of restarts below which a report warns."""
@@ -116,7 +116,7 @@ def _found(fit: KMeansFit, nearest: NDArray[np.int64]) -> dict[str, Any]:
 
 def load_assigner(clusters: Artifact) -> Assigner:
     """Return the assigner of a finished ``clusters`` artifact on the CPU."""
-    return Assigner.from_state(read_state(clusters, "clusters.pt"))
+    return restored(clusters, "clusters.pt", Assigner.from_state)
 
 
 def _run(work: Work) -> Manifest:

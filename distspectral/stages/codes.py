@@ -19,7 +19,7 @@ from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.vectors import MappedVectors, Vectors
-from distspectral.training.checkpoint import read_state
+from distspectral.training.checkpoint import restored
 from distspectral.training.row_sampling import held_out_rows
 
 ENCODER, DECODER = "encoder.", "decoder."
@@ -67,8 +67,11 @@ def explained_variance(encoder: Perceptron, decoder: Perceptron, vectors: Vector
 
 def load_encoder(training: Artifact, part: str = ENCODER) -> Perceptron:
     """Return the encoder, or the decoder, of a finished autoencoder's training on the CPU, ready to evaluate."""
-    state = read_state(training, "model.pt")
-    return Perceptron.from_state({k.removeprefix(part): v for k, v in state.items() if k.startswith(part)})
+
+    def made(state: dict[str, Any]) -> Perceptron:
+        return Perceptron.from_state({k.removeprefix(part): v for k, v in state.items() if k.startswith(part)})
+
+    return restored(training, "model.pt", made)
 
 
 def known_variance(artifacts: Mapping[str, Artifact]) -> float | None:

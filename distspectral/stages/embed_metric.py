@@ -14,7 +14,7 @@ from distspectral.stages.stage import Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
-from distspectral.training.checkpoint import read_state
+from distspectral.training.checkpoint import restored
 from distspectral.training.dscl import DSCLSettings, build_model
 
 
@@ -47,7 +47,7 @@ def embed_metric(
 def load_metric(training: Artifact, settings: DSCLSettings) -> nn.Module:
     """Return the trained metric of a finished ``training`` artifact on the CPU, ready to evaluate."""
     model = build_model(training.manifest().properties["dim"], settings)
-    model.load_state_dict(read_state(training, "model.pt"))
+    restored(training, "model.pt", model.load_state_dict)
     return (model if settings.dscl.whiten else model.network).eval()
 
 

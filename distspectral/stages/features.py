@@ -12,7 +12,7 @@ from distspectral.stages.stage import Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
-from distspectral.training.checkpoint import read_state
+from distspectral.training.checkpoint import restored
 
 
 def encode_features(
@@ -30,7 +30,7 @@ def encode_features(
 
 def load_siamese(training: Artifact) -> Perceptron:
     """Return the network of a finished Siamese training on the CPU, ready to evaluate."""
-    return Perceptron.from_state(read_state(training, "model.pt"))
+    return restored(training, "model.pt", Perceptron.from_state)
 
 
 def _run(work: Work) -> Manifest:

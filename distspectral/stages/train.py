@@ -16,7 +16,7 @@ from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.joined import open_vectors
-from distspectral.training.checkpoint import read_state, write_state
+from distspectral.training.checkpoint import read_state, restored, write_state
 from distspectral.training.loop import Trainer
 from distspectral.training.modes import plain_torch
 from distspectral.training.run_log import METRICS_FILE, OnWindow, RunLog
@@ -71,16 +71,18 @@ def restore(trainer: Trainer[Any, Any], artifact: Artifact) -> list[dict[str, An
     Raises:
         DamagedArtifactError: there are checkpoints, but none is whole.
     """
+
+    def taken_up(state: dict[str, Any]) -> list[dict[str, Any]]:
+        trainer.load_state_dict(state)
+        history: list[dict[str, Any]] = state["history"]
+        return history
+
     names = checkpoint_names(artifact)
     for name in reversed(names):
         try:
-            state = read_state(artifact, name)
+            return restored(artifact, name, taken_up)
         except ArtifactError as error:
             logger.warning("%s; trying the checkpoint before it", error)
-            continue
-        history: list[dict[str, Any]] = state.pop("history")
-        trainer.load_state_dict(state)
-        return history
     if names:
         raise DamagedArtifactError(
             f"{artifact.uri}: none of its checkpoints can be read ({', '.join(names)}); "

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from distspectral.errors import DamagedArtifactError
+from distspectral.errors import DamagedArtifactError, first_line
 from distspectral.storage.artifact.directory import Artifact
+
+T = TypeVar("T")
 
 
 def write_state(artifact: Artifact, name: str, state: dict[str, Any]) -> None:
@@ -57,3 +59,20 @@ def _tensors(value: Any, place: str) -> Iterator[tuple[str, Tensor]]:
     elif isinstance(value, dict | list | tuple):
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
             yield from _tensors(inner, f"{place}.{key}".lstrip("."))
+
+
+def restored(artifact: Artifact, name: str, make: Callable[[dict[str, Any]], T]) -> T:
+    """Return what ``make`` makes of a state that :func:`write_state` wrote.
+
+    Raises:
+        MissingArtifactError: there is no such file.
+        DamagedArtifactError: it cannot be read, or lacks what is asked of it.
+    """
+    state = read_state(artifact, name)
+    try:
+        return make(state)
+    except Exception as error:  # keys, shapes and types that are not there raise anything
+        what = f"{type(error).__name__}: {first_line(error)}"
+        raise DamagedArtifactError(
+            f"{artifact.uri}/{name}: does not hold what it should ({what}); delete the file and run the stage again"
+        ) from error

@@ -158,8 +158,8 @@ def test_validate_names_what_is_learned(finished: Path) -> None:
         ("train.batch_size=9", "a batch needs 2 classes, so at least 10 rows"),
         ("dscl.n_components=50", "dscl.n_components: is 50 for batches of 50 rows"),
         ("network.trunk=nowhere:net", "network.trunk: 'nowhere:net' cannot be imported"),
-        ("dscl.rows_per_class=1", "dscl.rows_per_class: input should be greater than or equal to 2"),
-        ("objective=dcsl", "objective: input should be 'spectral' or 'dscl'"),
+        ("dscl.rows_per_class=1", "dscl.rows_per_class: expected at least 2 (got 1)"),
+        ("objective=dcsl", "objective: expected 'spectral' or 'dscl' (got 'dcsl')"),
     ],
 )
 def test_what_cannot_be_learned_is_refused_before_anything_starts(finished: Path, override: str, message: str) -> None:

@@ -13,6 +13,7 @@ from distspectral.errors import RequestError, RequestTooLargeError, UnfitRowErro
 from distspectral.serving.predictor import Metric, Predictor
 from distspectral.serving.service import JSON, NPY, NPZ, Service, reply
 from distspectral.storage.rows.frame import Frame
+from tests.datasets import npy_claiming
 
 DIM = 3
 MAX_ROWS = 8
@@ -118,6 +119,10 @@ HUGE = npy(ROWS).replace(b"(5, 3)", b"(7, 3)")  # a header of the same length th
         (npy(np.asfortranarray(ROWS)), "column by column"),
         (npy(ROWS[:, :2]), "every row: has width 2, the model takes 3"),
         (npy(ROWS[:0]), "holds no rows"),
+        (npy_claiming("(True, 3)", ROWS[:1]), r"no .npy array .*shape \(True, 3\)"),
+        (npy_claiming("(-5, 3)", ROWS), r"no .npy array .*shape \(-5, 3\)"),
+        (npy_claiming("(5.0, 3)", ROWS), "no .npy array"),
+        (npy_claiming("(5, 3)", ROWS, "[('x', '<f4')]"), "holds .*'x'"),
         (npy(np.where(np.arange(15).reshape(5, 3) == 7, np.nan, ROWS)), "row 2, feature 1: found nan"),
     ],
 )

@@ -37,6 +37,11 @@ STALE_S = 3600.0
 """An unfinished copy that has not grown for so long was left by a process that was killed."""
 ROOM_SHARE = 0.05
 """Of the limit, made free beyond what is needed: the directory is not listed for every file once it is full."""
+REFUSALS = (
+    *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ELOOP),
+    *(errno.EROFS, errno.ENOSPC, errno.EDQUOT),
+)
+"""What a disk, or its owner, says to whoever may not write there."""
 ROOM = "taken"
 """Beside the copies: how many bytes they have been granted since they were last counted."""
 
@@ -99,17 +104,18 @@ class NodeCache:
         """
         if self.directory is not None:
             folder = Path(self.directory)
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # who shares the copies of a bucket makes it
             return folder
         own = Path(tempfile.gettempdir()) / f"distspectral-{os.getuid()}"
         own.mkdir(mode=0o700, exist_ok=True)
-        state = own.lstat()
+        state = own.lstat()  # of a link itself, wherever it leads
         if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid():
             raise OutputNotWritableError(
                 f"{own}: is not a directory of the user {os.getuid()}, so others could change the copies in it; delete "
                 "it, or set storage.cache_dir to a local disk of every node",
                 parameters=["storage.cache_dir"],
             )
+        own.chmod(0o700)  # made by hand, perhaps
         folder = own / "cache"
         folder.mkdir(exist_ok=True)
         return folder
@@ -120,7 +126,7 @@ class NodeCache:
         try:
             yield
         except OSError as error:
-            if error.errno not in (errno.EACCES, errno.ENOTDIR, errno.EEXIST, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in REFUSALS:
                 raise
             raise OutputNotWritableError(
                 f"{self.directory or tempfile.gettempdir()}: cannot be written ({error}); set storage.cache_dir to a "
@@ -184,7 +190,7 @@ def remote_version(filesystem: fs.FileSystem, remote: str) -> tuple[int, str]:
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[IO[str]]:
     """Yield a small file, made if need be, that no other process or thread has at the same time."""
-    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+") as file:
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644), "r+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield file
 
@@ -254,7 +260,8 @@ def _fetch(filesystem: fs.FileSystem, remote: str, uri: str, copy: Path, size: i
     """Write the copy, whole or not at all; return its stamp and checksum."""
     temporary = copy.with_suffix(".tmp")
     try:
-        with filesystem.open_input_file(remote) as source, open(temporary, "wb") as target:
+        temporary.unlink(missing_ok=True)  # and made anew: a link that another user laid there is not followed
+        with filesystem.open_input_file(remote) as source, open(temporary, "xb") as target:
             target.truncate(size)  # counted in full while it is filled
 
             def chunk(n_bytes: int, offset: int) -> bytes:

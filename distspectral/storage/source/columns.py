@@ -44,7 +44,7 @@ def require_columns(columns: Columns, schema: pa.Schema, uri: str) -> None:
     """Check that a shard has the columns.
 
     Raises:
-        UnknownColumnError: naming the nearest column and those there are.
+        UnknownColumnError: naming the nearest column and those there are, or one that occurs twice.
     """
     for key, name in zip(("data.column", "data.id_column", "data.label_column"), columns, strict=True):
         if name is not None and name not in schema.names:
@@ -52,6 +52,11 @@ def require_columns(columns: Columns, schema: pa.Schema, uri: str) -> None:
             hint = f"did you mean {nearest[0]!r}? " if nearest else ""
             raise UnknownColumnError(
                 f"{uri}: has no column {name!r}; {hint}It has {', '.join(schema.names) or 'none'}; set {key}",
+                parameters=[key],
+            )
+        if name is not None and schema.names.count(name) > 1:
+            raise UnknownColumnError(
+                f"{uri}: has {schema.names.count(name)} columns {name!r}; rename all but one, or set {key} to another",
                 parameters=[key],
             )
 

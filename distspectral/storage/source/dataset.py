@@ -9,7 +9,8 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, Literal
 
@@ -80,7 +81,7 @@ class Source:
 
     @classmethod
     def open(cls, config: SourceConfig, *, most_rows: int = PIECE_ROWS, most_bytes: int = PIECE_BYTES) -> Source:
-        """List the shards and read their headers or footers.
+        """List the shards and read their headers or footers; files of no rows, which Spark writes, are passed over.
 
         Args:
             config: where they are and how to read them.
@@ -90,7 +91,7 @@ class Source:
         Raises:
             NoShardsError: a path names no shard.
             CorruptShardError: a header cannot be parsed or contradicts the file.
-            EmptyShardError: a shard has no rows.
+            EmptyShardError: a file is empty, or no shard has rows.
             ShardWidthError: two shards differ in width.
             UnknownColumnError: a shard lacks a column.
             UnsupportedTypeError: a column's type cannot be read, or differs between shards.
@@ -104,17 +105,13 @@ class Source:
         ]
         with ThreadPoolExecutor(min(HEADER_THREADS, max(1, len(files)))) as pool:
             headers = list(pool.map(functools.partial(_read_header, config), files, formats))
-        # a shard whose vectors are all null, fit for quarantine as a whole, has no width of its own
-        first_file, first = next(
-            (pair for pair in zip(files, headers, strict=True) if pair[1].dim), (files[0], headers[0])
-        )
-        if not first.dim:
-            raise UnsupportedTypeError(
-                f"{files[0].uri}: every vector of the dataset is null; check data.column", parameters=["data.column"]
-            )
+        filled = [trio for trio in zip(files, formats, headers, strict=True) if trio[2].n_rows]
+        if not filled:
+            raise EmptyShardError(f"{files[0].uri}: holds no rows, nor does any other shard; bring rows")
+        first_file, first = _typical(filled)
         refuse_absurd_width(first_file, first.dim)
         shards, first_row = [], 0
-        for file, name, header in zip(files, formats, headers, strict=True):
+        for file, name, header in filled:
             _refuse_mixture(first_file, first, file, header)
             refuse_bomb(file, header.n_rows, first.dim)
             for piece in pieces(header.n_rows, header.parts, piece_rows(first.dim, most_rows, most_bytes)):
@@ -189,11 +186,27 @@ def _read_header(config: SourceConfig, file: ShardFile, format_name: FormatName)
         raise EmptyShardError(f"{file.uri}: is an empty file; delete it or write it again")
     with reading(file, format_name):
         header = FORMATS[format_name].header(file, config.columns, config.on_bad_rows == "quarantine")
-    if header.n_rows == 0:
-        raise EmptyShardError(f"{file.uri}: holds no rows; delete it or write it again")
-    if header.dim < 1 and not header.all_null:
-        raise UnsupportedTypeError(f"{file.uri}: vectors have width 0 or the first one is null; expected at least 1")
+    if header.dim < 1 and header.n_rows and not header.all_null:
+        raise UnsupportedTypeError(f"{file.uri}: vectors have width 0, or all are null; expected a width of at least 1")
     return header
+
+
+def _typical(shards: Sequence[tuple[ShardFile, FormatName, Header]]) -> tuple[ShardFile, Header]:
+    """Return the first shard of the width that most rows have, so that it is the odd one that is blamed.
+
+    Raises:
+        UnsupportedTypeError: none has a width; a shard whose vectors are all null, fit for quarantine, has none.
+    """
+    n_rows: Counter[int] = Counter()
+    for _, _, header in shards:
+        n_rows[header.dim] += header.n_rows
+    del n_rows[0]
+    if not n_rows:
+        raise UnsupportedTypeError(
+            f"{shards[0][0].uri}: every vector of the dataset is null; check data.column", parameters=["data.column"]
+        )
+    dim = n_rows.most_common(1)[0][0]
+    return next((file, header) for file, _, header in shards if header.dim == dim)
 
 
 def _refuse_mixture(first_file: ShardFile, first: Header, file: ShardFile, header: Header) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import os
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
+from urllib.parse import unquote
 
 import pyarrow as pa
 from pyarrow import fs
 
-from distspectral.errors import ConfigError, CorruptShardError, DistSpectralError, NoShardsError
-from distspectral.storage.filesystems import resolve
+from distspectral.errors import ConfigError, CorruptShardError, DistSpectralError, NoShardsError, first_line
+from distspectral.storage.filesystems import resolve, split_options
+from distspectral.storage.source import tables
 
 LISTING_HINT = "data.path is a file, a folder, a glob or a URI such as s3://bucket/folder, or a list of these"
 
@@ -49,6 +52,16 @@ class ShardFile:
         """What follows the last dot of the file's name, lower case, with the dot; empty without one."""
         return PurePosixPath(self.path).suffix.lower()
 
+    @property
+    def real_path(self) -> str:
+        """The path, without links where it is local."""
+        return _real(self.filesystem, self.path)
+
+    @property
+    def real_folder(self) -> str:
+        """The folder, likewise."""
+        return _real(self.filesystem, self.folder)
+
     def open(self) -> pa.NativeFile:
         """Open for random access; memory-mapped where the file is local.
 
@@ -69,8 +82,9 @@ def find_files(
 ) -> list[ShardFile]:
     """List the files that ``paths`` name: in the order given, and sorted by name within a folder or glob.
 
-    Folders are searched recursively. Names that begin with a dot or an underscore (``.crc``, ``_SUCCESS``) are ignored.
-    Files of one name in different folders are different shards; one file under two names is an error.
+    Folders are searched recursively. Names that begin with a dot, or with an underscore and hold no ``=``, are ignored
+    (``.crc``, ``_SUCCESS``; not the partition ``_day=1``). Files of one name in different folders are different shards;
+    one file under two names is an error. A file named by itself is taken even out of a table.
 
     Args:
         paths: files, folders, globs (``*``, ``?``, ``[..]``, ``**``) or URIs.
@@ -80,24 +94,27 @@ def find_files(
     Raises:
         NoShardsError: a path names nothing that could be read.
         ConfigError: a file is named twice, links form a loop or lead out of their folder.
+        TableError: files are those of a table, and its log decides which of their rows are live.
     """
     found: dict[str, ShardFile] = {}
     for path in paths:
         try:
-            files = [file for file in _list(path) if extensions is None or file.extension in extensions]
+            listed, refusals = _list(path)
         except DistSpectralError:
             raise
-        except (OSError, ValueError) as error:
-            message = f"{path}: cannot be listed ({error}); {LISTING_HINT}"
+        except (OSError, ValueError, pa.ArrowException) as error:
+            message = f"{path}: cannot be listed ({first_line(error)}); {LISTING_HINT}"
             raise NoShardsError(message, parameters=["data.path"]) from error
+        files = [file for file in listed if extensions is None or file.extension in extensions]
+        for refusal in refusals:
+            if not files or any(f"{file.path}/".startswith(f"{refusal.place}/") for file in files):
+                raise refusal.error()
         if not files:
-            looked_for = "any file" if extensions is None else f"{', '.join(sorted(extensions))} (or set data.format)"
-            message = f"{path}: names no shard; looked for {looked_for}; {LISTING_HINT}"
-            raise NoShardsError(message, parameters=["data.path", *([] if extensions is None else ["data.format"])])
+            raise _none(path, listed, extensions)
         for file in files:
             if file.is_local:
                 _refuse_bad_link(file, follow_links)
-            itself = os.path.realpath(file.path) if file.is_local else file.uri
+            itself = file.real_path if file.is_local else file.uri
             if (other := found.get(itself)) is not None:
                 alias = "" if other.uri == file.uri else f", also as {other.uri}"
                 message = f"data.path: names {file.uri} twice{alias}; name each shard once"
@@ -106,16 +123,68 @@ def find_files(
     return list(found.values())
 
 
-def _list(path: str) -> list[ShardFile]:
-    location, question_mark, query = path.partition("?") if "://" in path else (path, "", "")
-    if "://" in path or not _exists(path):  # a name such as `a[1].npy` means itself where it exists
-        parts = location.split("/")
-        wild = next((index for index, part in enumerate(parts) if any(sign in part for sign in "*?[")), None)
-        if wild is not None:
-            root = "/".join(parts[:wild]) or ("/" if location.startswith("/") else ".")
-            files = _walk(root + question_mark + query)
-            return [file for file in files if _matches(file.name.split("/"), parts[wild:])]
-    return _walk(path)
+def would_find(path: str, places: Sequence[str]) -> bool:
+    """Whether any of some files would be found by ``path``, a folder or glob, if it were there.
+
+    Args:
+        path: see :func:`find_files`.
+        places: local paths or URIs of the files, on one filesystem.
+    """
+    base, pattern = _split(path)
+    filesystem, folder = real_place(base)
+    for place in places:
+        other, file = real_place(place)
+        parts = file.removeprefix(f"{folder}/").split("/")
+        is_below = file.startswith(f"{folder}/") and not any(map(_is_hidden, parts))
+        if is_below and filesystem.equals(other) and (not pattern or _matches(parts, pattern)):
+            return True
+    return False
+
+
+def real_place(uri: str) -> tuple[fs.FileSystem, str]:
+    """Return (filesystem, path) of a local path or a URI: without a slash at its end and, where local, links."""
+    filesystem, path = resolve(uri)
+    return filesystem, _real(filesystem, path).rstrip("/")
+
+
+def _real(filesystem: fs.FileSystem, path: str) -> str:
+    return os.path.realpath(path) if isinstance(filesystem, fs.LocalFileSystem) else path
+
+
+def _none(path: str, listed: list[ShardFile], extensions: frozenset[str] | None) -> NoShardsError:
+    """Return the error of a path that names no shard: it does not exist, or what lies there is something else."""
+    base, _ = _split(path)
+    if not _exists(base):
+        return NoShardsError(f"{path}: {base} does not exist; {LISTING_HINT}", parameters=["data.path"])
+    looked_for = "any file" if extensions is None else f"{', '.join(sorted(extensions))} (or set data.format)"
+    others = Counter(file.extension or "no extension" for file in listed)
+    there = ", ".join(f"{count:,} of {extension}" for extension, count in others.most_common(3)) or "no file"
+    return NoShardsError(
+        f"{path}: names no shard; looked for {looked_for}, found {there}; {LISTING_HINT}",
+        parameters=["data.path", *([] if extensions is None else ["data.format"])],
+    )
+
+
+def _split(path: str) -> tuple[str, list[str]]:
+    """Return the folder in which a glob looks, and the parts of its pattern: none of a path that is no glob.
+
+    A name such as ``a[1].npy`` means itself where it exists.
+    """
+    location, options = split_options(path)
+    parts = location.split("/")
+    wild = next((index for index, part in enumerate(parts) if any(sign in part for sign in "*?[")), None)
+    if wild is None or _exists(path):
+        return path, []
+    root = "/".join(parts[:wild]) or ("/" if location.startswith("/") else ".")
+    is_uri = "://" in path
+    return root + options, [unquote(part) if is_uri else part for part in parts[wild:]]
+
+
+def _list(path: str) -> tuple[list[ShardFile], list[tables.Refusal]]:
+    """Return the files, and which of them are not to be read."""
+    base, pattern = _split(path)
+    files, refusals = _walk(base)
+    return [file for file in files if not pattern or _matches(file.name.split("/"), pattern)], refusals
 
 
 def _exists(path: str) -> bool:
@@ -123,20 +192,19 @@ def _exists(path: str) -> bool:
     return bool(filesystem.get_file_info(place).type != fs.FileType.NotFound)
 
 
-def _walk(path: str) -> list[ShardFile]:
-    """Return the file at ``path``, or the visible files below it sorted by name."""
+def _walk(path: str) -> tuple[list[ShardFile], list[tables.Refusal]]:
+    """Return the file at ``path``, or the visible files below it sorted by name, and which are not to be read."""
     filesystem, root = resolve(path)
     root = root.rstrip("/") or "/"
     scheme = f"{path.partition('://')[0]}://" if "://" in path else ""
     info = filesystem.get_file_info(root)
     if info.type == fs.FileType.File:
-        return [
-            ShardFile(filesystem, info.path, scheme + info.path, info.base_name, info.path, info.size, info.mtime_ns)
-        ]
+        file = ShardFile(filesystem, info.path, scheme + info.path, info.base_name, info.path, info.size, info.mtime_ns)
+        return [file], []
     if info.type != fs.FileType.Directory:
-        return []
+        return [], []
     if isinstance(filesystem, fs.LocalFileSystem):
-        entries = filesystem.get_file_info(list(_local_files(root)))
+        entries = filesystem.get_file_info(list(_local_entries(root)))
     else:
         entries = filesystem.get_file_info(fs.FileSelector(root, recursive=True))
     files = []
@@ -147,21 +215,28 @@ def _walk(path: str) -> list[ShardFile]:
             _is_hidden(part) for part in name.split("/")
         ):
             files.append(ShardFile(filesystem, entry.path, scheme + entry.path, name, root, entry.size, entry.mtime_ns))
-    return sorted(files, key=lambda file: file.name)
+    places = [entry.path for entry in entries]
+    refusals = [
+        *tables.around(filesystem, root, scheme),
+        *tables.among(places, scheme),
+        *tables.strays(filesystem, places, scheme),
+    ]
+    return sorted(files, key=lambda file: file.name), refusals
 
 
 def _is_hidden(name: str) -> bool:
-    return name.startswith((".", "_"))
+    return name.startswith(".") or (name.startswith("_") and "=" not in name)
 
 
-def _local_files(root: str) -> Iterator[str]:
-    """Yield the files below a local folder; hidden folders are left out, each real folder is walked once.
+def _local_entries(root: str) -> Iterator[str]:
+    """Yield the files and folders below a local folder; hidden folders are not entered, each real one is walked once.
 
     Raises:
         ConfigError: a link leads to a folder that is walked already.
     """
     walked = {os.path.realpath(root): root}
     for folder, subfolders, names in os.walk(root, followlinks=True, onerror=_raise):
+        yield from (f"{folder}/{name}" for name in (*subfolders, *names))
         subfolders[:] = [name for name in subfolders if not _is_hidden(name)]
         for name in subfolders:
             path = f"{folder}/{name}"
@@ -172,7 +247,6 @@ def _local_files(root: str) -> Iterator[str]:
                     "twice); remove the link",
                     parameters=["data.path"],
                 )
-        yield from (f"{folder}/{name}" for name in names)
 
 
 def _raise(error: OSError) -> None:
@@ -181,7 +255,7 @@ def _raise(error: OSError) -> None:
 
 def _refuse_bad_link(file: ShardFile, follow_links: bool) -> None:
     """Refuse a link to nothing, and one out of the folder it was found in unless these are followed."""
-    real, inside = os.path.realpath(file.path), os.path.realpath(file.folder)
+    real, inside = file.real_path, file.real_folder
     if not os.path.exists(real):
         raise NoShardsError(
             f"{file.uri}: is a symbolic link to {real}, which does not exist; restore it or remove both"

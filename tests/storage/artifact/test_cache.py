@@ -125,6 +125,37 @@ def test_each_node_caches_in_its_own_temporary_directory(
         assert own.stat().st_mode & 0o777 == 0o700
 
 
+def test_a_directory_that_others_may_read_is_closed_to_them(
+    tmp_path: Path, remote: fs.FileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    own = tmp_path / f"distspectral-{os.getuid()}"
+    own.mkdir(mode=0o755)
+    own.chmod(0o777)
+    NodeCache(None, 2500).path(remote, "1", "1")
+    assert own.stat().st_mode & 0o777 == 0o700
+    made = tmp_path / "made"
+    NodeCache(str(made), 2500).path(remote, "1", "1")
+    assert made.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_link_in_a_shared_directory_is_not_written_through(remote: fs.FileSystem, tmp_path: Path) -> None:
+    shared, victim = tmp_path / "shared", tmp_path / "victim"
+    cache = NodeCache(str(shared), 2500)
+    copy = Path(cache.path(remote, "1", "1"))
+    victim.write_bytes(b"mine")
+    for suffix in (".tmp", ".state"):
+        copy.unlink(missing_ok=True)
+        copy.with_suffix(suffix).unlink(missing_ok=True)
+        copy.with_suffix(suffix).symlink_to(victim)
+        if suffix == ".tmp":
+            assert Path(cache.path(remote, "1", "1")).read_bytes() == b"\x01" * 1000
+        else:
+            with pytest.raises(OutputNotWritableError, match=r"storage\.cache_dir"):
+                cache.path(remote, "1", "1")
+        assert victim.read_bytes() == b"mine"
+
+
 def test_another_users_directory_is_refused(
     tmp_path: Path, remote: fs.FileSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,7 +25,7 @@ from distspectral.errors import (
 )
 from distspectral.storage.source.dataset import Source, SourceConfig
 from distspectral.storage.source.formats import parquet
-from tests.datasets import as_lists, read_all, write_raw, write_table
+from tests.datasets import as_lists, npy_claiming, read_all, write_raw, write_table
 
 MATRIX = (np.arange(50 * 6).reshape(50, 6) % 97).astype(np.float64)
 DTYPES = ["float16", "float32", "float64", "uint8"]
@@ -162,6 +162,96 @@ def test_empty_shard_is_named(tmp_path: Path, name: str) -> None:
     empty = np.empty((0, 6), np.float32)
     write_raw(path, empty) if path.suffix in (".npy", ".fbin") else write_table(path, {"vector": as_lists(empty)})
     with pytest.raises(EmptyShardError, match=f"{name}: holds no rows"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "m.arrow", "z.npy", "z.fbin"])
+def test_parts_of_no_rows_are_passed_over(tmp_path: Path, name: str) -> None:
+    write_raw(tmp_path / "b.npy", MATRIX[:20])
+    write_raw(tmp_path / "c.npy", MATRIX[20:])
+    alone = open_source(tmp_path)
+    path = tmp_path / name
+    if path.suffix in (".npy", ".fbin"):
+        write_raw(path, np.empty((0, 7), np.float32))
+    else:
+        write_table(path, {"vector": pa.array([], pa.null())})
+    source = open_source(tmp_path)
+    np.testing.assert_array_equal(read_all(source), MATRIX)
+    assert (source.fingerprint(), len(source.shards)) == (alone.fingerprint(), 2)
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+@pytest.mark.parametrize(
+    ("column", "settings"),
+    [("vector", {}), ("id", {"id_column": "id"}), ("label", {"label_column": "label"})],
+)
+def test_a_column_that_occurs_twice_is_named(tmp_path: Path, name: str, column: str, settings: dict[str, str]) -> None:
+    arrays = {"vector": as_lists(MATRIX), "id": pa.array(range(50)), "label": pa.array(range(50))}
+    names = [*arrays, column]
+    table = pa.Table.from_arrays([arrays[one] for one in names], names)
+    if name == "a.parquet":
+        pq.write_table(table, tmp_path / name)
+    else:
+        with pa.ipc.new_file(tmp_path / name, table.schema) as writer:
+            writer.write_table(table)
+    with pytest.raises(UnknownColumnError, match=f"{name}: has 2 columns '{column}'; rename all but one, or set data"):
+        open_source(tmp_path, **settings)
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+@pytest.mark.parametrize(
+    ("bad", "kind", "message"),
+    [
+        ([1.0] * 4, ShardWidthError, "row 0 of column 'vector' has width 4, expected 6"),
+        (None, SourceError, "row 0 of column 'vector' is null"),
+        ([], ShardWidthError, "row 0 of column 'vector' has width 0, expected 6"),
+        ([float("nan")] * 6, NonFiniteRowError, "row 0 of column 'vector', feature 0: found nan"),
+    ],
+)
+@pytest.mark.parametrize("n_rows", [2, 3, 50])
+def test_a_bad_first_row_is_the_one_that_is_blamed(
+    tmp_path: Path, name: str, bad: Any, kind: type[Exception], message: str, n_rows: int
+) -> None:
+    rows = [*MATRIX.tolist()[:n_rows], bad][::-1] + MATRIX.tolist()[:1]
+    write_table(tmp_path / name, {"vector": pa.array(rows, pa.list_(pa.float32()))})
+    write_raw(tmp_path / "b.npy", MATRIX)
+    with pytest.raises(kind, match=f"{name}: {message}"):
+        read_all(open_source(tmp_path))
+
+
+def test_the_shard_of_the_odd_width_is_blamed_wherever_it_stands(tmp_path: Path) -> None:
+    write_raw(tmp_path / "a.npy", MATRIX[:2, :5])
+    write_raw(tmp_path / "b.npy", MATRIX)
+    with pytest.raises(ShardWidthError, match=r"a\.npy: vectors have width 5, but 6 in .*b\.npy"):
+        open_source(tmp_path)
+
+
+HEADERS = {
+    "a truth": "(True, 6)",
+    "negative": "(-1, 6)",
+    "a fraction": "(1.5, 6)",
+    "huge": "(9223372036854775807, 6)",
+    "beyond 64 bits": "(1000000000000000000000, 6)",
+    "flat": "(300,)",
+    "nothing": "()",
+    "no tuple": "300",
+    "text": "('1', 6)",
+}
+
+
+@pytest.mark.parametrize("shape", HEADERS.values(), ids=HEADERS)
+def test_a_hostile_npy_header_is_refused_by_name(tmp_path: Path, shape: str) -> None:
+    (tmp_path / "a.npy").write_bytes(npy_claiming(shape, MATRIX.astype("<f4")))
+    with pytest.raises(SourceError, match=r"a\.npy: "):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["'|O'", "[('x', '<f4'), ('y', '<f4')]", "'<U4'", "'<c8'", "'|V4'", "'<f4', 7", "'<i8'"]
+)
+def test_an_npy_of_another_type_is_refused_by_name(tmp_path: Path, dtype: str) -> None:
+    (tmp_path / "a.npy").write_bytes(npy_claiming("(50, 6)", MATRIX.astype("<f4"), dtype))
+    with pytest.raises(SourceError, match=r"a\.npy: "):
         open_source(tmp_path)
 
 

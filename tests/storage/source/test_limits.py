@@ -84,7 +84,7 @@ def test_negative_dimensions_are_corrupt_even_where_their_product_fits(tmp_path:
     np.save(tmp_path / "a.npy", np.zeros((2, 3), np.float32))
     content = (tmp_path / "a.npy").read_bytes()
     (tmp_path / "a.npy").write_bytes(content.replace(b"(2, 3), }  ", b"(-2, -3), }"))
-    with pytest.raises(CorruptShardError, match=r"a\.npy: the header claims -2 rows of width -3"):
+    with pytest.raises(CorruptShardError, match=r"a\.npy: .*header is damaged: shape \(-2, -3\)"):
         opened(tmp_path)
 
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 import pytest
 
-from distspectral.errors import ConfigError, NoShardsError
+from distspectral.errors import ConfigError, MissingDependencyError, NoShardsError, TableError
 from distspectral.storage.source.listing import find_files
 
 PARQUET = frozenset({".parquet"})
@@ -45,7 +47,7 @@ def test_several_paths_keep_the_order_given(folder: Path) -> None:
 )
 def test_globs(folder: Path, pattern: str, expected: list[str]) -> None:
     assert names([f"{folder}/{pattern}"]) == expected
-    assert names([f"file://{folder}/{pattern}"]) == (expected if "?" not in pattern else names([f"file://{folder}/"]))
+    assert names([f"file://{folder}/{pattern}"]) == expected
 
 
 def test_relative_glob_starts_in_the_working_directory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +64,7 @@ def test_explicit_format_takes_any_extension(folder: Path) -> None:
     assert "notes.txt" in names([str(folder)], None)
 
 
-@pytest.mark.parametrize("path", ["", "missing", "*.npy", "notes.txt"])
+@pytest.mark.parametrize("path", ["", "*.npy", "notes.txt"])
 def test_nothing_found_names_the_path_and_what_is_looked_for(folder: Path, path: str) -> None:
     (folder / "empty").mkdir()
     asked = f"{folder}/{path or 'empty'}"
@@ -72,9 +74,103 @@ def test_nothing_found_names_the_path_and_what_is_looked_for(folder: Path, path:
     assert ".parquet" in str(caught.value)
 
 
-def test_unknown_scheme_is_refused_as_a_path(tmp_path: Path) -> None:
-    with pytest.raises(NoShardsError, match="htp://host/folder: cannot be listed"):
-        find_files(["htp://host/folder"], PARQUET)
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("htp://host/folder", "is no place that can be used .*s3://BUCKET/FOLDER"),
+        ("https://host/a.parquet", "download what lies elsewhere"),
+        ("abfs://container/folder", "abfs://CONTAINER@ACCOUNT"),
+        ("file://host/folder", "Unsupported hostname"),
+        ("s3:///folder", "Missing bucket"),
+    ],
+)
+def test_a_uri_that_names_no_place_is_refused_with_what_does(uri: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"{uri}: .*{message}"):
+        find_files([uri], PARQUET)
+
+
+def test_a_hub_that_cannot_be_read_names_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(MissingDependencyError, match="hf://datasets/a/b: huggingface_hub is not installed"):
+        find_files(["hf://datasets/a/b"], PARQUET)
+
+
+@pytest.mark.parametrize("name", ["a b", "é", "a#b", "a?b", "50%", "a+b", "100%25", "x=1&y=2", "[1]", "it's"])
+def test_names_of_any_characters_are_found_by_path_and_by_uri(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / f"{name}.parquet").write_bytes(b"x")
+    typed = f"{folder}/".replace("%25", "%2525")
+    globs = [] if name == "[1]" else [f"{folder}/*", f"file://{typed}*"]
+    for path in (str(folder), f"{folder}/{name}.parquet", folder.as_uri(), f"file://{typed}", *globs):
+        assert [file.path for file in find_files([path], PARQUET)] == [f"{folder}/{name}.parquet"], path
+
+
+def test_a_missing_path_does_not_exist_and_another_says_what_lies_there(folder: Path) -> None:
+    for path in ("absent", "absent/*.parquet"):
+        with pytest.raises(NoShardsError, match=f"{path.replace('*', '.*')}: .*absent does not exist"):
+            find_files([f"{folder}/{path}"], PARQUET)
+    with pytest.raises(NoShardsError, match=r"names no shard; looked for \.npy .*found 2 of \.parquet, 1 of \.txt"):
+        find_files([f"{folder}/*"], frozenset({".npy"}))
+
+
+def test_partitions_whose_column_begins_with_an_underscore_are_read(folder: Path) -> None:
+    (folder / "_day=1").mkdir()
+    (folder / "_day=1" / "e.parquet").write_bytes(b"x")
+    assert "_day=1/e.parquet" in names([str(folder)])
+
+
+# ---- tables -------------------------------------------------------------------------------------------------------
+
+
+def table(folder: Path, *files: str) -> Path:
+    for file in files:
+        place = folder / "lake" / file
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(b"x")
+    return folder / "lake"
+
+
+TABLES = {
+    "Delta": (("_delta_log/00000.json", "day=1/a.parquet"), "DeltaTable"),
+    "Iceberg": (("metadata/v1.metadata.json", "data/day=1/a.parquet"), "to_arrow_batch_reader"),
+    "Hudi": ((".hoodie/hoodie.properties", "day=1/a.parquet"), "spark.read"),
+    "Lance": (("_versions/1.manifest", "data/a.lance"), "lance.dataset"),
+    "Zarr": (("zarr.json", "c/0.parquet"), "numpy.save"),
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_a_table_is_refused_with_a_way_out_from_above_and_from_inside(tmp_path: Path, kind: str) -> None:
+    files, way_out = TABLES[kind]
+    root = table(tmp_path, *files)
+    inside = (root / files[1]).parent
+    for path in (root, tmp_path, inside, f"{root}/**", f"file://{tmp_path}"):
+        with pytest.raises(TableError, match=f"lake: is a {kind} table, .*{way_out}"):
+            find_files([str(path)], PARQUET)
+
+
+def test_a_table_beside_what_is_asked_for_is_no_hindrance_and_its_files_can_be_named(tmp_path: Path) -> None:
+    root = table(tmp_path, "_delta_log/00000.json", "a.parquet")
+    (tmp_path / "b.parquet").write_bytes(b"x")
+    assert names([f"{tmp_path}/*.parquet"]) == ["b.parquet"]
+    assert names([f"{root}/a.parquet"]) == ["a.parquet"]
+
+
+def test_a_saved_hugging_face_dataset_is_its_own_files(tmp_path: Path) -> None:
+    state = {"_data_files": [{"filename": "data-0.arrow"}]}
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    (tmp_path / "data-0.arrow").write_bytes(b"x")
+    arrow = frozenset({".arrow"})
+    assert names([str(tmp_path)], arrow) == ["data-0.arrow"]
+    (tmp_path / "cache-1.arrow").write_bytes(b"x")
+    with pytest.raises(TableError, match=r"cache-1\.arrow: .*cache of Dataset\.map; remove it"):
+        find_files([str(tmp_path)], arrow)
+    assert names([f"{tmp_path}/data-*.arrow"], arrow) == ["data-0.arrow"]
+    (tmp_path / "cache-1.arrow").unlink()
+    (tmp_path / "state.json").write_text(json.dumps(state | {"_indices_data_files": [{"filename": "i.arrow"}]}))
+    with pytest.raises(TableError, match="flatten_indices"):
+        find_files([str(tmp_path)], arrow)
 
 
 def test_file_named_twice_is_refused(folder: Path) -> None:

@@ -14,7 +14,7 @@ import pyarrow.ipc
 
 from distspectral.storage.source.columns import Columns
 from distspectral.storage.source.formats.format import ONE_THREAD, Header, Threads
-from distspectral.storage.source.formats.tables import table_header, validated, width
+from distspectral.storage.source.formats.tables import common_width, table_header, validated
 from distspectral.storage.source.listing import ShardFile
 
 FILE_MAGIC = b"ARROW1"
@@ -55,15 +55,17 @@ def header(file: ShardFile, columns: Columns, lenient: bool) -> Header:
     """Return rows and width; see :class:`~distspectral.storage.source.formats.format.Format`."""
     with file.open() as stream:
         reader = _open_ipc(stream, pa.ipc.IpcReadOptions())
-        dim, types = table_header(reader.schema, columns, file)
         n_batches = reader.num_record_batches if isinstance(reader, pa.ipc.RecordBatchFileReader) else None
+        if n_batches == 0:  # its columns' types are often null
+            return Header(0, 0)
+        dim, types = table_header(reader.schema, columns, file)
     if n_batches is None:
         parts = [sum(batch.num_rows for batch in _walk_ipc(file, [columns.vector]))]
     elif not file.is_local or len(parts := _batch_rows(file.path)) != n_batches:
         # asked once for each batch, which cannot be told apart then
         parts = [pyarrow.dataset.IpcFileFormat().make_fragment(file.path, file.filesystem).count_rows()]
     if dim is None:
-        dim = width(_walk_ipc(file, [columns.vector]), columns, lenient)
+        dim = common_width(_walk_ipc(file, [columns.vector]), columns)
     return Header(sum(parts), dim, **types, all_null=lenient and not dim, parts=parts)
 
 

@@ -14,7 +14,7 @@ from distspectral.errors import CorruptShardError
 from distspectral.storage.rows.frame import Frame
 from distspectral.storage.source.columns import Columns, to_matrix
 from distspectral.storage.source.formats.format import ONE_THREAD, Header, Threads
-from distspectral.storage.source.formats.tables import common_width, first_width, table_header, validated
+from distspectral.storage.source.formats.tables import common_width, table_header, validated
 from distspectral.storage.source.limits import refuse_absurd_groups
 from distspectral.storage.source.listing import ShardFile
 
@@ -23,6 +23,9 @@ GROUP_BYTES = 64 << 20
 
 BUFFER_BYTES = 8 << 20
 """Of each column of a larger row group held at a time: 56 MiB instead of 409 for 1,500,000 x 64 in one group."""
+
+LOOK_ROWS = 1 << 14
+"""First rows whose commonest width is that of a List column; the footer tells whether more rows agree."""
 
 
 def _open_parquet(file: ShardFile, buffered: bool = False, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
@@ -40,14 +43,16 @@ def header(file: ShardFile, columns: Columns, lenient: bool) -> Header:
     """Return rows and width; see :class:`~distspectral.storage.source.formats.format.Format`."""
     vectors_only = Columns(columns.vector, None, None)
     with _open_parquet(file) as parquet:
-        dim, types = table_header(parquet.schema_arrow, columns, file)
         refuse_absurd_groups(file, parquet.metadata)
         n_rows = parquet.metadata.num_rows
+        if not n_rows:  # its columns' types are often null
+            return Header(0, 0)
+        dim, types = table_header(parquet.schema_arrow, columns, file)
         parts = [parquet.metadata.row_group(index).num_rows for index in range(parquet.num_row_groups)]
-        if dim is None and n_rows and not lenient:
+        if dim is None and not lenient:
             dim = _parquet_list_width(parquet, file, columns)
-    if dim is None and n_rows:
-        dim = common_width(batches(file, vectors_only, 1 << 14), vectors_only)
+    if dim is None:
+        dim = common_width(batches(file, vectors_only, LOOK_ROWS), vectors_only)
     return Header(n_rows, dim or 0, **types, all_null=lenient and not dim, parts=parts)
 
 
@@ -59,19 +64,20 @@ def _parquet_list_width(parquet: pq.ParquetFile, file: ShardFile, columns: Colum
         for index in range(metadata.num_columns)
         if metadata.schema.column(index).path.split(".")[0] == columns.vector
     )
+    n_rows = metadata.num_rows
     n_values = sum(metadata.row_group(group).column(leaf).num_values for group in range(metadata.num_row_groups))
-    if n_values % metadata.num_rows == 0:
-        return int(n_values // metadata.num_rows)
     vectors_only = Columns(columns.vector, None, None)
-    width = first_width(batches(file, vectors_only, 1), vectors_only)
+    if n_rows > LOOK_ROWS and n_values % n_rows == 0:
+        return int(n_values // n_rows)
+    width = common_width(batches(file, vectors_only, LOOK_ROWS), vectors_only)
+    if n_values == n_rows * width:
+        return width
     first_row = 0
-    for batch in batches(file, vectors_only, 1 << 14):
+    for batch in batches(file, vectors_only, LOOK_ROWS):
         vectors = batch.column(columns.vector)
         to_matrix(vectors, width, Frame(), name=columns.vector, uri=file.uri, first_row=first_row)
         first_row += batch.num_rows
-    raise CorruptShardError(
-        f"{file.uri}: the footer counts {n_values} values in {metadata.num_rows} rows; write it again"
-    )
+    raise CorruptShardError(f"{file.uri}: the footer counts {n_values} values in {n_rows} rows; write it again")
 
 
 def batches(

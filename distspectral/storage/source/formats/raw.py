@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 import struct
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
 
-from distspectral.errors import CorruptShardError, UnknownColumnError, UnsupportedTypeError
+from distspectral.errors import CorruptShardError, UnknownColumnError, UnsupportedTypeError, first_line
 from distspectral.storage.rows.columns import to_column
 from distspectral.storage.source.columns import VALUE_TYPE_NAMES, Columns
 from distspectral.storage.source.formats.format import Format, Header
 from distspectral.storage.source.listing import ShardFile
 
 FBIN_HEADER = struct.Struct("<II")
+NPY_TYPES = tuple(np.dtype(name) for name in ("float16", "float32", "float64", "uint8"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,26 +37,42 @@ class RawLayout:
     offset: int
 
 
-def npy_layout(file: ShardFile, stream: pa.NativeFile) -> RawLayout:
-    """Return what the header of a .npy file says."""
+def read_npy_header(stream: IO[bytes], name: str) -> RawLayout:
+    """Return what the header of a .npy file says, whoever wrote it.
+
+    Args:
+        stream: at the file's beginning.
+        name: of the file, for messages.
+
+    Raises:
+        ValueError: it is no such header.
+        UnsupportedTypeError: what follows is not rows of numbers, row by row.
+    """
     version = np.lib.format.read_magic(stream)
     read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in read_header:
-        raise UnsupportedTypeError(f"{file.uri}: .npy version {version}; write it again with numpy.save")
+        raise UnsupportedTypeError(f"{name}: .npy version {version}; write it again with numpy.save")
     try:
         shape, fortran_order, dtype = read_header[version](stream)
     except Exception as error:  # a header is a Python literal: the tokenizer, the parser and the dtype raise anything
-        raise ValueError(f"the header is damaged: {error}") from error
-    if len(shape) != 2 or dtype.newbyteorder("=") not in (np.float16, np.float32, np.float64, np.uint8):
+        raise ValueError(f"the header is damaged: {first_line(error)}") from error
+    if any(type(size) is not int or size < 0 for size in shape):  # NumPy lets True and -1 pass
+        raise ValueError(f"the header is damaged: shape {shape}")
+    if len(shape) != 2 or dtype.newbyteorder("=") not in NPY_TYPES:
         raise UnsupportedTypeError(
-            f"{file.uri}: holds {dtype} of shape {shape}; expected (rows, features) of {VALUE_TYPE_NAMES}"
+            f"{name}: holds {dtype} of shape {shape}; expected (rows, features) of {VALUE_TYPE_NAMES}"
         )
     if fortran_order and min(shape) > 1:
         raise UnsupportedTypeError(
-            f"{file.uri}: is stored column by column (Fortran order) and cannot be streamed by row; "
+            f"{name}: is stored column by column (Fortran order) and cannot be streamed by row; "
             "save numpy.ascontiguousarray(array)"
         )
     return RawLayout(shape[0], shape[1], dtype, stream.tell())
+
+
+def npy_layout(file: ShardFile, stream: pa.NativeFile) -> RawLayout:
+    """Return what the header of a .npy file says."""
+    return read_npy_header(stream, file.uri)
 
 
 def fbin_layout(file: ShardFile, stream: pa.NativeFile) -> RawLayout:
@@ -76,10 +93,6 @@ def _raw_header(layout_of: _Layout, file: ShardFile, columns: Columns) -> Header
             )
     with file.open() as stream:
         layout = layout_of(file, stream)
-    if layout.n_rows < 0 or layout.dim < 0:
-        raise CorruptShardError(
-            f"{file.uri}: the header claims {layout.n_rows} rows of width {layout.dim}; write the shard again"
-        )
     expected = layout.offset + layout.n_rows * layout.dim * layout.dtype.itemsize
     if file.size != expected:
         raise CorruptShardError(

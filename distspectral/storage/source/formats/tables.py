@@ -23,24 +23,13 @@ def table_header(schema: pa.Schema, columns: Columns, file: ShardFile) -> tuple[
     return vector_width(schema.field(columns.vector).type, columns.vector, file.uri), types
 
 
-def first_width(batches: Iterator[pa.RecordBatch], columns: Columns) -> int:
-    """Return the width of the first row; 0 where there is none or it is null."""
-    first = next((batch.column(columns.vector)[0] for batch in batches if batch.num_rows), None)
-    return 0 if first is None or not first.is_valid else len(first)
-
-
 def common_width(batches: Iterator[pa.RecordBatch], columns: Columns) -> int:
-    """Return the commonest width among the first rows that are not null; 0 where all are."""
+    """Return the commonest width among the first rows that are not null, so that a bad row is the odd one; 0: none."""
     for batch in batches:
         widths = pc.list_value_length(batch.column(columns.vector)).drop_null()
         if len(widths):
             return int(pc.mode(widths)[0]["mode"].as_py())
     return 0
-
-
-def width(batches: Iterator[pa.RecordBatch], columns: Columns, lenient: bool) -> int:
-    """Return the width of the first row, or, where rows may be bad, the commonest."""
-    return (common_width if lenient else first_width)(batches, columns)
 
 
 def validated(batch: pa.RecordBatch) -> pa.RecordBatch:
