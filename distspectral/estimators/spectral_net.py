@@ -6,6 +6,7 @@ Shape letters: N rows, D features, P components, C clusters.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -18,7 +19,6 @@ from sklearn.utils.validation import check_is_fitted
 from distspectral.embedding.forward import BLOCK_ROWS, in_blocks
 from distspectral.estimators.base import NetworkEstimator, WindowPrinter, told_in
 from distspectral.estimators.representation import represent_rows
-from distspectral.graph.components import component_labels
 from distspectral.graph.config import AffinitySpace
 from distspectral.models.assigner import Assigner
 from distspectral.models.embedder import Embedder
@@ -28,7 +28,7 @@ from distspectral.recipes import Representation, SpectralRecipe
 from distspectral.spectral.affinity import AffinityKind
 from distspectral.spectral.diagnostics import suggested_n_clusters
 from distspectral.stages.calibrate import calibrated, edge_sums
-from distspectral.stages.cluster import fit_assigner
+from distspectral.stages.cluster import embedded, fit_assigner
 from distspectral.storage.rows.vectors import ArrayVectors, Vectors
 
 DEFAULTS = SpectralRecipe(dim=1)
@@ -166,9 +166,15 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         self.eigenvalues_ = ritz_values[: settings.n_components]
         if (n_clusters := recipe.cluster.n_clusters) == "auto":
             n_clusters = suggested_n_clusters(ritz_values, settings.n_components)
-        components = component_labels(represented.graph) if self.graph_["components"] > 1 else None
+        in_parts = self.graph_["components"] > 1
         assigner, _ = fit_assigner(
-            rows, network, self.eigenvalues_, n_clusters, recipe.cluster, recipe.seed, components
+            functools.partial(embedded, network, rows),
+            represented.graph,
+            self.eigenvalues_,
+            n_clusters,
+            recipe.cluster,
+            recipe.seed,
+            in_parts=in_parts,
         )
         self._set_model(Embedder(network, assigner))
         self.embedding_, self.labels_ = self._embed(rows)
