@@ -67,7 +67,7 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
             the Laplacian's row weights.
         labels_: (N,) int32 clusters of the training rows.
         cluster_centers_: (C, P) float32, in the coordinates clusters are sought in: functions scaled by
-            diffusion time, rows scaled to length 1.
+            diffusion time, rows scaled to length 1 unless clusters without that cut far less of the graph.
         n_clusters_: C.
         n_features_in_: D.
         history_: one dict of metrics per window of training steps.
