@@ -166,7 +166,6 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         self.eigenvalues_ = ritz_values[: settings.n_components]
         if (n_clusters := recipe.cluster.n_clusters) == "auto":
             n_clusters = suggested_n_clusters(ritz_values, settings.n_components)
-        in_parts = self.graph_["components"] > 1
         assigner, _ = fit_assigner(
             functools.partial(embedded, network, rows),
             represented.graph,
@@ -174,7 +173,7 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
             n_clusters,
             recipe.cluster,
             recipe.seed,
-            in_parts=in_parts,
+            in_parts=self.graph_["components"] > 1,
         )
         self._set_model(Embedder(network, assigner))
         self.embedding_, self.labels_ = self._embed(rows)

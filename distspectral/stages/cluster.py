@@ -28,7 +28,7 @@ from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.vectors import MappedVectors, Vectors
 from distspectral.training.checkpoint import read_state, write_state
 
-CUT_ROWS = 10_000
+CUT_ROWS = 4_000
 """Rows whose edges tell how much of the graph clusters cut."""
 FEWER_CUTS = 0.5
 """Normalised cut of the clusters of rows as they are, over that of rows of length 1, below which they are taken.
@@ -58,15 +58,16 @@ def cluster(
     """
     output.begin()
     properties = model.manifest().properties
+    in_parts = graph.manifest().properties["components"] > 1
     network = load_calibrated_network(model).to(torch_device("auto"))
     assigner, facts = fit_assigner(
         functools.partial(embedded, network, MappedVectors(vectors)),
-        MappedGraph(graph),
+        MappedGraph(graph, reread=in_parts),
         np.asarray(properties["ritz_values"][: properties["n_components"]]),
         properties["suggested_n_clusters"] if config.n_clusters == "auto" else config.n_clusters,
         config,
         seed,
-        in_parts=graph.manifest().properties["components"] > 1,
+        in_parts=in_parts,
     )
     write_state(output.artifact, "clusters.pt", assigner.state())
     return output.commit([], facts, {}, files=("clusters.pt",))
