@@ -39,7 +39,11 @@ class ClusterConfig(FrozenModel):
         description="t: function e is scaled by (1 - lambda_e)^t; 0 = leave as they are; auto = the t at which the "
         "first function beyond the number of clusters counts half",
     )
-    normalize_rows: bool = Field(True, description="scale each row to length 1 first (Ng, Jordan, Weiss)")
+    normalize_rows: bool | Literal["auto"] = Field(
+        "auto",
+        description="scale each row to length 1 first (Ng, Jordan, Weiss); auto = yes, unless the clusters without it "
+        "cut less than half as much of the graph",
+    )
     sample_rows: PositiveInt = Field(200_000, description="rows that k-means sees; all rows are then assigned")
     restarts: PositiveInt = Field(10, description="k-means runs; the one with the lowest inertia is kept")
     iterations: PositiveInt = Field(50, description="of each k-means run")

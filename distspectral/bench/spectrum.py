@@ -15,17 +15,17 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics.cluster import contingency_matrix
 
-from distspectral.clusters import ClusterConfig, diffusion_scale, fit_centroids
+from distspectral.clusters import ClusterConfig
 from distspectral.embedding.columns import require_column
 from distspectral.errors import ConfigError
-from distspectral.graph.components import component_labels
 from distspectral.graph.spectrum import exact_spectrum
-from distspectral.graph.store import MappedGraph
-from distspectral.models.assigner import Assigner, clustering_coordinates
+from distspectral.graph.store import Graph, MappedGraph
 from distspectral.recipes import SpectralRecipe
 from distspectral.spectral.diagnostics import label_agreement, sin2_principal_angles
 from distspectral.stages import STAGES
+from distspectral.stages.cluster import fit_assigner
 from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.rows.vectors import MappedVectors
 
 
@@ -69,30 +69,21 @@ def compare_with_exact(root: Artifact, n_functions: int | None = None) -> dict[s
     }
     labels = MappedVectors(root.child(folders["pack"])).labels()
     if labels is not None:
-        manifest = clusters.manifest()
-        config = ClusterConfig.model_validate({k: v for k, v in manifest.config.items() if k != "seed"})
-        n_clusters, parts = manifest.properties["n_clusters"], component_labels(mapped)
-        exact = _exact_clusters(vectors, values, n_clusters, config, manifest.config["seed"], parts)
+        exact = _exact_clusters(vectors.astype(np.float32), values, mapped, clusters.manifest())
         result["agreement"] = output.manifest().metrics["agreement"]
         result["exact_agreement"] = label_agreement(contingency_matrix(labels.to_numpy(), exact))
     return result
 
 
 def _exact_clusters(
-    vectors: NDArray[np.float64],
-    values: NDArray[np.float64],
-    n_clusters: int,
-    config: ClusterConfig,
-    seed: int,
-    parts: NDArray[np.int64],
+    vectors: NDArray[np.float32], values: NDArray[np.float64], graph: Graph, made: Manifest
 ) -> NDArray[np.int64]:
-    """Return the clusters (N,) that the run's own recipe finds in the exact eigenvectors."""
-    scale = torch.from_numpy(diffusion_scale(values, config.diffusion_time, n_clusters))
-    embedding = torch.from_numpy(vectors.astype(np.float32))
-    points = clustering_coordinates(embedding, scale, config.normalize_rows).numpy()
-    rows = np.sort(np.random.default_rng(seed).permutation(len(points))[: config.sample_rows])
-    centroids = torch.from_numpy(fit_centroids(points[rows], n_clusters, config, seed, parts[rows]).centroids)
-    clusters: NDArray[np.int64] = Assigner(scale, centroids, config.normalize_rows, 1.0)(embedding)[0].numpy()
+    """Return the clusters (N,) that the recipe of a run's ``clusters`` finds in the exact eigenvectors."""
+    config = ClusterConfig.model_validate({key: value for key, value in made.config.items() if key != "seed"})
+    n_clusters, in_parts = made.properties["n_clusters"], made.properties["parts"] > 1
+    embed = vectors.__getitem__
+    assigner, _ = fit_assigner(embed, graph, values, n_clusters, config, made.config["seed"], in_parts=in_parts)
+    clusters: NDArray[np.int64] = assigner(torch.from_numpy(vectors))[0].numpy()
     return clusters
 
 

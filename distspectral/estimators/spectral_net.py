@@ -6,6 +6,7 @@ Shape letters: N rows, D features, P components, C clusters.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
@@ -23,7 +24,6 @@ from distspectral.errors import TooFewRowsError
 from distspectral.estimators.base import NetworkEstimator, WindowPrinter, told_in
 from distspectral.estimators.representation import represent_rows
 from distspectral.estimators.stored import plain
-from distspectral.graph.components import component_labels
 from distspectral.graph.config import AffinitySpace
 from distspectral.graph.search.duplicates import surplus_duplicates
 from distspectral.graph.search.faiss_search import select_search
@@ -35,7 +35,7 @@ from distspectral.recipes import Representation, SpectralRecipe
 from distspectral.spectral.affinity import AffinityKind
 from distspectral.spectral.diagnostics import suggested_n_clusters
 from distspectral.stages.calibrate import calibrated, edge_sums
-from distspectral.stages.cluster import fit_assigner
+from distspectral.stages.cluster import embedded, fit_assigner
 from distspectral.storage.rows.vectors import ArrayVectors, Vectors
 from distspectral.training.modes import plain_torch
 
@@ -78,7 +78,7 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
             the Laplacian's row weights.
         labels_: (N,) int32 clusters of the training rows.
         cluster_centers_: (C, P) float32, in the coordinates clusters are sought in: functions scaled by
-            diffusion time, rows scaled to length 1.
+            diffusion time, rows scaled to length 1 unless clusters without that cut far less of the graph.
         n_clusters_: C; fewer than ``n_clusters`` where rows or functions tell fewer apart, of which a
             ``ConvergenceWarning`` tells.
         n_features_in_: D.
@@ -189,9 +189,14 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         self.eigenvalues_ = ritz_values[: settings.n_components]
         if (n_clusters := recipe.cluster.n_clusters) == "auto":
             n_clusters = suggested_n_clusters(ritz_values, settings.n_components, len(ritz_values) == n_distinct)
-        components = component_labels(represented.graph) if self.graph_["components"] > 1 else None
         assigner, _ = fit_assigner(
-            rows, network, self.eigenvalues_, n_clusters, recipe.cluster, recipe.seed, components
+            functools.partial(embedded, network, rows),
+            represented.graph,
+            self.eigenvalues_,
+            n_clusters,
+            recipe.cluster,
+            recipe.seed,
+            in_parts=self.graph_["components"] > 1,
         )
         self._set_model(Embedder(network, assigner))
         self.embedding_, self.labels_ = self._embed(rows)

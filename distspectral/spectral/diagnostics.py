@@ -1,6 +1,6 @@
-"""Numbers that say how far to trust a result: subspace angles, label agreement, eigengaps.
+"""Numbers that say how far to trust a result: subspace angles, label agreement, eigengaps, cuts.
 
-Shape letters: N points, E functions, C clusters, L classes.
+Shape letters: N points, E functions, C clusters, L classes, M edges.
 """
 
 from __future__ import annotations
@@ -56,6 +56,29 @@ def suggested_n_clusters(
     upper, lower = values[2 : last + 1], values[1:last]
     gaps = (upper - lower) / upper
     return int(np.argmax(gaps)) + 2
+
+
+def normalized_cut(
+    heads: NDArray[np.int64], tails: NDArray[np.int64], weights: NDArray[np.floating[Any]], n_clusters: int
+) -> float:
+    """Return the sum over clusters of the share of a cluster's edge ends whose edge leads out of it, by weight.
+
+    It is 0 for clusters that no edge joins. Spectral clustering minimises a relaxation of it. A cluster without edges
+    counts 1.
+
+    Args:
+        heads: (M,) cluster of each edge's first end.
+        tails: (M,) cluster of its second end.
+        weights: (M,) of the edges.
+        n_clusters: C.
+
+    Reference: Shi and Malik, Normalized Cuts and Image Segmentation, PAMI 2000.
+    """
+    across = weights * (heads != tails)
+    ends, cut = (
+        np.bincount(heads, weight, n_clusters) + np.bincount(tails, weight, n_clusters) for weight in (weights, across)
+    )
+    return float(np.where(ends > 0, cut / np.where(ends > 0, ends, 1), 1.0).sum())
 
 
 def normalized_mutual_information(contingency: Any) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,21 +11,29 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from distspectral.clusters import ClusterConfig, KMeansFit, diffusion_scale, fit_centroids
+from distspectral.clusters import ClusterConfig, diffusion_scale, fit_centroids
 from distspectral.costs.bill import Bill
 from distspectral.embedding.forward import BLOCK_ROWS, forward
 from distspectral.graph.components import component_labels
-from distspectral.graph.store import MappedGraph
+from distspectral.graph.store import Graph, MappedGraph
 from distspectral.models.assigner import Assigner, clustering_coordinates, squared_distances
 from distspectral.models.networks import torch_device
+from distspectral.spectral.diagnostics import normalized_cut
 from distspectral.stages.calibrate import load_calibrated_network
-from distspectral.stages.stage import Manifests, Stage, Work
+from distspectral.stages.graph import DRIVER_ROW_BYTES, fact_piece
+from distspectral.stages.stage import Manifests, Piece, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.vectors import MappedVectors, Vectors
 from distspectral.training.checkpoint import restored, write_state
 
+CUT_ROWS = 4_000
+"""Rows whose edges tell how much of the graph clusters cut."""
+FEWER_CUTS = 0.5
+"""Normalised cut of the clusters of rows as they are, over that of rows of length 1, below which they are taken.
+
+On images and text it lies between .7 and 2; where a large cluster was split in place of small ones, below .4."""
 AGREED = 0.95
 """Mean adjusted Rand index of restarts below which a report warns."""
 STRAYED = 0.005
@@ -48,70 +58,95 @@ def cluster(
     """
     output.begin()
     properties = model.manifest().properties
+    in_parts = graph.manifest().properties["components"] > 1
     network = load_calibrated_network(model).to(torch_device("auto"))
-    mapped = MappedGraph(graph, reread=True)
-    assigner, found = fit_assigner(
-        MappedVectors(vectors),
-        network,
+    assigner, facts = fit_assigner(
+        functools.partial(embedded, network, MappedVectors(vectors)),
+        MappedGraph(graph, reread=in_parts),
         np.asarray(properties["ritz_values"][: properties["n_components"]]),
         properties["suggested_n_clusters"] if config.n_clusters == "auto" else config.n_clusters,
         config,
         seed,
-        component_labels(mapped) if graph.manifest().properties["components"] > 1 else None,
+        in_parts=in_parts,
     )
     write_state(output.artifact, "clusters.pt", assigner.state())
-    facts = {
-        "n_clusters": len(assigner.centroids),
-        "n_components": len(assigner.scale),
-        "normalize_rows": assigner.normalize_rows,
-        "variance": assigner.variance,
-        **found,
-    }
     return output.commit([], facts, {}, files=("clusters.pt",))
 
 
 def fit_assigner(
-    vectors: Vectors,
-    network: nn.Module,
-    ritz_values: np.ndarray[Any, np.dtype[np.float64]],
+    embed: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+    graph: Graph,
+    ritz_values: NDArray[np.float64],
     n_clusters: int,
     config: ClusterConfig,
     seed: int,
-    components: NDArray[np.int64] | None,
+    *,
+    in_parts: bool,
 ) -> tuple[Assigner, dict[str, Any]]:
-    """Return the assigner fitted to a seeded sample of the rows, and what :func:`_found` tells of the fit.
+    """Return the assigner fitted to a seeded sample of the rows, and facts of the fit.
+
+    Rows of length 1 let every row count alike, so a large cluster that is spread outweighs small ones. Rows as they
+    are let small clusters count, and outliers too. Of the two, the graph tells which is right: where clusters of rows
+    as they are cut less than :data:`FEWER_CUTS` times as much of it, they are taken.
 
     Args:
-        vectors: all N rows.
-        network: calibrated, from rows to P components.
+        embed: returns the P components (n, P) of rows (n,), ascending.
+        graph: of all N rows.
         ritz_values: (P,) of those components.
         n_clusters: C.
         config: coordinates and k-means.
         seed: of the sample and of k-means.
-        components: (N,) the component of the graph that each row is in; None where there is one.
+        in_parts: whether the graph has several components; none of these is merged while another is split.
+
+    Returns:
+        The assigner, and by name: ``n_clusters``; ``n_components``; ``normalize_rows`` and ``variance`` of the
+        assigner; ``restarts``, how far the runs of k-means agree; ``parts`` of the graph that were kept apart;
+        ``strayed``, the share of rows whose nearest centroid is that of another part, as far as the network does not
+        tell parts apart; ``normalized_cuts`` of rows of length 1 and of rows as they are, if both were tried.
     """
     generator = np.random.default_rng(seed)
-    n_sample = min(config.sample_rows, vectors.n_rows)
-    rows = np.sort(generator.choice(vectors.n_rows, n_sample, replace=False)).astype(np.int64)
-    parts = [forward(network, vectors.gather(rows[i : i + BLOCK_ROWS])) for i in range(0, n_sample, BLOCK_ROWS)]
+    rows = np.sort(generator.choice(graph.n_rows, min(config.sample_rows, graph.n_rows), replace=False))
+    embedding = torch.from_numpy(embed(rows))
+    parts = component_labels(graph)[rows] if in_parts else None
     scale = torch.from_numpy(diffusion_scale(ritz_values, config.diffusion_time, n_clusters))
-    points = clustering_coordinates(torch.from_numpy(np.concatenate(parts)), scale, config.normalize_rows).numpy()
-    fit = fit_centroids(points, n_clusters, config, seed, None if components is None else components[rows])
-    centroids = torch.from_numpy(fit.centroids)
-    squared, nearest = squared_distances(torch.from_numpy(points), centroids).min(1)
-    variance = float(squared.double().mean()) / points.shape[1]
-    return Assigner(scale, centroids, config.normalize_rows, variance).eval(), _found(fit, nearest.numpy())
+
+    def fitted(normalize_rows: bool) -> tuple[Assigner, dict[str, Any]]:
+        points = clustering_coordinates(embedding, scale, normalize_rows)
+        fit = fit_centroids(points.numpy(), n_clusters, config, seed, parts)
+        centroids = torch.from_numpy(fit.centroids)
+        squared, nearest = squared_distances(points, centroids).min(1)
+        variance = float(squared.double().mean()) / points.shape[1]
+        facts = {
+            "n_clusters": n_clusters,
+            "n_components": len(scale),
+            "normalize_rows": normalize_rows,
+            "variance": variance,
+            "restarts": {"runs": fit.n_runs, "lowest": fit.n_lowest, "rand_index": fit.rand_index},
+            "parts": fit.n_parts,
+            "strayed": float(np.mean(fit.labels != nearest.numpy())) if fit.n_parts > 1 else 0.0,
+        }
+        return Assigner(scale, centroids, normalize_rows, variance).eval(), facts
+
+    if config.normalize_rows != "auto":
+        return fitted(config.normalize_rows)
+    tried = [fitted(True), fitted(False)]
+    anchors = np.sort(generator.choice(rows, min(CUT_ROWS, len(rows)), replace=False))
+    neighbors, affinities = graph.gather(anchors)
+    ends, edges = np.unique(np.column_stack([anchors, neighbors]), return_inverse=True)
+    embedding, edges = torch.from_numpy(embed(ends)), edges.reshape(len(anchors), -1)
+    cuts = []
+    for assigner, _ in tried:
+        clusters = assigner(embedding)[0].numpy()[edges]
+        heads = np.repeat(clusters[:, 0], neighbors.shape[1])
+        cuts.append(normalized_cut(heads, clusters[:, 1:].ravel(), affinities.ravel(), n_clusters))
+    assigner, facts = tried[int(cuts[1] < FEWER_CUTS * cuts[0])]
+    return assigner, facts | {"normalized_cuts": cuts}
 
 
-def _found(fit: KMeansFit, nearest: NDArray[np.int64]) -> dict[str, Any]:
-    """Return how far runs of k-means agreed, the parts of the graph kept apart and the share of rows that strayed.
-
-    A row strays if the centroid nearest to it, which it is given, is not that of its own part. Coordinates tell parts
-    apart as well as the network has learned to.
-    """
-    strayed = float(np.mean(fit.labels != nearest)) if fit.n_parts > 1 else 0.0
-    runs = {"runs": fit.n_runs, "lowest": fit.n_lowest, "rand_index": fit.rand_index}
-    return {"restarts": runs, "parts": fit.n_parts, "strayed": strayed}
+def embedded(network: nn.Module, vectors: Vectors, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the network's outputs (n, P) at some rows (n,), ascending."""
+    starts = range(0, len(rows), BLOCK_ROWS)
+    return np.concatenate([forward(network, vectors.gather(rows[i : i + BLOCK_ROWS])) for i in starts])
 
 
 def load_assigner(clusters: Artifact) -> Assigner:
@@ -130,13 +165,23 @@ def _cost(bill: Bill) -> None:
     seen, timed = min(bill.n_rows, sample_rows), min(bill.rates.sample_rows, sample_rows)
     us = bill.alone_s * 1e6 / timed
     bill.add("driver", seen * us / 1e6, f"{seen:,.0f} rows x {us:.3g} us")
+    _, graph = bill.recipe.learns_from["train"]
+    assert graph is not None, "eigenfunctions are those of a graph"
+    bill.driver({"components": bill.us("components")})  # as far as the graph has several
+    bill.read = bill.kept_by(graph)
     bill.driver_bytes += 4 * seen * (bill.recipe.dim + 2 * bill.settings["train"].n_functions)
+    bill.driver_bytes += DRIVER_ROW_BYTES * bill.n_rows
+
+
+def _pieces(work: Work) -> dict[str, Piece]:
+    assert work.graph is not None, "eigenfunctions are those of a graph"
+    return {"components": fact_piece(component_labels, work.graph)}
 
 
 def _facts(manifests: Manifests) -> dict[str, Any]:
     made = manifests["cluster"]
-    told = {key: made.properties[key] for key in ("n_clusters", "restarts", "parts", "strayed")}
-    return told | {"asked": made.config["n_clusters"]}
+    told = ("n_clusters", "normalize_rows", "normalized_cuts", "restarts", "parts", "strayed")
+    return {key: made.properties[key] for key in told if key in made.properties} | {"asked": made.config["n_clusters"]}
 
 
 def _notes(metrics: dict[str, Any]) -> list[str]:
@@ -182,6 +227,7 @@ CLUSTER = Stage(
     sections=("cluster", "seed"),
     run=_run,
     cost=_cost,
+    pieces=_pieces,
     facts=_facts,
     lines=lambda facts: {"clusters": str(facts["n_clusters"]), "k-means": agreement_in_words(facts["restarts"])},
     notes=_notes,

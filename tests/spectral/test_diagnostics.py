@@ -9,7 +9,12 @@ import torch
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix
 
-from distspectral.spectral.diagnostics import label_agreement, sin2_principal_angles, suggested_n_clusters
+from distspectral.spectral.diagnostics import (
+    label_agreement,
+    normalized_cut,
+    sin2_principal_angles,
+    suggested_n_clusters,
+)
 
 
 @pytest.fixture
@@ -98,3 +103,19 @@ def test_a_spectrum_that_is_complete_ends_in_a_gap():
     assert suggested_n_clusters(np.zeros(2), is_complete=True) == 2
     assert suggested_n_clusters(np.zeros(8), is_complete=True) == 8
     assert suggested_n_clusters(np.array([0.0, 0.0, 0.9]), is_complete=True) == 2
+
+
+def test_the_normalised_cut_is_that_of_the_symmetrised_matrix():
+    rng = np.random.default_rng(0)
+    directed, clusters = rng.uniform(size=(30, 30)), rng.integers(0, 4, 30)
+    indicator = np.eye(4)[clusters]
+    between = indicator.T @ (directed + directed.T) @ indicator
+    expected = np.sum(1 - np.diag(between) / between.sum(1))
+    heads, tails = np.repeat(clusters, 30), np.tile(clusters, 30)
+    assert normalized_cut(heads, tails, directed.ravel(), 4) == pytest.approx(expected)
+    assert normalized_cut(heads, tails, directed.ravel(), 5) == pytest.approx(expected + 1), "one is empty"
+
+
+def test_clusters_that_no_edge_joins_have_a_cut_of_zero():
+    clusters = np.array([0, 0, 1, 1])
+    assert normalized_cut(clusters, clusters, np.ones(4), 2) == 0

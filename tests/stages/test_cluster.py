@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
+import numpy as np
 import pytest
+import torch
+from sklearn.metrics import adjusted_rand_score
 
+from distspectral.clusters import ClusterConfig
 from distspectral.datasets import write_vectors
-from distspectral.stages.cluster import CLUSTER
+from distspectral.graph.config import AffinityConfig, GraphConfig
+from distspectral.graph.knn import knn_graph
+from distspectral.graph.spectrum import exact_spectrum
+from distspectral.stages.cluster import CLUSTER, fit_assigner
+from distspectral.storage.rows.vectors import ArrayVectors
 from tests.datasets import ring_and_blobs
 from tests.runs import write_run
 from tests.stages.chain import opened
@@ -21,6 +30,41 @@ FACTS = {
 }
 
 
+@functools.cache
+def overlapping(sizes):
+    """Rows of Gaussians that overlap, one of each size: exact eigenvectors, graph, eigenvalues and labels."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    rows = (rng.normal(size=(len(labels), 8)) + 4.2 * np.eye(8)[labels]).astype(np.float32)
+    graph, facts = knn_graph(ArrayVectors(rows), GraphConfig(n_neighbors=15), AffinityConfig(space="euclidean"))
+    values, vectors, _ = exact_spectrum(graph, len(sizes) + 3)
+    assert facts["components"] == 1
+    return vectors.astype(np.float32), graph, values, labels
+
+
+def fitted(sizes, normalize_rows):
+    """Return the adjusted Rand index of the clusters with the Gaussians, and the facts of the fit."""
+    vectors, graph, values, labels = overlapping(sizes)
+    config = ClusterConfig(normalize_rows=normalize_rows, restarts=3)
+    assigner, facts = fit_assigner(vectors.__getitem__, graph, values, len(sizes), config, 0, in_parts=False)
+    return adjusted_rand_score(labels, assigner(torch.from_numpy(vectors))[0]), facts
+
+
+def test_the_graph_tells_that_a_large_cluster_was_split_in_place_of_small_ones():
+    assert fitted((600, 50, 50, 50), True)[0] < 0.5
+    score, facts = fitted((600, 50, 50, 50), "auto")
+    assert score > 0.9
+    assert facts["normalize_rows"] is False
+    assert facts["normalized_cuts"][1] < 0.5 * facts["normalized_cuts"][0]
+
+
+def test_rows_are_normalised_where_that_cuts_no_more_than_twice_as_much():
+    score, facts = fitted((200, 200, 200), "auto")
+    assert score > 0.9
+    assert facts["normalize_rows"] is True
+    assert "normalized_cuts" not in fitted((200, 200, 200), True)[1]
+
+
 def notes(**changes):
     return CLUSTER.notes({"cluster": FACTS | changes, "calibrate": {"suggested_n_clusters": 3}})
 
@@ -31,12 +75,13 @@ def test_a_run_merges_no_parts_while_it_splits_another(tmp_path):
         tmp_path, spectral={"n_components": None}, network={"hidden": [64, 32]}, embed={"columns": ["cluster"]}
     )
     write_vectors(str(tmp_path / "data"), rows, labels=labels, sizes=(200, 100, 40))
-    pipeline = opened(path, "train.max_steps=300", "train.batch_size=256")
-    metrics = pipeline.run()
-    assert metrics["cluster"]["parts"] == 3
-    assert metrics["cluster"]["strayed"] == 0
-    assert metrics["embed"]["agreement"]["ari"] == 1
-    assert metrics["cluster"]["restarts"]["runs"] == 2
+    pipeline = opened(path, "train.max_steps=150", "train.batch_size=256")
+    for name in pipeline.chain.outputs:
+        pipeline.stage(name)
+    made, output = (pipeline.chain.artifact(name).manifest() for name in ("cluster", "embed"))
+    assert (made.properties["parts"], made.properties["strayed"]) == (3, 0)
+    assert made.properties["restarts"]["runs"] == 2
+    assert output.metrics["agreement"]["ari"] == 1
 
 
 def test_a_good_fit_has_no_notes():
