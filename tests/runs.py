@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import yaml
+from numpy.typing import NDArray
 
 from distspectral.datasets import write_vectors
-from tests.datasets import blobs
+from tests.datasets import as_lists, blobs
 
 N_ROWS = 120
 DIM = 5
@@ -67,3 +69,13 @@ def write_metric_run(folder: Path, **sections: Any) -> Path:
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump(values))
     return path
+
+
+def moved(folder: Path, offset: float) -> NDArray[np.float64]:
+    """Add to every value of the Parquet shards in a folder, in float64, and return the rows in order."""
+    rows = []
+    for path in sorted(folder.glob("*.parquet")):
+        table = pq.read_table(path)
+        rows.append(np.stack(table["vector"].to_numpy()).astype(np.float64) + offset)
+        pq.write_table(table.set_column(table.schema.get_field_index("vector"), "vector", as_lists(rows[-1])), path)
+    return np.concatenate(rows)

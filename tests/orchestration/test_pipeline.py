@@ -23,13 +23,16 @@ from distspectral.errors import (
 )
 from distspectral.mapping import Mapper
 from distspectral.orchestration.engine import LocalEngine, RayEngine
+from distspectral.orchestration.observer import SilentObserver
 from distspectral.orchestration.pipeline import Pipeline, run
 from distspectral.stages.stage import Stage, Unfinished
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.holding import Hold
+from distspectral.storage.rows.vectors import MappedVectors
 from distspectral.storage.source.dataset import Source
+from distspectral.training.checkpoint import read_state
 from tests.datasets import blobs
-from tests.runs import DIM, LEARNED, N_ROWS, write_run
+from tests.runs import DIM, LEARNED, N_ROWS, moved, write_metric_run, write_run
 
 CHAIN = ("pack", "neighbors", "graph", "train", "calibrate", "cluster", "embed")
 
@@ -384,6 +387,58 @@ def test_rows_like_those_trained_on_have_not_drifted_and_others_have(own: Path, 
     silent = opened(own, "embed.drift_rows=0")
     manifest = silent.embed_other(other_rows(silent, tmp_path / "shifted"), str(tmp_path / "unasked"))
     assert "drift" not in manifest.metrics
+
+
+def test_other_rows_of_1970s_seconds_are_embedded_as_those_trained_on(tmp_path: Path) -> None:
+    path = write_run(tmp_path)
+    moved(tmp_path / "data", 1.7e9)
+    run_local(path)
+    pipeline = opened(path, "data.on_bad_rows=quarantine")
+    vectors = np.vstack([blobs(N_ROWS, DIM)[0][:60].astype(np.float64) + 1.7e9, np.full((1, DIM), 1e30)])
+    for name, shift in (("same", 0.0), ("later", 1e6)):
+        write_vectors(str(tmp_path / name), vectors + shift, labels=np.zeros(61, np.int64))
+    same, later = (
+        pipeline.embed_other(other_rows(pipeline, tmp_path / name), str(tmp_path / f"of-{name}"))
+        for name in ("same", "later")
+    )
+    assert (same.n_rows, same.metrics["quarantine"]["reasons"]) == (60, {"beyond float32": 1})
+    assert (same.metrics["drift"]["drifted"], later.metrics["drift"]["drifted"]) == (False, True)
+    known = [
+        one
+        for path in sorted((tmp_path / "root/output").glob("*.parquet"))
+        for one in pq.read_table(path)["embedding"].to_pylist()
+    ][:60]
+    found = pq.read_table(tmp_path / "of-same/part-00000.parquet")["embedding"].to_pylist()
+    np.testing.assert_allclose(found, known, rtol=1e-5, atol=1e-6)
+
+
+def test_a_metric_sees_other_rows_in_the_frame_of_those_it_learned_from(tmp_path: Path) -> None:
+    path = write_metric_run(tmp_path)
+    rows = moved(tmp_path / "data", 1.7e9)
+    run(load_config(path), LocalEngine(), SilentObserver())
+    known = np.stack(MappedVectors(Artifact(str(tmp_path / "root/embedding"))).gather(np.arange(300)))
+    few = np.flatnonzero(rows[:, 0] > np.quantile(rows[:, 0], 0.8))  # whose own medians are others
+    write_vectors(str(tmp_path / "few"), rows[few], labels=np.zeros(len(few), np.int64))
+    config = load_config(path)
+    pipeline = Pipeline(config, Source.open(config.data), LocalEngine(), SilentObserver())
+    pipeline.embed_other(other_rows(pipeline, tmp_path / "few"), str(tmp_path / "of-few"))
+    found = MappedVectors(Artifact(str(tmp_path / "of-few/embedding"))).block(0, len(few))
+    np.testing.assert_allclose(found, known[few], rtol=1e-4, atol=1e-5)
+
+
+def test_a_run_that_starts_from_another_knows_where_its_own_rows_lie(tmp_path: Path) -> None:
+    for name, offset, start in (("before", 1.7e9, None), ("after", 1.8e9, "before"), ("same", 1.7e9, "before")):
+        start_from = {} if start is None else {"start_from": str(tmp_path / start / "root")}
+        path = write_run(tmp_path / name, **start_from)
+        moved(tmp_path / name / "data", offset)
+        run_local(path)
+    before, after, same = (
+        read_state(Artifact(str(tmp_path / name / "root/training")), "model.pt")["network.perceptron.input_mean"]
+        for name in ("before", "after", "same")
+    )
+    own = MappedVectors(Artifact(str(tmp_path / "after/root/vectors"))).mean
+    np.testing.assert_allclose(after, own, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(same, before)
 
 
 def test_parts_of_a_run_make_its_whole_output(own: Path) -> None:

@@ -37,8 +37,7 @@ from distspectral.serving.predictor import Predictor, load_predictor
 from distspectral.serving.service import JSON, NPY, Service
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.vectors import MappedVectors
-from tests.datasets import as_lists
-from tests.runs import DIM, N_ROWS, write_metric_run, write_run
+from tests.runs import DIM, N_ROWS, moved, write_metric_run, write_run
 
 SCALE = 0.25
 BLOCKED = ("distspectral", "ray", "pyarrow", "sklearn", "faiss")
@@ -277,13 +276,7 @@ def test_a_learned_metric_is_exported_as_its_embedding_alone(tmp_path: Path, whi
 @pytest.mark.parametrize("written", [write_run, write_metric_run])
 def test_a_run_on_seconds_since_1970_is_served_and_exported_as_it_embeds(written, tmp_path: Path) -> None:
     config = load_config(written(tmp_path))
-    rows = []
-    for path in sorted((tmp_path / "data").glob("*.parquet")):
-        table = pq.read_table(path)
-        rows.append(np.stack(table["vector"].to_numpy()).astype(np.float64) + 1.7e9)
-        column = table.schema.get_field_index("vector")
-        pq.write_table(table.set_column(column, "vector", as_lists(rows[-1])), path)
-    raw = np.concatenate(rows)
+    raw = moved(tmp_path / "data", 1.7e9)
     run(config, LocalEngine(), SilentObserver())
     root = tmp_path / "root"
     result = CliRunner().invoke(app, ["export", str(root), "--json"])

@@ -49,7 +49,8 @@ class SourceConfig(FrozenModel):
     label_column: str | None = Field(None, description="Column of labels, integers or strings, for evaluation only.")
     on_bad_rows: BadRowPolicy = Field(
         "error",
-        description="A row with NaN, infinity, null, another width or an unreadable id: `error` stops with its place, "
+        description="A row with NaN, infinity, null, a value too large to be told from the others in float32, another "
+        "width or an unreadable id: `error` stops with its place, "
         "`quarantine` leaves it out of every artifact and keeps its id, file, row and reason in `_quarantine`.",
     )
     follow_links: bool = Field(
