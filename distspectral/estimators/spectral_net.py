@@ -17,6 +17,7 @@ from sklearn.base import ClusterMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
+from torch import nn
 
 from distspectral.embedding.forward import BLOCK_ROWS, in_blocks
 from distspectral.errors import TooFewRowsError
@@ -52,7 +53,8 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
     Args:
         n_clusters: C, or ``auto``: at the largest relative gap of the eigenvalues.
         representation: what neighbours are searched in: ``input``, ``code`` (of an autoencoder), or ``auto``: codes
-            where they keep at least half of the variance of rows that the autoencoder never saw.
+            where they keep at least half of the variance of rows that the autoencoder never saw, and rows have at most
+            32,768 features.
         affinity_space: whose distances weigh the edges: ``euclidean``, or ``siamese``, a network trained on the
             graph's edges.
         n_components: P, eigenfunctions kept, the constant one included, which alone tells nothing apart; None chooses
@@ -145,8 +147,9 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         """Learn the embedding and the clusters of ``X``.
 
         Args:
-            X: (N, D) numbers, finite, N at least 3, dense or SciPy sparse; computed with in float32, sparse rows made
-                dense a block at a time.
+            X: (N, D) numbers, finite, N at least 3, dense or SciPy sparse; computed with in float32. Where at most one
+                entry in 16 is held, the search and the first layer multiply sparse rows, and no row is made dense but
+                for an autoencoder.
             y: ignored.
 
         Raises:
@@ -185,22 +188,24 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         self.eigenvalues_ = ritz_values[: settings.n_components]
         if (n_clusters := recipe.cluster.n_clusters) == "auto":
             n_clusters = suggested_n_clusters(ritz_values, settings.n_components, len(ritz_values) == n_distinct)
-        assigner = fit_assigner(rows, network, self.eigenvalues_, n_clusters, recipe.cluster, recipe.seed)
+        embedded = ArrayVectors(in_blocks(network.to(torch_device(self.device)), rows))
+        assigner = fit_assigner(embedded, nn.Identity(), self.eigenvalues_, n_clusters, recipe.cluster, recipe.seed)
         self._set_model(Embedder(network, assigner))
-        self.embedding_, self.labels_ = self._embed(rows)
+        self.embedding_ = embedded.block(0, rows.n_rows)
+        self.labels_ = self._clusters(self.embedding_)
         self._drop_empty_clusters(n_distinct)
 
     @plain_torch()
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
         """Return the eigenfunctions (B, P) at rows ``X`` (B, D), seen or unseen."""
         check_is_fitted(self)
-        return self._embed(self._rows(X, reset=False, accept_sparse="csr"))[0]
+        return self._embed(self._rows(X, reset=False, accept_sparse="csr"))
 
     @plain_torch()
     def predict(self, X: ArrayLike) -> NDArray[np.int32]:
         """Return the cluster (B,) of each row of ``X`` (B, D); one row alone gets the label it gets in company."""
         check_is_fitted(self)
-        return self._embed(self._rows(X, reset=False, accept_sparse="csr"))[1]
+        return self._clusters(self._embed(self._rows(X, reset=False, accept_sparse="csr")))
 
     def fit_transform(self, X: ArrayLike, y: Any = None, **fit_params: Any) -> NDArray[np.float32]:
         """Fit and return ``embedding_``."""
@@ -268,13 +273,13 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         self._set_model(Embedder(self.model_.network, Assigner.from_state(assigner.state() | kept)))
         self.labels_ = labels.astype(np.int32)
 
-    def _embed(self, rows: Vectors) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """Return embedding (B, P) and clusters (B,) of rows, block by block."""
-        embedding = in_blocks(self.model_.network.to(torch_device(self.device)), rows)
-        assigner = self.model_.assigner
+    def _embed(self, rows: Vectors) -> NDArray[np.float32]:
+        return in_blocks(self.model_.network.to(torch_device(self.device)), rows)
+
+    def _clusters(self, embedding: NDArray[np.float32]) -> NDArray[np.int32]:
+        """Return the cluster (B,) of each embedded row (B, P)."""
         parts = torch.split(torch.from_numpy(embedding), BLOCK_ROWS)
-        clusters = torch.cat([assigner(part)[0] for part in parts]).numpy().astype(np.int32)
-        return embedding, clusters
+        return torch.cat([self.model_.assigner(part)[0] for part in parts]).numpy().astype(np.int32)
 
     @property
     def _n_features_out(self) -> int:

@@ -18,12 +18,14 @@ from distspectral.graph.facts import graph_facts
 from distspectral.graph.links import Links, find_links, link_facts
 from distspectral.graph.search.exact import exact_solver, query_blocks
 from distspectral.graph.search.lists import Neighbors
+from distspectral.graph.search.sparse import sparse_neighbors
 from distspectral.graph.search.through_cells import search_cells
 from distspectral.graph.store import ArrayGraph, read_neighbors
 from distspectral.graph.weights import all_scales, block_affinities, row_scales
 from distspectral.mapping import local_map
 from distspectral.spectral.affinity import needs_scales
 from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.rows.sparse import SparseVectors
 from distspectral.storage.rows.vectors import Vectors
 
 
@@ -53,6 +55,8 @@ def knn_graph(
     searched: dict[str, Any] = {}
     if graph_config.searches_cells(vectors.n_rows):
         neighbors, squared_distances, searched = _through_cells(vectors, graph_config)
+    elif isinstance(points, SparseVectors) and points.is_thin:
+        neighbors, squared_distances = sparse_neighbors(points, graph_config.n_neighbors)
     else:
         solver = exact_solver(points, graph_config)
         neighbors, squared_distances = _joined([solver(points, start, stop) for start, stop in cuts])
