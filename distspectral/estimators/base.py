@@ -16,7 +16,14 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from distspectral.errors import ArtifactError, ConfigError, ConstantDataError, DistSpectralError
+from distspectral.errors import (
+    ArtifactError,
+    ConfigError,
+    ConstantDataError,
+    DamagedArtifactError,
+    DistSpectralError,
+    first_line,
+)
 from distspectral.estimators.stored import plain, restored, stored
 from distspectral.frozen import FrozenModel
 from distspectral.storage.artifact.directory import Artifact
@@ -60,8 +67,8 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """
         check_is_fitted(self)
         path, params = Path(path).absolute(), self.get_params(deep=False)
-        attributes = {name: value for name, value in vars(self).items() if name not in {*params, "model_"}}
-        content = {"params": params, "attributes": attributes, "model": self._model_state()}
+        learned = {name: value for name, value in vars(self).items() if name not in {*params, "model_"}}
+        content = {"params": params, "attributes": learned, "model": self._model_state()}
         header = {"estimator": type(self).__name__, "format": FORMAT}
         write_state(Artifact(str(path.parent)), path.name, header | {k: stored(v, k) for k, v in content.items()})
 
@@ -87,11 +94,16 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                 f"{path}: is of format {state['format']}, this version of distspectral reads {FORMAT}; load it by the "
                 "version that saved it, or fit again"
             )
-        content = {name: restored(state[name]) for name in ("params", "attributes", "model")}
-        estimator = cls(**content["params"])
-        for name, value in content["attributes"].items():
-            setattr(estimator, name, value)
-        estimator._restore_model(content["model"])
+        try:
+            content = {name: restored(state[name]) for name in ("params", "attributes", "model")}
+            estimator = cls(**content["params"])
+            for name, value in content["attributes"].items():
+                setattr(estimator, name, value)
+            estimator._restore_model(content["model"])
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise DamagedArtifactError(
+                f"{path}: its parts are no {cls.__name__} ({type(error).__name__}: {first_line(error)}); save it again"
+            ) from error
         return estimator
 
     @abstractmethod
