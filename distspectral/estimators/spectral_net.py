@@ -188,10 +188,10 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         self.eigenvalues_ = ritz_values[: settings.n_components]
         if (n_clusters := recipe.cluster.n_clusters) == "auto":
             n_clusters = suggested_n_clusters(ritz_values, settings.n_components, len(ritz_values) == n_distinct)
-        embedded = ArrayVectors(in_blocks(network.to(torch_device(self.device)), rows))
+        self.embedding_ = in_blocks(network.to(torch_device(self.device)), rows)
+        embedded = ArrayVectors(self.embedding_)
         assigner = fit_assigner(embedded, nn.Identity(), self.eigenvalues_, n_clusters, recipe.cluster, recipe.seed)
         self._set_model(Embedder(network, assigner))
-        self.embedding_ = embedded.block(0, rows.n_rows)
         self.labels_ = self._clusters(self.embedding_)
         self._drop_empty_clusters(n_distinct)
 
