@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from torch import nn
 
-from distspectral.embedding.forward import BLOCK_ROWS, forward
+from distspectral.embedding.forward import forward, rows_of_block
 from distspectral.embedding.loading import Loader
 from distspectral.embedding.stream import Clock, busy_seconds, stream
 from distspectral.errors import CollapsedError
@@ -46,7 +46,7 @@ def encode(
     facts: Mapping[str, Any] | None = None,
     trained: str = "train",
     *,
-    block_rows: int = BLOCK_ROWS,
+    block_rows: int | None = None,
 ) -> Manifest:
     """Write the network's outputs at every row as a vectors artifact, shard for shard, ids and labels kept.
 
@@ -59,7 +59,8 @@ def encode(
         mapper: hands out the shards that are still missing.
         facts: of the network, for the new manifest.
         trained: the stage that trained the network, for messages.
-        block_rows: rows that pass the network at a time; a few such are in memory.
+        block_rows: rows that pass the network at a time, of which a few are in memory; by default
+            :func:`~distspectral.embedding.forward.rows_of_block`.
 
     Raises:
         CollapsedError: the network's outputs are the same at all rows.
@@ -68,7 +69,14 @@ def encode(
     source = vectors[0].manifest()
     items = [(shard.name, shard.n_rows) for shard in source.shards if shard.name not in done]
     loader = Loader((output.artifact.uri, output.fingerprint), load)
-    task = functools.partial(_encode_shard, tuple(vectors), output.artifact, loader, device, block_rows)
+    task = functools.partial(
+        _encode_shard,
+        tuple(vectors),
+        output.artifact,
+        loader,
+        device,
+        block_rows or rows_of_block(source.properties["dim"]),
+    )
     for written in mapper(task, items, "encoding", on_gpu=True):
         done[written.name] = written
     shards = [done[shard.name] for shard in source.shards]
@@ -122,13 +130,13 @@ def _encode_shard(
     artifact: Artifact,
     loader: Loader[nn.Module],
     device: str,
-    block_rows: int,
+    block_rows: int | None,
     item: tuple[str, int],
 ) -> Shard:
     """Write the outputs at the rows of one shard as one packed shard."""
     name, n_rows = item
     rows, where = open_vectors(vectors, only=name), torch_device(device)
-    network = loader.on(where)
+    network, block_rows = loader.on(where), block_rows or rows_of_block(rows.dim)
     named, id_type = MappedVectors(vectors[0], only=name), vectors[0].manifest().properties["id_type"]
     ids, labels = named.ids(), named.labels()
     label_type: ScalarType | None = None

@@ -8,24 +8,36 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
-from distspectral.embedding.transfer import as_tensor
+from distspectral.embedding.transfer import as_tensor, sparse_tensor
 from distspectral.storage.rows.vectors import Vectors
 
 BLOCK_ROWS = 1 << 14
-"""Rows that pass the network at a time."""
+"""Most rows that pass the network at a time."""
+BLOCK_BYTES = 1 << 26
+"""Most bytes of them in float32."""
+
+
+def rows_of_block(dim: int) -> int:
+    """Return how many rows of D features pass the network at a time."""
+    return min(BLOCK_ROWS, max(1, BLOCK_BYTES // (4 * dim)))
 
 
 @torch.inference_mode()
-def forward(network: nn.Module, block: NDArray[np.float32]) -> NDArray[np.float32]:
+def forward(network: nn.Module, block: NDArray[np.float32] | Tensor) -> NDArray[np.float32]:
     """Return the network's outputs (B, E) float32 at a block (B, D), computed where its parameters are."""
-    device = next(network.parameters()).device
-    outputs: NDArray[np.float32] = network(as_tensor(block).to(device)).float().cpu().numpy()
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    rows = block if isinstance(block, Tensor) else as_tensor(block)
+    outputs: NDArray[np.float32] = network(rows.to(device)).float().cpu().numpy()
     return outputs
 
 
 def in_blocks(network: nn.Module, rows: Vectors) -> NDArray[np.float32]:
     """Return the network's outputs (N, E) at all rows, one block in flight at a time."""
-    starts = range(0, rows.n_rows, BLOCK_ROWS)
-    return np.concatenate([forward(network, rows.block(i, min(i + BLOCK_ROWS, rows.n_rows))) for i in starts])
+    step, outputs = rows_of_block(rows.dim), []
+    for start in range(0, rows.n_rows, step):
+        stop = min(start + step, rows.n_rows)
+        thin = sparse_tensor(rows, np.arange(start, stop))
+        outputs.append(forward(network, rows.block(start, stop) if thin is None else thin))
+    return np.concatenate(outputs)

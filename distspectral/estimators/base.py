@@ -17,7 +17,15 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
-from distspectral.errors import ArtifactError, ConfigError, ConstantDataError, DistSpectralError, NonFiniteRowError
+from distspectral.errors import (
+    ArtifactError,
+    ConfigError,
+    ConstantDataError,
+    DamagedArtifactError,
+    DistSpectralError,
+    NonFiniteRowError,
+    first_line,
+)
 from distspectral.estimators.stored import plain, restored, stored
 from distspectral.frozen import FrozenModel
 from distspectral.models.framed import Framed
@@ -71,10 +79,10 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """
         check_is_fitted(self)
         path, params = Path(path).absolute(), self.get_params(deep=False)
-        attributes = {name: value for name, value in vars(self).items() if name not in {*params, *APART}}
+        learned = {name: value for name, value in vars(self).items() if name not in {*params, *APART}}
         content = {
             "params": params,
-            "attributes": attributes,
+            "attributes": learned,
             "frame": self.frame_.properties(),
             "model": self._model_state(),
         }
@@ -103,12 +111,17 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                 f"{path}: is of format {state['format']}, this version of distspectral reads {FORMAT}; load it by the "
                 "version that saved it, or fit again"
             )
-        content = {name: restored(state[name]) for name in ("params", "attributes", "frame", "model")}
-        estimator = cls(**content["params"])
-        for name, value in content["attributes"].items():
-            setattr(estimator, name, value)
-        estimator.frame_ = Frame.of_properties(content["frame"])
-        estimator._restore_model(content["model"])
+        try:
+            content = {name: restored(state[name]) for name in ("params", "attributes", "frame", "model")}
+            estimator = cls(**content["params"])
+            for name, value in content["attributes"].items():
+                setattr(estimator, name, value)
+            estimator.frame_ = Frame.of_properties(content["frame"])
+            estimator._restore_model(content["model"])
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise DamagedArtifactError(
+                f"{path}: its parts are no {cls.__name__} ({type(error).__name__}: {first_line(error)}); save it again"
+            ) from error
         return estimator
 
     @abstractmethod

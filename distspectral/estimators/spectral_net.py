@@ -6,7 +6,6 @@ Shape letters: N rows, D features, P components, C clusters.
 
 from __future__ import annotations
 
-import functools
 import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
@@ -35,7 +34,7 @@ from distspectral.recipes import Representation, SpectralRecipe
 from distspectral.spectral.affinity import AffinityKind
 from distspectral.spectral.diagnostics import suggested_n_clusters
 from distspectral.stages.calibrate import calibrated, edge_sums
-from distspectral.stages.cluster import embedded, fit_assigner
+from distspectral.stages.cluster import fit_assigner
 from distspectral.storage.rows.vectors import ArrayVectors, Vectors
 from distspectral.training.modes import plain_torch
 
@@ -53,7 +52,8 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
     Args:
         n_clusters: C, or ``auto``: at the largest relative gap of the eigenvalues.
         representation: what neighbours are searched in: ``input``, ``code`` (of an autoencoder), or ``auto``: codes
-            where they keep at least half of the variance of rows that the autoencoder never saw.
+            where they keep at least half of the variance of rows that the autoencoder never saw, and rows have at most
+            32,768 features.
         affinity_space: whose distances weigh the edges: ``euclidean``, or ``siamese``, a network trained on the
             graph's edges.
         n_components: P, eigenfunctions kept, the constant one included, which alone tells nothing apart; None chooses
@@ -150,7 +150,8 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         Args:
             X: (N, D) numbers, finite, N at least 3, dense or SciPy sparse; computed with in float32. Before the cast,
                 features whose offset float32 would lose are centred, and rows beyond its squares are scaled; sparse
-                rows are scaled only, and made dense a block at a time.
+                rows are scaled only. Where at most one entry in 16 is held, the search and the first layer multiply
+                sparse rows, and no row is made dense but for an autoencoder.
             y: ignored.
 
         Raises:
@@ -189,8 +190,9 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         self.eigenvalues_ = ritz_values[: settings.n_components]
         if (n_clusters := recipe.cluster.n_clusters) == "auto":
             n_clusters = suggested_n_clusters(ritz_values, settings.n_components, len(ritz_values) == n_distinct)
+        self.embedding_ = in_blocks(network.to(torch_device(self.device)), rows)
         assigner, _ = fit_assigner(
-            functools.partial(embedded, network, rows),
+            self.embedding_.__getitem__,
             represented.graph,
             self.eigenvalues_,
             n_clusters,
@@ -199,20 +201,20 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
             in_parts=self.graph_["components"] > 1,
         )
         self._set_model(Embedder(network, assigner))
-        self.embedding_, self.labels_ = self._embed(rows)
+        self.labels_ = self._clusters(self.embedding_)
         self._drop_empty_clusters(n_distinct)
 
     @plain_torch()
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
         """Return the eigenfunctions (B, P) at rows ``X`` (B, D), seen or unseen."""
         check_is_fitted(self)
-        return self._embed(self._rows(X, reset=False, accept_sparse="csr"))[0]
+        return self._embed(self._rows(X, reset=False, accept_sparse="csr"))
 
     @plain_torch()
     def predict(self, X: ArrayLike) -> NDArray[np.int32]:
         """Return the cluster (B,) of each row of ``X`` (B, D); one row alone gets the label it gets in company."""
         check_is_fitted(self)
-        return self._embed(self._rows(X, reset=False, accept_sparse="csr"))[1]
+        return self._clusters(self._embed(self._rows(X, reset=False, accept_sparse="csr")))
 
     def fit_transform(self, X: ArrayLike, y: Any = None, **fit_params: Any) -> NDArray[np.float32]:
         """Fit and return ``embedding_``."""
@@ -280,13 +282,13 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         self._set_model(Embedder(self._model.network, Assigner.from_state(assigner.state() | kept)))
         self.labels_ = labels.astype(np.int32)
 
-    def _embed(self, rows: Vectors) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """Return embedding (B, P) and clusters (B,) of rows, block by block."""
-        embedding = in_blocks(self._model.network.to(torch_device(self.device)), rows)
-        assigner = self._model.assigner
+    def _embed(self, rows: Vectors) -> NDArray[np.float32]:
+        return in_blocks(self._model.network.to(torch_device(self.device)), rows)
+
+    def _clusters(self, embedding: NDArray[np.float32]) -> NDArray[np.int32]:
+        """Return the cluster (B,) of each embedded row (B, P)."""
         parts = torch.split(torch.from_numpy(embedding), BLOCK_ROWS)
-        clusters = torch.cat([assigner(part)[0] for part in parts]).numpy().astype(np.int32)
-        return embedding, clusters
+        return torch.cat([self._model.assigner(part)[0] for part in parts]).numpy().astype(np.int32)
 
     @property
     def _n_features_out(self) -> int:

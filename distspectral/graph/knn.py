@@ -18,13 +18,19 @@ from distspectral.graph.facts import graph_facts
 from distspectral.graph.links import Links, find_links, link_facts
 from distspectral.graph.search.exact import exact_solver, query_blocks
 from distspectral.graph.search.lists import Neighbors
+from distspectral.graph.search.sparse import sparse_neighbors
 from distspectral.graph.search.through_cells import search_cells
 from distspectral.graph.store import ArrayGraph, read_neighbors
 from distspectral.graph.weights import all_scales, block_affinities, row_scales
 from distspectral.mapping import local_map
 from distspectral.spectral.affinity import needs_scales
 from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.rows.sparse import SparseVectors
 from distspectral.storage.rows.vectors import Vectors
+
+EXACT_SPARSE_ROWS = 200_000
+"""Thinly filled rows up to which products of sparse rows find neighbours: 16 ns a pair, eleven minutes of one core.
+Cells would make their rows dense."""
 
 
 def knn_graph(
@@ -51,7 +57,9 @@ def knn_graph(
     points = under_metric(vectors, graph_config.metric)
     cuts = query_blocks(points, graph_config)
     searched: dict[str, Any] = {}
-    if graph_config.searches_cells(vectors.n_rows):
+    if isinstance(points, SparseVectors) and points.is_thin and points.n_rows <= EXACT_SPARSE_ROWS:
+        neighbors, squared_distances = sparse_neighbors(points, graph_config.n_neighbors)
+    elif graph_config.searches_cells(vectors.n_rows):
         neighbors, squared_distances, searched = _through_cells(vectors, graph_config)
     else:
         solver = exact_solver(points, graph_config)

@@ -48,14 +48,19 @@ class EncodedNetwork(nn.Module):
         return len((self.encoder or self.siamese or self.perceptron).input_mean)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the functions (B, P) at raw rows ``x`` (B, D)."""
+        """Return the functions (B, P) at raw rows ``x`` (B, D), dense or a COO tensor."""
         spaces: dict[str, Tensor] = {"vector": x}
         represented = x
         if self.encoder is not None:
             represented = spaces["code"] = self.encoder(x)
         if self.siamese is not None:
             spaces["siamese"] = self.siamese(represented)
-        outputs: Tensor = self.perceptron(torch.cat([spaces[name] for name in self.inputs], dim=1))
+        seen = [spaces[name] for name in self.inputs]
+        if any(space.is_sparse for space in seen):
+            joined = torch.cat([space if space.is_sparse else space.to_sparse() for space in seen], dim=1).coalesce()
+        else:
+            joined = torch.cat(seen, dim=1)
+        outputs: Tensor = self.perceptron(joined)
         return outputs
 
     def state(self) -> dict[str, Any]:

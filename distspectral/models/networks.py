@@ -95,8 +95,19 @@ class Perceptron(Standardized):
         return perceptron.eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the outputs (B, n_outputs) at rows ``x`` (B, D)."""
-        outputs: Tensor = self.head(self.trunk(self.standardize(x)))
+        """Return the outputs (B, n_outputs) at rows ``x`` (B, D), dense or a COO tensor."""
+        hidden = self.trunk[1:](self._first_layer(x)) if x.is_sparse else self.trunk(self.standardize(x))
+        outputs: Tensor = self.head(hidden)
+        return outputs
+
+    def _first_layer(self, x: Tensor) -> Tensor:
+        """Return W (x - m) / s + b at sparse rows, multiplied out: centred, they would be dense."""
+        first, places = self.trunk[0], x.indices()
+        assert isinstance(first, nn.Linear), first
+        values = x.values() / self.input_scale[places[1]]
+        scaled = torch.sparse_coo_tensor(places, values, x.shape, is_coalesced=True, check_invariants=False)
+        constant = first.bias - first.weight @ (self.input_mean / self.input_scale)
+        outputs: Tensor = torch.sparse.mm(scaled, first.weight.T.contiguous()) + constant
         return outputs
 
 

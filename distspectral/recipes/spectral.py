@@ -33,6 +33,10 @@ Codes that lose most of what tells rows apart lose neighbourhoods too. Ten numbe
 lift ACC; of tf-idf text they explain a third and lower it. Conductance and stability of the clusters were tried first:
 both prefer codes always, for neighbourhoods in ten dimensions are tight whatever they mean."""
 
+WIDEST_CODED = 1 << 15
+"""Features of a row beyond which ``auto`` makes no codes. Rows so wide are thin, such as counts of words, and an
+autoencoder rebuilds all of a row: at 100,000 features its last layer alone takes 3.2 GB with Adam's moments."""
+
 
 class SpectralSections(Sections):
     """What a config says of a spectral run."""
@@ -40,7 +44,8 @@ class SpectralSections(Sections):
     representation: Representation = Field(
         "auto",
         description="what neighbours are searched in: input = the vectors; code = codes of an autoencoder; auto = "
-        "codes where they keep at least half of the variance of rows that the autoencoder never saw",
+        f"codes where they keep at least half of the variance of rows that the autoencoder never saw, and rows have at "
+        f"most {WIDEST_CODED:,} features",
     )
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     graph: GraphConfig = GraphConfig()
@@ -69,9 +74,9 @@ class SpectralRecipe(SpectralSections, Recipe):
 
     @property
     def makes_codes(self) -> bool:
-        """Whether an autoencoder is trained; rows no wider than their codes stay as they are, unless told otherwise."""
+        """Whether an autoencoder is trained; narrow and very wide rows stay as they are, unless told otherwise."""
         return self.representation == "code" or (
-            self.representation == "auto" and self.dim > self.autoencoder.n_components
+            self.representation == "auto" and self.autoencoder.n_components < self.dim <= WIDEST_CODED
         )
 
     @property

@@ -53,6 +53,8 @@ def suggested_n_clusters(
     last = min(len(values) - 1, maximum or len(values) - 1)
     if last < 2:
         return max(last, 1)
+    if values[last] == ZERO:  # as many components and more
+        return last
     upper, lower = values[2 : last + 1], values[1:last]
     gaps = (upper - lower) / upper
     return int(np.argmax(gaps)) + 2

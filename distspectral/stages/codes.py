@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from distspectral.embedding.encode import encode
-from distspectral.embedding.forward import forward
+from distspectral.embedding.forward import forward, rows_of_block
 from distspectral.mapping import Mapper, local_map
 from distspectral.models.networks import Perceptron
 from distspectral.stages.encoding import encoding_stage
@@ -59,10 +59,13 @@ def explained_variance(encoder: Perceptron, decoder: Perceptron, vectors: Vector
     """
     rows = held_out_rows(vectors.n_rows)
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, JUDGED_ROWS).astype(np.int64))]
-    block = vectors.gather(rows)
-    targets = encoder.standardize(torch.from_numpy(block)).numpy()
-    rebuilt = forward(decoder, forward(encoder, block))
-    return 1 - float(np.square(rebuilt - targets).sum() / np.square(targets - targets.mean(0)).sum())
+    squared_error, sums, squares = 0.0, np.zeros(vectors.dim), 0.0
+    for part in np.array_split(rows, -(-len(rows) // rows_of_block(vectors.dim))):
+        block = vectors.gather(part)
+        targets = encoder.standardize(torch.from_numpy(block)).double().numpy()
+        squared_error += float(np.square(forward(decoder, forward(encoder, block)) - targets).sum())
+        sums, squares = sums + targets.sum(0), squares + float(np.square(targets).sum())
+    return 1 - squared_error / (squares - float(sums @ sums) / len(rows))
 
 
 def load_encoder(training: Artifact, part: str = ENCODER) -> Perceptron:

@@ -234,12 +234,26 @@ def _pieces(work: Work) -> dict[str, Piece]:
 
 
 def _facts(manifests: Manifests) -> dict[str, Any]:
-    found = manifests["embed"].metrics
-    return {"agreement": found["agreement"]} if "agreement" in found else {}
+    output = manifests["embed"]
+    counts = np.sum([shard.details["cluster_counts"] for shard in output.shards], axis=0)
+    facts: dict[str, Any] = {"clusters_found": int(np.count_nonzero(counts))}
+    return facts | ({"agreement": output.metrics["agreement"]} if "agreement" in output.metrics else {})
 
 
 def _lines(facts: dict[str, Any]) -> dict[str, str]:
+    if "agreement" not in facts:
+        return {}
     return {"ACC / NMI / ARI": " / ".join(f"{facts['agreement'][name]:.3f}" for name in ("acc", "nmi", "ari"))}
+
+
+def _notes(metrics: dict[str, Any]) -> list[str]:
+    asked, found = metrics["cluster"]["n_clusters"], metrics["embed"]["clusters_found"]
+    if found == asked:
+        return []
+    return [
+        f"Only {found} of the {asked} clusters hold rows: the embedding tells no more apart. Ask for fewer, or keep "
+        "more functions (spectral.n_components) or neighbours (graph.n_neighbors)."
+    ]
 
 
 EMBED = Stage(
@@ -257,4 +271,5 @@ EMBED = Stage(
     run_part=_run_part,
     facts=_facts,
     lines=_lines,
+    notes=_notes,
 )

@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from distspectral.costs.bill import NETWORK, Bill
-from distspectral.embedding.forward import BLOCK_ROWS, forward
+from distspectral.embedding.forward import forward, rows_of_block
 from distspectral.embedding.stream import held_bytes
 from distspectral.stages.stage import Piece, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
@@ -41,7 +41,9 @@ def encoding_stage(
         bill.through((trained,), bill.us("encoding"))
         bill.alone()
         bill.read, bill.written = bill.kept_by(source(bill.recipe)), bill.kept
-        bill.worker_bytes += WRITER_BYTES + held_bytes(BLOCK_ROWS, bill.recipe.dim, bill.widest(trained))
+        bill.worker_bytes += WRITER_BYTES + held_bytes(
+            rows_of_block(bill.recipe.dim), bill.recipe.dim, bill.widest(trained)
+        )
 
     def pieces(work: Work) -> dict[str, Piece]:
         return forward_piece(load(work), (work.artifacts[source(work.recipe)],))

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from distspectral.comm import collectives
+from distspectral.embedding.transfer import gathered
 from distspectral.errors import NoEdgesError
 from distspectral.graph.store import Graph
 from distspectral.objectives.batches import PairBatch, ReconstructionBatch
@@ -95,7 +96,7 @@ class PairSampler:
         unique, inverse = np.unique(pairs, return_inverse=True)
         ends = torch.from_numpy(inverse).view(2, -1)
         is_neighbor = torch.arange(len(ends[0])) < last - first
-        return PairBatch(torch.from_numpy(self.vectors.gather(unique)), ends[0], ends[1], is_neighbor)
+        return PairBatch(gathered(self.vectors, unique), ends[0], ends[1], is_neighbor)
 
     def _neighbors(self, generator: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return (M,) rows and one near neighbour of each, missing slots left out."""

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from distspectral.comm import collectives
+from distspectral.embedding.transfer import gathered
 from distspectral.graph.store import Graph
 from distspectral.objectives.batches import EdgeBatch
 from distspectral.spectral.affinity import AffinityKind, batch_affinity
@@ -91,7 +92,7 @@ class EdgeSampler:
         else:
             mass = np.bincount(inverse[: 2 * n], minlength=len(rows)) * (self.affinity_share / n / 2)
         return EdgeBatch(
-            vectors=torch.from_numpy(self.vectors.gather(rows)),
+            vectors=gathered(self.vectors, rows),
             heads=torch.from_numpy(inverse[:n]),
             tails=torch.from_numpy(inverse[n : 2 * n]),
             weights=torch.from_numpy(weights),

@@ -52,3 +52,12 @@ def test_the_autoencoder_mirrors_itself():
     assert shapes == [(9, 6), (7, 9), (2, 7), (7, 2), (9, 7), (6, 9)]
     rows = torch.randn(4, 6)
     assert torch.equal(model(rows), model.decoder(model.encoder(rows)))
+
+
+@pytest.mark.parametrize("inputs", [("vector",), ("vector", "siamese"), ("siamese",)])
+def test_sparse_rows_pass_all_parts(inputs):
+    torch.manual_seed(0)
+    siamese, rows = Perceptron(30, 2, (5,)), torch.randn(9, 30) * (torch.rand(9, 30) < 0.1)
+    perceptron = Perceptron(sum({"vector": 30, "siamese": 2}[name] for name in inputs), 3, (6,))
+    network = EncodedNetwork(perceptron, inputs, siamese=siamese)
+    torch.testing.assert_close(network(rows.to_sparse()), network(rows), rtol=1e-4, atol=1e-5)

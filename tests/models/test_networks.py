@@ -69,3 +69,17 @@ def test_double_network_computes_in_float64(network, rows):
 def test_widths_must_be_positive_and_there_must_be_one(hidden):
     with pytest.raises(ValidationError, match="hidden"):
         NetworkConfig(hidden=hidden)
+
+
+def test_sparse_rows_have_the_outputs_and_gradients_of_dense_ones():
+    torch.manual_seed(0)
+    network, rows = Perceptron(30, 2, (7, 5)), torch.randn(20, 30) * (torch.rand(20, 30) < 0.1)
+    network.standardize_by(rows.mean(0), torch.linspace(0.5, 2, 30))
+    found = []
+    for x in (rows, rows.to_sparse()):
+        network.zero_grad()
+        outputs = network(x)
+        outputs.square().sum().backward()
+        found.append([outputs.detach(), *(parameter.grad.clone() for parameter in network.parameters())])
+    for dense, thin in zip(*found, strict=True):
+        torch.testing.assert_close(thin, dense, rtol=1e-4, atol=1e-5)

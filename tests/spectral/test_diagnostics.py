@@ -99,6 +99,10 @@ def test_zeros_that_differ_by_rounding_are_no_gap():
     assert suggested_n_clusters(np.array([0.0, 1e-18, 3e-16, 2e-15, 0.3, 0.4])) == 4
 
 
+def test_more_components_than_are_considered_are_all_that_are_considered():
+    assert suggested_n_clusters(np.array([0.0] * 8 + [0.5]), 5) == 5
+
+
 def test_a_spectrum_that_is_complete_ends_in_a_gap():
     assert suggested_n_clusters(np.zeros(2), is_complete=True) == 2
     assert suggested_n_clusters(np.zeros(8), is_complete=True) == 8

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from distspectral.datasets import write_vectors
 from distspectral.embedding.forward import forward
 from distspectral.graph.store import MappedGraph
 from distspectral.mapping import local_map
@@ -17,11 +18,13 @@ from distspectral.stages.calibrate import (
     load_calibrated_network,
     rows_per_task,
 )
+from distspectral.stages.embed import EMBED
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.vectors import ArrayVectors, MappedVectors
 from distspectral.training.checkpoint import read_state, write_state
 from tests.oracles import dense_spectrum
-from tests.stages.chain import pipeline_upto
+from tests.runs import write_run
+from tests.stages.chain import opened, pipeline_upto
 
 
 @pytest.fixture(scope="module", params=["random_walk", "unnormalized"])
@@ -115,3 +118,19 @@ def test_a_network_of_dependent_functions_keeps_the_independent_ones_and_says_so
     )
     (note,) = (note for note in CALIBRATE.notes({"calibrate": facts}) if note.startswith("Only"))
     assert note.startswith("Only 2 of the 6 trained functions are independent over these rows, and 2 are kept")
+
+
+def test_a_run_on_rows_of_which_few_differ_finds_them_and_says_that_there_are_no_more(tmp_path):
+    path = write_run(tmp_path, spectral={}, cluster={"n_clusters": 4})
+    levels = np.arange(120) % 3
+    write_vectors(str(tmp_path / "data"), np.eye(3, dtype=np.float32)[levels], labels=levels, sizes=(50, 30, 40))
+    pipeline = opened(path)
+    for name in pipeline.chain.outputs:
+        pipeline.stage(name)
+    manifests = {name: pipeline.chain.artifact(name).manifest() for name in pipeline.chain.outputs}
+    assert manifests["calibrate"].properties["n_components"] == 3
+    assert manifests["calibrate"].properties["suggested_n_clusters"] == 3
+    assert manifests["embed"].metrics["agreement"]["ari"] == 1
+    found = {"cluster": {"n_clusters": 4}, "embed": EMBED.facts(manifests)}
+    assert [note for note in EMBED.notes(found) if note.startswith("Only 3 of the 4 clusters hold rows")]
+    assert not EMBED.notes(found | {"cluster": {"n_clusters": 3}})

@@ -36,6 +36,13 @@ def windows(artifact):
     return [json.loads(line)["step"] for line in artifact.read_bytes("metrics.jsonl").splitlines()]
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_caller_that_records_no_gradients_trains_all_the_same(pipeline, mode):
+    with mode():
+        run(pipeline)
+    assert windows(pipeline.chain.artifact("train"))[-1] == 80
+
+
 def test_an_interrupted_training_goes_on_from_its_checkpoint(pipeline):
     heard = []
 

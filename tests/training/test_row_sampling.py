@@ -3,9 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 
 from distspectral.errors import NoEdgesError
 from distspectral.graph.store import ArrayGraph
+from distspectral.storage.rows.sparse import SparseVectors
 from distspectral.storage.rows.vectors import ArrayVectors
 from distspectral.training.row_sampling import PairSampler, RowSampler, held_out_rows
 
@@ -86,3 +88,16 @@ def test_missing_slots_give_no_pairs():
 def test_a_graph_without_edges_is_named():
     with pytest.raises(NoEdgesError, match="the graph is empty"):
         PairSampler(numbered(), ring(affinity=0.0), batch_size=20, n_positives=2, seed=0).batch(0)
+
+
+def test_thin_rows_are_drawn_as_they_are_held():
+    dense = np.zeros((N, 40), np.float32)
+    dense[np.arange(N), np.arange(N) % 40] = np.arange(N) + 1
+    samplers = [
+        PairSampler(rows, ring(), batch_size=30, n_positives=2, seed=0)
+        for rows in (ArrayVectors(dense), SparseVectors(sparse.csr_matrix(dense)))
+    ]
+    one, thin = (sampler.batch(4) for sampler in samplers)
+    assert thin.vectors.is_sparse
+    assert torch.equal(thin.vectors.to_dense(), one.vectors)
+    assert torch.equal(thin.heads, one.heads)

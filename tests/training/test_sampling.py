@@ -3,9 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 
 from distspectral.comm import collectives
 from distspectral.spectral.rayleigh import dirichlet_energy, gram
+from distspectral.storage.rows.sparse import SparseVectors
 from distspectral.storage.rows.vectors import ArrayVectors
 from distspectral.training.sampling import EdgeSampler, InBatchSampler, share, stratified
 from tests.oracles import all_edges, random_graph
@@ -112,3 +114,14 @@ def test_in_batch_edges_stay_in_the_batch_and_masses_sum_to_one(vectors, laplaci
     assert float(batch.weights.sum()) == pytest.approx(1, abs=1e-6)  # affinities are float32
     assert float(batch.mass.sum()) == pytest.approx(1, abs=1e-6)
     assert torch.equal(batch.vectors, one.batch(4).vectors)
+
+
+def test_thin_rows_are_drawn_as_they_are_held(graph):
+    dense = np.zeros((N, 40), np.float32)
+    dense[np.arange(N), np.arange(N) % 40] = np.arange(N) + 1
+    one, thin = (
+        sampler(rows, graph).batch(4) for rows in (ArrayVectors(dense), SparseVectors(sparse.csr_matrix(dense)))
+    )
+    assert thin.vectors.is_sparse
+    assert torch.equal(thin.vectors.to_dense(), one.vectors)
+    assert torch.equal(thin.mass, one.mass)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
+from distspectral.storage.rows.sparse import SparseVectors
 from distspectral.storage.rows.vectors import Vectors
 
 HASH_SEED = 20180213
@@ -32,6 +34,9 @@ def surplus_duplicates(vectors: Vectors, n_kept: int, block_rows: int | None = N
         surplus: (S,) int64, ascending.
         n_distinct: how many different rows there are.
     """
+    if isinstance(vectors, SparseVectors):
+        surplus, _, n_distinct = crowd(sparse_row_hashes(vectors.matrix()), n_kept)
+        return surplus, n_distinct
     hashes = np.empty(vectors.n_rows, np.uint64)
     block_rows = block_rows or max(1, BLOCK_BYTES // (8 * vectors.dim))
     for start in range(0, vectors.n_rows, block_rows):
@@ -83,4 +88,15 @@ def row_hashes(block: NDArray[np.float32]) -> NDArray[np.uint64]:
         words ^= words >> np.uint64(29)
         words *= factors
         hashes[start : start + step] = words.sum(axis=1, dtype=np.uint64)
+    return hashes
+
+
+def sparse_row_hashes(matrix: sparse.csr_matrix) -> NDArray[np.uint64]:
+    """Return a 64-bit hash (B,) of each row (B, D) float32 whose entries are ascending and each once."""
+    factors = np.random.default_rng(HASH_SEED).integers(0, 1 << 63, matrix.shape[1], dtype=np.uint64) * 2 + 1
+    words = (matrix.data + np.float32(0)).view(np.uint32) * MIX  # a zero that is held adds what one that is not does
+    words ^= words >> np.uint64(32)
+    words *= MIX
+    words ^= words >> np.uint64(29)
+    hashes: NDArray[np.uint64] = sparse.csr_matrix((words, matrix.indices, matrix.indptr), matrix.shape) @ factors
     return hashes

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.rows.sparse import SparseVectors
 from distspectral.storage.rows.vectors import MappedVectors, Vectors
 
 
@@ -35,6 +37,23 @@ class JoinedVectors:
     def block(self, start: int, stop: int) -> NDArray[np.float32]:
         """Return consecutive rows as a copy; see :meth:`distspectral.storage.rows.vectors.Vectors.block`."""
         return np.concatenate([part.block(start, stop) for part in self.parts], axis=1)
+
+
+def sparse_rows(vectors: Vectors, rows: NDArray[np.int64]) -> sparse.csr_matrix | None:
+    """Return rows (B, D) as they are held where a product with sparse rows is cheaper; None where it is not.
+
+    Args:
+        vectors: (N, D); of joined ones, dense parts stand beside sparse ones.
+        rows: (B,) row numbers.
+    """
+    if isinstance(vectors, SparseVectors):
+        return vectors.matrix(rows) if vectors.is_thin else None
+    if isinstance(vectors, JoinedVectors):
+        found = [sparse_rows(part, rows) for part in vectors.parts]
+        if any(part is not None for part in found):
+            parts = zip(vectors.parts, found, strict=True)
+            return sparse.hstack([dense.gather(rows) if thin is None else thin for dense, thin in parts], format="csr")
+    return None
 
 
 def open_vectors(artifacts: Sequence[Artifact], only: str | None = None) -> MappedVectors | JoinedVectors:

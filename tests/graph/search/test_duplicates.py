@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import sparse
 
 from distspectral.graph.search.duplicates import row_hashes, surplus_duplicates
+from distspectral.storage.rows.sparse import SparseVectors
 from distspectral.storage.rows.vectors import ArrayVectors
 
 
@@ -31,3 +33,13 @@ def test_both_zeros_are_equal():
     surplus, n_distinct = surplus_duplicates(ArrayVectors(np.array([[0.0, 1], [-0.0, 1]])), 1)
     assert surplus.tolist() == [1]
     assert n_distinct == 1
+
+
+def test_sparse_rows_are_counted_as_dense_ones_are():
+    dense = np.random.default_rng(0).integers(0, 2, (200, 6)).astype(np.float32)
+    held = sparse.csr_matrix(dense)
+    held.data[:3] = 0  # zeros that are held are zeros
+    expected = surplus_duplicates(ArrayVectors(held.toarray()), 2)
+    surplus, n_distinct = surplus_duplicates(SparseVectors(held), 2)
+    np.testing.assert_array_equal(surplus, expected[0])
+    assert n_distinct == expected[1] < 200
