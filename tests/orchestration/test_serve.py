@@ -46,10 +46,8 @@ def address(ray_cluster: None) -> Iterator[str]:
     with serving(MODEL(), ServeConfig(port=free_port(), max_batch=16, wait_ms=5)) as served:
         yield served.address
     import ray
-    from ray import serve
 
-    assert ray.is_initialized()
-    assert not serve.status().applications, "Serve ends with who started it"
+    assert ray.is_initialized(), "it goes on without us"
 
 
 def ask(address: str, method: str, path: str, body: bytes = b"", kind: str = "") -> tuple[int, bytes]:
@@ -117,17 +115,6 @@ def test_what_cannot_be_answered_is_a_4xx_that_says_why(
     found, answer = ask(address, method, path, body, kind)
     assert found == status
     assert message in json.loads(answer)["error"]
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-def test_a_serve_that_runs_already_is_left_alone(address: str) -> None:
-    with (
-        pytest.raises(ConfigError, match="Ray Serve runs in this cluster already"),
-        serving(MODEL(), ServeConfig(port=free_port())),
-    ):
-        pass
-    assert ask(address, "GET", "/health")[0] == 200
 
 
 @pytest.mark.ray
