@@ -53,11 +53,18 @@ class Batcher:
             while self.waiting and n_rows + len(self.waiting[0][0]) <= self.max_rows:
                 batch.append(self.waiting.popleft())
                 n_rows += len(batch[-1][0])
-            try:
-                answers = self.answers([rows for rows, _ in batch])
-            except Exception as error:
-                for _, future in batch:
-                    future.set_exception(error)
-            else:
-                for (_, future), answer in zip(batch, answers, strict=True):
-                    future.set_result(answer)
+            self.work(batch)
+
+    def work(self, batch: Sequence[tuple[Rows, asyncio.Future[Answer]]]) -> None:
+        """Answer one batch, but for those that nobody waits for any more."""
+        wanted = [(rows, future) for rows, future in batch if not future.done()]
+        if not wanted:
+            return
+        try:
+            answers = self.answers([rows for rows, _ in wanted])
+        except Exception as error:
+            for _, future in wanted:
+                future.set_exception(error)
+        else:
+            for (_, future), answer in zip(wanted, answers, strict=True):
+                future.set_result(answer)
