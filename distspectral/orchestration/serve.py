@@ -1,7 +1,8 @@
-"""A predictor behind HTTP on Ray Serve: replicas that answer, rows of several requests passing the network together.
+"""A predictor behind HTTP on Ray: replicas that answer, rows of several requests passing the network together.
 
-The process that serves speaks HTTP itself; Ray Serve keeps replicas alive and hands them whole requests. All of them
-have the model that this process loaded, whatever becomes of its files.
+The process that serves speaks HTTP and hands whole requests to replicas, which are actors. All have the model that
+this process loaded, whatever becomes of its files; Ray starts one anew that was lost. Ray Serve is not used: its
+replicas listen at every address, and unpickle what anybody sends them.
 
 Who may ask is nobody's question here, and a replica computes for whoever asks. Hence the server listens at 127.0.0.1
 unless told otherwise: put what checks passwords and speaks TLS before it.
@@ -12,20 +13,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
 
-import numpy as np
 import ray
-from numpy.typing import NDArray
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from ray.exceptions import RayError
 
-from distspectral import logs
 from distspectral.config.ray import RayConfig
 from distspectral.errors import (
     BusyError,
@@ -38,30 +34,26 @@ from distspectral.errors import (
 from distspectral.frozen import FrozenModel
 from distspectral.orchestration.connection import connect, disconnect
 from distspectral.orchestration.resources import wants_gpus
+from distspectral.serving.batching import Batcher
 from distspectral.serving.predictor import Predictor
-from distspectral.serving.service import Answer, Service, reply
+from distspectral.serving.service import Service, reply
 
 try:
-    from ray import serve
-    from ray.serve.config import ProxyLocation
-    from ray.serve.exceptions import RayServeException
-    from ray.serve.handle import DeploymentHandle
-
     from distspectral.serving.http import ROUTES, Front, Reply, bound_socket, listening, refusal
 except ImportError as missing:
-    raise MissingDependencyError(f"{missing}; Ray Serve needs: pip install 'distspectral[serve]'") from missing
-
-APP = "distspectral"
-REPLICA = "replica"
+    raise MissingDependencyError(f"{missing}; a server needs: pip install 'distspectral[serve]'") from missing
 
 ANSWERED_TOGETHER = 64
-"""Requests that one replica holds, and so may answer together; Serve's own 5 would bound a batch of single rows."""
+"""Requests that one replica works on at a time, and so may answer together."""
 
 WAITING_REQUESTS = 1024
-"""Requests that wait for a replica; further ones are sent away."""
+"""For each replica; further ones are sent away."""
 
-STATUS_S = 5.0
-"""In which Serve has to say how many replicas there are."""
+START_S = 120.0
+"""In which every replica has to have the model; a process alone takes ten on a busy machine."""
+
+HEALTH_S = 5.0
+"""In which one replica has to say that it is there."""
 
 
 class ServeConfig(FrozenModel):
@@ -87,35 +79,97 @@ class Served:
     hurry: Callable[[], None]
 
 
-def n_rows(requests: list[NDArray[np.float32]]) -> int:
-    """Return the rows of all requests together, the size that bounds a batch."""
-    return sum(len(rows) for rows in requests)
-
-
 class Replica:
     """One process that answers.
 
     Args:
-        model: one reference to a :class:`Predictor`; within a list, so that it is not read on the way here.
+        predictor: the model.
         config: of the whole server.
     """
 
-    def __init__(self, model: list[ray.ObjectRef[Predictor]], config: ServeConfig) -> None:
-        self.service = Service(ray.get(model[0]), config.max_batch)
-        self.together.set_max_batch_size(config.max_batch)
-        self.together.set_batch_wait_timeout_s(config.wait_ms / 1000)
-
-    @serve.batch(batch_size_fn=n_rows)  # type: ignore[untyped-decorator]
-    async def together(self, requests: list[NDArray[np.float32]]) -> list[Answer]:
-        """Return the outputs of each request that waits; Serve hands them over one by one."""
-        return self.service.answers(requests)
+    def __init__(self, predictor: Predictor, config: ServeConfig) -> None:
+        self.service = Service(predictor, config.max_batch)
+        self.batcher = Batcher(self.service.answers, config.max_batch, config.wait_ms / 1000)
 
     async def answer(self, content_type: str, body: bytes) -> Reply:
         """Return the reply to a whole body."""
         try:
-            return Reply(200, *reply(content_type, await self.together(self.service.rows(content_type, body))))
+            return Reply(200, *reply(content_type, await self.batcher.answer(self.service.rows(content_type, body))))
         except RequestError as error:
             return refusal(error)
+
+    @ray.method(concurrency_group="health")  # type: ignore[untyped-decorator]
+    async def is_here(self) -> bool:
+        """Return that the model is loaded, however many requests wait."""
+        return True
+
+
+class Replicas:
+    """All processes that answer.
+
+    Args:
+        predictor: the model, kept by Ray for those that it starts anew.
+        config: of the whole server.
+    """
+
+    def __init__(self, predictor: Predictor, config: ServeConfig) -> None:
+        actor = ray.remote(
+            num_cpus=1,
+            num_gpus=int(wants_gpus(RayConfig(), config.replicas)),
+            max_restarts=-1,
+            max_task_retries=1,
+            max_concurrency=ANSWERED_TOGETHER,
+            concurrency_groups={"health": 1},
+        )(Replica)
+        model = ray.put(predictor)
+        self.actors = [actor.remote(model, config) for _ in range(config.replicas)]
+        self.n_asked = [0] * config.replicas
+
+    def start(self) -> None:
+        """Wait until each has the model.
+
+        Raises:
+            WorkerLostError: one has not.
+        """
+        try:
+            ray.get([actor.is_here.remote() for actor in self.actors], timeout=START_S)
+        except RayError as error:
+            raise WorkerLostError(
+                f"a replica did not start in {START_S:g} s ({first_line(error)}); its logs lie in "
+                "/tmp/ray/session_latest/logs on each node"
+            ) from error
+
+    async def answer(self, content_type: str, body: bytes) -> Reply:
+        """Return the reply of the replica that has the least to do.
+
+        Raises:
+            BusyError: all have too much to do, or it was lost twice.
+        """
+        chosen = self.n_asked.index(min(self.n_asked))
+        if self.n_asked[chosen] >= WAITING_REQUESTS:
+            raise BusyError("too many requests wait; send this one again later")
+        self.n_asked[chosen] += 1
+        try:
+            found: Reply = await self.actors[chosen].answer.remote(content_type, body)
+        except RayError as error:
+            raise BusyError(f"a replica was lost ({first_line(error)}); send the request again later") from error
+        finally:
+            self.n_asked[chosen] -= 1
+        return found
+
+    async def is_ready(self) -> bool:
+        """Return whether one of them is there."""
+        there = [asyncio.wrap_future(actor.is_here.remote().future()) for actor in self.actors]
+        for one in asyncio.as_completed(there, timeout=HEALTH_S):
+            with contextlib.suppress(RayError, TimeoutError):
+                await one
+                return True
+        return False
+
+    def stop(self) -> None:
+        """End them."""
+        for actor in self.actors:
+            ray.kill(actor)
 
 
 @contextlib.contextmanager
@@ -129,68 +183,22 @@ def serving(predictor: Predictor, config: ServeConfig) -> Iterator[Served]:
         config: where and how.
 
     Raises:
-        ConfigError: the port is taken, no Ray answers, it has too few CPUs, or it serves something already.
-        WorkerLostError: Serve or a replica did not start.
+        ConfigError: the port is taken, no Ray answers, or it has too few CPUs.
+        WorkerLostError: a replica did not start.
     """
-    with contextlib.closing(bound_socket(config.host, config.port)) as bound, contextlib.ExitStack() as ends:
-        if started_ray := connect(RayConfig(workers=config.replicas)):
+    with contextlib.ExitStack() as ends:
+        bound = ends.enter_context(contextlib.closing(bound_socket(config.host, config.port)))
+        if connect(RayConfig(workers=config.replicas)):
             ends.callback(disconnect)
         if (n_cpus := int(ray.cluster_resources().get("CPU", 0))) < config.replicas:
             raise ConfigError(f"--replicas: is {config.replicas}, Ray has {n_cpus} CPUs; every replica takes one")
-        if (status := serve.status()).applications or status.proxies:
-            raise ConfigError(
-                "Ray Serve runs in this cluster already; end it with `serve shutdown`, or unset RAY_ADDRESS for a Ray "
-                "of one's own"
-            )
-        ends.enter_context(logs.level("ray.serve", logging.WARNING))
-        if not started_ray:
-            ends.callback(serve.shutdown)  # a Serve in a Ray of one's own ends with it
-        handle = _start(predictor, config)
-
-        async def answer(content_type: str, body: bytes) -> Reply:
-            try:
-                found: Reply = await handle.answer.remote(content_type, body)
-            except (RayError, RayServeException) as error:
-                raise BusyError(f"no replica answered ({first_line(error)}); send the request again later") from error
-            return found
-
+        replicas = Replicas(predictor, config)
+        ends.callback(replicas.stop)
+        replicas.start()
         model = predictor.card | {"fingerprints": predictor.inputs}
-        front = Front(Service(predictor, config.max_batch, "cpu"), model, answer, _is_ready)
+        front = Front(Service(predictor, config.max_batch, "cpu"), model, replicas.answer, replicas.is_ready)
         hurry = ends.enter_context(listening(front, bound))
         yield Served(f"http://{config.host}:{config.port}", hurry)
-
-
-def _start(predictor: Predictor, config: ServeConfig) -> DeploymentHandle:
-    """Start Serve with the application, and wait until each replica has the model."""
-    quiet: dict[str, Any] = {"log_level": "WARNING", "enable_access_log": False}
-    deployment = serve.deployment(
-        Replica,
-        name=REPLICA,
-        num_replicas=config.replicas,
-        max_ongoing_requests=ANSWERED_TOGETHER,
-        max_queued_requests=WAITING_REQUESTS,
-        ray_actor_options={"num_cpus": 1, "num_gpus": int(wants_gpus(RayConfig(), config.replicas))},
-        logging_config=quiet,
-    )
-    try:
-        serve.start(proxy_location=ProxyLocation.Disabled, logging_config=quiet)
-        app = deployment.bind([ray.put(predictor)], config)
-        return serve.run(app, name=APP, route_prefix=None, logging_config=quiet)
-    except (RayError, RuntimeError) as error:
-        raise WorkerLostError(
-            f"Ray Serve did not start ({first_line(error)}); its logs lie in "
-            "/tmp/ray/session_latest/logs/serve on each node"
-        ) from error
-
-
-async def _is_ready() -> bool:
-    """Return whether a replica runs."""
-    try:
-        status = await asyncio.wait_for(asyncio.to_thread(serve.status), STATUS_S)
-        states = status.applications[APP].deployments[REPLICA].replica_states
-    except (RayError, KeyError, TimeoutError):
-        return False
-    return bool(states.get("RUNNING", 0))
 
 
 def serve_until_stopped(predictor: Predictor, config: ServeConfig, tell: Callable[[str], None]) -> None:

@@ -77,7 +77,7 @@ class MeetingAtFile(_TorchBackend):  # type: ignore[misc]
 
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
         """Form the process group."""
-        url = f"file://{_temporary_folder()}/ranks"
+        self.folder = _temporary_folder()
         worker_group.execute(_set_torch_distributed_env_vars)
         ranks = [
             worker_group.execute_single_async(
@@ -86,12 +86,17 @@ class MeetingAtFile(_TorchBackend):  # type: ignore[misc]
                 backend=backend_config.backend,
                 world_rank=rank,
                 world_size=len(worker_group),
-                init_method=url,
+                init_method=f"file://{self.folder}/ranks",
                 timeout_s=backend_config.timeout_s,
             )
             for rank in range(len(worker_group))
         ]
         ray.get(ranks)
+
+    def on_shutdown(self, worker_group: Any, backend_config: TorchConfig) -> None:
+        """End the process group."""
+        super().on_shutdown(worker_group, backend_config)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 @dataclasses.dataclass
