@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ import typer.core
 from distspectral import __version__, logs
 from distspectral.cli import bench, demo, embed, evaluate, export, inspect, plan, run, serve, stage, submit, validate
 from distspectral.cli.console import print_error
-from distspectral.errors import DistSpectralError
+from distspectral.errors import DistSpectralError, first_line
 from distspectral.secrets import redacted
 
 EXIT_FAILED = 1
@@ -34,9 +35,21 @@ class Group(typer.core.TyperGroup):
                 logs.LOGGER.error(redacted(str(error)))
             print_error(str(error))
             raise typer.Exit(EXIT_REFUSED) from None
+        except Exception as error:
+            if ctx.params["debug"] or not _is_of_storage(error):
+                raise
+            print_error(f"{first_line(error)}; the place cannot be reached, read or written now")
+            raise typer.Exit(EXIT_REFUSED) from None
         except KeyboardInterrupt:
             print_error("stopped; run again to continue")
             raise typer.Exit(EXIT_STOPPED) from None
+
+
+def _is_of_storage(error: Exception) -> bool:
+    """Whether a disk or an object store raised the error, by way of Arrow perhaps; a closed pipe is none."""
+    arrow = sys.modules.get("pyarrow")
+    is_arrows = arrow is not None and type(error) is arrow.ArrowException  # of what Arrow has no kind for
+    return is_arrows or (isinstance(error, OSError) and error.errno != errno.EPIPE)
 
 
 app = typer.Typer(

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO
 
 from pyarrow import fs
-from pydantic import ByteSize, Field
+from pydantic import ByteSize, Field, field_validator
 
 from distspectral.errors import DamagedArtifactError, OutputNotWritableError
 from distspectral.frozen import FrozenModel
@@ -169,6 +169,13 @@ class StorageConfig(FrozenModel):
         ByteSize(100 << 30),
         description="of all copies on a node; those used longest ago go first; 0 keeps none and reads into memory",
     )
+
+    @field_validator("cache_dir")
+    @classmethod
+    def _is_a_path(cls, cache_dir: str | None) -> str | None:
+        if cache_dir is not None and "://" in cache_dir:
+            raise ValueError("is a URI; copies are mapped into memory, so name a directory of a local disk")
+        return cache_dir
 
     @property
     def node_cache(self) -> NodeCache | None:
