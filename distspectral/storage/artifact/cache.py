@@ -163,7 +163,7 @@ class StorageConfig(FrozenModel):
     cache_dir: str | None = Field(
         None,
         description="on a local disk of every node, shared by all runs; null: distspectral-UID/cache below the node's "
-        "own temporary directory (TMPDIR)",
+        "own temporary directory (TMPDIR), closed to other users",
     )
     cache_bytes: ByteSize = Field(
         ByteSize(100 << 30),
