@@ -168,6 +168,8 @@ def check_writable(root: str) -> None:
     """
     try:
         filesystem, path = resolve(root)
+        if root.startswith("hf://"):
+            raise OutputNotWritableError(f"root {root}: hf:// is for reading; choose another root")
         if not isinstance(filesystem, fs.LocalFileSystem):
             filesystem.get_file_info(path)
             return
