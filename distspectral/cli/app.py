@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from typing import Annotated, Any
@@ -13,7 +14,7 @@ from distspectral import __version__, logs
 from distspectral.cli import bench, demo, embed, evaluate, export, inspect, plan, run, serve, stage, submit, validate
 from distspectral.cli.console import print_error
 from distspectral.cli.ending import STOPPED, ends_when_told
-from distspectral.errors import DistSpectralError
+from distspectral.errors import DistSpectralError, first_line
 from distspectral.secrets import redacted
 
 EXIT_FAILED = 1
@@ -37,12 +38,24 @@ class Group(typer.core.TyperGroup):
             if isinstance(error, KeyboardInterrupt):
                 print_error(STOPPED)
                 raise typer.Exit(EXIT_STOPPED) from None
-            if not isinstance(error, DistSpectralError) or ctx.params["debug"]:
+            message = _message(error)
+            if message is None or ctx.params["debug"]:
                 raise
             if logs.is_written():
-                logs.LOGGER.error(redacted(str(error)))
-            print_error(str(error))
+                logs.LOGGER.error(redacted(message))
+            print_error(message)
             raise typer.Exit(EXIT_REFUSED) from None
+
+
+def _message(error: BaseException) -> str | None:
+    """Return the line that tells of an error of ours, or of what a disk or an object store raised; None of others."""
+    if isinstance(error, DistSpectralError):
+        return str(error)
+    arrow = sys.modules.get("pyarrow")
+    is_arrows = arrow is not None and type(error) is arrow.ArrowException  # of what Arrow has no kind for
+    if is_arrows or (isinstance(error, OSError) and error.errno != errno.EPIPE):  # a closed pipe is none
+        return f"{first_line(error)}; the place cannot be reached, read or written now"
+    return None
 
 
 app = typer.Typer(

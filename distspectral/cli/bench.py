@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from distspectral.cli.console import print_json, print_result, text
-from distspectral.cli.options import AsJson, Local, Overrides, engine_of, run_root
+from distspectral.cli.options import AsJson, Local, Overrides, engine_of
 
 if TYPE_CHECKING:
     from distspectral.storage.source.dataset import Source
@@ -48,10 +48,12 @@ def _tell(facts: Mapping[str, Any]) -> None:
 @contextlib.contextmanager
 def _folder(root: str | None) -> Iterator[str]:
     """Yield the directory asked for, or one that vanishes again."""
+    from distspectral.storage.filesystems import absolute
+
     if root is not None:
         if "://" not in root:
             Path(root).mkdir(parents=True, exist_ok=True)
-        yield run_root(root)
+        yield absolute(root)
         return
     with tempfile.TemporaryDirectory(prefix="distspectral-bench-") as folder:
         yield folder
@@ -379,8 +381,9 @@ def serve(
     from distspectral.orchestration.serve import ServeConfig, free_port, serving
     from distspectral.serving.predictor import load_predictor
     from distspectral.storage.artifact.directory import Artifact
+    from distspectral.storage.filesystems import absolute
 
-    predictor = RandomModel(dim)() if run is None else load_predictor(Artifact(run_root(run)))
+    predictor = RandomModel(dim)() if run is None else load_predictor(Artifact(absolute(run)))
     config = ServeConfig(port=free_port(), replicas=replicas, max_batch=max(1024, batch_rows), wait_ms=wait_ms)
     with serving(predictor, config) as served:
         result = compare_serving(served.address, predictor, cases(batch_rows, clients), requests)

@@ -64,6 +64,7 @@ def embed(
     if shards is None and (source is None or output is None):
         stage("embed", config, overrides, local, quiet, as_json)
         return
+    from distspectral.config.check import check_output
     from distspectral.storage.artifact.manifest import Manifest
     from distspectral.storage.source.dataset import Source
 
@@ -73,6 +74,8 @@ def embed(
     try:
         with StageProgress(quiet) as progress:
             other = None if source is None else Source.open(loaded.data.model_copy(update={"path": source}))
+            if other is not None:
+                check_output(other, str(output))
             pipeline = checked_pipeline(loaded, engine, progress)
             if shards is not None:
                 done = pipeline.embed_part(shards, other, output)

@@ -37,11 +37,6 @@ def engine_of(config: RunConfig, local: bool) -> Engine:
     return LocalEngine() if local else make_engine(config.ray)
 
 
-def run_root(path: str) -> str:
-    """Return a run's directory as workers elsewhere can name it: absolute, or the URI that it is."""
-    return path if "://" in path else str(Path(path).expanduser().absolute())
-
-
 def require_stage(name: str) -> None:
     """Refuse what is the name of no stage.
 

@@ -22,11 +22,14 @@ if TYPE_CHECKING:
     from distspectral.recipes import Recipe
 
 Rows = Annotated[
-    float | None, typer.Option("--rows", min=1, help="Rows to plan for, such as 1e9. [default: those of the config]")
+    float | None,
+    typer.Option("--rows", min=1, max=1e15, help="Rows to plan for, such as 1e9. [default: those of the config]"),
 ]
 Dim = Annotated[
     int | None,
-    typer.Option("--dim", min=1, help="Measure on generated rows of so many features, not on the config's data."),
+    typer.Option(
+        "--dim", min=1, max=1 << 20, help="Measure on generated rows of so many features, not on the config's data."
+    ),
 ]
 ClusterName = Annotated[
     str | None,
@@ -109,9 +112,11 @@ def _measured(config: RunConfig, dim: int | None) -> tuple[Rates, int]:
 
 def _existing(root: str) -> str:
     """Return the nearest directory at or above the root, where its disk can be timed; a remote root has none."""
+    from distspectral.storage.filesystems import absolute
+
     if "://" in root:
         return tempfile.gettempdir()
-    place = Path(root).expanduser().absolute()
+    place = Path(absolute(root))
     while not place.is_dir():
         place = place.parent
     return str(place)

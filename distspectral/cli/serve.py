@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from distspectral.cli.console import print_note
-from distspectral.cli.options import run_root
 
 RunPath = Annotated[str, typer.Argument(metavar="RUN", help="Directory of a finished run.", show_default=False)]
 Host = Annotated[
@@ -16,7 +15,9 @@ Host = Annotated[
 Port = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen at.")]
 Replicas = Annotated[int, typer.Option("--replicas", min=1, help="Processes that answer, a CPU or GPU each.")]
 MaxBatch = Annotated[int, typer.Option("--max-batch", min=1, help="Rows at most of a request, and of a batch.")]
-WaitMs = Annotated[float, typer.Option("--wait-ms", min=0, help="Milliseconds a row waits for others to join it.")]
+WaitMs = Annotated[
+    float, typer.Option("--wait-ms", min=0, max=60_000, help="Milliseconds a row waits for others to join it.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -36,7 +37,8 @@ def serve(
     from distspectral.orchestration.serve import ServeConfig, serve_until_stopped
     from distspectral.serving.predictor import load_predictor
     from distspectral.storage.artifact.directory import Artifact
+    from distspectral.storage.filesystems import absolute
 
-    predictor = load_predictor(Artifact(run_root(run)))
+    predictor = load_predictor(Artifact(absolute(run)))
     config = ServeConfig(host=host, port=port, replicas=replicas, max_batch=max_batch, wait_ms=wait_ms)
     serve_until_stopped(predictor, config, print_note)

@@ -5,12 +5,20 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
 from pyarrow import fs
 
 from distspectral.config.run import RunConfig
-from distspectral.errors import ConfigError, MissingDependencyError, OutputNotWritableError, TooManyClustersError
+from distspectral.errors import (
+    ConfigError,
+    MissingDependencyError,
+    OutputNotWritableError,
+    TooManyClustersError,
+    first_line,
+)
 from distspectral.recipes import Recipe
 from distspectral.stages import FOLDERS
 from distspectral.storage.artifact.directory import Artifact
@@ -100,27 +108,41 @@ def _check_sizes(config: RunConfig, recipe: Recipe) -> None:
 
 def _check_root(config: RunConfig, source: Source) -> None:
     """Refuse a root whose artifacts would be read as shards, or overwrite them."""
-    paths = [config.data.path] if isinstance(config.data.path, str) else config.data.path
     filesystem, root = real_place(config.root)
     written = tuple(f"{root}/{folder}/" for folder in FOLDERS)
-    made = [join(join(config.root, folder), f"part-00000{end}") for folder in FOLDERS for end in ENDS]
-    files = {shard.file.path: shard.file for shard in source.shards}.values()
-    for file in files:
+    for file in source.files:
         if file.real_path.startswith(written) and file.filesystem.equals(filesystem):
             raise ConfigError(
                 f"data.path: {file.uri} lies in {config.root} (root), where this run writes; choose another root",
                 ["data.path", "root"],
             )
-    searched = {file.folder: file for file in files if file.folder != file.path}.values()
+    if (path := _path_around(source, config.root, FOLDERS)) is not None:
+        raise ConfigError(
+            f"root: is {config.root}, inside data.path = {path}, where artifacts would be read as shards; choose a "
+            "root beside the data",
+            ["root", "data.path"],
+        )
+
+
+def check_output(source: Source, output: str) -> None:
+    """Refuse an output for other rows that would be read as some of them the next time.
+
+    Raises:
+        ConfigError: just that.
+    """
+    if (path := _path_around(source, output, ("", *FOLDERS))) is not None:
+        raise ConfigError(f"--output: is {output}, inside --source {path}; choose a place beside it")
+
+
+def _path_around(source: Source, place: str, folders: Sequence[str]) -> str | None:
+    """Return which path of the source would find the shards of artifacts in folders of a place."""
+    _, root = real_place(place)
+    searched = {file.folder: file for file in source.files if file.folder != file.path}.values()
     if not any(f"{root}/".startswith(f"{file.real_folder.rstrip('/')}/") for file in searched):
-        return
-    for path in paths:
-        if would_find(path, made):
-            raise ConfigError(
-                f"root: is {config.root}, inside data.path = {path}, where artifacts would be read as shards; choose a "
-                "root beside the data",
-                ["root", "data.path"],
-            )
+        return None
+    made = [join(join(place, folder), f"part-00000{end}") for folder in folders for end in ENDS]
+    paths = [source.config.path] if isinstance(source.config.path, str) else source.config.path
+    return next((path for path in paths if would_find(path, made)), None)
 
 
 def _check_start(config: RunConfig, recipe: Recipe) -> None:
@@ -146,6 +168,8 @@ def check_writable(root: str) -> None:
     """
     try:
         filesystem, path = resolve(root)
+        if root.startswith("hf://"):
+            raise OutputNotWritableError(f"root {root}: hf:// is for reading; choose another root")
         if not isinstance(filesystem, fs.LocalFileSystem):
             filesystem.get_file_info(path)
             return
@@ -158,5 +182,7 @@ def check_writable(root: str) -> None:
             pass
     except ConfigError:
         raise
-    except (OSError, ValueError) as error:
-        raise OutputNotWritableError(f"root {root}: cannot be written ({error}); choose another root") from error
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise OutputNotWritableError(
+            f"root {root}: cannot be written ({first_line(error)}); choose another root"
+        ) from error

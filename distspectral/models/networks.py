@@ -28,7 +28,7 @@ class NetworkConfig(FrozenModel):
     trunk: str | None = Field(
         None,
         description="module:callable that makes another torch.nn.Module instead; called with the rows' width, the "
-        "embedding's width and trunk_options (objective dscl)",
+        "embedding's width and trunk_options (objective dscl). Importing it runs its code",
     )
     trunk_options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the trunk")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from distspectral.errors import ConfigError
@@ -24,6 +23,7 @@ from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.artifact.holding import Hold
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import SOURCE, Output
+from distspectral.storage.filesystems import absolute
 from distspectral.storage.rows.frame import Frame
 from distspectral.storage.source.dataset import Source
 from distspectral.training.settings import TrainSettings
@@ -50,8 +50,7 @@ class Pipeline:
         self.recipe = config.recipe(source.dim)
         self._settings: Mapping[str, Any] = config.settings(self.recipe)
         # absolute, for workers may have another working directory
-        root = config.root if "://" in config.root else str(Path(config.root).expanduser().absolute())
-        self._root = Artifact(root, config.storage.node_cache)
+        self._root = Artifact(absolute(config.root), config.storage.node_cache)
         self._hold = Hold(self._root, f"run `{config.name}`")
         self.chain = self._chain(source.fingerprint())
         self._core_seconds = 0.0  # of the workers of the stage under way

@@ -7,8 +7,8 @@ from pathlib import Path
 import yaml
 from pydantic import Field, NonNegativeFloat, ValidationError
 
-from distspectral.errors import ConfigError
-from distspectral.frozen import FrozenModel
+from distspectral.errors import ConfigError, first_line
+from distspectral.frozen import FrozenModel, expected
 
 EXAMPLE = "node_hour: {H200: 30.0, cpu: 1.5}\nstorage_gb_month: 0.02\ncurrency: EUR"
 
@@ -42,6 +42,8 @@ def load_prices(path: str) -> Prices:
     try:
         values = yaml.safe_load(Path(path).read_text("utf-8"))
         return Prices.model_validate(values)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
-        reason = str(error).replace("\n", " ")
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        problems = error.errors() if isinstance(error, ValidationError) else []
+        told = (f"{'.'.join(map(str, one['loc']))}: expected {expected(one)}" for one in problems)
+        reason = "; ".join(told) or first_line(error)
         raise ConfigError(f"{path}: not a list of prices ({reason}); write for example\n{EXAMPLE}") from error

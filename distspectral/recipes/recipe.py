@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import Field
@@ -15,7 +14,7 @@ from distspectral.models.encoded import Space
 from distspectral.models.networks import NetworkConfig
 from distspectral.models.orthonorm_layer import OrthonormConfig
 from distspectral.storage.artifact.directory import Artifact
-from distspectral.storage.filesystems import join
+from distspectral.storage.filesystems import absolute, join
 from distspectral.training.settings import TrainSettings
 
 
@@ -183,7 +182,4 @@ class Recipe(Sections, ABC):
 
     def _first_weights(self, folder: str) -> str | None:
         """Return where a training's artifact lies in the run to start from, or None; a local path is absolute."""
-        if self.start_from is None:
-            return None
-        place = self.start_from if "://" in self.start_from else str(Path(self.start_from).expanduser().absolute())
-        return join(place, folder)
+        return None if self.start_from is None else join(absolute(self.start_from), folder)

@@ -73,6 +73,18 @@ def split_options(uri: str) -> tuple[str, str]:
     return (uri, "") if found is None else (uri[: found.start()], found[0])
 
 
+def absolute(uri: str) -> str:
+    """Return a local path as other processes can name it, absolute; a URI as it is.
+
+    Raises:
+        ConfigError: the path begins with the home directory of a user that there is not.
+    """
+    try:
+        return uri if "://" in uri else str(Path(uri).expanduser().absolute())
+    except RuntimeError as error:
+        raise ConfigError(f"{uri}: there is no user {uri.partition('/')[0]}; write the path without ~") from error
+
+
 def resolve(uri: str) -> tuple[fs.FileSystem, str]:
     """Return (filesystem, path) of a local path or a URI; local paths become absolute.
 
@@ -83,7 +95,7 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
         MissingDependencyError: what reads such a URI is not installed.
     """
     if "://" not in uri:
-        return fs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
+        return fs.LocalFileSystem(), absolute(uri)
     scheme = uri.partition("://")[0]
     if redacted(uri) != uri:
         hint = SECRET_HINTS.get(scheme, "by the environment")

@@ -185,7 +185,7 @@ def test_a_root_in_the_bucket_of_the_data_is_judged_likewise(data: Path, s3: S3S
         ("network.hidden=[1000000000]", r"network\.hidden: makes a layer of 1,000,000,000 units, .*1,048,576"),
         (
             "network.hidden=[1000000, 1000000]",
-            r"network\.hidden: makes a network 3-1000000-.*takes 14,9",
+            r"network\.hidden: makes a network 13-1000000-.*takes 14,9",
         ),
         ("siamese.hidden=[900000, 900000]", r"siamese\.hidden: makes a network"),
         ("train.batch_size=100000000000", r"train\.batch_size: is 100,000,000,000, of which each of 2 workers .*GiB"),

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pyarrow.parquet as pq
 import pytest
@@ -16,7 +17,7 @@ from pyarrow import fs
 
 from distspectral.config import load_config
 from distspectral.config.check import check_writable
-from distspectral.errors import ConfigError
+from distspectral.errors import ConfigError, TableError
 from distspectral.orchestration.engine import LocalEngine
 from distspectral.orchestration.observer import SilentObserver
 from distspectral.orchestration.pipeline import run
@@ -56,6 +57,45 @@ def test_options_of_a_uri_stay_at_its_end(s3: S3Server) -> None:
     child = Artifact(s3.uri("options")).child("vectors")
     assert child.path == "bucket/options/vectors"
     assert child.uri == s3.uri("options/vectors")
+
+
+NAMES = ["a b", "é", "a#b", "a?b", "50%", "a+b", "it's", "[1]", "a&b=c"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_keys_of_any_characters_are_read_and_written(s3: S3Server, name: str) -> None:
+    filesystem, _ = resolve(s3.uri("names"))
+    for key in (f"bucket/names/{name}/{name}.parquet", f"bucket/names/{name}/other.txt"):
+        with filesystem.open_output_stream(key) as stream:
+            stream.write(b"x")
+    for written in (name, quote(name)):
+        for place in (f"names/{written}", f"names/{written}/", f"names/{written}/{written}.parquet"):
+            (found,) = find_files([s3.uri(place)], frozenset({".parquet"}))
+            assert found.path == f"bucket/names/{name}/{name}.parquet"
+            assert found.open().read() == b"x"
+    (globbed,) = find_files([s3.uri(f"names/{quote(name)}/*")], frozenset({".parquet"}))
+    assert globbed.path == found.path
+    root = Artifact(s3.uri(f"names/{name}/root"))
+    root.child("model").write_json("a.json", 1)
+    assert root.child("model").file_path("a.json") == f"bucket/names/{name}/root/model/a.json"
+    assert Artifact(s3.uri(f"names/{quote(name)}/root/model")).read_json("a.json") == 1
+
+
+def test_a_table_in_a_bucket_is_refused_from_above_and_from_inside(s3: S3Server) -> None:
+    filesystem, _ = resolve(s3.uri("lakes"))
+    for key in (
+        "delta/_delta_log/0.json",
+        "delta/day=1/a.parquet",
+        "ice/metadata/v.metadata.json",
+        "ice/data/a.parquet",
+    ):
+        with filesystem.open_output_stream(f"bucket/lakes/{key}") as stream:
+            stream.write(b"x")
+    for place, kind in (("", "Delta"), ("delta", "Delta"), ("delta/day=1", "Delta"), ("ice/data", "Iceberg")):
+        with pytest.raises(TableError, match=f"is a {kind} table"):
+            find_files([s3.uri(f"lakes/{place}")], frozenset({".parquet"}))
+    (named,) = find_files([s3.uri("lakes/delta/day=1/a.parquet")], frozenset({".parquet"}))
+    assert named.path.endswith("delta/day=1/a.parquet")
 
 
 def test_a_secret_in_a_uri_is_refused_without_repeating_it() -> None:

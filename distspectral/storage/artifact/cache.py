@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO
 
 from pyarrow import fs
-from pydantic import ByteSize, Field
+from pydantic import ByteSize, Field, field_validator
 
 from distspectral.errors import DamagedArtifactError, OutputNotWritableError
 from distspectral.frozen import FrozenModel
@@ -163,12 +163,19 @@ class StorageConfig(FrozenModel):
     cache_dir: str | None = Field(
         None,
         description="on a local disk of every node, shared by all runs; null: distspectral-UID/cache below the node's "
-        "own temporary directory (TMPDIR)",
+        "own temporary directory (TMPDIR), closed to other users",
     )
     cache_bytes: ByteSize = Field(
         ByteSize(100 << 30),
         description="of all copies on a node; those used longest ago go first; 0 keeps none and reads into memory",
     )
+
+    @field_validator("cache_dir")
+    @classmethod
+    def _is_a_path(cls, cache_dir: str | None) -> str | None:
+        if cache_dir is not None and "://" in cache_dir:
+            raise ValueError("is a URI; copies are mapped into memory, so name a directory of a local disk")
+        return cache_dir
 
     @property
     def node_cache(self) -> NodeCache | None:

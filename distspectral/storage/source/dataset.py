@@ -134,9 +134,14 @@ class Source:
         return sum(shard.n_rows for shard in self.shards)
 
     @property
+    def files(self) -> list[ShardFile]:
+        """All files, in row order."""
+        return [shard.file for shard in self.shards if shard.file_row == 0]
+
+    @property
     def n_bytes(self) -> int:
         """Bytes of all files."""
-        return sum(shard.file.size for shard in self.shards if shard.file_row == 0)
+        return sum(file.size for file in self.files)
 
     @property
     def id_type(self) -> ScalarType:

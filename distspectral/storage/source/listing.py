@@ -155,7 +155,8 @@ def _none(path: str, listed: list[ShardFile], extensions: frozenset[str] | None)
     """Return the error of a path that names no shard: it does not exist, or what lies there is something else."""
     base, _ = _split(path)
     if not _exists(base):
-        return NoShardsError(f"{path}: {base} does not exist; {LISTING_HINT}", parameters=["data.path"])
+        what = "" if base == path else f"{base} "
+        return NoShardsError(f"{path}: {what}does not exist; {LISTING_HINT}", parameters=["data.path"])
     looked_for = "any file" if extensions is None else f"{', '.join(sorted(extensions))} (or set data.format)"
     others = Counter(file.extension or "no extension" for file in listed)
     there = ", ".join(f"{count:,} of {extension}" for extension, count in others.most_common(3)) or "no file"
