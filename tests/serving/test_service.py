@@ -161,7 +161,7 @@ def test_other_kinds_of_body_are_refused_with_those_there_are(service: Service, 
 def test_a_row_whose_outputs_are_not_finite_is_named(kind: str) -> None:
     network = torch.nn.Linear(DIM, 2)
     torch.nn.init.constant_(network.weight, 1.0)
-    service = Service(Predictor(Metric(network, None), ("embedding",), DIM, 1.0, {}, {}), MAX_ROWS, "cpu")
+    service = Service(Predictor(Metric(network, None), ("embedding",), DIM, Frame(), {}, {}), MAX_ROWS, "cpu")
     rows = ROWS.copy()
     rows[3] = 3e38  # whose sum is beyond float32
     answer = service.answers([service.rows(kind, request_body(rows, kind))])[0]
