@@ -83,6 +83,7 @@ class KMeansFit:
     Attributes:
         centroids: (C, P) float32.
         labels: (n,) int64, the cluster of each point.
+        fragments: (n,) bool, points in fragments of the graph, which are taken for parts of the largest part.
         n_parts: parts of the graph that k-means kept apart, fragments not counted.
         n_runs: of k-means.
         n_lowest: of them, those whose inertia is the lowest but for a thousandth.
@@ -91,6 +92,7 @@ class KMeansFit:
 
     centroids: NDArray[np.float32]
     labels: NDArray[np.int64]
+    fragments: NDArray[np.bool_]
     n_parts: int
     n_runs: int
     n_lowest: int
@@ -130,7 +132,7 @@ def fit_centroids(
             "ask for at most as many as rows",
             parameters=["cluster.n_clusters"],
         )
-    groups = _groups(parts, len(points), n_clusters)
+    groups, fragments = _groups(parts, len(points), n_clusters)
     n_parts = int(groups.max()) + 1
     if n_parts > n_clusters:  # a part whose rows all lie at its mean is merged as a whole
         points, groups = _means(points, groups)[groups], np.zeros_like(groups)
@@ -140,6 +142,7 @@ def fit_centroids(
     return KMeansFit(
         best.centroids,
         best.labels,
+        fragments,
         n_parts,
         n_runs=len(runs),
         n_lowest=sum(run.inertia <= AS_LOW * best.inertia for run in runs),
@@ -209,16 +212,17 @@ def _seeds(
     return np.concatenate([seeds, np.setdiff1d(rows, seeds)[: n_clusters - len(seeds)]])
 
 
-def _groups(parts: NDArray[np.integer[Any]] | None, n_rows: int, n_clusters: int) -> NDArray[np.int64]:
-    """Return the number (n,) of each point's part, from 0; that of fragments is the largest part's."""
+def _groups(
+    parts: NDArray[np.integer[Any]] | None, n_rows: int, n_clusters: int
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the number (n,) of each point's part, from 0, and which are in fragments (n,): theirs is the largest's."""
     if parts is None:
-        return np.zeros(n_rows, np.int64)
+        return np.zeros(n_rows, np.int64), np.zeros(n_rows, bool)
     _, members, sizes = np.unique(parts, return_inverse=True, return_counts=True)
     owed = sizes >= FRAGMENT * n_rows / n_clusters
     owed[sizes.argmax()] = True
     numbers = np.cumsum(owed) - 1
-    groups: NDArray[np.int64] = np.where(owed, numbers, numbers[sizes.argmax()])[members]
-    return groups
+    return np.where(owed, numbers, numbers[sizes.argmax()])[members], ~owed[members]
 
 
 def _means(points: NDArray[np.float32], groups: NDArray[np.int64]) -> NDArray[np.float32]:

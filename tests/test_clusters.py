@@ -94,6 +94,7 @@ def test_fragments_are_owed_no_cluster():
     joined = np.maximum(parts, 1)  # the two large ones are one part now
     fit = fit_centroids(points, 2, ClusterConfig(restarts=2), 0, joined)
     assert fit.n_parts == 1
+    assert fit.fragments.tolist() == [False] * 1000 + [True] * 36
     assert adjusted_rand_score(parts[:1000], fit.labels[:1000]) == 1
 
 

@@ -35,7 +35,9 @@ FEWER_CUTS = 0.5
 
 On images and text it lies between .7 and 2; where a large cluster was split in place of small ones, below .4."""
 AGREED = 0.95
-"""Mean adjusted Rand index of restarts below which a report warns."""
+"""Mean adjusted Rand index of restarts below which a report warns, if no second one reached the best solution.
+
+Where two of ten do, the best of the next ten is most likely the same, however bad the others are."""
 STRAYED = 0.005
 """Share of rows with a centroid of another part of the graph above which a report warns."""
 
@@ -123,7 +125,7 @@ def fit_assigner(
             "variance": variance,
             "restarts": {"runs": fit.n_runs, "lowest": fit.n_lowest, "rand_index": fit.rand_index},
             "parts": fit.n_parts,
-            "strayed": float(np.mean(fit.labels != nearest.numpy())) if fit.n_parts > 1 else 0.0,
+            "strayed": float(np.mean((fit.labels != nearest.numpy()) & ~fit.fragments)) if fit.n_parts > 1 else 0.0,
         }
         return Assigner(scale, centroids, normalize_rows, variance).eval(), facts
 
@@ -190,9 +192,10 @@ def _notes(metrics: dict[str, Any]) -> list[str]:
     notes = []
     if asked != "auto" and found is not None and asked != found:
         notes.append(f"The largest gap of the spectrum suggests {found} clusters; the config asks for {asked}.")
-    if facts["restarts"]["rand_index"] < AGREED:
+    restarts = facts["restarts"]
+    if restarts["runs"] > restarts["lowest"] == 1 and restarts["rand_index"] < AGREED:
         notes.append(
-            f"The clusters depend on where k-means begins: {agreement_in_words(facts['restarts'])}. "
+            f"The clusters depend on where k-means begins: {agreement_in_words(restarts)}. "
             "Ask for another cluster.n_clusters, or raise cluster.restarts until several runs reach the best."
         )
     if facts["parts"] > facts["n_clusters"]:

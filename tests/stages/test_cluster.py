@@ -86,6 +86,8 @@ def test_a_run_merges_no_parts_while_it_splits_another(tmp_path):
 
 def test_a_good_fit_has_no_notes():
     assert notes() == []
+    assert notes(restarts={"runs": 10, "lowest": 4, "rand_index": 0.8}) == [], "the best of ten is found again"
+    assert notes(restarts={"runs": 1, "lowest": 1, "rand_index": 1.0}) == []
 
 
 @pytest.mark.parametrize(
