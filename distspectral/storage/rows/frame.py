@@ -74,7 +74,7 @@ class Frame:
     dtype: StoredType = "float32"
 
     @classmethod
-    def of(cls, rows: Any, factor: float = 1.0, dtype: StoredType = "float32", seed: int = 0) -> Self:
+    def of(cls, rows: Any, factor: float = 1.0, dtype: StoredType = "float32") -> Self:
         """Return the frame of rows, by their medians: a few far rows change nothing.
 
         Args:
@@ -82,11 +82,10 @@ class Frame:
                 they are scaled only.
             factor: for every value.
             dtype: that framed rows are stored in.
-            seed: of the choice of rows where there are many.
         """
         n_seen = max(SEEN_VALUES // rows.shape[1], 1)
         if rows.shape[0] > n_seen:
-            rows = rows[np.sort(np.random.default_rng(seed).choice(rows.shape[0], n_seen, replace=False))]
+            rows = rows[np.sort(np.random.default_rng(0).choice(rows.shape[0], n_seen, replace=False))]
         if sparse.issparse(rows):
             centre = np.zeros(rows.shape[1])
             apart = np.asarray(abs(rows.tocsr()).max(axis=1).todense(), np.float64).reshape(-1) * factor
