@@ -11,8 +11,10 @@ from typing import Any
 
 import psutil
 import yaml
+from ray.cluster_utils import Cluster
 
 from distspectral.errors import DistSpectralError
+from distspectral.orchestration.connection import read_authentication, token_environment
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
 HEAD = {**NODE, "include_dashboard": True, "dashboard_port": 0, "dashboard_agent_listen_port": 0}
@@ -37,8 +39,8 @@ class Nodes:
     """
 
     def __init__(self, n_nodes: int) -> None:
-        os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="disabled")
-        from ray.cluster_utils import Cluster
+        os.environ.update(token_environment(), RAY_USAGE_STATS_ENABLED="0")  # also of drivers that join
+        read_authentication()
 
         self.cluster = Cluster(initialize_head=True, head_node_args=HEAD)
         for _ in range(n_nodes - 1):

@@ -1,4 +1,4 @@
-"""What HTTP and Ray Serve cost: latency and rows per second beside the bare module in this process, on the same rows.
+"""What HTTP and Ray cost: latency and rows per second beside the bare module in this process, on the same rows.
 
 Shape letters: B rows, D features.
 """

@@ -33,7 +33,7 @@ def serve(
     max_batch: MaxBatch = 1024,
     wait_ms: WaitMs = 2.0,
 ) -> None:
-    """Answer rows sent by HTTP with embedding, cluster and distance, on Ray Serve."""
+    """Answer rows sent by HTTP with embedding, cluster and distance, on Ray."""
     from distspectral.orchestration.serve import ServeConfig, serve_until_stopped
     from distspectral.serving.predictor import load_predictor
     from distspectral.storage.artifact.directory import Artifact

@@ -30,11 +30,14 @@ ANSWER_S = 10
 """An address that nobody answers is refused after it; Ray by itself tries for minutes."""
 
 
+def token_environment() -> dict[str, str]:
+    """Return the variables of the processes of a Ray that asks for a token, a new one."""
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
 def local_environment() -> dict[str, str]:
     """Return the variables of the processes of a local Ray, with a token of its own."""
-    variables = {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    variables = token_environment() | {
         # Ray Data warns from C++ of every actor pool (ray-project/ray issue 53727); failures reach Python anyway.
         "RAY_BACKEND_LOG_LEVEL": "fatal",
     }
@@ -59,7 +62,7 @@ def connect(config: RayConfig) -> bool:
     address = config.address or os.environ.get("RAY_ADDRESS") or "local"
     try:
         with environment_defaults(RAY_USAGE_STATS_ENABLED="0", **(local_environment() if address == "local" else {})):
-            _read_authentication()
+            read_authentication()
             if address == "local":
                 with _loopback_only():
                     ray.init(
@@ -82,7 +85,7 @@ def connect(config: RayConfig) -> bool:
     return True
 
 
-def _read_authentication() -> None:
+def read_authentication() -> None:
     """Have Ray's C++ read mode and token from the environment of this moment, not from that of its import."""
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
@@ -108,7 +111,7 @@ def _knock(address: str) -> None:
 def disconnect() -> None:
     """Leave the cluster; ends a local one that :func:`connect` started."""
     ray.shutdown()
-    _read_authentication()
+    read_authentication()
 
 
 def is_loopback(address: str) -> bool:

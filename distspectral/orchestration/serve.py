@@ -2,7 +2,7 @@
 
 The process that serves speaks HTTP and hands whole requests to replicas, which are actors. All have the model that
 this process loaded, whatever becomes of its files; Ray starts one anew that was lost. Ray Serve is not used: its
-replicas listen at every address, and unpickle what anybody sends them.
+replicas listen at every address, which cannot be turned off.
 
 Who may ask is nobody's question here, and a replica computes for whoever asks. Hence the server listens at 127.0.0.1
 unless told otherwise: put what checks passwords and speaks TLS before it.
