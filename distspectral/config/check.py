@@ -84,11 +84,13 @@ def _check_sizes(config: RunConfig, recipe: Recipe) -> None:
     for stage, settings in recipe.trainings.items():
         widths = recipe.layers.get(stage, (recipe.dim,))
         section = "network" if stage == "train" else stage
-        if max(widths[1:], default=1) > MOST_UNITS:
-            raise ConfigError(
-                f"{section}.hidden: makes a layer of {max(widths[1:]):,} units, expected at most {MOST_UNITS:,}",
-                [f"{section}.hidden"],
-            )
+        outputs = config.objective if stage == "train" else stage  # the objective's own section
+        for key, units in (
+            (f"{section}.hidden", max(widths[1:-1], default=1)),
+            (f"{outputs}.n_components", widths[-1]),
+        ):
+            if units > MOST_UNITS and len(widths) > 1:
+                raise ConfigError(f"{key}: makes a layer of {units:,} units, expected at most {MOST_UNITS:,}", [key])
         n_bytes = BYTES_PER_WEIGHT * sum(wide * high for wide, high in itertools.pairwise(widths))
         if n_bytes > MOST_BYTES:
             raise ConfigError(

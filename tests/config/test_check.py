@@ -187,6 +187,7 @@ def test_a_root_in_the_bucket_of_the_data_is_judged_likewise(data: Path, s3: S3S
             "network.hidden=[1000000, 1000000]",
             r"network\.hidden: makes a network 13-1000000-.*takes 14,9",
         ),
+        ("siamese.n_components=1000000000", r"siamese\.n_components: makes a layer of 1,000,000,000 units"),
         ("siamese.hidden=[900000, 900000]", r"siamese\.hidden: makes a network"),
         ("train.batch_size=100000000000", r"train\.batch_size: is 100,000,000,000, of which each of 2 workers .*GiB"),
         ("siamese.batch_size=100000000000", r"siamese\.batch_size: is 100,000,000,000"),

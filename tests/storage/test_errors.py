@@ -40,6 +40,11 @@ def saved(folder: Path, array: np.ndarray) -> Path:
     return folder
 
 
+def delta(folder: Path) -> Path:
+    (folder / "_delta_log").mkdir()
+    return folder
+
+
 def linked(folder: Path, name: str, target: str) -> Path:
     (folder / "in").mkdir()
     os.symlink(target, folder / "in" / name)
@@ -58,8 +63,9 @@ def pack_far(folder: Path) -> None:
 
 
 CASES: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
-    "no such folder": (lambda folder: read(folder / "none"), ("data.path", "data.format")),
-    "cannot be listed": (lambda folder: read("nowhere://x"), ("data.path",)),
+    "no such folder": (lambda folder: read(folder / "none"), ("data.path",)),
+    "no shard in it": (lambda folder: read(saved(folder, ROWS) / "*.pq"), ("data.path", "data.format")),
+    "a table": (lambda folder: read(delta(write(folder))), ("data.path",)),
     "named twice": (
         lambda folder: Source.open(SourceConfig(path=[str(write(folder)), str(folder / "a.parquet")])),
         ("data.path",),

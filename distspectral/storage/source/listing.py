@@ -218,7 +218,7 @@ def _walk(path: str) -> tuple[list[ShardFile], list[tables.Refusal]]:
             files.append(ShardFile(filesystem, entry.path, scheme + entry.path, name, root, entry.size, entry.mtime_ns))
     places = [entry.path for entry in entries]
     refusals = [
-        *tables.around(filesystem, root, scheme),
+        *(one._replace(place=root) for one in tables.around(filesystem, _real(filesystem, root), scheme)),
         *tables.among(places, scheme),
         *tables.strays(filesystem, places, scheme),
     ]

@@ -33,6 +33,7 @@ MARKS = {"_delta_log": "Delta", ".hoodie": "Hudi", "zarr.json": "Zarr", ".zarray
 
 STATE = "state.json"
 """In a folder that ``datasets.Dataset.save_to_disk`` wrote: which files are the dataset's."""
+MOST_STATE_BYTES = 64 << 20
 
 
 class Refusal(NamedTuple):
@@ -74,11 +75,11 @@ def among(places: Iterable[str], scheme: str) -> list[Refusal]:
 
 
 def around(filesystem: fs.FileSystem, root: str, scheme: str) -> list[Refusal]:
-    """Return the tables that a folder is a part of: folders above it are theirs.
+    """Return the tables that a folder, all of it, is a part of: folders above it are theirs.
 
     Args:
         filesystem: of the folder.
-        root: its place there.
+        root: its place there, without links.
         scheme: put before places in messages.
     """
     above = [str(folder) for folder in PurePosixPath(root).parents if str(folder) not in (".", "/")]
@@ -107,7 +108,7 @@ def strays(filesystem: fs.FileSystem, places: Sequence[str], scheme: str) -> Ite
         folder = str(PurePosixPath(place).parent)
         with filesystem.open_input_stream(place) as stream:
             try:
-                state = json.loads(stream.read(1 << 20))
+                state = json.loads(stream.read(MOST_STATE_BYTES))
                 own = {one["filename"] for one in state["_data_files"]}
             except (ValueError, KeyError, TypeError):
                 continue  # some other state

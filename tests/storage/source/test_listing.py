@@ -141,11 +141,22 @@ TABLES = {
 
 
 @pytest.mark.parametrize("kind", TABLES)
-def test_a_table_is_refused_with_a_way_out_from_above_and_from_inside(tmp_path: Path, kind: str) -> None:
+def test_a_table_is_refused_with_a_way_out_from_above_and_from_inside(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, kind: str
+) -> None:
     files, way_out = TABLES[kind]
     root = table(tmp_path, *files)
     inside = (root / files[1]).parent
-    for path in (root, tmp_path, inside, f"{root}/**", f"file://{tmp_path}"):
+    link = tmp_path_factory.mktemp("elsewhere") / "link"
+    link.symlink_to(inside)
+    for path in (
+        root,
+        tmp_path,
+        inside,
+        *([] if kind == "Lance" else [link]),
+        f"{root}/**",
+        f"file://{tmp_path}/l*/**",
+    ):
         with pytest.raises(TableError, match=f"lake: is a {kind} table, .*{way_out}"):
             find_files([str(path)], PARQUET)
 
