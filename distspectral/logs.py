@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import to_jsonable_python
+
 from distspectral.errors import ConfigError
 from distspectral.secrets import redacted_values
 
@@ -39,7 +41,7 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(redacted_values(line), default=str)
+        return json.dumps(to_jsonable_python(redacted_values(line), inf_nan_mode="null", fallback=str))
 
 
 def write_log(place: str) -> None:

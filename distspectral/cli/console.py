@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from pydantic_core import to_jsonable_python
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -57,8 +58,9 @@ def print_note(message: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON object on stdout, without the secrets of a config in it."""
-    sys.stdout.write(json.dumps(redacted_values(value), indent=2, default=str) + "\n")
+    """Print one JSON object on stdout, without the secrets of a config in it; NaN and infinity are null."""
+    plain = to_jsonable_python(redacted_values(value), inf_nan_mode="null", fallback=str)
+    sys.stdout.write(json.dumps(plain, indent=2) + "\n")
 
 
 class StageProgress:

@@ -15,6 +15,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.ipc
 from pyarrow import fs
+from pydantic_core import to_jsonable_python
 
 from distspectral.errors import (
     DamagedArtifactError,
@@ -225,8 +226,9 @@ class Artifact:
         return self.write_file(name, lambda stream: stream.write(content))
 
     def write_json(self, name: str, value: Any) -> None:
-        """Write a value as an indented JSON file."""
-        self.write_bytes(name, json.dumps(value, indent=2, default=str).encode())
+        """Write a value as an indented JSON file; NaN and infinity, which JSON lacks, are null."""
+        plain = to_jsonable_python(value, inf_nan_mode="null", fallback=str)
+        self.write_bytes(name, json.dumps(plain, indent=2).encode())
 
     def delete_file(self, name: str) -> None:
         """Delete a file, if it is there."""

@@ -80,3 +80,10 @@ def test_a_manifest_whose_files_leave_its_directory_is_damage(tmp_path: Path, na
 def test_json_is_readable(tmp_path: Path) -> None:
     Artifact(str(tmp_path)).write_json("x.json", {"path": Path("a")})
     assert json.loads((tmp_path / "x.json").read_text()) == {"path": "a"}
+
+
+def test_json_has_no_nan_nor_infinity(tmp_path):
+    artifact = Artifact(str(tmp_path))
+    artifact.write_json("x.json", {"a": [float("nan"), 1.5], "b": float("inf"), "name": "\udcff"})
+    strict = json.loads(artifact.read_bytes("x.json"), parse_constant=pytest.fail)
+    assert strict == {"a": [None, 1.5], "b": None, "name": "\udcff"}
