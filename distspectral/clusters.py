@@ -42,7 +42,7 @@ class ClusterConfig(FrozenModel):
     normalize_rows: bool | Literal["auto"] = Field(
         "auto",
         description="scale each row to length 1 first (Ng, Jordan, Weiss); auto = yes, unless the clusters without it "
-        "cut less than half as much of the graph",
+        "cut far less of the graph and none is a fragment",
     )
     sample_rows: PositiveInt = Field(200_000, description="rows that k-means sees; all rows are then assigned")
     restarts: PositiveInt = Field(10, description="k-means runs; the one with the lowest inertia is kept")

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from distspectral.clusters import ClusterConfig, diffusion_scale, fit_centroids
+from distspectral.clusters import FRAGMENT, ClusterConfig, diffusion_scale, fit_centroids
 from distspectral.costs.bill import Bill
 from distspectral.embedding.forward import BLOCK_ROWS, forward
 from distspectral.graph.components import component_labels
@@ -30,10 +30,11 @@ from distspectral.training.checkpoint import restored, write_state
 
 CUT_ROWS = 4_000
 """Rows whose edges tell how much of the graph clusters cut."""
-FEWER_CUTS = 0.5
+FEWER_CUTS = 0.4
 """Normalised cut of the clusters of rows as they are, over that of rows of length 1, below which they are taken.
 
-On images and text it lies between .7 and 2; where a large cluster was split in place of small ones, below .4."""
+On images, cells and titles it lies between .54 and 2.4. Where a large cluster was split in place of small ones, it is
+below .37."""
 AGREED = 0.95
 """Mean adjusted Rand index of restarts below which a report warns, if no second one reached the best solution.
 
@@ -89,7 +90,8 @@ def fit_assigner(
 
     Rows of length 1 let every row count alike, so a large cluster that is spread outweighs small ones. Rows as they
     are let small clusters count, and outliers too. Of the two, the graph tells which is right: where clusters of rows
-    as they are cut less than :data:`FEWER_CUTS` times as much of it, they are taken.
+    as they are cut less than :data:`FEWER_CUTS` times as much of it, they are taken, unless one is a mere
+    :data:`distspectral.clusters.FRAGMENT`: on tf-idf text they were specks of 4 to 30 rows and one large rest.
 
     Args:
         embed: returns the P components (n, P) of rows (n,), ascending.
@@ -112,7 +114,8 @@ def fit_assigner(
     parts = component_labels(graph)[rows] if in_parts else None
     scale = torch.from_numpy(diffusion_scale(ritz_values, config.diffusion_time, n_clusters))
 
-    def fitted(normalize_rows: bool) -> tuple[Assigner, dict[str, Any]]:
+    def fitted(normalize_rows: bool) -> tuple[Assigner, dict[str, Any], int]:
+        """Return the assigner, its facts and the rows of its smallest cluster."""
         points = clustering_coordinates(embedding, scale, normalize_rows)
         fit = fit_centroids(points.numpy(), n_clusters, config, seed, parts)
         centroids = torch.from_numpy(fit.centroids)
@@ -127,21 +130,23 @@ def fit_assigner(
             "parts": fit.n_parts,
             "strayed": float(np.mean((fit.labels != nearest.numpy()) & ~fit.fragments)) if fit.n_parts > 1 else 0.0,
         }
-        return Assigner(scale, centroids, normalize_rows, variance).eval(), facts
+        smallest = int(np.bincount(nearest.numpy(), minlength=n_clusters).min())
+        return Assigner(scale, centroids, normalize_rows, variance).eval(), facts, smallest
 
     if config.normalize_rows != "auto":
-        return fitted(config.normalize_rows)
+        return fitted(config.normalize_rows)[:2]
     tried = [fitted(True), fitted(False)]
     anchors = np.sort(generator.choice(rows, min(CUT_ROWS, len(rows)), replace=False))
     neighbors, affinities = graph.gather(anchors)
     ends, edges = np.unique(np.column_stack([anchors, neighbors]), return_inverse=True)
     embedding, edges = torch.from_numpy(embed(ends)), edges.reshape(len(anchors), -1)
     cuts = []
-    for assigner, _ in tried:
+    for assigner, _, _ in tried:
         clusters = assigner(embedding)[0].numpy()[edges]
         heads = np.repeat(clusters[:, 0], neighbors.shape[1])
         cuts.append(normalized_cut(heads, clusters[:, 1:].ravel(), affinities.ravel(), n_clusters))
-    assigner, facts = tried[int(cuts[1] < FEWER_CUTS * cuts[0])]
+    whole = tried[1][2] >= FRAGMENT * len(rows) / n_clusters
+    assigner, facts, _ = tried[int(whole and cuts[1] < FEWER_CUTS * cuts[0])]
     return assigner, facts | {"normalized_cuts": cuts}
 
 

@@ -58,7 +58,21 @@ def test_the_graph_tells_that_a_large_cluster_was_split_in_place_of_small_ones()
     assert facts["normalized_cuts"][1] < 0.5 * facts["normalized_cuts"][0]
 
 
-def test_rows_are_normalised_where_that_cuts_no_more_than_twice_as_much():
+@pytest.mark.parametrize(("in_speck", "normalized"), [(6, True), (20, False)])
+def test_a_speck_is_no_cluster_however_little_it_cuts(in_speck, normalized):
+    rng = np.random.default_rng(0)
+    rows = np.concatenate([rng.normal(size=(600, 4)), rng.normal(size=(in_speck, 4)) + 20]).astype(np.float32)
+    graph, _ = knn_graph(
+        ArrayVectors(rows), GraphConfig(n_neighbors=5), AffinityConfig(space="euclidean", scale_neighbor=3)
+    )
+    values, vectors, _ = exact_spectrum(graph, 5)
+    embed = vectors.astype(np.float32).__getitem__
+    _, facts = fit_assigner(embed, graph, values, 2, ClusterConfig(restarts=3), 0, in_parts=False)
+    assert facts["normalized_cuts"][1] < 0.1 * facts["normalized_cuts"][0]
+    assert facts["normalize_rows"] is normalized
+
+
+def test_rows_are_normalised_where_that_cuts_no_more():
     score, facts = fitted((200, 200, 200), "auto")
     assert score > 0.9
     assert facts["normalize_rows"] is True
