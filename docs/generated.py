@@ -262,7 +262,7 @@ def errors_page() -> str:
         "Every error that distspectral raises on purpose is a `DistSpectralError`.",
         "A message says where, what was found, what was expected and what to do.",
         "The command line prints it in one line and exits with code 2.",
-        "Ctrl-C exits with code 130. `distspectral --debug` shows the traceback.",
+        "Ctrl-C exits with code 130, SIGTERM with 143. `distspectral --debug` shows the traceback.",
         "",
     ]
     lines += _error(errors.DistSpectralError, 0)

@@ -72,6 +72,7 @@ class Ending:
                     continue
                 if self._signal is not None:
                     self.leave(self._signal)
+                signal.alarm(0)  # by which Ray's handler, while Ray starts, would abort the process
                 self.family = psutil.Process().children(recursive=True)
                 self._signal = number
                 self._heard.set()

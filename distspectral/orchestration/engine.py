@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +18,9 @@ from distspectral.storage.artifact.output import Output
 if TYPE_CHECKING:
     from distspectral.training.run_log import OnWindow
     from distspectral.training.settings import TrainSettings
+
+
+logger = logging.getLogger(__name__)
 
 
 class LocalEngine:
@@ -69,14 +75,21 @@ class RayEngine:
         Raises:
             ConfigError: nothing answers, or there is no room for what one of them asks and there will be none.
         """
-        from distspectral.orchestration.connection import connect
-
         if not stages:
             return
-        self._connected_here |= connect(self.config)
+        self._join()
         from distspectral.orchestration.room import require_room
 
         require_room(self.config, [stage.name for stage in stages])
+
+    def _join(self) -> None:
+        """Join the cluster; who handled SIGTERM before goes on to, for Ray's handler aborts within three seconds."""
+        from distspectral.orchestration.connection import connect
+
+        before = signal.getsignal(signal.SIGTERM)
+        self._connected_here |= connect(self.config)
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
     def mapper(self, stage: Stage) -> Mapper:
         """Return the mapper over Ray tasks, or over a pool of actors: those of the stage, or one for each GPU."""
@@ -111,9 +124,16 @@ class RayEngine:
         settings: TrainSettings,
         on_window: OnWindow,
     ) -> Manifest:
-        """Train with Ray Train."""
-        from distspectral.orchestration.train import train
+        """Train with Ray Train; where its controller is lost, leave Ray, join it anew, and go on."""
+        from distspectral.orchestration.train import ControllerLostError, train
 
+        for _ in range(self.config.task_retries if self._connected_here else 0):
+            try:
+                return train(vectors, graph, output, settings, self.config, on_window=on_window)
+            except ControllerLostError as error:
+                logger.warning("%s; tried again", str(error).partition(";")[0])
+                self.close()
+                self._join()
         return train(vectors, graph, output, settings, self.config, on_window=on_window)
 
     def close(self) -> None:

@@ -20,7 +20,6 @@ logger = logging.getLogger(__name__)
 
 NOT_ASKED_FOR = 1e-9
 """Ray counts in ten-thousandths; what is smaller is rounding."""
-WORDS = {"CPU": "CPUs", "GPU": "GPUs", "memory": "bytes of memory"}
 
 
 def require_room(config: RayConfig, stages: Sequence[str]) -> None:
@@ -91,9 +90,9 @@ def _carries(labels: dict[str, str], selector: dict[str, str]) -> bool:
 def refusal(config: RayConfig, stage: str, asked: Request, n_units: int, nodes: Nodes) -> tuple[str, list[str]]:
     """Return what to say of units that do not fit, and the parameters that it names."""
     alive = [node["Resources"] for node in nodes if node["Alive"]]
-    unit = " and ".join(f"{amount:,.10g} {WORDS[name]}" for name, amount in asked.bundle.items())
+    unit = " and ".join(_words(name, amount) for name, amount in asked.bundle.items())
     where = f" on a node with labels {asked.labels}" if asked.labels else ""
-    there = ", ".join(f"{sum(one.get(name, 0) for one in alive):,.10g} {WORDS[name]}" for name in asked.bundle)
+    there = ", ".join(_words(name, sum(one.get(name, 0) for one in alive)) for name in asked.bundle)
     there = f"there are {there} on {len(alive)} node{'s' * (len(alive) != 1)}"
     fits = room(asked, nodes)
     if fits and n_units > 1:
@@ -110,6 +109,10 @@ def refusal(config: RayConfig, stage: str, asked: Request, n_units: int, nodes: 
     )
 
 
+def _words(name: str, amount: float) -> str:
+    return f"{amount / 2**30:,.1f} GiB of memory" if name == "memory" else f"{amount:,.10g} {name}{'s' * (amount != 1)}"
+
+
 def _key(config: RayConfig, stage: str, asked: Request, nodes: Sequence[dict[str, float]]) -> str:
     """Return the parameter that asks for what is not there."""
     if stage in config.resources:
@@ -123,10 +126,12 @@ def _key(config: RayConfig, stage: str, asked: Request, nodes: Sequence[dict[str
 def may_grow() -> bool:
     """Whether an autoscaler watches the connected cluster; where that cannot be known, as by ``ray://``, it may.
 
-    The older kind writes a report, the newer one numbers its own state.
+    The older kind reports on any cluster; where it merely watches, each node is of a type of its own, named after it.
+    The newer one numbers its own state.
     """
     if ray.util.client.ray.is_connected():
         return True
-    report = json.loads(_internal_kv_get("__autoscaling_status") or "{}")
+    report = json.loads(_internal_kv_get("__autoscaling_status") or "{}").get("autoscaler_report") or {}
     status = get_cluster_status(ray.get_runtime_context().gcs_address)
-    return "autoscaler_report" in report or int(status.stats.autoscaler_version or 0) > 0
+    types = report.get("node_type_mapping") or {}
+    return any(kind != f"node_{node}" for node, kind in types.items()) or int(status.stats.autoscaler_version or 0) > 0

@@ -19,6 +19,7 @@ import ray.train
 import ray.train.collective
 import torch
 from pyarrow import fs
+from ray.exceptions import RayActorError
 from ray.train import (
     Checkpoint,
     CheckpointConfig,
@@ -35,7 +36,7 @@ from distspectral import logs
 from distspectral.comm import collectives
 from distspectral.config.ray import RayConfig, WorkerCount
 from distspectral.devices import hidden_gpus
-from distspectral.errors import DistSpectralError, OutputNotWritableError, WorkerLostError
+from distspectral.errors import DistSpectralError, OutputNotWritableError, WorkerLostError, first_line
 from distspectral.orchestration.calls import with_traceback
 from distspectral.orchestration.connection import is_loopback
 from distspectral.orchestration.environment import environment_defaults
@@ -147,6 +148,10 @@ class RayTrainingObserver:
         )
 
 
+class ControllerLostError(WorkerLostError):
+    """The process of Ray Train died that starts and watches the workers."""
+
+
 class OurTrainer(TorchTrainer):  # type: ignore[misc]
     """Leaves Ctrl-C to whoever called: Ray's handler waits for its controller, and stays when training is over."""
 
@@ -202,6 +207,7 @@ def train(
         DistSpectralError: as it was raised on the ranks; a lost worker is retried, this is not, nor is any error of
             ranks that all live and have yet to take a step.
         WorkerLostError: workers died more often than ``config.task_retries``.
+        ControllerLostError: the process died that watches them; until this one leaves Ray, it keeps what they held.
     """
     output.begin()
     _forget_damaged_snapshot(output.artifact)
@@ -244,6 +250,11 @@ def train(
                 f"training failed more often than ray.task_retries = {config.task_retries}; ranks of the last failure: "
                 f"{ranks}; cause: {str(cause).strip().splitlines()[-1]}; run again to go on from the last checkpoint",
                 ["ray.task_retries"],
+            ) from error
+        except RayActorError as error:
+            raise ControllerLostError(
+                f"training: Ray Train's controller, a process beside this one, was lost ({first_line(error)}); run "
+                "again to go on from the last checkpoint"
             ) from error
     if isinstance(result, Exception):
         raise result
