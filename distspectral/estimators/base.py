@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
+from distspectral.embedding.forward import BLOCK_ROWS
 from distspectral.errors import (
     ArtifactError,
     ConfigError,
@@ -27,7 +29,7 @@ from distspectral.errors import (
     first_line,
 )
 from distspectral.estimators.stored import plain, restored, stored
-from distspectral.frozen import FrozenModel
+from distspectral.frozen import FrozenModel, expected
 from distspectral.models.framed import Framed
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.frame import Frame
@@ -145,13 +147,10 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             for problem in error.errors():
                 section, key = str(problem["loc"][0]), ".".join(map(str, problem["loc"][:2]))
                 word = self.WORDS.get(key) or (section if section in self.get_params(deep=False) else key)
-                given, expected = told.setdefault(word, (problem["input"], {}))
+                given, words = told.setdefault(word, (problem["input"], {}))
                 if given is problem["input"]:  # a sequence that is empty but for refused items is no second fault
-                    expected[problem["msg"].replace("Input should", "should")] = None
-            lines = (
-                f"{word}: {' or '.join(expected).replace(' or should be ', ' or ')} (got {given!r})"
-                for word, (given, expected) in told.items()
-            )
+                    words[expected(problem) or problem["msg"].removeprefix("Value error, ")] = None
+            lines = (f"{word}: expected {' or '.join(words)} (got {given!r})" for word, (given, words) in told.items())
             raise ConfigError("; ".join(lines)) from None
 
     def _seed(self) -> int:
@@ -180,6 +179,7 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         rows = framed(array, self.frame_)
         if reset:
             refuse_equal(rows)
+            warn_of_far(rows, self.frame_)
         return rows
 
     def _set_model(self, model: nn.Module) -> None:
@@ -216,6 +216,19 @@ def refuse_equal(rows: Vectors) -> None:
     if rows.n_rows > 1 and is_constant(rows.mean, rows.scale):
         raise ConstantDataError(
             f"X: all {rows.n_rows} rows are equal, so no row is nearer than another; give rows that differ"
+        )
+
+
+def warn_of_far(rows: Vectors, frame: Frame) -> None:
+    """Warn of rows to learn from of which a few lie so far away that a network cannot tell the others apart."""
+    if frame.excess(float(np.max(rows.scale))) is not None:
+        blocks = range(0, rows.n_rows, BLOCK_ROWS)
+        apart = [np.abs(rows.block(i, min(i + BLOCK_ROWS, rows.n_rows)) - rows.mean).max(axis=1) for i in blocks]
+        row = int(np.argmax(np.concatenate(apart)))
+        warnings.warn(
+            f"X: row {row}, and perhaps others, lies so far from the rest that a network sees little of what tells "
+            "these apart; leave it out, or scale the features",
+            stacklevel=5,
         )
 
 

@@ -16,7 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from distspectral.embedding.forward import in_blocks
-from distspectral.estimators.base import NetworkEstimator, WindowPrinter, framed, refuse_equal, told_in
+from distspectral.estimators.base import NetworkEstimator, WindowPrinter, framed, refuse_equal, told_in, warn_of_far
 from distspectral.estimators.stored import plain
 from distspectral.models.networks import torch_device
 from distspectral.recipes import MetricRecipe
@@ -138,6 +138,7 @@ class DSCL(NetworkEstimator):
         self.frame_ = Frame.of(np.asarray(X))
         rows = framed(np.asarray(X), self.frame_, classes)
         refuse_equal(rows)
+        warn_of_far(rows, self.frame_)
         with told_in(self.WORDS):
             settings = self.recipe(rows.dim, 1 if self.n_components is None else self.n_components).metric
             if self.n_components is None:

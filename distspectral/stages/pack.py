@@ -16,7 +16,7 @@ from distspectral.stages.stage import Manifests, Stage, Work
 from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import SOURCE, Output
 from distspectral.storage.artifact.quarantine import FOLDER, quarantine_files, quarantine_metrics
-from distspectral.storage.rows.frame import StoredType
+from distspectral.storage.rows.frame import Frame, StoredType
 from distspectral.storage.rows.ids import refuse_duplicates
 from distspectral.storage.rows.moments import Moments, is_constant
 from distspectral.storage.rows.packed import BATCH_BYTES
@@ -126,26 +126,35 @@ def _cost(bill: Bill) -> None:
 
 
 def _facts(manifests: Manifests) -> dict[str, Any]:
-    found = manifests["pack"].metrics
-    return {"quarantine": found["quarantine"]} if "quarantine" in found else {}
+    packed = manifests["pack"]
+    facts = {"quarantine": packed.metrics["quarantine"]} if "quarantine" in packed.metrics else {}
+    excess = Frame.of_properties(packed.properties["frame"]).excess(float(np.sqrt(packed.properties["variance"])))
+    return facts if excess is None else facts | {"times_as_far_as_usual": excess}
 
 
 def _lines(facts: dict[str, Any]) -> dict[str, str]:
+    if "quarantine" not in facts:
+        return {}
     left_out = facts["quarantine"]
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in left_out["reasons"].items())
     return {"rows in quarantine": f"{left_out['n_rows']:,}" + (f" ({reasons})" if reasons else "")}
 
 
 def _notes(metrics: dict[str, Any]) -> list[str]:
-    left_out = metrics["pack"]["quarantine"]
-    if not left_out["n_rows"]:
-        return []
-    reasons = ", ".join(f"{reason} ({count:,})" for reason, count in left_out["reasons"].items())
-    total = metrics["n_rows"] + left_out["n_rows"]
-    return [
-        f"{left_out['n_rows']:,} of the {total:,} source rows are missing from every result: {reasons}. "
-        f"{PACK.folder}/{FOLDER} lists their ids, files and rows."
-    ]
+    facts, notes = metrics["pack"], []
+    if "times_as_far_as_usual" in facts:
+        notes.append(
+            f"A few rows lie so far away that the rows are {facts['times_as_far_as_usual']:,.0f} times as far from "
+            "their mean as they usually are. A network sees little of what tells the others apart; leave the far rows "
+            "out, or scale the features."
+        )
+    if "quarantine" in facts and (n_left_out := facts["quarantine"]["n_rows"]):
+        reasons = ", ".join(f"{reason} ({count:,})" for reason, count in facts["quarantine"]["reasons"].items())
+        notes.append(
+            f"{n_left_out:,} of the {metrics['n_rows'] + n_left_out:,} source rows are missing from every result: "
+            f"{reasons}. {PACK.folder}/{FOLDER} lists their ids, files and rows."
+        )
+    return notes
 
 
 PACK = Stage(

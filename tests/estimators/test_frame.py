@@ -117,3 +117,11 @@ def test_sparse_rows_meet_a_model_of_dense_ones_far_away() -> None:
 def test_equal_rows_are_equal_wherever_they_are(value: float) -> None:
     with pytest.raises(ConstantDataError, match="all 30 rows are equal"):
         SpectralNet(2, **FAST).fit(np.full((30, 2), value))
+
+
+def test_a_row_that_hides_the_others_is_warned_of_by_name() -> None:
+    rows = np.vstack([ROWS, [[3e7, 0]]])
+    with pytest.warns(UserWarning, match=r"^X: row 240, and perhaps others, lies so far from the rest"):
+        SpectralNet(2, **FAST).fit(rows)
+    with pytest.warns(UserWarning, match=r"^X: row 240, and"):
+        DSCL(max_steps=2, random_state=0).fit(rows, [*GROUP, 1])

@@ -120,8 +120,8 @@ def test_what_numpy_made_is_as_good_as_pythons_own(kind: type[NetworkEstimator],
 
 def test_a_refusal_says_what_was_expected_and_what_was_given() -> None:
     for change, told in {
-        "n_clusters": r"^n_clusters: should be a valid integer or 'auto' \(got 2\.0\)$",
-        "max_steps": r"^max_steps: should be a valid integer \(got 2\.0\)$",
+        "n_clusters": r"^n_clusters: expected a whole number or 'auto' \(got 2\.0\)$",
+        "max_steps": r"^max_steps: expected a whole number \(got 2\.0\)$",
     }.items():
         with pytest.raises(ConfigError, match=told):
             made(SpectralNet, change, 2.0).fit(X)

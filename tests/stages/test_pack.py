@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from distspectral.datasets import write_vectors
 from distspectral.errors import ConstantDataError, DuplicateIdError, NonFiniteRowError, SourceError
 from distspectral.mapping import Mapper, local_map
-from distspectral.stages.pack import PackConfig, pack
+from distspectral.stages.pack import PACK, PackConfig, pack
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.artifact.manifest import Manifest, fingerprint
 from distspectral.storage.artifact.output import Output
@@ -287,3 +287,13 @@ def test_an_id_of_a_new_shard_that_a_kept_one_has_is_refused(tmp_path: Path) -> 
             pack(source, followed(tmp_path / "out", source), PackConfig())
     with pytest.raises(DuplicateIdError, match="39"):
         pack(source, followed(tmp_path / "out", source), PackConfig())
+
+
+@pytest.mark.parametrize(("far", "is_noted"), [(1e3, False), (1e6, True)])
+def test_a_row_that_hides_the_others_is_noted(tmp_path: Path, far: float, is_noted: bool) -> None:
+    rows = np.vstack([VECTORS, np.full((1, 6), far, np.float32)])
+    facts = PACK.facts({"pack": packed(tmp_path, rows).manifest()})
+    assert ("times_as_far_as_usual" in facts) == is_noted
+    assert [note[:30] for note in PACK.notes({"pack": facts, "n_rows": 101})] == [
+        "A few rows lie so far away tha"
+    ] * is_noted

@@ -23,6 +23,9 @@ REACH = 2.0**24
 beside it: the mean of all, and with it each of them, is rounded by more than they differ."""
 USUAL = 0.99
 """Share of the rows that decide how far rows usually are: a few far ones do not."""
+SPREAD = 2.0**10
+"""Times how far rows usually are from the median, the root of their variance at most. Networks are given rows divided
+by that root; beyond, a few far rows leave the others too near one another to learn from (measured: from 2^11 on)."""
 NOISE = 2.0**-49
 """Differences so small beside the values are float64's own rounding."""
 WHOLE = 2.0**53
@@ -65,6 +68,7 @@ class Frame:
         exponent: of the power of two.
         limit: largest value of a framed row, by magnitude.
         dtype: that framed rows are stored in.
+        usual: how far framed rows usually are from the median, 0 where that was not looked at.
     """
 
     factor: float = 1.0
@@ -72,6 +76,7 @@ class Frame:
     exponent: int = 0
     limit: float = RANGES["float32"].largest
     dtype: StoredType = "float32"
+    usual: float = 0.0
 
     @classmethod
     def of(cls, rows: Any, factor: float = 1.0, dtype: StoredType = "float32") -> Self:
@@ -100,7 +105,8 @@ class Frame:
         exponent = 0 if held.least <= usual <= held.most else min(max(power, -1022), 1022)
         far = np.abs(centre) > held.offset * usual
         origin = np.where(far, _rounded(centre, 2.0**power), 0) if far.any() else None
-        return cls(factor, origin, exponent, min(REACH * usual * 2.0**-exponent, held.largest), dtype)
+        usual *= 2.0**-exponent
+        return cls(factor, origin, exponent, min(REACH * usual, held.largest), dtype, usual)
 
     @property
     def is_plain(self) -> bool:
@@ -169,6 +175,14 @@ class Frame:
             feature,
             f"{found:g} is beyond {self.dtype} beside the other rows, expected {low:.4g} to {high:.4g}{remedy}",
         )
+
+    def excess(self, scale: float) -> float | None:
+        """Return how many times as far as usual the rows are on average, where a few far ones hide the others; or None.
+
+        Args:
+            scale: root of the mean variance of framed rows.
+        """
+        return scale / self.usual if self.usual and scale > SPREAD * self.usual else None
 
     def properties(self) -> dict[str, Any]:
         """Return what :meth:`of_properties` takes, JSON-serialisable."""
