@@ -39,6 +39,7 @@ from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.embed import EmbedConfig, embed
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.output import Output
+from distspectral.storage.rows.frame import Frame
 from distspectral.storage.source.dataset import Source, SourceConfig
 from distspectral.training.checkpoint import write_state
 
@@ -111,7 +112,8 @@ def _write_model(root: Artifact, dim: int) -> None:
     model, clusters = (Output(root.child(name), name, "bench", {}, {}) for name in ("model", "clusters"))
     model.begin()
     write_state(model.artifact, "model.pt", embedder.network.state())
-    model.commit([], {"dim": dim, "n_components": RandomModel.n_components}, {})
+    properties = {"dim": dim, "n_components": RandomModel.n_components, "frame": Frame().properties()}
+    model.commit([], properties, {})
     clusters.begin()
     write_state(clusters.artifact, "clusters.pt", embedder.assigner.state())
     clusters.commit([], {"n_clusters": RandomModel.n_clusters}, {})

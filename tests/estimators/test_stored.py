@@ -16,6 +16,7 @@ from distspectral.errors import ArtifactError, ConfigError, DamagedArtifactError
 from distspectral.estimators.base import NetworkEstimator
 from distspectral.estimators.stored import restored, stored
 from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.rows.frame import Frame
 from distspectral.training.checkpoint import read_state, write_state
 
 RNG = np.random.default_rng(0)
@@ -40,6 +41,8 @@ def again(model: NetworkEstimator, tmp_path: Path) -> NetworkEstimator:
 def same(one: Any, other: Any) -> bool:
     if isinstance(one, np.random.RandomState):
         return same(one.get_state(legacy=False), other.get_state(legacy=False))
+    if isinstance(one, Frame):
+        return same(one.properties(), other.properties())
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
     if isinstance(one, np.ndarray):

@@ -47,7 +47,7 @@ def test_every_rate_that_the_formulas_ask_for_is_measured(learned):
         "reweight": {"reweighting edges", "taking the median", "degrees"},
         "train": {"scan"},
         "calibrate": {"encoding", "calibrating", "network"},
-        "cluster": set(),
+        "cluster": {"components"},
         "embed": {"embedding", "network"},
     }
     assert {stage: set(us) for stage, us in rates.core_us.items() if stage != "neighbors"} == kinds
