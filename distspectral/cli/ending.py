@@ -92,11 +92,14 @@ def ends_when_told() -> Iterator[Ending]:
     handled = [one for one in SIGNALS if signal.getsignal(one) is not signal.SIG_IGN]
     before = {one: signal.signal(one, ending._raise) for one in handled}
     descriptor = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    threading.Thread(target=ending._watch, args=[reader], name="signals", daemon=True).start()
+    watcher = threading.Thread(target=ending._watch, args=[reader], name="signals", daemon=True)
+    watcher.start()
     try:
         yield ending
     finally:
         signal.set_wakeup_fd(descriptor)
         for one, handler in before.items():
             signal.signal(one, handler)
-        writer.close()
+        writer.close()  # by which the thread ends
+        watcher.join()
+        reader.close()
