@@ -36,7 +36,7 @@ class Group(typer.core.TyperGroup):
             if ctx.obj is not None and (number := ctx.obj.told(error)):  # whatever came of it
                 ctx.obj.leave(number)
             if isinstance(error, KeyboardInterrupt):
-                print_error(STOPPED)
+                typer.echo(STOPPED, err=True)
                 raise typer.Exit(EXIT_STOPPED) from None
             message = _message(error)
             if message is None or ctx.params["debug"]:

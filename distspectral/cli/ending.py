@@ -66,19 +66,18 @@ class Ending:
             raise KeyboardInterrupt
 
     def _watch(self, signals: socket.socket) -> None:
-        with signals:
-            while told := signals.recv(1):
-                if (number := told[0]) not in SIGNALS:
-                    continue
-                if self._signal is not None:
-                    self.leave(self._signal)
-                signal.alarm(0)  # by which Ray's handler, while Ray starts, would abort the process
-                self.family = psutil.Process().children(recursive=True)
-                self._signal = number
-                self._heard.set()
-                timer = threading.Timer(GRACE_S, self.leave, [number])
-                timer.daemon = True
-                timer.start()
+        while told := signals.recv(1):
+            if (number := told[0]) not in SIGNALS:
+                continue
+            if self._signal is not None:
+                self.leave(self._signal)
+            signal.alarm(0)  # by which Ray's handler, while Ray starts, would abort the process
+            self.family = psutil.Process().children(recursive=True)
+            self._signal = number
+            self._heard.set()
+            timer = threading.Timer(GRACE_S, self.leave, [number])
+            timer.daemon = True
+            timer.start()
 
 
 @contextlib.contextmanager
@@ -93,11 +92,14 @@ def ends_when_told() -> Iterator[Ending]:
     handled = [one for one in SIGNALS if signal.getsignal(one) is not signal.SIG_IGN]
     before = {one: signal.signal(one, ending._raise) for one in handled}
     descriptor = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    threading.Thread(target=ending._watch, args=[reader], name="signals", daemon=True).start()
+    watcher = threading.Thread(target=ending._watch, args=[reader], name="signals", daemon=True)
+    watcher.start()
     try:
         yield ending
     finally:
         signal.set_wakeup_fd(descriptor)
         for one, handler in before.items():
             signal.signal(one, handler)
-        writer.close()
+        writer.close()  # by which the thread ends
+        watcher.join()
+        reader.close()

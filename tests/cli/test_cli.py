@@ -114,7 +114,7 @@ def test_ctrl_c_says_how_to_go_on(finished: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("distspectral.cli.run.run_config", interrupted)
     result = invoke("run", finished)
     assert result.exit_code == EXIT_STOPPED
-    assert result.stderr == "error: stopped; run again to go on\n"
+    assert result.stderr == "stopped; run again to go on\n"
 
 
 def test_validate_accepts_a_sound_run_and_starts_nothing(tmp_path: Path) -> None:

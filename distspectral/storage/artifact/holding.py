@@ -152,6 +152,7 @@ class Hold:
 
     def _take(self) -> None:
         self._lease, self._is_lost = Lease.mine(self.work, self.shared), False
+        self._is_new = self.artifact.is_local and not os.path.exists(self.artifact.path)
         self._ended, self._writing = threading.Event(), threading.Lock()
         try:
             self._write()
@@ -246,8 +247,10 @@ class Hold:
         try:
             self.artifact.delete_file(_file(self._lease))
             if self.artifact.is_local:
-                with contextlib.suppress(OSError):  # others are there
+                with contextlib.suppress(OSError):  # something is there
                     os.rmdir(self.artifact.file_path(HOLDERS))
+                    if self._is_new:
+                        os.rmdir(self.artifact.path)
         except OSError as error:
             logger.warning("%s: its lease could not be removed (%s)", self.artifact.uri, error)
 

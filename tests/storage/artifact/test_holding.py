@@ -184,6 +184,9 @@ def test_a_local_directory_is_left_as_it_was(tmp_path: Path) -> None:
     with Hold(Artifact(str(tmp_path)), "run `a`"):
         assert [path.name for path in tmp_path.iterdir()] == [HOLDERS]
     assert list(tmp_path.iterdir()) == []
+    with Hold(Artifact(str(tmp_path / "new")), "a run that is refused before it writes"):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_output_is_opened_beside_the_lease_of_who_holds_it(tmp_path: Path) -> None:
