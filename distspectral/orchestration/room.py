@@ -39,7 +39,7 @@ def require_room(config: RayConfig, stages: Sequence[str]) -> None:
         if kinds[stage] == "training":
             _require(config, stage, request(config, stage, on_gpu=True), config.min_workers)
         elif kinds[stage] == "actors":
-            _require(config, stage, request(config, stage, on_gpu=True))
+            _require(config, stage, request(config, stage, on_gpu=True), config.actors.min)
         elif kinds[stage] == "tasks":
             _require(config, stage, request(config, stage))
 
@@ -96,10 +96,13 @@ def refusal(config: RayConfig, stage: str, asked: Request, n_units: int, nodes: 
     there = f"there are {there} on {len(alive)} node{'s' * (len(alive) != 1)}"
     fits = room(asked, nodes)
     if fits and n_units > 1:
+        key, kind, remedy = (
+            ("ray.workers", "workers", f"{fits} or auto") if _trains(stage) else ("ray.actors.min", "actors", f"{fits}")
+        )
         return (
-            f"ray.workers: {stage} asks for {n_units} workers of {unit} each{where}, and the cluster has room for "
-            f"{fits} ({there}); set ray.workers to {fits} or auto, or join a larger cluster",
-            ["ray.workers"],
+            f"{key}: {stage} asks for {n_units} {kind} of {unit} each{where}, and the cluster has room for {fits} "
+            f"({there}); set {key} to {remedy}, or join a larger cluster",
+            [key],
         )
     key = _key(config, stage, asked, alive)
     return (
@@ -119,8 +122,11 @@ def _key(config: RayConfig, stage: str, asked: Request, nodes: Sequence[dict[str
         return f"ray.resources.{stage}"
     if asked.num_gpus > max((one.get("GPU", 0) for one in nodes), default=0):
         return "ray.use_gpu"
-    trains = any(listed[stage].workers == "training" for listed in STAGES.values() if stage in listed)
-    return "ray.cpus_per_worker" if trains else "ray.cpus_per_task"
+    return "ray.cpus_per_worker" if _trains(stage) else "ray.cpus_per_task"
+
+
+def _trains(stage: str) -> bool:
+    return any(listed[stage].workers == "training" for listed in STAGES.values() if stage in listed)
 
 
 def may_grow() -> bool:

@@ -43,6 +43,13 @@ def test_nodes_without_the_labels_have_no_room() -> None:
             "ray.workers: train asks for 8 workers of 1 CPU each, and the cluster has room for 2 (there are 2 CPUs on "
             "1 node)",
         ),
+        (
+            {"actors": {"min": 8}},
+            "embed",
+            8,
+            "ray.actors.min: embed asks for 8 actors of 1 CPU each, and the cluster has room for 2 (there are 2 CPUs "
+            "on 1 node)",
+        ),
         ({"cpus_per_worker": 3}, "train", 1, "ray.cpus_per_worker: train asks for 3 CPUs, and no node has them"),
         ({"cpus_per_task": 3}, "pack", 1, "ray.cpus_per_task: pack asks for 3 CPUs, and no node has them"),
         ({"use_gpu": True}, "train", 1, "ray.use_gpu: train asks for 1 CPU and 1 GPU, and no node has them"),
@@ -66,11 +73,12 @@ def test_a_refusal_names_both_numbers_and_the_key(ray: dict[str, Any], stage: st
 @pytest.mark.usefixtures("ray_cluster")
 def test_what_the_connected_cluster_will_never_have_is_refused_before_anything_runs() -> None:
     require_room(RayConfig(workers=2), ["pack", "train", "embed"])
-    require_room(RayConfig(workers={"min": 2, "max": 8}, actors={"min": 8, "max": 8}), ["train", "embed"])
+    require_room(RayConfig(workers={"min": 2, "max": 8}, actors={"min": 2, "max": 8}), ["train", "embed"])
     require_room(RayConfig(workers=8), ["pack", "embed"])
     for asked, key in (
         ({"workers": 8}, "ray.workers"),
         ({"workers": {"min": 3, "max": 8}}, "ray.workers"),
+        ({"actors": {"min": 8}}, "ray.actors.min"),
         ({"cpus_per_task": 3}, "ray.cpus_per_task"),
         ({"use_gpu": True}, "ray.use_gpu"),
         ({"resources": {"embed": {"memory": "900TiB"}}}, "ray.resources.embed"),
