@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import http.client
 import json
+import select
 import socket
 import threading
 import time
@@ -18,7 +19,7 @@ from distspectral.errors import BusyError, ConfigError
 from distspectral.serving.http import Front, Reply, bound_socket, listening
 from distspectral.serving.service import JSON, Service
 
-PATIENCE_S = 2.0
+PATIENCE_S, LONG_S = 2.0, 6.0
 MODEL = {"what": "a test"}
 SERVICE = Service(RandomModel(3, (8,))(), 8, "cpu")
 BODY = b'{"vectors": [[1, 2, 3]]}'
@@ -32,11 +33,13 @@ async def echo(content_type: str, body: bytes) -> Reply:
 
 
 @contextlib.contextmanager
-def server(answer: AnswerBody = echo, ready: bool = True, held_bytes: int = 1 << 20) -> Iterator[int]:
+def server(
+    answer: AnswerBody = echo, ready: bool = True, held_bytes: int = 1 << 20, patience_s: float = PATIENCE_S
+) -> Iterator[int]:
     async def is_ready() -> bool:
         return ready
 
-    front = Front(SERVICE, MODEL, answer, is_ready, patience_s=PATIENCE_S, held_bytes=held_bytes)
+    front = Front(SERVICE, MODEL, answer, is_ready, patience_s=patience_s, held_bytes=held_bytes)
     with contextlib.closing(bound_socket("127.0.0.1", 0)) as bound, listening(front, bound):
         yield bound.getsockname()[1]
 
@@ -64,39 +67,37 @@ def received(connection: socket.socket) -> bytes:
     return b"".join(parts)
 
 
+def drip(connection: socket.socket) -> None:
+    for _ in range(40):  # five times as long as the server is patient
+        connection.sendall(b" ")
+        time.sleep(0.25)
+
+
 @pytest.mark.parametrize(
     "sent", [HEAD, HEAD + BODY[:1], HEAD.replace(b"Content-Length: 24", b"Transfer-Encoding: chunked")]
 )
 def test_a_hundred_slow_clients_keep_nobody_waiting(sent: bytes) -> None:
-    with server() as port, contextlib.ExitStack() as ends:
+    with server(patience_s=LONG_S) as port, contextlib.ExitStack() as ends:
         slow = [ends.enter_context(opened(port, sent)) for _ in range(100)]
-        began = time.monotonic()
         assert ask(port)[:2] == (200, b'{"status":"ok"}')
         assert ask(port, "POST", "/embed", BODY)[:2] == (200, BODY)
-        assert time.monotonic() - began < PATIENCE_S / 2
+        assert select.select(slow, [], [], 0)[0] == [], "they were answered before who came last"
         for number, connection in enumerate(slow):
             answer = received(connection)
             assert answer.startswith(b"HTTP/1.1 408"), (number, answer)
-        assert PATIENCE_S - 0.5 < time.monotonic() - began < 3 * PATIENCE_S
-        assert b"bytes came in 2 s, and no end" in answer
+        assert b"bytes came in 6 s, and no end" in answer
 
 
 def test_a_byte_now_and_then_does_not_lengthen_the_deadline() -> None:
-    with server() as port, opened(port, HEAD) as connection:
-        began = time.monotonic()
-        with contextlib.suppress(ConnectionError):
-            for place in range(len(BODY) - 1):
-                connection.sendall(BODY[place : place + 1])
-                time.sleep(0.25)
-        assert time.monotonic() - began < 2 * PATIENCE_S, "the connection was closed meanwhile"
+    endless = HEAD.replace(b"Content-Length: 24", b"Content-Length: 99")
+    with server() as port, opened(port, endless) as connection, pytest.raises(ConnectionError):
+        drip(connection)
 
 
 @pytest.mark.parametrize("sent", [b"", HEAD[:20], HEAD + BODY + HEAD[:20]])
 def test_headers_have_a_deadline_too(sent: bytes) -> None:
     with server() as port, opened(port, sent) as connection:
-        began = time.monotonic()
-        assert received(connection).count(b"HTTP/1.1 200") == sent.count(BODY)
-        assert time.monotonic() - began < 3 * PATIENCE_S
+        assert received(connection).count(b"HTTP/1.1 200") == sent.count(BODY), "and then it is closed"
 
 
 def test_bodies_beyond_what_memory_is_for_are_sent_away_until_there_is_room() -> None:

@@ -182,7 +182,7 @@ class Hold:
             for rival in rivals:
                 before, since = seen.setdefault(rival.id, (rival, time.monotonic()))
                 lives = rival.lives()
-                if lives is None and rival != before:
+                if lives is None and rival.place and rival != before:  # one that cannot be read now tells nothing
                     lives = True
                 elif lives is None and time.monotonic() - since > self.lease_s:
                     lives = False
@@ -213,7 +213,7 @@ class Hold:
                 found.append(Lease.model_validate_json(self.artifact.read_bytes(f"{HOLDERS}/{name}")))
             except MissingArtifactError:  # let go
                 continue
-            except ValueError:
+            except (OSError, ValueError):  # one that is being written, perhaps
                 found.append(Lease(id=name.removesuffix(".json")))
         return [one for one in found if not (one.is_shared and self.shared)]
 
@@ -230,14 +230,17 @@ class Hold:
                     raise
 
     def _beat(self) -> None:
+        beaten = time.monotonic()
         while not self._ended.wait(self.beat_s):
+            was_silent = time.monotonic() - beaten > self.lease_s  # so that another may be about to take it
             try:
                 with self._writing:
-                    if not self.artifact.has(_file(self._lease)):
+                    if not self.artifact.has(_file(self._lease)) or (was_silent and self._rivals()):
                         self._is_lost = True
                         return
                     self._lease = self._lease.model_copy(update={"beat": self._lease.beat + 1})
                     self._write()
+                    beaten = time.monotonic()
             except (OSError, OutputNotWritableError) as error:
                 logger.warning("%s: its lease could not be written (%s); tried again", self.artifact.uri, error)
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -12,7 +13,7 @@ import pytest
 
 from distspectral.errors import DirectoryHeldError, OutputNotWritableError
 from distspectral.storage.artifact.directory import Artifact
-from distspectral.storage.artifact.holding import HOLDERS, Hold, Lease
+from distspectral.storage.artifact.holding import HOLDERS, LEASE_S, Hold, Lease
 from tests.storage.outputs import output
 from tests.storage.s3 import S3Server
 
@@ -92,7 +93,7 @@ def test_a_dead_process_of_this_machine_holds_nothing(artifact: Artifact, caplog
     process.communicate()
     began_waiting = time.monotonic()
     with caplog.at_level(logging.WARNING), Hold(artifact, "run `b`"):
-        assert time.monotonic() - began_waiting < 5
+        assert time.monotonic() - began_waiting < LEASE_S
     assert "which has died; taken over" in caplog.text
     put(artifact, lease.model_copy(update={"pid": psutil.Process().pid, "began": began - 100}))
     with Hold(artifact, "another process has its number by now"):
@@ -105,7 +106,7 @@ def test_a_process_elsewhere_that_does_not_beat_is_waited_for(
     put(artifact, Lease.mine("run `a`").model_copy(update={"holds": True, **ELSEWHERE}))
     began = time.monotonic()
     with caplog.at_level(logging.WARNING), Hold(artifact, "run `b`", lease_s=1):
-        assert 1 <= time.monotonic() - began < 10
+        assert 1 <= time.monotonic() - began < LEASE_S
     assert caplog.text.count("waiting up to 1 s for a sign of life") == 1
     assert "on elsewhere" in caplog.text
     assert leases(artifact) == []
@@ -133,22 +134,54 @@ def test_who_asks_waits_for_one_that_asked_after_it_and_may_hold_already(artifac
     holds.join()
 
 
+def test_a_lease_that_is_being_written_tells_nothing(artifact: Artifact) -> None:
+    lease = Lease.mine("run `a`").model_copy(update={"id": "z" * 32, **ELSEWHERE})
+    put(artifact, lease)
+
+    def write_badly_and_let_go() -> None:
+        artifact.write_bytes(f"{HOLDERS}/{lease.id}.json", b"")
+        time.sleep(0.7)
+        artifact.delete_file(f"{HOLDERS}/{lease.id}.json")
+
+    writer = threading.Timer(0.7, write_badly_and_let_go)
+    writer.start()
+    with Hold(artifact, "run `b`"):
+        writer.join()
+
+
+def wait_until_lost(hold: Hold, again: Callable[[], None]) -> None:
+    for _ in range(300):
+        again()
+        time.sleep(0.1)
+        hold.require()
+
+
 def test_a_holder_that_was_taken_for_dead_learns_of_it(artifact: Artifact) -> None:
+    def take() -> None:
+        for lease in leases(artifact):
+            artifact.delete_file(f"{HOLDERS}/{lease}")
+
     with Hold(artifact, "run `a`", beat_s=0.05) as hold:
         hold.require()
-        (lease,) = leases(artifact)
-        artifact.delete_file(f"{HOLDERS}/{lease}")
-        time.sleep(1)
         with pytest.raises(DirectoryHeldError, match="was taken by another process"):
-            hold.require()
-        assert leases(artifact) == []
+            wait_until_lost(hold, take)
+
+
+def test_a_holder_that_was_silent_gives_way_to_one_that_asks(artifact: Artifact) -> None:
+    with Hold(artifact, "run `a`", beat_s=0.05, lease_s=0) as hold:
+        hold.require()
+        put(artifact, Lease.mine("run `b`").model_copy(update=ELSEWHERE))
+        with pytest.raises(DirectoryHeldError, match="was taken by another process"):
+            wait_until_lost(hold, lambda: None)
 
 
 def test_a_holder_beats(artifact: Artifact) -> None:
     with Hold(artifact, "run `a`", beat_s=0.05):
         (name,) = leases(artifact)
-        time.sleep(1)
-        assert artifact.read_json(f"{HOLDERS}/{name}")["beat"] >= 2
+        deadline = time.monotonic() + LEASE_S
+        while artifact.read_json(f"{HOLDERS}/{name}")["beat"] < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 def test_those_that_share_hold_it_together_and_against_others(artifact: Artifact) -> None:
