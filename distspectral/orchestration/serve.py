@@ -121,8 +121,8 @@ class Replicas:
             max_concurrency=ANSWERED_TOGETHER,
             concurrency_groups={"health": 1},
         )(Replica)
-        model = ray.put(predictor)
-        self.actors = [actor.remote(model, config) for _ in range(config.replicas)]
+        self.model = ray.put(predictor)  # held here, for Ray forgets the arguments of an actor that has started
+        self.actors = [actor.remote(self.model, config) for _ in range(config.replicas)]
         self.n_asked = [0] * config.replicas
 
     def start(self) -> None:
