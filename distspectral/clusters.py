@@ -28,6 +28,7 @@ clusters. Parts of 20 and of 1,000 rows are told apart."""
 AS_LOW = 1.001
 """Times the lowest inertia: runs that end below it found the same optimum."""
 APART = 1e5
+"""Times the largest coordinate: how far seeding takes parts of the graph to lie from each other."""
 
 
 class ClusterConfig(FrozenModel):

@@ -10,20 +10,9 @@ import pytest
 from distspectral import DSCL, SpectralNet
 from distspectral.errors import ConfigError, TooFewRowsError
 from distspectral.estimators.base import NetworkEstimator
+from tests.estimators.brief import METRIC, SPECTRAL, X, Y
 
-RNG = np.random.default_rng(0)
-X, Y = RNG.normal(size=(60, 4)), np.arange(60) % 5
 NAN, INF = float("nan"), float("inf")
-SPECTRAL: dict[str, Any] = {
-    "n_clusters": 3,
-    "representation": "input",
-    "affinity_space": "euclidean",
-    "hidden": (8,),
-    "batch_size": 64,
-    "max_steps": 2,
-    "random_state": 0,
-}
-METRIC: dict[str, Any] = {"hidden": (8,), "batch_size": 40, "max_steps": 2, "random_state": 0}
 
 COUNT = [2.0, "3", True, None, NAN, 0, -1, (3,), np.float64(3)]
 BOTH: dict[str, list[Any]] = {

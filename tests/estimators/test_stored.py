@@ -18,19 +18,7 @@ from distspectral.estimators.stored import restored, stored
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.frame import Frame
 from distspectral.training.checkpoint import read_state, write_state
-
-RNG = np.random.default_rng(0)
-X, Y = RNG.normal(size=(60, 4)), np.arange(60) % 5
-SPECTRAL: dict[str, Any] = {
-    "n_clusters": 3,
-    "representation": "input",
-    "affinity_space": "euclidean",
-    "hidden": (8,),
-    "batch_size": 64,
-    "max_steps": 2,
-    "random_state": 0,
-}
-METRIC: dict[str, Any] = {"hidden": (8,), "batch_size": 40, "max_steps": 2, "random_state": 0}
+from tests.estimators.brief import METRIC, SPECTRAL, X, Y
 
 
 def again(model: NetworkEstimator, tmp_path: Path) -> NetworkEstimator:
