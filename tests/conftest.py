@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,10 @@ os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "test")
 os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
 os.environ.setdefault("NUMBA_OPT", "0")  # NN-descent is compiled for a minute and runs for a moment
 torch.set_num_threads(1)
+# whoever starts the tests in the background has them ignored, and all that tests start would ignore them, too
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 OBJECT_STORE_BYTES = 200 << 20
 DISK_BYTES = 4 << 20
