@@ -13,6 +13,7 @@ from torch import Tensor, nn, optim
 
 from distspectral.comm import collectives
 from distspectral.objectives.batches import Batch
+from distspectral.precision import Factors, resolved
 from distspectral.training.config import TrainConfig
 from distspectral.training.schedule import PlateauSchedule
 from distspectral.training.skipping import SKIPPABLE, SkippedSteps
@@ -145,7 +146,7 @@ class Trainer(Generic[ModelT, BatchT]):
                 group["lr"] = learning_rate
             try:
                 value, total = optimization_step(
-                    self.network, self.objective, next(batches), self.optimizer, self.config.max_gradient_norm
+                    self.network, self.objective, next(batches), self.optimizer, self.config.max_gradient_norm, self._factors(device)
                 )
             except SKIPPABLE as error:
                 self.skipped.skip(self.step, error)
@@ -167,6 +168,12 @@ class Trainer(Generic[ModelT, BatchT]):
                 observer.checkpoint(self)
         batches.close()  # type: ignore[attr-defined]
         self.model.eval()
+
+    def _factors(self, device: torch.device) -> Factors:
+        """Return how the factors of this step's products are rounded: not at all in the last ones."""
+        if self.schedule.is_last_part(self.step):
+            return "float32"
+        return "bfloat16" if resolved(self.config.precision, device) == "bfloat16" else "tf32"
 
     def state_dict(self) -> dict[str, Any]:
         """Return all state: model, optimiser, schedule, step."""

@@ -17,6 +17,7 @@ from distspectral.comm import collectives
 from distspectral.errors import NonFiniteStepError
 from distspectral.objectives.batches import Batch
 from distspectral.objectives.proposal import Proposal, StepRevisedError
+from distspectral.precision import Factors, multiplied_in, outputs_in
 from distspectral.spectral.checks import finite, raise_first
 
 BatchT = TypeVar("BatchT", bound=Batch)
@@ -70,6 +71,7 @@ def optimization_step(
     batch: BatchT,
     optimizer: optim.Optimizer,
     max_gradient_norm: float | None = None,
+    factors: Factors = "float32",
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Take one step and return the objective's value and the global sums it was made of.
 
@@ -83,6 +85,7 @@ def optimization_step(
         batch: this rank's part of the global batch.
         optimizer: over the network's parameters.
         max_gradient_norm: longer gradients are scaled down to it; None = never.
+        factors: how those of the network's products are rounded.
 
     Raises:
         NumericalError, TooFewClassesError: a check failed; before a weight or the moving average changes.
@@ -90,10 +93,11 @@ def optimization_step(
     Communication: one all-reduce of the sums, and DDP's gradient averaging; twice where the objective drops a
     presumption. Host reads: one, and what an objective without its presumption needs.
     """
-    try:
-        proposal, total = _work_out(network, objective, batch, optimizer, max_gradient_norm)
-    except StepRevisedError:
-        proposal, total = _work_out(network, objective, batch, optimizer, max_gradient_norm)
+    with multiplied_in(factors):
+        try:
+            proposal, total = _work_out(network, objective, batch, optimizer, max_gradient_norm, factors)
+        except StepRevisedError:
+            proposal, total = _work_out(network, objective, batch, optimizer, max_gradient_norm, factors)
     proposal.commit()
     optimizer.step()
     return proposal.value, total
@@ -105,9 +109,10 @@ def _work_out(
     batch: BatchT,
     optimizer: optim.Optimizer,
     max_gradient_norm: float | None,
+    factors: Factors,
 ) -> tuple[Proposal, dict[str, Tensor]]:
     """Return the checked proposal and the global sums, the gradient being there."""
-    local = objective.local_sums(network(batch.vectors), batch)
+    local = objective.local_sums(outputs_in(factors, network, batch.vectors), batch)
     total = collectives.all_reduce_sum(local)
     proposal = objective.propose(local, total)
     optimizer.zero_grad(set_to_none=True)
