@@ -26,7 +26,7 @@ def training(bill: Bill, mirrored: bool = False) -> None:
     useful = math.inf if machines.all_train else train.useful_workers(machines.gpu is not None)
     workers = int(min(machines.workers, useful))
     n_weights, ends = networks * bill.n_weights(bill.stage), 1 if graph is None else 2
-    share = train.batch_size / workers
+    share, n_steps = train.batch_size / workers, train.steps(bill.n_rows)
     if machines.gpu is None:
         step = bill.rates.steps[bill.stage].seconds(share)
         words = f"{share:,.0f} of {train.batch_size:,} a worker"
@@ -41,11 +41,11 @@ def training(bill: Bill, mirrored: bool = False) -> None:
         rate = machines.node.network if machines.nodes > 1 else WITHIN_NODE if machines.gpu is None else NVLINK
         reduce = REDUCE_S + 2 * gradient / rate
         step, words = step + reduce, f"{words}, {reduce * 1e3:.2g} ms of all-reduce"
-        bill.sent = train.max_steps * 2.0 * gradient * (workers - 1)
-    bill.add("steps", train.max_steps * step, f"{train.max_steps:,} steps x {step * 1e3:.3g} ms ({words})")
+        bill.sent = n_steps * 2.0 * gradient * (workers - 1)
+    bill.add("steps", n_steps * step, f"{n_steps:,} steps x {step * 1e3:.3g} ms ({words})")
     if scan := bill.us(SCAN):
         bill.add("scan", bill.n_rows * scan / workers / 1e6, f"N x {scan:.3g} us / {workers} workers")
         bill.worker_bytes += 8 * bill.n_rows / workers
-    bill.read = 4.0 * train.max_steps * train.batch_size * ends * layers[0]
+    bill.read = 4.0 * n_steps * train.batch_size * ends * layers[0]
     activations = 12 * share * ends * (networks * sum(layers[1:-1]) + 2 * layers[0])
     bill.worker_bytes += 20.0 * n_weights + activations

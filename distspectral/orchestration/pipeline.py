@@ -314,9 +314,10 @@ class Pipeline:
         self, vectors: tuple[Artifact, ...], graph: Artifact | None, output: Output, settings: TrainSettings
     ) -> Manifest:
         """Train whatever the settings say, reporting each window to the observer."""
+        n_steps = settings.train.steps(vectors[0].manifest().n_rows)
 
         def on_window(record: dict[str, Any]) -> None:
-            self._events.progress("training", record["step"], settings.train.max_steps)
+            self._events.progress("training", record["step"], n_steps)
             self._core_seconds += record["core_seconds"] * record.get("workers", 1)
             self._events.window(record)
 

@@ -12,7 +12,7 @@ from distspectral.recipes.recipe import Recipe, Sections
 from distspectral.training.config import TrainConfig
 from distspectral.training.dscl import DSCLSettings
 
-BUDGET: Mapping[str, Any] = {"batch_size": 512, "max_steps": 1000, "learning_rate": 3e-3}
+BUDGET: Mapping[str, Any] = {"batch_size": 512, "max_steps": 1000, "learning_rate": 3e-3, "cooldown": 0.4}
 """Of training: classes in a batch matter more than steps, and the loss bears a higher rate than eigenfunctions do."""
 
 

@@ -238,7 +238,7 @@ class SpectralRecipe(SpectralSections, Recipe):
         widths, code, siamese = self.widths, self.autoencoder, self.siamese
         n_seen = sum(widths[stage] for stage in self.seen.values())
         made = {
-            "autoencoder": (self.dim, *code.hidden, code.n_components),
+            "autoencoder": (self.dim, *code.widths(self.dim), code.n_components),
             "siamese": (widths[self.searched], *siamese.hidden, siamese.n_components),
             "train": (n_seen, *self.network.hidden, self.n_functions - 1),
         }

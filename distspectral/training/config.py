@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from distspectral.frozen import FrozenModel
 from distspectral.precision import TrainPrecision
+
+FULL_ROWS, LEAST_STEPS = 70_000, 300
+"""Rows from which on ``max_steps: auto`` is the most that a training takes, and the fewest steps that it ever is."""
 
 
 class TrainConfig(FrozenModel):
@@ -26,14 +30,21 @@ class TrainConfig(FrozenModel):
     """Likewise on accelerators; assumed: a step takes 5 ms of launches there, in which a CPU draws twice as many edges
     (measured: .6 us each)."""
 
+    most_steps: ClassVar[int] = 1000
+    """What ``max_steps: auto`` is for many rows."""
+
     section: ClassVar[str] = "train"
     """The YAML section, which errors name."""
 
     batch_size: PositiveInt = Field(1024, description="edges, or labelled rows, per step, all workers together")
-    max_steps: PositiveInt = Field(2000, description="budget of steps; a plateau ends training earlier")
-    learning_rate: PositiveFloat = Field(1e-3, description="of Adam, between warm-up and cool-down")
+    max_steps: PositiveInt | Literal["auto"] = Field(
+        "auto",
+        description="budget of steps; a plateau ends training earlier; auto = grows with the root of the rows, up to "
+        "3,000 of the autoencoder, 500 of the Siamese network and 1,000 of the eigenfunctions",
+    )
+    learning_rate: PositiveFloat = Field(2e-3, description="of Adam, between warm-up and cool-down")
     warmup_steps: NonNegativeInt = Field(50, description="steps of linear warm-up")
-    cooldown: float = Field(0.4, gt=0, lt=1, description="share of the run over which the rate falls to zero")
+    cooldown: float = Field(0.7, gt=0, lt=1, description="share of the run over which the rate falls to zero")
     patience: NonNegativeInt = Field(6, description="windows without improvement that begin the cool-down; 0 = never")
     tolerance: float = Field(0.02, ge=0, description="relative improvement, of the Ritz sum or the loss, that counts")
     max_gradient_norm: PositiveFloat | None = Field(None, description="longer gradients are scaled down to it")
@@ -49,6 +60,17 @@ class TrainConfig(FrozenModel):
         "time where the hardware has it, and auto takes it there",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto = cuda where there is one")
+
+    def steps(self, n_rows: float) -> int:
+        """Return the budget of steps for N rows.
+
+        Few rows need fewer, but not in proportion: a network learns little in a hundred steps, however few the rows.
+        Many need no more than the most, for what is learned is smooth: a step's gradient is that of the whole graph.
+        """
+        if self.max_steps != "auto":
+            return self.max_steps
+        share = math.sqrt(min(n_rows / FULL_ROWS, 1.0))
+        return min(max(math.ceil(share * self.most_steps), LEAST_STEPS), self.most_steps)
 
     def useful_workers(self, on_gpu: bool) -> int:
         """Return how many workers shorten a step, each getting a useful share of the batch."""

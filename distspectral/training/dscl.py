@@ -56,7 +56,7 @@ class DSCLSettings(TrainSettings):
         model.to(torch_device(train.device))
         network = self._synchronized(model.network)
         objective = DSCLObjective(model.orthonormal, next(network.parameters()).dtype)
-        return Trainer(model, network, objective, sampler, train)
+        return Trainer(model, network, objective, sampler, train, vectors.n_rows)
 
     @property
     def shape(self) -> dict[str, Any]:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import os
-FINE = float(os.environ.get("FINE", 0.25))
 
 class PlateauSchedule:
     """Learning-rate factor by step: linear warm-up, 1 until a plateau or the budget's end, cosine to 0.
@@ -42,10 +40,6 @@ class PlateauSchedule:
         warm = min((step + 1) / self.warmup_steps, 1.0)
         progress = (step - self.cooldown_start) / self.cooldown_steps
         return warm * (0.5 + 0.5 * math.cos(math.pi * min(max(progress, 0.0), 1.0)))
-
-    def is_last_part(self, step: int) -> bool:
-        """Whether ``step`` is one of the last, whose rate is next to nothing."""
-        return step >= self.last_step - round(FINE * self.cooldown_steps)
 
     def observe(self, step: int, watched: float) -> None:
         """Take one window's watched metric, ending at ``step``; begin the cool-down on a plateau."""

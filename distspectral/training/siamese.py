@@ -23,6 +23,7 @@ SiameseUse = Literal["reweight", "rebuild"]
 class SiameseConfig(TrainConfig):
     """Shape and training of the Siamese network, and what its distances are for (YAML section ``siamese``)."""
 
+    most_steps: ClassVar[int] = 500
     smallest_share: ClassVar[int] = 2  # a pair of neighbours and one of strangers
     section: ClassVar[str] = "siamese"
 
@@ -31,11 +32,10 @@ class SiameseConfig(TrainConfig):
         description="reweight: the edges that are there get weights from Siamese distances; rebuild: neighbours are "
         "searched again in the Siamese space, as in the paper",
     )
-    hidden: tuple[PositiveInt, ...] = Field((512, 512), min_length=1, description="units of each hidden layer")
+    hidden: tuple[PositiveInt, ...] = Field((256, 256), min_length=1, description="units of each hidden layer")
     n_components: PositiveInt = Field(10, description="width of the Siamese space")
     n_positives: PositiveInt = Field(2, description="a row's partner is one of so many nearest neighbours")
     margin: PositiveFloat = Field(1.0, description="distance beyond which a pair of strangers costs nothing")
-    max_steps: PositiveInt = Field(3000, description="budget of steps; a plateau ends training earlier")
 
 
 class SiameseSettings(TrainSettings):
@@ -52,7 +52,7 @@ class SiameseSettings(TrainSettings):
         sampler = PairSampler(
             vectors, graph, batch_size=train.batch_size, n_positives=train.n_positives, seed=self.seed
         )
-        return Trainer(model, model, SiameseObjective(model, train.margin), sampler, train)
+        return Trainer(model, model, SiameseObjective(model, train.margin), sampler, train, vectors.n_rows)
 
     @property
     def shape(self) -> dict[str, Any]:

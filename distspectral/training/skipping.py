@@ -23,11 +23,12 @@ class SkippedSteps:
 
     Args:
         config: of the training; ``max_skipped_steps`` in a row end it, and so does a run of nothing else.
+        n_steps: budget of the training.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, n_steps: int) -> None:
         self.section = config.section
-        self.limit = min(config.max_skipped_steps, config.max_steps)
+        self.limit = min(config.max_skipped_steps, n_steps)
         self.total = 0
         self.in_a_row = 0
 

@@ -56,7 +56,7 @@ class SpectralSettings(TrainSettings):
         model.network.perceptron.standardize_by(vectors.mean, vectors.scale)
         model.to(torch_device(self.train.device))
         objective = SpectralObjective(self.spectral, model.orthonormal, self.n_components)
-        return Trainer(model, model.network, objective, build_sampler(vectors, graph, self), self.train)
+        return Trainer(model, model.network, objective, build_sampler(vectors, graph, self), self.train, vectors.n_rows)
 
     @property
     def shape(self) -> dict[str, Any]:
