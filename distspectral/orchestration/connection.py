@@ -26,6 +26,9 @@ from distspectral.orchestration.environment import environment_defaults
 OBJECT_STORE_BYTES = 256 << 20
 """Of a local Ray: tasks exchange receipts and paths, the vectors stay in files."""
 
+IDLE_S = 24 * 3600
+"""How long a local Ray keeps processes without work; Ray by itself ends those beyond one a CPU within a second."""
+
 ANSWER_S = 10
 """An address that nobody answers is refused after it; Ray by itself tries for minutes."""
 
@@ -40,6 +43,8 @@ def local_environment() -> dict[str, str]:
     variables = token_environment() | {
         # Ray Data warns from C++ of every actor pool (ray-project/ray issue 53727); failures reach Python anyway.
         "RAY_BACKEND_LOG_LEVEL": "fatal",
+        # Processes keep what they imported, some three seconds' work, for the stages that follow a long training.
+        "RAY_idle_worker_killing_time_threshold_ms": str(IDLE_S * 1000),
     }
     for name, addresses in psutil.net_if_addrs().items():
         if any(one.family == socket.AF_INET and is_loopback(one.address) for one in addresses):
@@ -119,6 +124,11 @@ def is_loopback(address: str) -> bool:
     ip = ipaddress.ip_address(address)
     mapped = getattr(ip, "ipv4_mapped", None)
     return bool((mapped or ip).is_loopback)
+
+
+def is_own() -> bool:
+    """Return whether the connected cluster is one that :func:`connect` started, for one process on this machine."""
+    return is_loopback(ray.util.get_node_ip_address())
 
 
 def cluster_cores() -> int:

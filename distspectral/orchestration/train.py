@@ -1,9 +1,9 @@
-"""The ranks of ``stages.train`` as Ray Train workers: DDP, gloo or NCCL, checkpoints through ``ray.train.report``."""
+"""The ranks of ``stages.train`` as Ray Train workers: gloo or NCCL, checkpoints through ``ray.train.report``."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import functools
 import logging
 import math
 import os
@@ -29,8 +29,8 @@ from ray.train import (
     ScalingConfig,
     TrainingFailedError,
 )
-from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.torch.config import _set_torch_distributed_env_vars, _setup_torch_process_group, _TorchBackend
+from ray.train.torch import TorchConfig
+from ray.train.v2._internal.constants import get_env_vars_to_propagate
 
 from distspectral import logs
 from distspectral.comm import collectives
@@ -38,8 +38,8 @@ from distspectral.config.ray import RayConfig, WorkerCount
 from distspectral.devices import hidden_gpus
 from distspectral.errors import DistSpectralError, OutputNotWritableError, WorkerLostError, first_line
 from distspectral.orchestration.calls import with_traceback
-from distspectral.orchestration.connection import is_loopback
-from distspectral.orchestration.environment import environment_defaults
+from distspectral.orchestration.connection import is_own
+from distspectral.orchestration.group import TEMPORARY, OneMachineConfig, OurTrainer, temporary_folder
 from distspectral.orchestration.resources import Request, request, workers_for
 from distspectral.stages.train import (
     CHECKPOINT_FILE,
@@ -64,50 +64,13 @@ COLLECTIVE_TIMEOUT_S = 300
 SHRINK_S = 20
 """How long an elastic group waits for as many workers as it had; a worker needs some ten seconds to start."""
 
+LOOK_S, LOOKS_PER_S = 0.1, 200
+"""How often Ray Train's controller looks at its workers: after a pause, and at so many in a second at most."""
+
 POLL_S = 0.5
 """How often the driver looks for new windows."""
 
-TEMPORARY = "distspectral-training-"
-"""Directories where ranks meet, or of checkpoints that Ray Train has yet to store; the maker's process id follows."""
-
 logger = logging.getLogger(__name__)
-
-
-class MeetingAtFile(_TorchBackend):  # type: ignore[misc]
-    """Ranks of one machine meet at a file that only this user reads; torch's TCP store listens at every address."""
-
-    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
-        """Form the process group."""
-        self.folder = _temporary_folder()
-        worker_group.execute(_set_torch_distributed_env_vars)
-        ranks = [
-            worker_group.execute_single_async(
-                rank,
-                _setup_torch_process_group,
-                backend=backend_config.backend,
-                world_rank=rank,
-                world_size=len(worker_group),
-                init_method=f"file://{self.folder}/ranks",
-                timeout_s=backend_config.timeout_s,
-            )
-            for rank in range(len(worker_group))
-        ]
-        ray.get(ranks)
-
-    def on_shutdown(self, worker_group: Any, backend_config: TorchConfig) -> None:
-        """End the process group."""
-        super().on_shutdown(worker_group, backend_config)
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-@dataclasses.dataclass
-class OneMachineConfig(TorchConfig):  # type: ignore[misc]
-    """Of ranks that share a machine with each other and with nobody else."""
-
-    @property
-    def backend_cls(self) -> type[_TorchBackend]:
-        """What forms the process group."""
-        return MeetingAtFile
 
 
 class RayTrainingObserver:
@@ -152,20 +115,13 @@ class ControllerLostError(WorkerLostError):
     """The process of Ray Train died that starts and watches the workers."""
 
 
-class OurTrainer(TorchTrainer):  # type: ignore[misc]
-    """Leaves Ctrl-C to whoever called: Ray's handler waits for its controller, and stays when training is over."""
-
-    def _register_sigint_handler(self, controller: Any) -> None:
-        """Set none."""
-
-
 def _written_here(state: dict[str, Any], artifact: Artifact) -> str:
     """Write a checkpoint to a temporary directory of this node, for Ray Train to store; return the directory.
 
     Raises:
         OutputNotWritableError: there is no space for it, here or, as far as that can be told, where it is to go.
     """
-    folder = _temporary_folder()
+    folder = temporary_folder()
     try:
         write_state(Artifact(folder), CHECKPOINT_FILE, state)
         n_bytes = os.path.getsize(f"{folder}/{CHECKPOINT_FILE}")
@@ -179,10 +135,6 @@ def _written_here(state: dict[str, Any], artifact: Artifact) -> str:
         shutil.rmtree(folder)
         raise
     return folder
-
-
-def _temporary_folder() -> str:
-    return tempfile.mkdtemp(prefix=f"{TEMPORARY}{os.getpid()}-")
 
 
 def train(
@@ -214,21 +166,25 @@ def train(
     resources = request(config, output.stage, on_gpu=True)
     has_gpu = resources.num_gpus > 0
     on_gpu = has_gpu and settings.train.device != "cpu"
-    torch_config = OneMachineConfig if is_loopback(ray.util.get_node_ip_address()) else TorchConfig
+    is_alone = is_own()
+    of_users = get_env_vars_to_propagate()
     workers = workers_for(config.workers, settings.train, on_gpu, resources.slots(ray.cluster_resources()))
     trainer = OurTrainer(
-        _train_rank,
-        train_loop_config={
-            "vectors": tuple(vectors),
-            "graph": graph,
-            "artifact": output.artifact,
-            "settings": settings,
-            "n_threads": resources.n_threads,
-            "has_gpu": has_gpu,
-            "log_context": logs.context(),
-        },
-        torch_config=torch_config(
-            collectives.GPU_BACKENDS if on_gpu else collectives.CPU_BACKEND, timeout_s=COLLECTIVE_TIMEOUT_S
+        # not as train_loop_config, which the controller would open, importing torch
+        train_loop_per_worker=functools.partial(
+            _train_rank,
+            {
+                "vectors": tuple(vectors),
+                "graph": graph,
+                "artifact": output.artifact,
+                "settings": settings,
+                "n_threads": resources.n_threads,
+                "has_gpu": has_gpu,
+                "log_context": logs.context(),
+            },
+        ),
+        backend_config=(OneMachineConfig if is_alone else TorchConfig)(
+            backend=collectives.GPU_BACKENDS if on_gpu else collectives.CPU_BACKEND, timeout_s=COLLECTIVE_TIMEOUT_S
         ),
         scaling_config=_scaling(config.workers, workers, resources),
         run_config=RunConfig(
@@ -237,9 +193,12 @@ def train(
             storage_filesystem=output.artifact.filesystem,
             failure_config=FailureConfig(max_failures=config.task_retries),
             checkpoint_config=CheckpointConfig(num_to_keep=settings.train.keep_checkpoints),
+            worker_runtime_env={"env_vars": of_users} if of_users else {},
         ),
+        environment=_patience(config, workers) | of_users,
+        is_alone=is_alone,
     )
-    with _windows_passed_on(output.artifact, on_window), environment_defaults(**_patience(config)):
+    with _windows_passed_on(output.artifact, on_window):
         try:
             result = trainer.fit().return_value
         except TrainingFailedError as error:
@@ -273,9 +232,16 @@ def _scaling(asked: int | WorkerCount | Literal["auto"], most: int, resources: R
     return ScalingConfig(num_workers=(asked.min, most), **each, elastic_resize_monitor_interval_s=asked.check_s)
 
 
-def _patience(config: RayConfig) -> dict[str, str]:
-    """Return how long Ray Train waits for workers that fail to meet, and an elastic group for a lost node to return."""
-    patience = {"RAY_TRAIN_COLLECTIVE_TIMEOUT_S": str(2 * COLLECTIVE_TIMEOUT_S)}
+def _patience(config: RayConfig, workers: int) -> dict[str, str]:
+    """Return how long Ray Train waits for workers that fail to meet, and an elastic group for a lost node to return.
+
+    And how often it looks at each: by default every two seconds, of which a training's end takes two or three.
+    """
+    patience = {
+        "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": str(2 * COLLECTIVE_TIMEOUT_S),
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": str(min(LOOK_S + workers / LOOKS_PER_S, 2.0)),
+        "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",  # as Ray Train says
+    }
     if isinstance(config.workers, WorkerCount):
         patience["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(SHRINK_S)
     return patience
