@@ -5,12 +5,29 @@ Shape letters: N rows, B items of a batch: edges, pairs or rows.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 
 from distspectral.costs.bill import CACHE_SHARE, GPU_SHARE, GPU_STEP_S, MISS_S, NVLINK, REDUCE_S, WITHIN_NODE, Bill
+from distspectral.training.config import TrainConfig
 
 SCAN = "scan"
 """What a stage calls, among its pieces, the pass over a graph from which edges are drawn."""
+
+
+def operations(layers: Sequence[int], train: TrainConfig, n_rows: int) -> float:
+    """Return the additions and multiplications of a training at most, whose items pass the network twice.
+
+    Both ends of an edge do, or a row and then the mirrored network.
+
+    Args:
+        layers: widths of the network, its input first.
+        train: its budget.
+        n_rows: N, on which that may depend.
+    """
+    n_weights = sum(a * b for a, b in itertools.pairwise(layers))
+    return 2.0 * 6 * n_weights * train.batch_size * train.steps(n_rows)
 
 
 def training(bill: Bill, mirrored: bool = False) -> None:

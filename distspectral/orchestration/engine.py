@@ -8,7 +8,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from distspectral.config.ray import RayConfig
+from distspectral.config.ray import ActorCount, RayConfig
+from distspectral.devices import hidden_gpus
 from distspectral.mapping import Mapper, local_map
 from distspectral.stages.stage import Stage
 from distspectral.storage.artifact.directory import Artifact
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from distspectral.training.run_log import OnWindow
     from distspectral.training.settings import TrainSettings
 
+
+SMALL_TRAINING = 1e13
+"""Operations, some two minutes of two cores. Two ranks of a thread each are about as fast there as one process of two
+threads, and a group takes some eight seconds to start."""
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +50,7 @@ class LocalEngine:
         graph: Artifact | None,
         output: Output,
         settings: TrainSettings,
+        operations: float,
         on_window: OnWindow,
     ) -> Manifest:
         """Train in this process; ``on_window`` hears of each window of steps."""
@@ -92,7 +98,10 @@ class RayEngine:
             signal.signal(signal.SIGTERM, before)
 
     def mapper(self, stage: Stage) -> Mapper:
-        """Return the mapper over Ray tasks, or over a pool of actors: those of the stage, or one for each GPU."""
+        """Return the mapper over Ray tasks, or over a pool of actors: one for each GPU, or as many as are asked for.
+
+        A process keeps the model that it loaded last from task to task, too; an actor is a process of its own.
+        """
 
         def map_items(
             function: Callable[[Any], Any], items: Sequence[Any], description: str, *, on_gpu: bool = False
@@ -102,7 +111,7 @@ class RayEngine:
 
             asked = request(self.config, stage.name, on_gpu=on_gpu)
             require_unit(self.config, stage.name, asked)
-            if stage.workers == "actors" or asked.num_gpus:
+            if asked.num_gpus or (stage.workers == "actors" and self.config.actors != ActorCount()):
                 from distspectral.orchestration.actors import actor_mapper as make
             else:
                 from distspectral.orchestration.tasks import task_mapper as make
@@ -122,9 +131,24 @@ class RayEngine:
         graph: Artifact | None,
         output: Output,
         settings: TrainSettings,
+        operations: float,
         on_window: OnWindow,
     ) -> Manifest:
-        """Train with Ray Train; where its controller is lost, leave Ray, join it anew, and go on."""
+        """Train with Ray Train; where its controller is lost, leave Ray, join it anew, and go on.
+
+        Args:
+            vectors: as of :func:`distspectral.stages.train.train`, and the next three.
+            graph: likewise.
+            output: likewise.
+            settings: likewise.
+            operations: additions and multiplications at most; a small training stays in this process.
+            on_window: called with each window's metrics.
+        """
+        if self._trains_here(output.stage, operations):
+            from distspectral.stages.train import train as train_here
+
+            with hidden_gpus():  # those that the config does not want
+                return train_here(vectors, graph, output, settings, on_window=on_window)
         from distspectral.orchestration.train import ControllerLostError, train
 
         for _ in range(self.config.task_retries if self._connected_here else 0):
@@ -135,6 +159,19 @@ class RayEngine:
                 self.close()
                 self._join()
         return train(vectors, graph, output, settings, self.config, on_window=on_window)
+
+    def _trains_here(self, stage: str, operations: float) -> bool:
+        """Whether this process trains, for a group would take longer to start than it saves, and nobody asked for one.
+
+        That is so on a Ray of this run's own, whose cores are those of this process.
+        """
+        from distspectral.orchestration.connection import is_own
+        from distspectral.orchestration.resources import request
+
+        is_asked_for = self.config.workers != "auto" or stage in self.config.resources
+        if is_asked_for or operations > SMALL_TRAINING or not is_own():
+            return False
+        return request(self.config, stage, on_gpu=True).num_gpus == 0
 
     def close(self) -> None:
         """Leave the cluster, if this engine joined it."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from distspectral.costs.training import operations
 from distspectral.errors import ConfigError
 from distspectral.mapping import Mapper
 from distspectral.orchestration.chain import Chain
@@ -53,7 +54,7 @@ class Pipeline:
         self._root = Artifact(absolute(config.root), config.storage.node_cache)
         self._hold = Hold(self._root, f"run `{config.name}`")
         self.chain = self._chain(source.fingerprint())
-        self._core_seconds = 0.0  # of the workers of the stage under way
+        self._core_seconds = self._core_seconds_here = 0.0  # of the workers of the stage under way
         self.observe(observer)
 
     def observe(self, observer: Observer) -> None:
@@ -238,10 +239,10 @@ class Pipeline:
     ) -> Manifest:
         """Run a stage, on other rows if given, and add to its manifest what it cost."""
         stage, work = self.chain.stages[output.stage], self._work_of(output, source or self.source, made or {})
-        self._core_seconds, began = 0.0, time.process_time()
+        self._core_seconds, self._core_seconds_here, began = 0.0, 0.0, time.process_time()
         with PeakMemory() as memory:
             manifest, seconds = self._timed(output.stage, lambda: stage.run(work))
-        here = time.process_time() - began - self._core_seconds * self.engine.is_one_process
+        here = time.process_time() - began - self._core_seconds_here
         cost = {
             "seconds": seconds,
             "core_seconds": {"workers": self._core_seconds, "driver": max(here, 0.0)},
@@ -303,7 +304,7 @@ class Pipeline:
             for timing, result in mapper(Timed(function), items, description, on_gpu=on_gpu):
                 timings.append(timing)
                 self._hold.require()
-                self._core_seconds += timing.core_seconds
+                self._count(timing.core_seconds, is_here=self.engine.is_one_process)
                 self._events.progress(description, len(timings), len(items))
                 yield result
             report(timings, description)
@@ -314,14 +315,21 @@ class Pipeline:
         self, vectors: tuple[Artifact, ...], graph: Artifact | None, output: Output, settings: TrainSettings
     ) -> Manifest:
         """Train whatever the settings say, reporting each window to the observer."""
-        n_steps = settings.train.steps(vectors[0].manifest().n_rows)
+        n_rows = vectors[0].manifest().n_rows
+        n_steps = settings.train.steps(n_rows)
 
         def on_window(record: dict[str, Any]) -> None:
-            self._events.progress("training", record["step"], n_steps)
-            self._core_seconds += record["core_seconds"] * record.get("workers", 1)
+self._events.progress("training", record["step"], n_steps)
+            self._count(record["core_seconds"] * record.get("workers", 1), is_here="workers" not in record)
             self._events.window(record)
 
-        return self.engine.train(vectors, graph, output, settings, on_window)
+        work = operations(self._knowing_recipe().layers[output.stage], settings.train, n_rows)
+        return self.engine.train(vectors, graph, output, settings, work, on_window)
+
+    def _count(self, core_seconds: float, is_here: bool) -> None:
+        """Add to what workers took for the stage under way; what this process did in their place is no driver's."""
+        self._core_seconds += core_seconds
+        self._core_seconds_here += core_seconds * is_here
 
     def _chain_as_trained(self) -> Chain:
         """Return the chain of when the vectors were packed: the source may have gained shards since."""

@@ -6,8 +6,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import ray
+
+from distspectral.config.ray import RayConfig
+from distspectral.orchestration import actors, connection, room, tasks
+from distspectral.orchestration.engine import SMALL_TRAINING, RayEngine
+from distspectral.stages import STAGES
 
 SCRIPT = """
 import json, os, sys
@@ -43,3 +50,51 @@ def test_parts_on_gpus_keep_one_in_a_process_and_the_others_see_none(tmp_path: P
     assert {threads for *_, threads in on_gpu} == {"2"}, "the CPUs of the node that belong to a GPU"
     assert [hidden for _, _, hidden, _ in elsewhere] == [True] * 12
     assert {threads for *_, threads in elsewhere} == {"1"}
+
+
+def made_by(made: list[str], name: str) -> Any:
+    def make(*_: Any) -> Any:
+        made.append(name)
+        return lambda *_, **__: iter(())
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [({}, "tasks"), ({"actors": {"max": 2}}, "actors"), ({"use_gpu": True}, "actors")],
+    ids=["nothing asked", "bounds", "GPUs"],
+)
+def test_rows_pass_a_network_in_tasks_unless_actors_or_gpus_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], expected: str
+) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(tasks, "task_mapper", made_by(made, "tasks"))
+    monkeypatch.setattr(actors, "actor_mapper", made_by(made, "actors"))
+    monkeypatch.setattr(room, "require_unit", lambda *_: None)
+    monkeypatch.setattr(ray, "nodes", list)
+    config = RayConfig.model_validate({"use_gpu": False} | asked)
+    list(RayEngine(config).mapper(STAGES["spectral"]["embed"])(str, [1], "embedding", on_gpu=True))
+    assert made == [expected]
+
+
+@pytest.mark.parametrize(
+    ("asked", "operations", "is_own", "stays"),
+    [
+        ({}, SMALL_TRAINING, True, True),
+        ({}, 2 * SMALL_TRAINING, True, False),
+        ({}, 1.0, False, False),
+        ({"workers": 2}, 1.0, True, False),
+        ({"use_gpu": True}, 1.0, True, False),
+        ({"resources": {"train": {"num_cpus": 1}}}, 1.0, True, False),
+        ({"resources": {"siamese": {"num_cpus": 1}}}, 1.0, True, True),
+    ],
+    ids=["small", "large", "a cluster's", "workers asked", "GPUs asked", "resources asked", "another's resources"],
+)
+def test_a_small_training_stays_in_this_process_unless_something_is_asked_for_it(
+    monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], operations: float, is_own: bool, stays: bool
+) -> None:
+    monkeypatch.setattr(connection, "is_own", lambda: is_own)
+    monkeypatch.setattr(ray, "nodes", list)
+    engine = RayEngine(RayConfig.model_validate({"use_gpu": False} | asked))
+    assert engine._trains_here("train", operations) is stays
