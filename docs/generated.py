@@ -204,7 +204,7 @@ def stages_page() -> str:
 
 WORKERS = {
     "tasks": "Its work goes to Ray tasks.",
-    "actors": "Its work goes to Ray actors that keep the model.",
+    "actors": "Its work goes to Ray tasks; to actors that keep the model where `ray.actors` or GPUs are asked for.",
     "training": "Its work goes to a group of training workers.",
     "driver": "The driver works alone.",
 }

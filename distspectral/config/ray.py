@@ -79,9 +79,10 @@ class RayConfig(FrozenModel):
     )
     workers: PositiveInt | WorkerCount | Literal["auto"] = Field(
         "auto",
-        description="training workers; auto = as many as shorten a step and there is room for; {min: 1, max: 4} = as "
-        "many as there is room for, fewer when a node is lost, more when one comes. A step's batch stays "
-        "train.batch_size, divided among those there are",
+        description="training workers; auto = as many as shorten a step and there is room for, or none where a local "
+        "Ray would take longer to start them than they save; {min: 1, max: 4} = as many as there is room for, fewer "
+        "when a node is lost, more when one comes. A step's batch stays train.batch_size, divided among those there "
+        "are",
     )
     use_gpu: bool | Literal["auto"] = Field(
         "auto",
@@ -96,7 +97,9 @@ class RayConfig(FrozenModel):
         description="by stage, where it asks for something else; an autoscaler starts nodes for what a stage asks "
         "while it runs, so GPUs named here cost only then",
     )
-    actors: ActorCount = Field(ActorCount(), description="pool that embeds")
+    actors: ActorCount = Field(
+        ActorCount(), description="pool that sends rows through networks; by default tasks do where no GPU is asked for"
+    )
 
     @field_validator("resources")
     @classmethod

@@ -115,8 +115,8 @@ class Stage:
         run_part: does it for some of the source's shards; None where it cannot be shared among processes.
         sections: of the config, those that can change the result, as dotted keys.
         harmless: dotted keys within them that cannot.
-        workers: what the work is handed to: ``tasks``, ``actors`` that keep a model, a group of ``training`` workers,
-            or nobody beside the ``driver``.
+        workers: what the work is handed to: ``tasks``, ``actors`` that keep a model where bounds or GPUs ask for them,
+            a group of ``training`` workers, or nobody beside the ``driver``.
         facts: its part of ``metrics.json``, by name, from all manifests.
         lines: of those facts, the rows of the table that ends a run: heading and text.
         notes: sentences of a report on what of these metrics a reader should mend, with the remedy.
