@@ -319,7 +319,7 @@ class Pipeline:
         n_steps = settings.train.steps(n_rows)
 
         def on_window(record: dict[str, Any]) -> None:
-self._events.progress("training", record["step"], n_steps)
+            self._events.progress("training", record["step"], n_steps)
             self._count(record["core_seconds"] * record.get("workers", 1), is_here="workers" not in record)
             self._events.window(record)
 
