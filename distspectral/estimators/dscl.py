@@ -189,7 +189,7 @@ class DSCL(NetworkEstimator):
                 "rows_per_class": plain(self.rows_per_class),
                 "train_classes": "all",
             },
-            "train": {name: plain(getattr(self, name)) for name in TRAIN},
+            "train": {**MetricRecipe.budget, **{name: plain(getattr(self, name)) for name in TRAIN}},
         }
         return self._made(MetricRecipe, values)
 

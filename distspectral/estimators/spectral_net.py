@@ -64,8 +64,8 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         laplacian: ``random_walk`` weighs rows by degree, ``unnormalized`` alike.
         hidden: units of each hidden layer; a number alone is one layer.
         batch_size: edges per step.
-        max_steps: budget of steps of every training, which ends earlier on a plateau; None = as in a run: it grows with
-            the root of the rows, up to 3,000 of the autoencoder, 500 of the Siamese network, and 1,000 of the
+        max_steps: budget of steps of every training, which ends earlier on a plateau; ``auto``: grows with the
+            root of the rows, up to 3,000 of the autoencoder, 500 of the Siamese network, and 1,000 of the
             eigenfunctions.
         device: ``auto``, ``cpu`` or ``cuda``, for search and training.
         random_state: seed, None or a RandomState; the same seed gives the same result on one machine with one number
@@ -125,7 +125,7 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         laplacian: Literal["random_walk", "unnormalized"] = DEFAULTS.spectral.laplacian,
         hidden: int | Sequence[int] = DEFAULTS.network.hidden,
         batch_size: int = DEFAULTS.train.batch_size,
-        max_steps: int | None = None,
+        max_steps: int | Literal["auto"] = DEFAULTS.train.max_steps,
         device: Literal["auto", "cpu", "cuda"] = "auto",
         random_state: int | np.random.RandomState | None = None,
         verbose: bool | int = False,
@@ -232,9 +232,7 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         Raises:
             ConfigError: a parameter is of another type or out of range.
         """
-        budget = {"device": plain(self.device)}
-        if self.max_steps is not None:
-            budget["max_steps"] = plain(self.max_steps)
+        budget = {"device": plain(self.device), "max_steps": plain(self.max_steps)}
         values = {
             "dim": dim,
             "seed": self._seed(),

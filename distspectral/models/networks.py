@@ -96,7 +96,12 @@ class Perceptron(Standardized):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs (B, n_outputs) at rows ``x`` (B, D), dense or a COO tensor."""
-        hidden = self.trunk[1:](self._first_layer(x)) if x.is_sparse else self.trunk(self.standardize(x))
+        if x.is_sparse:
+            with torch.autocast(x.device.type, enabled=False):  # torch multiplies sparse rows in float32 only
+                first = self._first_layer(x)
+            hidden = self.trunk[1:](first)
+        else:
+            hidden = self.trunk(self.standardize(x))
         outputs: Tensor = self.head(hidden)
         return outputs
 

@@ -61,8 +61,8 @@ def test_separate_parts_of_uneven_size_are_the_clusters(on_ring, in_blob):
 
 @pytest.fixture(scope="module")
 def coded(rows):
-    """Blobs hidden in sixteen features, in codes with Siamese affinities."""
-    wide = rows[0] @ np.random.default_rng(0).standard_normal((5, 16))
+    """Blobs hidden in 24 features, in codes with Siamese affinities."""
+    wide = rows[0] @ np.random.default_rng(0).standard_normal((5, 24))
     return wide, SpectralNet(n_neighbors=40, **SMALL | {"representation": "auto", "affinity_space": "siamese"}).fit(
         wide
     )
@@ -92,7 +92,7 @@ def test_a_coded_model_is_saved_whole(coded, tmp_path):
     model.save(tmp_path / "model.pt")
     restored = SpectralNet.load(tmp_path / "model.pt")
     np.testing.assert_array_equal(restored.transform(wide), model.embedding_)
-    assert restored.n_features_in_ == 16
+    assert restored.n_features_in_ == 24
     assert restored.get_params() == model.get_params()
 
 

@@ -37,7 +37,9 @@ def trainer(**train):
 
 @pytest.mark.parametrize("plateau", [False, True])
 def test_a_resumed_run_ends_in_the_very_same_weights(tmp_path, plateau):
-    train = {"patience": 2, "tolerance": 0.9, "max_steps": 100} if plateau else {}  # a plateau at step 30
+    train = (
+        {"patience": 2, "tolerance": 0.9, "max_steps": 100, "cooldown": 0.4} if plateau else {}
+    )  # a plateau at step 30
     keeper = Keeper(Artifact(str(tmp_path)))
     whole = trainer(**train)
     whole.fit(keeper)

@@ -16,7 +16,7 @@ OWNERS = [(TrainConfig, "train"), (SpectralTrainConfig, "train"), (AutoencoderCo
 
 
 def too_many(config: TrainConfig, error: NumericalError) -> None:
-    skipped = SkippedSteps(config)
+    skipped = SkippedSteps(config, n_steps=100)
     for step in range(3):
         skipped.skip(step, error)
 
@@ -41,7 +41,7 @@ def test_what_ends_training_names_the_parameters_of_its_own_section(
 
 
 def test_a_step_that_is_skipped_is_told_without_a_remedy(caplog: pytest.LogCaptureFixture) -> None:
-    skipped = SkippedSteps(TrainConfig())
+    skipped = SkippedSteps(TrainConfig(), n_steps=100)
     with caplog.at_level(logging.WARNING):
         skipped.skip(7, NonFiniteStepError("it holds NaN"))
     assert caplog.messages == ["step 7 is skipped: it holds NaN"]
