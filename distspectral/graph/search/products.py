@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -30,10 +30,12 @@ from distspectral.precision import fast_bfloat16
 
 GROUPS = 128
 """Least minima of a row; several times the candidates wanted."""
-BLOCK_VALUES = 1 << 20
+BLOCK_VALUES = 1 << 21
 """Distances at once: they stay in a core's cache."""
-LEAST_BLOCK, MOST_BLOCK = 64, 512
+LEAST_BLOCK, MOST_BLOCK = 256, 512
 """Queries at once."""
+PART_ROWS = 4096
+"""Queries whose candidates are handed on at once."""
 ENCODED_ROWS = 256
 """Rows that are centred and rounded at once."""
 CENTRE_ROWS = 256
@@ -124,11 +126,11 @@ class Base:
         self._factor[len(rows) :, self._dim] = FAR
 
     def nearest(self, queries: NDArray[np.float32]) -> Iterator[tuple[slice, Candidates]]:
-        """Yield blocks of queries (Q, D) and candidates for the nearest rows of the base to each."""
+        """Yield parts of queries (Q, D) and candidates for the nearest rows of the base to each."""
         return self._candidates(*self._encoded(queries, len(queries)), are_base=False)
 
     def nearest_others(self) -> Iterator[tuple[slice, Candidates]]:
-        """Yield blocks of the base and candidates for the nearest other rows to each."""
+        """Yield parts of the base and candidates for the nearest other rows to each."""
         return self._candidates(self._factor[: self._n_rows], self._lengths, self._rounded, are_base=True)
 
     def _encoded(
@@ -165,33 +167,75 @@ class Base:
     def _candidates(
         self, queries: Tensor, lengths: NDArray[np.float32], rounded: NDArray[np.float32], *, are_base: bool
     ) -> Iterator[tuple[slice, Candidates]]:
-        """Yield blocks of encoded queries and their candidates."""
-        n_padded, factor = len(self._factor), self._factor.T
-        step = int(np.clip(BLOCK_VALUES // n_padded // LEAST_BLOCK * LEAST_BLOCK, LEAST_BLOCK, MOST_BLOCK))
-        products = torch.empty((step, n_padded), dtype=factor.dtype)
-        far = _ordinals(torch.tensor([FAR], dtype=factor.dtype))[0]
-        most_rounded = float(self._rounded.max(initial=0))
-        for start in range(0, len(queries), step):
-            part = slice(start, min(start + step, len(queries)))
-            out = products[: part.stop - start]
-            torch.mm(self._as_queries(queries[part]), factor, out=out)
-            distances = _ordinals(out)
-            if are_base:
-                distances[np.arange(len(out)), np.arange(start, part.stop)] = np.iinfo(distances.dtype).max
-            minima = np.minimum.reduce(distances.reshape(len(out), -1, self._groups), axis=1)
-            minima.partition(self._n_nearest - 1, axis=1)
-            limits = np.clip(minima[:, self._n_nearest - 1], 0, far - 1)  # what is below zero is zero, rounded
-            below = np.flatnonzero(distances[:, : self._n_rows] <= limits[:, None])
-            rows = np.arange(len(out) + 1) * self._n_rows
-            counts = np.diff(np.searchsorted(below, rows))
-            below -= np.repeat(rows[:-1], counts)
-            as_float = torch.from_numpy(limits).view(factor.dtype).float().numpy()
-            yield (
-                part,
-                Candidates(
-                    counts, below, as_float, lengths[part], rounded[part], most_rounded, self._dim, self.bfloat16
-                ),
-            )
+        """Yield parts of encoded queries and their candidates."""
+        work = _Work.of(self._factor, self._n_rows)
+        step, most_rounded = len(work.below), float(self._rounded.max(initial=0))
+        per_part = max(step, PART_ROWS // step * step)
+        for first in range(0, len(queries), per_part):
+            part = slice(first, min(first + per_part, len(queries)))
+            blocks = [
+                self._block(queries[start : min(start + step, part.stop)], work, start if are_base else None)
+                for start in range(first, part.stop, step)
+            ]
+            counts, positions, limits = (np.concatenate(arrays) for arrays in zip(*blocks, strict=True))
+            as_float = torch.from_numpy(limits).view(queries.dtype).float().numpy()
+            known = lengths[part], rounded[part], most_rounded, self._dim, self.bfloat16
+            yield part, Candidates(counts, positions, as_float, *known)
+
+    def _block(
+        self, rows: Tensor, work: _Work, first: int | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.signedinteger[Any]]]:
+        """Return counts and positions of candidates, and the limits' ordinals, for queries that are met at once."""
+        n_queries = len(rows)
+        work.queries[:n_queries] = self._as_queries(rows)
+        torch.mm(work.queries, self._factor.T, out=work.products)
+        distances = work.ordinals[:n_queries]
+        if first is not None:
+            distances[np.arange(n_queries), np.arange(first, first + n_queries)] = np.iinfo(distances.dtype).max
+        minima = np.minimum.reduce(distances.reshape(n_queries, -1, self._groups), axis=1)
+        minima.partition(self._n_nearest - 1, axis=1)
+        limits = np.clip(minima[:, self._n_nearest - 1], 0, work.far - 1)  # what is below zero is zero, rounded
+        near = np.less_equal(distances[:, : self._n_rows], limits[:, None], out=work.below[:n_queries])
+        below = np.flatnonzero(near)
+        rows_at = np.arange(n_queries + 1) * self._n_rows
+        counts = np.diff(np.searchsorted(below, rows_at))
+        below -= np.repeat(rows_at[:-1], counts)
+        return counts, below, limits
+
+
+@dataclasses.dataclass(frozen=True)
+class _Work:
+    """Memory of a block, the same for all of a base: products of a new shape take a millisecond more.
+
+    Attributes:
+        queries: (Q, W).
+        products: (Q, P).
+        ordinals: these as integers.
+        below: (Q, B).
+        far: the ordinal of ``FAR``.
+    """
+
+    queries: Tensor
+    products: Tensor
+    ordinals: NDArray[np.signedinteger[Any]]
+    below: NDArray[np.bool_]
+    far: int
+
+    @classmethod
+    def of(cls, factor: Tensor, n_rows: int) -> Self:
+        n_padded, width = factor.shape
+        step = _step(n_padded)
+        products, far = factor.new_empty((step, n_padded)), _ordinals(factor.new_tensor([FAR]))
+        return cls(
+            factor.new_zeros((step, width)), products, _ordinals(products), np.empty((step, n_rows), bool), int(far[0])
+        )
+
+
+def _step(n_padded: int) -> int:
+    """Return how many queries meet so many rows at once, such that the rows themselves are met with little waste."""
+    most = int(np.clip(BLOCK_VALUES // n_padded, LEAST_BLOCK, MOST_BLOCK))
+    blocks = -(-n_padded // most)
+    return -(-n_padded // (ALIGNED * blocks)) * ALIGNED
 
 
 def _ordinals(floats: Tensor) -> NDArray[np.signedinteger[Any]]:
