@@ -121,7 +121,7 @@ class Base:
         self._n_rows, self._dim = rows.shape
         self._n_nearest = n_nearest
         self._groups = max(GROUPS, 1 << (4 * n_nearest - 1).bit_length())
-        self._centre = torch.from_numpy(rows[:: max(1, len(rows) // CENTRE_ROWS)].mean(axis=0))
+        self._centre = rows[:: max(1, len(rows) // CENTRE_ROWS)].mean(axis=0)
         self._factor, self._lengths, self._rounded = self._encoded(rows, -(-len(rows) // self._groups) * self._groups)
         self._factor[len(rows) :, self._dim] = FAR
 
@@ -145,7 +145,7 @@ class Base:
         squares, rounded = torch.empty(n_rows), torch.zeros(n_rows)
         for start in range(0, n_rows, ENCODED_ROWS):
             part = slice(start, min(start + ENCODED_ROWS, n_rows))
-            centred = torch.from_numpy(rows[part]) - self._centre
+            centred = torch.from_numpy(rows[part] - self._centre)
             factor[part, :dim] = kept = centred.to(dtype)
             if self.bfloat16:
                 back = kept.float()

@@ -11,7 +11,15 @@ from sklearn.neighbors import NearestNeighbors
 from distspectral.errors import SearchFailedError
 from distspectral.graph.config import GraphConfig
 from distspectral.graph.search import exact
-from distspectral.graph.search.exact import MARGIN, WIDER, ExactSolver, exact_solver, rows_per_block, rows_per_task
+from distspectral.graph.search.exact import (
+    MARGIN,
+    WIDER,
+    ExactSolver,
+    exact_solver,
+    nearest_by_products,
+    rows_per_block,
+    rows_per_task,
+)
 from distspectral.storage.rows.vectors import ArrayVectors
 from tests.datasets import blobs
 from tests.graph.search.fake_faiss import FakeFaiss
@@ -181,3 +189,14 @@ def test_blocks_follow_from_bytes():
     assert rows_per_block(64) * 64 * 4 == exact.BLOCK_BYTES
     assert rows_per_task(1000, 64) == exact.MIN_TASK_ROWS
     assert rows_per_task(1 << 30, 64) == rows_per_block(64)
+
+
+def test_rows_that_bfloat16_cannot_tell_apart_are_searched_in_float32(monkeypatch):
+    monkeypatch.setattr("distspectral.graph.search.products.fast_bfloat16", lambda device: True)
+    rng = np.random.default_rng(5)
+    tight = rng.standard_normal((400, 40)) * 1e-2
+    rows = (tight + np.repeat(rng.standard_normal((2, 40)), 200, axis=0)).astype(np.float32)
+    neighbors, distances, complete = nearest_by_products(rows, np.arange(400), 7, 16)
+    np.testing.assert_array_equal(neighbors, oracle(rows, 7)[0])
+    np.testing.assert_allclose(distances, oracle(rows, 7)[1], rtol=1e-5)
+    assert complete.all()
