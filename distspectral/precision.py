@@ -20,7 +20,7 @@ TRIES = 3
 def fast_bfloat16(device: torch.device) -> bool:
     """Whether products of bfloat16 take at most two thirds of the time of float32's; measured once per process."""
     if device.type != "cpu":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return _product_s(torch.bfloat16) * LEAST_GAIN < _product_s(torch.float32)
 
 

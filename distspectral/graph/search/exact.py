@@ -161,13 +161,15 @@ class ExactSolver:
         n_candidates: int,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]:
         """Return a block's nearest rows to queries, by pieces of it, and whether they are proven to be."""
+        if len(ids) <= CPU_BLOCK_ROWS:
+            rows = np.ascontiguousarray(block, np.float32)
+            return nearest_by_products(rows, ids, self.n_neighbors, n_candidates, (queries, own))
         proven = np.ones(len(own), bool)
 
         def lists() -> Iterator[Neighbors]:
             for start in range(0, len(ids), CPU_BLOCK_ROWS):
                 piece = slice(start, start + CPU_BLOCK_ROWS)
-                rows = np.ascontiguousarray(block[piece], np.float32)
-                found = nearest_by_products(rows, ids[piece], self.n_neighbors, n_candidates, (queries, own))
+                found = self._of_pieces(ids[piece], block[piece], queries, own, n_candidates)
                 np.logical_and(proven, found[2], out=proven)
                 yield found[:2]
 

@@ -157,12 +157,12 @@ class Base:
         factor[:, dim + 2 : dim + 4] = 1
         return factor, squares.sqrt_().numpy(), rounded.numpy()
 
-    def _as_queries(self, rows: Tensor) -> Tensor:
-        """Return the other factor (Q, W) of rows as encoded."""
-        queries, dim = rows * -2, self._dim
+    def _fill_queries(self, rows: Tensor, queries: Tensor) -> None:
+        """Write the other factor (Q, W) of rows as encoded."""
+        dim = self._dim
+        torch.mul(rows, -2, out=queries)
         queries[:, dim : dim + 2] = 1
         queries[:, dim + 2 : dim + 4] = rows[:, dim : dim + 2]
-        return queries
 
     def _candidates(
         self, queries: Tensor, lengths: NDArray[np.float32], rounded: NDArray[np.float32], *, are_base: bool
@@ -187,7 +187,7 @@ class Base:
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.signedinteger[Any]]]:
         """Return counts and positions of candidates, and the limits' ordinals, for queries that are met at once."""
         n_queries = len(rows)
-        work.queries[:n_queries] = self._as_queries(rows)
+        self._fill_queries(rows, work.queries[:n_queries])
         torch.mm(work.queries, self._factor.T, out=work.products)
         distances = work.ordinals[:n_queries]
         if first is not None:
