@@ -13,7 +13,7 @@ from torch import Tensor, nn, optim
 
 from distspectral.comm import collectives
 from distspectral.objectives.batches import Batch
-from distspectral.precision import Factors, resolved
+from distspectral.precision import Factors, training_factors
 from distspectral.training.config import TrainConfig
 from distspectral.training.schedule import PlateauSchedule
 from distspectral.training.skipping import SKIPPABLE, SkippedSteps
@@ -185,7 +185,7 @@ class Trainer(Generic[ModelT, BatchT]):
         last, few = self.schedule.last_step, min(round(EXACT_SHARE * self.schedule.last_step), EXACT_STEPS)
         if self.step >= last - few:
             return "float32"
-        return "bfloat16" if resolved(self.config.precision, device) == "bfloat16" else "tf32"
+        return training_factors(self.config.precision, device)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all state: model, optimiser, schedule, step."""

@@ -16,11 +16,13 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from distspectral.errors import SearchFailedError
 from distspectral.graph.search.costs import pair_us, query_us
-from distspectral.graph.search.exact import squared_distances
+from distspectral.graph.search.exact import nearest_by_products, squared_distances
 from distspectral.graph.search.faiss_search import fast_products, knn
+from distspectral.graph.search.lists import Neighbors
 
-TWO_LEVEL_CELLS = 500
+TWO_LEVEL_CELLS = 2000
 """Above it, centroids are looked for through centroids of centroids."""
 LISTED = 8
 """Lists that a centroid is in, so that one list has nearly all that are near any row of its region."""
@@ -124,12 +126,7 @@ class Cells:
         """
         rows = np.ascontiguousarray(rows)
         n_nearest = min(n_nearest, len(self))
-        proposed = self._propose(rows, min(n_nearest + MARGIN, len(self)))
-        distances = squared_distances(rows, self.centroids, np.maximum(proposed, 0))
-        distances[proposed < 0] = np.inf
-        order = np.lexsort((proposed, distances), axis=1)[:, :n_nearest]
-        cells = np.take_along_axis(proposed, order, axis=1)
-        distances = np.take_along_axis(distances, order, axis=1)
+        cells, distances = self._among_all(rows, n_nearest) if self.coarse is None else self._listed(rows, n_nearest)
         nearest = distances[:, :1]
         apart = squared_distances(self.centroids[cells[:, 0]], self.centroids, np.maximum(cells, 0))
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -151,9 +148,30 @@ class Cells:
         stops = np.cumsum(np.bincount(near.ravel(), minlength=len(self.coarse)))
         return np.split(order // near.shape[1], stops[:-1])
 
+    def _among_all(self, rows: NDArray[np.float32], n_nearest: int) -> Neighbors:
+        """Return the nearest cells (B, M), ascending, and squared distances."""
+        everyone, nobody = np.arange(len(self)), np.full(len(rows), NO_CELL)
+        cells, distances, _ = nearest_by_products(
+            self.centroids, everyone, n_nearest, n_nearest + MARGIN, (rows, nobody)
+        )
+        if np.isinf(distances[:, -1]).any():
+            far = np.flatnonzero(np.isinf(distances[:, -1]))
+            raise SearchFailedError(
+                f"{len(far):,} of {len(rows):,} rows are farther from centroids than float32 can say; scale the "
+                "vectors down, or leave out those that are far from all"
+            )
+        return cells, distances
+
+    def _listed(self, rows: NDArray[np.float32], n_nearest: int) -> Neighbors:
+        """Return the nearest cells (B, M) of those that the rows' regions list, and squared distances."""
+        proposed = self._propose(rows, min(n_nearest + MARGIN, len(self)))
+        distances = squared_distances(rows, self.centroids, np.maximum(proposed, 0))
+        distances[proposed < 0] = np.inf
+        order = np.lexsort((proposed, distances), axis=1)[:, :n_nearest]
+        return np.take_along_axis(proposed, order, axis=1), np.take_along_axis(distances, order, axis=1)
+
     def _propose(self, rows: NDArray[np.float32], n_nearest: int) -> NDArray[np.int64]:
-        if self.coarse is None:
-            return knn(rows, self.centroids, n_nearest)[1]
+        assert self.coarse is not None
         region = knn(rows, self.coarse, 1)[1][:, 0]
         proposed = np.full((len(rows), n_nearest), NO_CELL, np.int64)
         order = np.argsort(region, kind="stable")

@@ -6,6 +6,7 @@ Measured on one shared core of an AVX-512 Xeon at 2.5 GHz with faiss-cpu 1.15.1 
 from __future__ import annotations
 
 from distspectral.graph.config import LocalSolver
+from distspectral.graph.search.products import rounds
 
 COMPILE_US = 3.5e7
 """What pynndescent compiles in each process before it finds anything (35 to 50 s)."""
@@ -15,7 +16,7 @@ HNSW_RATIO = 3
 
 def pair_us(dim: int) -> float:
     """Return the cost of one pair in a matrix product and its comparison."""
-    return 1e-3 * (1.6 + 0.0215 * dim)
+    return 1e-3 * (0.9 + 0.003 * dim if rounds(dim) else 1.3 + 0.0145 * dim)
 
 
 def query_us(dim: int) -> float:

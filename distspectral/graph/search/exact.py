@@ -20,12 +20,15 @@ from distspectral.errors import ConstantDataError, SearchFailedError
 from distspectral.graph.config import GraphConfig
 from distspectral.graph.distances import as_queries
 from distspectral.graph.search.duplicates import surplus_duplicates
-from distspectral.graph.search.faiss_search import Device, Search, import_faiss, select_search
+from distspectral.graph.search.faiss_search import Device, Search, gpu_search, import_faiss
 from distspectral.graph.search.lists import Neighbors, nearest_of_parts, top_k
+from distspectral.graph.search.products import Base, Candidates
 from distspectral.storage.rows.vectors import Vectors
 
 BLOCK_BYTES = 1 << 26
 """Size of one block of vectors in memory; a search holds about five of them."""
+CPU_BLOCK_ROWS = 1 << 14
+"""Rows of the base that a CPU's products meet at once: their squared distances stay in its cache."""
 MIN_TASK_ROWS = 8192
 MAX_TASKS = 64
 MARGIN = 8
@@ -70,7 +73,7 @@ class ExactSolver:
             ConfigError: the device cannot do it.
             SearchFailedError: distances are not finite, so that a row has fewer neighbours than there are.
         """
-        search = select_search(self.device)
+        gpu = gpu_search(self.device)
         queries = np.ascontiguousarray(as_queries(vectors, start, stop))
         own = np.arange(start, stop, dtype=np.int64)
         neighbors = np.empty((len(own), self.n_neighbors), np.int64)
@@ -79,7 +82,8 @@ class ExactSolver:
         n_base = vectors.n_rows - len(self.surplus)
         width = self.n_neighbors + 1 + MARGIN
         for n_candidates in (width, min(WIDER * width, MAX_CANDIDATES)):
-            found = self._by_products(search, vectors, queries[pending], own[pending], min(n_candidates, n_base))
+            asked = vectors, queries[pending], own[pending], min(n_candidates, n_base)
+            found = self._on_gpu(gpu, *asked) if gpu else self._on_cpu(*asked)
             neighbors[pending], distances[pending], certain = found
             pending = pending[~certain]
             if not len(pending):
@@ -104,7 +108,9 @@ class ExactSolver:
         Products propose with a margin, differences rank; unlike a call, this proves nothing.
         """
         width = min(self.n_neighbors + 1 + MARGIN, len(block))
-        positions = select_search(self.device)(queries - self.mean, block - self.mean, width)[1]
+        if not (gpu := gpu_search(self.device)):
+            return self._of_pieces(np.arange(start, start + len(block)), block, queries, own, width)[:2]
+        positions = gpu(queries - self.mean, block - self.mean, width)[1]
         found = squared_distances(queries, np.ascontiguousarray(block), positions)
         return top_k(positions + start, found, own, self.n_neighbors)
 
@@ -132,7 +138,44 @@ class ExactSolver:
             if len(ids):
                 yield ids, block
 
-    def _by_products(
+    def _on_cpu(
+        self, vectors: Vectors, queries: NDArray[np.float32], own: NDArray[np.int64], n_candidates: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]:
+        """Return neighbours, squared distances and, per row, whether the result is proven."""
+        proven = np.ones(len(own), bool)
+
+        def lists() -> Iterator[Neighbors]:
+            for ids, block in self._base_blocks(vectors):
+                neighbors, distances, complete = self._of_pieces(ids, block, queries, own, n_candidates)
+                np.logical_and(proven, complete, out=proven)
+                yield neighbors, distances
+
+        return *nearest_of_parts(lists(), own, self.n_neighbors), proven
+
+    def _of_pieces(
+        self,
+        ids: NDArray[np.int64],
+        block: NDArray[np.float32],
+        queries: NDArray[np.float32],
+        own: NDArray[np.int64],
+        n_candidates: int,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]:
+        """Return a block's nearest rows to queries, by pieces of it, and whether they are proven to be."""
+        if len(ids) <= CPU_BLOCK_ROWS:
+            rows = np.ascontiguousarray(block, np.float32)
+            return nearest_by_products(rows, ids, self.n_neighbors, n_candidates, (queries, own))
+        proven = np.ones(len(own), bool)
+
+        def lists() -> Iterator[Neighbors]:
+            for start in range(0, len(ids), CPU_BLOCK_ROWS):
+                piece = slice(start, start + CPU_BLOCK_ROWS)
+                found = self._of_pieces(ids[piece], block[piece], queries, own, n_candidates)
+                np.logical_and(proven, found[2], out=proven)
+                yield found[:2]
+
+        return *nearest_of_parts(lists(), own, self.n_neighbors), proven
+
+    def _on_gpu(
         self,
         search: Search,
         vectors: Vectors,
@@ -203,6 +246,71 @@ def query_blocks(vectors: Vectors, config: GraphConfig) -> list[tuple[int, int]]
     """Return (start, stop) of the query rows of each task."""
     rows = config.block_rows or rows_per_task(vectors.n_rows, vectors.dim)
     return [(start, min(start + rows, vectors.n_rows)) for start in range(0, vectors.n_rows, rows)]
+
+
+def nearest_by_products(
+    rows: NDArray[np.float32],
+    ids: NDArray[np.int64],
+    n_neighbors: int,
+    n_candidates: int,
+    asked: tuple[NDArray[np.float32], NDArray[np.int64]] | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]:
+    """Return the nearest of rows, on the CPU: products propose, differences rank, and what was rounded off is reckoned.
+
+    Queries for which bfloat16 cannot prove that their neighbours are complete are searched in float32.
+
+    Args:
+        rows: (B, D), contiguous.
+        ids: (B,) of the rows.
+        n_neighbors: K.
+        n_candidates: how many nearest rows products are asked for, the query itself among them.
+        asked: queries (Q, D) and their ids; by default the rows ask for one another.
+
+    Returns:
+        neighbors: (Q, K) ids.
+        squared_distances: (Q, K).
+        complete: (Q,) whether no row that is nearer can have been missed.
+    """
+    base = Base(rows, n_candidates)
+    queries, own = asked or (rows, ids)
+    blocks = base.nearest(queries) if asked else base.nearest_others()
+    neighbors, distances, complete = _ranked(blocks, rows, ids, queries, own, n_neighbors)
+    if base.bfloat16 and not complete.all():
+        again = np.flatnonzero(~complete)
+        blocks = Base(rows, n_candidates, bfloat16=False).nearest(queries[again])
+        found = _ranked(blocks, rows, ids, queries[again], own[again], n_neighbors)
+        neighbors[again], distances[again], complete[again] = found
+    return neighbors, distances, complete
+
+
+def _ranked(
+    blocks: Iterator[tuple[slice, Candidates]],
+    rows: NDArray[np.float32],
+    ids: NDArray[np.int64],
+    queries: NDArray[np.float32],
+    own: NDArray[np.int64],
+    n_neighbors: int,
+) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]:
+    """Return the best K of candidates by the differences themselves, and whether they are complete."""
+    neighbors = np.empty((len(own), n_neighbors), np.int64)
+    distances, complete = np.empty(neighbors.shape, np.float32), np.empty(len(own), bool)
+    for part, found in blocks:
+        squared = pair_distances(queries[part], rows, found.queries, found.positions)
+        table = found.filled(ids[found.positions], -1), found.filled(squared, np.inf)
+        neighbors[part], distances[part] = top_k(*table, own[part], n_neighbors)
+        complete[part] = found.are_complete(distances[part, -1])
+    return neighbors, distances, complete
+
+
+def pair_distances(
+    queries: NDArray[np.float32], base: NDArray[np.float32], at: NDArray[np.int64], positions: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Return (M,) squared distances of pairs, queries ``at`` and base rows ``positions``; see below for their bits."""
+    faiss = import_faiss()
+    queries, distances = np.ascontiguousarray(queries), np.empty(len(at), np.float32)
+    pairs = faiss.swig_ptr(queries), faiss.swig_ptr(at), faiss.swig_ptr(base), faiss.swig_ptr(positions)
+    faiss.pairwise_indexed_L2sqr(base.shape[1], len(at), *pairs, faiss.swig_ptr(distances))
+    return distances
 
 
 def squared_distances(

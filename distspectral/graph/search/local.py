@@ -22,19 +22,18 @@ from numpy.typing import NDArray
 
 from distspectral.errors import MissingDependencyError, SearchFailedError
 from distspectral.graph.config import GraphConfig, LocalSolver
-from distspectral.graph.search import products
 from distspectral.graph.search.duplicates import surplus_duplicates
 from distspectral.graph.search.exact import (
     MARGIN,
     MAX_CANDIDATES,
     ExactSolver,
+    nearest_by_products,
     rows_per_task,
     squared_distances,
 )
 from distspectral.graph.search.faiss_search import Device, gpu_search, import_faiss, select_search, uses_gpu
 from distspectral.graph.search.halves import CellOnGpu
 from distspectral.graph.search.lists import Neighbors, top_k
-from distspectral.graph.search.products import nearest_in_set
 from distspectral.storage.rows.vectors import Vectors
 
 logger = logging.getLogger(__name__)
@@ -110,7 +109,7 @@ class CellSolver:
         neighbors, distances, hits, tries = self._found(ids, rows)
         short = np.flatnonzero(np.isinf(distances[:, -1]))
         if len(short) and len(ids) > self.n_neighbors:
-            neighbors[short], distances[short] = self._by_products(ids, rows, _centred(rows), short)
+            neighbors[short], distances[short] = self._by_products(ids, rows, short)
         return self._checked(neighbors, distances, hits, tries)
 
     def _on_gpu(self, ids: NDArray[np.int64], cell: CellOnGpu) -> Solution:
@@ -135,7 +134,7 @@ class CellSolver:
         if self.kind == "exact" or len(rows) <= 8 * self._width:
             return self._exactly(ids, rows)
         centred, sample = _centred(rows), self._sample(ids)
-        truth = self._by_products(ids, rows, centred, sample)[1]
+        truth = self._by_products(ids, rows, sample)[1]
         for effort in EFFORTS:
             propose = _nn_descent if self.kind == "nn_descent" else _hnsw
             neighbors, distances = self._ranked(ids, rows, propose(centred, self.n_neighbors, effort, self.seed))
@@ -149,10 +148,7 @@ class CellSolver:
     def _exactly(self, ids: NDArray[np.int64], rows: NDArray[np.float32]) -> Solution:
         if uses_gpu(self.device):
             return self._on_gpu(ids, self._begin_on_gpu(ids, rows))
-        centred = _centred(rows)
-        if len(rows) <= products.MOST_ROWS and self._width <= products.MOST_NEAREST:
-            return *self._ranked(ids, rows, nearest_in_set(centred, self._width - 1)), 0, 0
-        return *self._by_products(ids, rows, centred), 0, 0
+        return *nearest_by_products(rows, ids, self.n_neighbors, self._width)[:2], 0, 0
 
     @property
     def _width(self) -> int:
@@ -164,17 +160,10 @@ class CellSolver:
         rng = np.random.default_rng([self.seed, len(ids), int(ids[0])])
         return np.sort(rng.permutation(len(ids))[:CHECK_ROWS])
 
-    def _by_products(
-        self,
-        ids: NDArray[np.int64],
-        rows: NDArray[np.float32],
-        centred: NDArray[np.float32],
-        queries: NDArray[np.int64] | None = None,
-    ) -> Neighbors:
-        """Return the neighbours of some rows, by default of all, from candidates of FAISS in float32."""
-        width = min(self._width, len(rows), MAX_CANDIDATES)
-        asked = centred if queries is None else centred[queries]
-        return self._ranked(ids, rows, select_search(self.device)(asked, centred, width)[1], queries)
+    def _by_products(self, ids: NDArray[np.int64], rows: NDArray[np.float32], queries: NDArray[np.int64]) -> Neighbors:
+        """Return the neighbours of some rows from candidates of FAISS in float32."""
+        width, centred = min(self._width, len(rows), MAX_CANDIDATES), _centred(rows)
+        return self._ranked(ids, rows, select_search(self.device)(centred[queries], centred, width)[1], queries)
 
     def _ranked(
         self,

@@ -51,8 +51,8 @@ MAX_CELL_ROWS = 1 << 18
 """A cell is one task's work: larger ones would leave workers idle."""
 FILL = 0.75
 """Share of a task's memory that cells are planned to fill; the sample may underestimate the largest."""
-LEAST_COPIES, TYPICAL_COPIES = 1.2, 2.5
-"""Cells of a row: where borders hardly cut, which spares trying hopeless solvers, and where to begin."""
+LEAST_COPIES = 1.2
+"""Cells of a row where borders hardly cut: it spares trying hopeless solvers."""
 LOCAL_SHARE = 0.4
 """Share of the loss that an approximate local solver may cause; borders may cause the rest."""
 EXACT_CELL_ROWS = (LEAST_CELL_ROWS, 500, 1000, 2000, 4000, 8000)
@@ -276,7 +276,8 @@ def _typical_us(solver: LocalSolver, cell_rows: int, n_rows: int, dim: int, copi
 
 
 def _guess(solver: LocalSolver, sizes: list[int], n_rows: int, dim: int) -> int:
-    return int(np.argmin([_typical_us(solver, size, n_rows, dim, TYPICAL_COPIES) for size in sizes]))
+    """Return where to begin: rows are in 2.5 cells of 1,000 rows, and in fewer where cells are larger."""
+    return int(np.argmin([_typical_us(solver, size, n_rows, dim, 2.5 * (1000 / size) ** 0.25) for size in sizes]))
 
 
 def _overlaps(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from distspectral.errors import SearchFailedError
 from distspectral.graph.search.cells import NO_CELL, TWO_STEP_CELLS, Cells, fit_centroids, fit_coarse, split_large
 from tests.datasets import blobs
 
@@ -39,7 +40,8 @@ def test_assignment_does_not_depend_on_the_block():
     np.testing.assert_array_equal(np.concatenate(parts), cells.assign(ROWS))
 
 
-def test_two_levels_find_nearly_the_same_cells():
+def test_two_levels_find_nearly_the_same_cells(monkeypatch):
+    monkeypatch.setattr("distspectral.graph.search.cells.TWO_LEVEL_CELLS", 500)
     centroids = np.unique(ROWS[:900], axis=0)
     assert fit_coarse(centroids[:100], 0) is None
     coarse = fit_coarse(centroids, 0)
@@ -78,3 +80,9 @@ def test_equal_rows_cannot_be_split_and_do_not_loop():
 def test_more_neighbouring_cells_than_there_are_is_no_error(n_cells):
     assigned = Cells(ROWS[:n_cells], 7, 9.0).assign(ROWS)
     assert assigned.shape == (2000, n_cells)
+
+
+def test_rows_beyond_float32_are_an_error():
+    rows = ROWS[:20] * np.float32(1e25)
+    with np.errstate(over="ignore", invalid="ignore"), pytest.raises(SearchFailedError, match="20 of 20 rows"):
+        Cells(ROWS[:30], 0, 0.0).nearest(rows, 2)

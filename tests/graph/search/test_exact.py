@@ -11,7 +11,15 @@ from sklearn.neighbors import NearestNeighbors
 from distspectral.errors import SearchFailedError
 from distspectral.graph.config import GraphConfig
 from distspectral.graph.search import exact
-from distspectral.graph.search.exact import MARGIN, WIDER, ExactSolver, exact_solver, rows_per_block, rows_per_task
+from distspectral.graph.search.exact import (
+    MARGIN,
+    WIDER,
+    ExactSolver,
+    exact_solver,
+    nearest_by_products,
+    rows_per_block,
+    rows_per_task,
+)
 from distspectral.storage.rows.vectors import ArrayVectors
 from tests.datasets import blobs
 from tests.graph.search.fake_faiss import FakeFaiss
@@ -156,7 +164,7 @@ def test_a_broken_device_is_an_error_not_a_pass_per_row(monkeypatch):
 def test_a_row_infinitely_far_from_all_is_named():
     rows = blobs(60, 3)[0]
     rows[17] = 2e19
-    with pytest.raises(SearchFailedError, match=r"FAISS on the CPU .* 1 of 60 queries, query 17 first"):
+    with pytest.raises(SearchFailedError, match="1 rows, row 17 first, have fewer than 3"):
         search(rows, 3)
 
 
@@ -181,3 +189,14 @@ def test_blocks_follow_from_bytes():
     assert rows_per_block(64) * 64 * 4 == exact.BLOCK_BYTES
     assert rows_per_task(1000, 64) == exact.MIN_TASK_ROWS
     assert rows_per_task(1 << 30, 64) == rows_per_block(64)
+
+
+def test_rows_that_bfloat16_cannot_tell_apart_are_searched_in_float32(monkeypatch):
+    monkeypatch.setattr("distspectral.graph.search.products.fast_bfloat16", lambda device: True)
+    rng = np.random.default_rng(5)
+    tight = rng.standard_normal((400, 40)) * 1e-2
+    rows = (tight + np.repeat(rng.standard_normal((2, 40)), 200, axis=0)).astype(np.float32)
+    neighbors, distances, complete = nearest_by_products(rows, np.arange(400), 7, 16)
+    np.testing.assert_array_equal(neighbors, oracle(rows, 7)[0])
+    np.testing.assert_allclose(distances, oracle(rows, 7)[1], rtol=1e-5)
+    assert complete.all()

@@ -86,7 +86,8 @@ def test_cells_are_no_smaller_than_a_task_s_memory_can_fit():
 
 
 @pytest.mark.parametrize("n_cells", [20, 600])
-def test_a_setting_is_read_as_it_was_written(tmp_path, n_cells):
+def test_a_setting_is_read_as_it_was_written(tmp_path, monkeypatch, n_cells):
+    monkeypatch.setattr("distspectral.graph.search.cells.TWO_LEVEL_CELLS", 500)
     centroids = fit_centroids(blobs(1500, 4)[0], n_cells, 0)
     coarse = fit_coarse(centroids, 0)
     assert (coarse is None) == (n_cells == 20)
