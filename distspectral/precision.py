@@ -50,7 +50,7 @@ def training_factors(precision: TrainPrecision, device: torch.device) -> Factors
     """Return how the factors of a network's products are rounded while it learns on a device."""
     if precision == "bfloat16" or (precision == "auto" and fast_bfloat16(device)):
         return "bfloat16"
-    return "tf32"
+    return "tf32" if device.type == "cuda" else "float32"
 
 
 @contextlib.contextmanager
@@ -65,7 +65,7 @@ def multiplied_in(factors: Factors) -> Iterator[None]:
 
 
 def outputs_in(factors: Factors, network: nn.Module, rows: Tensor) -> Tensor:
-    """Return the network's outputs (B, E) float32 at rows (B, D)."""
+    """Return the network's outputs (B, E), float32 or wider, at rows (B, D)."""
     with torch.autocast(rows.device.type, torch.bfloat16, enabled=factors == "bfloat16"):
         outputs: Tensor = network(rows)
-    return outputs.float()
+    return outputs.to(torch.promote_types(outputs.dtype, torch.float32))

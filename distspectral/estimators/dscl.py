@@ -102,7 +102,7 @@ class DSCL(NetworkEstimator):
         trunk_options: dict[str, Any] | None = None,
         batch_size: int = DEFAULTS.train.batch_size,
         rows_per_class: int = DEFAULTS.dscl.rows_per_class,
-        max_steps: int = DEFAULTS.train.max_steps,
+        max_steps: int | Literal["auto"] = DEFAULTS.train.max_steps,
         learning_rate: float = DEFAULTS.train.learning_rate,
         device: Literal["auto", "cpu", "cuda"] = "auto",
         random_state: int | np.random.RandomState | None = None,
