@@ -13,7 +13,7 @@ import distspectral
 ROOT = Path(distspectral.__file__).parent
 LAYERS = (
     ("errors", "frozen", "mapping", "secrets"),
-    ("devices", "logs", "spectral", "storage"),
+    ("devices", "logs", "precision", "spectral", "storage"),
     ("comm", "datasets", "graph", "models"),
     ("clusters", "embedding", "objectives"),
     ("training",),
