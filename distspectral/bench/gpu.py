@@ -41,6 +41,7 @@ from distspectral.models.assigner import Assigner
 from distspectral.models.embedder import Embedder, Precision
 from distspectral.models.encoded import EncodedNetwork
 from distspectral.models.networks import Perceptron
+from distspectral.precision import TrainPrecision
 from distspectral.storage.rows.block import Block
 from distspectral.training.loop import WindowRecorder
 
@@ -225,22 +226,22 @@ def _rank(rank: int, n_ranks: int, port: int, device: Device, path: Path) -> Non
 
 
 def trainings(card: Card, steps: int) -> Iterator[Line]:
-    """Yield steps per second of every objective in float32 and under bfloat16 products, and how busy the card is."""
+    """Yield steps per second of every objective that multiplies in TF32 and in bfloat16, and how busy the card is."""
     data = ring(70_000, 784)
-    for precision in ("float32", "bfloat16"):
+    precisions: tuple[TrainPrecision, ...] = ("float32", "bfloat16")
+    for precision in precisions:
         peak = card.flops(getattr(torch, precision))
         yield Line(f"product of two {card.width:,}-matrices, {precision}", f"{peak / 1e12:,.2f} Tflop/s")
-        for name, settings in compared_settings(steps, card.device).items():
+        for name, settings in compared_settings(steps, card.device, precision).items():
             trainer = settings.trainer(*data)
             weights = sum(parameter.numel() for parameter in trainer.network.parameters() if parameter.dim() > 1)
             rows = len(trainer.sampler.batch(0).vectors)
-            with torch.autocast(card.device, torch.bfloat16, enabled=precision == "bfloat16"):
-                began = time.perf_counter()
-                trainer.fit(WindowRecorder())
-                card.wait()
-                rate = trainer.step / (time.perf_counter() - began)
-                few = compared_settings(PROFILED_STEPS, card.device)[name].trainer(*data)
-                busy = card.busy(lambda few=few: few.fit(WindowRecorder()))  # type: ignore[misc]
+            began = time.perf_counter()
+            trainer.fit(WindowRecorder())
+            card.wait()
+            rate = trainer.step / (time.perf_counter() - began)
+            few = compared_settings(PROFILED_STEPS, card.device, precision)[name].trainer(*data)
+            busy = card.busy(lambda few=few: few.fit(WindowRecorder()))  # type: ignore[misc]
             share = 6 * weights * rows * rate / peak
             words = f"{share:.1%} of the product's rate" + ("" if busy is None else f", kernels {busy:.0%} of the time")
             yield Line(f"{name}, {precision}", f"{rate:,.0f} steps/s", words)

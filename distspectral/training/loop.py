@@ -15,6 +15,7 @@ from distspectral.comm import collectives
 from distspectral.objectives.batches import Batch
 from distspectral.precision import Factors, training_factors
 from distspectral.training.config import TrainConfig
+from distspectral.training.memory import memory_kept
 from distspectral.training.schedule import PlateauSchedule
 from distspectral.training.skipping import SKIPPABLE, SkippedSteps
 from distspectral.training.step import BatchT, Objective, optimization_step, parallelize
@@ -136,6 +137,7 @@ class Trainer(Generic[ModelT, BatchT]):
         self.skipped = SkippedSteps(config, self.schedule.max_steps)
         self.step = 0
 
+    @memory_kept()
     def fit(self, observer: TrainingObserver) -> None:
         """Train to the end of the schedule, from wherever the state stands.
 
