@@ -15,12 +15,21 @@ from distspectral.graph.store import ArrayGraph
 from distspectral.storage.rows.vectors import ArrayVectors
 from distspectral.training.autoencoder import AutoencoderConfig, AutoencoderSettings
 from distspectral.training.loop import WindowRecorder
+from distspectral.training.settings import TrainSettings
 from distspectral.training.siamese import SiameseConfig, SiameseSettings
 from distspectral.training.step import optimization_step
 from tests.datasets import blobs
 from tests.ranks import run_ranks
 
-TRAIN: dict[str, Any] = {"hidden": (16,), "batch_size": 37, "max_steps": 12, "window_steps": 4, "device": "cpu"}
+TRAIN: dict[str, Any] = {
+    "hidden": (16,),
+    "batch_size": 37,
+    "max_steps": 12,
+    "window_steps": 4,
+    "learning_rate": 1e-3,
+    "precision": "float32",
+    "device": "cpu",
+}
 SETTINGS = {
     "autoencoder": AutoencoderSettings(train=AutoencoderConfig(n_components=3, corruption=0.2, **TRAIN)),
     "siamese": SiameseSettings(train=SiameseConfig(n_components=3, **TRAIN)),
@@ -53,8 +62,15 @@ def first_steps(name: str) -> Result:
     return {"losses": torch.tensor(losses, dtype=torch.float64), "gradients": torch.stack(gradients)}
 
 
-def whole_training(name: str) -> Result:
-    trainer = SETTINGS[name].trainer(*inputs())
+def rounded_training(name: str) -> Result:
+    """Train as :func:`whole_training` does, with factors of products rounded to bfloat16."""
+    settings = SETTINGS[name]
+    train = settings.train.model_copy(update={"precision": "bfloat16"})
+    return whole_training(name, settings.model_copy(update={"train": train}))
+
+
+def whole_training(name: str, settings: TrainSettings | None = None) -> Result:
+    trainer = (settings or SETTINGS[name]).trainer(*inputs())
     observer = WindowRecorder()
     trainer.fit(observer)
     return {
@@ -81,7 +97,13 @@ def poisoned(name: str) -> str:
 
 def everything() -> Result:
     return {
-        name: {"steps": first_steps(name), "training": whole_training(name), "nan": poisoned(name)} for name in SETTINGS
+        name: {
+            "steps": first_steps(name),
+            "training": whole_training(name),
+            "rounded": rounded_training(name),
+            "nan": poisoned(name),
+        }
+        for name in SETTINGS
     }
 
 
@@ -113,6 +135,26 @@ def test_ranks_train_to_the_weights_of_one_process(alone, together, name):
         assert error < 1e-3, "the same rows are drawn; Adam's first steps magnify float32 rounding of tiny gradients"
         assert torch.equal(found["weights"], first["weights"])
         torch.testing.assert_close(found["losses"], expected["losses"], rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_ranks_that_round_factors_hold_the_same_weights_and_lose_what_one_process_loses(alone, together, name):
+    exact, rounded = (alone[name][kind]["losses"] for kind in ("training", "rounded"))
+    assert not torch.equal(exact, rounded), "nothing was rounded"
+    first = together[0][name]["rounded"]["weights"]
+    for found in (rank[name]["rounded"] for rank in together):
+        assert torch.equal(found["weights"], first)
+        torch.testing.assert_close(found["losses"], rounded, rtol=1e-2, atol=0)
+        torch.testing.assert_close(found["losses"], exact, rtol=1e-2, atol=0)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_checkpoint_knows_no_precision(alone, name):
+    trainer = SETTINGS[name].trainer(*inputs())  # in float32
+    trainer.load_state_dict(alone[name]["rounded"]["state"])
+    assert {tensor.dtype for tensor in trainer.model.parameters()} == {torch.float32}
+    moments = [value for one in trainer.optimizer.state.values() for value in one.values()]
+    assert {tensor.dtype for tensor in moments} == {torch.float32}
 
 
 @pytest.mark.parametrize("name", SETTINGS)
