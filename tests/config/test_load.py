@@ -62,7 +62,7 @@ def test_all_refused_values_are_listed_with_what_was_found() -> None:
         "run.yaml: 5 problems\n"
         "  name: is missing\n"
         "  data.path: is missing\n"
-        "  train.max_steps: expected more than 0 (got -3)\n"
+        "  train.max_steps: expected more than 0 or 'auto' (got -3)\n"
         "  train.learning_rate: expected a number (got 'fast')\n"
         "  cluster.n_clusters: expected a whole number or 'auto' (got 'some')"
     )
