@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from distspectral.training.settings import TrainSettings
 
 
-SMALL_TRAINING = 1e13
-"""Operations, some two minutes of two cores. Two ranks of a thread each are about as fast there as one process of two
-threads, and a group takes some eight seconds to start."""
+SMALL_TRAINING = 2e13
+"""Operations, some minutes of two cores in float32 and one in bfloat16. Two ranks of a thread each are about as fast
+there as one process of two threads, and a group takes some eight seconds to start."""
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""The ranks of ``stages.train`` as Ray Train workers: gloo or NCCL, checkpoints through ``ray.train.report``."""
+"""The ranks of ``stages.train`` as Ray Train workers: DDP, gloo or NCCL, checkpoints through ``ray.train.report``."""
 
 from __future__ import annotations
 

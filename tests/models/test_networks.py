@@ -83,3 +83,13 @@ def test_sparse_rows_have_the_outputs_and_gradients_of_dense_ones():
         found.append([outputs.detach(), *(parameter.grad.clone() for parameter in network.parameters())])
     for dense, thin in zip(*found, strict=True):
         torch.testing.assert_close(thin, dense, rtol=1e-4, atol=1e-5)
+
+
+def test_sparse_rows_pass_a_network_whose_other_layers_round_factors():
+    torch.manual_seed(0)
+    network, rows = Perceptron(30, 2, (7, 5)), torch.randn(20, 30) * (torch.rand(20, 30) < 0.1)
+    with torch.autocast("cpu", torch.bfloat16):
+        dense, thin = network(rows), network(rows.to_sparse())
+    thin.float().square().sum().backward()
+    torch.testing.assert_close(thin, dense, rtol=0.05, atol=0.02)
+    assert all(torch.isfinite(parameter.grad).all() for parameter in network.parameters())

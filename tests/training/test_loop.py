@@ -177,3 +177,14 @@ def test_a_plateau_ends_training_before_its_budget():
     one.fit(WindowRecorder())
     assert one.schedule.plateaued
     assert one.step == one.schedule.last_step < 2000
+
+
+@pytest.mark.parametrize(("precision", "rounded"), [("bfloat16", 57), ("float32", 0)])
+def test_all_but_the_last_steps_round_factors_if_asked(precision, rounded):
+    asked = trainer(precision=precision)
+    seen = []
+    asked.network.register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    asked.fit(WindowRecorder())
+    assert len(seen) == 60
+    assert seen == [True] * rounded + [False] * (60 - rounded)
+    assert {tensor.dtype for tensor in asked.model.state_dict().values()} <= {torch.float32, torch.float64, torch.int64}
