@@ -61,7 +61,8 @@ class AutoencoderSettings(TrainSettings):
     @property
     def shape(self) -> dict[str, Any]:
         """Width of the codes and of the hidden layers."""
-        return {"n_components": self.train.n_components, "hidden": self.train.hidden}
+        hidden = self.train.hidden
+        return {"n_components": self.train.n_components, "hidden": hidden if hidden == "auto" else list(hidden)}
 
     def facts(self, vectors: Vectors) -> dict[str, Any]:
         """Return the autoencoder's shape."""
