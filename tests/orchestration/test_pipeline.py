@@ -490,5 +490,4 @@ def test_metrics_say_how_busy_a_stages_work_kept_its_cores(tmp_path) -> None:
     metrics = run(config, LocalEngine(), Recorder())
     assert set(metrics["busy"]) == set(metrics["seconds"])
     training = metrics["busy"]["train"]
-    assert training["workers"] > 0.5  # one process that does nothing else
-    assert training["driver"] < 0.5
+    assert training["workers"] > training["driver"], "training is this process's work as a worker"
