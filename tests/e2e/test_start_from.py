@@ -44,7 +44,8 @@ def test_every_training_begins_with_the_weights_of_the_run_before(before, tmp_pa
 
 
 def test_the_loss_goes_on_where_it_was(before, tmp_path):
-    train = before.config.train.model_dump() | {"max_steps": 10, "window_steps": 10, "learning_rate": 1e-3, "cooldown": 0.4}
+    brief = {"max_steps": 10, "window_steps": 10, "learning_rate": 1e-3, "cooldown": 0.4}
+    train = before.config.train.model_dump() | brief
     fresh = pipeline_upto(tmp_path / "fresh", "train", train=train, **LEARNED)
     started = pipeline_upto(tmp_path / "started", "train", train=train, start_from=before.config.root, **LEARNED)
     sums = [one.chain.artifact("train").manifest().metrics["ritz_sum"] for one in (fresh, started)]
