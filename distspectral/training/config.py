@@ -30,7 +30,7 @@ class TrainConfig(FrozenModel):
     """Likewise on accelerators; assumed: a step takes 5 ms of launches there, in which a CPU draws twice as many edges
     (measured: .6 us each)."""
 
-    most_steps: ClassVar[int] = 1000
+    most_steps: ClassVar[int] = 2000
     """What ``max_steps: auto`` is for many rows."""
 
     section: ClassVar[str] = "train"
@@ -40,7 +40,7 @@ class TrainConfig(FrozenModel):
     max_steps: PositiveInt | Literal["auto"] = Field(
         "auto",
         description="budget of steps; a plateau ends training earlier; auto = grows with the root of the rows, up to "
-        "4,000 of the autoencoder, 500 of the Siamese network and 1,000 of the eigenfunctions",
+        "4,000 of the autoencoder, 500 of the Siamese network and 2,000 of the eigenfunctions",
     )
     learning_rate: PositiveFloat = Field(2e-3, description="of Adam, between warm-up and cool-down")
     warmup_steps: NonNegativeInt = Field(50, description="steps of linear warm-up")
