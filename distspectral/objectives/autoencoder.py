@@ -23,6 +23,7 @@ class ReconstructionObjective:
 
     unit = "rows"
     watched = "loss"
+    bears_rounding = True
 
     def __init__(self, model: Autoencoder) -> None:
         self.model = model

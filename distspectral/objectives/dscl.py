@@ -49,6 +49,7 @@ class DSCLObjective:
 
     unit = "rows"
     watched = "loss"
+    bears_rounding = False
 
     def __init__(self, orthonormal: OrthonormalLayer, dtype: torch.dtype = torch.float32) -> None:
         self.orthonormal = orthonormal

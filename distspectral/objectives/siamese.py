@@ -25,6 +25,7 @@ class SiameseObjective:
 
     unit = "pairs"
     watched = "loss"
+    bears_rounding = True
 
     def __init__(self, model: Perceptron, margin: float) -> None:
         self.model, self.margin = model, margin

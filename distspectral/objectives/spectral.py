@@ -61,6 +61,7 @@ class SpectralObjective:
 
     unit = "edges"
     watched = "ritz_sum"
+    bears_rounding = True
 
     def __init__(self, config: SpectralConfig, orthonormal: OrthonormalLayer, n_kept: int | None = None) -> None:
         self.config = config

@@ -93,6 +93,12 @@ class MetricRecipe(MetricSections, Recipe):
             raise ConfigError(
                 "train.inputs: is for objective spectral; a metric sees the vectors, so leave it out", ["train.inputs"]
             )
+        if self.train.precision == "bfloat16":
+            raise ConfigError(
+                "train.precision: is bfloat16, but objective dscl tells independent columns from float32's rounding; "
+                "leave it out",
+                ["train.precision"],
+            )
         if batch_size < 2 * dscl.rows_per_class:
             raise TooFewClassesError(
                 f"train.batch_size: is {batch_size} rows for dscl.rows_per_class = {dscl.rows_per_class}; a batch "

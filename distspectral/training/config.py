@@ -56,8 +56,8 @@ class TrainConfig(FrozenModel):
     )
     precision: TrainPrecision = Field(
         "auto",
-        description="of the factors of the network's products, before the last steps; bfloat16 takes a quarter of the "
-        "time where the hardware has it, and auto takes it there",
+        description="in which the network multiplies, but for the last steps; bfloat16 takes a quarter of the time "
+        "where the hardware has it, and auto takes it there, except for objective dscl",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto = cuda where there is one")
 

@@ -183,9 +183,12 @@ class Trainer(Generic[ModelT, BatchT]):
         self.model.eval()
 
     def _factors(self, device: torch.device) -> Factors:
-        """Return how the factors of this step's products are rounded: not at all in the last ones."""
+        """Return how the factors of this step's products are rounded: not at all in the last ones.
+
+        Nor in any where the objective does not bear it.
+        """
         last, few = self.schedule.last_step, min(round(EXACT_SHARE * self.schedule.last_step), EXACT_STEPS)
-        if self.step >= last - few:
+        if self.step >= last - few or not self.objective.bears_rounding:
             return "float32"
         return training_factors(self.config.precision, device)
 

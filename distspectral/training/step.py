@@ -30,10 +30,13 @@ class Objective(Protocol[BatchContraT]):
     Attributes:
         unit: what a batch is counted in, such as ``edges``.
         watched: the metric of a window whose plateau ends training; positive, lower is better.
+        bears_rounding: whether factors of the network's products may be rounded: not where the objective tells
+            independent columns from rounding, which it takes to be float32's.
     """
 
     unit: str
     watched: str
+    bears_rounding: bool
 
     def local_sums(self, outputs: Tensor, batch: BatchContraT) -> dict[str, Tensor]:
         """Return differentiable float64 sums over this rank's batch."""

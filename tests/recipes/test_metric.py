@@ -43,6 +43,7 @@ def test_the_settings_are_the_sections() -> None:
     ("sections", "has_labels", "kind", "parameters"),
     [
         ({}, False, ConfigError, ("data.label_column",)),
+        ({"train": {"precision": "bfloat16"}}, True, ConfigError, ("train.precision",)),
         (
             {"train": {"batch_size": 9}, "dscl": {"n_components": 3, "rows_per_class": 5}},
             True,

@@ -8,6 +8,7 @@ from distspectral.errors import NonFiniteStepError
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.vectors import ArrayVectors
 from distspectral.training.checkpoint import read_state, write_state
+from distspectral.training.dscl import DSCLSettings
 from distspectral.training.loop import WindowRecorder
 from distspectral.training.spectral import SpectralSettings
 from tests.oracles import random_graph
@@ -188,3 +189,14 @@ def test_all_but_the_last_steps_round_factors_if_asked(precision, rounded):
     assert len(seen) == 60
     assert seen == [True] * rounded + [False] * (60 - rounded)
     assert {tensor.dtype for tensor in asked.model.state_dict().values()} <= {torch.float32, torch.float64, torch.int64}
+
+
+def test_steps_that_tell_columns_by_their_rounding_round_nothing():
+    rng = np.random.default_rng(0)
+    vectors = ArrayVectors(rng.normal(size=(80, 4)).astype(np.float32), labels=np.arange(80) % 4)
+    train = {"batch_size": 32, "max_steps": 40, "precision": "bfloat16"}
+    asked = DSCLSettings(dscl={"n_components": 4, "train_classes": "all"}, train=train).trainer(vectors)
+    seen = []
+    asked.network.register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    asked.fit(WindowRecorder())
+    assert seen == [False] * 40
