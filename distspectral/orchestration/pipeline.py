@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -323,7 +324,8 @@ class Pipeline:
             self._count(record["core_seconds"] * record.get("workers", 1), is_here="workers" not in record)
             self._events.window(record)
 
-        work = operations(self._knowing_recipe().layers[output.stage], settings.train, n_rows)
+        layers = self._knowing_recipe().layers.get(output.stage)  # None of a module of the user's own
+        work = math.inf if layers is None else operations(layers, settings.train, n_rows)
         return self.engine.train(vectors, graph, output, settings, work, on_window)
 
     def _count(self, core_seconds: float, is_here: bool) -> None:

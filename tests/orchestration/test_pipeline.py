@@ -491,3 +491,8 @@ def test_metrics_say_how_busy_a_stages_work_kept_its_cores(tmp_path) -> None:
     assert set(metrics["busy"]) == set(metrics["seconds"])
     training = metrics["busy"]["train"]
     assert training["workers"] > training["driver"], "training is this process's work as a worker"
+
+
+def test_a_network_of_the_users_own_is_trained_though_nobody_knows_its_layers(tmp_path) -> None:
+    config = load_config(write_metric_run(tmp_path, network={"trunk": "torch.nn:Linear"}))
+    assert run(config, LocalEngine(), Recorder())["train"]["steps"] == 40
