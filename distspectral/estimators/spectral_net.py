@@ -65,7 +65,7 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         hidden: units of each hidden layer; a number alone is one layer.
         batch_size: edges per step.
         max_steps: budget of steps of every training, which ends earlier on a plateau; ``auto``: grows with the root of
-            the rows, up to 4,000 of the autoencoder and 2,000 of the other networks.
+            the rows, up to 4,000 of the autoencoder, 1,500 of the Siamese network and 2,000 of the eigenfunctions.
         device: ``auto``, ``cpu`` or ``cuda``, for search and training.
         random_state: seed, None or a RandomState; the same seed gives the same result on one machine with one number
             of threads. Sums are rounded in another order with another number; ``OMP_NUM_THREADS`` fixes it.

@@ -23,6 +23,7 @@ SiameseUse = Literal["reweight", "rebuild"]
 class SiameseConfig(TrainConfig):
     """Shape and training of the Siamese network, and what its distances are for (YAML section ``siamese``)."""
 
+    most_steps: ClassVar[int] = 1500
     smallest_share: ClassVar[int] = 2  # a pair of neighbours and one of strangers
     section: ClassVar[str] = "siamese"
 
