@@ -23,7 +23,7 @@ from distspectral.errors import TooFewRowsError
 from distspectral.estimators.base import NetworkEstimator, WindowPrinter, told_in
 from distspectral.estimators.representation import represent_rows
 from distspectral.estimators.stored import plain
-from distspectral.graph.config import AffinitySpace
+from distspectral.graph.config import AffinitySpace, Connect, Metric
 from distspectral.graph.search.duplicates import surplus_duplicates
 from distspectral.graph.search.faiss_search import select_search
 from distspectral.models.assigner import Assigner
@@ -60,6 +60,9 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
             from ``n_clusters``.
         n_neighbors: neighbours of each row in the graph; at most N - 1 are used,
             half as many where ``affinity`` does not fall with distance.
+        metric: what is near: ``l2``, ``cosine``, ``centered_cosine`` (between rows around the mean of all) or
+            ``inner_product``.
+        connect: ``nearest`` links the graph's components to their nearest others until one is left; ``none``.
         affinity: ``self_tuning``, ``fuzzy``, ``gaussian``, ``uniform`` or ``shared_neighbors``.
         laplacian: ``random_walk`` weighs rows by degree, ``unnormalized`` alike.
         hidden: units of each hidden layer; a number alone is one layer.
@@ -101,6 +104,8 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         "affinity.space": "affinity_space",
         "spectral.n_components": "n_components",
         "graph.n_neighbors": "n_neighbors",
+        "graph.metric": "metric",
+        "graph.connect": "connect",
         "affinity.kind": "affinity",
         "spectral.laplacian": "laplacian",
         "network.hidden": "hidden",
@@ -120,6 +125,8 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         affinity_space: AffinitySpace = DEFAULTS.affinity.space,
         n_components: int | None = DEFAULTS.spectral.n_components,
         n_neighbors: int = DEFAULTS.graph.n_neighbors,
+        metric: Metric = DEFAULTS.graph.metric,
+        connect: Connect = DEFAULTS.graph.connect,
         affinity: AffinityKind = DEFAULTS.affinity.kind,
         laplacian: Literal["random_walk", "unnormalized"] = DEFAULTS.spectral.laplacian,
         hidden: int | Sequence[int] = DEFAULTS.network.hidden,
@@ -134,6 +141,8 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         self.affinity_space = affinity_space
         self.n_components = n_components
         self.n_neighbors = n_neighbors
+        self.metric = metric
+        self.connect = connect
         self.affinity = affinity
         self.laplacian = laplacian
         self.hidden = hidden
@@ -237,7 +246,12 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
             "seed": self._seed(),
             "representation": plain(self.representation),
             "autoencoder": budget,
-            "graph": {"n_neighbors": plain(self.n_neighbors), "device": plain(self.device)},
+            "graph": {
+                "n_neighbors": plain(self.n_neighbors),
+                "metric": plain(self.metric),
+                "connect": plain(self.connect),
+                "device": plain(self.device),
+            },
             "affinity": {"kind": plain(self.affinity), "space": plain(self.affinity_space)},
             "siamese": budget,
             "network": {"hidden": self._layers()},

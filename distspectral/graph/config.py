@@ -18,7 +18,8 @@ EXACT_ROWS = 50_000
 
 MIN_TASK_MEMORY = 64 << 20
 
-Metric = Literal["l2", "cosine", "inner_product"]
+Metric = Literal["l2", "cosine", "centered_cosine", "inner_product"]
+Connect = Literal["none", "nearest"]
 AffinitySpace = Literal["euclidean", "siamese"]
 LocalSolver = Literal["exact", "nn_descent", "hnsw"]
 
@@ -28,7 +29,9 @@ class GraphConfig(FrozenModel):
 
     n_neighbors: int = Field(15, ge=1, le=MAX_NEIGHBORS, description="Neighbours of each row, the row itself excluded.")
     metric: Metric = Field(
-        "l2", description="l2: Euclidean; cosine: Euclidean between rows of length 1; inner_product: largest first."
+        "l2",
+        description="l2: Euclidean; cosine: Euclidean between rows of length 1; centered_cosine: the same after the "
+        "mean of all rows was subtracted; inner_product: largest first.",
     )
     method: Literal["auto", "exact", "cells"] = Field(
         "auto",
@@ -46,9 +49,7 @@ class GraphConfig(FrozenModel):
     solver: Literal["auto", "exact", "nn_descent", "hnsw"] = Field(
         "auto", description="Inside a cell; auto: by device, cell size and dimension."
     )
-    connect: Literal["none", "nearest"] = Field(
-        "none", description="nearest: link components to their nearest others until one is left."
-    )
+    connect: Connect = Field("none", description="nearest: link components to their nearest others until one is left.")
     seed: Seed = Field(0, description="Of samples, cells and local solvers.")
     block_rows: int | None = Field(
         None, ge=1, description="Rows of one task, which writes one shard; null: chosen from the vectors' size."

@@ -1,4 +1,4 @@
-"""Cosine and inner product as Euclidean distance: rows of length one, or one more coordinate that levels lengths.
+"""Cosines and inner product as Euclidean distance: rows of length one, or one more coordinate that levels lengths.
 
 Shape letters: N rows, D features, B rows asked for.
 """
@@ -14,14 +14,19 @@ from distspectral.graph.config import Metric
 from distspectral.storage.rows.vectors import FleetingVectors, MappedVectors, Vectors
 
 BLOCK_BYTES = 1 << 26
+ROUNDING = float(np.finfo(np.float32).eps)
+"""Length of a row beside the origin's, below which float32 cannot tell it from a row that lies there."""
 
 
 class UnitVectors:
     """Rows scaled to length one, so that |a - b|^2 = 2 (1 - cos); zero rows stay zero: far from all but each other.
 
+    Rows no longer than :data:`ROUNDING` of the origin are zero rows.
+
     Args:
         vectors: (N, D).
-        origin: (D,) float64 that was subtracted from them, for angles are those of the rows before.
+        origin: (D,) float64 that is added to them first. What was subtracted gives the angles of the rows before, and
+            their mean, negative, those around it.
     """
 
     def __init__(self, vectors: Vectors, origin: NDArray[np.float64] | None = None) -> None:
@@ -31,11 +36,19 @@ class UnitVectors:
 
     def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return rows by number."""
-        return _unit(_restored(self._vectors.gather(rows), self._origin))
+        return self._unit(self._vectors.gather(rows))
 
     def block(self, start: int, stop: int) -> NDArray[np.float32]:
         """Return consecutive rows."""
-        return _unit(_restored(self._vectors.block(start, stop), self._origin))
+        return self._unit(self._vectors.block(start, stop))
+
+    def _unit(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
+        moved = _restored(block, self._origin)
+        lengths = np.sqrt(np.square(moved, dtype=np.float64).sum(axis=1, keepdims=True))
+        least = 0.0 if self._origin is None else ROUNDING * float(np.linalg.norm(self._origin))
+        lengths[lengths <= least] = np.inf
+        unit: NDArray[np.float32] = (moved / lengths).astype(np.float32)
+        return unit
 
 
 class LevelVectors:
@@ -91,14 +104,10 @@ def under_metric(vectors: Vectors, metric: Metric) -> Vectors:
     if metric == "l2":
         return vectors
     origin = vectors.origin if isinstance(vectors, MappedVectors | FleetingVectors) else None
-    return UnitVectors(vectors, origin) if metric == "cosine" else LevelVectors(vectors, origin)
+    if metric == "inner_product":
+        return LevelVectors(vectors, origin)
+    return UnitVectors(vectors, origin if metric == "cosine" else -vectors.mean)
 
 
 def _restored(block: NDArray[np.float32], origin: NDArray[np.float64] | None) -> NDArray[np.floating[Any]]:
     return block if origin is None else block + origin
-
-
-def _unit(block: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    lengths = np.sqrt(np.square(block, dtype=np.float64).sum(axis=1, keepdims=True))
-    unit: NDArray[np.float32] = (block / np.where(lengths > 0, lengths, 1)).astype(np.float32)
-    return unit

@@ -57,8 +57,8 @@ def knn_graph(
     points = under_metric(vectors, graph_config.metric)
     cuts = query_blocks(points, graph_config)
     searched: dict[str, Any] = {}
-    if isinstance(points, SparseVectors) and points.is_thin and points.n_rows <= EXACT_SPARSE_ROWS:
-        neighbors, squared_distances = sparse_neighbors(points, graph_config.n_neighbors)
+    if isinstance(vectors, SparseVectors) and vectors.is_thin and vectors.n_rows <= EXACT_SPARSE_ROWS:
+        neighbors, squared_distances = sparse_neighbors(vectors, graph_config.n_neighbors, graph_config.metric)
     elif graph_config.searches_cells(vectors.n_rows):
         neighbors, squared_distances, searched = _through_cells(vectors, graph_config)
     else:

@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from scipy import sparse
 
 from distspectral.graph.config import AffinityConfig, GraphConfig
 from distspectral.graph.distances import as_queries, under_metric
 from distspectral.graph.knn import knn_graph
+from distspectral.storage.rows.sparse import SparseVectors
 from distspectral.storage.rows.vectors import ArrayVectors, FleetingVectors, MappedVectors
 from tests.datasets import packed
 
@@ -36,12 +38,24 @@ def test_inner_product_neighbours_have_the_largest_products():
     assert np.mean(np.sort(neighbors(ROWS, metric="inner_product")) == np.sort(expected)) > 0.999
 
 
-def test_zero_vectors_under_cosine_have_each_other():
-    rows = ROWS.copy()
-    rows[10:20] = 0
-    found = neighbors(rows, metric="cosine")
-    assert set(found[10]) <= set(range(11, 20))
-    assert not np.isin(found[30:], np.arange(10, 20)).any()
+@pytest.mark.parametrize(("search", "share"), [({}, 0.999), ({"method": "cells"}, 0.95)])
+def test_centered_cosine_neighbours_have_the_smallest_angles_around_the_mean(search, share):
+    far = ROWS + 20
+    expected = neighbors(far - far.mean(0, dtype=np.float64), metric="cosine")
+    assert np.mean(neighbors(far, metric="centered_cosine", **search) == expected) > share
+    assert np.mean(neighbors(far, metric="cosine") == expected) < 0.5
+
+
+@pytest.mark.parametrize("metric", ["cosine", "centered_cosine"])
+@pytest.mark.parametrize("made", [ArrayVectors, lambda rows: SparseVectors(sparse.csr_matrix(rows))])
+def test_vectors_without_a_direction_have_each_other(metric, made, monkeypatch):
+    monkeypatch.setattr(SparseVectors, "is_thin", True)
+    rows = np.vstack([ROWS, -ROWS]) + (0 if metric == "cosine" else 7)
+    rows[10:20] = rows[410:420] = rows.mean(0) * (metric != "cosine")
+    graph, _ = knn_graph(made(rows), GraphConfig(n_neighbors=6, metric=metric), UNIFORM)
+    found = graph.block(0, 800)[0]
+    assert set(found[10]) <= {*range(11, 20), *range(410, 420)}
+    assert not np.isin(found[30:400], [*range(10, 20), *range(410, 420)]).any()
 
 
 def test_inner_product_in_cells_is_refused():
@@ -58,6 +72,11 @@ def test_angles_and_products_are_those_of_the_rows_before_the_origin_was_taken_a
     expected = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     np.testing.assert_allclose(unit.block(0, 400), expected, atol=1e-7)
     np.testing.assert_allclose(unit.gather(np.array([7, 3])), expected[[7, 3]], atol=1e-7)
+    around = under_metric(vectors, "centered_cosine")
+    expected = rows - rows.mean(0)
+    np.testing.assert_allclose(
+        around.block(0, 400), expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-6
+    )
     level = under_metric(vectors, "inner_product")
     np.testing.assert_allclose(as_queries(level, 0, 400)[:, :5], rows, rtol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(level.block(0, 400), axis=1), np.linalg.norm(rows, axis=1).max())

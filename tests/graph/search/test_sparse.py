@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from distspectral.graph.config import GraphConfig
+from distspectral.graph.config import GraphConfig, Metric
+from distspectral.graph.distances import under_metric
 from distspectral.graph.search.exact import exact_solver
 from distspectral.graph.search.sparse import sparse_neighbors
 from distspectral.storage.rows.sparse import SparseVectors
@@ -21,12 +22,25 @@ SETS = {
 }
 
 
+@pytest.mark.parametrize("metric", ["cosine", "centered_cosine", "inner_product"])
+@pytest.mark.parametrize("name", SETS)
+def test_distances_under_a_metric_are_those_of_the_dense_search(name: str, metric: Metric) -> None:
+    dense = under_metric(ArrayVectors(SETS[name]), metric)
+    expected = exact_solver(dense, GraphConfig(n_neighbors=6))(dense, 0, 150)
+    rows = SparseVectors(sparse.csr_matrix(SETS[name]))
+    neighbors, distances = sparse_neighbors(rows, 6, metric, 8 * 150 * 7)
+    np.testing.assert_allclose(distances, expected[1], rtol=1e-5, atol=2e-6)  # of rows rounded to float32
+    equal = (SETS[name][:, None] == SETS[name][neighbors]).all(2)
+    if metric != "inner_product":
+        np.testing.assert_array_equal(distances[equal], 0)
+
+
 @pytest.mark.parametrize("name", SETS)
 @pytest.mark.parametrize("block_bytes", [1 << 26, 8 * 150 * 7])
 def test_neighbours_are_those_of_the_dense_search(name: str, block_bytes: int) -> None:
     dense = ArrayVectors(SETS[name])
     expected = exact_solver(dense, GraphConfig(n_neighbors=6))(dense, 0, 150)
-    neighbors, distances = sparse_neighbors(SparseVectors(sparse.csr_matrix(SETS[name])), 6, block_bytes)
+    neighbors, distances = sparse_neighbors(SparseVectors(sparse.csr_matrix(SETS[name])), 6, "l2", block_bytes)
     np.testing.assert_allclose(distances, expected[1], rtol=1e-6, atol=0)
     np.testing.assert_array_equal(distances == 0, expected[1] == 0)
     np.testing.assert_array_equal(neighbors, expected[0])
