@@ -70,6 +70,7 @@ ORDER = [
     "data",
     "pack",
     "autoencoder",
+    "pca",
     "graph",
     "affinity",
     "siamese",

@@ -185,7 +185,7 @@ def _show(
         print_note("training is planned for as many workers as are useful: set ray.workers to auto")
     if len(recipe.may_search) > 1:
         print_note("representation: auto is planned with codes; --set representation=input plans the other way")
-    if "codes" in recipe.searches.values():
+    if "codes" in recipe.searches.values() and "autoencoder" in recipe.trainings:
         print_note(f"codes were searched after {STEPS} steps of the autoencoder; trained ones may lie in more cells")
 
 

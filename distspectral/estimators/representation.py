@@ -13,9 +13,11 @@ import numpy as np
 
 from distspectral.embedding.encode import refuse_collapse
 from distspectral.embedding.forward import in_blocks
+from distspectral.embedding.pca import principal_components
 from distspectral.graph.knn import knn_graph
 from distspectral.graph.store import ArrayGraph
 from distspectral.graph.weights import median_squared_distance, reweighted_rows
+from distspectral.models.autoencoder import Autoencoder
 from distspectral.models.encoded import Space
 from distspectral.models.networks import Perceptron
 from distspectral.recipes import SpectralRecipe
@@ -61,14 +63,12 @@ def represent_rows(
     networks: dict[str, Perceptron] = {}
     explained = {}
     if recipe.makes_codes:
-        autoencoder = recipe.trainings["autoencoder"].trainer(rows)
-        autoencoder.fit(observer("autoencoder"))
-        model = autoencoder.model.cpu()
+        model = _coder(rows, recipe, observer)
         kept = explained_variance(model.encoder, model.decoder, rows)
         explained, recipe = {"explained_variance": kept}, recipe.knowing(kept)
         if recipe.searches_codes:
-            networks["autoencoder"] = model.encoder
-            spaces["code"] = _encoded(model.encoder, rows, "autoencoder")
+            networks[recipe.coder] = model.encoder
+            spaces["code"] = _encoded(model.encoder, rows, recipe.coder)
     searched = spaces["code" if recipe.searches_codes else "vector"]
     graph, facts = knn_graph(searched, recipe.graph, recipe.affinity)
     if recipe.makes_features:
@@ -88,6 +88,16 @@ def represent_rows(
         facts | explained,
         {"inputs": tuple(recipe.seen), **encoders},
     )
+
+
+def _coder(rows: Vectors, recipe: SpectralRecipe, observer: Callable[[str], TrainingObserver]) -> Autoencoder:
+    """Return what encodes rows and rebuilds them, on the CPU."""
+    if recipe.coder == "pca":
+        return principal_components(rows, recipe.pca.n_components, recipe.seed)
+    trainer = recipe.trainings["autoencoder"].trainer(rows)
+    trainer.fit(observer("autoencoder"))
+    model: Autoencoder = trainer.model.cpu()
+    return model
 
 
 def reweighted(graph: ArrayGraph, features: Vectors) -> ArrayGraph:

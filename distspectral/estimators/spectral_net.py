@@ -51,9 +51,9 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
 
     Args:
         n_clusters: C, or ``auto``: at the largest relative gap of the eigenvalues.
-        representation: what neighbours are searched in: ``input``, ``code`` (of an autoencoder), or ``auto``: codes
-            where they keep at least half of the variance of rows that the autoencoder never saw, and rows have at most
-            32,768 features.
+        representation: what neighbours are searched in: ``input``, ``code`` (of an autoencoder), ``pca`` (the first 50
+            principal components), or ``auto``: codes where they keep at least half of the variance of rows that the
+            autoencoder never saw, and rows have at most 32,768 features.
         affinity_space: whose distances weigh the edges: ``euclidean``, or ``siamese``, a network trained on the
             graph's edges.
         n_components: P, eigenfunctions kept, the constant one included, which alone tells nothing apart; None chooses
@@ -160,7 +160,7 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
             X: (N, D) numbers, finite, N at least 3, dense or SciPy sparse; computed with in float32. Before the cast,
                 features whose offset float32 would lose are centred, and rows beyond its squares are scaled; sparse
                 rows are scaled only. Where at most one entry in 16 is held, the search and the first layer multiply
-                sparse rows, and no row is made dense but for an autoencoder.
+                sparse rows, and no row is made dense but for codes.
             y: ignored.
 
         Raises:

@@ -16,7 +16,7 @@ class Autoencoder(nn.Module):
     Args:
         dim: D.
         n_components: E.
-        hidden: units of the encoder's hidden layers; the decoder has them in reverse order.
+        hidden: units of the encoder's hidden layers, none of linear halves; the decoder has them in reverse order.
     """
 
     def __init__(self, dim: int, n_components: int, hidden: tuple[int, ...]) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from distspectral.models.networks import Perceptron
 
 Space = Literal["vector", "code", "siamese"]
-"""What a network can see of a row: the row itself, its autoencoder code, its place in the Siamese space."""
+"""What a network can see of a row: the row itself, its code, its place in the Siamese space."""
 
 
 class EncodedNetwork(nn.Module):

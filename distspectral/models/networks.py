@@ -69,12 +69,12 @@ class Standardized(nn.Module):
 
 
 class Perceptron(Standardized):
-    """Standardised input, ReLU hidden layers, one linear output layer.
+    """Standardised input, ReLU hidden layers if any, one linear output layer.
 
     Args:
         dim: D, features of a row.
         n_outputs: width of the output.
-        hidden: units of each hidden layer.
+        hidden: units of each hidden layer; none of a linear map.
     """
 
     def __init__(self, dim: int, n_outputs: int, hidden: tuple[int, ...]) -> None:
@@ -83,7 +83,7 @@ class Perceptron(Standardized):
         for n_in, n_out in zip((dim, *hidden), hidden, strict=False):
             layers += [nn.Linear(n_in, n_out), nn.ReLU()]
         self.trunk = nn.Sequential(*layers)
-        self.head = nn.Linear(hidden[-1], n_outputs)
+        self.head = nn.Linear((dim, *hidden)[-1], n_outputs)
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> Perceptron:
@@ -99,15 +99,14 @@ class Perceptron(Standardized):
         if x.is_sparse:
             with torch.autocast(x.device.type, enabled=False):  # torch multiplies sparse rows in float32 only
                 first = self._first_layer(x)
-            hidden = self.trunk[1:](first)
+            outputs: Tensor = self.head(self.trunk[1:](first)) if len(self.trunk) else first
         else:
-            hidden = self.trunk(self.standardize(x))
-        outputs: Tensor = self.head(hidden)
+            outputs = self.head(self.trunk(self.standardize(x)))
         return outputs
 
     def _first_layer(self, x: Tensor) -> Tensor:
         """Return W (x - m) / s + b at sparse rows, multiplied out: centred, they would be dense."""
-        first, places = self.trunk[0], x.indices()
+        first, places = self.trunk[0] if len(self.trunk) else self.head, x.indices()
         assert isinstance(first, nn.Linear), first
         values = x.values() / self.input_scale[places[1]]
         scaled = torch.sparse_coo_tensor(places, values, x.shape, is_coalesced=True, check_invariants=False)

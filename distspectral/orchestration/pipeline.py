@@ -64,11 +64,7 @@ class Pipeline:
         self._events = MetricsObserver(observer, self.config.name, self.chain.last.fingerprint)
 
     def _chain(self, source: str) -> Chain:
-        starts = {
-            stage: Artifact(training.start_from).manifest().fingerprint
-            for stage, training in self.recipe.trainings.items()
-            if training.start_from is not None
-        }
+        starts = {stage: Artifact(uri).manifest().fingerprint for stage, uri in self.recipe.starts.items()}
         return Chain.of(self.recipe, self._root, source, self._settings, starts)
 
     # ---- the whole -----------------------------------------------------------------------------------------

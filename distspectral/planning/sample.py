@@ -88,10 +88,13 @@ def brief_config(config: RunConfig, n_rows: int, scratch: str, source: Source) -
     data = {"path": f"{scratch}/data", "format": "parquet", "column": "vector", "scale": 1.0}
     data |= {"id_column": "id", "label_column": None if source.label_type is None else "label"}
     in_cells = config.graph.method != "exact" and config.graph.metric != "inner_product"
+    representation = config.representation
+    if representation == "auto":
+        representation = "code" if recipe.searched == "codes" else "input"
     updates: dict[str, Any] = {
         "root": f"{scratch}/run",
         "data": config.data.model_copy(update=data),
-        "representation": "code" if recipe.searched == "codes" else "input",
+        "representation": representation,
         "graph": config.graph.model_copy(update={"method": "cells"}) if in_cells else config.graph,
         "ray": config.ray.model_copy(update={"enabled": False}),
     }

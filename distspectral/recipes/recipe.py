@@ -155,6 +155,12 @@ class Recipe(Sections, ABC):
                     [key, "ray.workers"],
                 )
 
+    @property
+    def starts(self) -> Mapping[str, str]:
+        """Where the weights lie that stages begin with, by stage; of those that begin with some."""
+        begun = {stage: settings.start_from for stage, settings in self.trainings.items()}
+        return {stage: uri for stage, uri in begun.items() if uri is not None}
+
     def check_start(self) -> None:
         """Refuse to start from a run that is not finished or whose networks have another shape.
 
@@ -162,18 +168,20 @@ class Recipe(Sections, ABC):
             ArtifactError: a training of that run is not finished.
             ConfigError: its weights do not fit.
         """
-        for stage, settings in self.trainings.items():
-            if settings.start_from is None:
-                continue
-            found = Artifact(settings.start_from).manifest().properties
+        for stage, uri in self.starts.items():
+            found = Artifact(uri).manifest().properties
             width = {"dim": self.dim} if self._sees_rows_alone(stage) else {}
-            for name, value in (settings.shape | width).items():
+            for name, value in (self._shape(stage) | width).items():
                 if found.get(name) != value:
                     raise ConfigError(
-                        f"start_from: {settings.start_from} has {name} = {found.get(name)}, this run {value}; weights "
+                        f"start_from: {uri} has {name} = {found.get(name)}, this run {value}; weights "
                         "fit only the same settings, so take that run's config and change name, root and data",
                         ["start_from"],
                     )
+
+    def _shape(self, stage: str) -> dict[str, Any]:
+        """Return what must be equal for the weights of another run to fit a stage, beside the width of the rows."""
+        return self.trainings[stage].shape
 
     def _sees_rows_alone(self, stage: str) -> bool:
         """Whether a training sees the rows as they are, so that their width must fit."""

@@ -1,17 +1,19 @@
 """Eigenfunctions of a neighbour graph and clusters in them, no labels: what such a run consists of.
 
-Neighbours are searched among the rows, or among an autoencoder's codes. Edges are weighed by the distances that the
-search found, or by those of a Siamese network trained on the edges. The network that learns the eigenfunctions should
-see the space in which the graph is smooth, so it sees what neighbours were searched in and the Siamese features.
+Neighbours are searched among the rows, or among codes: an autoencoder's, or principal components. Edges are weighed by
+the distances that the search found, or by those of a Siamese network trained on the edges. The network that learns the
+eigenfunctions should see the space in which the graph is smooth, so it sees what neighbours were searched in and the
+Siamese features.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
 from distspectral.clusters import ClusterConfig
+from distspectral.embedding.pca import PcaConfig
 from distspectral.errors import ConfigError, TooFewRowsError, TooManyClustersError
 from distspectral.graph.config import AffinityConfig, GraphConfig
 from distspectral.graph.config import check as check_affinity
@@ -24,7 +26,7 @@ from distspectral.training.settings import TrainSettings
 from distspectral.training.siamese import SiameseConfig, SiameseSettings
 from distspectral.training.spectral import SpectralSettings, SpectralTrainConfig
 
-Representation = Literal["input", "code", "auto"]
+Representation = Literal["input", "code", "pca", "auto"]
 
 ENOUGH_VARIANCE = 0.5
 """Share of the variance, of rows that the autoencoder never saw, above which ``auto`` takes the codes.
@@ -43,11 +45,13 @@ class SpectralSections(Sections):
 
     representation: Representation = Field(
         "auto",
-        description="what neighbours are searched in: input = the vectors; code = codes of an autoencoder; auto = "
+        description="what neighbours are searched in: input = the vectors; code = codes of an autoencoder; pca = their "
+        "first principal components; auto = "
         f"codes where they keep at least half of the variance of rows that the autoencoder never saw, and rows have at "
         f"most {WIDEST_CODED:,} features",
     )
     autoencoder: AutoencoderConfig = AutoencoderConfig()
+    pca: PcaConfig = PcaConfig()
     graph: GraphConfig = GraphConfig()
     affinity: AffinityConfig = AffinityConfig()
     siamese: SiameseConfig = SiameseConfig()
@@ -74,16 +78,21 @@ class SpectralRecipe(SpectralSections, Recipe):
 
     @property
     def makes_codes(self) -> bool:
-        """Whether an autoencoder is trained; narrow and very wide rows stay as they are, unless told otherwise."""
-        return self.representation == "code" or (
+        """Whether rows are encoded; ``auto`` leaves narrow and very wide ones as they are."""
+        return self.representation in ("code", "pca") or (
             self.representation == "auto" and self.autoencoder.n_components < self.dim <= WIDEST_CODED
         )
+
+    @property
+    def coder(self) -> str:
+        """Stage that makes the encoder of codes, where there are any."""
+        return "pca" if self.representation == "pca" else "autoencoder"
 
     @property
     def searches_codes(self) -> bool:
         """Whether neighbours are searched among the codes; ``auto`` takes them if as much is known as can be hoped."""
         kept = 1.0 if self.kept_variance is None else self.kept_variance
-        return self.makes_codes and (self.representation == "code" or kept >= ENOUGH_VARIANCE)
+        return self.makes_codes and (self.representation != "auto" or kept >= ENOUGH_VARIANCE)
 
     @property
     def makes_features(self) -> bool:
@@ -104,7 +113,7 @@ class SpectralRecipe(SpectralSections, Recipe):
         """Stages of which :attr:`searched` may be one, whatever the variance that codes turn out to keep."""
         if not self.makes_codes:
             return ("pack",)
-        return ("codes",) if self.representation == "code" else ("pack", "codes")
+        return ("pack", "codes") if self.representation == "auto" else ("codes",)
 
     @property
     def searches(self) -> dict[str, str]:
@@ -133,22 +142,23 @@ class SpectralRecipe(SpectralSections, Recipe):
         """What a raw row passes before that network: argument of ``EncodedNetwork``, stage that trains it."""
         found = {}
         if "code" in self.seen or ("siamese" in self.seen and self.searches_codes):
-            found["encoder"] = "autoencoder"
+            found["encoder"] = self.coder
         if "siamese" in self.seen:
             found["siamese"] = "siamese"
         return found
 
     @property
     def widths(self) -> dict[str, int]:
-        """Features of a row by stage that writes rows."""
-        return {"pack": self.dim, "codes": self.autoencoder.n_components, "features": self.siamese.n_components}
+        """Features of a row by stage that writes rows; so few rows that they have fewer components aside."""
+        coded = {"autoencoder": self.autoencoder.n_components, "pca": min(self.pca.n_components, self.dim)}
+        return {"pack": self.dim, "codes": coded[self.coder], "features": self.siamese.n_components}
 
     # ---- stages ----------------------------------------------------------------------------------------------
 
     @property
     def chain(self) -> tuple[str, ...]:
         """Names of the stages, in order."""
-        codes = ("autoencoder", "codes") if self.makes_codes else ()
+        codes = (self.coder, "codes") if self.makes_codes else ()
         features: tuple[str, ...] = ()
         if self.makes_features:
             rebuilt = ("siamese_neighbors", "siamese_graph")
@@ -212,7 +222,7 @@ class SpectralRecipe(SpectralSections, Recipe):
     def trainings(self) -> dict[str, TrainSettings]:
         """Settings by stage that trains."""
         made: dict[str, TrainSettings] = {}
-        if self.makes_codes:
+        if "autoencoder" in self.chain:
             made["autoencoder"] = AutoencoderSettings(
                 train=self.autoencoder, seed=self.seed, start_from=self._first_weights("autoencoder")
             )
@@ -242,7 +252,8 @@ class SpectralRecipe(SpectralSections, Recipe):
             "siamese": (widths[self.searched], *siamese.hidden, siamese.n_components),
             "train": (n_seen, *self.network.hidden, self.n_functions - 1),
         }
-        return {stage: made[stage] for stage in self.trainings}
+        linear = {"pca": (self.dim, widths["codes"])} if "pca" in self.chain else {}
+        return {**linear, **{stage: made[stage] for stage in self.trainings}}
 
     @property
     def functions(self) -> SpectralSettings:
@@ -315,17 +326,26 @@ class SpectralRecipe(SpectralSections, Recipe):
             return
         if len(set(inputs)) < len(inputs):
             raise ConfigError(f"train.inputs: names one twice ({', '.join(inputs)}); name each once", ["train.inputs"])
-        needs: dict[Space, tuple[str, str, str]] = {
-            "code": ("representation", "code", self.representation),
-            "siamese": ("affinity.space", "siamese", self.affinity.space),
+        needs: dict[Space, tuple[str, tuple[str, ...], str]] = {
+            "code": ("representation", ("code", "pca"), self.representation),
+            "siamese": ("affinity.space", ("siamese",), self.affinity.space),
         }
         for space in inputs:
-            key, wanted, found = needs.get(space, ("", "", ""))
-            if wanted != found:
+            key, wanted, found = needs.get(space, ("", ("",), ""))
+            if found not in wanted:
                 raise ConfigError(
-                    f"train.inputs: asks for {space}, which needs {key} = {wanted}; it is {found}",
+                    f"train.inputs: asks for {space}, which needs {key} = {' or '.join(wanted)}; it is {found}",
                     ["train.inputs", key],
                 )
 
+    @property
+    def starts(self) -> dict[str, str]:
+        """See :attr:`Recipe.starts`; principal components are taken over, for the other weights know no others."""
+        begun = self._first_weights("pca") if "pca" in self.chain else None
+        return {**({} if begun is None else {"pca": begun}), **super().starts}
+
+    def _shape(self, stage: str) -> dict[str, Any]:
+        return {"n_components": self.widths["codes"]} if stage == "pca" else super()._shape(stage)
+
     def _sees_rows_alone(self, stage: str) -> bool:
-        return stage == "autoencoder" or not (self.makes_codes or self.makes_features)
+        return stage in ("autoencoder", "pca") or not (self.makes_codes or self.makes_features)

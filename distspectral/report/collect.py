@@ -90,7 +90,10 @@ def _graph(manifests: Mapping[str, Manifest], recipe: Recipe, affinity: Mapping[
         weights = f"of Siamese distances: {reweighted}"
     space = "the vectors"
     if (codes := manifests.get("codes")) is not None:
-        explained = f"autoencoder codes keep {codes.properties['explained_variance']:.0%} of unseen rows' variance"
+        kept = f"{codes.properties['explained_variance']:.0%}"
+        explained = f"autoencoder codes keep {kept} of unseen rows' variance"
+        if "pca" in manifests:
+            explained = f"{codes.properties['dim']} principal components, which keep {kept} of the variance"
         space = f"{'codes' if recipe.searched == 'codes' else 'the vectors'}; {explained}"
     named = {"n_neighbors": facts["k"], "affinity": weights, "space": space}
     return GraphFacts.model_validate({**search, **facts, **named})

@@ -17,6 +17,7 @@ from distspectral.stages.features import FEATURES
 from distspectral.stages.graph import GRAPH, SIAMESE_GRAPH
 from distspectral.stages.neighbors import NEIGHBORS, SIAMESE_NEIGHBORS
 from distspectral.stages.pack import PACK
+from distspectral.stages.pca import PCA
 from distspectral.stages.reweight import REWEIGHT
 from distspectral.stages.siamese import SIAMESE
 from distspectral.stages.stage import Stage
@@ -32,6 +33,7 @@ STAGES: Mapping[str, Mapping[str, Stage]] = {
     SpectralRecipe.kind: _by_name(
         PACK,
         AUTOENCODER,
+        PCA,
         CODES,
         NEIGHBORS,
         GRAPH,

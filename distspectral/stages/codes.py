@@ -1,4 +1,4 @@
-"""Every row's code: the rows through the autoencoder's first half."""
+"""Every row's code: the rows through the first half of an autoencoder, a trained one or principal components."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from distspectral.embedding.encode import encode
 from distspectral.embedding.forward import forward, rows_of_block
 from distspectral.mapping import Mapper, local_map
 from distspectral.models.networks import Perceptron
+from distspectral.recipes import SpectralRecipe
 from distspectral.stages.encoding import encoding_stage
 from distspectral.stages.stage import Manifests, Work
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
@@ -28,15 +29,15 @@ JUDGED_ROWS = 10_000
 
 
 def encode_codes(
-    vectors: Artifact, training: Artifact, output: Output, device: str = "auto", mapper: Mapper = local_map
+    vectors: Artifact, coder: Artifact, output: Output, device: str = "auto", mapper: Mapper = local_map
 ) -> Manifest:
     """Write the artifact ``codes``: a vectors artifact of the encoder's outputs at every row.
 
     Its property ``explained_variance`` is that of :func:`explained_variance`.
 
     Args:
-        vectors: finished ``vectors`` artifact that the autoencoder was trained on.
-        training: the finished artifact of its training.
+        vectors: finished ``vectors`` artifact that the encoder was made for.
+        coder: finished artifact ``autoencoder`` or ``pca``.
         output: where ``codes`` goes.
         device: ``auto``, ``cpu`` or ``cuda``.
         mapper: hands out the shards that are still missing.
@@ -44,13 +45,13 @@ def encode_codes(
     Raises:
         CollapsedError: all rows have one code.
     """
-    explained = explained_variance(load_encoder(training), load_encoder(training, DECODER), MappedVectors(vectors))
-    load = functools.partial(load_encoder, training)
-    return encode((vectors,), output, load, device, mapper, {"explained_variance": explained}, "autoencoder")
+    explained = explained_variance(load_encoder(coder), load_encoder(coder, DECODER), MappedVectors(vectors))
+    load, trained = functools.partial(load_encoder, coder), coder.manifest().stage
+    return encode((vectors,), output, load, device, mapper, {"explained_variance": explained}, trained)
 
 
 def explained_variance(encoder: Perceptron, decoder: Perceptron, vectors: Vectors) -> float:
-    """Return the share of the rows' variance that their codes keep, on rows that training never saw.
+    """Return the share of the rows' variance that their codes keep, on rows that no training saw.
 
     Args:
         encoder: (B, D) to (B, E).
@@ -68,13 +69,13 @@ def explained_variance(encoder: Perceptron, decoder: Perceptron, vectors: Vector
     return 1 - squared_error / (squares - float(sums @ sums) / len(rows))
 
 
-def load_encoder(training: Artifact, part: str = ENCODER) -> Perceptron:
-    """Return the encoder, or the decoder, of a finished autoencoder's training on the CPU, ready to evaluate."""
+def load_encoder(coder: Artifact, part: str = ENCODER) -> Perceptron:
+    """Return the encoder, or the decoder, of a finished ``autoencoder`` or ``pca`` on the CPU, ready to evaluate."""
 
     def made(state: dict[str, Any]) -> Perceptron:
         return Perceptron.from_state({k.removeprefix(part): v for k, v in state.items() if k.startswith(part)})
 
-    return restored(training, "model.pt", made)
+    return restored(coder, "model.pt", made)
 
 
 def known_variance(artifacts: Mapping[str, Artifact]) -> float | None:
@@ -89,9 +90,15 @@ def known_variance(artifacts: Mapping[str, Artifact]) -> float | None:
     return float(codes.manifest().properties["explained_variance"])
 
 
+def _coder(work: Work) -> str:
+    assert isinstance(work.recipe, SpectralRecipe), "only such a run has codes"
+    return work.recipe.coder
+
+
 def _run(work: Work) -> Manifest:
-    device = work.settings["autoencoder"].train.device
-    return encode_codes(work.artifacts["pack"], work.artifacts["autoencoder"], work.output, device, work.mapper)
+    coder = _coder(work)
+    device = work.settings[coder if coder in work.recipe.trainings else "train"].train.device
+    return encode_codes(work.artifacts["pack"], work.artifacts[coder], work.output, device, work.mapper)
 
 
 def _facts(manifests: Manifests) -> dict[str, Any]:
@@ -100,13 +107,13 @@ def _facts(manifests: Manifests) -> dict[str, Any]:
 
 CODES = encoding_stage(
     "codes",
-    trained="autoencoder",
-    load=lambda work: load_encoder(work.artifacts["autoencoder"]),
+    coder=lambda recipe: recipe.coder,
+    load=lambda work: load_encoder(work.artifacts[_coder(work)]),
     folder="codes",
-    purpose="Encode every row by the autoencoder.",
+    purpose="Encode every row by the autoencoder, or by the principal components.",
     done="encoded",
-    inputs=lambda recipe: ("pack", "autoencoder"),
+    inputs=lambda recipe: ("pack", recipe.coder),
     run=_run,
     facts=_facts,
-    lines=lambda facts: {"codes keep": f"{facts['explained_variance']:.1%} of the variance of rows never seen"},
+    lines=lambda facts: {"codes keep": f"{facts['explained_variance']:.1%} of the variance"},
 )

@@ -59,7 +59,7 @@ def _run(work: Work) -> Manifest:
 
 EMBED_METRIC = encoding_stage(
     "embed",
-    trained="train",
+    coder=lambda recipe: "train",
     load=lambda work: load_metric(work.artifacts["train"], work.settings["train"]),
     folder="embedding",
     purpose="Embed every row by the learned metric.",

@@ -24,13 +24,17 @@ PIECE_ROWS = 4096
 
 
 def encoding_stage(
-    name: str, trained: str, load: Callable[[Work], nn.Module], rows: Callable[[Any], str] | None = None, **more: Any
+    name: str,
+    coder: Callable[[Any], str],
+    load: Callable[[Work], nn.Module],
+    rows: Callable[[Any], str] | None = None,
+    **more: Any,
 ) -> Stage:
     """Return a stage that sends rows through a network and writes what comes out, with its cost.
 
     Args:
         name: of the stage.
-        trained: stage that trains the network.
+        coder: of a recipe, the stage that makes the network.
         load: returns the network on the CPU.
         rows: of a recipe, the stage whose rows pass the network; by default ``pack``.
         more: of the declaration.
@@ -38,11 +42,12 @@ def encoding_stage(
     source = rows or (lambda recipe: "pack")
 
     def cost(bill: Bill) -> None:
-        bill.through((trained,), bill.us("encoding"))
+        made = coder(bill.recipe)
+        bill.through((made,), bill.us("encoding"))
         bill.alone()
         bill.read, bill.written = bill.kept_by(source(bill.recipe)), bill.kept
         bill.worker_bytes += WRITER_BYTES + held_bytes(
-            rows_of_block(bill.recipe.dim), bill.recipe.dim, bill.widest(trained)
+            rows_of_block(bill.recipe.dim), bill.recipe.dim, bill.widest(made)
         )
 
     def pieces(work: Work) -> dict[str, Piece]:

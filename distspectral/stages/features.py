@@ -41,7 +41,7 @@ def _run(work: Work) -> Manifest:
 
 FEATURES = encoding_stage(
     "features",
-    trained="siamese",
+    coder=lambda recipe: "siamese",
     load=lambda work: load_siamese(work.artifacts["siamese"]),
     rows=lambda recipe: recipe.searched,
     folder="features",

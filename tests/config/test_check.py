@@ -59,7 +59,7 @@ def test_a_sound_run_passes_and_leaves_nothing_behind(data: Path) -> None:
         ("affinity.scale_neighbor=16", ConfigError, "affinity.scale_neighbor"),
         ("train.batch_size=1", ConfigError, "train.batch_size: is 1 per step for 2 workers"),
         ("siamese.batch_size=3", ConfigError, "siamese.batch_size: is 3 per step for 2 workers"),
-        ("train.inputs=[code]", ConfigError, "asks for code, which needs representation = code; it is auto"),
+        ("train.inputs=[code]", ConfigError, "asks for code, which needs representation = code or pca; it is auto"),
         ("train.inputs=[vector,vector]", ConfigError, "names one twice"),
     ],
 )

@@ -235,3 +235,17 @@ def test_a_recipe_is_frozen_and_knows_its_sections_only() -> None:
         recipe().dim = 3  # type: ignore[misc]
     with pytest.raises(ValidationError, match="dscl"):
         recipe(dscl={})
+
+
+def test_components_are_encoded_like_codes_and_taken_over_from_the_run_to_start_from() -> None:
+    one = recipe(representation="pca", start_from="s3://bucket/before")
+    assert one.chain[:4] == ("pack", "pca", "codes", "neighbors")
+    assert (one.searched, one.encoders["encoder"], one.layers["pca"]) == ("codes", "pca", (WIDE, min(50, WIDE)))
+    assert "autoencoder" not in one.trainings
+    assert one.may_search == ("codes",)
+    assert one.starts == {
+        "pca": "s3://bucket/before/pca",
+        "siamese": "s3://bucket/before/siamese",
+        "train": "s3://bucket/before/training",
+    }
+    assert recipe(representation="pca", dim=NARROW).widths["codes"] == NARROW

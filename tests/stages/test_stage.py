@@ -22,8 +22,9 @@ DECLARED = [
 VARIANTS = [
     ("representation=input", "affinity.space=euclidean"),
     ("representation=code", "affinity.space=euclidean"),
+    ("representation=pca", "affinity.space=euclidean"),
     *itertools.product(
-        ("representation=input", "representation=code", "representation=auto"),
+        ("representation=input", "representation=code", "representation=pca", "representation=auto"),
         ("siamese.use=reweight", "siamese.use=rebuild"),
     ),
 ]
