@@ -87,7 +87,8 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         n_features_in_: D.
         history_: one dict of metrics per window of training steps.
         frame_: what was taken away from the rows, in float64, before they were cast to float32.
-        graph_: facts of the graph: components, share of the largest, degrees; ``explained_variance`` of codes.
+        graph_: facts of the graph: components, share of the largest, degrees; of how many rows one is a neighbour at
+            most, the skewness of that, the share that is nobody's (``orphans``); ``explained_variance`` of codes.
         model_: torch module, (B, D) to embedding, cluster and distance.
 
     Examples:

@@ -1,4 +1,4 @@
-"""What a finished graph is like: its components, and the degrees of its symmetrised form, summed as it streams by.
+"""What a finished graph is like: its components, its hubs, and the degrees of its symmetrised form, as it streams by.
 
 Shape letters: N rows, K neighbours.
 """
@@ -19,16 +19,26 @@ logger = logging.getLogger(__name__)
 
 HISTOGRAM_BINS = 40
 
+HUB_ORPHANS, HUB_SKEWNESS = 0.1, 3.0
+"""Share of orphans, and skewness of in-degrees, above both of which hubs decide who is near.
+
+Measured on six sets of images, texts and cells: the one whose edges hubs spoil has .42 and 18, all others at most .014
+and 4.3. Few neighbours a row make orphans without hubs, and copies of rows both."""
+EDGE_FACTS = ("components", "largest_component_share", "in_degree_max", "in_degree_skewness", "orphans")
+"""Facts that weights do not change."""
+
 
 def graph_facts(graph: StreamedGraph, of_same_edges: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return ``k``, :func:`component_facts` and :func:`degree_facts`; warn where the graph falls apart.
+    """Return ``k``, :func:`edge_facts` and :func:`degree_facts`; warn where the graph falls apart or hubs rule it.
 
     Args:
         graph: N rows.
-        of_same_edges: facts of a graph with the same edges and other weights, whose components these are.
+        of_same_edges: facts of a graph with the same edges and other weights, whose :data:`EDGE_FACTS` these are.
     """
-    known = of_same_edges and {name: of_same_edges[name] for name in ("components", "largest_component_share")}
-    facts = {"k": graph.n_neighbors, **(known or component_facts(graph)), **degree_facts(graph)}
+    known = of_same_edges and {name: of_same_edges[name] for name in EDGE_FACTS}
+    facts = {"k": graph.n_neighbors, **(known or edge_facts(graph)), **degree_facts(graph)}
+    if not known and (words := hubs_in_words(facts)):
+        logger.warning("%s", words)
     if not known and facts["components"] > 1:
         logger.warning(
             "The graph has %d connected components, the largest with %.1f%% of the rows: the eigenvalue 0 is "
@@ -38,6 +48,43 @@ def graph_facts(graph: StreamedGraph, of_same_edges: Mapping[str, Any] | None = 
             100 * facts["largest_component_share"],
         )
     return facts
+
+
+def edge_facts(graph: StreamedGraph) -> dict[str, Any]:
+    """Return :data:`EDGE_FACTS`: :func:`component_facts` and :func:`hub_facts`."""
+    return component_facts(graph) | hub_facts(graph)
+
+
+def hub_facts(graph: StreamedGraph) -> dict[str, Any]:
+    """Return how unevenly rows are neighbours of others, whatever the edges weigh.
+
+    ``in_degree_max``: of how many rows one row is a neighbour, at most. ``in_degree_skewness``: third standardised
+    moment of that number, 0 where all have the same. ``orphans``: share of the rows that are nobody's neighbour.
+
+    Reference: Radovanovic, Nanopoulos, Ivanovic, *Hubs in space*, JMLR 2010.
+    """
+    in_degree = np.zeros(graph.n_rows, np.int64)
+    for start, neighbors, _ in edge_blocks(graph):
+        others = neighbors != np.arange(start, start + len(neighbors))[:, None]  # a missing neighbour is the row itself
+        np.add.at(in_degree, neighbors[others], 1)
+    deviation = in_degree - in_degree.mean()
+    spread = float(np.square(deviation).mean())
+    return {
+        "in_degree_max": int(in_degree.max()),
+        "in_degree_skewness": float((deviation**3).mean() / spread**1.5) if spread else 0.0,
+        "orphans": float(np.mean(in_degree == 0)),
+    }
+
+
+def hubs_in_words(facts: Mapping[str, Any]) -> str | None:
+    """Return what :func:`hub_facts` that call for it mean and what helped most, None where all is well."""
+    if facts["orphans"] <= HUB_ORPHANS or facts["in_degree_skewness"] <= HUB_SKEWNESS:
+        return None
+    return (
+        f"Hubs rule the graph: {facts['orphans']:.0%} of the rows are nobody's neighbour, and one is that of "
+        f"{facts['in_degree_max']:,} others, so an edge says little of likeness. Unless many rows are copies, try "
+        "graph.metric = centered_cosine, best together with representation = pca."
+    )
 
 
 def component_facts(graph: StreamedGraph) -> dict[str, Any]:

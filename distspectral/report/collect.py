@@ -76,7 +76,9 @@ def collect(
         "clusters": _clusters(manifests["cluster"], manifests["embed"]),
         "scatter": scatter_sample(artifacts["pack"], artifacts["embed"], manifests["embed"], config["seed"]),
         "evaluation": scores(metrics).get("agreement"),
-        "notes": [note for stage in stages.values() if stage.name in metrics for note in stage.notes(metrics)],
+        "notes": list(
+            dict.fromkeys(note for stage in stages.values() if stage.name in metrics for note in stage.notes(metrics))
+        ),
     }
     return ReportData.model_validate(metrics | shown)
 

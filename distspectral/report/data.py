@@ -38,6 +38,9 @@ class GraphFacts(_Facts):
     space: str = Field("the vectors", description="what neighbours were searched in")
     components: int
     largest_component_share: float = Field(description="share of the rows in the largest component, 0 to 1")
+    in_degree_max: int | None = Field(None, description="rows of which one is a neighbour, at most")
+    in_degree_skewness: float | None = Field(None, description="third standardised moment of that number")
+    orphans: float | None = Field(None, description="share of the rows that are nobody's neighbour, 0 to 1")
     degree_min: float
     degree_median: float
     degree_max: float

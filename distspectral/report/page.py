@@ -226,11 +226,16 @@ def _graph_facts(graph: GraphFacts) -> list[tuple[str, str]]:
     if graph.predicted_recall is not None and graph.reached_recall is not None:
         recall = f"{percent(graph.reached_recall)} ({percent(graph.predicted_recall)} predicted)"
         facts.append(("True neighbours found, by a sample", recall))
+    hubs = []
+    if graph.in_degree_max is not None and graph.in_degree_skewness is not None and graph.orphans is not None:
+        most = f"{count(graph.in_degree_max)} rows, skewness {number(graph.in_degree_skewness)}"
+        hubs = [("A row is neighbour of at most", most), ("Rows that are nobody's neighbour", percent(graph.orphans))]
     return [
         *facts,
         ("Connected components", pieces),
         ("Rows in the largest component", percent(graph.largest_component_share)),
         ("Neighbours of each row", count(graph.n_neighbors)),
+        *hubs,
         ("Affinity", graph.affinity),
         ("Smallest degree", number(graph.degree_min)),
         ("Median degree", number(graph.degree_median)),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from distspectral.costs.bill import Bill
 from distspectral.embedding.forward import BLOCK_ROWS
 from distspectral.graph.config import AffinityConfig, check
-from distspectral.graph.facts import component_facts, degree_facts, graph_facts
+from distspectral.graph.facts import EDGE_FACTS, degree_facts, edge_facts, graph_facts, hubs_in_words
 from distspectral.graph.links import Links
 from distspectral.graph.store import AFFINITIES, NEIGHBORS, SQUARED_DISTANCES, MappedGraph, write_rows
 from distspectral.graph.weights import all_scales, block_affinities, row_scales
@@ -41,7 +41,7 @@ def affinities(neighbors: Artifact, output: Output, config: AffinityConfig, mapp
         mapper: runs the tasks.
 
     Returns:
-        The manifest; properties ``k``, ``n_rows``, ``components``, ``largest_component_share``, ``total_affinity``,
+        The manifest; properties ``k``, ``n_rows``, ``total_affinity``, those of :data:`EDGE_FACTS`,
         ``degree_min``, ``degree_median``, ``degree_max``, ``degree_histogram`` (``counts``, ``edges``).
 
     Raises:
@@ -146,7 +146,7 @@ def graph_stage(
     """Return a stage that writes a graph, whatever weighs its edges."""
 
     def facts(manifests: Manifests) -> dict[str, Any]:
-        return {key: manifests[name].properties[key] for key in ("k", "components", "largest_component_share")}
+        return {key: manifests[name].properties[key] for key in ("k", *EDGE_FACTS)}
 
     return Stage(
         name=name,
@@ -169,11 +169,14 @@ def _in_words(facts: dict[str, Any]) -> str:
 
 
 def _notes(facts: dict[str, Any]) -> list[str]:
+    hubs = hubs_in_words(facts)
+    notes = [] if hubs is None else [hubs]
     if facts["components"] == 1:
-        return []
+        return notes
     return [
+        *notes,
         f"The graph has {facts['components']} components that no edge joins; the first functions tell them apart. "
-        "Raise graph.n_neighbors or set graph.connect to nearest if they should be one."
+        "Raise graph.n_neighbors or set graph.connect to nearest if they should be one.",
     ]
 
 
@@ -191,7 +194,7 @@ def _weighing(name: str, purpose: str, lists: str) -> Stage:
 
     def pieces(work: Work) -> dict[str, Piece]:
         graph = work.artifacts[name]
-        return {"components": fact_piece(component_facts, graph), "degrees": fact_piece(degree_facts, graph)}
+        return {"components": fact_piece(edge_facts, graph), "degrees": fact_piece(degree_facts, graph)}
 
     return graph_stage(
         name,

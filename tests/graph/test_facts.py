@@ -1,9 +1,20 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import scipy.sparse
+import scipy.stats
 
-from distspectral.graph.facts import HISTOGRAM_BINS, component_facts, degree_facts, degrees
+from distspectral.graph.facts import (
+    EDGE_FACTS,
+    HISTOGRAM_BINS,
+    component_facts,
+    degree_facts,
+    degrees,
+    edge_facts,
+    graph_facts,
+    hub_facts,
+)
 from distspectral.graph.store import ArrayGraph
 
 RNG = np.random.default_rng(0)
@@ -34,3 +45,30 @@ def test_facts_agree_with_the_degrees():
 def test_components_are_counted_and_the_largest_measured():
     facts = component_facts(ArrayGraph(np.array([[1], [0], [1], [4], [3]]), np.ones((5, 1))))
     assert facts == {"components": 2, "largest_component_share": 0.6}
+
+
+def test_hubs_are_told_by_the_lists_alone():
+    ids = IDS.copy()
+    ids[:3] = np.arange(3)[:, None]  # no neighbours
+    counts = np.bincount(ids[3:][ids[3:] != np.arange(3, 200)[:, None]], minlength=200)
+    facts = hub_facts(ArrayGraph(ids, np.zeros((200, 5), np.float32)))
+    assert facts["in_degree_max"] == counts.max()
+    assert facts["in_degree_skewness"] == pytest.approx(scipy.stats.skew(counts))
+    assert facts["orphans"] == pytest.approx(np.mean(counts == 0))
+    assert set(edge_facts(ArrayGraph(ids, WEIGHTS))) == set(EDGE_FACTS)
+
+
+def test_a_graph_that_hubs_rule_is_warned_of_with_the_remedy_and_once(caplog):
+    facts = graph_facts(ArrayGraph(IDS, WEIGHTS))
+    assert not caplog.messages
+    star = np.tile(np.arange(5), (200, 1))
+    star[:5] = (np.arange(5)[:, None] + np.arange(1, 6)) % 200
+    ruled = graph_facts(ArrayGraph(star, WEIGHTS))
+    (message,) = caplog.messages
+    assert "98% of the rows are nobody's neighbour" in message or "97% of the rows" in message
+    assert "centered_cosine" in message
+    graph_facts(ArrayGraph(star, WEIGHTS), of_same_edges=ruled)
+    assert len(caplog.messages) == 1
+    even = hub_facts(ArrayGraph((np.arange(9)[:, None] + np.arange(1, 3)) % 9, np.ones((9, 2))))
+    assert even == {"in_degree_max": 2, "in_degree_skewness": 0.0, "orphans": 0.0}
+    assert facts["orphans"] < 0.1
