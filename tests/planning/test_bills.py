@@ -38,7 +38,13 @@ def term(bill, resource):
 
 @pytest.mark.parametrize(
     "sections",
-    [{}, {"representation": "input", "affinity": {"space": "euclidean"}}, {"siamese": {"use": "rebuild"}}, METRIC],
+    [
+        {},
+        {"representation": "input", "affinity": {"space": "euclidean"}},
+        {"representation": "pca"},
+        {"siamese": {"use": "rebuild"}},
+        METRIC,
+    ],
 )
 def test_every_stage_of_the_chain_has_a_bill(sections):
     assert tuple(stages(**sections)) == config(**sections).recipe(96).chain
