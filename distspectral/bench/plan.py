@@ -49,7 +49,7 @@ def compare_plan(rows: Sequence[int], dim: int, overrides: Sequence[str], root: 
         whole = this_machine(1, rates.disk_read, rates.disk_write)
         one_core = Machines("one core", "cpu", 1, 1, dataclasses.replace(whole.node, cores=1), MEASURED, uses_ray=False)
         config = _config(n_rows, dim, overrides, root)
-        recipe = config.recipe(dim)
+        recipe = config.recipe(dim, n_rows)
         bills = stage_bills(n_rows, recipe, config.settings(recipe), rates, one_core)
         found = _run(config, f"{root}/run-{n_rows}")
         stages = {

@@ -77,7 +77,7 @@ def plan(
     machines = here if cluster is None else machines_named(cluster, here)
     if listed is not None and prices is not None:
         listed.of_node(machines.kind, prices)
-    recipe = loaded.recipe(rates.dim)
+    recipe = loaded.recipe(rates.dim, rows or n_rows)
     settings = loaded.settings(recipe)
     bills = {size: stage_bills(size, recipe, settings, rates, machines) for size in ladder(rows or float(n_rows))}
     if as_json:

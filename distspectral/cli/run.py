@@ -47,6 +47,6 @@ def show(config: RunConfig, metrics: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(metrics)
         return
-    recipe = config.recipe(metrics["dim"])
+    recipe = config.recipe(metrics["dim"], metrics["n_rows"])
     print_table(results_table(metrics, stages_of(recipe)))
     print_note(f"report: {join(config.root, PAGE if recipe.has_page else METRICS)}")

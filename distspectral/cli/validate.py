@@ -31,7 +31,7 @@ def validate(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = 
         return
     print_note(
         f"{config}: valid; {source.n_rows:,} rows of width {source.dim:,} in {len(source.shards):,} shards, "
-        f"{loaded.recipe(source.dim).learned}, artifacts go to {loaded.root}"
+        f"{loaded.recipe(source.dim, source.n_rows).learned}, artifacts go to {loaded.root}"
     )
 
 

@@ -52,7 +52,7 @@ def check(config: RunConfig, source: Source, *, imports: bool = True) -> None:
         OutputNotWritableError: the root cannot be written.
         MissingDependencyError: FAISS is not installed, or MLflow where it is asked for.
     """
-    recipe = config.recipe(source.dim)
+    recipe = config.recipe(source.dim, source.n_rows)
     recipe.check(source.n_rows, source.label_type is not None)
     recipe.check_workers((config.ray.max_workers or 1) if config.ray.enabled else 1)
     _check_sizes(config, recipe)

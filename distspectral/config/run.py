@@ -53,9 +53,9 @@ class RunConfig(SpectralSections, MetricSections, Head):
             return {**values, "root": f"runs/{values['name']}"}
         return values
 
-    def recipe(self, dim: int) -> Recipe:
-        """Return what this run consists of on rows of ``dim`` features."""
-        return RECIPES[self.objective].of(self, dim)
+    def recipe(self, dim: int, n_rows: float | None = None) -> Recipe:
+        """Return what this run consists of on so many rows of ``dim`` features; None: as many as anything needs."""
+        return RECIPES[self.objective].of(self, dim, n_rows)
 
     def settings(self, recipe: Recipe) -> dict[str, Any]:
         """Return what stages are given: sections by name; for those that train, all settings of the training."""

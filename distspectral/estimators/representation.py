@@ -22,6 +22,7 @@ from distspectral.models.encoded import Space
 from distspectral.models.networks import Perceptron
 from distspectral.recipes import SpectralRecipe
 from distspectral.stages.codes import explained_variance
+from distspectral.stages.fragmentation import fragmentation
 from distspectral.storage.rows.joined import JoinedVectors
 from distspectral.storage.rows.vectors import ArrayVectors, Vectors
 from distspectral.training.loop import TrainingObserver
@@ -61,7 +62,7 @@ def represent_rows(
     """
     spaces: dict[Space, Vectors] = {"vector": rows}
     networks: dict[str, Perceptron] = {}
-    explained = {}
+    explained: dict[str, Any] = {}
     if recipe.makes_codes:
         model = _coder(rows, recipe, observer)
         kept = explained_variance(model.encoder, model.decoder, rows)
@@ -77,7 +78,15 @@ def represent_rows(
         networks["siamese"] = siamese.model.cpu()
         spaces["siamese"] = features = _encoded(networks["siamese"], searched, "siamese")
         if recipe.embedded_graph == "reweight":
-            graph = reweighted(graph, features)
+            judged = None
+            if recipe.affinity.space == "auto":
+                n_clusters = recipe.cluster.n_clusters
+                judged = fragmentation(
+                    searched, features, graph, recipe.graph, recipe.affinity, n_clusters, recipe.seed
+                )
+                explained["fragmentation"] = dataclasses.asdict(judged)
+            if judged is None or not judged.fragments:
+                graph = reweighted(graph, features)
         else:
             graph, facts = knn_graph(features, recipe.graph, recipe.affinity)
     seen = [spaces[space] for space in recipe.seen]

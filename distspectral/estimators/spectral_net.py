@@ -53,9 +53,9 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         n_clusters: C, or ``auto``: at the largest relative gap of the eigenvalues.
         representation: what neighbours are searched in: ``input``, ``code`` (of an autoencoder), ``pca`` (the first 50
             principal components), or ``auto``: codes where they keep at least half of the variance of rows that the
-            autoencoder never saw, and rows have at most 32,768 features.
-        affinity_space: whose distances weigh the edges: ``euclidean``, or ``siamese``, a network trained on the
-            graph's edges.
+            autoencoder never saw, there are 30,000 rows, and rows have at most 32,768 features.
+        affinity_space: whose distances weigh the edges: ``euclidean``; ``siamese``, a network trained on the graph's
+            edges; or ``auto``: siamese, unless clusters by these weights are more uneven, for they then fragment it.
         n_components: P, eigenfunctions kept, the constant one included, which alone tells nothing apart; None chooses
             from ``n_clusters``.
         n_neighbors: neighbours of each row in the graph; at most N - 1 are used,
@@ -244,6 +244,7 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         budget = {"device": plain(self.device), "max_steps": plain(self.max_steps)}
         values = {
             "dim": dim,
+            "n_rows": n_rows,
             "seed": self._seed(),
             "representation": plain(self.representation),
             "autoencoder": budget,

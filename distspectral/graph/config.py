@@ -20,7 +20,7 @@ MIN_TASK_MEMORY = 64 << 20
 
 Metric = Literal["l2", "cosine", "centered_cosine", "inner_product"]
 Connect = Literal["none", "nearest"]
-AffinitySpace = Literal["euclidean", "siamese"]
+AffinitySpace = Literal["euclidean", "siamese", "auto"]
 LocalSolver = Literal["exact", "nn_descent", "hnsw"]
 
 
@@ -82,8 +82,9 @@ class AffinityConfig(FrozenModel):
         description="; ".join(f"{kind}: {formula}" for kind, formula in FORMULAS.items()),
     )
     space: AffinitySpace = Field(
-        "siamese",
-        description="whose distances weigh the edges; siamese: those of a network trained on the graph's edges.",
+        "auto",
+        description="whose distances weigh the edges; siamese: those of a network trained on the graph's edges; auto: "
+        "siamese, unless clusters by these weights are more uneven, for they then fragment the graph.",
     )
     scale_neighbor: int = Field(
         7, ge=1, le=MAX_NEIGHBORS, description="Which neighbour's distance is the scale (self_tuning and gaussian)."

@@ -49,7 +49,7 @@ class Pipeline:
 
     def __init__(self, config: RunConfig, source: Source, engine: Engine, observer: Observer) -> None:
         self.config, self.source, self.engine = config, source, engine
-        self.recipe = config.recipe(source.dim)
+        self.recipe = config.recipe(source.dim, source.n_rows)
         self._settings: Mapping[str, Any] = config.settings(self.recipe)
         # absolute, for workers may have another working directory
         self._root = Artifact(absolute(config.root), config.storage.node_cache)
@@ -332,7 +332,12 @@ class Pipeline:
     def _chain_as_trained(self) -> Chain:
         """Return the chain of when the vectors were packed: the source may have gained shards since."""
         vectors = self.chain.artifact("pack")
-        return self._chain(vectors.manifest().inputs[SOURCE]) if vectors.has(MANIFEST) else self.chain
+        if not vectors.has(MANIFEST):
+            return self.chain
+        packed = vectors.manifest()
+        self.recipe = self.config.recipe(self.source.dim, packed.n_rows)
+        self._settings = self.config.settings(self.recipe)
+        return self._chain(packed.inputs[SOURCE])
 
     def _standing_metrics(self) -> dict[str, Any] | None:
         """Return ``metrics.json`` if it is of these very artifacts and the report, if any, stands beside it."""

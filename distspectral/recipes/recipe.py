@@ -36,9 +36,11 @@ class Recipe(Sections, ABC):
 
     Attributes:
         dim: D, features of a row.
+        n_rows: N, None where it is not known: as many as anything needs.
     """
 
     dim: int
+    n_rows: float | None = None
 
     kind: ClassVar[str]
     """As ``objective`` of a config calls it."""
@@ -50,10 +52,10 @@ class Recipe(Sections, ABC):
     """Defaults of the section ``train`` where they differ from those of its model."""
 
     @classmethod
-    def of(cls, sections: Any, dim: int) -> Self:
+    def of(cls, sections: Any, dim: int, n_rows: float | None = None) -> Self:
         """Return the recipe whose sections are attributes of ``sections``, such as a ``RunConfig``."""
         names = [name for name in cls.model_fields if hasattr(sections, name)]
-        return cls(dim=dim, **{name: getattr(sections, name) for name in names})
+        return cls(dim=dim, n_rows=n_rows, **{name: getattr(sections, name) for name in names})
 
     @property
     @abstractmethod

@@ -35,6 +35,12 @@ Codes that lose most of what tells rows apart lose neighbourhoods too. Ten numbe
 lift ACC; of tf-idf text they explain a third and lower it. Conductance and stability of the clusters were tried first:
 both prefer codes always, for neighbourhoods in ten dimensions are tight whatever they mean."""
 
+CODED_ROWS = 30_000
+"""Rows from which ``auto`` makes codes: an autoencoder learns from rows, and few teach it too little.
+
+Codes lift MNIST's 70,000 rows from .72 ACC to .97. On nine sets of 700 to 11,000 pictures, texts, cells and spectra,
+neighbours among codes gave .10 less than among the rows on average, and more on two."""
+
 WIDEST_CODED = 1 << 15
 """Features of a row beyond which ``auto`` makes no codes. Rows so wide are thin, such as counts of words, and an
 autoencoder rebuilds all of a row: at 100,000 features its last layer alone takes 3.2 GB with Adam's moments."""
@@ -47,8 +53,8 @@ class SpectralSections(Sections):
         "auto",
         description="what neighbours are searched in: input = the vectors; code = codes of an autoencoder; pca = their "
         "first principal components; auto = "
-        f"codes where they keep at least half of the variance of rows that the autoencoder never saw, and rows have at "
-        f"most {WIDEST_CODED:,} features",
+        f"codes where they keep at least half of the variance of rows that the autoencoder never saw, there are "
+        f"{CODED_ROWS:,} rows, and rows have at most {WIDEST_CODED:,} features",
     )
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     pca: PcaConfig = PcaConfig()
@@ -78,10 +84,11 @@ class SpectralRecipe(SpectralSections, Recipe):
 
     @property
     def makes_codes(self) -> bool:
-        """Whether rows are encoded; ``auto`` leaves narrow and very wide ones as they are."""
-        return self.representation in ("code", "pca") or (
-            self.representation == "auto" and self.autoencoder.n_components < self.dim <= WIDEST_CODED
-        )
+        """Whether rows are encoded; ``auto`` leaves few, narrow and very wide ones as they are."""
+        if self.representation == "auto":
+            are_many = self.n_rows is None or self.n_rows >= CODED_ROWS
+            return are_many and self.autoencoder.n_components < self.dim <= WIDEST_CODED
+        return self.representation in ("code", "pca")
 
     @property
     def coder(self) -> str:
@@ -96,8 +103,8 @@ class SpectralRecipe(SpectralSections, Recipe):
 
     @property
     def makes_features(self) -> bool:
-        """Whether a Siamese network is trained, whose distances weigh the edges."""
-        return self.affinity.space == "siamese"
+        """Whether a Siamese network is trained, whose distances weigh, or may weigh, the edges."""
+        return self.affinity.space != "euclidean"
 
     def knowing(self, kept_variance: float | None) -> Self:
         """Return the recipe with the share of the variance that the codes keep, which decides ``auto``."""
@@ -328,7 +335,7 @@ class SpectralRecipe(SpectralSections, Recipe):
             raise ConfigError(f"train.inputs: names one twice ({', '.join(inputs)}); name each once", ["train.inputs"])
         needs: dict[Space, tuple[str, tuple[str, ...], str]] = {
             "code": ("representation", ("code", "pca"), self.representation),
-            "siamese": ("affinity.space", ("siamese",), self.affinity.space),
+            "siamese": ("affinity.space", ("siamese", "auto"), self.affinity.space),
         }
         for space in inputs:
             key, wanted, found = needs.get(space, ("", ("",), ""))

@@ -32,6 +32,7 @@ from distspectral.report.page import render
 from distspectral.secrets import redacted_values
 from distspectral.spectral.capacity import EdgeCheck, capacity
 from distspectral.stages.cluster import agreement_in_words
+from distspectral.stages.fragmentation import Fragmentation
 from distspectral.stages.stage import Stage
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
@@ -87,7 +88,9 @@ def _graph(manifests: Mapping[str, Manifest], recipe: Recipe, affinity: Mapping[
     assert recipe.embedded_graph is not None, "the page is of a run with a graph"
     facts, search = manifests[recipe.embedded_graph].properties, manifests["neighbors"].metrics
     weights = affinity["kind"].replace("_", "-")
-    if affinity["space"] == "siamese":
+    fragmentation = facts.get("fragmentation")
+    dropped = fragmentation is not None and Fragmentation(**fragmentation).fragments
+    if affinity["space"] != "euclidean" and not dropped:
         reweighted = "exp(-d^2 / 2 median)" if "reweight" in manifests else f"{weights}, neighbours searched anew"
         weights = f"of Siamese distances: {reweighted}"
     space = "the vectors"

@@ -141,24 +141,41 @@ def fact_piece(facts: Callable[[MappedGraph], Any], graph: Artifact) -> Piece:
 
 
 def graph_stage(
-    name: str, purpose: str, inputs: tuple[str, ...], run: Callable[[Work], Manifest], **more: Any
+    name: str,
+    purpose: str,
+    inputs: Callable[[Any], tuple[str, ...]],
+    run: Callable[[Work], Manifest],
+    told: tuple[str, ...] = (),
+    note: Callable[[dict[str, Any]], str | None] = lambda facts: None,
+    **more: Any,
 ) -> Stage:
-    """Return a stage that writes a graph, whatever weighs its edges."""
+    """Return a stage that writes a graph, whatever weighs its edges.
+
+    Args:
+        name: of the stage.
+        purpose: what it does.
+        inputs: see :class:`distspectral.stages.stage.Stage`.
+        run: likewise.
+        told: properties of its manifest that are facts too, where it has them.
+        note: a sentence of the report on those facts, where there is something to say.
+        more: the rest of the declaration.
+    """
 
     def facts(manifests: Manifests) -> dict[str, Any]:
-        return {key: manifests[name].properties[key] for key in ("k", *EDGE_FACTS)}
+        properties = manifests[name].properties
+        return {key: properties[key] for key in ("k", *EDGE_FACTS, *told) if key in properties}
 
     return Stage(
         name=name,
         folder=name.replace("_", "-"),
         purpose=purpose,
         done="weighed edges",
-        inputs=lambda recipe: inputs,
+        inputs=inputs,
         workers="tasks",
         run=run,
         facts=facts,
         lines=lambda facts: {name.replace("_", " "): _in_words(facts)},
-        notes=lambda metrics: _notes(metrics[name]),
+        notes=lambda metrics: [*_notes(metrics[name]), *filter(None, [note(metrics[name])])],
         **more,
     )
 
@@ -199,7 +216,7 @@ def _weighing(name: str, purpose: str, lists: str) -> Stage:
     return graph_stage(
         name,
         purpose,
-        (lists,),
+        lambda recipe: (lists,),
         run,
         cost=cost,
         pieces=pieces,

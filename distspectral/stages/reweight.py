@@ -5,7 +5,10 @@ Shape letters: N rows, E features.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +17,7 @@ from distspectral.graph.facts import degree_facts, graph_facts
 from distspectral.graph.store import AFFINITIES, NEIGHBORS, MappedGraph, write_rows
 from distspectral.graph.weights import MEDIAN_ROWS, median_squared_distance, reweighted_rows
 from distspectral.mapping import Mapper, local_map
+from distspectral.stages.fragmentation import TRIAL_ROWS, Fragmentation, fragmentation
 from distspectral.stages.graph import driver_cost, fact_piece, graph_stage
 from distspectral.stages.stage import Piece, Work
 from distspectral.storage.artifact.directory import Artifact
@@ -21,8 +25,12 @@ from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.vectors import MappedVectors
 
+Judge = Callable[[Artifact], Fragmentation]
 
-def reweight(graph: Artifact, features: Artifact, output: Output, mapper: Mapper = local_map) -> Manifest:
+
+def reweight(
+    graph: Artifact, features: Artifact, output: Output, mapper: Mapper = local_map, judge: Judge | None = None
+) -> Manifest:
     """Write a graph with the edges of ``graph`` and the weights exp(-d^2 / (2 median d^2)).
 
     Args:
@@ -30,13 +38,20 @@ def reweight(graph: Artifact, features: Artifact, output: Output, mapper: Mapper
         features: finished vectors artifact over the same rows, (N, E), whose distances d count.
         output: where the new ``graph`` artifact goes.
         mapper: hands out the shards that are still missing.
+        judge: tells of ``graph`` whether the new weights would fragment it: its own are then written again. None: the
+            new ones are taken.
 
     Returns:
-        The manifest; properties as of :func:`distspectral.stages.graph.affinities`.
+        The manifest; properties as of :func:`distspectral.stages.graph.affinities`, and ``fragmentation``, the fields
+        of :class:`distspectral.stages.fragmentation.Fragmentation`, if judged.
     """
     source = graph.manifest()
     done = output.begin()
-    (median,) = mapper(functools.partial(_median, features=features), [graph], "taking the median")
+    judged = median = None
+    if judge is not None:
+        (judged,) = mapper(judge, [graph], "judging weights")
+    if judged is None or not judged.fragments:
+        (median,) = mapper(functools.partial(_median, features=features), [graph], "taking the median")
     starts = np.cumsum([0, *(shard.n_rows for shard in source.shards)]).tolist()
     missing = [
         (shard.name, start, start + shard.n_rows)
@@ -47,6 +62,7 @@ def reweight(graph: Artifact, features: Artifact, output: Output, mapper: Mapper
     done |= {shard.name: shard for shard in mapper(task, missing, "reweighting edges")}
     shards = [done[shard.name] for shard in source.shards]
     facts = graph_facts(MappedGraph(output.artifact, shards, reread=True), of_same_edges=source.properties)
+    facts |= {} if judged is None else {"fragmentation": dataclasses.asdict(judged)}
     return output.commit(shards, properties={"n_rows": source.n_rows, **facts}, metrics={})
 
 
@@ -55,22 +71,44 @@ def _median(graph: Artifact, *, features: Artifact) -> float:
 
 
 def _reweigh(
-    item: tuple[str, int, int], *, graph: Artifact, features: Artifact, output: Artifact, median: float
+    item: tuple[str, int, int], *, graph: Artifact, features: Artifact, output: Artifact, median: float | None
 ) -> Shard:
+    """Write one shard; without a median the weights are those of ``graph``."""
     name, start, stop = item
     edges = MappedGraph(graph)
-    neighbors, weights = reweighted_rows(edges, MappedVectors(features), start, stop, median)
+    if median is None:
+        neighbors, kept = edges.block(start, stop)
+        weights = kept.astype(np.float16)
+    else:
+        neighbors, weights = reweighted_rows(edges, MappedVectors(features), start, stop, median)
     return write_rows(output, name, edges.n_rows, {NEIGHBORS: neighbors, AFFINITIES: weights})
 
 
+def _judge(graph: Artifact, *, rows: Artifact, features: Artifact, **settings: Any) -> Fragmentation:
+    return fragmentation(MappedVectors(rows), MappedVectors(features), MappedGraph(graph), **settings)
+
+
 def _run(work: Work) -> Manifest:
-    return reweight(work.artifacts["graph"], work.artifacts["features"], work.output, work.mapper)
+    features, judge = work.artifacts["features"], None
+    if work.settings["affinity"].space == "auto":
+        judge = functools.partial(
+            _judge,
+            rows=work.artifacts[work.recipe.searched],
+            features=features,
+            search=work.settings["graph"],
+            affinity=work.settings["affinity"],
+            n_clusters=work.settings["cluster"].n_clusters,
+            seed=work.recipe.seed,
+        )
+    return reweight(work.artifacts["graph"], features, work.output, work.mapper, judge)
 
 
 def _cost(bill: Bill) -> None:
     bill.cores({"reweight": bill.us("reweighting edges")})
     median_s = bill.us("taking the median") * min(bill.n_rows, MEDIAN_ROWS) / 1e6  # one task, before all others
-    driver_cost(bill, "degrees", fixed_s=median_s)  # the edges are the same, so their components are known
+    judging_s = bill.us("judging weights") * min(bill.n_rows, TRIAL_ROWS) / 1e6  # likewise
+    driver_cost(bill, "degrees", fixed_s=median_s + judging_s)  # the edges are the same: their components are known
+    bill.worker_bytes = max(bill.worker_bytes, 8.0 * min(bill.n_rows, TRIAL_ROWS) * bill.recipe.dim)
     bill.read = bill.kept_by("graph", "features") + 2 * bill.kept
     bill.written = bill.kept
 
@@ -79,11 +117,20 @@ def _pieces(work: Work) -> dict[str, Piece]:
     return {"degrees": fact_piece(degree_facts, work.artifacts["reweight"])}
 
 
+def _note(facts: dict[str, Any]) -> str | None:
+    if (found := facts.get("fragmentation")) is None or not (judged := Fragmentation(**found)).fragments:
+        return None
+    return f"{judged.in_words}. Set affinity.space to siamese to have them all the same."
+
+
 REWEIGHT = graph_stage(
     "reweight",
     "Weigh the same edges by Siamese distances.",
-    ("graph", "features"),
+    lambda recipe: ("graph", "features", *recipe.may_search),
     _run,
     cost=_cost,
     pieces=_pieces,
+    sections=("affinity.space", "graph.metric", "cluster.n_clusters", "seed"),
+    told=("fragmentation",),
+    note=_note,
 )

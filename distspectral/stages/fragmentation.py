@@ -1,0 +1,110 @@
+"""Whether learned weights part a graph into clusters, or into one large rest and specks.
+
+A Siamese network that learns which rows are neighbours draws some groups of edges together and loosens others. On
+images what it loosens lies between classes. On tf-idf text it cuts off specks, and spectral clusters of the new graph
+are one large rest and fragments. Nobody has labels; the sizes of the clusters tell the two apart.
+
+Shape letters: N rows, n sampled rows, K neighbours, C clusters.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+import torch
+from scipy.stats import entropy
+
+from distspectral.clusters import ClusterConfig, diffusion_scale, fit_centroids
+from distspectral.graph.config import AffinityConfig, GraphConfig
+from distspectral.graph.knn import knn_graph
+from distspectral.graph.spectrum import exact_spectrum
+from distspectral.graph.store import ArrayGraph, Graph
+from distspectral.graph.weights import median_squared_distance, reweighted_rows
+from distspectral.models.assigner import clustering_coordinates
+from distspectral.objectives.spectral import default_n_components
+from distspectral.spectral.diagnostics import suggested_n_clusters
+from distspectral.storage.rows.vectors import ArrayVectors, Vectors
+
+TRIAL_ROWS = 10_000
+"""Rows of the trial at most: exact eigenvectors and k-means of so many take some seconds."""
+TRIALS = 3
+"""Seeds of k-means, whose effective numbers are averaged: one alone moves it by some hundredths."""
+
+FEWEST = 0.98
+"""Effective clusters of the learned weights over those of distances, below which the learned weights are dropped.
+
+On pictures, spectra and pen strokes it lies between .98 and 1.03 and learned weights help, by up to .18 ACC. On tf-idf
+text it lies between .73 and .97, on cells between .83 and .98, and they harm by up to .10."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Fragmentation:
+    """Effective numbers of clusters, exp of the entropy of their sizes, by either weights of the same edges.
+
+    Attributes:
+        euclidean: of weights by the distances that the search found.
+        siamese: of weights by the distances of the Siamese network.
+        n_rows: n, of the trial.
+    """
+
+    euclidean: float
+    siamese: float
+    n_rows: int
+
+    @property
+    def fragments(self) -> bool:
+        """Whether the learned weights make the clusters more uneven: then they are not taken."""
+        return self.siamese < FEWEST * self.euclidean
+
+    @property
+    def in_words(self) -> str:
+        """What was found and decided, in a sentence."""
+        kept = "so the distances of the search weigh the edges" if self.fragments else "so they were taken"
+        return (
+            f"On {self.n_rows:,} rows the clusters by Siamese weights are as even as {self.siamese:.1f} clusters of "
+            f"one size, those by the distances of the search as {self.euclidean:.1f}, {kept}"
+        )
+
+
+def fragmentation(
+    rows: Vectors,
+    features: Vectors,
+    graph: Graph,
+    search: GraphConfig,
+    affinity: AffinityConfig,
+    n_clusters: int | Literal["auto"],
+    seed: int,
+) -> Fragmentation:
+    """Return how even the clusters are under either weights, on the whole graph or on one of :data:`TRIAL_ROWS` rows.
+
+    Args:
+        rows: (N, D) that neighbours were searched among.
+        features: (N, E) of the Siamese network.
+        graph: of the rows, (N, K), weighed by distances.
+        search: section ``graph``, for the sample.
+        affinity: section ``affinity``, likewise.
+        n_clusters: C; ``auto``: at the largest gap of the spectrum by distances.
+        seed: of the sample and of k-means.
+    """
+    if graph.n_rows > TRIAL_ROWS:
+        sample = np.sort(np.random.default_rng(seed).choice(graph.n_rows, TRIAL_ROWS, replace=False))
+        rows, features = (ArrayVectors(vectors.gather(sample)) for vectors in (rows, features))
+        graph, _ = knn_graph(rows, search, affinity)
+    median = median_squared_distance(graph, features)
+    learned = ArrayGraph(*reweighted_rows(graph, features, 0, graph.n_rows, median))
+    euclidean, n_clusters = _effective_clusters(graph, n_clusters, seed)
+    siamese, _ = _effective_clusters(learned, n_clusters, seed)
+    return Fragmentation(euclidean, siamese, graph.n_rows)
+
+
+def _effective_clusters(graph: Graph, n_clusters: int | Literal["auto"], seed: int) -> tuple[float, int]:
+    """Return exp of the entropy of the sizes of C clusters of rows of length 1, and C."""
+    n_functions = min(default_n_components(n_clusters), graph.n_rows - 1)
+    values, vectors, _ = exact_spectrum(graph, n_functions)
+    found = suggested_n_clusters(values) if n_clusters == "auto" else min(n_clusters, graph.n_rows)
+    scale = torch.from_numpy(diffusion_scale(values, "auto", found))
+    points = clustering_coordinates(torch.from_numpy(vectors.astype(np.float32)), scale, normalize_rows=True)
+    fits = [fit_centroids(points.numpy(), found, ClusterConfig(), seed + trial) for trial in range(TRIALS)]
+    return float(np.mean([np.exp(entropy(np.bincount(fit.labels))) for fit in fits])), found
