@@ -105,6 +105,7 @@ def polished(
         whole = whole - kernel @ (kernel.T @ whole)
         yield Polished(ritz_pairs(whole, product(whole)), 1, math.inf)
         return
+    guesses = _outside_kernel(guesses, kernel)
     block = np.hstack([guesses, rng.normal(size=(len(alive), N_RANDOM)) * alive[:, None]])
     high = min(most, _upper_bound(product, rng.normal(size=(len(alive), 1)) * alive[:, None]))
     n_passes, gain = 1, 0.0
@@ -119,6 +120,13 @@ def polished(
         block = _filtered(product, pairs, low, high)
         n_passes += DEGREE - 1
         gain += DEGREE * math.acosh(max((high + low - 2 * last) / (high - low), 1.0))
+
+
+def _outside_kernel(guesses: Floats, kernel: Floats) -> Floats:
+    """Return what is left of guesses without their part in the kernel, but for those of which only rounding is."""
+    lengths = np.linalg.norm(guesses, axis=0)
+    left = guesses - kernel @ (kernel.T @ guesses)
+    return np.asarray(left[:, np.linalg.norm(left, axis=0) > math.sqrt(DEPENDENT) * lengths])
 
 
 def _filtered(product: Product, pairs: RitzPairs, low: float, high: float) -> Floats:

@@ -53,9 +53,9 @@ class RowSample:
         self.degree = np.zeros(len(rows))
 
     @classmethod
-    def drawn(cls, n_rows: int, n_functions: int, seed: int) -> Self:
-        """Return an empty sample of SAMPLE_ROWS rows of N, of all where there are fewer."""
-        count = min(n_rows, SAMPLE_ROWS)
+    def drawn(cls, n_rows: int, n_functions: int, seed: int, count: int = SAMPLE_ROWS) -> Self:
+        """Return an empty sample of ``count`` rows of N, of all where there are fewer."""
+        count = min(n_rows, count)
         chosen = np.random.default_rng(seed).choice(n_rows, count, replace=False, shuffle=False)
         return cls(np.sort(chosen).astype(np.int64), n_functions)
 
