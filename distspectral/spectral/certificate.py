@@ -101,8 +101,12 @@ class Certificate:
                 f"function {last} is mixed with {others}, whose eigenvalue is near ({most}, with these "
                 f"{self.near_mean_sin2:.2g}); the functions can be trusted"
             )
-        trusted = [number for number in range(1, n_kept + 1) if number not in self.doubtful]
-        words = f"{most}, too much; functions to trust: {numbers(trusted) or 'none'} of {n_kept}"
+        words = f"{most}, above {MEAN_LIMIT}"
+        if self.doubtful:
+            trusted = [number for number in range(1, n_kept + 1) if number not in self.doubtful]
+            words += f"; functions to trust: {numbers(trusted) or 'none'} of {n_kept}"
+        else:
+            words += "; no function is wrong by itself, all together are inexact"
         if self.missed:
             words += f"; exact ones that are missing: {numbers(self.missed)}"
         return words

@@ -84,6 +84,8 @@ def test_the_facts_shown_are_those_of_the_artifacts(pipeline: Pipeline, output: 
     assert data.evaluation is not None
     assert data.evaluation.model_dump() == manifests["embed"].metrics["agreement"]
     assert metrics["seconds"] == {name: manifests[name].metrics["seconds"] for name in CHAIN}
+    assert data.certificate is not None
+    assert data.certificate.words == metrics["calibrate"]["certificate"]["words"]
     assert data.capacity is not None
     assert data.capacity.widths == [DIM, 16, 5]
     assert data.capacity.needed == N_ROWS / 10

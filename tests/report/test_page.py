@@ -216,3 +216,15 @@ def test_the_network_is_set_beside_the_data_where_that_is_known(full_page: str, 
         assert text in full_page
     assert "7.60e6 reaches it" in full_page
     assert "The network beside the data" not in render(ReportData.model_validate(values(capacity=None)))
+
+
+def test_the_certificate_says_what_it_judged_by_and_what_it_does_not_see(full_page: str, values: Any) -> None:
+    assert "whose eigenvalue is near &lt;at the cut&gt;" in full_page
+    assert "polished from the network" in full_page
+    assert "neighbours that say nothing about the data" in full_page
+    assert "did not converge" not in full_page
+    by_sample = values()["certificate"] | {"method": "residuals"}
+    assert "stays unseen" in render(ReportData.model_validate(values(certificate=by_sample)))
+    unfinished = values()["certificate"] | {"converged": False}
+    assert "did not converge" in render(ReportData.model_validate(values(certificate=unfinished)))
+    assert "Error of each function" not in render(ReportData.model_validate(values(certificate=None)))
