@@ -278,11 +278,10 @@ def _cost(bill: Bill) -> None:
     bill.written = bill.scratch = features
     edges = BLOCK_ROWS * (1 + bill.settings["graph"].n_neighbors)
     n_neighbors = bill.settings["graph"].n_neighbors
-    polish = polish_bytes(bill.n_rows, n_functions, n_neighbors)
-    if polish > POLISH_BYTES:  # places, values and sums of the sampled rows, and of the edges to them
-        polish, sampled = 0.0, 8.0 * (2 * n_functions + 2) * SAMPLE_ROWS
-        bill.driver_bytes += sampled * (2 + n_neighbors)
-        bill.worker_bytes += sampled
+    polish = min(polish_bytes(bill.n_rows, n_functions, n_neighbors), POLISH_BYTES)  # more rows are sampled instead
+    certified_rows = polish / polish_bytes(1, n_functions, n_neighbors)
+    bill.driver({}, certified_rows * bill.us("certifying") / 1e6)
+    bill.driver_bytes += 8.0 * (2 * n_functions + 2) * SAMPLE_ROWS * (2 + n_neighbors)
     bill.worker_bytes += max(32.0 * edges * n_functions, WRITER_BYTES, polish)
 
 

@@ -102,7 +102,9 @@ def test_ritz_sums_that_part_are_noted_and_other_graphs_edges_are_not_compared(p
     notes = collected(pipeline, metrics, artifacts, manifests).notes
     assert [note for note in notes if "30% above" in note and "stop earlier" in note]
     metrics["calibrate"]["edges"]["every"] = 0.105
-    assert not [note for note in collected(pipeline, metrics, artifacts, manifests).notes if "above" in note]
+    assert not [
+        note for note in collected(pipeline, metrics, artifacts, manifests).notes if "above that of the edges" in note
+    ]
     training = manifests["train"]
     inside = training.config | {"affinity": training.config["affinity"] | {"scope": "batch"}}
     manifests["train"] = training.model_copy(update={"config": inside})
