@@ -30,7 +30,7 @@ from distspectral.storage.rows.vectors import MappedVectors
 
 
 def compare_with_exact(root: Artifact, n_functions: int | None = None) -> dict[str, Any]:
-    """Return a finished run's subspace error, Ritz sum and label agreement beside the exact ones.
+    """Return a finished run's subspace error, what its certificate says of it, Ritz sum and label agreement.
 
     Args:
         root: the run's directory.
@@ -63,6 +63,7 @@ def compare_with_exact(root: Artifact, n_functions: int | None = None) -> dict[s
         "n_functions": n_compared,
         "mean_sin2": float(sin2.mean()),
         "max_sin2": float(sin2.max()),
+        **_claim(model.manifest().metrics["certificate"], n_compared == n_kept),
         "ritz_sum": float(np.sum(properties["ritz_values"][:n_compared])),
         "exact_sum": float(values[:n_compared].sum()),
         "exact_seconds": seconds,
@@ -73,6 +74,12 @@ def compare_with_exact(root: Artifact, n_functions: int | None = None) -> dict[s
         result["agreement"] = output.manifest().metrics["agreement"]
         result["exact_agreement"] = label_agreement(contingency_matrix(labels.to_numpy(), exact))
     return result
+
+
+def _claim(certificate: dict[str, Any], of_all: bool) -> dict[str, Any]:
+    """Return what the run's certificate says of the mean, which is a bound, where all kept functions are compared."""
+    claimed = {"claimed_mean_sin2": certificate["mean_sin2"], "claimed_near_mean_sin2": certificate["near_mean_sin2"]}
+    return (claimed if of_all else {}) | {name: certificate[name] for name in ("verdict", "words", "passes")}
 
 
 def _exact_clusters(

@@ -23,6 +23,7 @@ from distspectral.errors import TooFewRowsError
 from distspectral.estimators.base import NetworkEstimator, WindowPrinter, told_in
 from distspectral.estimators.representation import represent_rows
 from distspectral.estimators.stored import plain
+from distspectral.graph.certified import certified
 from distspectral.graph.config import AffinitySpace, Connect, Metric
 from distspectral.graph.search.duplicates import surplus_duplicates
 from distspectral.graph.search.faiss_search import select_search
@@ -32,8 +33,10 @@ from distspectral.models.encoded import EncodedNetwork
 from distspectral.models.networks import torch_device
 from distspectral.recipes import Representation, SpectralRecipe
 from distspectral.spectral.affinity import AffinityKind
+from distspectral.spectral.certificate import as_note
 from distspectral.spectral.diagnostics import suggested_n_clusters
 from distspectral.stages.calibrate import calibrated, edge_sums
+from distspectral.stages.certify import RowSample, can_polish
 from distspectral.stages.cluster import fit_assigner
 from distspectral.storage.rows.vectors import ArrayVectors, Vectors
 from distspectral.training.modes import plain_torch
@@ -53,7 +56,7 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         n_clusters: C, or ``auto``: at the largest relative gap of the eigenvalues.
         representation: what neighbours are searched in: ``input``, ``code`` (of an autoencoder), ``pca`` (the first 50
             principal components), or ``auto``: codes where they keep at least half of the variance of rows that the
-            autoencoder never saw, there are 30,000 rows, and rows have at most 32,768 features.
+            autoencoder never saw, there are 10,000 rows, and rows have at most 32,768 features.
         affinity_space: whose distances weigh the edges: ``euclidean``; ``siamese``, a network trained on the graph's
             edges; or ``auto``: siamese, unless clusters by these weights are more uneven, for they then fragment it.
         n_components: P, eigenfunctions kept, the constant one included, which alone tells nothing apart; None chooses
@@ -85,10 +88,15 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         n_clusters_: C; fewer than ``n_clusters`` where rows or functions tell fewer apart, of which a
             ``ConvergenceWarning`` tells.
         n_features_in_: D.
+        certificate_: how wrong the functions are at most, as
+            :meth:`distspectral.spectral.certificate.Certificate.facts` tells it: ``mean_sin2`` and ``sin2`` of each
+            against the exact ones, ``verdict`` (good, mixed, bad), ``words``. A ``ConvergenceWarning`` tells where it
+            is bad.
         history_: one dict of metrics per window of training steps.
         frame_: what was taken away from the rows, in float64, before they were cast to float32.
         graph_: facts of the graph: components, share of the largest, degrees; of how many rows one is a neighbour at
-            most, the skewness of that, the share that is nobody's (``orphans``); ``explained_variance`` of codes.
+            most, the skewness of that, the share that is nobody's (``orphans``); ``explained_variance`` of codes;
+            ``fragmentation``, what decided whose distances weigh the edges.
         model_: torch module, (B, D) to embedding, cluster and distance.
 
     Examples:
@@ -194,8 +202,21 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         self.history_ = observer.history
 
         functions = ArrayVectors(in_blocks(trainer.model.network, represented.seen))
-        sums = edge_sums(functions, represented.graph, 0, rows.n_rows, settings.spectral.laplacian)
+        laplacian, n_functions = settings.spectral.laplacian, functions.dim
+        polishes = can_polish(rows.n_rows, n_functions, represented.graph.n_neighbors)
+        sample = None if polishes else RowSample.drawn(rows.n_rows, n_functions, recipe.seed)
+        sums = edge_sums(functions, represented.graph, 0, rows.n_rows, laplacian, sample)
         perceptron, ritz_values = calibrated(trainer.model.network.cpu(), *sums, rows.n_rows, settings)
+        if sample is None:
+            n_kept = min(settings.n_components, len(ritz_values))
+            certificate = certified(functions.block(0, rows.n_rows), represented.graph, n_kept, laplacian)
+        else:
+            certificate = sample.certificate(*sums, rows.n_rows, settings)
+        self.certificate_ = certificate.facts()
+        if certificate.verdict == "bad":
+            ended = trainer.schedule.ended_because(trainer.objective.watched)
+            note = as_note(self.certificate_, trainer.step, ended, self.WORDS)
+            warnings.warn(note, ConvergenceWarning, stacklevel=5)
         network = EncodedNetwork(perceptron, **represented.encoders)
         self.eigenvalues_ = ritz_values[: settings.n_components]
         if (n_clusters := recipe.cluster.n_clusters) == "auto":

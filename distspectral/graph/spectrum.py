@@ -48,12 +48,12 @@ def exact_spectrum(
     degree = np.asarray(affinity.sum(axis=1)).reshape(-1)
     root = np.sqrt(degree)
     inverse = scipy.sparse.diags(np.divide(1, root, out=np.zeros_like(root), where=root > 0))
-    kernel = _kernel(affinity, root)[:, :n_functions].toarray()
+    kernel = component_vectors(affinity, root)[:, :n_functions].toarray()
     largest, vectors = _largest(inverse @ affinity @ inverse, kernel, n_functions)
     return 1 - largest, (inverse @ vectors) * np.sqrt(degree.sum()), degree
 
 
-def _kernel(affinity: scipy.sparse.csr_matrix, root: NDArray[np.float64]) -> scipy.sparse.csc_matrix:
+def component_vectors(affinity: scipy.sparse.csr_matrix, root: NDArray[np.float64]) -> scipy.sparse.csc_matrix:
     """Return the roots of the degrees on each component that has edges, columns of length 1 (N, M), heaviest first.
 
     They are all eigenvectors of D^-1/2 (W + W')/2 D^-1/2 for its largest eigenvalue, 1.

@@ -35,11 +35,11 @@ Codes that lose most of what tells rows apart lose neighbourhoods too. Ten numbe
 lift ACC; of tf-idf text they explain a third and lower it. Conductance and stability of the clusters were tried first:
 both prefer codes always, for neighbourhoods in ten dimensions are tight whatever they mean."""
 
-CODED_ROWS = 30_000
+CODED_ROWS = 10_000
 """Rows from which ``auto`` makes codes: an autoencoder learns from rows, and few teach it too little.
 
-Codes lift MNIST's 70,000 rows from .72 ACC to .97. On nine sets of 700 to 11,000 pictures, texts, cells and spectra,
-neighbours among codes gave .10 less than among the rows on average, and more on two."""
+10,000 rows of MNIST reach .95 ACC among their codes and .83 as they are. On eight sets of fewer rows codes gave .05 less
+on average, on USPS .14. No number that we tried tells without labels which of two sets wants codes."""
 
 WIDEST_CODED = 1 << 15
 """Features of a row beyond which ``auto`` makes no codes. Rows so wide are thin, such as counts of words, and an

@@ -73,6 +73,7 @@ def collect(
         "graph": _graph(manifests, recipe, config["affinity"]),
         "training": _training(artifacts["train"], manifests["train"]),
         "spectrum": _spectrum(manifests["calibrate"]),
+        "certificate": metrics["calibrate"]["certificate"],
         "capacity": _capacity(metrics, manifests["train"]) if "edges" in metrics["calibrate"] else None,
         "clusters": _clusters(manifests["cluster"], manifests["embed"]),
         "scatter": scatter_sample(artifacts["pack"], artifacts["embed"], manifests["embed"], config["seed"]),

@@ -118,6 +118,28 @@ class CapacityFacts(_Facts):
     advice: str
 
 
+class CertificateFacts(_Facts):
+    """How wrong the kept functions are at most; see :class:`distspectral.spectral.certificate.Certificate`.
+
+    Attributes:
+        method: ``polish`` or ``residuals``.
+        converged: whether a polish came to its end.
+        passes: of the polish over the graph.
+        mean_sin2: bound of the mean error.
+        sin2: (P,) bound of each function's.
+        near_sin2: (P,) likewise where functions of near eigenvalues count as right.
+        words: the verdict.
+    """
+
+    method: str
+    converged: bool
+    passes: int
+    mean_sin2: float
+    sin2: list[float]
+    near_sin2: list[float]
+    words: str
+
+
 class ClusterFacts(_Facts):
     """(C,) rows per cluster and mean distance to the centroid, by cluster number."""
 
@@ -193,6 +215,7 @@ class ReportData(_Facts):
     spectrum: SpectrumFacts
     clusters: ClusterFacts
     scatter: ScatterSample
+    certificate: CertificateFacts | None = None
     capacity: CapacityFacts | None = None
     evaluation: Scores | None = None
     notes: list[str] = Field(default_factory=list)

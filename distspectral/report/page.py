@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from distspectral.report import plots
 from distspectral.report.capacity import capacity_facts
+from distspectral.report.certificate import CAPTION, certificate_facts
 from distspectral.report.data import ClusterFacts, GraphFacts, ReportData, ScatterSample, SpectrumFacts, TrainingFacts
 from distspectral.report.drawing import CATEGORIES
 from distspectral.report.formats import MISSING, column, count, duration, n_bytes, number, percent, plural
@@ -68,6 +69,7 @@ def render(data: ReportData) -> str:
         trust=_trust_plots(data),
         trained=bool(data.training.history),
         graph=_graph_facts(data.graph),
+        certificate=certificate_facts(data.certificate) if data.certificate else [],
         capacity=capacity_facts(data.capacity) if data.capacity else [],
         made_plots=_made_plots(data),
         facts=_made_facts(data),
@@ -163,6 +165,8 @@ def _cluster_rows(clusters: ClusterFacts) -> list[ClusterRow]:
 
 def _trust_plots(data: ReportData) -> list[Plot]:
     figures = []
+    if data.certificate is not None:
+        figures.append(Plot("Error of each function", Markup(plots.function_errors(data.certificate)), CAPTION))
     if data.spectrum.ritz_values:
         caption = _spectrum_caption(data.spectrum, data.clusters.n_clusters)
         figures.append(Plot("Eigenvalue spectrum", Markup(plots.spectrum(data.spectrum)), caption))

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 
-from distspectral.report.data import ClusterFacts, Histogram, SpectrumFacts, TrainingWindow
+from distspectral.report.data import CertificateFacts, ClusterFacts, Histogram, SpectrumFacts, TrainingWindow
 from distspectral.report.drawing import (
     BLUE,
     CATEGORIES,
@@ -29,6 +29,7 @@ from distspectral.report.drawing import (
     whole_ticks,
 )
 from distspectral.report.formats import count, duration, number, plural
+from distspectral.spectral.certificate import FUNCTION_LIMIT
 
 MAX_BARS = 60
 """Up to this many clusters each has a bar; beyond, the sorted sizes form a curve."""
@@ -148,6 +149,25 @@ def spectrum(facts: SpectrumFacts) -> str:
         below.set_xlabel("function, by eigenvalue")
         whole_ticks(below, "x", 8)
         below.set_xlim(0.4, len(values) + 0.6)
+    return result.svg
+
+
+def function_errors(facts: CertificateFacts) -> str:
+    """Draw the bound of each kept function's error, and what remains of it where near functions count as right."""
+    order = np.arange(1, len(facts.sin2) + 1)
+    with drawing("Bound of the error of each function", height=3.6) as result:
+        ax = result.figure.subplots()
+        ax.bar(order, facts.sin2, width=0.7, color=FAINT, label="against the exact functions")
+        ax.bar(order, facts.near_sin2, width=0.7, color=BLUE, label="and those of near eigenvalues")
+        handles, labels = ax.get_legend_handles_labels()
+        ax.axhline(FUNCTION_LIMIT, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        ax.legend(handles, labels, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=2, borderaxespad=0.2)
+        ax.set_ylim(0, max(1.2 * FUNCTION_LIMIT, 1.1 * max(facts.sin2)))
+        ax.set_ylabel("sin^2, at most")
+        number_ticks(ax)
+        ax.grid(axis="x", visible=False)
+        ax.set_xlabel("function, by eigenvalue")
+        whole_ticks(ax, "x", 20 if len(order) <= 20 else 10)
     return result.svg
 
 

@@ -14,17 +14,21 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from distspectral.costs.bill import Bill
 from distspectral.embedding.encode import encode
+from distspectral.graph.certified import certified
 from distspectral.graph.store import Graph, MappedGraph
 from distspectral.mapping import Mapper, local_map
 from distspectral.models.encoded import EncodedNetwork
 from distspectral.models.networks import Perceptron, SpectralNetwork
 from distspectral.spectral.capacity import PARTED, EdgeCheck, edge_check
+from distspectral.spectral.certificate import Certificate, as_note
 from distspectral.spectral.diagnostics import suggested_n_clusters
 from distspectral.spectral.rayleigh import dirichlet_energy, gram, rayleigh_ritz
+from distspectral.stages.certify import POLISH_BYTES, SAMPLE_ROWS, RowSample, can_polish, polish_bytes
 from distspectral.stages.codes import load_encoder
 from distspectral.stages.encoding import WRITER_BYTES, forward_piece
 from distspectral.stages.features import load_siamese
@@ -91,17 +95,14 @@ def calibrate(
     n_rows = vectors[0].manifest().n_rows
     step = rows_per_task(n_rows)
     ranges = [(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
-    task = functools.partial(_mapped_sums, features, graph, settings.spectral.laplacian)
-    sums = sorted(mapper(task, ranges, "calibrating"), key=lambda part: part[0])
-    energy, gram_matrix, affinity = (sum(part[index] for part in sums) for index in (1, 2, 3))
-    perceptron, ritz_values = calibrated(
-        load_trained_network(training, settings),
-        torch.as_tensor(energy),
-        torch.as_tensor(gram_matrix),
-        float(affinity),
-        n_rows,
-        settings,
-    )
+    n_functions, laplacian = settings.n_functions, settings.spectral.laplacian
+    polishes = can_polish(n_rows, n_functions, graph.manifest().properties["k"])
+    sample = None if polishes else RowSample.drawn(n_rows, n_functions, settings.seed)
+    task = functools.partial(_mapped_sums, features, graph, laplacian, None if sample is None else sample.rows)
+    parts = sorted(mapper(task, ranges, "calibrating"), key=lambda part: part[0])
+    energy, gram_matrix = (torch.as_tensor(sum(part[index] for part in parts)) for index in (1, 2))
+    sums = energy, gram_matrix, float(sum(part[3] for part in parts)), n_rows, settings
+    perceptron, ritz_values = calibrated(load_trained_network(training, settings), *sums)
     network, n_kept = EncodedNetwork(perceptron, **encoders), min(settings.n_components, len(ritz_values))
     is_complete = len(ritz_values) < min(settings.n_functions, settings.network.hidden[-1] + 1)
     write_state(output.artifact, "model.pt", network.state())
@@ -116,16 +117,29 @@ def calibrate(
         "suggested_n_clusters": suggested_n_clusters(ritz_values, n_kept, is_complete),
     }
     output.artifact.write_json("model_card.json", model_card(properties, settings, training.manifest(), n_rows))
+    if sample is None:
+        judge = functools.partial(_mapped_certificate, features, graph, laplacian)
+        (certificate,) = mapper(judge, [n_kept], "certifying")
+    else:
+        for part in parts:
+            sample.merge(part[4])
+        certificate = sample.certificate(*sums)
     features.filesystem.delete_dir(features.path)
-    return output.commit([], properties, {}, files=("model.pt", "model_card.json"))
+    return output.commit([], properties, {"certificate": certificate.facts()}, files=("model.pt", "model_card.json"))
 
 
 def edge_sums(
-    features: Vectors, graph: Graph, start: int, stop: int, laplacian: Literal["random_walk", "unnormalized"]
+    features: Vectors,
+    graph: Graph,
+    start: int,
+    stop: int,
+    laplacian: Literal["random_walk", "unnormalized"],
+    sample: RowSample | None = None,
 ) -> tuple[Tensor, Tensor, float]:
     """Return energy (E, E), Gram (E, E) and affinity summed over the edges of rows [start, stop).
 
-    The Gram is weighted by degree for the random-walk Laplacian and by 1 per row for the unnormalised one.
+    The Gram is weighted by degree for the random-walk Laplacian and by 1 per row for the unnormalised one. Edges of and
+    to sampled rows are added to the sample.
     """
     n_functions, n_neighbors = features.dim, graph.n_neighbors
     energy = torch.zeros(n_functions, n_functions, dtype=torch.float64)
@@ -146,15 +160,31 @@ def edge_sums(
         else:
             gram_sum += gram(anchors, torch.ones(n_rows, dtype=torch.float64))
         affinity += float(weights.sum())
+        if sample is not None:
+            sample.add(first, anchors, np.asarray(neighbors, dtype=np.int64), weights, others)
     return energy, gram_sum, affinity
 
 
 def _mapped_sums(
-    features: Artifact, graph: Artifact, laplacian: Literal["random_walk", "unnormalized"], rows: tuple[int, int]
-) -> tuple[int, Any, Any, float]:
-    """Return the range's start and its :func:`edge_sums` as arrays; one task."""
-    energy, gram_sum, affinity = edge_sums(MappedVectors(features), MappedGraph(graph), *rows, laplacian)
-    return rows[0], energy.numpy(), gram_sum.numpy(), affinity
+    features: Artifact,
+    graph: Artifact,
+    laplacian: Literal["random_walk", "unnormalized"],
+    sampled: NDArray[np.int64] | None,
+    rows: tuple[int, int],
+) -> tuple[int, Any, Any, float, Any]:
+    """Return the range's start, its :func:`edge_sums` as arrays and its part of a sample of rows; one task."""
+    functions = MappedVectors(features)
+    sample = None if sampled is None else RowSample(sampled, functions.dim)
+    energy, gram_sum, affinity = edge_sums(functions, MappedGraph(graph), *rows, laplacian, sample)
+    return rows[0], energy.numpy(), gram_sum.numpy(), affinity, None if sample is None else sample.part()
+
+
+def _mapped_certificate(
+    features: Artifact, graph: Artifact, laplacian: Literal["random_walk", "unnormalized"], n_kept: int
+) -> Certificate:
+    """Return the certificate of the lowest P functions; one task, of the whole graph."""
+    functions = MappedVectors(features)
+    return certified(functions.block(0, functions.n_rows), MappedGraph(graph), n_kept, laplacian)
 
 
 def calibrated(
@@ -247,7 +277,12 @@ def _cost(bill: Bill) -> None:
     bill.read = bill.kept_by(*seen, graph) + features
     bill.written = bill.scratch = features
     edges = BLOCK_ROWS * (1 + bill.settings["graph"].n_neighbors)
-    bill.worker_bytes += max(32.0 * edges * n_functions, WRITER_BYTES)
+    n_neighbors = bill.settings["graph"].n_neighbors
+    polish = min(polish_bytes(bill.n_rows, n_functions, n_neighbors), POLISH_BYTES)  # more rows are sampled instead
+    certified_rows = polish / polish_bytes(1, n_functions, n_neighbors)
+    bill.driver({}, certified_rows * bill.us("certifying") / 1e6)
+    bill.driver_bytes += 8.0 * (2 * n_functions + 2) * SAMPLE_ROWS * (2 + n_neighbors)
+    bill.worker_bytes += max(32.0 * edges * n_functions, WRITER_BYTES, polish)
 
 
 def _pieces(work: Work) -> dict[str, Piece]:
@@ -259,6 +294,7 @@ def _facts(manifests: Manifests) -> dict[str, Any]:
     trained, model = manifests["train"], manifests["calibrate"].properties
     facts = {key: model[key] for key in ("n_components", "inputs", "ritz_values", "suggested_n_clusters")}
     facts["n_functions"] = trained.properties["n_functions"]
+    facts["certificate"] = manifests["calibrate"].metrics["certificate"]
     drawn = trained.metrics.get("ritz_values")
     if drawn is not None and trained.config["affinity"]["scope"] == "global":  # edges inside batches are other edges
         n_drawn = trained.metrics["steps"] * trained.config["train"]["batch_size"]
@@ -271,7 +307,11 @@ def _facts(manifests: Manifests) -> dict[str, Any]:
 
 def _lines(facts: dict[str, Any]) -> dict[str, str]:
     kept = facts["ritz_values"][: facts["n_components"]]
-    return {"network sees": " and ".join(facts["inputs"]), "Ritz values": " ".join(f"{value:.4f}" for value in kept)}
+    return {
+        "network sees": " and ".join(facts["inputs"]),
+        "Ritz values": " ".join(f"{value:.4f}" for value in kept),
+        "certificate": facts["certificate"]["words"],
+    }
 
 
 def _notes(metrics: dict[str, Any]) -> list[str]:
@@ -283,6 +323,8 @@ def _notes(metrics: dict[str, Any]) -> list[str]:
             f"Only {n_independent} of the {found['n_functions']} trained functions are independent over these rows, "
             f"and {found['n_components']} are kept: few rows differ, or the network's last layer is narrow."
         )
+    if found["certificate"]["verdict"] == "bad":
+        notes.append(as_note(found["certificate"], metrics["train"]["steps"], metrics["train"]["stopped_because"]))
     if "edges" in found and (check := EdgeCheck(**found["edges"])).excess > PARTED:
         notes.append(
             f"The Ritz sum of all edges is {check.excess:.0%} above that of the edges that training drew last: "

@@ -153,14 +153,14 @@ def trainer_summary(trainer: Trainer[Any, Any], artifact: Artifact, history: lis
     """Write the trained weights to ``model.pt`` and return what the manifest says of them; the log's rank only."""
     write_state(artifact, MODEL_FILE, trainer.model.cpu().state_dict())
     seconds = sum(record["seconds"] for record in history)
-    rate, watched = f"{trainer.objective.unit}_per_second", trainer.objective.watched
+    rate = f"{trainer.objective.unit}_per_second"
     of_windows = ("step", "seconds", "core_seconds", "learning_rate")
     last = {name: value for name, value in history[-1].items() if name not in of_windows}
     return last | {
         "steps": trainer.step,
         "skipped_steps": trainer.skipped.total,
         rate: trainer.step * trainer.config.batch_size / seconds,
-        "stopped_because": f"{watched} reached a plateau" if trainer.schedule.plateaued else "max_steps was reached",
+        "stopped_because": trainer.schedule.ended_because(trainer.objective.watched),
     }
 
 

@@ -35,6 +35,10 @@ class PlateauSchedule:
         """The number of steps after which training is over."""
         return self.cooldown_start + self.cooldown_steps
 
+    def ended_because(self, watched: str) -> str:
+        """Complete the sentence 'training stopped because ...'; ``watched`` names the metric."""
+        return f"{watched} reached a plateau" if self.plateaued else "max_steps was reached"
+
     def factor(self, step: int) -> float:
         """Return the learning-rate factor of ``step``, counted from 0."""
         warm = min((step + 1) / self.warmup_steps, 1.0)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from scipy import sparse
-from sklearn.datasets import make_blobs
+from sklearn.datasets import load_digits, make_blobs
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -22,6 +23,7 @@ from distspectral.errors import (
     MissingArtifactError,
     TooManyClustersError,
 )
+from distspectral.stages import certify
 from tests.datasets import ring_and_blobs
 
 PLAIN = {"representation": "input", "affinity_space": "euclidean"}
@@ -117,6 +119,29 @@ def test_embedding_is_orthonormal_and_ordered_with_the_constant_first():
     np.testing.assert_allclose(model.embedding_[:, 0], 1.0, atol=1e-6)
     assert model.eigenvalues_[0] == pytest.approx(0.0, abs=1e-12)
     assert np.all(np.diff(model.eigenvalues_) >= 0)
+
+
+def test_a_good_fit_is_certified(rows):
+    fitted = SpectralNet(n_components=3, n_neighbors=40, **SMALL).fit(rows[0])
+    certificate = fitted.certificate_
+    assert (certificate["method"], certificate["verdict"]) == ("polish", "good"), certificate["words"]
+    assert len(certificate["sin2"]) == fitted.embedding_.shape[1]
+    np.testing.assert_allclose(certificate["eigenvalues"][:3], fitted.eigenvalues_[:3], atol=0.01)
+
+
+def test_a_fit_cut_short_warns_and_names_the_remedy():
+    X, _ = load_digits(return_X_y=True)
+    words = "The learned functions are not the graph's.*budget of 20 steps, before a plateau; raise max_steps"
+    with pytest.warns(ConvergenceWarning, match=words):
+        model = SpectralNet(10, random_state=0, max_steps=20, **PLAIN).fit(X[:600])
+    assert model.certificate_["verdict"] == "bad"
+
+
+def test_more_rows_than_are_polished_are_certified_by_a_sample(fitted, rows, monkeypatch):
+    monkeypatch.setattr(certify, "POLISH_BYTES", 0)
+    found = SpectralNet(n_neighbors=40, **SMALL).fit(rows[0]).certificate_
+    assert found["method"] == "residuals"
+    np.testing.assert_allclose(found["residuals"], fitted.certificate_["residuals"], rtol=1e-3, atol=1e-5)
 
 
 def test_predict_never_refits(rows, fitted):

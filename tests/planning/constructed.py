@@ -34,7 +34,7 @@ CORE_US = {
     "siamese_graph": {"weighing edges": 4.0, "taking scales": 0.5, **FACTS},
     "reweight": {"reweighting edges": 4.0, "degrees": 0.4},
     "train": {"scan": 4.0},
-    "calibrate": {"encoding": 4.0, "calibrating": 4.0, "network": 3.0},
+    "calibrate": {"encoding": 4.0, "calibrating": 4.0, "certifying": 4.0, "network": 3.0},
     "embed": {"embedding": 1.0, "encoding": 4.0, "network": 3.0},
     "evaluate": {"evaluating": 8.0},
 }

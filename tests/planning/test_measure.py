@@ -46,7 +46,7 @@ def test_every_rate_that_the_formulas_ask_for_is_measured(learned):
         "features": {"encoding", "network"},
         "reweight": {"reweighting edges", "taking the median", "degrees"},
         "train": {"scan"},
-        "calibrate": {"encoding", "calibrating", "network"},
+        "calibrate": {"encoding", "calibrating", "certifying", "network"},
         "cluster": {"components"},
         "embed": {"embedding", "network"},
     }

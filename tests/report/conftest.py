@@ -73,6 +73,15 @@ def values(n_clusters: int = 4, **changes: Any) -> dict[str, Any]:
             "labels": [f"moon {cluster}" for cluster in clusters],
             "n_rows_sampled": N_SAMPLED,
         },
+        "certificate": {
+            "method": "polish",
+            "converged": True,
+            "passes": 22,
+            "mean_sin2": 0.0312,
+            "sin2": [0.0, 0.004, 0.003, 0.61],
+            "near_sin2": [0.0, 0.004, 0.003, 0.02],
+            "words": "function 4 is mixed with 5, whose eigenvalue is near <at the cut>",
+        },
         "capacity": {
             "widths": [20, 512, 256, 5],
             "needed": 7000,

@@ -84,6 +84,8 @@ def test_the_facts_shown_are_those_of_the_artifacts(pipeline: Pipeline, output: 
     assert data.evaluation is not None
     assert data.evaluation.model_dump() == manifests["embed"].metrics["agreement"]
     assert metrics["seconds"] == {name: manifests[name].metrics["seconds"] for name in CHAIN}
+    assert data.certificate is not None
+    assert data.certificate.words == metrics["calibrate"]["certificate"]["words"]
     assert data.capacity is not None
     assert data.capacity.widths == [DIM, 16, 5]
     assert data.capacity.needed == N_ROWS / 10
@@ -100,7 +102,9 @@ def test_ritz_sums_that_part_are_noted_and_other_graphs_edges_are_not_compared(p
     notes = collected(pipeline, metrics, artifacts, manifests).notes
     assert [note for note in notes if "30% above" in note and "stop earlier" in note]
     metrics["calibrate"]["edges"]["every"] = 0.105
-    assert not [note for note in collected(pipeline, metrics, artifacts, manifests).notes if "above" in note]
+    assert not [
+        note for note in collected(pipeline, metrics, artifacts, manifests).notes if "above that of the edges" in note
+    ]
     training = manifests["train"]
     inside = training.config | {"affinity": training.config["affinity"] | {"scope": "batch"}}
     manifests["train"] = training.model_copy(update={"config": inside})

@@ -57,6 +57,8 @@ def test_full_data_show_every_section_in_order(full_page: str) -> None:
         "Clusters in numbers",
         "How far to trust it",
         "Notes",
+        "How right the functions are",
+        "Error of each function",
         "Eigenvalue spectrum",
         "Convergence of the Ritz values",
         "Degrees of the graph",
@@ -110,10 +112,10 @@ def test_page_loads_nothing(full_page: str) -> None:
 
 
 def test_every_figure_is_xml_and_carries_a_caption(full_page: str) -> None:
-    assert len(figures(full_page)) == 8
+    assert len(figures(full_page)) == 9
     for svg in figures(full_page):
         assert ElementTree.fromstring(svg).get("aria-label")
-    assert len(re.findall(r"<figcaption>[^<]{40,}</figcaption>", full_page)) == 8
+    assert len(re.findall(r"<figcaption>[^<]{40,}</figcaption>", full_page)) == 9
 
 
 def test_ids_are_not_repeated_on_the_page(full_page: str) -> None:
@@ -179,7 +181,7 @@ def test_any_number_of_clusters_has_a_page(values: Any, n_clusters: int) -> None
 
 
 def test_a_run_with_hardly_anything_has_a_page(values: Any) -> None:
-    data = values(1, config={}, seconds={}, evaluation=None, notes=[], peak_rss_bytes=0)
+    data = values(1, config={}, seconds={}, evaluation=None, certificate=None, notes=[], peak_rss_bytes=0)
     data["graph"]["degree_histogram"] = {"counts": [], "edges": []}
     data["training"]["history"] = []
     data["spectrum"] = {"ritz_values": [], "n_kept": 0}
@@ -216,3 +218,15 @@ def test_the_network_is_set_beside_the_data_where_that_is_known(full_page: str, 
         assert text in full_page
     assert "7.60e6 reaches it" in full_page
     assert "The network beside the data" not in render(ReportData.model_validate(values(capacity=None)))
+
+
+def test_the_certificate_says_what_it_judged_by_and_what_it_does_not_see(full_page: str, values: Any) -> None:
+    assert "whose eigenvalue is near &lt;at the cut&gt;" in full_page
+    assert "polished from the network" in full_page
+    assert "neighbours that say nothing about the data" in full_page
+    assert "did not converge" not in full_page
+    by_sample = values()["certificate"] | {"method": "residuals"}
+    assert "stays unseen" in render(ReportData.model_validate(values(certificate=by_sample)))
+    unfinished = values()["certificate"] | {"converged": False}
+    assert "did not converge" in render(ReportData.model_validate(values(certificate=unfinished)))
+    assert "Error of each function" not in render(ReportData.model_validate(values(certificate=None)))

@@ -111,3 +111,11 @@ def test_lists_of_unequal_length_are_refused(values: Any, part: str, field: str)
     data[part][field] = data[part][field] * 3
     with pytest.raises(ValueError, match=part):
         ReportData.model_validate(data)
+
+
+def test_errors_of_functions_reach_the_highest_and_show_the_limit(full: ReportData) -> None:
+    assert full.certificate is not None
+    drawn = texts(plots.function_errors(full.certificate))
+    assert {"against the exact functions", "and those of near eigenvalues", "0.6"} <= set(drawn)
+    exact = full.certificate.model_copy(update={"sin2": [0.0] * 4, "near_sin2": [0.0] * 4})
+    assert "0.2" in texts(plots.function_errors(exact)), "the limit is in sight"

@@ -10,6 +10,7 @@ from distspectral.datasets import write_vectors
 from distspectral.embedding.forward import forward
 from distspectral.graph.store import MappedGraph
 from distspectral.mapping import local_map
+from distspectral.stages import certify
 from distspectral.stages.calibrate import (
     CALIBRATE,
     MAX_TASKS,
@@ -18,11 +19,12 @@ from distspectral.stages.calibrate import (
     load_calibrated_network,
     rows_per_task,
 )
+from distspectral.stages.certify import RowSample
 from distspectral.stages.embed import EMBED
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.vectors import ArrayVectors, MappedVectors
 from distspectral.training.checkpoint import read_state, write_state
-from tests.oracles import dense_spectrum
+from tests.oracles import dense_laplacian, dense_spectrum
 from tests.runs import write_run
 from tests.stages.chain import opened, pipeline_upto
 
@@ -99,7 +101,81 @@ def test_rows_pass_the_network_on_gpus_and_edges_are_summed_on_cpus(calibrated, 
     )
     output = dataclasses.replace(calibrated.chain.outputs["calibrate"], artifact=Artifact(str(tmp_path)))
     calibrate(*inputs, output, calibrated.recipe.trainings["train"], mapper)
-    assert asked == {"encoding": True, "calibrating": False}
+    assert asked == {"encoding": True, "calibrating": False, "certifying": False}
+
+
+def test_the_certificate_holds_against_the_exact_functions(calibrated):
+    laplacian = calibrated.config.spectral.laplacian
+    spectrum = dense_spectrum(MappedGraph(calibrated.chain.artifact("graph")), laplacian)
+    f, manifest = embedding(calibrated).astype(float), calibrated.chain.artifact("calibrate").manifest()
+    inside = np.square(spectrum.vectors[:, :4].T @ (f * spectrum.mass[:, None])).sum(axis=0)
+    certificate = manifest.metrics["certificate"]
+    assert (certificate["method"], certificate["converged"]) == ("polish", True)
+    assert np.all(np.array(certificate["sin2"]) >= 1 - inside - 1e-5)  # outputs are float32
+    assert certificate["mean_sin2"] <= 5 * (1 - inside).mean() + 1e-5
+    facts = CALIBRATE.facts(manifests_of(calibrated))
+    assert CALIBRATE.lines(facts)["certificate"] == certificate["words"]
+
+
+def manifests_of(pipeline):
+    return {name: pipeline.chain.artifact(name).manifest() for name in ("graph", "train", "calibrate")}
+
+
+def test_a_training_that_its_budget_ended_is_called_bad_with_the_remedy(tmp_path):
+    pipeline = pipeline_upto(tmp_path, "calibrate", train={"max_steps": 2})
+    manifests = manifests_of(pipeline)
+    metrics = {"calibrate": CALIBRATE.facts(manifests), "train": manifests["train"].metrics}
+    (note,) = (note for note in CALIBRATE.notes(metrics) if note.startswith("The learned functions are not the graph"))
+    assert "Training ended by its budget of 2 steps, before a plateau; raise train.max_steps." in note
+
+
+def test_sampled_rows_give_the_residuals_of_all_within_their_standard_error(calibrated):
+    laplacian = calibrated.config.spectral.laplacian
+    graph, f = MappedGraph(calibrated.chain.artifact("graph")), ArrayVectors(embedding(calibrated))
+    matrix, degree = dense_laplacian(graph)
+    random_walk = laplacian == "random_walk"
+    scale = degree if random_walk else np.full(len(degree), degree.mean())
+    values = np.array(calibrated.chain.artifact("calibrate").manifest().properties["ritz_values"][:4])
+    left = matrix @ f.block(0, f.n_rows).astype(float) / scale[:, None] - values * f.block(0, f.n_rows)
+    whole = np.sqrt(np.sum(scale[:, None] / scale.sum() * left**2, axis=0))
+
+    def sampled(rows):
+        total = RowSample(rows, 4)
+        affinity = 0.0
+        for start, stop in ((0, 33), (33, f.n_rows)):  # as two tasks
+            part = RowSample(rows, 4)
+            affinity += edge_sums(f, graph, start, stop, laplacian, part)[2]
+            total.merge(part.part())
+        return total.residuals(values, np.eye(4), affinity, f.n_rows, random_walk)
+
+    residuals, errors = sampled(np.arange(f.n_rows))
+    np.testing.assert_allclose(residuals, whole, rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(errors, 0)
+    draws = [sampled(RowSample.drawn(f.n_rows, 4, seed, count=60).rows) for seed in range(40)]
+    found, errors = (np.array(each)[:, 1:] for each in zip(*draws, strict=True))  # the constant has none
+    within = np.abs(found - whole[1:]) <= 2 * errors
+    assert within.mean() > 0.75  # 95% were the squares normal: they have long tails
+    np.testing.assert_allclose(np.square(found).mean(axis=0), whole[1:] ** 2, rtol=0.25)
+
+
+def test_rows_beyond_a_polish_are_judged_by_a_sample(calibrated, tmp_path, monkeypatch):
+    monkeypatch.setattr(certify, "POLISH_BYTES", 0)
+    inputs = (
+        (calibrated.chain.artifact("pack"),),
+        calibrated.chain.artifact("graph"),
+        calibrated.chain.artifact("train"),
+    )
+    output = dataclasses.replace(calibrated.chain.outputs["calibrate"], artifact=Artifact(str(tmp_path)))
+    made = calibrate(*inputs, output, calibrated.recipe.trainings["train"])
+    certificate = made.metrics["certificate"]
+    assert (certificate["method"], certificate["passes"], certificate["eigenvalues"]) == ("residuals", 0, [])
+    polished = calibrated.chain.artifact("calibrate").manifest().metrics["certificate"]
+    np.testing.assert_allclose(certificate["residuals"], polished["residuals"], rtol=1e-3, atol=1e-5)  # all rows
+
+
+def test_a_polish_fits_into_the_memory_that_it_is_said_to_take():
+    assert certify.can_polish(3_500_000, 23, 15)
+    assert not certify.can_polish(4_000_000, 23, 15)
 
 
 def test_a_network_of_dependent_functions_keeps_the_independent_ones_and_says_so(tmp_path):
@@ -113,10 +189,9 @@ def test_a_network_of_dependent_functions_keeps_the_independent_ones_and_says_so
     made = calibrate(*inputs, pipeline.chain.outputs["calibrate"], pipeline.recipe.trainings["train"])
     assert (made.properties["n_components"], len(made.properties["ritz_values"])) == (2, 2)
     assert embedding(pipeline).shape[1] == 2
-    facts = CALIBRATE.facts(
-        {name: pipeline.chain.artifact(name).manifest() for name in ("graph", "train", "calibrate")}
-    )
-    (note,) = (note for note in CALIBRATE.notes({"calibrate": facts}) if note.startswith("Only"))
+    manifests = manifests_of(pipeline)
+    metrics = {"calibrate": CALIBRATE.facts(manifests), "train": manifests["train"].metrics}
+    (note,) = (note for note in CALIBRATE.notes(metrics) if note.startswith("Only"))
     assert note.startswith("Only 2 of the 6 trained functions are independent over these rows, and 2 are kept")
 
 

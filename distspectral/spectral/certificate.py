@@ -1,0 +1,307 @@
+"""How wrong learned eigenfunctions are at most, from what is known without labels and without an exact solver.
+
+With r_e = |L f_e - lambda_e f_e| in the Laplacian's inner product, the part of a normalised f_e outside the span of
+the P exact functions has a length of at most
+
+    r_e / (mu - lambda_e)          mu: a lower bound of the (P+1)-th eigenvalue
+
+(Davis and Kahan's sine theorem for one vector). Its square is the error of the function; the mean of the errors of
+orthonormal functions is the mean sin^2 of the angles between both spans. Where the graph fits into memory, a polish
+gives nearly exact functions: an error is then the angle to these, plus what the bound says of themselves.
+
+All functions here are in symmetric form: h = sqrt(mass) f, and the operator is similar to the Laplacian.
+Shape letters: N rows, E functions trained, P kept, M known kernel vectors.
+References: Davis and Kahan, The rotation of eigenvectors by a perturbation III, SIAM J. Numer. Anal. 1970; Parlett,
+The Symmetric Eigenvalue Problem, chapters 10 and 11.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from distspectral.spectral.polish import Floats, Polished, Product, RitzPairs, polished, ritz_pairs
+
+MEAN_LIMIT = 0.02
+"""Mean error above which functions are not trusted. On MNIST's graph .009 cost .005 of the accuracy, .1 cost .14."""
+FUNCTION_LIMIT = 0.2
+"""Error of one function above which it is not: a missed function has 1, two that share a place have 1/2."""
+NEAR = 0.1
+"""Eigenvalues beyond the kept ones that are larger by this part of the last kept one at most are near to it: a function
+mixed with theirs is about as smooth as its own."""
+TOLERANCE = 1e-6
+"""Mean error of the polished functions below which they count as exact."""
+SHARE = 0.25
+"""Of the network's error: that of the polished functions may be as large, in lengths."""
+CONFIDENCE = 10.0
+"""How much larger than all else a missed function must have grown before it counts as found."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """What is known of the P kept functions; plain values.
+
+    Attributes:
+        method: ``polish``, or ``residuals`` where the graph was not brought together.
+        converged: whether the polish came to its end; else its passes were spent before, bounds are wider, and a
+            function that all trained ones miss may not have been seen, as with ``residuals``.
+        passes: products of the polish with the whole graph.
+        mean_sin2: bound of the mean sin^2 between the kept functions and the exact ones.
+        sin2: (P,) bound of each function's error: the part of its square outside the span of the exact ones.
+        n_near: functions of that span when those are added whose eigenvalues are near the P-th; P where there is none.
+        near_mean_sin2: bound of the mean error against these.
+        near_sin2: (P,) bound of each function's.
+        residuals: (P,) |L f - lambda f|.
+        standard_errors: (P,) of the residuals where they come from a sample of the rows, else empty.
+        eigenvalues: (P,) or more, of the polish; else empty.
+        missed: numbers, from 1, of exact functions of which the kept ones hold less than FUNCTION_LIMIT says; polish
+            alone knows them.
+    """
+
+    method: Literal["polish", "residuals"]
+    converged: bool
+    passes: int
+    mean_sin2: float
+    sin2: list[float]
+    n_near: int
+    near_mean_sin2: float
+    near_sin2: list[float]
+    residuals: list[float]
+    standard_errors: list[float]
+    eigenvalues: list[float]
+    missed: list[int]
+
+    @property
+    def verdict(self) -> Literal["good", "mixed", "bad"]:
+        """Whether the functions can be trusted; ``mixed``: yes, but for near eigenvalues at the cut."""
+        if _within(self.mean_sin2, self.sin2):
+            return "good"
+        return "mixed" if _within(self.near_mean_sin2, self.near_sin2) else "bad"
+
+    @property
+    def doubtful(self) -> list[int]:
+        """Numbers, from 1, of kept functions that cannot be trusted; those mixed with near ones can."""
+        return [number for number, sin2 in enumerate(self.near_sin2, 1) if sin2 > FUNCTION_LIMIT]
+
+    @property
+    def in_words(self) -> str:
+        """The verdict in a sentence or two."""
+        most = f"mean sin^2 at most {self.mean_sin2:.2g}"
+        n_kept = len(self.sin2)
+        if self.verdict == "good":
+            return f"all {n_kept} functions can be trusted: {most}"
+        if self.verdict == "mixed":
+            last, beyond = numbers([n for n, sin2 in enumerate(self.sin2, 1) if sin2 > MEAN_LIMIT]), self.n_near
+            others = f"{n_kept + 1}" if beyond == n_kept + 1 else f"{n_kept + 1} to {beyond}"
+            return (
+                f"function {last} is mixed with {others}, whose eigenvalue is near ({most}, with these "
+                f"{self.near_mean_sin2:.2g}); the functions can be trusted"
+            )
+        words = f"{most}, above {MEAN_LIMIT}"
+        if self.doubtful:
+            trusted = [number for number in range(1, n_kept + 1) if number not in self.doubtful]
+            words += f"; functions to trust: {numbers(trusted) or 'none'} of {n_kept}"
+        else:
+            words += "; no function is wrong by itself, all together are inexact"
+        if self.missed:
+            words += f"; exact ones that are missing: {numbers(self.missed)}"
+        return words
+
+    def facts(self) -> dict[str, Any]:
+        """Return plain values, the verdict included, as they are stored."""
+        return dataclasses.asdict(self) | {"verdict": self.verdict, "words": self.in_words}
+
+
+def as_note(facts: Mapping[str, Any], steps: int, stopped_because: str, names: Mapping[str, str] | None = None) -> str:
+    """Return what to tell of functions that cannot be trusted, with the remedy.
+
+    Args:
+        facts: of :meth:`Certificate.facts`.
+        steps: of the training.
+        stopped_because: as trainings say it.
+        names: of settings, where they are called otherwise than in a config.
+    """
+    if "plateau" not in stopped_because:
+        remedy = f"Training ended by its budget of {steps:,} steps, before a plateau; raise train.max_steps"
+    elif facts["missed"]:
+        remedy = (
+            "Training reached its plateau and functions are missing; train more beside those kept "
+            "(spectral.oversampling) or widen the network (network.hidden)"
+        )
+    else:
+        remedy = (
+            "Training reached its plateau with large residuals; widen the network (network.hidden) or draw more edges "
+            "a step (train.batch_size)"
+        )
+    for name, called in (names or {}).items():
+        remedy = remedy.replace(name, called)
+    unsure = "" if facts["converged"] else " These are bounds by residuals, which may be far above the truth."
+    return f"The learned functions are not the graph's: {facts['words']}.{unsure} {remedy}."
+
+
+def _within(mean: float, each: Sequence[float]) -> bool:
+    return mean <= MEAN_LIMIT and max(each, default=0.0) <= FUNCTION_LIMIT
+
+
+def numbers(found: Sequence[int]) -> str:
+    """Return ascending numbers as people write them: 1-3, 5."""
+    runs: list[list[int]] = []
+    for number in found:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def errors(residuals: Floats, values: Floats, beyond: float) -> Floats:
+    """Return the bound (P,) of functions' errors, 1 where it says nothing.
+
+    Args:
+        residuals: (P,).
+        values: (P,) their Ritz values.
+        beyond: no eigenvalue that is not counted among the exact functions' is smaller.
+    """
+    gaps = np.maximum(beyond - values, 0)
+    bound = np.divide(residuals, gaps, out=np.full(len(values), math.inf), where=gaps > 0)
+    return np.asarray(np.minimum(np.where(residuals == 0, 0, bound), 1) ** 2)
+
+
+def n_near(values: Floats, n_kept: int) -> int:
+    """Return how many of ascending values are at most NEAR above the P-th, one at least left out as a bound."""
+    near = int(np.count_nonzero(values <= values[n_kept - 1] * (1 + NEAR)))
+    return max(n_kept, min(near, len(values) - 1))
+
+
+def of_residuals(values: Floats, residuals: Floats, n_kept: int, standard_errors: Floats | None = None) -> Certificate:
+    """Return the certificate that residuals alone give.
+
+    Args:
+        values: (E,) Ritz values, ascending.
+        residuals: (E,) of the Ritz functions.
+        n_kept: P.
+        standard_errors: (E,) of the residuals; two of them are added.
+    """
+    spread = np.zeros(len(values)) if standard_errors is None else standard_errors
+    safe = residuals + 2 * spread
+
+    def against(n_exact: int) -> Floats:
+        beyond = values[n_exact] - safe[n_exact] if n_exact < len(values) else values[n_kept - 1]
+        return errors(safe[:n_kept], values[:n_kept], float(beyond))
+
+    near = n_near(values, n_kept)
+    plain = against(n_kept)
+    wide = np.minimum(against(near), plain)
+    return _certificate(
+        plain, wide, near, residuals[:n_kept], standard_errors=spread[:n_kept] if spread.any() else None
+    )
+
+
+def of_polish(
+    product: Product, functions: Floats, kernel: Any, n_kept: int, most: float, entries: int, seed: int = 0
+) -> Certificate:
+    """Return the certificate against polished functions.
+
+    Args:
+        product: with the operator.
+        functions: (N, E) trained, in any basis.
+        kernel: (N, M) orthonormal, dense or SciPy sparse, all eigenvectors of the value 0, the heaviest first.
+        n_kept: P.
+        most: no eigenvalue of the operator is larger.
+        entries: of the operator, on which the number of passes depends.
+        seed: of the random columns.
+    """
+    own = ritz_pairs(functions, product(functions))
+    n_kept = min(n_kept, len(own.values))
+    kept, residuals = own.vectors[:, :n_kept], own.residuals
+    n_known = kernel.shape[1]
+    if n_known >= n_kept:
+        inside = np.asarray(kernel.T @ kept) ** 2
+        plain, wide = (np.maximum(1 - inside[:count].sum(axis=0), 0) for count in (n_kept, n_known))
+        missed = [int(n) + 1 for n in np.flatnonzero(1 - inside[:n_kept].sum(axis=1) > FUNCTION_LIMIT)]
+        return _certificate(plain, wide, n_known, residuals[:n_kept], np.zeros(n_kept), missed)
+    kernel = _dense(kernel)
+    n_passes = most_passes(entries * (functions.shape[1] + 4))
+    needed = math.log(CONFIDENCE * math.sqrt(len(functions)))
+    for state in polished(product, functions, kernel, n_kept - n_known, most, seed):
+        found, certificate = _compared(kernel, state, own, n_kept)
+        converged = found and state.gain >= needed
+        if converged or state.n_passes >= n_passes:
+            break
+    return dataclasses.replace(certificate, converged=converged)
+
+
+WORK = 3e10
+"""Entries of the graph times columns of a polish, at most: about a minute of one core."""
+FEWEST_PASSES, MOST_PASSES = 24, 400
+"""Of a polish, whatever the graph."""
+
+
+def most_passes(entries: float) -> int:
+    """Return how many products a polish may take, of so many entries times columns each."""
+    return int(min(max(WORK / entries, FEWEST_PASSES), MOST_PASSES))
+
+
+def _compared(kernel: Floats, state: Polished, own: RitzPairs, n_kept: int) -> tuple[bool, Certificate]:
+    """Return whether the polished functions are exact enough to judge by, and the certificate if they are."""
+    kept, residuals = own.vectors[:, :n_kept], own.residuals[:n_kept]
+    zeros = np.zeros(kernel.shape[1])
+    values = np.append(zeros, state.pairs.values)
+    exact_residuals = np.append(zeros, state.pairs.residuals)
+    inside = np.vstack([kernel.T @ kept, state.pairs.vectors.T @ kept]) ** 2
+    near = n_near(values, n_kept) if len(values) > n_kept else n_kept
+
+    def against(n_exact: int) -> tuple[Floats, float, float]:
+        apart = np.maximum(1 - inside[:n_exact].sum(axis=0), 0)
+        if n_exact >= len(values):  # the rows carry no more
+            return apart, 0.0, float(apart.mean())
+        beyond = float(values[n_exact] - exact_residuals[n_exact])
+        inexact = float(errors(exact_residuals[:n_exact], values[:n_exact], beyond).sum())
+        by_angle = np.minimum(np.sqrt(apart) + math.sqrt(inexact), 1) ** 2
+        by_residual = errors(residuals, own.values[:n_kept], beyond)
+        mean = min((math.sqrt(float(apart.sum())) + math.sqrt(inexact)) ** 2 / n_kept, 1.0)
+        each = np.minimum(by_angle, by_residual)
+        return each, inexact, min(mean, float(each.mean()))
+
+    plain, inexact, mean = against(n_kept)
+    wide, _, wide_mean = against(near)
+    wide, wide_mean = np.minimum(wide, plain), min(wide_mean, mean)
+    enough = inexact <= max(TOLERANCE * n_kept, SHARE**2 * (n_kept - inside[:n_kept].sum()))
+    missed = [int(number) + 1 for number in np.flatnonzero(1 - inside[:n_kept].sum(axis=1) > FUNCTION_LIMIT)]
+    made = _certificate(plain, wide, near, residuals, values[:near], missed, passes=state.n_passes)
+    return bool(enough), dataclasses.replace(made, mean_sin2=mean, near_mean_sin2=wide_mean)
+
+
+def _dense(kernel: Any) -> Floats:
+    return np.asarray(kernel.toarray() if hasattr(kernel, "toarray") else kernel)
+
+
+def _certificate(
+    plain: Floats,
+    wide: Floats,
+    near: int,
+    residuals: Floats,
+    eigenvalues: Floats | None = None,
+    missed: list[int] | None = None,
+    *,
+    passes: int = 0,
+    standard_errors: Floats | None = None,
+) -> Certificate:
+    return Certificate(
+        method="residuals" if eigenvalues is None else "polish",
+        converged=eigenvalues is not None,
+        passes=passes,
+        mean_sin2=float(plain.mean()),
+        sin2=plain.tolist(),
+        n_near=near,
+        near_mean_sin2=float(wide.mean()),
+        near_sin2=wide.tolist(),
+        residuals=residuals.tolist(),
+        standard_errors=[] if standard_errors is None else standard_errors.tolist(),
+        eigenvalues=[] if eigenvalues is None else eigenvalues.tolist(),
+        missed=missed or [],
+    )

@@ -1,0 +1,133 @@
+"""The certificate of trained functions: by polish where the graph fits into one task, else by sampled residuals.
+
+Shape letters: N rows, B rows of a block, S sampled rows, K neighbours, E functions trained.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from distspectral.spectral.certificate import Certificate, of_residuals
+from distspectral.spectral.polish import N_RANDOM
+from distspectral.spectral.rayleigh import rayleigh_ritz
+from distspectral.training.spectral import SpectralSettings
+
+POLISH_BYTES = 1 << 33
+"""Memory of a polish at most, since a task that needs more finds no place on common machines: some four million rows of
+23 functions and 15 neighbours."""
+SAMPLE_ROWS = 1 << 14
+"""Sampled rows: their residuals are known to some percent, and the edges to them fit into the driver."""
+
+
+def polish_bytes(n_rows: float, n_functions: int, n_neighbors: int) -> float:
+    """Return the memory of a polish: eight blocks of float64, and the symmetric graph while it is made."""
+    return n_rows * (8 * 8 * (n_functions + N_RANDOM) + 48 * n_neighbors)
+
+
+def can_polish(n_rows: int, n_functions: int, n_neighbors: int) -> bool:
+    """Return whether so many rows are polished."""
+    return polish_bytes(n_rows, n_functions, n_neighbors) <= POLISH_BYTES
+
+
+class RowSample:
+    """Sampled rows with all their edges, those that lead to them included, summed as the graph passes by in blocks.
+
+    Args:
+        rows: (S,) their numbers, ascending.
+        n_functions: E.
+
+    Attributes:
+        values: (S, E) float64 the functions at the rows.
+        images: (S, E) sums of affinity times the functions at the other ends, by (W + W')/2.
+        degree: (S,) sums of these affinities.
+    """
+
+    def __init__(self, rows: NDArray[np.int64], n_functions: int) -> None:
+        self.rows = rows
+        self.values = np.zeros((len(rows), n_functions))
+        self.images = np.zeros((len(rows), n_functions))
+        self.degree = np.zeros(len(rows))
+
+    @classmethod
+    def drawn(cls, n_rows: int, n_functions: int, seed: int, count: int = SAMPLE_ROWS) -> Self:
+        """Return an empty sample of ``count`` rows of N, of all where there are fewer."""
+        count = min(n_rows, count)
+        chosen = np.random.default_rng(seed).choice(n_rows, count, replace=False, shuffle=False)
+        return cls(np.sort(chosen).astype(np.int64), n_functions)
+
+    def add(self, start: int, anchors: Tensor, neighbors: NDArray[np.int64], weights: Tensor, others: Tensor) -> None:
+        """Take a block of the graph.
+
+        Args:
+            start: its first row.
+            anchors: (B, E) functions at its rows.
+            neighbors: (B, K).
+            weights: (B * K,) float64 affinities.
+            others: (B * K, E) functions at the neighbours.
+        """
+        n_neighbors = neighbors.shape[1]
+        here = slice(*np.searchsorted(self.rows, (start, start + len(anchors))))
+        local = self.rows[here] - start
+        own = weights.view(-1, n_neighbors)[local].numpy()
+        theirs = others.view(-1, n_neighbors, others.shape[1])[local].double().numpy()
+        self.values[here] = anchors[local].double().numpy()
+        self.images[here] += np.einsum("sk,ske->se", own, theirs) / 2
+        self.degree[here] += own.sum(axis=1) / 2
+        places = np.searchsorted(self.rows, neighbors.reshape(-1)).clip(max=len(self.rows) - 1)
+        hits = np.flatnonzero(self.rows[places] == neighbors.reshape(-1))
+        incoming = weights.numpy()[hits]
+        np.add.at(self.images, places[hits], anchors[hits // n_neighbors].double().numpy() * incoming[:, None] / 2)
+        np.add.at(self.degree, places[hits], incoming / 2)
+
+    def part(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return the places (any,) that were touched, and their values, images and degree side by side."""
+        touched = np.flatnonzero((self.degree > 0) | self.values.any(axis=1))
+        return touched, np.hstack([self.values[touched], self.images[touched], self.degree[touched, None]])
+
+    def merge(self, part: tuple[NDArray[np.int64], NDArray[np.float64]]) -> None:
+        """Add what another task's sample of the same rows holds."""
+        places, sums = part
+        n_functions = self.values.shape[1]
+        self.values[places] += sums[:, :n_functions]
+        self.images[places] += sums[:, n_functions:-1]
+        self.degree[places] += sums[:, -1]
+
+    def certificate(
+        self, energy: Tensor, gram_sum: Tensor, affinity: float, n_rows: int, settings: SpectralSettings
+    ) -> Certificate:
+        """Return what the residuals at the rows say of all; arguments as of ``calibrate.calibrated``."""
+        random_walk = settings.spectral.laplacian == "random_walk"
+        ritz, rotation = rayleigh_ritz(energy / affinity, gram_sum / (affinity if random_walk else n_rows))
+        values, turned = ritz.numpy(), rotation.numpy()
+        residuals, errors = self.residuals(values, turned, affinity, n_rows, random_walk)
+        return of_residuals(values, residuals, min(settings.n_components, len(values)), errors)
+
+    def residuals(
+        self, values: NDArray[np.float64], rotation: NDArray[Any], affinity: float, n_rows: int, random_walk: bool
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return |L f - value f| (P,) of the rotated functions, estimated from the rows, and standard errors.
+
+        Args:
+            values: (P,) of the Laplacian; of the unnormalised one divided by the mean degree.
+            rotation: (E, P) that makes the functions orthonormal under the rows' mass.
+            affinity: sum of all.
+            n_rows: N.
+            random_walk: which Laplacian.
+        """
+        functions, images = self.values @ rotation, self.images @ rotation
+        if random_walk:
+            inverse = np.divide(1, self.degree, out=np.zeros_like(self.degree), where=self.degree > 0)
+            left, mass = functions - inverse[:, None] * images, self.degree * n_rows / affinity
+        else:
+            left = (self.degree[:, None] * functions - images) * (n_rows / affinity)
+            mass = np.ones(len(functions))
+        squares = mass[:, None] * np.square(left - values * functions)
+        n_sampled = len(squares)
+        rest = 1 - n_sampled / n_rows  # of a sample that is everything nothing is left to chance
+        spread = squares.std(axis=0, ddof=min(1, n_sampled - 1)) * np.sqrt(rest / n_sampled)
+        residuals = np.sqrt(squares.mean(axis=0))
+        return residuals, spread / np.maximum(2 * residuals, np.finfo(float).tiny)

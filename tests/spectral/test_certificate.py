@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from distspectral.graph import certified as graph_certified
+from distspectral.graph.certified import certified
+from distspectral.graph.store import ArrayGraph
+from distspectral.spectral import certificate, polish
+from distspectral.spectral.certificate import as_note, errors, n_near, numbers, of_residuals
+from distspectral.spectral.polish import polished, ritz_pairs
+from tests.oracles import dense_laplacian, dense_spectrum, random_graph
+
+P, E = 5, 10
+
+
+def neighbor_graph(rows, n_neighbors=8):
+    """Return the graph of nearest rows, weights falling with distance."""
+    squared = np.square(rows[:, None] - rows[None]).sum(2)
+    np.fill_diagonal(squared, np.inf)
+    neighbors = np.argsort(squared, axis=1, kind="stable")[:, :n_neighbors]
+    near = np.take_along_axis(squared, neighbors, axis=1)
+    return ArrayGraph(neighbors, np.exp(-near / (np.median(near) + 1e-12)).clip(0.05).astype(np.float32))
+
+
+def blobs(seed, n_blobs=5, spread=0.35, n_rows=240):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n_blobs, 3))[np.arange(n_rows) % n_blobs] + spread * rng.normal(size=(n_rows, 3))
+
+
+GRAPHS = {
+    "random": lambda seed: random_graph(200, 6, seed),
+    "blobs": lambda seed: neighbor_graph(blobs(seed)),
+    "a curve, whose eigenvalues lie close": lambda seed: neighbor_graph(
+        np.sort(np.random.default_rng(seed).random(240))[:, None] * [[1.0, 0.0, 0.0]]
+    ),
+    "three components": lambda seed: neighbor_graph(blobs(seed, 3, 0.1) + 50 * (np.arange(240) % 3)[:, None]),
+    "duplicates": lambda seed: neighbor_graph(blobs(seed)[np.arange(240) // 3 * 3]),
+    "slots without an edge": lambda seed: random_graph(200, 6, seed, missing=0.5),
+}
+
+
+def perturbed(vectors, kind, size, rng):
+    """Return E functions as a network might have learned them of exact ones (N, any)."""
+    exact, rough = vectors[:, :E], rng.normal(size=(len(vectors), E))
+    if kind == "rough":
+        return exact + size * rough
+    smooth = vectors[:, : 4 * E] @ rng.normal(size=(4 * E, E)) / math.sqrt(4 * E)
+    if kind == "missed":
+        exact = np.delete(vectors[:, : E + 1], 2, axis=1)
+    return exact + size * smooth + 0.02 * size * rough
+
+
+def judged(graph, functions, laplacian="random_walk"):
+    """Return the certificate and the true errors (P,) against the lowest P exact functions, and the relative gap."""
+    spectrum = dense_spectrum(graph, laplacian)
+    root = np.sqrt(spectrum.mass)[:, None]
+    matrix, degree = dense_laplacian(graph)
+    scale = root * math.sqrt(degree.sum() if laplacian == "random_walk" else len(degree) * degree.mean())
+    block = root * functions
+    kept = ritz_pairs(block, (matrix / scale / scale.T) @ block).vectors[:, :P]
+    exact = root * spectrum.vectors
+    true = 1 - np.square(exact[:, :P].T @ kept).sum(axis=0)
+    gap = (spectrum.values[P] - spectrum.values[P - 1]) / max(spectrum.values[P], 1e-300)
+    return certified(functions, graph, P, laplacian), true, gap
+
+
+@pytest.mark.parametrize("laplacian", ["random_walk", "unnormalized"])
+@pytest.mark.parametrize("kind", ["smooth", "rough", "missed"])
+@pytest.mark.parametrize("name", GRAPHS)
+def test_bounds_hold_and_are_near_the_truth_where_there_is_a_gap(name, kind, laplacian):
+    for seed in range(2):
+        graph, rng = GRAPHS[name](seed), np.random.default_rng(seed)
+        vectors = dense_spectrum(graph, laplacian).vectors
+        for size in (0.003, 0.3):
+            found, true, gap = judged(graph, perturbed(vectors, kind, size, rng), laplacian)
+            told = f"{name}, {kind} {size}, seed {seed}: {found}"
+            assert np.all(np.array(found.sin2) >= true * (1 - 1e-6) - 1e-9), f"{told}, true {true}"
+            assert found.mean_sin2 >= true.mean() * (1 - 1e-6) - 1e-9, told
+            if gap > 0.02 and found.converged:
+                assert found.mean_sin2 <= 5 * true.mean() + 1e-8, f"{told}, true {true.mean()}"
+            assert found.converged, told
+
+
+def test_a_missed_function_is_named_and_the_run_called_bad():
+    graph = neighbor_graph(blobs(0))
+    vectors = dense_spectrum(graph).vectors
+    found, true, _ = judged(graph, np.delete(vectors[:, : E + 1], 2, axis=1))
+    assert (found.verdict, found.missed, found.doubtful) == ("bad", [3], [5])
+    assert true.mean() == pytest.approx(1 / P)
+    assert "exact ones that are missing: 3" in found.in_words
+    assert "functions to trust: 1-4 of 5" in found.in_words
+
+
+def test_without_random_columns_a_missed_function_would_not_be_seen(monkeypatch):
+    graph = neighbor_graph(blobs(0))
+    vectors = dense_spectrum(graph).vectors
+    monkeypatch.setattr(polish, "N_RANDOM", 0)
+    functions = np.delete(vectors[:, : E + 1], 2, axis=1)  # it lies in no column; rounding alone brings it back
+    monkeypatch.setattr(certificate, "CONFIDENCE", 1e-9)
+    assert judged(graph, functions)[0].verdict == "good"
+
+
+def test_eigenvalues_of_a_polish_are_the_exact_ones():
+    graph = neighbor_graph(blobs(1))
+    spectrum = dense_spectrum(graph)
+    found, _, _ = judged(graph, perturbed(spectrum.vectors, "smooth", 0.3, np.random.default_rng(0)))
+    np.testing.assert_allclose(found.eigenvalues[:P], spectrum.values[:P], atol=1e-5)
+
+
+def test_a_function_mixed_with_one_of_a_near_eigenvalue_is_called_mixed_and_not_bad():
+    graph = neighbor_graph(blobs(0))
+    spectrum = dense_spectrum(graph)
+    first = 1 + next(i for i in range(3, 40) if spectrum.values[i + 1] < 1.02 * spectrum.values[i])
+    functions = spectrum.vectors[:, : first + 6].copy()
+    functions[:, first - 1] = functions[:, first] + functions[:, first - 1]
+    functions = np.delete(functions, first, axis=1)
+    found = certified(functions, graph, first, "random_walk")
+    assert 0.5 / first <= found.mean_sin2 <= 2 * 0.5 / first
+    assert (found.verdict, found.doubtful) == ("mixed", [])
+    assert f"function {first} is mixed with {first + 1}" in found.in_words
+
+
+def test_more_components_than_functions_need_no_polish():
+    graph = neighbor_graph(np.repeat(np.arange(8.0), 30)[:, None] * 100 + np.random.default_rng(0).random((240, 3)))
+    vectors = dense_spectrum(graph).vectors
+    found = certified(vectors[:, :E], graph, P, "random_walk")
+    assert (found.passes, found.n_near) == (0, 8)
+    assert found.near_mean_sin2 < 1e-12
+    assert found.verdict in ("good", "mixed")
+    assert certified(np.random.default_rng(0).normal(size=(240, E)), graph, P, "random_walk").verdict == "bad"
+
+
+def test_a_polish_out_of_passes_says_so_and_its_bound_holds(monkeypatch):
+    graph = neighbor_graph(blobs(2))
+    functions = perturbed(dense_spectrum(graph).vectors, "rough", 1.0, np.random.default_rng(0))
+    monkeypatch.setattr(certificate, "most_passes", lambda entries: 1)
+    found, true, _ = judged(graph, functions)
+    assert not found.converged
+    assert found.mean_sin2 >= true.mean()
+    assert "bounds by residuals" in as_note(found.facts(), 100, "max_steps was reached")
+
+
+def test_a_block_as_wide_as_the_rows_is_decomposed():
+    graph = random_graph(20, 4)
+    found, true, _ = judged(
+        graph, dense_spectrum(graph).vectors[:, :E] + 0.1 * np.random.default_rng(0).random((20, E))
+    )
+    assert found.passes == 1
+    np.testing.assert_allclose(found.sin2, true, rtol=1e-4, atol=1e-9)
+
+
+def test_budget_of_passes_falls_with_the_graph():
+    assert certificate.most_passes(1e3) == certificate.MOST_PASSES
+    assert certificate.most_passes(1e12) == certificate.FEWEST_PASSES
+    assert certificate.most_passes(3e8) == 100
+
+
+def test_residuals_bound_the_error_where_nothing_is_missed():
+    graph = neighbor_graph(blobs(3))
+    spectrum = dense_spectrum(graph)
+    matrix, degree = dense_laplacian(graph)
+    root = np.sqrt(degree)[:, None]
+    for size in (0.003, 0.03):
+        block = root * perturbed(spectrum.vectors, "smooth", size, np.random.default_rng(0))
+        own = ritz_pairs(block, (matrix / root / root.T) @ block)
+        true = 1 - np.square((root * spectrum.vectors)[:, :P].T @ own.vectors[:, :P] / math.sqrt(degree.sum())).sum(0)
+        found = of_residuals(own.values, own.residuals, P)
+        assert np.all(np.array(found.sin2) >= true - 1e-9)
+        assert (found.method, found.converged, found.missed) == ("residuals", False, [])
+
+
+def test_standard_errors_widen_the_bound_of_residuals():
+    values, residuals = np.array([0.0, 0.01, 0.5]), np.array([0.0, 0.02, 0.02])
+    sure, unsure = of_residuals(values, residuals, 2), of_residuals(values, residuals, 2, np.full(3, 0.01))
+    assert unsure.mean_sin2 > sure.mean_sin2
+    assert sure.sin2[1] == pytest.approx((0.02 / (0.48 - 0.01)) ** 2)
+
+
+def test_error_is_one_without_a_gap_and_zero_without_a_residual():
+    np.testing.assert_array_equal(errors(np.array([0.0, 0.1, 0.1]), np.array([0.0, 0.2, 0.3]), 0.25), [0, 1, 1])
+
+
+def test_near_values_leave_one_to_bound_by():
+    assert n_near(np.array([0.0, 1.0, 1.05, 1.2]), 2) == 3
+    assert n_near(np.array([0.0, 1.0, 1.05]), 2) == 2
+
+
+def test_the_remedy_follows_from_how_training_ended():
+    facts = {"words": "bad", "missed": [], "converged": True}
+    assert "budget of 100 steps, before a plateau; raise max_steps" in as_note(
+        facts, 100, "max_steps was reached", {"train.max_steps": "max_steps"}
+    )
+    assert "widen the network" in as_note(facts, 100, "ritz_sum reached a plateau")
+    assert "oversampling" in as_note(facts | {"missed": [3]}, 100, "ritz_sum reached a plateau")
+
+
+def test_numbers_are_written_as_runs():
+    assert numbers([1, 2, 3, 5, 7, 8]) == "1-3, 5, 7-8"
+    assert numbers([]) == ""
+
+
+def test_residuals_of_ritz_pairs_are_those_of_their_definition():
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(size=(30, 30))
+    matrix = matrix @ matrix.T
+    block = rng.normal(size=(30, 4))
+    block[:, 3] = block[:, 0]  # adds nothing
+    pairs = ritz_pairs(block, matrix @ block)
+    assert pairs.vectors.shape == (30, 3)
+    np.testing.assert_allclose(pairs.vectors.T @ pairs.vectors, np.eye(3), atol=1e-10)
+    left = np.linalg.norm(matrix @ pairs.vectors - pairs.vectors * pairs.values, axis=0)
+    np.testing.assert_allclose(pairs.residuals, left, rtol=1e-6)
+
+
+def test_a_polish_from_guesses_takes_fewer_rounds_than_one_from_noise():
+    graph = neighbor_graph(blobs(0, n_rows=400))
+    matrix, degree = dense_laplacian(graph)
+    root = np.sqrt(degree)[:, None]
+    operator, vectors = matrix / root / root.T, root * dense_spectrum(graph).vectors
+    kernel = root / np.linalg.norm(root)
+
+    def rounds(guesses):
+        for n, state in enumerate(polished(lambda x: operator @ x, guesses, kernel, P - 1, 2.0)):
+            if state.pairs.residuals[: P - 1].max() < 1e-5:
+                return n
+        raise AssertionError
+
+    rng = np.random.default_rng(0)
+    assert rounds(vectors[:, :E] + 0.01 * rng.normal(size=(400, E))) < rounds(rng.normal(size=(400, E)))
+
+
+def test_operator_is_symmetric_form_of_the_dense_laplacian(monkeypatch):
+    seen = {}
+    monkeypatch.setattr(graph_certified, "of_polish", lambda product, *rest: seen.update(product=product, rest=rest))
+    graph = random_graph(40, 5, missing=0.3)
+    graph_certified.certified(np.ones((40, 3)), graph, 2, "random_walk")
+    matrix, degree = dense_laplacian(graph)
+    root = np.sqrt(degree)[:, None]
+    np.testing.assert_allclose(seen["product"](np.eye(40)), matrix / root / root.T, atol=1e-12)
+
+
+def test_facts_are_plain_and_tell_the_verdict():
+    found = of_residuals(np.array([0.0, 0.01, 0.5]), np.array([0.0, 0.02, 0.02]), 2)
+    assert found.facts() == dataclasses.asdict(found) | {"verdict": "good", "words": found.in_words}
