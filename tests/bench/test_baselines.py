@@ -50,7 +50,7 @@ def test_a_package_that_is_not_there_is_named():
 def test_a_method_that_fails_says_why():
     with (
         Baseline(HERE, "k-means") as baseline,
-        pytest.raises(DistSpectralError, match="k-means in .*ValueError: .*n_samples=2"),
+        pytest.raises(DistSpectralError, match=r"k-means in .*ValueError: .*n_samples=2"),
     ):
         baseline.cluster(np.eye(2, dtype=np.float32), 3, 0)
 

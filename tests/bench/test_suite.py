@@ -47,7 +47,7 @@ def test_sets_are_found_and_those_of_many_classes_only_where_named(folder, tmp_p
     assert [one.name for one in find_sets([str(folder / "many")], str(tmp_path))] == ["many"]
     with pytest.raises(ConfigError, match="two sets are called named"):
         find_sets([str(folder), str(folder / "named")], str(tmp_path))
-    with pytest.raises(ConfigError, match="--held-out: is 3, but .*named has 3 shards"):
+    with pytest.raises(ConfigError, match=r"--held-out: is 3, but .*named has 3 shards"):
         find_sets([str(folder / "named")], str(tmp_path), held_out=3)
 
 
