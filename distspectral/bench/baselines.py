@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from distspectral.bench import baseline_methods
 from distspectral.errors import ConfigError, DistSpectralError, MissingDependencyError
 
-SCIKIT_LEARN = ("numpy==2.4.6", "scikit-learn==1.9.1")
+SCIKIT_LEARN = ("numpy==2.4.6", "scikit-learn==1.9.1", "scipy==1.17.1")
 UMAP = (*SCIKIT_LEARN, "umap-learn==0.5.12", "pynndescent==0.7.0", "numba==0.68.1")
 REQUIREMENTS: dict[str, tuple[str, ...]] = {
     "k-means": SCIKIT_LEARN,
