@@ -46,7 +46,7 @@ def judged(labels: NDArray[Any], found: NDArray[np.int64], rows: NDArray[np.floa
         rows: (N, D).
     """
     kept = found >= 0
-    result = {"n_rows": len(found), "clusters": len(np.unique(found[kept]))}
+    result: Scores = {"n_rows": len(found), "clusters": len(np.unique(found[kept]))}
     if not kept.all():
         result["covered"] = float(kept.mean())
         if kept.any():

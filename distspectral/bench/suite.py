@@ -217,7 +217,7 @@ def run_suite(
     results = Results(root / RESULTS, on_result)
     asked: list[Scores] = []
     for method in methods:
-        keys = [
+        keys: list[tuple[LabelledSet, dict[str, Any]]] = [
             (one, {"set": one.name, "seed": seed, "method": method, "shards": len(one.paths)})
             for one in sets
             for seed in seeds

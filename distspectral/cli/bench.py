@@ -333,8 +333,8 @@ def quality(
 
     Results are kept in ROOT/results.jsonl; those that are there already are not made again.
     """
-    from distspectral.bench.baselines import ensure_environment
-    from distspectral.bench.suite import DEFAULT_METHODS, OWN, REQUIREMENTS, find_sets, run_suite, summary, tables
+    from distspectral.bench.baselines import REQUIREMENTS, ensure_environment
+    from distspectral.bench.suite import DEFAULT_METHODS, OWN, find_sets, run_suite, summary, tables
 
     chosen = methods or DEFAULT_METHODS
     foreign = [name for name in chosen if name in REQUIREMENTS]
