@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from distspectral.cli.console import print_json, print_result, text
+from distspectral.cli.console import print_json, print_note, print_result, text
 from distspectral.cli.options import AsJson, Local, Overrides, engine_of
 
 if TYPE_CHECKING:
@@ -289,11 +289,12 @@ def elastic(workers: Workers = 4, rows: KilledRows = 60_000, root: Root = None, 
     print_result("Lost node and new one", result, as_json)
 
 
-LabeledFolder = Annotated[
-    str,
+LabelledFolders = Annotated[
+    list[str] | None,
     typer.Argument(
-        metavar="FOLDER",
-        help="Shards with the columns vector and label, or a folder of such folders.",
+        metavar="[FOLDER]...",
+        help="Shards with the columns vector and label, folders of such folders, and scikit-learn's digits, moons or "
+        "uneven-blobs. [default: these three]",
         show_default=False,
     ),
 ]
@@ -302,53 +303,58 @@ ClusterMethods = Annotated[
     typer.Option(
         "--method",
         metavar="NAME",
-        help="exact, k-means, scikit-learn, umap or spectralnet; may be repeated; none: ours alone. "
-        "[default: all but the last]",
+        help="distspectral, exact, k-means, umap-kmeans, umap-hdbscan, scikit-learn, leiden, evoc or spectralnet; may "
+        "be repeated. [default: all but the last]",
     ),
 ]
-HeldOut = Annotated[int, typer.Option("--held-out", min=0, help="Last shards, embedded but not trained on.")]
+HeldOut = Annotated[int, typer.Option("--held-out", min=0, help="Last shards of a set, embedded but not trained on.")]
+BaselinesEnv = Annotated[
+    Path,
+    typer.Option(
+        "--baselines-env",
+        metavar="DIR",
+        help="Virtual environment of the baselines; made if absent, taken as it is if it was made by somebody else.",
+    ),
+]
 
 
 def quality(
-    folder: LabeledFolder,
+    folders: LabelledFolders = None,
     seeds: Seeds = None,
     methods: ClusterMethods = None,
     overrides: Overrides = None,
     held_out: HeldOut = 0,
     root: Root = None,
+    baselines_env: BaselinesEnv = Path("~/.cache/distspectral/baselines"),
     local: Local = False,
     as_json: AsJson = False,
 ) -> None:
-    """Cluster labelled datasets with one config and compare with k-means, scikit-learn, UMAP and exact eigenvectors."""
-    from distspectral.bench.quality import DEFAULT_METHODS, compare_quality, summary
+    """Cluster labelled sets with the defaults and with other methods; print tables in Markdown.
 
-    results: dict[str, Any] = {}
-    with _folder(root) as runs:
-        for dataset in _datasets(folder):
-            name = Path(dataset).name
-            found = compare_quality(
-                dataset,
-                f"{runs}/{name}",
-                (0, 1, 2) if seeds is None else seeds,
-                DEFAULT_METHODS if methods is None else [m for m in methods if m != "none"],
-                overrides or (),
-                functools.partial(engine_of, local=local),
-                held_out,
-                _tell,
-            )
-            results[name] = {"results": found, "summary": summary(found)}
-            if not as_json:
-                print_result(name, {"mean and standard deviation over seeds": results[name]["summary"]})
+    Results are kept in ROOT/results.jsonl; those that are there already are not made again.
+    """
+    from distspectral.bench.baselines import REQUIREMENTS, ensure_environment
+    from distspectral.bench.suite import DEFAULT_METHODS, OWN, find_sets, run_suite, summary, tables
+
+    chosen = methods or DEFAULT_METHODS
+    foreign = [name for name in chosen if name in REQUIREMENTS]
+    with _folder(root) as folder:
+        sets = find_sets(folders or OWN, folder, held_out, lambda told: typer.echo(told, err=True))
+        python = ensure_environment(baselines_env.expanduser(), foreign) if foreign else None
+        found = run_suite(
+            sets,
+            Path(folder),
+            (0, 1, 2) if seeds is None else seeds,
+            chosen,
+            overrides or (),
+            functools.partial(engine_of, local=local),
+            python,
+            _tell,
+        )
     if as_json:
-        print_json(results)
-
-
-def _datasets(folder: str) -> list[str]:
-    """Return the folder itself, or the folders of shards in it."""
-    local = Path(folder)
-    inner = [str(child) for child in sorted(local.iterdir()) if child.is_dir()] if local.is_dir() else []
-    has_shards = local.is_dir() and any(child.is_file() and child.suffix != ".md" for child in local.iterdir())
-    return inner if inner and not has_shards else [folder]
+        print_json({"results": found, "summary": summary(found)})
+    else:
+        print_note(tables(found))
 
 
 ServedRun = Annotated[

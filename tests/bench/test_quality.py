@@ -1,63 +1,55 @@
-from __future__ import annotations
+"""Scores of clusters: rows left out, and what a run says that it chose."""
 
-import json
-import sys
+from __future__ import annotations
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from distspectral.bench.quality import compare_quality, summary
-from distspectral.cli.app import app
-from distspectral.datasets import write_vectors
-from distspectral.errors import ConfigError, MissingDependencyError
-from distspectral.orchestration.engine import LocalEngine
-from tests.datasets import blobs
+from distspectral.bench.quality import VOTERS, decisions, filled, judged
 
-BRIEF = ("train.max_steps=60", "network.hidden=[16]", "representation=input", "affinity.space=euclidean")
+ROWS = np.array([[0.0], [1.0], [2.0], [3.0], [10.0], [11.0], [12.0], [1.5], [11.5]], np.float32)
+LABELS = np.array(["a", "a", "a", "a", "b", "b", "b", "a", "a"])
+FOUND = np.array([0, 0, 0, 0, 1, 1, 1, -1, -1])
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    place = tmp_path_factory.mktemp("data")
-    vectors, labels = blobs(240, 5)
-    write_vectors(str(place), vectors, labels=np.array([f"kind {label}" for label in labels]), sizes=(100, 90, 50))
-    return str(place)
+def test_rows_left_out_get_the_cluster_of_most_of_their_nearest_rows(monkeypatch):
+    monkeypatch.setattr("distspectral.bench.quality.VOTERS", 3)
+    assert filled(FOUND, ROWS).tolist() == [0, 0, 0, 0, 1, 1, 1, 0, 1]
+    assert FOUND[-1] == -1
+    assert len(ROWS) < VOTERS, "all seven vote otherwise, and the larger cluster wins"
+    monkeypatch.setattr("distspectral.bench.quality.VOTERS", VOTERS)
+    assert filled(FOUND, ROWS)[-2:].tolist() == [0, 0]
 
 
-@pytest.mark.filterwarnings("ignore:Graph is not fully connected")  # scikit-learn of these blobs
-def test_methods_see_the_same_rows_and_labels_only_judge(folder, tmp_path):
-    found = compare_quality(
-        folder, str(tmp_path), (0, 1), ["exact", "k-means", "scikit-learn"], BRIEF, lambda config: LocalEngine(), 1
-    )
-    by_method = summary(found)
-    assert set(by_method) == {
-        "distspectral",
-        "distspectral, held out",
-        "exact eigenvectors of our graph",
-        "k-means on vectors",
-        "scikit-learn SpectralClustering",
+def test_scores_are_of_all_rows_and_of_those_with_a_cluster(monkeypatch):
+    monkeypatch.setattr("distspectral.bench.quality.VOTERS", 3)
+    scores = judged(LABELS, FOUND, ROWS)
+    assert (scores["n_rows"], scores["clusters"], scores["covered"]) == (9, 2, pytest.approx(7 / 9))
+    assert scores["acc"] == pytest.approx(8 / 9)
+    assert [scores[f"covered_{key}"] for key in ("acc", "nmi", "ari")] == pytest.approx([1, 1, 1])
+
+
+def test_nothing_is_said_of_coverage_where_no_row_is_left_out():
+    assert set(judged(LABELS, np.maximum(FOUND, 0), ROWS)) == {"acc", "nmi", "ari", "n_rows", "clusters"}
+
+
+def test_a_method_that_labels_nothing_found_one_cluster():
+    scores = judged(LABELS, np.full(9, -1), ROWS)
+    assert (scores["covered"], scores["clusters"], scores["acc"]) == (0, 0, pytest.approx(6 / 9))
+    assert "covered_acc" not in scores
+
+
+def test_decisions_are_words_of_the_stages():
+    metrics = {
+        "name": "quality",
+        "seconds": {"pack": 1.0},
+        "codes": {"explained_variance": 0.5, "width": 10},
+        "calibrate": {"inputs": ["code", "siamese"], "ritz_values": [0.0, 0.1], "n_components": 2},
+        "train": {"stopped_because": "max_steps was reached", "loss": 1.0},
+        "cluster": {"normalize_rows": True, "restarts": {"n_runs": 10}},
     }
-    assert {name: row["n_rows"] for name, row in by_method.items() if row["n_rows"] != 190} == {
-        "distspectral, held out": 50
+    assert decisions(metrics) == {
+        "codes.explained_variance": 0.5,
+        "calibrate.inputs": ["code", "siamese"],
+        "cluster.normalize_rows": True,
     }
-    for name, row in by_method.items():
-        assert row["acc"][0] > 0.95, name
-    assert len([one for one in found if one["method"] == "distspectral"]) == 2
-
-
-def test_the_command_prints_json_and_refuses_unknown_methods(folder, tmp_path):
-    arguments = ["bench", "quality", folder, "--seed", "0", "--method", "k-means", "--local", "--json"]
-    result = CliRunner().invoke(app, [*arguments, "--root", str(tmp_path), *(f"--set={one}" for one in BRIEF)])
-    assert result.exit_code == 0, result.stderr
-    [(_, found)] = json.loads(result.stdout).items()
-    assert found["summary"]["distspectral"]["acc"][0] > 0.95
-    with pytest.raises(ConfigError, match="'other' is none of exact, k-means"):
-        compare_quality(folder, str(tmp_path), (0,), ["other"], BRIEF, lambda config: LocalEngine())
-
-
-@pytest.mark.parametrize(("method", "package"), [("umap", "umap"), ("spectralnet", "spectralnet")])
-def test_a_method_without_its_package_says_what_to_install(folder, tmp_path, monkeypatch, method, package):
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingDependencyError, match=f"pip install {package}"):
-        compare_quality(folder, str(tmp_path), (0,), [method], BRIEF, lambda config: LocalEngine())
