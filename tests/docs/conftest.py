@@ -68,6 +68,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for config in ("run.yaml", "metric.yaml", "jobs/configs/digits.yaml"):
             result = run_here(["run", config])
             assert result.exit_code == 0, result.output
+        for stage in ("pack", "autoencoder", "codes"):
+            coded = ("representation=code", "root=runs/coded")
+            result = run_here(
+                ["stage", stage, "jobs/configs/digits.yaml", *(word for one in coded for word in ("--set", one))]
+            )
+            assert result.exit_code == 0, result.output
     return folder
 
 

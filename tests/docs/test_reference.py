@@ -97,7 +97,8 @@ def columns(file: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("artifact", "run"),
     [
-        *((name, "demo") for name in ("vectors", "codes", "features", "neighbors", "graph", "reweight")),
+        *((name, "demo") for name in ("vectors", "features", "neighbors", "graph", "reweight")),
+        ("codes", "coded"),
         ("embedding", "metric"),
     ],
 )
