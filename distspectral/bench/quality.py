@@ -130,7 +130,7 @@ def _of_run(metrics: Scores) -> Scores:
         "peak_rss_bytes": metrics["peak_rss_bytes"],
         "explained_variance": metrics.get("codes", {}).get("explained_variance"),
         "inputs": metrics["calibrate"]["inputs"],
-        **{key: metrics["cluster"][key] for key in ("restarts", "normalize_rows")},
+        **{key: metrics["cluster"][key] for key in ("restarts", "normalize_rows", "merged")},
     }
 
 

@@ -165,9 +165,10 @@ def fit_assigner(
     if merged is not None:
         found = [edges.clusters(tried.assigner) for tried in (fitted, merged)]
         shares, gained = [cut_share(*ends) for ends in found], [modularity(*ends, n_clusters) for ends in found]
-        facts |= {"cut_shares": shares, "modularity": gained}
-        if merged.whole and gained[1] > gained[0] + ROUNDING and shares[1] <= MORE_CUTS * shares[0]:
-            facts["merged"], fitted = True, _Candidate(merged.assigner, fitted.facts | merged.facts, merged.whole)
+        better = gained[1] > gained[0] + ROUNDING and shares[1] <= MORE_CUTS * shares[0]
+        facts |= {"micro_clusters": merged.facts["micro_clusters"], "cut_shares": shares, "modularity": gained}
+        if better and merged.whole:
+            facts["merged"], fitted = True, merged._replace(facts=fitted.facts | merged.facts)
     return fitted.assigner, fitted.facts | facts
 
 
