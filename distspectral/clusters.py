@@ -1,8 +1,8 @@
-"""Clusters in the spectral embedding: coordinates to cluster in, k-means on a sample.
+"""Clusters in the spectral embedding: coordinates to cluster in, k-means on a sample, and micro-clusters merged.
 
-Parts of the graph that no edge joins are known before k-means, so it never merges two of them while it splits a third.
+Parts of the graph that no edge joins are known before, so no two of them are merged while a third is split.
 
-Shape letters: n sampled rows, P components (the constant one included), C clusters.
+Shape letters: n sampled rows, P components (the constant one included), C clusters, M micro-clusters.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pydantic import Field, PositiveInt
 from distspectral.errors import TooManyClustersError
 from distspectral.frozen import FrozenModel
 from distspectral.graph.search.faiss_search import fast_products
+from distspectral.spectral.merging import merge_by_modularity
 
 SEED_ROWS, SEED_ROWS_PER_CLUSTER = 20_000, 20
 """Rows among which the first centroids are sought, at least; greedy seeding in more costs more than all iterations."""
@@ -29,6 +30,16 @@ AS_LOW = 1.001
 """Times the lowest inertia: runs that end below it found the same optimum."""
 APART = 1e5
 """Times the largest coordinate: how far seeding takes parts of the graph to lie from each other."""
+
+MICRO_CLUSTERS, FEWEST_MICRO_CLUSTERS = 20, 4
+"""Micro-clusters for each cluster: as many if the rows allow, and so many at least, for with fewer nothing is left to
+choose between."""
+ROWS_PER_MICRO_CLUSTER = 5
+"""At least, on average."""
+MOST_MICRO_CLUSTERS = 4_096
+"""Affinities between them are then 128 MiB and merged within a second."""
+MICRO_ITERATIONS = 10
+"""Of Lloyd's: micro-clusters need to be small, not optimal."""
 
 
 class ClusterConfig(FrozenModel):
@@ -44,6 +55,11 @@ class ClusterConfig(FrozenModel):
         "auto",
         description="scale each row to length 1 first (Ng, Jordan, Weiss); auto = yes, unless the clusters without it "
         "cut far less of the graph and none is a fragment",
+    )
+    method: Literal["auto", "k_means"] = Field(
+        "auto",
+        description="auto = k-means, or micro-clusters merged by modularity where these have more of it and cut no "
+        "more of the graph; k_means = as in the paper",
     )
     sample_rows: PositiveInt = Field(200_000, description="rows that k-means sees; all rows are then assigned")
     restarts: PositiveInt = Field(10, description="k-means runs; the one with the lowest inertia is kept")
@@ -78,23 +94,32 @@ def diffusion_scale(
 
 
 @dataclasses.dataclass(frozen=True)
-class KMeansFit:
-    """The k-means run with the lowest inertia, and how far the others agree with it.
+class Clusters:
+    """Centroids of a sample's clusters.
 
     Attributes:
         centroids: (C, P) float32.
-        labels: (n,) int64, the cluster of each point.
+        labels: (n,) int64, the cluster of each point, one of its own part of the graph.
         fragments: (n,) bool, points in fragments of the graph, which are taken for parts of the largest part.
-        n_parts: parts of the graph that k-means kept apart, fragments not counted.
-        n_runs: of k-means.
-        n_lowest: of them, those whose inertia is the lowest but for a thousandth.
-        rand_index: mean adjusted Rand index of the other runs' clusters with these; 1 of a single run.
+        n_parts: parts of the graph that were kept apart, fragments not counted.
     """
 
     centroids: NDArray[np.float32]
     labels: NDArray[np.int64]
     fragments: NDArray[np.bool_]
     n_parts: int
+
+
+@dataclasses.dataclass(frozen=True)
+class KMeansFit(Clusters):
+    """The k-means run with the lowest inertia, and how far the others agree with it.
+
+    Attributes:
+        n_runs: of k-means.
+        n_lowest: of them, those whose inertia is the lowest but for a thousandth.
+        rand_index: mean adjusted Rand index of the other runs' clusters with these; 1 of a single run.
+    """
+
     n_runs: int
     n_lowest: int
     rand_index: float
@@ -149,6 +174,81 @@ def fit_centroids(
         n_lowest=sum(run.inertia <= AS_LOW * best.inertia for run in runs),
         rand_index=_mean_rand_index(best, runs),
     )
+
+
+class MicroClusters(NamedTuple):
+    """Small clusters to be merged, each inside one part of the graph.
+
+    Attributes:
+        centroids: (M, P) float32.
+        labels: (n,) int64, the micro-cluster of each point; -1 of those in fragments of the graph.
+        groups: (n,) int64, the part of each point.
+        fragments: (n,) bool.
+    """
+
+    centroids: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    fragments: NDArray[np.bool_]
+
+
+def micro_clusters(
+    points: NDArray[np.float32], n_clusters: int, seed: int, parts: NDArray[np.integer[Any]] | None = None
+) -> MicroClusters | None:
+    """Return small clusters to be merged; None of one cluster, of more parts than clusters, and of too few rows.
+
+    Args:
+        points: (n, P) sample in the clustering coordinates.
+        n_clusters: C.
+        seed: of the k-means run that finds them.
+        parts: (n,) as :func:`fit_centroids` takes them.
+    """
+    groups, fragments = _groups(parts, len(points), n_clusters)
+    rows = np.flatnonzero(~fragments)
+    n_micro = min(MICRO_CLUSTERS * n_clusters, len(rows) // ROWS_PER_MICRO_CLUSTER, MOST_MICRO_CLUSTERS)
+    if n_clusters == 1 or groups.max() >= n_clusters or n_micro < FEWEST_MICRO_CLUSTERS * n_clusters:
+        return None
+    run = _run(points[rows], groups[rows], n_micro, MICRO_ITERATIONS, np.random.default_rng(seed))
+    labels = np.full(len(points), -1)
+    labels[rows] = run.labels
+    return MicroClusters(run.centroids, labels, groups, fragments)
+
+
+def merged_clusters(
+    points: NDArray[np.float32], micro: MicroClusters, affinities: NDArray[np.float64], n_clusters: int
+) -> Clusters | None:
+    """Return clusters of micro-clusters merged by modularity: their means, and the nearest of these to each point.
+
+    Micro-clusters without edges tell nothing and are left out. None if too few are left.
+
+    Args:
+        points: (n, P) that the micro-clusters are of.
+        micro: M of them.
+        affinities: (M, M) between them, symmetric.
+        n_clusters: C.
+    """
+    rows = np.flatnonzero((micro.labels >= 0) & (affinities.sum(1) > 0)[micro.labels])
+    told, first, numbers = np.unique(micro.labels[rows], return_index=True, return_inverse=True)
+    parts = micro.groups[rows[first]]
+    if len(told) < n_clusters or len(np.unique(parts)) <= micro.groups.max():
+        return None
+    merged = merge_by_modularity(affinities[np.ix_(told, told)], n_clusters, parts)
+    centroids, labels = _means(points[rows], merged[numbers]), np.empty(len(points), np.int64)
+    for part in np.unique(parts):
+        own, members = np.unique(merged[parts == part]), np.flatnonzero(micro.groups == part)
+        labels[members] = own[nearest_centroids(points[members], centroids[own])]
+    return Clusters(centroids, labels, micro.fragments, int(micro.groups.max()) + 1)
+
+
+def nearest_centroids(points: NDArray[np.float32], centroids: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the number (n,) of the centroid nearest to each point.
+
+    Raises:
+        MissingDependencyError: faiss is not installed.
+    """
+    with fast_products() as faiss:
+        nearest: NDArray[np.int64] = faiss.knn(points, centroids, 1)[1][:, 0]
+    return nearest
 
 
 class _Run(NamedTuple):

@@ -31,7 +31,7 @@ from distspectral.report.metrics import PAGE, scores
 from distspectral.report.page import render
 from distspectral.secrets import redacted_values
 from distspectral.spectral.capacity import EdgeCheck, capacity
-from distspectral.stages.cluster import agreement_in_words
+from distspectral.stages.cluster import way_in_words
 from distspectral.stages.fragmentation import Fragmentation
 from distspectral.stages.stage import Stage
 from distspectral.storage.artifact.directory import Artifact
@@ -135,7 +135,7 @@ def _clusters(clusters: Manifest, output: Manifest) -> ClusterFacts:
         n_clusters=len(sizes),
         sizes=[int(size) for size in sizes],
         mean_distance=(distances / np.maximum(sizes, 1)).tolist(),
-        agreement=agreement_in_words(clusters.properties["restarts"]),
+        found_by=way_in_words(clusters.properties),
     )
 
 

@@ -146,7 +146,7 @@ class ClusterFacts(_Facts):
     n_clusters: int
     sizes: list[int]
     mean_distance: list[float]
-    agreement: str = Field(description="how far the runs of k-means agreed, in words")
+    found_by: str = Field(description="how they were found, and how far the runs of k-means agreed, in words")
 
     @model_validator(mode="after")
     def _one_entry_per_cluster(self) -> Self:

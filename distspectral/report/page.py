@@ -275,7 +275,7 @@ def _made_facts(data: ReportData) -> list[tuple[str, str]]:
     return [
         ("Data", f"{plural(data.n_rows, 'row')} by {count(data.dim)} {data.dtype}, {plural(data.n_shards, 'shard')}"),
         ("Training", f"{plural(training.steps, 'step')}, {speed} edges per second"),
-        ("Agreement of restarts", data.clusters.agreement),
+        ("Found by", data.clusters.found_by),
         ("Training stopped because", training.stopped_because or MISSING),
         ("Learning rate at the end", number(training.history[-1].learning_rate) if training.history else MISSING),
         ("Peak memory, all processes", n_bytes(data.peak_rss_bytes)),

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
-from distspectral.clusters import FRAGMENT, ClusterConfig, diffusion_scale, fit_centroids
+from distspectral.clusters import (
+    FRAGMENT,
+    ClusterConfig,
+    Clusters,
+    diffusion_scale,
+    fit_centroids,
+    merged_clusters,
+    micro_clusters,
+    nearest_centroids,
+)
 from distspectral.costs.bill import Bill
 from distspectral.embedding.forward import BLOCK_ROWS, forward
 from distspectral.graph.components import component_labels
 from distspectral.graph.store import Graph, MappedGraph
 from distspectral.models.assigner import Assigner, clustering_coordinates, squared_distances
 from distspectral.models.networks import torch_device
-from distspectral.spectral.diagnostics import normalized_cut
+from distspectral.spectral.diagnostics import cut_share, modularity, normalized_cut
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.graph import DRIVER_ROW_BYTES, fact_piece
 from distspectral.stages.stage import Manifests, Piece, Stage, Work
@@ -28,13 +37,23 @@ from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.vectors import MappedVectors, Vectors
 from distspectral.training.checkpoint import restored, write_state
 
-CUT_ROWS = 4_000
-"""Rows whose edges tell how much of the graph clusters cut."""
+CUT_ROWS = 16_384
+"""Rows, of all if there are no more, whose edges tell how much of the graph clusters cut and which to merge.
+
+The most micro-clusters have four each, of some fifteen edges; 200, as of ten clusters, have eighty."""
 FEWER_CUTS = 0.4
 """Normalised cut of the clusters of rows as they are, over that of rows of length 1, below which they are taken.
 
 On images, cells and titles it lies between .54 and 2.4. Where a large cluster was split in place of small ones, it is
 below .37."""
+MORE_CUTS = 1.05
+"""Share of the graph that merged micro-clusters cut, over that of k-means clusters, above which the latter are taken.
+
+Of 204 cases of eight datasets, the 42 with more modularity and up to 1.05 times as much cut gained .055 ACC on average
+and lost .03 at worst. Up to 1.1 times one lost .07. On tf-idf text of uneven classes most cut 1.7 times as much and
+more, and lose .2."""
+ROUNDING = 1e-9
+"""Modularity below which two clusterings are the same."""
 AGREED = 0.95
 """Mean adjusted Rand index of restarts below which a report warns, if no second one reached the best solution.
 
@@ -88,17 +107,22 @@ def fit_assigner(
 ) -> tuple[Assigner, dict[str, Any]]:
     """Return the assigner fitted to a seeded sample of the rows, and facts of the fit.
 
-    Rows of length 1 let every row count alike, so a large cluster that is spread outweighs small ones. Rows as they
-    are let small clusters count, and outliers too. Of the two, the graph tells which is right: where clusters of rows
-    as they are cut less than :data:`FEWER_CUTS` times as much of it, they are taken, unless one is a mere
+    Three candidates are tried, and the graph tells which is right.
+
+    k-means on rows of length 1 lets every row count alike, so a large cluster that is spread outweighs small ones.
+    Rows as they are let small clusters count, and outliers too. Where clusters of rows as they are cut less than
+    :data:`FEWER_CUTS` times as much of the graph, they are taken, unless one is a mere
     :data:`distspectral.clusters.FRAGMENT`: on tf-idf text they were specks of 4 to 30 rows and one large rest.
+
+    Micro-clusters merged by modularity then take their place if they have more modularity, cut at most
+    :data:`MORE_CUTS` times as much, and none is a fragment.
 
     Args:
         embed: returns the P components (n, P) of rows (n,), ascending.
         graph: of all N rows.
         ritz_values: (P,) of those components.
         n_clusters: C.
-        config: coordinates and k-means.
+        config: coordinates, method and k-means.
         seed: of the sample and of k-means.
         in_parts: whether the graph has several components; none of these is merged while another is split.
 
@@ -106,48 +130,129 @@ def fit_assigner(
         The assigner, and by name: ``n_clusters``; ``n_components``; ``normalize_rows`` and ``variance`` of the
         assigner; ``restarts``, how far the runs of k-means agree; ``parts`` of the graph that were kept apart;
         ``strayed``, the share of rows whose nearest centroid is that of another part, as far as the network does not
-        tell parts apart; ``normalized_cuts`` of rows of length 1 and of rows as they are, if both were tried.
+        tell parts apart; ``normalized_cuts`` of rows of length 1 and of rows as they are, if both were tried;
+        ``merged``, whether the clusters are merged micro-clusters, and if these were tried ``micro_clusters``, their
+        number, ``cut_shares`` and ``modularity``, of k-means and of them.
     """
     generator = np.random.default_rng(seed)
     rows = np.sort(generator.choice(graph.n_rows, min(config.sample_rows, graph.n_rows), replace=False))
-    embedding = torch.from_numpy(embed(rows))
     parts = component_labels(graph)[rows] if in_parts else None
     scale = torch.from_numpy(diffusion_scale(ritz_values, config.diffusion_time, n_clusters))
+    if config.normalize_rows != "auto" and config.method == "k_means":
+        sample = _Sample(torch.from_numpy(embed(rows)), parts, scale, n_clusters, config, seed)
+        fitted = _k_means(sample, config.normalize_rows)
+        return fitted.assigner, fitted.facts | {"merged": False}
 
-    def fitted(normalize_rows: bool) -> tuple[Assigner, dict[str, Any], int]:
-        """Return the assigner, its facts and the rows of its smallest cluster."""
-        points = clustering_coordinates(embedding, scale, normalize_rows)
-        fit = fit_centroids(points.numpy(), n_clusters, config, seed, parts)
-        centroids = torch.from_numpy(fit.centroids)
-        squared, nearest = squared_distances(points, centroids).min(1)
-        variance = float(squared.double().mean()) / points.shape[1]
-        facts = {
-            "n_clusters": n_clusters,
-            "n_components": len(scale),
-            "normalize_rows": normalize_rows,
-            "variance": variance,
-            "restarts": {"runs": fit.n_runs, "lowest": fit.n_lowest, "rand_index": fit.rand_index},
-            "parts": fit.n_parts,
-            "strayed": float(np.mean((fit.labels != nearest.numpy()) & ~fit.fragments)) if fit.n_parts > 1 else 0.0,
-        }
-        smallest = int(np.bincount(nearest.numpy(), minlength=n_clusters).min())
-        return Assigner(scale, centroids, normalize_rows, variance).eval(), facts, smallest
-
-    if config.normalize_rows != "auto":
-        return fitted(config.normalize_rows)[:2]
-    tried = [fitted(True), fitted(False)]
-    anchors = np.sort(generator.choice(rows, min(CUT_ROWS, len(rows)), replace=False))
+    anchors = rows if len(rows) <= CUT_ROWS else np.sort(generator.choice(rows, CUT_ROWS, replace=False))
     neighbors, affinities = graph.gather(anchors)
-    ends, edges = np.unique(np.column_stack([anchors, neighbors]), return_inverse=True)
-    embedding, edges = torch.from_numpy(embed(ends)), edges.reshape(len(anchors), -1)
-    cuts = []
-    for assigner, _, _ in tried:
-        clusters = assigner(embedding)[0].numpy()[edges]
-        heads = np.repeat(clusters[:, 0], neighbors.shape[1])
-        cuts.append(normalized_cut(heads, clusters[:, 1:].ravel(), affinities.ravel(), n_clusters))
-    whole = tried[1][2] >= FRAGMENT * len(rows) / n_clusters
-    assigner, facts, _ = tried[int(whole and cuts[1] < FEWER_CUTS * cuts[0])]
-    return assigner, facts | {"normalized_cuts": cuts}
+    ends = np.union1d(rows, neighbors)
+    embedding = torch.from_numpy(embed(ends))
+    sample = _Sample(embedding[np.searchsorted(ends, rows)], parts, scale, n_clusters, config, seed)
+    heads = np.repeat(np.searchsorted(ends, anchors), neighbors.shape[1])
+    edges = _Edges(embedding, heads, np.searchsorted(ends, neighbors.ravel()), affinities.ravel())
+    facts: dict[str, Any] = {}
+    if config.normalize_rows == "auto":
+        fitted, as_they_are = _k_means(sample, True), _k_means(sample, False)
+        cuts = [normalized_cut(*edges.clusters(tried.assigner), n_clusters) for tried in (fitted, as_they_are)]
+        facts["normalized_cuts"] = cuts
+        if as_they_are.whole and cuts[1] < FEWER_CUTS * cuts[0]:
+            fitted = as_they_are
+    else:
+        fitted = _k_means(sample, config.normalize_rows)
+
+    merged = _merged(sample, edges, config.normalize_rows is not False) if config.method == "auto" else None
+    facts["merged"] = False
+    if merged is not None:
+        found = [edges.clusters(tried.assigner) for tried in (fitted, merged)]
+        shares, gained = [cut_share(*ends) for ends in found], [modularity(*ends, n_clusters) for ends in found]
+        better = gained[1] > gained[0] + ROUNDING and shares[1] <= MORE_CUTS * shares[0]
+        facts |= {"micro_clusters": merged.facts["micro_clusters"], "cut_shares": shares, "modularity": gained}
+        if better and merged.whole:
+            facts["merged"], fitted = True, merged._replace(facts=fitted.facts | merged.facts)
+    return fitted.assigner, fitted.facts | facts
+
+
+class _Sample(NamedTuple):
+    """What candidates are fitted to: sampled rows (n, P), the part (n,) each is in, and how to find clusters."""
+
+    embedding: Tensor
+    parts: NDArray[np.int64] | None
+    scale: Tensor
+    n_clusters: int
+    config: ClusterConfig
+    seed: int
+
+
+class _Candidate(NamedTuple):
+    """An assigner, facts of its fit, and whether none of its clusters is a fragment of the sample."""
+
+    assigner: Assigner
+    facts: dict[str, Any]
+    whole: bool
+
+
+class _Edges(NamedTuple):
+    """Sampled edges that judge: embedded rows, and the numbers (m,) of two of them and the affinity (m,) by edge."""
+
+    embedding: Tensor
+    heads: NDArray[np.int64]
+    tails: NDArray[np.int64]
+    affinities: NDArray[np.float32]
+
+    def clusters(self, assigner: Assigner) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """Return the clusters (m,) of both ends and the affinity (m,) of each edge."""
+        return self.nearest(assigner.coordinates(self.embedding), assigner.centroids)
+
+    def nearest(
+        self, points: Tensor, centroids: Tensor
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """Return the same of the centroids nearest to the rows as ``points``."""
+        nearest = nearest_centroids(points.numpy(), centroids.numpy())
+        return nearest[self.heads], nearest[self.tails], self.affinities
+
+
+def _k_means(sample: _Sample, normalize_rows: bool) -> _Candidate:
+    points = clustering_coordinates(sample.embedding, sample.scale, normalize_rows)
+    fit = fit_centroids(points.numpy(), sample.n_clusters, sample.config, sample.seed, sample.parts)
+    told = {
+        "n_clusters": sample.n_clusters,
+        "n_components": len(sample.scale),
+        "restarts": {"runs": fit.n_runs, "lowest": fit.n_lowest, "rand_index": fit.rand_index},
+        "parts": fit.n_parts,
+    }
+    return _candidate(sample, normalize_rows, points, fit, told)
+
+
+def _merged(sample: _Sample, edges: _Edges, normalize_rows: bool) -> _Candidate | None:
+    """Return the clusters merged by the edges from micro-clusters; None if there is nothing to merge."""
+    points = clustering_coordinates(sample.embedding, sample.scale, normalize_rows)
+    micro = micro_clusters(points.numpy(), sample.n_clusters, sample.seed, sample.parts)
+    if micro is None:
+        return None
+    ends = clustering_coordinates(edges.embedding, sample.scale, normalize_rows)
+    heads, tails, weights = edges.nearest(ends, torch.from_numpy(micro.centroids))
+    n_micro = len(micro.centroids)
+    between = np.bincount(heads * n_micro + tails, weights, n_micro**2).astype(np.float64, copy=False)
+    between = between.reshape(n_micro, n_micro)
+    fit = merged_clusters(points.numpy(), micro, between + between.T, sample.n_clusters)
+    return None if fit is None else _candidate(sample, normalize_rows, points, fit, {"micro_clusters": n_micro})
+
+
+def _candidate(
+    sample: _Sample, normalize_rows: bool, points: Tensor, fit: Clusters, told: dict[str, Any]
+) -> _Candidate:
+    centroids = torch.from_numpy(fit.centroids)
+    squared, nearest = squared_distances(points, centroids).min(1)
+    variance = float(squared.double().mean()) / points.shape[1]
+    strayed = (fit.labels != nearest.numpy()) & ~fit.fragments
+    told |= {
+        "normalize_rows": normalize_rows,
+        "variance": variance,
+        "strayed": float(strayed.mean()) if fit.n_parts > 1 else 0.0,
+    }
+    smallest = int(np.bincount(nearest.numpy(), minlength=sample.n_clusters).min())
+    assigner = Assigner(sample.scale, centroids, normalize_rows, variance).eval()
+    return _Candidate(assigner, told, smallest >= FRAGMENT * len(points) / sample.n_clusters)
 
 
 def embedded(network: nn.Module, vectors: Vectors, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -176,7 +281,8 @@ def _cost(bill: Bill) -> None:
     assert graph is not None, "eigenfunctions are those of a graph"
     bill.driver({"components": bill.us("components")})  # as far as the graph has several
     bill.read = bill.kept_by(graph)
-    bill.driver_bytes += 4 * seen * (bill.recipe.dim + 2 * bill.settings["train"].n_functions)
+    judged = min(bill.n_rows, seen + min(seen, CUT_ROWS) * bill.settings["graph"].n_neighbors)
+    bill.driver_bytes += 4 * judged * (bill.recipe.dim + 2 * bill.settings["train"].n_functions)
     bill.driver_bytes += DRIVER_ROW_BYTES * bill.n_rows
 
 
@@ -187,7 +293,18 @@ def _pieces(work: Work) -> dict[str, Piece]:
 
 def _facts(manifests: Manifests) -> dict[str, Any]:
     made = manifests["cluster"]
-    told = ("n_clusters", "normalize_rows", "normalized_cuts", "restarts", "parts", "strayed")
+    told = (
+        "n_clusters",
+        "normalize_rows",
+        "normalized_cuts",
+        "restarts",
+        "merged",
+        "micro_clusters",
+        "cut_shares",
+        "modularity",
+        "parts",
+        "strayed",
+    )
     return {key: made.properties[key] for key in told if key in made.properties} | {"asked": made.config["n_clusters"]}
 
 
@@ -198,9 +315,9 @@ def _notes(metrics: dict[str, Any]) -> list[str]:
     if asked != "auto" and found is not None and asked != found:
         notes.append(f"The largest gap of the spectrum suggests {found} clusters; the config asks for {asked}.")
     restarts = facts["restarts"]
-    if restarts["runs"] > restarts["lowest"] == 1 and restarts["rand_index"] < AGREED:
+    if not facts["merged"] and restarts["runs"] > restarts["lowest"] == 1 and restarts["rand_index"] < AGREED:
         notes.append(
-            f"The clusters depend on where k-means begins: {agreement_in_words(restarts)}. "
+            f"The clusters depend on where k-means begins: {way_in_words(facts)}. "
             "Ask for another cluster.n_clusters, or raise cluster.restarts until several runs reach the best."
         )
     if facts["parts"] > facts["n_clusters"]:
@@ -216,8 +333,15 @@ def _notes(metrics: dict[str, Any]) -> list[str]:
     return notes
 
 
-def agreement_in_words(restarts: dict[str, Any]) -> str:
-    """Return how far the runs of k-means agreed, for readers who never heard of inertia."""
+def way_in_words(facts: dict[str, Any]) -> str:
+    """Return how the clusters were found, for readers who never heard of inertia or modularity."""
+    if facts["merged"]:
+        of_k_means, of_merged = facts["cut_shares"]
+        return (
+            f"merged from {facts['micro_clusters']} micro-clusters, which cuts {of_merged:.1%} of the graph where "
+            f"k-means cuts {of_k_means:.1%}"
+        )
+    restarts = facts["restarts"]
     if restarts["runs"] == 1:
         return "k-means ran once"
     return (
@@ -237,6 +361,6 @@ CLUSTER = Stage(
     cost=_cost,
     pieces=_pieces,
     facts=_facts,
-    lines=lambda facts: {"clusters": str(facts["n_clusters"]), "k-means": agreement_in_words(facts["restarts"])},
+    lines=lambda facts: {"clusters": str(facts["n_clusters"]), "found by": way_in_words(facts)},
     notes=_notes,
 )

@@ -64,7 +64,7 @@ def values(n_clusters: int = 4, **changes: Any) -> dict[str, Any]:
             "n_clusters": n_clusters,
             "sizes": rng.multinomial(70_000, np.full(n_clusters, 1 / n_clusters)).tolist(),
             "mean_distance": rng.random(n_clusters).tolist(),
-            "agreement": "7 of 10 runs of k-means reached the best solution",
+            "found_by": "7 of 10 runs of k-means reached the best solution",
         },
         "scatter": {
             "x": rng.normal(size=N_SAMPLED).tolist(),

@@ -74,7 +74,7 @@ def test_the_facts_shown_are_those_of_the_artifacts(pipeline: Pipeline, output: 
     np.testing.assert_allclose(data.clusters.mean_distance, mean, rtol=1e-5)
     restarts = manifests["cluster"].properties["restarts"]
     assert metrics["cluster"]["restarts"] == restarts
-    assert data.clusters.agreement.startswith(f"{restarts['lowest']} of 2 runs of k-means")
+    assert data.clusters.found_by.startswith(f"{restarts['lowest']} of 2 runs of k-means")
     assert [window.step for window in data.training.history] == [20, 40]
     assert data.spectrum.n_kept == 4
     values = data.spectrum.ritz_values

@@ -10,7 +10,9 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix
 
 from distspectral.spectral.diagnostics import (
+    cut_share,
     label_agreement,
+    modularity,
     normalized_cut,
     sin2_principal_angles,
     suggested_n_clusters,
@@ -118,6 +120,17 @@ def test_the_normalised_cut_is_that_of_the_symmetrised_matrix():
     heads, tails = np.repeat(clusters, 30), np.tile(clusters, 30)
     assert normalized_cut(heads, tails, directed.ravel(), 4) == pytest.approx(expected)
     assert normalized_cut(heads, tails, directed.ravel(), 5) == pytest.approx(expected + 1), "one is empty"
+
+
+def test_modularity_and_the_share_cut_are_those_of_the_symmetrised_matrix():
+    rng = np.random.default_rng(0)
+    directed, clusters = rng.uniform(size=(30, 30)), rng.integers(0, 4, 30)
+    between = np.eye(4)[clusters].T @ (directed + directed.T) @ np.eye(4)[clusters]
+    between /= between.sum()
+    heads, tails, weights = np.repeat(clusters, 30), np.tile(clusters, 30), directed.ravel()
+    assert cut_share(heads, tails, weights) == pytest.approx(1 - np.trace(between))
+    expected = np.trace(between) - np.square(between.sum(1)).sum()
+    assert modularity(heads, tails, weights, 5) == pytest.approx(expected), "an empty one changes nothing"
 
 
 def test_clusters_that_no_edge_joins_have_a_cut_of_zero():

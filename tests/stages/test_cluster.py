@@ -15,6 +15,7 @@ from distspectral.datasets import write_vectors
 from distspectral.graph.config import AffinityConfig, GraphConfig
 from distspectral.graph.knn import knn_graph
 from distspectral.graph.spectrum import exact_spectrum
+from distspectral.graph.store import ArrayGraph
 from distspectral.stages.cluster import CLUSTER, fit_assigner
 from distspectral.storage.rows.vectors import ArrayVectors
 from tests.datasets import ring_and_blobs
@@ -25,27 +26,31 @@ FACTS = {
     "n_clusters": 3,
     "asked": 3,
     "restarts": {"runs": 10, "lowest": 9, "rand_index": 0.99},
+    "merged": False,
     "parts": 1,
     "strayed": 0.0,
 }
 
 
 @functools.cache
-def overlapping(sizes):
-    """Rows of Gaussians that overlap, one of each size: exact eigenvectors, graph, eigenvalues and labels."""
+def overlapping(sizes, pairs=()):
+    """Rows of Gaussians that overlap, one of each size, some in near pairs: eigenvectors, graph, values and labels."""
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(len(sizes)), sizes)
-    rows = (rng.normal(size=(len(labels), 8)) + 4.2 * np.eye(8)[labels]).astype(np.float32)
+    centres = 4.2 * np.eye(8)[: len(sizes)] if not pairs else 4 * np.eye(10)[: len(sizes)]
+    for first, second in pairs:
+        centres[second] = centres[first] + 3.2 * np.eye(10)[7]
+    rows = (rng.normal(size=(len(labels), centres.shape[1])) + centres[labels]).astype(np.float32)
     graph, facts = knn_graph(ArrayVectors(rows), GraphConfig(n_neighbors=15), AffinityConfig(space="euclidean"))
     values, vectors, _ = exact_spectrum(graph, len(sizes) + 3)
     assert facts["components"] == 1
     return vectors.astype(np.float32), graph, values, labels
 
 
-def fitted(sizes, normalize_rows):
+def fitted(sizes, normalize_rows, method="auto", pairs=()):
     """Return the adjusted Rand index of the clusters with the Gaussians, and the facts of the fit."""
-    vectors, graph, values, labels = overlapping(sizes)
-    config = ClusterConfig(normalize_rows=normalize_rows, restarts=3)
+    vectors, graph, values, labels = overlapping(sizes, pairs)
+    config = ClusterConfig(normalize_rows=normalize_rows, method=method, restarts=3)
     assigner, facts = fit_assigner(vectors.__getitem__, graph, values, len(sizes), config, 0, in_parts=False)
     return adjusted_rand_score(labels, assigner(torch.from_numpy(vectors))[0]), facts
 
@@ -79,6 +84,53 @@ def test_rows_are_normalised_where_that_cuts_no_more():
     assert "normalized_cuts" not in fitted((200, 200, 200), True)[1]
 
 
+PAIRED = {"sizes": (300, 300, 60, 60, 60, 60), "pairs": ((2, 3), (4, 5))}
+
+
+def test_micro_clusters_are_merged_where_k_means_splits_a_large_cluster_in_place_of_small_ones():
+    k_means, facts = fitted(**PAIRED, normalize_rows="auto", method="k_means")
+    assert k_means < 0.6
+    assert (facts["merged"], "modularity" in facts) == (False, False)
+    merged, facts = fitted(**PAIRED, normalize_rows="auto")
+    assert merged > 0.8
+    assert (facts["merged"], facts["micro_clusters"]) == (True, 120)
+    assert facts["cut_shares"][1] < 0.6 * facts["cut_shares"][0]
+    assert facts["modularity"][1] > facts["modularity"][0]
+    assert facts["restarts"]["runs"] == 3, "k-means is told all the same"
+
+
+def test_clusters_of_uneven_size_stay_those_of_k_means_where_merging_cuts_more():
+    score, facts = fitted((300, 80, 80), True)
+    assert score == 1
+    assert facts["merged"] is False
+    assert facts["modularity"][1] > facts["modularity"][0], "by modularity alone the large one would be split"
+    assert facts["cut_shares"][1] > 10 * facts["cut_shares"][0]
+
+
+def test_the_edges_of_a_sample_of_the_rows_do(monkeypatch):
+    vectors, graph, values, labels = overlapping(**PAIRED)
+    monkeypatch.setattr("distspectral.stages.cluster.CUT_ROWS", 600)
+    gathered, embedded = [], []
+
+    class Counted(ArrayGraph):
+        def gather(self, rows):
+            gathered.append(len(rows))
+            return super().gather(rows)
+
+    def embed(rows):
+        embedded.append(len(rows))
+        return vectors[rows]
+
+    counted = Counted(*graph.block(0, graph.n_rows))
+    config = ClusterConfig(restarts=3, sample_rows=700)
+    assigner, facts = fit_assigner(embed, counted, values, 6, config, 0, in_parts=False)
+    assert gathered == [600]
+    assert len(embedded) == 1, "rows and their neighbours are embedded together"
+    assert 700 < embedded[0] <= len(labels)
+    assert facts["merged"] is True
+    assert adjusted_rand_score(labels, assigner(torch.from_numpy(vectors))[0]) > 0.7
+
+
 def notes(**changes):
     return CLUSTER.notes({"cluster": FACTS | changes, "calibrate": {"suggested_n_clusters": 3}})
 
@@ -102,6 +154,15 @@ def test_a_good_fit_has_no_notes():
     assert notes() == []
     assert notes(restarts={"runs": 10, "lowest": 4, "rand_index": 0.8}) == [], "the best of ten is found again"
     assert notes(restarts={"runs": 1, "lowest": 1, "rand_index": 1.0}) == []
+    merged = {"merged": True, "micro_clusters": 60, "cut_shares": [0.2, 0.1]}
+    assert notes(restarts={"runs": 10, "lowest": 1, "rand_index": 0.8}, **merged) == [], "k-means does not decide"
+
+
+def test_the_way_to_the_clusters_is_told_in_words():
+    assert CLUSTER.lines(FACTS)["found by"].startswith("9 of 10 runs of k-means")
+    merged = FACTS | {"merged": True, "micro_clusters": 60, "cut_shares": [0.043, 0.041]}
+    words = "merged from 60 micro-clusters, which cuts 4.1% of the graph where k-means cuts 4.3%"
+    assert CLUSTER.lines(merged)["found by"] == words
 
 
 @pytest.mark.parametrize(
