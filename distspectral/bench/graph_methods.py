@@ -41,7 +41,7 @@ PEER_RECALL = 0.985
 def distspectral(vectors: Vectors | Artifact, k: int, folder: str) -> Callable[[], Ids]:
     """Our cells, with defaults; their lists stay on disk until they are asked for."""
     artifact = Artifact(folder)
-    found = search_cells(vectors, artifact, {}, GraphConfig(n_neighbors=k, method="cells"), local_map)
+    found = search_cells(vectors, artifact, {}, GraphConfig(n_neighbors=k, metric="l2", method="cells"), local_map)
     print(json.dumps(found.metrics), file=sys.stderr)
     return lambda: np.concatenate([read_neighbors(artifact, shard.name)[0].astype(np.uint32) for shard in found.shards])
 

@@ -63,8 +63,9 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
             from ``n_clusters``.
         n_neighbors: neighbours of each row in the graph; at most N - 1 are used,
             half as many where ``affinity`` does not fall with distance.
-        metric: what is near: ``l2``, ``cosine``, ``centered_cosine`` (between rows around the mean of all) or
-            ``inner_product``.
+        metric: what is near: ``l2``, ``cosine``, ``centered_cosine`` (between rows around the mean of all),
+            ``inner_product``, or ``auto``: centred cosine where hubs rule the Euclidean neighbours of a sample, else
+            ``l2``.
         connect: ``nearest`` links the graph's components to their nearest others until one is left; ``none``.
         affinity: ``self_tuning``, ``fuzzy``, ``gaussian``, ``uniform`` or ``shared_neighbors``.
         laplacian: ``random_walk`` weighs rows by degree, ``unnormalized`` alike.
@@ -95,8 +96,9 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         history_: one dict of metrics per window of training steps.
         frame_: what was taken away from the rows, in float64, before they were cast to float32.
         graph_: facts of the graph: components, share of the largest, degrees; of how many rows one is a neighbour at
-            most, the skewness of that, the share that is nobody's (``orphans``); ``explained_variance`` of codes;
-            ``fragmentation``, what decided whose distances weigh the edges.
+            most, the skewness of that, the share that is nobody's (``orphans``); ``metric`` and, if a trial chose it,
+            what was found (``hubs``); ``explained_variance`` of codes; ``fragmentation``, what decided whose distances
+            weigh the edges.
         model_: torch module, (B, D) to embedding, cluster and distance.
 
     Examples:

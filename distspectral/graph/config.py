@@ -18,7 +18,7 @@ EXACT_ROWS = 50_000
 
 MIN_TASK_MEMORY = 64 << 20
 
-Metric = Literal["l2", "cosine", "centered_cosine", "inner_product"]
+Metric = Literal["auto", "l2", "cosine", "centered_cosine", "inner_product"]
 Connect = Literal["none", "nearest"]
 AffinitySpace = Literal["euclidean", "siamese", "auto"]
 LocalSolver = Literal["exact", "nn_descent", "hnsw"]
@@ -29,9 +29,10 @@ class GraphConfig(FrozenModel):
 
     n_neighbors: int = Field(15, ge=1, le=MAX_NEIGHBORS, description="Neighbours of each row, the row itself excluded.")
     metric: Metric = Field(
-        "l2",
+        "auto",
         description="l2: Euclidean; cosine: Euclidean between rows of length 1; centered_cosine: the same after the "
-        "mean of all rows was subtracted; inner_product: largest first.",
+        "mean of all rows was subtracted; inner_product: largest first; auto: l2, or centered_cosine where hubs rule "
+        "the Euclidean neighbours of a sample.",
     )
     method: Literal["auto", "exact", "cells"] = Field(
         "auto",

@@ -100,7 +100,8 @@ def as_queries(vectors: Vectors, start: int, stop: int) -> NDArray[np.float32]:
 
 
 def under_metric(vectors: Vectors, metric: Metric) -> Vectors:
-    """Return the vectors whose Euclidean distances order rows as the metric does."""
+    """Return the vectors whose Euclidean distances order rows as the metric does, which is not ``auto``."""
+    assert metric != "auto", "see distspectral.graph.metric.chosen_metric"
     if metric == "l2":
         return vectors
     origin = vectors.origin if isinstance(vectors, MappedVectors | FleetingVectors) else None

@@ -76,14 +76,19 @@ def hub_facts(graph: StreamedGraph) -> dict[str, Any]:
     }
 
 
+def hubs_rule(facts: Mapping[str, Any]) -> bool:
+    """Return whether hubs decide who is near, by :func:`hub_facts`."""
+    return bool(facts["orphans"] > HUB_ORPHANS and facts["in_degree_skewness"] > HUB_SKEWNESS)
+
+
 def hubs_in_words(facts: Mapping[str, Any]) -> str | None:
     """Return what :func:`hub_facts` that call for it mean and what helped most, None where all is well."""
-    if facts["orphans"] <= HUB_ORPHANS or facts["in_degree_skewness"] <= HUB_SKEWNESS:
+    if not hubs_rule(facts):
         return None
     return (
         f"Hubs rule the graph: {facts['orphans']:.0%} of the rows are nobody's neighbour, and one is that of "
         f"{facts['in_degree_max']:,} others, so an edge says little of likeness. Unless many rows are copies, try "
-        "graph.metric = centered_cosine, best together with representation = pca."
+        "representation = pca, and graph.metric = centered_cosine if it is another."
     )
 
 

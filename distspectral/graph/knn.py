@@ -6,7 +6,6 @@ Shape letters: N rows, B rows of a block, K neighbours.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,21 +15,16 @@ from distspectral.graph.config import AffinityConfig, GraphConfig, check, refuse
 from distspectral.graph.distances import under_metric
 from distspectral.graph.facts import graph_facts
 from distspectral.graph.links import Links, find_links, link_facts
-from distspectral.graph.search.exact import exact_solver, query_blocks
-from distspectral.graph.search.lists import Neighbors
-from distspectral.graph.search.sparse import sparse_neighbors
+from distspectral.graph.metric import chosen_metric
+from distspectral.graph.search.all_pairs import all_pairs, joined, searches_products
+from distspectral.graph.search.exact import query_blocks
 from distspectral.graph.search.through_cells import search_cells
 from distspectral.graph.store import ArrayGraph, read_neighbors
 from distspectral.graph.weights import all_scales, block_affinities, row_scales
 from distspectral.mapping import local_map
 from distspectral.spectral.affinity import needs_scales
 from distspectral.storage.artifact.directory import Artifact
-from distspectral.storage.rows.sparse import SparseVectors
 from distspectral.storage.rows.vectors import Vectors
-
-EXACT_SPARSE_ROWS = 200_000
-"""Thinly filled rows up to which products of sparse rows find neighbours: 16 ns a pair, eleven minutes of one core.
-Cells would make their rows dense."""
 
 
 def knn_graph(
@@ -45,7 +39,7 @@ def knn_graph(
 
     Returns:
         graph: (N, K) neighbours and affinities.
-        facts: see :func:`graph_facts`.
+        facts: see :func:`graph_facts` and :func:`distspectral.graph.metric.chosen_metric`.
 
     Raises:
         ConfigError: the configs contradict each other, or the device cannot do it.
@@ -54,27 +48,23 @@ def knn_graph(
     """
     check(graph_config.n_neighbors, affinity_config)
     refuse_too_few(vectors.n_rows, graph_config.n_neighbors)
-    points = under_metric(vectors, graph_config.metric)
-    cuts = query_blocks(points, graph_config)
-    searched: dict[str, Any] = {}
-    if isinstance(vectors, SparseVectors) and vectors.is_thin and vectors.n_rows <= EXACT_SPARSE_ROWS:
-        neighbors, squared_distances = sparse_neighbors(vectors, graph_config.n_neighbors, graph_config.metric)
-    elif graph_config.searches_cells(vectors.n_rows):
-        neighbors, squared_distances, searched = _through_cells(vectors, graph_config)
+    graph_config, searched = chosen_metric(vectors, graph_config)
+    if graph_config.searches_cells(vectors.n_rows) and not searches_products(vectors):
+        neighbors, squared_distances, found = _through_cells(vectors, graph_config)
+        searched |= found
     else:
-        solver = exact_solver(points, graph_config)
-        neighbors, squared_distances = _joined([solver(points, start, stop) for start, stop in cuts])
+        neighbors, squared_distances = all_pairs(vectors, graph_config)
     links = Links.none()
     searched_graph = ArrayGraph(neighbors, squared_distances)
     if graph_config.connect == "nearest":
-        links = find_links(searched_graph, points)
+        links = find_links(searched_graph, under_metric(vectors, graph_config.metric))
         searched |= link_facts(links)
     scales = None
     if needs_scales(affinity_config.kind):
         scales = all_scales(row_scales(squared_distances, affinity_config), affinity_config)
     neighbors, squared_distances = links.applied(0, neighbors, squared_distances)
     weights = np.empty(neighbors.shape, np.float16)
-    for start, stop in cuts:
+    for start, stop in query_blocks(vectors, graph_config):
         part = slice(start, stop)
         weights[part] = block_affinities(
             start, neighbors[part], squared_distances[part], scales, affinity_config, searched_graph
@@ -90,9 +80,4 @@ def _through_cells(
     with tempfile.TemporaryDirectory(prefix="distspectral-") as folder:
         artifact = Artifact(folder)
         found = search_cells(vectors, artifact, {}, config, local_map)
-        return *_joined([read_neighbors(artifact, shard.name) for shard in found.shards]), found.metrics
-
-
-def _joined(parts: Sequence[Neighbors]) -> Neighbors:
-    neighbors, distances = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return neighbors, distances
+        return *joined([read_neighbors(artifact, shard.name) for shard in found.shards]), found.metrics

@@ -27,6 +27,7 @@ from distspectral.config.run import RunConfig
 from distspectral.costs.rates import Rates, SearchRate, StepRate
 from distspectral.costs.search import merge_us, route_us, solve_us
 from distspectral.errors import ConfigError
+from distspectral.graph.config import GraphConfig
 from distspectral.graph.distances import under_metric
 from distspectral.graph.search.exact import exact_solver
 from distspectral.graph.search.through_cells import search_cells
@@ -135,6 +136,7 @@ class _Measurement:
         rows, facts = MappedVectors(self.chain.artifact(searched)), self.chain.artifact(stage).manifest().metrics
         cells, copies, solver = facts.get("cells", 1), facts.get("copies", 1.0), facts.get("solver", "exact")
         dim, n_rows, spent = rows.dim, self.n_rows, self.watch.spent
+        config = self.config.graph.model_copy(update={"metric": facts["metric"]})
 
         def us(description: str) -> float:
             return spent[stage, description] * 1e6 / n_rows
@@ -142,7 +144,7 @@ class _Measurement:
         wider = 0.0
         if "cells" in facts:
             quarter = ArrayVectors(rows.gather(np.arange(0, n_rows, 4)))
-            fewer = search_cells(quarter, Artifact(f"{self.scratch}/quarter-{stage}"), {}, self.config.graph, local_map)
+            fewer = search_cells(quarter, Artifact(f"{self.scratch}/quarter-{stage}"), {}, config, local_map)
             wider = (copies - fewer.metrics["copies"]) / float(np.log10(n_rows / quarter.n_rows))
         return SearchRate(
             dim=dim,
@@ -150,17 +152,17 @@ class _Measurement:
             route=us("routing rows to cells") / route_us(cells, dim, copies) if cells > 1 else 1.0,
             solve=us("searching cells") / solve_us(solver, n_rows / cells, n_rows, dim, copies),
             merge=us("merging neighbours") / merge_us(dim, copies),
-            pair_us=self._pair_us(rows),
+            pair_us=self._pair_us(rows, config),
             copies=copies,
             copies_per_decade=max(wider, 0.0),
             cells=cells,
             solver=solver,
         )
 
-    def _pair_us(self, rows: Vectors) -> float:
-        vectors = under_metric(rows, self.config.graph.metric)
+    def _pair_us(self, rows: Vectors, config: GraphConfig) -> float:
+        vectors = under_metric(rows, config.metric)
         n_queries = min(PAIR_QUERIES, self.n_rows)
-        solver = exact_solver(vectors, self.config.graph)
+        solver = exact_solver(vectors, config)
         return _core_seconds(lambda: solver(vectors, 0, n_queries)) * 1e6 / n_queries / self.n_rows
 
     def _step_rate(self, stage: str) -> StepRate:

@@ -12,6 +12,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from distspectral.graph.config import Metric
+
 
 class _Facts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -36,6 +38,8 @@ class GraphFacts(_Facts):
     n_neighbors: int
     affinity: str = Field(description="name of the affinity, such as 'self-tuning'")
     space: str = Field("the vectors", description="what neighbours were searched in")
+    metric: Metric = Field("l2", description="by which they were searched")
+    hubs: dict[str, Any] | None = Field(None, description="what a trial of metrics found, if there was one")
     components: int
     largest_component_share: float = Field(description="share of the rows in the largest component, 0 to 1")
     in_degree_max: int | None = Field(None, description="rows of which one is a neighbour, at most")

@@ -11,6 +11,7 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from distspectral.graph.metric import metric_in_words
 from distspectral.report import plots
 from distspectral.report.capacity import capacity_facts
 from distspectral.report.certificate import CAPTION, certificate_facts
@@ -226,7 +227,8 @@ def _graph_facts(graph: GraphFacts) -> list[tuple[str, str]]:
     search = "every row against every row"
     if graph.cells > 1:
         search = f"in {count(graph.cells)} overlapping cells, a row in {number(graph.copies)} of them"
-    facts = [("Neighbours were searched", search), ("Among", graph.space)]
+    words = metric_in_words(graph.model_dump())
+    facts = [("Neighbours were searched", search), ("Among", graph.space), ("Distances", words)]
     if graph.predicted_recall is not None and graph.reached_recall is not None:
         recall = f"{percent(graph.reached_recall)} ({percent(graph.predicted_recall)} predicted)"
         facts.append(("True neighbours found, by a sample", recall))

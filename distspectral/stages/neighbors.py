@@ -13,6 +13,7 @@ from distspectral.costs.search import GPU_FEED_US, expected_join, gpu_copy_bytes
 from distspectral.graph.config import GraphConfig, refuse_too_few
 from distspectral.graph.distances import under_metric
 from distspectral.graph.links import find_links, link_facts
+from distspectral.graph.metric import TRIAL_ROWS, chosen_metric, metric_in_words
 from distspectral.graph.search.exact import ExactSolver, exact_solver, query_blocks
 from distspectral.graph.search.sampling import LEAST_CELL_ROWS
 from distspectral.graph.search.through_cells import search_cells, sweep
@@ -28,6 +29,7 @@ from distspectral.storage.rows.shard_rows import bare
 from distspectral.storage.rows.vectors import FleetingVectors, MappedVectors
 
 LINKS = "links.npz"
+TRYING = "trying metrics"
 
 
 def neighbors(vectors: Artifact, output: Output, config: GraphConfig, mapper: Mapper = local_map) -> Manifest:
@@ -40,7 +42,8 @@ def neighbors(vectors: Artifact, output: Output, config: GraphConfig, mapper: Ma
         mapper: runs the tasks.
 
     Returns:
-        The manifest; properties ``k``, ``n_rows``.
+        The manifest; properties ``k``, ``n_rows``; metrics of the search, and ``metric``, see
+        :func:`distspectral.graph.metric.chosen_metric`.
 
     Raises:
         TooFewRowsError, ConstantDataError: the data has no such graph.
@@ -49,9 +52,11 @@ def neighbors(vectors: Artifact, output: Output, config: GraphConfig, mapper: Ma
     """
     n_rows = vectors.manifest().n_rows
     refuse_too_few(n_rows, config.n_neighbors)
-    search = _through_cells if config.searches_cells(n_rows) else _exactly
     done = output.begin()
+    config, chosen = _under_its_metric(vectors, config, mapper)
+    search = _through_cells if config.searches_cells(n_rows) else _exactly
     shards, metrics = search(vectors, output.artifact, done, config, mapper)
+    metrics = chosen | metrics
     files: tuple[str, ...] = ()
     if config.connect == "nearest":
         metrics |= _link(vectors, output.artifact, shards, config)
@@ -60,6 +65,19 @@ def neighbors(vectors: Artifact, output: Output, config: GraphConfig, mapper: Ma
     manifest = output.commit([bare(shard) for shard in shards], properties, metrics, files)
     sweep(output.artifact, done)
     return manifest
+
+
+def _under_its_metric(vectors: Artifact, config: GraphConfig, mapper: Mapper) -> tuple[GraphConfig, dict[str, Any]]:
+    """Return what :func:`chosen_metric` does; a trial is a task, because it reads rows."""
+    if config.metric != "auto":
+        return config, {"metric": config.metric}
+    decided: tuple[GraphConfig, dict[str, Any]]
+    (decided,) = mapper(functools.partial(_try_metrics, config=config), [vectors], TRYING)
+    return decided
+
+
+def _try_metrics(vectors: Artifact, *, config: GraphConfig) -> tuple[GraphConfig, dict[str, Any]]:
+    return chosen_metric(MappedVectors(vectors), config)
 
 
 def _through_cells(
@@ -100,6 +118,8 @@ def _search(
 
 
 FOUND = (
+    "metric",
+    "hubs",
     "cells",
     "copies",
     "predicted_copies",
@@ -122,10 +142,14 @@ def _cost(bill: Bill) -> None:
     searched = bill.kept_by(bill.recipe.searches[bill.stage])
     bill.worker_bytes += config.task_memory
     bill.read, bill.written = 2 * searched, bill.kept
+    sample_rows = bill.rates.sample_rows
+    trial_s = bill.us(TRYING) * sample_rows / 1e6 * min(rows, TRIAL_ROWS) / min(sample_rows, TRIAL_ROWS)
     if not config.searches_cells(int(rows)):
         bill.cores({"all pairs": rate.pair_us * rows})
+        if trial_s:
+            bill.driver({}, trial_s)  # one task, all else waits
         return
-    sample_rows, gpu, workers = bill.rates.sample_rows, bill.machines.gpu, bill.machines.workers
+    gpu, workers = bill.machines.gpu, bill.machines.workers
     join = expected_join(rate, config, rows, sample_rows, gpu is not None)
     parts = dict(join.parts_us)
     if gpu is not None:
@@ -138,7 +162,9 @@ def _cost(bill: Bill) -> None:
     bill.cores(parts)
     pooled = pooled_rows(config, rate.dim, rows, join.cells)
     more = max(pooled / pooled_rows(config, rate.dim, sample_rows, rate.cells), 1.0)
-    bill.driver({}, bill.alone_s + more * bill.us("choosing cells") * sample_rows / 1e6)  # one task, all else waits
+    bill.driver(
+        {}, trial_s + bill.alone_s + more * bill.us("choosing cells") * sample_rows / 1e6
+    )  # one task, all else waits
     drawn = min(pooled_rows(config, rate.dim, rows, rows / LEAST_CELL_ROWS) / rows, 1.0)
     bill.scratch = join.copies * (searched + rows * (40 + 8.0 * config.n_neighbors)) + drawn * searched
     bill.read, bill.written = bill.read + bill.scratch, bill.written + bill.scratch
@@ -166,6 +192,7 @@ def _stage(name: str, purpose: str, inputs: Callable[[SpectralRecipe], tuple[str
         run=run,
         cost=_cost,
         facts=facts,
+        lines=lambda facts: {"distances": metric_in_words(facts)} if facts["metric"] == "centered_cosine" else {},
     )
 
 

@@ -133,6 +133,13 @@ def test_cells_are_chosen_in_a_time_that_grows_with_their_number():
     assert more > 10 * as_measured
 
 
+def test_metrics_are_tried_on_as_many_rows_whatever_the_rows():
+    found = rates(core_us=CORE_US | {"neighbors": {"trying metrics": 50.0}}, alone_s={})
+    few, some, many = (term(stages(n, found)["neighbors"], "driver").seconds for n in (5_000, 40_000, 1e8))
+    assert few == pytest.approx(some / 2)
+    assert some == many == pytest.approx(40_000 * 50 / 1e6)  # measured on a sample of more than are tried
+
+
 def test_neighbours_beyond_four_billion_rows_have_wider_numbers():
     assert stages(4e9)["graph"].kept == pytest.approx(4e9 * 100)
     assert stages(5e9)["graph"].kept == pytest.approx(5e9 * (100 + 4 * 15))

@@ -192,6 +192,14 @@ def test_a_run_with_hardly_anything_has_a_page(values: Any) -> None:
     assert "Configuration" not in page
 
 
+def test_the_metric_that_a_trial_chose_is_told_with_its_numbers(values: Any) -> None:
+    data = values()
+    by = {"l2": {"orphans": 0.42, "skewness": 17.9}, "centered_cosine": {"orphans": 0.02, "skewness": 2.1}}
+    data["graph"] |= {"metric": "centered_cosine", "hubs": {"n_rows": 4186, **by}}
+    page = render(ReportData.model_validate(data))
+    assert "centred cosine, because of 4,186 sampled rows 42.0% are nobody" in page
+
+
 def test_rising_ritz_sum_is_called_rising(values: Any) -> None:
     data = values()
     for window, total in zip(data["training"]["history"], range(1, 13), strict=True):

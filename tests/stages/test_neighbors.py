@@ -253,7 +253,8 @@ def test_zero_vectors_under_cosine_work():
 
 def search_by(folder, rows, setting=None, **changes):
     """Return ids, squared distances, facts and setting of a search, tuned by itself or as it is told."""
-    artifact, config = Artifact(str(folder)), CONFIG.model_copy(update={"block_rows": 500, **changes})
+    artifact = Artifact(str(folder))
+    config = CONFIG.model_copy(update={"metric": "l2", "block_rows": 500, **changes})
     if setting is not None:
         setting.write(artifact)
     found = search_cells(ArrayVectors(rows), artifact, {}, config, local_map)

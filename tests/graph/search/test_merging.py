@@ -18,7 +18,7 @@ from distspectral.storage.rows.vectors import ArrayVectors
 from tests.datasets import blobs
 
 ROWS, _ = blobs(900, 4, n_clusters=40)
-CONFIG = GraphConfig(n_neighbors=6, method="cells", block_rows=300, solver="exact")
+CONFIG = GraphConfig(metric="l2", n_neighbors=6, method="cells", block_rows=300, solver="exact")
 
 
 def receipt(name, short):

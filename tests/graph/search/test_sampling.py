@@ -13,7 +13,7 @@ from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.vectors import ArrayVectors
 from tests.datasets import blobs
 
-CONFIG = GraphConfig(n_neighbors=5, method="cells", solver="exact", device="cpu")
+CONFIG = GraphConfig(metric="l2", n_neighbors=5, method="cells", solver="exact", device="cpu")
 ROWS, _ = blobs(3000, 4, 6)
 
 

@@ -30,7 +30,7 @@ K = 5
 ROWS, _ = blobs(1500, 6, 5)
 CELLS = Cells(fit_centroids(ROWS, 12, 0), 3, 0.5)
 GROUPS = bisect(CELLS.centroids, np.ones(len(CELLS)), 4)
-CONFIG = GraphConfig(n_neighbors=K, method="cells", block_rows=200, device="cpu")
+CONFIG = GraphConfig(metric="l2", n_neighbors=K, method="cells", block_rows=200, device="cpu")
 FORECAST = Forecast(1.0, 0.0, 1.5, 0.0, 500.0, 500.0, 1.0)
 
 
