@@ -131,6 +131,12 @@ def test_micro_clusters_of_different_parts_are_never_merged(sizes, n_clusters):
     assert all(len(np.unique(parts[fit.labels == label])) == 1 for label in range(n_clusters))
 
 
+def test_micro_clusters_are_inside_parts_that_the_coordinates_do_not_tell_apart():
+    points, parts = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32), np.arange(200) % 2
+    micro = micro_clusters(points, 2, 0, parts)
+    assert all(len(np.unique(parts[micro.labels == label])) == 1 for label in np.unique(micro.labels))
+
+
 def test_merged_clusters_are_the_means_of_their_rows_and_every_row_goes_to_the_nearest():
     points, centres = blobs()
     micro = micro_clusters(points, 3, 0)
