@@ -208,7 +208,7 @@ def micro_clusters(
     n_micro = min(MICRO_CLUSTERS * n_clusters, len(rows) // ROWS_PER_MICRO_CLUSTER, MOST_MICRO_CLUSTERS)
     if n_clusters == 1 or groups.max() >= n_clusters or n_micro < FEWEST_MICRO_CLUSTERS * n_clusters:
         return None
-    run = _run(points[rows], groups[rows], n_micro, MICRO_ITERATIONS, np.random.default_rng(seed))
+    run = _run(points[rows], groups[rows], n_micro, MICRO_ITERATIONS, np.random.default_rng(seed), trials=1)
     labels = np.full(len(points), -1)
     labels[rows] = run.labels
     return MicroClusters(run.centroids, labels, groups, fragments)
@@ -265,9 +265,13 @@ def _run(
     n_clusters: int,
     iterations: int,
     generator: np.random.Generator,
+    trials: int | None = None,
 ) -> _Run:
-    """Return one run, in which points (n, P) are near to centroids of their own group (n,) alone."""
-    seeds = _seeds(points, groups, n_clusters, generator)
+    """Return one run, in which points (n, P) are near to centroids of their own group (n,) alone.
+
+    Each seed is the best of some ``trials``: None: as many as scikit-learn thinks right, 2 + log C.
+    """
+    seeds = _seeds(points, groups, n_clusters, generator, trials)
     centroids = np.empty((n_clusters, points.shape[1]), np.float32)
     labels, inertia = np.empty(len(points), np.int64), 0.0
     for rows in np.split(np.argsort(groups, kind="stable"), np.cumsum(np.bincount(groups))[:-1]):
@@ -296,7 +300,11 @@ def _lloyd(
 
 
 def _seeds(
-    points: NDArray[np.float32], groups: NDArray[np.int64], n_clusters: int, generator: np.random.Generator
+    points: NDArray[np.float32],
+    groups: NDArray[np.int64],
+    n_clusters: int,
+    generator: np.random.Generator,
+    trials: int | None,
 ) -> NDArray[np.int64]:
     """Return C different rows to begin from, at least one of each group, of which there are at most C."""
     from sklearn.cluster import kmeans_plusplus
@@ -308,7 +316,8 @@ def _seeds(
     if groups.any():  # places so far apart that a group without a seed is always the next to get one
         corners = generator.normal(size=(groups.max() + 1, 8)) * (APART * max(1.0, np.abs(places).max()))
         places = np.hstack([places, corners[groups[rows]]])
-    _, found = kmeans_plusplus(places, n_clusters, random_state=int(generator.integers(2**31)))
+    state = int(generator.integers(2**31))
+    _, found = kmeans_plusplus(places, n_clusters, random_state=state, n_local_trials=trials)
     seeds = np.unique(rows[found])  # of fewer different points than clusters some are found twice
     return np.concatenate([seeds, np.setdiff1d(rows, seeds)[: n_clusters - len(seeds)]])
 

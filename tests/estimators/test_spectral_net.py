@@ -65,9 +65,10 @@ def test_separate_parts_of_uneven_size_are_the_clusters(on_ring, in_blob):
 def coded(rows):
     """Blobs hidden in 24 features, in codes with Siamese affinities."""
     wide = rows[0] @ np.random.default_rng(0).standard_normal((5, 24))
-    return wide, SpectralNet(n_neighbors=40, **SMALL | {"representation": "auto", "affinity_space": "siamese"}).fit(
-        wide
-    )
+    asked = SMALL | {"representation": "auto", "affinity_space": "siamese"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("distspectral.recipes.spectral.CODED_ROWS", 100)
+        return wide, SpectralNet(n_neighbors=40, **asked).fit(wide)
 
 
 def test_codes_are_taken_where_they_keep_the_variance(rows, coded):
@@ -78,7 +79,14 @@ def test_codes_are_taken_where_they_keep_the_variance(rows, coded):
     np.testing.assert_array_equal(model.predict(wide), model.labels_)
 
 
-def test_rows_that_codes_cannot_hold_are_clustered_as_they_are():
+def test_few_rows_make_no_codes(rows, coded):
+    model = SpectralNet(**SMALL | {"representation": "auto", "max_steps": 20}).fit(coded[0])
+    assert "explained_variance" not in model.graph_
+    assert model.model_.network.inputs == ("vector",)
+
+
+def test_rows_that_codes_cannot_hold_are_clustered_as_they_are(monkeypatch):
+    monkeypatch.setattr("distspectral.recipes.spectral.CODED_ROWS", 100)
     X = np.random.default_rng(0).standard_normal((200, 60))
     model = SpectralNet(**SMALL | {"representation": "auto", "max_steps": 20}).fit(X)
     assert model.graph_["explained_variance"] < 0.5, "independent features"
