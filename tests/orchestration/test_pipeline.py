@@ -121,7 +121,7 @@ def test_metrics_and_report_stand_at_the_root(finished: Path) -> None:
     assert metrics["peak_rss_bytes"] > 10 << 20
     hubs = {"in_degree_max", "in_degree_skewness", "orphans"}
     assert set(metrics["graph"]) == {"k", "components", "largest_component_share"} | hubs
-    assert metrics["neighbors"] == {"surplus_duplicates": 0}
+    assert metrics["neighbors"] == {"surplus_duplicates": 0, "metric": "l2"}
     assert metrics["train"]["steps"] == 40
     assert metrics["train"]["edges_per_second"] > 0
     assert len(metrics["train"]["ritz_values"]) == 6
