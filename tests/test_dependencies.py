@@ -51,7 +51,7 @@ def imported(folder: Path) -> Iterator[tuple[str, Path]]:
 def test_every_import_is_of_a_declared_distribution(folder: str, extras: list[str]) -> None:
     if folder == "docs":
         pytest.importorskip("mkdocs", reason="the extra `docs` is not installed")
-    of_module = importlib.metadata.packages_distributions()
+    of_module = {"umap": ["umap-learn"]} | importlib.metadata.packages_distributions()  # umap: nobody need have it
     allowed = {canonicalize_name(one.name) for one in declared(extras)}
     comparisons = allowed | {canonicalize_name(one.name) for one in declared(["dev"])}
     of_baselines = {canonicalize_name(Requirement(pin).name) for pins in REQUIREMENTS.values() for pin in pins}
