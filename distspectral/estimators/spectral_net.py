@@ -55,7 +55,7 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
     Args:
         n_clusters: C, or ``auto``: at the largest relative gap of the eigenvalues.
         representation: what neighbours are searched in: ``input``, ``code`` (of an autoencoder), ``pca`` (the first 50
-            principal components), or ``auto``: codes where they keep at least half of the variance of rows that the
+            principal components), or ``auto``: codes where they keep at least 70% of the variance of rows that the
             autoencoder never saw, there are 10,000 rows, and rows have at most 32,768 features.
         affinity_space: whose distances weigh the edges: ``euclidean``; ``siamese``, a network trained on the graph's
             edges; or ``auto``: siamese, unless clusters by these weights are more uneven, for they then fragment it.
