@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads on a busy machine cost tenfold
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # 2 by default, once per checkpoint and start
+os.environ.setdefault(
+    "RAY_worker_niceness", "0"
+)  # 15 by default: beside tests that compute, ranks starve until given up
 # of the S3 server that tests start; Ray's workers inherit them
 os.environ.setdefault("AWS_ACCESS_KEY_ID", "test")
 os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "test")

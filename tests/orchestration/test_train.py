@@ -60,7 +60,8 @@ def test_an_error_of_one_rank_ends_all_reaches_the_caller_and_is_not_retried(
 
     def fill(record: dict[str, Any]) -> None:
         heard.append(record["step"])
-        (disk / "filler").write_bytes(bytes(max(0, shutil.disk_usage(disk).free - 4096)))
+        with (disk / "filler").open("ab") as filler:  # written anew, it would empty the disk at every other window
+            filler.write(bytes(max(0, shutil.disk_usage(disk).free - 4096)))
 
     # without a checkpoint: one that Ray Train is storing when the disk fills up would be a lost worker to it
     endless = {"max_steps": 1_000_000, "window_steps": 20, "checkpoint_steps": 1_000_000, "patience": 0}
