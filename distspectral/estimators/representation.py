@@ -80,10 +80,9 @@ def represent_rows(
         if recipe.embedded_graph == "reweight":
             judged = None
             if recipe.affinity.space == "auto":
-                n_clusters = recipe.cluster.n_clusters
-                judged = fragmentation(
-                    searched, features, graph, recipe.graph, recipe.affinity, n_clusters, recipe.seed
-                )
+                search = recipe.graph.model_copy(update={"metric": facts["metric"]})
+                asked = (search, recipe.affinity, recipe.cluster.n_clusters, recipe.seed)
+                judged = fragmentation(searched, features, graph, *asked)
                 explained["fragmentation"] = dataclasses.asdict(judged)
             if judged is None or not judged.fragments:
                 graph = reweighted(graph, features)

@@ -30,7 +30,7 @@ from distspectral.storage.rows.vectors import Vectors
 def knn_graph(
     vectors: Vectors, graph_config: GraphConfig, affinity_config: AffinityConfig
 ) -> tuple[ArrayGraph, dict[str, Any]]:
-    """Return the graph of vectors in memory and its facts: the same numbers as the stages write.
+    """Return the graph of vectors in memory and its facts: the same numbers as the stages write; warn of what is wrong.
 
     Args:
         vectors: (N, D).
@@ -46,6 +46,14 @@ def knn_graph(
         TooFewRowsError, ConstantDataError: the data has no such graph.
         MissingDependencyError: FAISS is not installed.
     """
+    graph, searched = searched_graph(vectors, graph_config, affinity_config)
+    return graph, graph_facts(graph) | searched
+
+
+def searched_graph(
+    vectors: Vectors, graph_config: GraphConfig, affinity_config: AffinityConfig
+) -> tuple[ArrayGraph, dict[str, Any]]:
+    """Return the graph of :func:`knn_graph`, and of its facts those that the search tells."""
     check(graph_config.n_neighbors, affinity_config)
     refuse_too_few(vectors.n_rows, graph_config.n_neighbors)
     graph_config, searched = chosen_metric(vectors, graph_config)
@@ -55,9 +63,9 @@ def knn_graph(
     else:
         neighbors, squared_distances = all_pairs(vectors, graph_config)
     links = Links.none()
-    searched_graph = ArrayGraph(neighbors, squared_distances)
+    lists = ArrayGraph(neighbors, squared_distances)
     if graph_config.connect == "nearest":
-        links = find_links(searched_graph, under_metric(vectors, graph_config.metric))
+        links = find_links(lists, under_metric(vectors, graph_config.metric))
         searched |= link_facts(links)
     scales = None
     if needs_scales(affinity_config.kind):
@@ -67,10 +75,9 @@ def knn_graph(
     for start, stop in query_blocks(vectors, graph_config):
         part = slice(start, stop)
         weights[part] = block_affinities(
-            start, neighbors[part], squared_distances[part], scales, affinity_config, searched_graph
+            start, neighbors[part], squared_distances[part], scales, affinity_config, lists
         )
-    graph = ArrayGraph(neighbors, weights)
-    return graph, graph_facts(graph) | searched
+    return ArrayGraph(neighbors, weights), searched
 
 
 def _through_cells(

@@ -18,12 +18,13 @@ import numpy as np
 
 from distspectral.graph.config import GraphConfig, Metric
 from distspectral.graph.facts import hub_facts, hubs_rule
-from distspectral.graph.search.all_pairs import all_pairs, searches_products
+from distspectral.graph.search.all_pairs import all_pairs
 from distspectral.graph.search.duplicates import row_hashes, sparse_row_hashes
 from distspectral.graph.search.sampling import sampled
 from distspectral.graph.store import ArrayGraph
+from distspectral.storage.rows.joined import sparse_rows, subset
 from distspectral.storage.rows.sparse import SparseVectors
-from distspectral.storage.rows.vectors import ArrayVectors, Vectors
+from distspectral.storage.rows.vectors import Vectors
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +81,19 @@ def metric_in_words(facts: Mapping[str, Any]) -> str:
     return f"{name}, because {euclidean}, {centered['orphans']:.1%} by centred cosine ({centered['skewness']:.1f})"
 
 
+def trial_rows(vectors: Vectors, config: GraphConfig) -> int:
+    """Return how many rows a trial takes at most: within ``task_memory`` where they are dense, but some for each of K.
+
+    Args:
+        vectors: (N, D) that they are drawn from.
+        config: the section ``graph``.
+    """
+    if sparse_rows(vectors, np.arange(0)) is not None:
+        return TRIAL_ROWS
+    most = config.task_memory // (16 * vectors.dim)  # float32, twice: also as the metric sees them, and as much to work
+    return max(min(TRIAL_ROWS, most), LEAST_ROWS, 4 * config.n_neighbors)
+
+
 def _trial(vectors: Vectors, config: GraphConfig) -> dict[str, Any]:
     """Return how hubs are under each metric that was worth a try, nothing where there is nothing to try."""
     if vectors.dim < LEAST_DIM or vectors.n_rows < LEAST_ROWS:
@@ -102,14 +116,12 @@ def _trial(vectors: Vectors, config: GraphConfig) -> dict[str, Any]:
 
 def _different_rows(vectors: Vectors, config: GraphConfig) -> Vectors:
     """Return sampled rows (n, D), of equal ones the first: copies beyond the K-th are nobody's neighbours either."""
-    if isinstance(vectors, SparseVectors) and searches_products(vectors):
-        rows = sampled(vectors.n_rows, TRIAL_ROWS, config.seed + SEED_STEP)
-        matrix = vectors.matrix(rows)
-        return SparseVectors(matrix[_first_of_equals(sparse_row_hashes(matrix))])
-    most = config.task_memory // (16 * vectors.dim)  # float32, twice: also as the metric sees them, and as much to work
-    rows = sampled(vectors.n_rows, min(TRIAL_ROWS, most), config.seed + SEED_STEP)
-    block = vectors.gather(rows)
-    return ArrayVectors(block[_first_of_equals(row_hashes(block))])
+    sample = subset(vectors, sampled(vectors.n_rows, trial_rows(vectors, config), config.seed + SEED_STEP))
+    if isinstance(sample, SparseVectors):
+        hashes = sparse_row_hashes(sample.matrix())
+    else:
+        hashes = row_hashes(sample.block(0, sample.n_rows))
+    return subset(sample, _first_of_equals(hashes))
 
 
 def _first_of_equals(hashes: np.ndarray[Any, np.dtype[np.uint64]]) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -17,18 +17,20 @@ import torch
 from scipy.stats import entropy
 
 from distspectral.clusters import ClusterConfig, diffusion_scale, fit_centroids
+from distspectral.errors import ConstantDataError
 from distspectral.graph.config import AffinityConfig, GraphConfig
-from distspectral.graph.knn import knn_graph
+from distspectral.graph.knn import searched_graph
+from distspectral.graph.metric import trial_rows
+from distspectral.graph.search.sampling import sampled
 from distspectral.graph.spectrum import exact_spectrum
 from distspectral.graph.store import ArrayGraph, Graph
 from distspectral.graph.weights import median_squared_distance, reweighted_rows
 from distspectral.models.assigner import clustering_coordinates
 from distspectral.objectives.spectral import default_n_components
 from distspectral.spectral.diagnostics import suggested_n_clusters
-from distspectral.storage.rows.vectors import ArrayVectors, Vectors
+from distspectral.storage.rows.joined import subset
+from distspectral.storage.rows.vectors import Vectors
 
-TRIAL_ROWS = 10_000
-"""Rows of the trial at most: exact eigenvectors and k-means of so many take some seconds."""
 TRIALS = 3
 """Seeds of k-means, whose effective numbers are averaged: one alone moves it by some hundredths."""
 
@@ -77,21 +79,24 @@ def fragmentation(
     n_clusters: int | Literal["auto"],
     seed: int,
 ) -> Fragmentation:
-    """Return how even the clusters are under either weights, on the whole graph or on one of :data:`TRIAL_ROWS` rows.
+    """Return how even the clusters are under either weights, on the whole graph or, of many rows, on a sample's.
 
     Args:
         rows: (N, D) that neighbours were searched among.
         features: (N, E) of the Siamese network.
         graph: of the rows, (N, K), weighed by distances.
-        search: section ``graph``, for the sample.
+        search: section ``graph``, for the sample; under the metric of the search, on the CPU.
         affinity: section ``affinity``, likewise.
         n_clusters: C; ``auto``: at the largest gap of the spectrum by distances.
         seed: of the sample and of k-means.
     """
-    if graph.n_rows > TRIAL_ROWS:
-        sample = np.sort(np.random.default_rng(seed).choice(graph.n_rows, TRIAL_ROWS, replace=False))
-        rows, features = (ArrayVectors(vectors.gather(sample)) for vectors in (rows, features))
-        graph, _ = knn_graph(rows, search, affinity)
+    if graph.n_rows > (most := trial_rows(rows, search)):  # exact eigenvectors of so many take some seconds
+        sample = sampled(graph.n_rows, most, seed)
+        rows, features = subset(rows, sample), subset(features, sample)
+        try:
+            graph, _ = searched_graph(rows, search.model_copy(update={"device": "cpu", "block_rows": None}), affinity)
+        except ConstantDataError:  # next to all rows are equal
+            return Fragmentation(1.0, 1.0, len(sample))
     median = median_squared_distance(graph, features)
     learned = ArrayGraph(*reweighted_rows(graph, features, 0, graph.n_rows, median))
     euclidean, n_clusters = _effective_clusters(graph, n_clusters, seed)

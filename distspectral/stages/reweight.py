@@ -14,10 +14,11 @@ import numpy as np
 
 from distspectral.costs.bill import Bill
 from distspectral.graph.facts import degree_facts, graph_facts
+from distspectral.graph.metric import TRIAL_ROWS
 from distspectral.graph.store import AFFINITIES, NEIGHBORS, MappedGraph, write_rows
 from distspectral.graph.weights import MEDIAN_ROWS, median_squared_distance, reweighted_rows
 from distspectral.mapping import Mapper, local_map
-from distspectral.stages.fragmentation import TRIAL_ROWS, Fragmentation, fragmentation
+from distspectral.stages.fragmentation import Fragmentation, fragmentation
 from distspectral.stages.graph import driver_cost, fact_piece, graph_stage
 from distspectral.stages.stage import Piece, Work
 from distspectral.storage.artifact.directory import Artifact
@@ -91,11 +92,12 @@ def _judge(graph: Artifact, *, rows: Artifact, features: Artifact, **settings: A
 def _run(work: Work) -> Manifest:
     features, judge = work.artifacts["features"], None
     if work.settings["affinity"].space == "auto":
+        metric = work.artifacts["neighbors"].manifest().metrics["metric"]
         judge = functools.partial(
             _judge,
             rows=work.artifacts[work.recipe.searched],
             features=features,
-            search=work.settings["graph"],
+            search=work.settings["graph"].model_copy(update={"metric": metric}),
             affinity=work.settings["affinity"],
             n_clusters=work.settings["cluster"].n_clusters,
             seed=work.recipe.seed,
@@ -108,7 +110,7 @@ def _cost(bill: Bill) -> None:
     median_s = bill.us("taking the median") * min(bill.n_rows, MEDIAN_ROWS) / 1e6  # one task, before all others
     judging_s = bill.us("judging weights") * min(bill.n_rows, TRIAL_ROWS) / 1e6  # likewise
     driver_cost(bill, "degrees", fixed_s=median_s + judging_s)  # the edges are the same: their components are known
-    bill.worker_bytes = max(bill.worker_bytes, 8.0 * min(bill.n_rows, TRIAL_ROWS) * bill.recipe.dim)
+    bill.worker_bytes = max(bill.worker_bytes, float(bill.settings["graph"].task_memory))  # of the trial
     bill.read = bill.kept_by("graph", "features") + 2 * bill.kept
     bill.written = bill.kept
 
@@ -126,11 +128,11 @@ def _note(facts: dict[str, Any]) -> str | None:
 REWEIGHT = graph_stage(
     "reweight",
     "Weigh the same edges by Siamese distances.",
-    lambda recipe: ("graph", "features", *recipe.may_search),
+    lambda recipe: ("neighbors", "graph", "features", *recipe.may_search),
     _run,
     cost=_cost,
     pieces=_pieces,
-    sections=("affinity.space", "graph.metric", "cluster.n_clusters", "seed"),
+    sections=("affinity.space", "cluster.n_clusters", "seed"),
     told=("fragmentation",),
     note=_note,
 )

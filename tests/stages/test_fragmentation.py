@@ -4,17 +4,19 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from distspectral import SpectralNet
+from distspectral.graph import metric
 from distspectral.graph.config import AffinityConfig, GraphConfig
 from distspectral.graph.knn import knn_graph
 from distspectral.graph.store import MappedGraph
 from distspectral.mapping import local_map
-from distspectral.stages import fragmentation as module
 from distspectral.stages.fragmentation import Fragmentation, fragmentation
 from distspectral.stages.reweight import reweight
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.output import Output
+from distspectral.storage.rows.sparse import SparseVectors
 from distspectral.storage.rows.vectors import ArrayVectors
 from tests.stages.chain import pipeline_upto
 
@@ -65,10 +67,34 @@ def test_the_border_is_a_share_of_the_clusters_by_distances():
 
 
 def test_of_many_rows_a_sample_is_judged(rows, monkeypatch):
-    monkeypatch.setattr(module, "TRIAL_ROWS", 400)
-    found = judged(rows, rows)
+    monkeypatch.setattr(metric, "TRIAL_ROWS", 400)
+    mixed = np.random.default_rng(2).permutation(len(rows))
+    found = judged(rows[mixed], specks(rows)[mixed])
     assert found.n_rows == 400
     assert found.euclidean == pytest.approx(CLUSTERS, rel=0.05)
+    assert found.siamese < 0.9 * found.euclidean, "features of the sampled rows"
+
+
+def test_a_sample_of_thin_rows_stays_thin_and_warns_of_nothing(rows, monkeypatch, caplog):
+    monkeypatch.setattr(metric, "TRIAL_ROWS", 400)
+    apart = sparse.csr_matrix(np.kron(np.repeat(np.eye(CLUSTERS), EACH, 0), np.ones(5)) * np.tile(rows + 20, CLUSTERS))
+    wide = SparseVectors(sparse.hstack([apart, sparse.csr_matrix((len(rows), 400))]))
+    search, affinity = GraphConfig(metric="l2"), AffinityConfig()
+    graph, facts = knn_graph(wide, search, affinity)
+    assert facts["components"] > 1
+    caplog.clear()
+    monkeypatch.setattr(SparseVectors, "gather", None)
+    monkeypatch.setattr(SparseVectors, "block", None)
+    found = fragmentation(wide, ArrayVectors(rows), graph, search, affinity, CLUSTERS, 0)
+    assert found.n_rows == 400
+    assert not caplog.records
+
+
+def test_next_to_equal_rows_are_not_judged(rows, monkeypatch):
+    monkeypatch.setattr(metric, "TRIAL_ROWS", 400)
+    alike = np.zeros((20_000, 2), np.float32)
+    alike[-1] = 1
+    assert not judged(alike, alike).fragments
 
 
 def test_a_run_judges_and_keeps_the_weights_of_distances_where_the_others_fragment(tmp_path):

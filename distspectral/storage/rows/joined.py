@@ -13,7 +13,7 @@ from scipy import sparse
 
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.sparse import SparseVectors
-from distspectral.storage.rows.vectors import MappedVectors, Vectors
+from distspectral.storage.rows.vectors import ArrayVectors, MappedVectors, Vectors
 
 
 class JoinedVectors:
@@ -37,6 +37,17 @@ class JoinedVectors:
     def block(self, start: int, stop: int) -> NDArray[np.float32]:
         """Return consecutive rows as a copy; see :meth:`distspectral.storage.rows.vectors.Vectors.block`."""
         return np.concatenate([part.block(start, stop) for part in self.parts], axis=1)
+
+
+def subset(vectors: Vectors, rows: NDArray[np.int64]) -> Vectors:
+    """Return some rows (B, D) as vectors in memory, sparse where products with sparse rows are cheaper.
+
+    Args:
+        vectors: (N, D).
+        rows: (B,) row numbers.
+    """
+    thin = sparse_rows(vectors, rows)
+    return ArrayVectors(vectors.gather(rows)) if thin is None else SparseVectors(thin)
 
 
 def sparse_rows(vectors: Vectors, rows: NDArray[np.int64]) -> sparse.csr_matrix | None:
