@@ -10,8 +10,10 @@ from distspectral import SpectralNet
 from distspectral.graph import metric
 from distspectral.graph.config import AffinityConfig, GraphConfig
 from distspectral.graph.knn import knn_graph
+from distspectral.graph.search.sampling import sampled
 from distspectral.graph.store import MappedGraph
 from distspectral.mapping import local_map
+from distspectral.stages import fragmentation as module
 from distspectral.stages.fragmentation import Fragmentation, fragmentation
 from distspectral.stages.reweight import reweight
 from distspectral.storage.artifact.directory import Artifact
@@ -69,10 +71,13 @@ def test_the_border_is_a_share_of_the_clusters_by_distances():
 def test_of_many_rows_a_sample_is_judged(rows, monkeypatch):
     monkeypatch.setattr(metric, "TRIAL_ROWS", 400)
     mixed = np.random.default_rng(2).permutation(len(rows))
-    found = judged(rows[mixed], specks(rows)[mixed])
+    features, seen = specks(rows)[mixed], []
+    monkeypatch.setattr(module, "median_squared_distance", lambda graph, those: seen.append(those.block(0, 400)) or 1.0)
+    found = judged(rows[mixed], features)
+    np.testing.assert_array_equal(seen, features[sampled(len(rows), 400, 0)][None].astype(np.float32))
     assert found.n_rows == 400
     assert found.euclidean == pytest.approx(CLUSTERS, rel=0.05)
-    assert found.siamese < 0.9 * found.euclidean, "features of the sampled rows"
+    assert found.fragments
 
 
 def test_a_sample_of_thin_rows_stays_thin_and_warns_of_nothing(rows, monkeypatch, caplog):
