@@ -335,7 +335,10 @@ def quality(
     """
     from distspectral.bench.baselines import REQUIREMENTS, ensure_environment
     from distspectral.bench.suite import DEFAULT_METHODS, OWN, find_sets, run_suite, summary, tables
+    from distspectral.errors import ConfigError
 
+    if root is not None and "://" in root:
+        raise ConfigError(f"--root: is {root}, but results are kept and shared with other programs in a local folder")
     chosen = methods or DEFAULT_METHODS
     foreign = [name for name in chosen if name in REQUIREMENTS]
     with _folder(root) as folder:

@@ -172,5 +172,8 @@ def test_the_command_prints_json_or_tables_and_refuses_unknown_methods(folder, t
     assert json.loads(printed.stdout)["summary"]["named"]["k-means"]["acc"][0] > 0.95
     printed = CliRunner().invoke(app, [*arguments, "--baselines-env", theirs])
     assert "| k-means | **1.000** / 1.000 |" in printed.stdout
+    refused = CliRunner().invoke(app, [*arguments[:-1], "s3://bucket/runs"])
+    assert refused.exit_code != 0
+    assert "--root: is s3://bucket/runs" in str(refused.exception) + refused.stderr
     with pytest.raises(ConfigError, match="'other' is none of distspectral, exact, k-means"):
         run(find_sets([str(folder / "named")], str(tmp_path)), tmp_path, ["other"])
