@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
@@ -9,16 +10,18 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
-from torch import Tensor, nn, optim
+from torch import Tensor, nn
 
 from distspectral.comm import collectives
 from distspectral.objectives.batches import Batch
-from distspectral.precision import Factors, training_factors
+from distspectral.precision import Factors, outputs_in, training_factors
+from distspectral.training.adam import Adam
 from distspectral.training.config import TrainConfig
 from distspectral.training.memory import memory_kept
 from distspectral.training.schedule import PlateauSchedule
 from distspectral.training.skipping import SKIPPABLE, SkippedSteps
-from distspectral.training.step import BatchT, Objective, optimization_step, parallelize
+from distspectral.training.step import BatchT, Objective, optimization_step, parallelize, unwrapped
+from distspectral.training.threads import useful_threads
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 BatchCoT = TypeVar("BatchCoT", bound=Batch, covariant=True)
@@ -126,7 +129,7 @@ class Trainer(Generic[ModelT, BatchT]):
     ) -> None:
         self.model, self.objective, self.sampler, self.config = model, objective, sampler, config
         self.network = parallelize(network)
-        self.optimizer = optim.Adam(network.parameters(), lr=config.learning_rate, fused=True)
+        self.optimizer = Adam(network.parameters(), lr=config.learning_rate, fused=True)
         self.schedule = PlateauSchedule(
             config.steps(n_rows),
             warmup_steps=config.warmup_steps,
@@ -137,7 +140,6 @@ class Trainer(Generic[ModelT, BatchT]):
         self.skipped = SkippedSteps(config, self.schedule.max_steps)
         self.step = 0
 
-    @memory_kept()
     def fit(self, observer: TrainingObserver) -> None:
         """Train to the end of the schedule, from wherever the state stands.
 
@@ -145,7 +147,12 @@ class Trainer(Generic[ModelT, BatchT]):
             NonFiniteStepError, RankDeficientError: too many steps in a row could not be taken; on every rank alike.
         """
         device = next(self.model.parameters()).device
-        self.model.train()
+        with memory_kept(), self._useful_threads(device):
+            self.model.train()
+            self._train(observer, device)
+            self.model.eval()
+
+    def _train(self, observer: TrainingObserver, device: torch.device) -> None:
         window = Window()
         batches = prefetched(self.sampler.batch, self.step, device)
         while self.step < self.schedule.last_step:
@@ -176,11 +183,27 @@ class Trainer(Generic[ModelT, BatchT]):
                     collectives.check_identical(tensor, name)
                 self.schedule.observe(self.step, record[self.objective.watched])
                 observer.window(record)
+                self.optimizer.forget_vanished()
                 window = Window()
             if done or self.step % self.config.checkpoint_steps == 0:
                 observer.checkpoint(self)
         batches.close()  # type: ignore[attr-defined]
-        self.model.eval()
+
+    def _useful_threads(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
+        """Return the context in which torch has as many threads as shorten a pass through the network."""
+        if device.type != "cpu" or torch.get_num_threads() == 1:
+            return contextlib.nullcontext()
+        network, rows, factors = (
+            unwrapped(self.network).eval(),
+            self.sampler.batch(self.step).vectors,
+            self._factors(device),
+        )
+
+        def run() -> None:
+            outputs_in(factors, network, rows).square().sum().backward()  # type: ignore[no-untyped-call]
+            self.optimizer.zero_grad()
+
+        return useful_threads(run)
 
     def _factors(self, device: torch.device) -> Factors:
         """Return how the factors of this step's products are rounded: not at all in the last ones.

@@ -6,10 +6,10 @@ differentiates its own surrogate; averaging by DistributedDataParallel does the 
 
 from __future__ import annotations
 
-import math
 import warnings
 from typing import Any, Protocol, TypeVar
 
+import torch
 from torch import Tensor, nn, optim
 from torch.nn.parallel import DistributedDataParallel
 
@@ -68,6 +68,12 @@ def parallelize(network: nn.Module) -> nn.Module:
         return DistributedDataParallel(network, broadcast_buffers=False)
 
 
+def unwrapped(network: nn.Module) -> nn.Module:
+    """Return the network that :func:`parallelize` was given."""
+    plain: nn.Module = network.module if isinstance(network, DistributedDataParallel) else network
+    return plain
+
+
 def optimization_step(
     network: nn.Module,
     objective: Objective[BatchT],
@@ -120,7 +126,15 @@ def _work_out(
     proposal = objective.propose(local, total)
     optimizer.zero_grad(set_to_none=True)
     (proposal.loss * collectives.world_size()).backward()  # type: ignore[no-untyped-call]
-    longest = math.inf if max_gradient_norm is None else max_gradient_norm
-    length = nn.utils.clip_grad_norm_(network.parameters(), longest)
+    length = _gradient_norm(network, max_gradient_norm)
     raise_first([*proposal.checks, finite(NonFiniteStepError("the step's gradient holds NaN or infinity"), length)])
     return proposal, total
+
+
+def _gradient_norm(network: nn.Module, longest: float | None) -> Tensor:
+    """Return the length () of the network's gradient, which is scaled down to ``longest``, if there is one."""
+    if longest is not None:
+        return nn.utils.clip_grad_norm_(network.parameters(), longest)
+    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+    length: Tensor = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(one) for one in gradients]))
+    return length

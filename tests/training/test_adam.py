@@ -47,3 +47,18 @@ def test_it_steps_as_torchs_does_and_takes_up_its_state() -> None:
             optimizers[0].load_state_dict(copy.deepcopy(optimizers[1].state_dict()))
     for ours, theirs in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_moments_without_gradients_do_not_fade_into_subnormal_numbers() -> None:
+    weight = nn.Parameter(torch.ones(4))
+    optimizer = Adam([weight], lr=0.1, fused=True)
+    weight.square().sum().backward()
+    optimizer.step()
+    for _ in range(2000):
+        weight.grad = torch.tensor([0.0, 0.0, 0.0, 1.0])
+        optimizer.step()
+        if optimizer.state[weight]["step"] % 100 == 0:
+            optimizer.forget_vanished()
+    first = optimizer.state[weight]["exp_avg"]
+    assert first[:3].eq(0).all()
+    assert first[3] > 0.99

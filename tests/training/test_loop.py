@@ -200,3 +200,34 @@ def test_steps_that_tell_columns_by_their_rounding_round_nothing():
     asked.network.register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
     asked.fit(WindowRecorder())
     assert seen == [False] * 40
+
+
+def test_moments_that_fade_are_forgotten_once_a_window():
+    one = trainer()
+    with torch.no_grad():  # units that no row reaches have no gradient
+        one.network.perceptron.trunk[0].bias[:4] = -100
+    one.optimizer.zero_grad()
+    one.fit(WindowRecorder())
+    weight = one.network.perceptron.trunk[0].weight
+    state = one.optimizer.state[weight]
+    state["exp_avg"][:4] = 1e-31
+    one.step, one.schedule.max_steps = 0, 60
+    one.fit(WindowRecorder())
+    assert one.optimizer.state[weight]["exp_avg"][:4].eq(0).all()
+
+
+def test_choosing_threads_changes_nothing_but_their_number(monkeypatch):
+    alone, chosen = trainer(), trainer()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "get_num_threads", lambda: 1)
+        alone.fit(WindowRecorder())
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    monkeypatch.setattr("distspectral.training.threads.LEAST_GAIN", 1e9)  # so it is one thread again
+    try:
+        chosen.fit(WindowRecorder())
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    for name, tensor in alone.model.state_dict().items():
+        assert torch.allclose(tensor, chosen.model.state_dict()[name], atol=1e-6), name
