@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -17,6 +18,14 @@ from distspectral.objectives.proposal import Proposal
 from distspectral.spectral.checks import Check, finite
 from distspectral.spectral.orthonormalize import checked_cholesky, cholesky_factor
 from distspectral.spectral.rayleigh import dirichlet_energy, gram, linearize, whitened_energy
+
+HIDDEN = 2.0
+"""What a batch may hide of the log-determinant: see :meth:`SpectralObjective.batch_growth`.
+
+When the cool-down begins, batches of 1,024 edges hide .7 of USPS and 1.8 of digits, whose functions they learn well.
+They hide 2.7 of worm neurons, 4.7 of sentence embeddings and 14 of tf-idf text. There a cool-down with two, four and
+four times as many edges takes the mean sin^2 of as many functions as clusters from .0054 to .0016, from .090 to .035
+and from .041 to .012."""
 
 
 class SpectralConfig(FrozenModel):
@@ -101,6 +110,22 @@ class SpectralObjective:
             checks=(is_finite, has_factor, average.check),
             commit=lambda: layer.take(average),
         )
+
+    def batch_growth(self, totals: Sequence[dict[str, Tensor]]) -> float:
+        """Return how many times larger batches should be, by the global sums of several under the same weights.
+
+        Energy that few edges carry is missed by many a batch, which makes the functions look smoother than the graph
+        does, and training goes where that pays. The log-determinant of all batches together less the mean of each
+        alone is what a batch hides. It falls in proportion to the batch's size.
+        """
+        pooled = {name: torch.stack([total[name] for total in totals]).sum(0) for name in totals[0]}
+        alone = torch.stack([self._log_determinant(total) for total in totals]).mean()
+        hidden = float(self._log_determinant(pooled) - alone)
+        return hidden / HIDDEN if math.isfinite(hidden) else math.inf
+
+    def _log_determinant(self, total: dict[str, Tensor]) -> Tensor:
+        factor, _ = checked_cholesky(total["gram"], jitter=self.orthonormal.config.jitter)
+        return linearize(total["energy"], factor, objective="logdet", epsilon=self.config.epsilon).value
 
     def window_sums(self, total: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the step's energy and Gram."""

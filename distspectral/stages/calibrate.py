@@ -297,7 +297,7 @@ def _facts(manifests: Manifests) -> dict[str, Any]:
     facts["certificate"] = manifests["calibrate"].metrics["certificate"]
     drawn = trained.metrics.get("ritz_values")
     if drawn is not None and trained.config["affinity"]["scope"] == "global":  # edges inside batches are other edges
-        n_drawn = trained.metrics["steps"] * trained.config["train"]["batch_size"]
+        n_drawn = trained.metrics["drawn"]
         graph = next(one for one in reversed(list(manifests.values())) if "largest_component_share" in one.properties)
         n_edges = graph.n_rows * graph.properties["k"]
         check = edge_check(drawn, model["ritz_values"], model["n_components"], n_drawn, n_edges)

@@ -159,7 +159,9 @@ def trainer_summary(trainer: Trainer[Any, Any], artifact: Artifact, history: lis
     return last | {
         "steps": trainer.step,
         "skipped_steps": trainer.skipped.total,
-        rate: trainer.step * trainer.config.batch_size / seconds,
+        "drawn": trainer.n_drawn,
+        "batch_growth": trainer.growth,
+        rate: trainer.n_drawn / seconds,
         "stopped_because": trainer.schedule.ended_because(trainer.objective.watched),
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -17,6 +17,7 @@ from distspectral.objectives.batches import Batch
 from distspectral.precision import Factors, outputs_in, training_factors
 from distspectral.training.adam import Adam
 from distspectral.training.config import TrainConfig
+from distspectral.training.growth import GrowingSampler, batch_growth
 from distspectral.training.memory import memory_kept
 from distspectral.training.schedule import PlateauSchedule
 from distspectral.training.skipping import SKIPPABLE, SkippedSteps
@@ -62,7 +63,7 @@ class WindowRecorder:
         """Do nothing."""
 
 
-def prefetched(make: Callable[[int], BatchT], first_step: int, device: torch.device) -> Iterator[BatchT]:
+def prefetched(make: Callable[[int], BatchT], first_step: int, device: torch.device) -> Generator[BatchT]:
     """Yield the batches of ``first_step``, ``first_step + 1``, ... while a thread prepares the next one."""
     with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as pool:
         step = first_step
@@ -116,6 +117,7 @@ class Trainer(Generic[ModelT, BatchT]):
         sampler: this rank's batches.
         config: length, rates, windows.
         n_rows: N, on which the length may depend.
+        max_growth: how many times larger batches may become in the cool-down, if the objective judges them.
     """
 
     def __init__(
@@ -126,6 +128,7 @@ class Trainer(Generic[ModelT, BatchT]):
         sampler: Sampler[BatchT],
         config: TrainConfig,
         n_rows: int,
+        max_growth: int = 1,
     ) -> None:
         self.model, self.objective, self.sampler, self.config = model, objective, sampler, config
         self.network = parallelize(network)
@@ -138,7 +141,7 @@ class Trainer(Generic[ModelT, BatchT]):
             tolerance=config.tolerance,
         )
         self.skipped = SkippedSteps(config, self.schedule.max_steps)
-        self.step = 0
+        self.step, self.growth, self.max_growth = 0, 1, max_growth
 
     def fit(self, observer: TrainingObserver) -> None:
         """Train to the end of the schedule, from wherever the state stands.
@@ -156,6 +159,10 @@ class Trainer(Generic[ModelT, BatchT]):
         window = Window()
         batches = prefetched(self.sampler.batch, self.step, device)
         while self.step < self.schedule.last_step:
+            if self.step == self.schedule.cooldown_start and self.max_growth > 1:
+                batches.close()
+                self._grow_batches(device)
+                batches = prefetched(self.sampler.batch, self.step, device)
             learning_rate = self.config.learning_rate * self.schedule.factor(self.step)
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate
@@ -177,7 +184,7 @@ class Trainer(Generic[ModelT, BatchT]):
             done = self.step == self.schedule.last_step
             # a window of skipped steps only goes on into the next one
             if window.n_steps and (done or self.step % self.config.window_steps == 0):
-                record = window.record(self.step, self.objective, self.config.batch_size, learning_rate)
+                record = window.record(self.step, self.objective, self.batch_size, learning_rate)
                 record["skipped_steps"] = self.skipped.total
                 for name, tensor in self.objective.shared_state().items():
                     collectives.check_identical(tensor, name)
@@ -187,7 +194,28 @@ class Trainer(Generic[ModelT, BatchT]):
                 window = Window()
             if done or self.step % self.config.checkpoint_steps == 0:
                 observer.checkpoint(self)
-        batches.close()  # type: ignore[attr-defined]
+        batches.close()
+
+    @property
+    def batch_size(self) -> int:
+        """Items of a step, all ranks together."""
+        return self.growth * self.config.batch_size
+
+    @property
+    def n_drawn(self) -> int:
+        """Items of all steps so far, all ranks together."""
+        n_grown = max(self.step - self.schedule.cooldown_start, 0)
+        return self.config.batch_size * (self.step + (self.growth - 1) * n_grown)
+
+    def _grow_batches(self, device: torch.device) -> None:
+        """Make the batches of the cool-down larger, should they hide too much."""
+        network, first, factors = unwrapped(self.network), self.schedule.max_steps, self._factors(device)
+        self._set_growth(batch_growth(network, self.objective, self.sampler, first, self.max_growth, factors))
+
+    def _set_growth(self, growth: int) -> None:
+        self.growth = growth
+        if isinstance(self.sampler, GrowingSampler):
+            self.sampler.growth = growth
 
     def _useful_threads(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
         """Return the context in which torch has as many threads as shorten a pass through the network."""
@@ -223,6 +251,7 @@ class Trainer(Generic[ModelT, BatchT]):
             "schedule": self.schedule.state_dict(),
             "step": self.step,
             "skipped_steps": self.skipped.total,
+            "batch_growth": self.growth,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -232,3 +261,4 @@ class Trainer(Generic[ModelT, BatchT]):
         self.schedule.load_state_dict(state["schedule"])
         self.step = state["step"]
         self.skipped.total = state["skipped_steps"]
+        self._set_growth(state["batch_growth"])

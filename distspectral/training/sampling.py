@@ -48,6 +48,9 @@ class EdgeSampler:
             as many rows uniformly and gives them equal mass.
         seed: seed of the run.
 
+    Attributes:
+        growth: how many times as many edges a step has, to be set between batches.
+
     Communication: one all-reduce at construction, none per batch.
     """
 
@@ -64,7 +67,7 @@ class EdgeSampler:
         self.rank, world_size = collectives.rank(), collectives.world_size()
         self.start, self.stop = share(graph.n_rows, self.rank, world_size)
         first, last = share(batch_size, self.rank, world_size)
-        self.n_edges = last - first
+        self.n_edges, self.growth = last - first, 1
         self.cumulative = self._cumulative_affinity()
         own = torch.tensor([self.cumulative[-1]], dtype=torch.float64)
         total = float(collectives.all_reduce_sum({"affinity": own})["affinity"])
@@ -101,7 +104,7 @@ class EdgeSampler:
 
     def _edges(self, generator: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return global ids (M,) of both ends; one random number picks the row and the neighbour."""
-        target = stratified(self.n_edges, generator) * self.cumulative[-1]
+        target = stratified(self.growth * self.n_edges, generator) * self.cumulative[-1]
         local_rows = np.minimum(np.searchsorted(self.cumulative, target, side="right"), len(self.cumulative) - 1)
         before = np.where(local_rows > 0, self.cumulative[local_rows - 1], 0.0)
         heads = local_rows + self.start
@@ -114,7 +117,9 @@ class EdgeSampler:
 
     def _uniform_rows(self, generator: np.random.Generator) -> NDArray[np.int64]:
         """Return as many global row ids as there are edges, uniform over the slice."""
-        return self.start + (stratified(self.n_edges, generator) * (self.stop - self.start)).astype(np.int64)
+        return self.start + (stratified(self.growth * self.n_edges, generator) * (self.stop - self.start)).astype(
+            np.int64
+        )
 
 
 class InBatchSampler:
@@ -130,6 +135,9 @@ class InBatchSampler:
         scale_neighbor: neighbour whose distance is the local scale.
         laplacian: ``random_walk`` gives rows their degree in the batch as mass, ``unnormalized`` equal mass.
         seed: seed of the run.
+
+    Attributes:
+        growth: how many times as many edges a step has, to be set between batches.
 
     Reference: Shaham et al., SpectralNet, ICLR 2018, section 3.1.
     """
@@ -150,12 +158,12 @@ class InBatchSampler:
         self.rank, self.world_size = collectives.rank(), collectives.world_size()
         self.start, self.stop = share(vectors.n_rows, self.rank, self.world_size)
         first, last = share(batch_size, self.rank, self.world_size)
-        self.n_edges = last - first
+        self.n_edges, self.growth = last - first, 1
 
     def batch(self, step: int) -> EdgeBatch:
         """Return the batch of ``step`` on this rank; all its edges lie inside the batch."""
         generator = np.random.default_rng((self.seed, step, self.rank))
-        n = min(max(self.n_edges // self.n_neighbors, self.n_neighbors + 1), self.stop - self.start)
+        n = min(max(self.growth * self.n_edges // self.n_neighbors, self.n_neighbors + 1), self.stop - self.start)
         rows = self.start + np.sort(generator.choice(self.stop - self.start, n, replace=False))
         vectors = torch.from_numpy(self.vectors.gather(rows))
         heads, tails, weights = batch_affinity(

@@ -30,6 +30,11 @@ class SpectralTrainConfig(TrainConfig):
         description="what the network sees of a row, side by side: vector, code, siamese; auto = all that was made, "
         "for the network should see the space in which the graph is smooth",
     )
+    max_growth: PositiveInt = Field(
+        4,
+        description="how many times larger batches of edges may become in the cool-down, where small ones hide too "
+        "much of the graph",
+    )
 
 
 class SpectralSettings(TrainSettings):
@@ -56,7 +61,8 @@ class SpectralSettings(TrainSettings):
         model.network.perceptron.standardize_by(vectors.mean, vectors.scale)
         model.to(torch_device(self.train.device))
         objective = SpectralObjective(self.spectral, model.orthonormal, self.n_components)
-        return Trainer(model, model.network, objective, build_sampler(vectors, graph, self), self.train, vectors.n_rows)
+        sampler, train = build_sampler(vectors, graph, self), self.train
+        return Trainer(model, model.network, objective, sampler, train, vectors.n_rows, train.max_growth)
 
     @property
     def shape(self) -> dict[str, Any]:

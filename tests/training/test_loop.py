@@ -142,7 +142,7 @@ def test_a_count_of_skipped_steps_survives_a_restart():
 
 
 def test_a_gram_that_cannot_be_factored_is_skipped_and_leaves_the_moving_average_alone():
-    one, observer = trainer(patience=0), WindowRecorder()
+    one, observer = trainer(patience=0, max_growth=1), WindowRecorder()
     real, seen = one.objective.local_sums, []
 
     def degenerate(outputs, batch):
@@ -182,7 +182,7 @@ def test_a_plateau_ends_training_before_its_budget():
 
 @pytest.mark.parametrize(("precision", "rounded"), [("bfloat16", 57), ("float32", 0)])
 def test_all_but_the_last_steps_round_factors_if_asked(precision, rounded):
-    asked = trainer(precision=precision)
+    asked = trainer(precision=precision, max_growth=1)
     seen = []
     asked.network.register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
     asked.fit(WindowRecorder())
