@@ -236,7 +236,7 @@ def test_learned_spaces_have_their_stages(tmp_path: Path) -> None:
     for stage in ("pack", "autoencoder", "codes", "neighbors", "graph", "siamese", "features", "reweight"):
         result = invoke("stage", stage, path, "--local", "--quiet")
         assert result.exit_code == 0, result.stderr
-    assert (tmp_path / "root/reweight/manifest.json").exists()
+    assert (tmp_path / "root/reweight/.manifest.json").exists()
     refused = invoke("stage", "codes", write_run(tmp_path / "plain"), "--local")
     assert refused.exit_code == EXIT_REFUSED
     assert "stage codes: is none of this run, whose stages are pack, neighbors, graph, train" in refused.stderr

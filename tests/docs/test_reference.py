@@ -124,7 +124,7 @@ def test_columns_of_the_quarantine_are_those_of_a_real_run(tmp_path: Path) -> No
     config.write_text(yaml.safe_dump(values))
     result = run_here(["stage", "pack", str(config)])
     assert result.exit_code == 0, result.output
-    compare(described_columns("_quarantine"), columns(tmp_path / "root/vectors/_quarantine/part-00000.parquet"))
+    compare(described_columns(".quarantine"), columns(tmp_path / "root/vectors/.quarantine/part-00000.arrow"))
 
 
 def compare(described: dict[str, str], found: dict[str, str]) -> None:

@@ -234,13 +234,13 @@ def test_processes_fill_one_output_and_the_last_finishes_it(finished, tmp_path):
     first = parts(finished, tmp_path, range(2, 9))  # a last job may reach beyond the last shard
     assert isinstance(first, Unfinished)
     assert (first.n_done, first.n_shards, first.metrics["embedded_shards"]) == (1, 3, 1)
-    assert not (tmp_path / "shared/manifest.json").exists()
+    assert not (tmp_path / "shared/.manifest.json").exists()
     assert parts(finished, tmp_path, range(0, 1)).n_done == 2
     again = parts(finished, tmp_path, range(0, 1))
     assert (again.n_done, again.metrics["embedded_shards"]) == (2, 0)
     manifest = parts(finished, tmp_path, range(1, 2))
     assert [shard.n_rows for shard in manifest.shards] == list(SIZES)
-    assert (tmp_path / "shared/config.yaml").exists()
+    assert (tmp_path / "shared/.config.yaml").exists()
     own = Artifact(str(tmp_path / "shared"))
     assert tables(own) == tables(finished.chain.artifact("embed"))
     assert manifest.metrics["agreement"] == finished.chain.artifact("embed").manifest().metrics["agreement"]

@@ -51,7 +51,7 @@ class SourceConfig(FrozenModel):
         "error",
         description="A row with NaN, infinity, null, a value too large to be told from the others in float32, another "
         "width or an unreadable id: `error` stops with its place, "
-        "`quarantine` leaves it out of every artifact and keeps its id, file, row and reason in `_quarantine`.",
+        "`quarantine` leaves it out of every artifact and keeps its id, file, row and reason in `.quarantine`.",
     )
     follow_links: bool = Field(
         False, description="Take symbolic links that lead out of the folder they are found in; else they are refused."
