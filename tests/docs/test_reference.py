@@ -24,6 +24,7 @@ from tests.docs.pages import ROOT
 from tests.runs import write_run
 
 ARTIFACTS = (ROOT / "docs/reference/artifacts.md").read_text("utf-8")
+GROUPS = ("bench", "graph")
 WORDS = {"int32": "int32", "int64": "int64", "float": "float32", "halffloat": "float16", "uint32": "uint32"}
 
 
@@ -55,8 +56,9 @@ def test_every_key_has_an_entry_with_type_default_and_meaning() -> None:
 def test_every_command_and_option_is_named() -> None:
     page = generated.commands_page()
     group: Any = typer.main.get_command(app)
-    commands = {name: one for name, one in group.commands.items() if name != "bench"}
-    commands |= {f"bench {name}": one for name, one in group.commands["bench"].commands.items()}
+    commands = {name: one for name, one in group.commands.items() if name not in GROUPS}
+    for name in GROUPS:
+        commands |= {f"{name} {inner}": one for inner, one in group.commands[name].commands.items()}
     for name, command in commands.items():
         section = page.partition(f"\n## {name} {{#")[2].partition("\n## ")[0]
         options = [option for one in command.params if one.param_type_name == "option" for option in one.opts]
