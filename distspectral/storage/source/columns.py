@@ -27,17 +27,23 @@ VALUE_TYPES = (pa.float16(), pa.float32(), pa.float64(), pa.uint8())
 VALUE_TYPE_NAMES = "float16, float32, float64 or uint8"
 
 
+KEYS = {"data.column": "vector", "data.id_column": "id", "data.label_column": "label"}
+"""Of the config, and what they name in :class:`Columns`."""
+
+
 class Columns(NamedTuple):
     """Names of the columns to read; None where there is none."""
 
     vector: str
     id: str | None
     label: str | None
+    carried: tuple[str, ...] = ()
 
     @property
     def present(self) -> list[str]:
-        """The names that are set."""
-        return [name for name in self if name is not None]
+        """The names that are set, each once."""
+        names = (self.vector, self.id, self.label, *self.carried)
+        return list(dict.fromkeys(name for name in names if name is not None))
 
 
 def require_columns(columns: Columns, schema: pa.Schema, uri: str) -> None:
@@ -46,19 +52,29 @@ def require_columns(columns: Columns, schema: pa.Schema, uri: str) -> None:
     Raises:
         UnknownColumnError: naming the nearest column and those there are, or one that occurs twice.
     """
-    for key, name in zip(("data.column", "data.id_column", "data.label_column"), columns, strict=True):
-        if name is not None and name not in schema.names:
-            nearest = difflib.get_close_matches(name, schema.names, n=1, cutoff=0.0)
-            hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-            raise UnknownColumnError(
-                f"{uri}: has no column {name!r}; {hint}It has {', '.join(schema.names) or 'none'}; set {key}",
-                parameters=[key],
-            )
-        if name is not None and schema.names.count(name) > 1:
-            raise UnknownColumnError(
-                f"{uri}: has {schema.names.count(name)} columns {name!r}; rename all but one, or set {key} to another",
-                parameters=[key],
-            )
+    for key, name in KEYS.items():
+        if (column := getattr(columns, name)) is not None:
+            require_column(column, schema, uri, key)
+
+
+def require_column(name: str, schema: pa.Schema, uri: str, key: str) -> None:
+    """Check that a shard has one column of a name, which ``key`` of the config asks for.
+
+    Raises:
+        UnknownColumnError: see :func:`require_columns`.
+    """
+    if name not in schema.names:
+        nearest = difflib.get_close_matches(name, schema.names, n=1, cutoff=0.0)
+        hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+        raise UnknownColumnError(
+            f"{uri}: has no column {name!r}; {hint}It has {', '.join(schema.names) or 'none'}; set {key}",
+            parameters=[key],
+        )
+    if schema.names.count(name) > 1:
+        raise UnknownColumnError(
+            f"{uri}: has {schema.names.count(name)} columns {name!r}; rename all but one, or set {key} to another",
+            parameters=[key],
+        )
 
 
 def vector_width(kind: pa.DataType, name: str, uri: str) -> int | None:
