@@ -146,7 +146,7 @@ def check_output(source: Source, output: str) -> None:
         ConfigError: just that.
     """
     if (path := _path_around(source, output, ("", *FOLDERS))) is not None:
-        raise ConfigError(f"--output: is {output}, inside --source {path}; choose a place beside it")
+        raise ConfigError(f"--output: is {output}, inside the new rows' {path}; choose a place beside it")
 
 
 def _path_around(source: Source, place: str, folders: Sequence[str]) -> str | None:

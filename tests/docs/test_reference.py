@@ -111,7 +111,7 @@ def test_columns_are_those_of_a_real_run(artifact: str, run: str, finished: Path
 def test_columns_of_the_output_are_all_that_can_be_written(workshop: Path) -> None:
     described = described_columns("output")
     written = ",".join(list(described)[1:])
-    result = run_here(["embed", "run.yaml", "--source", "new", "--output", "all", "--columns", written])
+    result = run_here(["embed", "run.yaml", "new", "--output", "all", "--columns", written])
     assert result.exit_code == 0, result.output
     compare(described, columns(workshop / "all/part-00000.parquet"))
 
