@@ -165,6 +165,8 @@ def _config(run: str, overrides: list[str] | None) -> RunConfig:
     if "://" not in run and Path(run).is_file():
         return load(Path(run), overrides)
     root = Artifact(run)
+    if not root.exists():
+        raise MissingArtifactError(f"{run}: does not exist; name the directory of a finished run, or its YAML file")
     if not root.has(CONFIG):
         raise MissingArtifactError(
             f"{run}: is neither a finished run, which holds {CONFIG}, nor a YAML file; name one of the two"

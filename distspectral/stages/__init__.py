@@ -80,6 +80,8 @@ def kind_of(root: Artifact) -> str:
         own = {stage.folder for stage in stages.values()} - shared
         if any(root.child(folder).has(MANIFEST) for folder in own):
             return kind
+    if not root.exists():
+        raise MissingArtifactError(f"{root.uri}: does not exist; name the directory of a finished run")
     raise MissingArtifactError(f"{root.uri}: holds no finished run; `distspectral run` makes one")
 
 

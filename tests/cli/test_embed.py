@@ -87,7 +87,8 @@ def test_what_new_rows_lack_is_named_by_the_option(alone: Path, tmp_path: Path) 
         " ".join(invoke("embed", alone, new, "--local").stderr.split())
     )
     assert "set --carry" in invoke("embed", alone, new, *NAMES, "--carry", "texts", "--local").stderr
-    assert "nothing: is neither a finished run" in invoke("embed", tmp_path / "nothing", new).stderr
+    assert "nothing: does not exist" in invoke("embed", tmp_path / "nothing", new).stderr
+    assert "new: is neither a finished run" in invoke("embed", new, new).stderr
     assert "is no YAML file" in invoke("embed", alone).stderr
 
 

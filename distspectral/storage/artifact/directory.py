@@ -71,6 +71,10 @@ class Artifact:
         place = self.file_path(folder) if folder else self.path
         return list(self.filesystem.get_file_info(fs.FileSelector(place, allow_not_found=True)))
 
+    def exists(self) -> bool:
+        """Whether the directory does."""
+        return bool(self.filesystem.get_file_info(self.path).type != fs.FileType.NotFound)
+
     def has(self, name: str) -> bool:
         """Whether the file ``name`` exists."""
         return bool(self.filesystem.get_file_info(self.file_path(name)).type == fs.FileType.File)
