@@ -1,7 +1,7 @@
 """Spectral embedding and clustering for datasets that do not fit.
 
 ``SpectralNet`` and ``DSCL`` are the in-memory estimators with scikit-learn's interface; they never import Ray.
-The same modules run on a cluster through the command ``distspectral run``.
+The same modules run on a cluster through the command ``distspectral run``, whose result ``Run`` opens.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from distspectral.estimators.dscl import DSCL
     from distspectral.estimators.spectral_net import SpectralNet
+    from distspectral.serving.finished import Run
 
-__all__ = ["DSCL", "SpectralNet", "__version__"]
+__all__ = ["DSCL", "Run", "SpectralNet", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import an estimator only when asked for, so that the maths alone stays light."""
+    """Import a class only when asked for, so that the maths alone stays light."""
     if name == "SpectralNet":
         from distspectral.estimators.spectral_net import SpectralNet
 
@@ -27,4 +28,8 @@ def __getattr__(name: str) -> Any:
         from distspectral.estimators.dscl import DSCL
 
         return DSCL
+    if name == "Run":
+        from distspectral.serving.finished import Run
+
+        return Run
     raise AttributeError(f"module 'distspectral' has no attribute {name!r}")

@@ -17,6 +17,7 @@ from sklearn.metrics import adjusted_rand_score
 from distspectral.bench.killer import Kill, Killer
 from distspectral.bench.nodes import ChaosError, start_run, tail, write_run
 from distspectral.datasets import Mixture, write_mixture
+from distspectral.storage.artifact.directory import MANIFEST
 
 DIM = 16
 N_CLUSTERS = 8
@@ -102,7 +103,7 @@ def _compare(root: Path, config: Path, killed: Path) -> dict[str, Any]:
     expected, calm_clusters = _rows(calm)
     before = {name: _bits(killed / name) for name in FROM_MODEL}
     for name in FROM_MODEL:
-        (killed / name / "manifest.json").unlink()
+        (killed / name / MANIFEST).unlink()
         for path in (killed / name).rglob("*"):
             if path.is_file():
                 path.unlink()
@@ -131,5 +132,5 @@ def _rows(root: Path) -> tuple[list[Any], Any]:
 
 def _ritz_sum(root: Path) -> float:
     """Return the sum of the Ritz values after calibration."""
-    manifest = json.loads((root / "model" / "manifest.json").read_text())
+    manifest = json.loads((root / "model" / MANIFEST).read_text())
     return float(sum(manifest["properties"]["ritz_values"]))

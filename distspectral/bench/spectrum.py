@@ -22,7 +22,7 @@ from distspectral.graph.spectrum import exact_spectrum
 from distspectral.graph.store import Graph, MappedGraph
 from distspectral.recipes import SpectralRecipe
 from distspectral.spectral.diagnostics import label_agreement, sin2_principal_angles
-from distspectral.stages import STAGES
+from distspectral.stages import STAGES, graph_of
 from distspectral.stages.cluster import fit_assigner
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
@@ -51,8 +51,7 @@ def compare_with_exact(root: Artifact, n_functions: int | None = None) -> dict[s
         raise ConfigError(f"--functions: is {n_compared}, but {root.uri} keeps {n_kept} functions; ask for fewer")
     learned = _embedding(output, n_kept)
     began = time.perf_counter()
-    graph = next(name for name in ("reweight", "siamese_graph", "graph") if name in model.manifest().inputs)
-    mapped = MappedGraph(root.child(folders[graph]))
+    mapped = MappedGraph(graph_of(root)[1])
     values, vectors, degree = exact_spectrum(mapped, n_kept)
     seconds = time.perf_counter() - began
     sin2 = sin2_principal_angles(

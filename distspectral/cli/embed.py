@@ -3,23 +3,53 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Annotated
+import functools
+import hashlib
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from distspectral.cli.console import StageProgress, print_json, print_manifest, print_note
-from distspectral.cli.options import AsJson, ConfigPath, Local, Overrides, Quiet, engine_of, load
+from distspectral.cli.options import AsJson, Local, Overrides, Quiet, engine_of, load
 from distspectral.cli.stage import checked_pipeline, stage
-from distspectral.errors import ConfigError
+from distspectral.errors import ConfigError, DistSpectralError, MissingArtifactError
 
 if TYPE_CHECKING:
+    from distspectral.config import RunConfig
     from distspectral.stages.stage import Unfinished
     from distspectral.storage.artifact.manifest import Manifest
 
-SourcePath = Annotated[
-    str | None, typer.Option("--source", metavar="PATH", help="Embed these shards instead of data.path.")
+RunPath = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="Directory of a finished run, or the YAML file of one.", show_default=False),
 ]
-OutputPath = Annotated[str | None, typer.Option("--output", metavar="DIR", help="Where the rows of --source go.")]
+NewPath = Annotated[
+    str | None, typer.Argument(metavar="[NEW]", help="Shards to embed by the run's model.", show_default=False)
+]
+OutputPath = Annotated[
+    str | None,
+    typer.Option("--output", metavar="DIR", help="Where the rows of NEW go. [default: in RUN/embedded]"),
+]
+Column = Annotated[str | None, typer.Option("--column", metavar="NAME", help="Vector column of NEW.")]
+IdColumn = Annotated[str | None, typer.Option("--id-column", metavar="NAME", help="Ids of NEW; '' for row numbers.")]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--label-column", metavar="NAME", help="Labels of NEW, to evaluate by. [default: none, or a YAML file's]"
+    ),
+]
+Carry = Annotated[
+    str | None, typer.Option("--carry", metavar="A,B,...", help="Columns of NEW that the output takes over, or all.")
+]
+OPTIONS = {
+    "data.path": "NEW",
+    "data.column": "--column",
+    "data.id_column": "--id-column",
+    "data.label_column": "--label-column",
+    "data.carry": "--carry",
+}
+"""What keys of the config are called here."""
 Columns = Annotated[
     str | None,
     typer.Option(
@@ -45,49 +75,113 @@ def register(app: typer.Typer) -> None:
 
 
 def embed(
-    config: ConfigPath,
+    run: RunPath,
+    new: NewPath = None,
     overrides: Overrides = None,
-    source: SourcePath = None,
     output: OutputPath = None,
+    column: Column = None,
+    id_column: IdColumn = None,
+    label_column: LabelColumn = None,
+    carry: Carry = None,
     columns: Columns = None,
     shard_range: ShardRange = None,
     local: Local = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Embed every row, and cluster it; with --source and --output other rows, by the same trained model."""
-    if (source is None) != (output is None):
-        raise ConfigError("--source and --output: give both to embed other rows, or neither")
+    """Embed and cluster NEW rows by the model of a finished run, which is all that is needed; or a run's own rows."""
+    is_file = "://" not in run and Path(run).is_file()
+    is_told = is_file or bool(overrides)  # more than the run knows itself
     if columns is not None:
         overrides = [*(overrides or ()), f"embed.columns=[{columns}]"]
     shards = None if shard_range is None else _range(shard_range)
-    if shards is None and (source is None or output is None):
-        stage("embed", config, overrides, local, quiet, as_json)
+    if new is None:
+        if asked := [name for name, value in (("--output", output), ("--carry", carry)) if value is not None]:
+            raise ConfigError(f"{asked[0]}: is for other rows; name their shards behind the run")
+        _embed_own(run, overrides, shards, local, quiet, as_json)
         return
     from distspectral.config.check import check_output
-    from distspectral.storage.artifact.manifest import Manifest
+    from distspectral.orchestration.pipeline import Pipeline
     from distspectral.storage.source.dataset import Source
 
-    loaded = load(config, overrides)
-    engine = engine_of(loaded, local)
-    done: Manifest | Unfinished
+    config = _config(run, overrides)
+    told: dict[str, Any] = {"path": new}
+    if label_column is not None or not is_file:
+        told["label_column"] = label_column or None
+    if column is not None:
+        told["column"] = column
+    if id_column is not None:
+        told["id_column"] = id_column or None
+    if carry is not None:
+        told["carry"] = "all" if carry == "all" else tuple(filter(None, carry.split(",")))
+    config = config.model_copy(update={"data": config.data.model_copy(update=told)})
+    place = output or _default_place(config.root, new)
+    engine = engine_of(config, local)
     try:
         with StageProgress(quiet) as progress:
-            other = None if source is None else Source.open(loaded.data.model_copy(update={"path": source}))
-            if other is not None:
-                check_output(other, str(output))
-            pipeline = checked_pipeline(loaded, engine, progress)
-            if shards is not None:
-                done = pipeline.embed_part(shards, other, output)
-            else:
-                assert other is not None, "the other rows have been opened"
-                done = pipeline.embed_other(other, str(output))
+            source = Source.open(config.data)
+            check_output(source, place)
+            pipeline = Pipeline.finished(config, engine, progress, as_told=is_told)
+            parts = pipeline.embed_other if shards is None else functools.partial(pipeline.embed_part, shards)
+            done = parts(source, place)
+    except DistSpectralError as error:
+        raise error.in_words(OPTIONS) from error
     finally:
         engine.close()
-    if isinstance(done, Manifest):
-        print_manifest(done, as_json)
-    else:
-        _show_unfinished(done, as_json)
+    _show(done, as_json)
+    if not as_json:
+        print_note(f"rows: {place}")
+
+
+def _embed_own(
+    config: str, overrides: list[str] | None, shards: range | None, local: bool, quiet: bool, as_json: bool
+) -> None:
+    path = Path(config)
+    if not path.is_file():
+        raise ConfigError(f"{config}: is no YAML file; name one, or behind the run's directory the rows to embed")
+    if shards is None:
+        stage("embed", path, overrides, local, quiet, as_json)
+        return
+    loaded = load(path, overrides)
+    engine = engine_of(loaded, local)
+    try:
+        with StageProgress(quiet) as progress:
+            done = checked_pipeline(loaded, engine, progress).embed_part(shards)
+    finally:
+        engine.close()
+    _show(done, as_json)
+
+
+def _config(run: str, overrides: list[str] | None) -> RunConfig:
+    """Return the config of a finished run's directory, or that of a YAML file.
+
+    Raises:
+        MissingArtifactError: there is neither.
+    """
+    from distspectral.config import parse_config
+    from distspectral.report.metrics import CONFIG
+    from distspectral.storage.artifact.directory import Artifact
+
+    if "://" not in run and Path(run).is_file():
+        return load(Path(run), overrides)
+    root = Artifact(run)
+    if not root.exists():
+        raise MissingArtifactError(f"{run}: does not exist; name the directory of a finished run, or its YAML file")
+    if not root.has(CONFIG):
+        raise MissingArtifactError(
+            f"{run}: is neither a finished run, which holds {CONFIG}, nor a YAML file; name one of the two"
+        )
+    text = root.read_bytes(CONFIG).decode()
+    return parse_config(text, f"{run}/{CONFIG}", overrides or ()).model_copy(update={"root": run})
+
+
+def _default_place(root: str, new: str) -> str:
+    """Return a place of these rows' own: the same command goes on where it was interrupted."""
+    from distspectral.storage.filesystems import absolute, join
+
+    place = absolute(new)
+    name = PurePosixPath(place).name.partition(".")[0].strip("*?[]") or "rows"
+    return join(root, f"embedded/{name}-{hashlib.sha256(place.encode()).hexdigest()[:8]}")
 
 
 def _range(text: str) -> range:
@@ -100,6 +194,15 @@ def _range(text: str) -> range:
     if not (colon and first.isdecimal() and last.isdecimal() and int(first) < int(last)):
         raise ConfigError(f"--shard-range: is {text}, expected FIRST:LAST such as 0:100, the first below the last")
     return range(int(first), int(last))
+
+
+def _show(done: Manifest | Unfinished, as_json: bool) -> None:
+    from distspectral.storage.artifact.manifest import Manifest
+
+    if isinstance(done, Manifest):
+        print_manifest(done, as_json)
+    else:
+        _show_unfinished(done, as_json)
 
 
 def _show_unfinished(done: Unfinished, as_json: bool) -> None:

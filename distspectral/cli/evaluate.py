@@ -13,7 +13,7 @@ from distspectral.errors import ConfigError
 RunPath = Annotated[
     str,
     typer.Argument(
-        metavar="RUN", help="Directory of a finished run, or of `embed --source --output`.", show_default=False
+        metavar="RUN", help="Directory of a finished run, or of `distspectral embed RUN NEW`.", show_default=False
     ),
 ]
 Labels = Annotated[

@@ -43,6 +43,8 @@ def _finished(path: str) -> list[Artifact]:
         return [artifact]
     found = [artifact.child(folder) for folder in FOLDERS]
     found = [one for one in found if one.has(MANIFEST)]
+    if not found and not artifact.exists():
+        raise MissingArtifactError(f"{path}: does not exist; name the directory of an artifact or of a run")
     if not found:
         raise MissingArtifactError(f"{path}: neither a finished artifact nor a run that holds one")
     return found

@@ -12,6 +12,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from distspectral.config.run import RunConfig
+from distspectral.embedding.columns import refuse_clashes
 from distspectral.errors import (
     ConfigError,
     MissingDependencyError,
@@ -55,6 +56,7 @@ def check(config: RunConfig, source: Source, *, imports: bool = True) -> None:
     recipe = config.recipe(source.dim, source.n_rows)
     recipe.check(source.n_rows, source.label_type is not None)
     recipe.check_workers((config.ray.max_workers or 1) if config.ray.enabled else 1)
+    _check_carried(config, source)
     _check_sizes(config, recipe)
     if imports:
         recipe.import_trunk()
@@ -69,6 +71,17 @@ def check(config: RunConfig, source: Source, *, imports: bool = True) -> None:
         raise MissingDependencyError(
             "mlflow is not installed: pip install 'distspectral[mlflow]', or leave out the section mlflow"
         )
+
+
+def _check_carried(config: RunConfig, source: Source) -> None:
+    """Refuse carried columns that the output has no place for."""
+    if config.data.carry and config.objective != "spectral":
+        raise ConfigError(
+            f"data.carry: is for objective spectral, not {config.objective}, whose embedding is read like vectors; "
+            "leave it out, and join your columns by id",
+            ["data.carry", "objective"],
+        )
+    refuse_clashes(source)
 
 
 def _check_sizes(config: RunConfig, recipe: Recipe) -> None:
@@ -133,7 +146,7 @@ def check_output(source: Source, output: str) -> None:
         ConfigError: just that.
     """
     if (path := _path_around(source, output, ("", *FOLDERS))) is not None:
-        raise ConfigError(f"--output: is {output}, inside --source {path}; choose a place beside it")
+        raise ConfigError(f"--output: is {output}, inside the new rows' {path}; choose a place beside it")
 
 
 def _path_around(source: Source, place: str, folders: Sequence[str]) -> str | None:

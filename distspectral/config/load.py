@@ -19,6 +19,8 @@ from distspectral.errors import ConfigError, UnknownKeyError, first_line
 from distspectral.frozen import expected
 from distspectral.secrets import HIDDEN, is_secret_name, redacted_values, secret_keys
 
+ABSENT = {"data.weight_column": "all rows weigh the same in graph, training and clusters, so there is none"}
+"""Keys that people look for, and why there are none."""
 CLOSE_ENOUGH = 0.6
 LONGEST_SHOWN = 80
 MOST_NODES = 1_000_000
@@ -237,6 +239,8 @@ def _unknown(location: Sequence[str]) -> str:
         model = _section(model, part) or model
     prefix = "".join(f"{part}." for part in sections)
     message = f"unknown key `{prefix}{key}`"
+    if reason := ABSENT.get(f"{prefix}{key}"):
+        return f"{message}; {reason}"
     if elsewhere := [name for name in _all_keys(RunConfig) if name.rpartition(".")[2] == key]:
         return f"{message}; there is `{'`, `'.join(elsewhere)}`"
     if nearest := difflib.get_close_matches(key, model.model_fields, 1, CLOSE_ENOUGH):

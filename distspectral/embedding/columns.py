@@ -19,6 +19,7 @@ from distspectral.storage.rows.columns import ARROW_TYPES, ScalarType
 
 if TYPE_CHECKING:
     from distspectral.models.embedder import Embedder
+    from distspectral.storage.source.dataset import Source
 
 Column = Literal["embedding", "cluster", "distance", "probabilities", "nearest_clusters"]
 
@@ -92,6 +93,20 @@ def _copied(values: NDArray[Any]) -> pa.Array:
     buffer = pa.allocate_buffer(values.nbytes)
     np.frombuffer(buffer, values.dtype).reshape(values.shape)[...] = values
     return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), values.size, [None, buffer])
+
+
+def refuse_clashes(source: Source) -> None:
+    """Refuse carried columns that have a name of ours.
+
+    Raises:
+        ConfigError: one has.
+    """
+    if clashes := [name for name in source.carried.names if name in ("id", *MEANINGS)]:
+        raise ConfigError(
+            f"data.carry: takes over the column {clashes[0]!r} of {source.shards[0].uri}, but the output has one of "
+            "that name itself; rename it there, or name the others in data.carry",
+            parameters=["data.carry"],
+        )
 
 
 def written_columns(output: Manifest) -> tuple[str, ...]:

@@ -13,10 +13,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from distspectral.errors import FingerprintMismatchError
 from distspectral.recipes import Recipe
 from distspectral.stages import stages_of
+from distspectral.stages.pack import PACK
 from distspectral.stages.stage import Stage
-from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.artifact.manifest import fingerprint
 from distspectral.storage.artifact.output import SOURCE, Output
 
@@ -53,16 +55,48 @@ class Chain:
         prints, outputs = {SOURCE: source}, {}
         stages = {stage.name: stage for stage in stages_of(recipe)}
         for name, stage in stages.items():
-            parts = {key: _pick(settings, key) for key in stage.sections}
-            config: dict[str, Any] = {}
-            for key, part in parts.items():
-                config |= part if isinstance(part, dict) else {key.rpartition(".")[2]: part}
-            identity = {key: _without(part, key, stage.harmless) for key, part in parts.items()}
+            config, identity = _told(stage, settings)
             if name in starts:  # whatever becomes of that run, and wherever it lies
                 identity[name] |= {"start_from": starts[name]}
             inputs = {read: prints[read] for read in stage.inputs(recipe)}
             prints[name] = fingerprint(name, identity, inputs)
             outputs[name] = Output(root.child(stage.folder), name, prints[name], config, inputs, identity)
+        return cls(root, source, outputs, stages)
+
+    @classmethod
+    def standing(cls, recipe: Recipe, root: Artifact, settings: Settings) -> Chain:
+        """Return the chain of a finished run as its manifests tell it, whatever has become of its data and config.
+
+        Of the last stage that rows pass, the output is the one that this config asks for, whatever stands there.
+
+        Args:
+            recipe: which stages, and what they read.
+            root: the run's directory.
+            settings: see :meth:`of`.
+
+        Raises:
+            MissingArtifactError: the run packed no vectors.
+            FingerprintMismatchError: an artifact was made from another one than the one that stands there.
+        """
+        source = root.child(PACK.folder).manifest().inputs[SOURCE]
+        prints = {SOURCE: source}
+        outputs: dict[str, Output] = {}
+        stages = {stage.name: stage for stage in stages_of(recipe)}
+        for name, stage in stages.items():
+            artifact = root.child(stage.folder)
+            config, identity = _told(stage, settings)
+            inputs = {read: prints[read] for read in stage.inputs(recipe)}
+            prints[name] = fingerprint(name, identity, inputs)
+            if name != recipe.passage[-1] and artifact.has(MANIFEST):
+                found = artifact.manifest()
+                prints[name] = found.fingerprint
+                for read, made_from in found.inputs.items():
+                    if read in outputs and outputs[read].artifact.has(MANIFEST) and made_from != prints[read]:
+                        raise FingerprintMismatchError(
+                            f"{artifact.uri}: was made from another {outputs[read].artifact.uri} than the one that "
+                            "stands there; `distspectral run` brings them together"
+                        )
+            outputs[name] = Output(artifact, name, prints[name], config, inputs, identity)
         return cls(root, source, outputs, stages)
 
     @property
@@ -99,6 +133,15 @@ class Chain:
             inputs=all_inputs,
             fingerprint=fingerprint(stage, own.identity or {}, all_inputs),
         )
+
+
+def _told(stage: Stage, settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what a stage is told, and what of it identifies the result."""
+    parts = {key: _pick(settings, key) for key in stage.sections}
+    config: dict[str, Any] = {}
+    for key, part in parts.items():
+        config |= part if isinstance(part, dict) else {key.rpartition(".")[2]: part}
+    return config, {key: _without(part, key, stage.harmless) for key, part in parts.items()}
 
 
 def _pick(settings: Settings, key: str) -> Any:

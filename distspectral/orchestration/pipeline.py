@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import yaml
 
 from distspectral.costs.training import operations
 from distspectral.errors import ConfigError
@@ -17,7 +20,7 @@ from distspectral.orchestration.memory import PeakMemory
 from distspectral.orchestration.observer import Observer
 from distspectral.orchestration.stragglers import Timed, Timing, report
 from distspectral.recipes import Recipe
-from distspectral.report.metrics import METRICS, PAGE, run_metrics
+from distspectral.report.metrics import CONFIG, METRICS, PAGE, run_metrics
 from distspectral.stages.codes import known_variance
 from distspectral.stages.pack import PACK
 from distspectral.stages.stage import Work
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+logger = logging.getLogger(__name__)
+
 
 class Pipeline:
     """One run: its config, its opened data, its chain of stages, and the engine that does the work.
@@ -48,15 +53,53 @@ class Pipeline:
     """
 
     def __init__(self, config: RunConfig, source: Source, engine: Engine, observer: Observer) -> None:
-        self.config, self.source, self.engine = config, source, engine
-        self.recipe = config.recipe(source.dim, source.n_rows)
-        self._settings: Mapping[str, Any] = config.settings(self.recipe)
+        self._source: Source | None = source
+        self._open(config, engine)
+        self._shape(source.dim, source.n_rows)
+        self.chain = self._chain(source.fingerprint())
+        self.observe(observer)
+
+    @classmethod
+    def finished(cls, config: RunConfig, engine: Engine, observer: Observer, *, as_told: bool = False) -> Self:
+        """Return a finished run, known by its artifacts, for :meth:`embed_other` and other rows' :meth:`embed_part`.
+
+        Args:
+            config: as the run's root holds it; what was trained on need not be there.
+            engine: does the work.
+            observer: hears how it goes on.
+            as_told: whether its model has to be the one that this very config makes of the rows packed.
+
+        Raises:
+            ArtifactError: a stage is missing, or made from another one than the one that stands there.
+        """
+        self = cls.__new__(cls)
+        self._source = None
+        self._open(config, engine)
+        packed = self._root.child(PACK.folder).manifest()
+        self._shape(packed.properties["dim"], packed.n_rows)
+        if as_told:
+            self.chain = self._chain(packed.inputs[SOURCE])
+        else:
+            self.chain = Chain.standing(self.recipe, self._root, self._settings)
+        self.observe(observer)
+        return self
+
+    def _open(self, config: RunConfig, engine: Engine) -> None:
+        self.config, self.engine = config, engine
         # absolute, for workers may have another working directory
         self._root = Artifact(absolute(config.root), config.storage.node_cache)
         self._hold = Hold(self._root, f"run `{config.name}`")
-        self.chain = self._chain(source.fingerprint())
         self._core_seconds = self._core_seconds_here = 0.0  # of the workers of the stage under way
-        self.observe(observer)
+
+    def _shape(self, dim: int, n_rows: int) -> None:
+        self.recipe = self.config.recipe(dim, n_rows)
+        self._settings: Mapping[str, Any] = self.config.settings(self.recipe)
+
+    @property
+    def source(self) -> Source:
+        """The run's own data."""
+        assert self._source is not None, "a finished run embeds other rows only"
+        return self._source
 
     def observe(self, observer: Observer) -> None:
         """Let another observer hear how it goes on."""
@@ -85,6 +128,7 @@ class Pipeline:
             due = self._due()
             for name in due:
                 self.chain.outputs[name].forget_damaged()
+            self._write_config()
             self.engine.start([self.chain.stages[name] for name in due])
             for name, output in self.chain.outputs.items():
                 if name in due:
@@ -124,8 +168,13 @@ class Pipeline:
             if self._skips(output):  # by now
                 return output.artifact.manifest()
             output.forget_damaged()
+            self._write_config()
             self.engine.start([self.chain.stages[name]])
             return self._work(output)
+
+    def _write_config(self) -> None:
+        values = self.config.model_dump(mode="json", exclude={"mlflow"})  # which may be reached by a secret
+        self._root.write_bytes(CONFIG, yaml.safe_dump(values, sort_keys=False).encode())
 
     def embed_other(self, source: Source, directory: str) -> Manifest:
         """Embed other rows with this run's finished model, whatever has become of the rows it was trained on.
@@ -273,7 +322,6 @@ class Pipeline:
             made: artifacts of other rows, by stage, in place of this run's.
         """
         artifacts = self.chain.artifacts | dict(made)
-        packed = self.chain.artifacts["pack"]
         are_others = source.fingerprint() != self.chain.source
         return Work(
             recipe=self._knowing_recipe(),
@@ -283,8 +331,16 @@ class Pipeline:
             source=source,
             mapper=self._watched(self.engine.mapper(self.chain.stages[output.stage])),
             train=self._train,
-            trained_on=packed if are_others and packed.has(MANIFEST) else None,
+            trained_on=self._trained_on() if are_others else None,
         )
+
+    def _trained_on(self) -> Artifact | None:
+        """Return the vectors trained on, None where they are gone."""
+        packed = self.chain.outputs["pack"]
+        if not packed.artifact.is_current(packed.fingerprint):
+            logger.warning("%s: is not whole, so the new rows are not compared with it", packed.artifact.uri)
+            return None
+        return packed.artifact
 
     def _knowing_recipe(self) -> Recipe:
         """Return the recipe, knowing what the artifacts tell."""
@@ -332,17 +388,16 @@ class Pipeline:
     def _chain_as_trained(self) -> Chain:
         """Return the chain of when the vectors were packed: the source may have gained shards since."""
         vectors = self.chain.artifact("pack")
-        if not vectors.has(MANIFEST):
+        if self._source is None or not vectors.has(MANIFEST):
             return self.chain
         packed = vectors.manifest()
-        self.recipe = self.config.recipe(self.source.dim, packed.n_rows)
-        self._settings = self.config.settings(self.recipe)
+        self._shape(self.source.dim, packed.n_rows)
         return self._chain(packed.inputs[SOURCE])
 
     def _standing_metrics(self) -> dict[str, Any] | None:
         """Return ``metrics.json`` if it is of these very artifacts and the report, if any, stands beside it."""
         root = self._root
-        if not root.has(METRICS) or (self.recipe.has_page and not root.has(PAGE)):
+        if not (root.has(METRICS) and root.has(CONFIG)) or (self.recipe.has_page and not root.has(PAGE)):
             return None
         try:
             metrics = root.read_json(METRICS)

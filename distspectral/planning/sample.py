@@ -86,7 +86,7 @@ def brief_config(config: RunConfig, n_rows: int, scratch: str, source: Source) -
     recipe = config.recipe(source.dim)
     brief = {"max_steps": STEPS, "window_steps": WINDOW, "warmup_steps": 1, "patience": 0, "checkpoint_steps": STEPS}
     data = {"path": f"{scratch}/data", "format": "parquet", "column": "vector", "scale": 1.0}
-    data |= {"id_column": "id", "label_column": None if source.label_type is None else "label"}
+    data |= {"id_column": "id", "label_column": None if source.label_type is None else "label", "carry": ()}
     in_cells = config.graph.method != "exact" and config.graph.metric != "inner_product"
     representation = config.representation
     if representation == "auto":

@@ -71,7 +71,7 @@ def agreement(run: Artifact, labels: str | None, id_column: str, label_column: s
     """Return how a run's clusters and labels fall together.
 
     Args:
-        run: directory of a finished run, or of ``embed --source --output``.
+        run: directory of a finished run, or of ``distspectral embed RUN NEW``.
         labels: path or URI of a file or folder (Parquet, Arrow IPC or CSV) with a column of ids and one of labels;
             None takes the labels that the run's own data had.
         id_column: name of the ids, the run's output ids.

@@ -10,6 +10,8 @@ from distspectral.storage.artifact.manifest import Manifest
 
 METRICS = "metrics.json"
 PAGE = "report.html"
+CONFIG = "config.yaml"
+"""What the run was told, resolved: all that is needed beside its artifacts to embed other rows."""
 
 
 def run_metrics(

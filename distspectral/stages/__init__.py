@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from distspectral.errors import MissingArtifactError
+from distspectral.errors import ConfigError, MissingArtifactError
 from distspectral.recipes import MetricRecipe, Recipe, SpectralRecipe
 from distspectral.stages.autoencoder import AUTOENCODER
 from distspectral.stages.calibrate import CALIBRATE
@@ -80,4 +80,24 @@ def kind_of(root: Artifact) -> str:
         own = {stage.folder for stage in stages.values()} - shared
         if any(root.child(folder).has(MANIFEST) for folder in own):
             return kind
+    if not root.exists():
+        raise MissingArtifactError(f"{root.uri}: does not exist; name the directory of a finished run")
     raise MissingArtifactError(f"{root.uri}: holds no finished run; `distspectral run` makes one")
+
+
+def graph_of(root: Artifact) -> tuple[Artifact, Artifact]:
+    """Return the neighbours and the graph that a run's model was trained on.
+
+    Args:
+        root: the run's directory.
+
+    Raises:
+        MissingArtifactError: the model is not finished.
+        ConfigError: the run has no graph.
+    """
+    if kind_of(root) != SpectralRecipe.kind:
+        raise ConfigError(f"{root.uri}: is a run of objective {kind_of(root)}, which has no graph")
+    read = root.child(CALIBRATE.folder).manifest().inputs
+    graph = next(stage for stage in (REWEIGHT, SIAMESE_GRAPH, GRAPH) if stage.name in read)
+    neighbors = SIAMESE_NEIGHBORS if graph is SIAMESE_GRAPH else NEIGHBORS
+    return root.child(neighbors.folder), root.child(graph.folder)

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
 from distspectral.costs.bill import Bill
-from distspectral.embedding.columns import DEFAULT_COLUMNS, MEANINGS, Column, RowColumns
+from distspectral.embedding.columns import DEFAULT_COLUMNS, MEANINGS, Column, RowColumns, refuse_clashes
 from distspectral.embedding.drift import measure_drift
 from distspectral.embedding.loading import Loader
 from distspectral.embedding.scores import evaluate
@@ -94,6 +94,7 @@ def embed(
     Raises:
         ShardWidthError: the rows have another width than the model.
         SourceError: a row cannot be used.
+        ConfigError: a carried column has the name of one of ours.
     """
     work = _Work(source, model, clusters, output, config, training)
     done = output.begin(work.items)
@@ -154,7 +155,8 @@ class _Work:
         config: EmbedConfig,
         training: Artifact | None,
     ) -> None:
-        source = source.framed(Frame.of_properties(model.manifest().properties["frame"]))
+        source = source.framed(Frame.of_properties(model.manifest().properties["frame"])).carrying()
+        refuse_clashes(source)
         self.source, self.output, self.config, self.training = source, output, config, training
         dim, self.n_components = (model.manifest().properties[name] for name in ("dim", "n_components"))
         if source.dim != dim:
@@ -200,6 +202,7 @@ class _Work:
             "n_components": self.n_components,
             "n_clusters": self.n_clusters,
             "columns": list(self.config.columns),
+            "carried": self.source.carried.names,
         }
         return self.output.commit(shards, properties, metrics, quarantine_files(shards))
 
@@ -262,7 +265,7 @@ EMBED = Stage(
     purpose="Embed and cluster every row.",
     done="embedded",
     inputs=lambda recipe: (SOURCE, "calibrate", "cluster"),
-    sections=("embed",),
+    sections=("embed", "data.carry"),
     harmless=("embed.batch_rows", "embed.drift_rows"),
     workers="actors",
     run=_run,

@@ -26,7 +26,7 @@ from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.shard_rows import ShardRows
 
-SCALES = "scales.npy"
+SCALES = ".scales.npy"
 DRIVER_ROW_BYTES = 32
 """Of a row at the peak of finding components: four numbers of eight bytes."""
 

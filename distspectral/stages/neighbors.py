@@ -28,7 +28,7 @@ from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.shard_rows import bare
 from distspectral.storage.rows.vectors import FleetingVectors, MappedVectors
 
-LINKS = "links.npz"
+LINKS = ".links.npz"
 TRYING = "trying metrics"
 
 

@@ -25,7 +25,7 @@ from distspectral.storage.source.dataset import Source
 from distspectral.storage.source.framing import framed
 from distspectral.storage.source.packing import pack_shard
 
-DETAILS = "shards.json"
+DETAILS = ".shards.json"
 """What the receipts said of each shard, for a later run over more shards."""
 
 DRIVER_ROW_BYTES = 9

@@ -153,17 +153,17 @@ def test_stages_run_in_order_and_demand_their_inputs(tmp_path: Path) -> None:
     assert (tmp_path / "root/report.html").exists()
 
 
-def test_embed_takes_other_rows_only_with_their_output(finished: Path, tmp_path: Path) -> None:
-    assert "give both" in invoke("embed", finished, "--source", "x").stderr
+def test_embed_takes_other_rows_by_a_config(finished: Path, tmp_path: Path) -> None:
+    assert "is for other rows" in invoke("embed", finished, "--output", tmp_path / "x").stderr
     source, output = finished.parent / "data/part-00000.parquet", tmp_path / "embedded"
-    result = invoke("embed", finished, "--local", "--source", source, "--output", output)
+    result = invoke("embed", finished, "--local", source, "--output", output)
     assert result.exit_code == 0, result.stderr
     assert "1, 50 rows" in result.stdout
     assert (output / "part-00000.parquet").exists()
 
 
 def test_embed_writes_the_columns_asked_for(finished: Path, tmp_path: Path) -> None:
-    other = ("--source", finished.parent / "data/part-00000.parquet", "--output", tmp_path / "out", "--local", "--json")
+    other = (finished.parent / "data/part-00000.parquet", "--output", tmp_path / "out", "--local", "--json")
     result = invoke("embed", finished, *other, "--columns", "cluster,probabilities")
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["properties"]["columns"] == ["cluster", "probabilities"]
@@ -171,7 +171,7 @@ def test_embed_writes_the_columns_asked_for(finished: Path, tmp_path: Path) -> N
 
 
 def test_embed_takes_a_range_of_shards_and_says_what_is_missing(finished: Path, tmp_path: Path) -> None:
-    other = ("--source", finished.parent / "data", "--output", tmp_path / "out", "--local", "--columns", "cluster")
+    other = (finished.parent / "data", "--output", tmp_path / "out", "--local", "--columns", "cluster")
     first = invoke("embed", finished, *other, "--shard-range", "0:2")
     assert first.exit_code == 0, first.stderr
     assert first.stdout.startswith("unfinished: 2 of 3 shards are there; embed the others")
@@ -236,7 +236,7 @@ def test_learned_spaces_have_their_stages(tmp_path: Path) -> None:
     for stage in ("pack", "autoencoder", "codes", "neighbors", "graph", "siamese", "features", "reweight"):
         result = invoke("stage", stage, path, "--local", "--quiet")
         assert result.exit_code == 0, result.stderr
-    assert (tmp_path / "root/reweight/manifest.json").exists()
+    assert (tmp_path / "root/reweight/.manifest.json").exists()
     refused = invoke("stage", "codes", write_run(tmp_path / "plain"), "--local")
     assert refused.exit_code == EXIT_REFUSED
     assert "stage codes: is none of this run, whose stages are pack, neighbors, graph, train" in refused.stderr

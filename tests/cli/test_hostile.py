@@ -122,7 +122,7 @@ def test_files_that_cannot_be_read_are_told_by_name(tmp_path: Path, name: str) -
     [
         (("inspect", "foo://x"), "foo://x: is no place"),
         (("serve", "foo://x"), "foo://x: is no place"),
-        (("embed", "CONFIG", "--local", "--source", "DATA", "--output", "DATA/out"), "inside --source"),
+        (("embed", "CONFIG", "--local", "DATA", "--output", "DATA/out"), "inside the new rows' "),
         (("plan", "CONFIG", "--prices", "PRICES"), "node_hour: expected keys and values"),
         (("validate", "CONFIG", "--set", "train=[1]"), "train: expected keys and values"),
         (("validate", "DATA"), "cannot be read"),

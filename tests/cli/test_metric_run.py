@@ -123,7 +123,7 @@ def test_other_rows_are_embedded_and_judged_by_the_same_model(own: Path, tmp_pat
     labels = np.asarray(rows.labels())
     unseen = np.flatnonzero(labels > 9)[:70]
     write_vectors(str(tmp_path / "new"), rows.gather(unseen), labels=labels[unseen])
-    arguments = ("embed", own, "--local", "--source", tmp_path / "new", "--output", tmp_path / "out")
+    arguments = ("embed", own, "--local", tmp_path / "new", "--output", tmp_path / "out")
     assert invoke(*arguments).exit_code == 0
     known = MappedVectors(Artifact(f"{own.parent}/root/embedding")).gather(unseen)
     found = MappedVectors(Artifact(f"{tmp_path}/out/embedding")).gather(np.arange(70))
@@ -136,7 +136,7 @@ def test_other_rows_are_embedded_and_judged_by_the_same_model(own: Path, tmp_pat
 def test_an_embedding_of_a_changed_config_is_refused(own: Path, tmp_path: Path) -> None:
     source = load_config(own).data.path
     changed = ("--set", "train.max_steps=41")
-    result = invoke("embed", own, "--local", "--source", source, "--output", tmp_path / "out", *changed)
+    result = invoke("embed", own, "--local", source, "--output", tmp_path / "out", *changed)
     assert "training: made from other inputs or another config" in result.stderr
 
 

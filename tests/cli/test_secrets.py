@@ -115,7 +115,7 @@ def test_a_secret_that_would_be_written_is_refused_by_its_key(
     [
         ("inspect", f"s3://KEY:{SECRET}/x@bucket/run"),
         ("serve", f"s3://KEY:{SECRET}/x@bucket/run"),
-        ("embed", "CONFIG", "--local", "--source", f"s3://K:{SECRET}/@b/x", "--output", "/nothing"),
+        ("embed", "CONFIG", "--local", f"s3://K:{SECRET}/@b/x", "--output", "/nothing"),
         ("validate", "CONFIG", "--set", f"train.max_steps=http://u:{SECRET}@h"),
         ("validate", "CONFIG", "--set", f"train.max_steps={{password: {SECRET}}}"),
         ("validate", "CONFIG", "--set", f"mlflow.tracking_uri=[http://u:{SECRET}@h]"),

@@ -23,7 +23,7 @@ from distspectral.errors import (
 from distspectral.models.trunks import find_trunk
 from distspectral.storage.filesystems import resolve
 from distspectral.storage.source.dataset import Source
-from tests.runs import write_metric_run
+from tests.runs import write_metric_run, write_run
 from tests.storage.s3 import S3Server
 
 N_ROWS = 40
@@ -110,6 +110,18 @@ def test_trainings_that_this_run_leaves_out_may_say_anything(data: Path) -> None
 def test_a_metric_sees_the_vectors_alone(tmp_path: Path) -> None:
     config = load_config(write_metric_run(tmp_path), ["train.inputs=[code]"])
     with pytest.raises(ConfigError, match="is for objective spectral"):
+        check(config, Source.open(config.data))
+
+
+def test_a_metric_carries_no_columns(tmp_path: Path) -> None:
+    config = load_config(write_metric_run(tmp_path), ["data.carry=[label]"])
+    with pytest.raises(ConfigError, match=r"data\.carry: is for objective spectral, not dscl.* by id"):
+        check(config, Source.open(config.data))
+
+
+def test_carried_columns_with_a_name_of_ours_are_refused_before_the_run(tmp_path: Path) -> None:
+    config = load_config(write_run(tmp_path), ["data.carry=[id]", "data.id_column=label"])
+    with pytest.raises(ConfigError, match=r"the column 'id' of .* rename it there"):
         check(config, Source.open(config.data))
 
 

@@ -33,6 +33,11 @@ def test_a_file_is_read_and_a_missing_one_named(tmp_path: Path) -> None:
         load_config(tmp_path / "absent.yaml")
 
 
+def test_a_key_that_is_looked_for_in_vain_is_refused_with_the_reason() -> None:
+    with pytest.raises(UnknownKeyError, match=r"unknown key `data\.weight_column`; all rows weigh the same"):
+        parse_config(MINIMAL, "run.yaml", ["data.weight_column=w"])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -24,6 +24,7 @@ from tests.docs.pages import ROOT
 from tests.runs import write_run
 
 ARTIFACTS = (ROOT / "docs/reference/artifacts.md").read_text("utf-8")
+GROUPS = ("bench", "graph")
 WORDS = {"int32": "int32", "int64": "int64", "float": "float32", "halffloat": "float16", "uint32": "uint32"}
 
 
@@ -55,8 +56,9 @@ def test_every_key_has_an_entry_with_type_default_and_meaning() -> None:
 def test_every_command_and_option_is_named() -> None:
     page = generated.commands_page()
     group: Any = typer.main.get_command(app)
-    commands = {name: one for name, one in group.commands.items() if name != "bench"}
-    commands |= {f"bench {name}": one for name, one in group.commands["bench"].commands.items()}
+    commands = {name: one for name, one in group.commands.items() if name not in GROUPS}
+    for name in GROUPS:
+        commands |= {f"{name} {inner}": one for inner, one in group.commands[name].commands.items()}
     for name, command in commands.items():
         section = page.partition(f"\n## {name} {{#")[2].partition("\n## ")[0]
         options = [option for one in command.params if one.param_type_name == "option" for option in one.opts]
@@ -109,7 +111,7 @@ def test_columns_are_those_of_a_real_run(artifact: str, run: str, finished: Path
 def test_columns_of_the_output_are_all_that_can_be_written(workshop: Path) -> None:
     described = described_columns("output")
     written = ",".join(list(described)[1:])
-    result = run_here(["embed", "run.yaml", "--source", "new", "--output", "all", "--columns", written])
+    result = run_here(["embed", "run.yaml", "new", "--output", "all", "--columns", written])
     assert result.exit_code == 0, result.output
     compare(described, columns(workshop / "all/part-00000.parquet"))
 
@@ -124,7 +126,7 @@ def test_columns_of_the_quarantine_are_those_of_a_real_run(tmp_path: Path) -> No
     config.write_text(yaml.safe_dump(values))
     result = run_here(["stage", "pack", str(config)])
     assert result.exit_code == 0, result.output
-    compare(described_columns("_quarantine"), columns(tmp_path / "root/vectors/_quarantine/part-00000.parquet"))
+    compare(described_columns(".quarantine"), columns(tmp_path / "root/vectors/.quarantine/part-00000.arrow"))
 
 
 def compare(described: dict[str, str], found: dict[str, str]) -> None:

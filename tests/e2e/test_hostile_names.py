@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from distspectral.cli.app import app
+from distspectral.storage.artifact.quarantine import FOLDER
 from tests.datasets import as_lists, blobs
 from tests.runs import DIM, N_ROWS, write_run
 
@@ -68,7 +70,8 @@ def test_the_page_has_no_tag_that_came_from_the_data(folder: Path) -> None:
 def test_ids_and_labels_arrive_as_they_were(folder: Path) -> None:
     (file,) = (folder / "root" / "output").glob("*.parquet")
     assert pq.read_table(file)["id"].to_pylist() == [f"{SCRIPT}{row}" for row in range(N_ROWS) if row != 7]
-    (left_out,) = pq.read_table(folder / "root" / "output" / "_quarantine").to_pylist()
+    quarantine = pyarrow.dataset.dataset(folder / "root" / "output" / FOLDER, format="ipc")
+    (left_out,) = quarantine.to_table().to_pylist()
     assert left_out["id"] == f"{SCRIPT}7"
     assert not list(Path.cwd().glob("pwned"))
 

@@ -81,9 +81,9 @@ def test_a_run_killed_in_training_and_in_embedding_finishes_and_redoes_nothing(t
     steps_before = windows(root)
     assert steps_before[-1] < training["max_steps"]
     stages_done = {name: written(root / name) for name in ("vectors", "neighbors", "graph")}
-    assert not (root / "training" / "manifest.json").exists()
+    assert not (root / "training" / ".manifest.json").exists()
 
-    kill_when(config, lambda: len(list(root.glob("output/receipts/*.json"))) >= 3)
+    kill_when(config, lambda: len(list(root.glob("output/.receipts/*.json"))) >= 3)
     steps = windows(root)
     assert steps == list(range(10, 201, 10)), "training went on from a checkpoint: no window is lost or repeated"
     model = (root / "model" / "model.pt").stat().st_mtime_ns

@@ -106,7 +106,7 @@ def test_collapsed_codes_are_named_and_nothing_is_committed(tmp_path):
     output = pipeline.chain.outputs["codes"]
     with pytest.raises(CollapsedError, match="maps all 120 rows to one point"):
         encode_codes(pipeline.chain.artifact("pack"), training, output)
-    assert not output.artifact.has("manifest.json")
+    assert not output.artifact.has(".manifest.json")
 
 
 def test_a_graph_without_edges_trains_no_siamese_network(learned):

@@ -201,11 +201,11 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_stage_whose_manifest_is_damaged_runs_again(own: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
-    path = own.parent / "root/clusters/manifest.json"
+    path = own.parent / "root/clusters/.manifest.json"
     before = json.loads(path.read_text())
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
     pipeline = opened(own)
-    with pytest.raises(DamagedArtifactError, match=r"clusters/manifest\.json: "):
+    with pytest.raises(DamagedArtifactError, match=r"clusters/\.manifest\.json: "):
         pipeline.report()
     pipeline.run()
     assert pipeline.observer.worked == ["cluster"]  # type: ignore[attr-defined]
@@ -221,7 +221,7 @@ def test_a_stage_whose_manifest_is_damaged_runs_again(own: Path, damage: str, ca
 @pytest.mark.parametrize("name", ["output", "vectors", "training"])
 def test_any_stage_alone_runs_again_where_its_manifest_is_damaged(own: Path, name: str) -> None:
     stage = {"output": "embed", "vectors": "pack", "training": "train"}[name]
-    path = own.parent / f"root/{name}/manifest.json"
+    path = own.parent / f"root/{name}/.manifest.json"
     path.write_bytes(path.read_bytes()[:-40])
     pipeline = opened(own, "train.max_steps=40")
     pipeline.stage(stage)
@@ -232,7 +232,7 @@ def test_damaged_codes_do_not_stop_the_stages_before_them(tmp_path: Path) -> Non
     path = write_run(tmp_path, **LEARNED)
     opened(path).run()
     for folder in ("codes", "vectors"):
-        (tmp_path / f"root/{folder}/manifest.json").write_text("{")
+        (tmp_path / f"root/{folder}/.manifest.json").write_text("{")
     again = opened(path)
     again.run()
     assert again.observer.worked == ["pack", "codes"]  # type: ignore[attr-defined]

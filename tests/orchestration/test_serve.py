@@ -158,7 +158,7 @@ def test_a_served_run_is_pinned_and_ends_within_seconds_without_a_404(
         model = json.loads(ask(address, "GET", "/model")[1])
         sent = request_body(np.ones((2, 5), np.float32), JSON)
         before = ask(address, "POST", "/embed", sent, JSON)
-        manifest = json.loads((root / "clusters" / "manifest.json").read_text())
+        manifest = json.loads((root / "clusters" / ".manifest.json").read_text())
         assert model["fingerprints"]["cluster"] == manifest["fingerprint"]
 
         shutil.rmtree(root)  # whatever becomes of it

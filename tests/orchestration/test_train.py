@@ -68,7 +68,7 @@ def test_an_error_of_one_rank_ends_all_reaches_the_caller_and_is_not_retried(
     with pytest.raises(OutputNotWritableError, match="no space left"):
         ray_train(pipeline, disk / "training", fill, **endless)
     assert heard == sorted(set(heard)), "training did not start again"
-    assert not (disk / "training" / "manifest.json").exists()
+    assert not (disk / "training" / ".manifest.json").exists()
 
 
 def test_an_error_that_every_rank_meets_before_its_first_step_is_not_retried(

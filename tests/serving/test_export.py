@@ -242,7 +242,7 @@ def own(root: Path, tmp_path: Path) -> Path:
 
 
 def edit_manifest(artifact: Path, change) -> None:
-    path = artifact / "manifest.json"
+    path = artifact / ".manifest.json"
     manifest = json.loads(path.read_text())
     change(manifest)
     path.write_text(json.dumps(manifest))

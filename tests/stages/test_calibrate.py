@@ -81,7 +81,7 @@ def test_tasks_are_enough_for_the_cores_and_not_so_many_that_each_opens_all_shar
 
 def test_intermediate_features_are_gone_and_the_card_says_what_the_model_is(calibrated):
     artifact = calibrated.chain.artifact("calibrate")
-    assert not artifact.has("features/manifest.json")
+    assert not artifact.has("features/.manifest.json")
     card = artifact.read_json("model_card.json")
     assert card["eigenvalues"] == artifact.manifest().properties["ritz_values"][:4]
     assert set(artifact.manifest().files) == {"model.pt", "model_card.json"}

@@ -25,6 +25,7 @@ from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.vectors import MappedVectors
 from distspectral.storage.source.dataset import Source
+from tests.datasets import as_lists, blobs
 from tests.runs import DIM, N_ROWS
 from tests.stages.chain import opened
 
@@ -234,13 +235,13 @@ def test_processes_fill_one_output_and_the_last_finishes_it(finished, tmp_path):
     first = parts(finished, tmp_path, range(2, 9))  # a last job may reach beyond the last shard
     assert isinstance(first, Unfinished)
     assert (first.n_done, first.n_shards, first.metrics["embedded_shards"]) == (1, 3, 1)
-    assert not (tmp_path / "shared/manifest.json").exists()
+    assert not (tmp_path / "shared/.manifest.json").exists()
     assert parts(finished, tmp_path, range(0, 1)).n_done == 2
     again = parts(finished, tmp_path, range(0, 1))
     assert (again.n_done, again.metrics["embedded_shards"]) == (2, 0)
     manifest = parts(finished, tmp_path, range(1, 2))
     assert [shard.n_rows for shard in manifest.shards] == list(SIZES)
-    assert (tmp_path / "shared/config.yaml").exists()
+    assert (tmp_path / "shared/.config.yaml").exists()
     own = Artifact(str(tmp_path / "shared"))
     assert tables(own) == tables(finished.chain.artifact("embed"))
     assert manifest.metrics["agreement"] == finished.chain.artifact("embed").manifest().metrics["agreement"]
@@ -267,3 +268,62 @@ def test_another_result_in_the_shared_output_is_refused(finished, tmp_path):
     Output(Artifact(str(tmp_path / "shared")), "embed", "another", {}, {}).begin()
     with pytest.raises(FingerprintMismatchError, match="another config"):
         parts(finished, tmp_path, range(0, 1))
+
+
+# ---- carried columns --------------------------------------------------------------------------------------------
+
+
+def carrying(finished, folder, table, carry, columns=("cluster",)):
+    """Embed a table of N rows that has more columns."""
+    folder.mkdir()
+    pq.write_table(table.slice(0, 70), folder / "a.parquet", row_group_size=9)
+    pq.write_table(table.slice(70), folder / "b.parquet")
+    data = finished.config.data.model_copy(update={"path": str(folder), "id_column": "key", "carry": carry})
+    models = (finished.chain.artifact(stage) for stage in ("calibrate", "cluster"))
+    out = Output(Artifact(f"{folder}-output"), "embed", "print", {}, {})
+    manifest = embed(Source.open(data), *models, out, EmbedConfig(columns=columns, batch_rows=11))
+    return manifest, pq.read_table(f"{folder}-output")
+
+
+def wide_table():
+    rows = np.arange(N_ROWS)
+    vectors, labels = blobs(N_ROWS, DIM)
+    return pa.table(
+        {
+            "vector": as_lists(vectors),
+            "key": [f"row {row}" for row in rows],
+            "label": labels,
+            "text": [f"text {row}" if row % 3 else None for row in rows],
+            "tags": [["a"] * (row % 4) for row in rows],
+            "kind": pa.array([f"kind {row % 5}" for row in rows]).dictionary_encode(),
+            "place": [{"x": float(row), "names": {"en": str(row)}} for row in rows],
+            "price": pa.array([int(row) for row in rows], pa.int64()).cast(pa.decimal128(21, 2)),
+            "seen": pa.array(1_700_000_000_000 + rows, pa.timestamp("ms", "Europe/Berlin")),
+            "image": [bytes([row]) for row in rows],
+            "code": as_lists(vectors[:, :2].astype(np.float16)),
+        }
+    )
+
+
+def test_carried_columns_are_those_of_the_same_rows_whatever_they_hold(finished, tmp_path):
+    table = wide_table()
+    manifest, written = carrying(finished, tmp_path / "data", table, "all")
+    names = [name for name in table.column_names if name not in ("vector", "key")]
+    assert written.column_names == ["id", "cluster", *names]
+    assert manifest.properties["carried"] == names
+    assert written["id"].to_pylist() == table["key"].to_pylist()
+    for name in names:
+        assert written.schema.field(name).type == table.schema.field(name).type, name
+        assert written[name].to_pylist() == table[name].to_pylist(), name
+
+
+def test_a_carried_column_that_the_output_has_itself_is_refused(finished, tmp_path):
+    table = wide_table().rename_columns({"text": "cluster"})
+    with pytest.raises(ConfigError, match=r"the column 'cluster' of .*a\.parquet, but the output has one .* rename it"):
+        carrying(finished, tmp_path / "data", table, ("cluster",))
+
+
+def test_another_choice_of_carried_columns_runs_the_stage_embed_alone(finished, finished_run):
+    first, second = (opened(finished_run, f"data.carry={names}").chain for names in ("[]", "[label]"))
+    changed = [name for name in first.outputs if first.outputs[name].fingerprint != second.outputs[name].fingerprint]
+    assert changed == ["embed"]

@@ -144,8 +144,8 @@ def test_remote_lists_and_scales_are_fetched_once_for_all_tasks(tmp_path, vector
     for request in s3.log[before:]:
         if request.method == "GET":
             fetched[request.key.removeprefix("weighed/")] += request.n_bytes
-    scales, graph_bytes = len(Artifact(root).read_bytes("graph/scales.npy")), 100 * 5 * (4 + 2)
-    assert fetched["graph/scales.npy"] == scales, "ten tasks weigh edges"
+    scales, graph_bytes = len(Artifact(root).read_bytes("graph/.scales.npy")), 100 * 5 * (4 + 2)
+    assert fetched["graph/.scales.npy"] == scales, "ten tasks weigh edges"
     lists = sum(n_bytes for key, n_bytes in fetched.items() if key.startswith("neighbors/part"))
     assert lists == 100 * 5 * (4 + 4 + 4), "distances for the scales, then both columns"
     whole = [shard.n_bytes for shard in Artifact(s3.uri("weighed/graph")).manifest().shards]

@@ -308,11 +308,11 @@ def test_a_driver_killed_in_a_step_goes_on_and_writes_the_same_bits(tmp_path, un
     folder = tmp_path / "n"
     command = [sys.executable, "-c", STAGE, str(vectors.uri), str(folder)]
     with subprocess.Popen(command) as process:
-        while not list(folder.glob(f"receipts/{step}-*.json")):
+        while not list(folder.glob(f".receipts/{step}-*.json")):
             assert process.poll() is None, "it ended before it was killed"
             time.sleep(0.002)
         process.kill()
-    assert not (folder / "manifest.json").exists()
+    assert not (folder / ".manifest.json").exists()
     finished = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.arrow")}
     neighbors(vectors, output(folder), LARGE)
     kept = {path.name: path.stat().st_mtime_ns for path in folder.glob("part-*")}

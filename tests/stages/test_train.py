@@ -54,7 +54,7 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(pipeline):
     with pytest.raises(Killed):
         run(pipeline, die_at_50)
     artifact = pipeline.chain.artifact("train")
-    assert not artifact.has("manifest.json")
+    assert not artifact.has(".manifest.json")
     assert checkpoint_names(artifact) == ["checkpoints/step-000000020.pt", "checkpoints/step-000000040.pt"]
     resumed = []
     manifest = run(pipeline, lambda record: resumed.append(record["step"]))

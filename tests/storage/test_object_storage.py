@@ -147,7 +147,7 @@ def test_a_run_survives_cuts_and_is_the_run_on_a_disk(s3: S3Server, tmp_path: Pa
     assert copied == {".arrow"}, "vectors and graph were mapped from copies, and nothing half was left"
     root = Artifact(config.root)
     assert root.has("report.html")
-    assert not root.child("vectors").has("building.json")
+    assert not root.child("vectors").has(".building.json")
 
 
 def test_a_killed_run_goes_on_with_what_is_in_the_bucket(s3: S3Server, tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_killed_run_goes_on_with_what_is_in_the_bucket(s3: S3Server, tmp_path:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     output = Artifact(s3.uri("killed/root/output"))
-    receipts = fs.FileSelector(output.file_path("receipts"), allow_not_found=True)
+    receipts = fs.FileSelector(output.file_path(".receipts"), allow_not_found=True)
     deadline = time.monotonic() + PATIENCE_S
     while len(output.filesystem.get_file_info(receipts)) < 3:
         assert process.poll() is None, process.communicate()[1]
@@ -164,7 +164,7 @@ def test_a_killed_run_goes_on_with_what_is_in_the_bucket(s3: S3Server, tmp_path:
         time.sleep(0.2)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert not output.has("manifest.json")
+    assert not output.has(".manifest.json")
     done = {info.base_name: info.mtime_ns for info in output.filesystem.get_file_info(fs.FileSelector(output.path))}
     model = Artifact(s3.uri("killed/root/model"))
     before = model.filesystem.get_file_info(model.file_path("model.pt")).mtime_ns

@@ -37,8 +37,8 @@ from distspectral.storage.rows.vectors import Vectors
 
 logger = logging.getLogger(__name__)
 
-TRUTH = "truth.npz"
-SUMMARY = "summary.json"
+TRUTH = ".truth.npz"
+SUMMARY = ".summary.json"
 COMPLETED = "cell-completed.arrow"
 
 

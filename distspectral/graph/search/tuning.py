@@ -44,8 +44,8 @@ from distspectral.storage.rows.vectors import Vectors
 
 logger = logging.getLogger(__name__)
 
-SETTING = "setting.json"
-CELLS = "cells.npz"
+SETTING = ".setting.json"
+CELLS = ".cells.npz"
 MIN_GROUP_ROWS = 1 << 14
 MAX_CELL_ROWS = 1 << 18
 """A cell is one task's work: larger ones would leave workers idle."""

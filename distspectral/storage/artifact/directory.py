@@ -28,7 +28,9 @@ from distspectral.storage.artifact.cache import NodeCache, remote_version
 from distspectral.storage.artifact.manifest import FORMAT_VERSION, Manifest
 from distspectral.storage.filesystems import join, resolve
 
-MANIFEST = "manifest.json"
+MANIFEST = ".manifest.json"
+"""Whatever is no row has a name that begins with a dot, so that readers of tables can be given the folder: pyarrow,
+pandas, Spark and Hugging Face's datasets pass such names by, and the last of them no others."""
 
 ASKED_SINGLY = 8
 """Files of a remote folder whose sizes are asked for one by one; of more, the folder is listed once."""
@@ -68,6 +70,10 @@ class Artifact:
         """Return what stands in the directory, or in a folder of it; none where there is no such folder."""
         place = self.file_path(folder) if folder else self.path
         return list(self.filesystem.get_file_info(fs.FileSelector(place, allow_not_found=True)))
+
+    def exists(self) -> bool:
+        """Whether the directory does."""
+        return bool(self.filesystem.get_file_info(self.path).type != fs.FileType.NotFound)
 
     def has(self, name: str) -> bool:
         """Whether the file ``name`` exists."""

@@ -29,8 +29,11 @@ from distspectral.storage.artifact.receipts import RECEIPTS, read_receipts, writ
 
 logger = logging.getLogger(__name__)
 
-BUILDING = "building.json"
+BUILDING = ".building.json"
 """Stands from the first file to the manifest, and says what is being made; of nothing while a directory is cleared."""
+
+CONFIG = ".config.yaml"
+"""The settings of the stage, resolved."""
 
 SOURCE = "source"
 """The input whose shards are followed, and the detail of an output shard that says which of them it was made from."""
@@ -90,7 +93,7 @@ class Output:
                 artifact.filesystem.create_dir(artifact.path, recursive=True)
                 if not (shared and standing):
                     artifact.write_json(BUILDING, self._mark)
-                artifact.write_bytes("config.yaml", yaml.safe_dump({self.stage: self.config}, sort_keys=False).encode())
+                artifact.write_bytes(CONFIG, yaml.safe_dump({self.stage: self.config}, sort_keys=False).encode())
         except OSError as error:
             message = f"{artifact.uri}: cannot be written ({error}); choose another place"
             raise OutputNotWritableError(message) from error

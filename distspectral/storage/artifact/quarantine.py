@@ -1,6 +1,7 @@
-"""Where rows that were left out are kept: one Parquet file beside each output shard that misses some.
+"""Where rows that were left out are kept: one Arrow IPC file for each output shard that misses some.
 
-The folder begins with an underscore, so that whoever reads the artifact as a dataset passes it by.
+The folder is hidden, so that whoever reads the artifact as a dataset passes it by. Its files are no Parquet, for DuckDB
+takes all Parquet below the folder that it is given, hidden or not.
 """
 
 from __future__ import annotations
@@ -8,16 +9,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
+import pyarrow.ipc
 
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Shard
 
-FOLDER = "_quarantine"
+FOLDER = ".quarantine"
 
 
 def write_quarantine(artifact: Artifact, name: str, tables: Sequence[pa.RecordBatch]) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def write_quarantine(artifact: Artifact, name: str, tables: Sequence[pa.RecordBa
     path = _file_beside(name)
     table = pa.Table.from_batches(tables)
     artifact.filesystem.create_dir(artifact.file_path(FOLDER), recursive=True)
-    artifact.write_file(path, lambda stream: pq.write_table(table, stream))
+    artifact.write_file(path, lambda stream: _write(stream, table))
     reasons = pc.value_counts(table["reason"]).to_pylist()
     return {"quarantine": path, "reasons": {item["values"]: item["counts"] for item in reasons}}
 
@@ -64,4 +65,9 @@ def quarantine_metrics(shards: Sequence[Shard]) -> dict[str, Any]:
 
 
 def _file_beside(name: str) -> str:
-    return f"{FOLDER}/{PurePosixPath(name).stem}.parquet"
+    return f"{FOLDER}/{PurePosixPath(name).stem}.arrow"
+
+
+def _write(stream: IO[bytes], table: pa.Table) -> None:
+    with pa.ipc.new_file(stream, table.schema) as writer:
+        writer.write_table(table)

@@ -11,7 +11,7 @@ from distspectral.errors import MissingArtifactError
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Shard
 
-RECEIPTS = "receipts"
+RECEIPTS = ".receipts"
 
 READ_THREADS = 16
 """Receipts asked for at once."""

@@ -22,6 +22,7 @@ class Block:
         labels: B labels (int64 or string), None where the source has no label column.
         first_row: the shard's row that the block begins with.
         offsets: (B,) int64, how far behind ``first_row`` each row is in the shard; None where none was left out.
+        carried: B rows of the columns that the output takes over, None where it takes over none.
     """
 
     vectors: NDArray[np.float32]
@@ -29,6 +30,7 @@ class Block:
     labels: pa.Array | None
     first_row: int
     offsets: NDArray[np.int64] | None = None
+    carried: pa.RecordBatch | None = None
 
     @property
     def n_rows(self) -> int:

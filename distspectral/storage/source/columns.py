@@ -6,6 +6,7 @@ Shape letters: B rows of a block, D features.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -27,17 +28,23 @@ VALUE_TYPES = (pa.float16(), pa.float32(), pa.float64(), pa.uint8())
 VALUE_TYPE_NAMES = "float16, float32, float64 or uint8"
 
 
+KEYS = {"data.column": "vector", "data.id_column": "id", "data.label_column": "label"}
+"""Of the config, and what they name in :class:`Columns`."""
+
+
 class Columns(NamedTuple):
     """Names of the columns to read; None where there is none."""
 
     vector: str
     id: str | None
     label: str | None
+    carried: tuple[str, ...] = ()
 
     @property
     def present(self) -> list[str]:
-        """The names that are set."""
-        return [name for name in self if name is not None]
+        """The names that are set, each once."""
+        names = (self.vector, self.id, self.label, *self.carried)
+        return list(dict.fromkeys(name for name in names if name is not None))
 
 
 def require_columns(columns: Columns, schema: pa.Schema, uri: str) -> None:
@@ -46,19 +53,50 @@ def require_columns(columns: Columns, schema: pa.Schema, uri: str) -> None:
     Raises:
         UnknownColumnError: naming the nearest column and those there are, or one that occurs twice.
     """
-    for key, name in zip(("data.column", "data.id_column", "data.label_column"), columns, strict=True):
-        if name is not None and name not in schema.names:
-            nearest = difflib.get_close_matches(name, schema.names, n=1, cutoff=0.0)
-            hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-            raise UnknownColumnError(
-                f"{uri}: has no column {name!r}; {hint}It has {', '.join(schema.names) or 'none'}; set {key}",
-                parameters=[key],
-            )
-        if name is not None and schema.names.count(name) > 1:
-            raise UnknownColumnError(
-                f"{uri}: has {schema.names.count(name)} columns {name!r}; rename all but one, or set {key} to another",
-                parameters=[key],
-            )
+    for key, name in KEYS.items():
+        if (column := getattr(columns, name)) is not None:
+            require_column(column, schema, uri, key, is_vector if name == "vector" else is_scalar)
+
+
+def require_column(
+    name: str, schema: pa.Schema, uri: str, key: str, fits: Callable[[pa.DataType], bool] | None = None
+) -> None:
+    """Check that a shard has one column of a name, which ``key`` of the config asks for.
+
+    Args:
+        name: of the column.
+        schema: of the shard.
+        uri: the shard, for messages.
+        key: of the config.
+        fits: whether a column of this type could be meant; None where any could.
+
+    Raises:
+        UnknownColumnError: see :func:`require_columns`.
+    """
+    if name not in schema.names:
+        meant = [field.name for field in schema if fits is None or fits(field.type)]
+        nearest = difflib.get_close_matches(name, meant, n=1, cutoff=0.0)
+        hint = f"did you mean {nearest[0]!r}? " if nearest else "and none that could be meant. "
+        raise UnknownColumnError(
+            f"{uri}: has no column {name!r}; {hint}It has {', '.join(schema.names) or 'none'}; set {key}",
+            parameters=[key],
+        )
+    if schema.names.count(name) > 1:
+        raise UnknownColumnError(
+            f"{uri}: has {schema.names.count(name)} columns {name!r}; rename all but one, or set {key} to another",
+            parameters=[key],
+        )
+
+
+def is_vector(kind: pa.DataType) -> bool:
+    """Whether a column of this type can be read as vectors."""
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return is_list and kind.value_type in VALUE_TYPES
+
+
+def is_scalar(kind: pa.DataType) -> bool:
+    """Whether a column of this type can be read as ids or labels."""
+    return _scalar_type(kind) is not None
 
 
 def vector_width(kind: pa.DataType, name: str, uri: str) -> int | None:
@@ -67,8 +105,7 @@ def vector_width(kind: pa.DataType, name: str, uri: str) -> int | None:
     Raises:
         UnsupportedTypeError: the type is not a list of numbers that can be read.
     """
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    if not is_list or kind.value_type not in VALUE_TYPES:
+    if not is_vector(kind):
         raise UnsupportedTypeError(
             f"{uri}: column {name!r} is {kind}; expected FixedSizeList or List of {VALUE_TYPE_NAMES}; "
             "convert it or set data.column",
@@ -83,13 +120,19 @@ def scalar_type(kind: pa.DataType, name: str, uri: str) -> ScalarType:
     Raises:
         UnsupportedTypeError: neither integers nor strings.
     """
+    if (found := _scalar_type(kind)) is None:
+        raise UnsupportedTypeError(
+            f"{uri}: column {name!r} is {kind}; ids and labels are integers or strings; convert it"
+        )
+    return found
+
+
+def _scalar_type(kind: pa.DataType) -> ScalarType | None:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
         return "int64"
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return "string"
-    raise UnsupportedTypeError(f"{uri}: column {name!r} is {kind}; ids and labels are integers or strings; convert it")
+    return "string" if pa.types.is_string(kind) or pa.types.is_large_string(kind) else None
 
 
 def to_matrix(

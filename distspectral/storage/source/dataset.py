@@ -22,6 +22,7 @@ from distspectral.frozen import FrozenModel
 from distspectral.storage.rows.block import Block
 from distspectral.storage.rows.columns import ScalarType
 from distspectral.storage.rows.frame import Frame
+from distspectral.storage.source.carried import Carry, carried_schema
 from distspectral.storage.source.columns import Columns
 from distspectral.storage.source.formats import FORMATS, FormatName, Header, reading
 from distspectral.storage.source.limits import refuse_absurd_width, refuse_bomb
@@ -51,7 +52,12 @@ class SourceConfig(FrozenModel):
         "error",
         description="A row with NaN, infinity, null, a value too large to be told from the others in float32, another "
         "width or an unreadable id: `error` stops with its place, "
-        "`quarantine` leaves it out of every artifact and keeps its id, file, row and reason in `_quarantine`.",
+        "`quarantine` leaves it out of every artifact and keeps its id, file, row and reason in `.quarantine`.",
+    )
+    carry: Carry = Field(
+        (),
+        description="Columns that the output takes over as they are, such as [text, url]; `all`: every one but the "
+        "vectors and the ids. Nothing is learned from them.",
     )
     follow_links: bool = Field(
         False, description="Take symbolic links that lead out of the folder they are found in; else they are refused."
@@ -72,12 +78,14 @@ class Source:
         config: what was asked for.
         shards: in row order; a large file is several.
         reader: reads any one of them; hand this and a shard to a remote task.
+        carried: columns that the output takes over.
         is_framed: whether it is decided in which frame.
     """
 
     config: SourceConfig
     shards: list[SourceShard]
     reader: ShardReader
+    carried: pa.Schema
     is_framed: bool = False
 
     @classmethod
@@ -95,7 +103,7 @@ class Source:
             EmptyShardError: a file is empty, or no shard has rows.
             ShardWidthError: two shards differ in width.
             UnknownColumnError: a shard lacks a column.
-            UnsupportedTypeError: a column's type cannot be read, or differs between shards.
+            UnsupportedTypeError: a column's type cannot be read, carried or differs between shards.
         """
         extensions = {extension: name for name, one in FORMATS.items() for extension in one.extensions}
         paths = [config.path] if isinstance(config.path, str) else config.path
@@ -121,7 +129,8 @@ class Source:
             first_row += header.n_rows
         frame = Frame(config.scale)
         reader = ShardReader(config.columns, frame, first.dim, first.id_type, first.label_type, config.on_bad_rows)
-        return cls(config, shards, reader)
+        schemas = [(file.uri, header.schema) for file, _, header in filled]
+        return cls(config, shards, reader, carried_schema(config.carry, config.columns, schemas))
 
     @property
     def dim(self) -> int:
@@ -157,6 +166,11 @@ class Source:
         """Return the same dataset, read in a frame, which knows the factor too."""
         return dataclasses.replace(self, reader=dataclasses.replace(self.reader, frame=frame), is_framed=True)
 
+    def carrying(self) -> Source:
+        """Return the same dataset whose blocks hold the carried columns, too."""
+        columns = self.reader.columns._replace(carried=tuple(self.carried.names))
+        return dataclasses.replace(self, reader=dataclasses.replace(self.reader, columns=columns, carried=self.carried))
+
     def read_blocks(
         self, shard: SourceShard, block_rows: int | None = None, left_out: list[pa.RecordBatch] | None = None
     ) -> Iterator[Block]:
@@ -166,7 +180,8 @@ class Source:
     def fingerprint(self) -> str:
         """Return the digest of every shard's name, size and time of change, and of how they are read.
 
-        Names are relative to what ``data.path`` names, so a dataset moved with its times keeps its fingerprint.
+        What is carried is left out, because only the output depends on it. Names are relative to what ``data.path``
+        names, so a dataset moved with its times keeps its fingerprint.
         """
         return self._digest([_identity(shard) for shard in self.shards])
 
@@ -176,7 +191,7 @@ class Source:
         return [self._digest([*_identity(shard), shard.first_row if numbered else None]) for shard in self.shards]
 
     def _digest(self, files: list[Any]) -> str:
-        config = self.config.model_dump(exclude={"path", "follow_links"})
+        config = self.config.model_dump(exclude={"path", "follow_links", "carry"})
         frame = {} if self.reader.frame.is_plain else {"frame": self.reader.frame.properties()}
         text = json.dumps({"files": files, "config": config, **frame}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

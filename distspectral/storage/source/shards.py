@@ -18,6 +18,7 @@ from distspectral.storage.rows.block import Block
 from distspectral.storage.rows.columns import ScalarType
 from distspectral.storage.rows.frame import Frame
 from distspectral.storage.source.bad_rows import find_bad_rows, readable_ids
+from distspectral.storage.source.carried import carried_columns
 from distspectral.storage.source.columns import Columns, to_matrix, to_scalars
 from distspectral.storage.source.formats import FORMATS, FormatName, Threads, reading
 from distspectral.storage.source.listing import ShardFile
@@ -69,6 +70,7 @@ class ShardReader:
         id_type: type of the ids read, None without an id column.
         label_type: type of the labels read, None without a label column.
         on_bad_rows: whether a row that cannot be used is an error or is left out.
+        carried: columns that blocks take over, which ``columns`` names, too; None takes over none.
     """
 
     columns: Columns
@@ -77,6 +79,7 @@ class ShardReader:
     id_type: ScalarType | None
     label_type: ScalarType | None
     on_bad_rows: BadRowPolicy = "error"
+    carried: pa.Schema | None = None
 
     def read_blocks(
         self,
@@ -144,7 +147,8 @@ class ShardReader:
         matrix = to_matrix(vectors, self.dim, self.frame, name=columns.vector, uri=uri, first_row=file_row, copy=copy)
         ids = self._scalars(batch, columns.id, self.id_type, uri, file_row)
         labels = self._scalars(batch, columns.label, self.label_type, uri, file_row)
-        return Block(matrix, ids, labels, first_row, offsets)
+        carried = None if self.carried is None else carried_columns(batch, self.carried, uri)
+        return Block(matrix, ids, labels, first_row, offsets, carried)
 
     def _usable(
         self,

@@ -22,7 +22,7 @@ def test_finished_artifact_is_current_for_its_fingerprint_only(root: str) -> Non
     assert out.artifact.is_current(out.fingerprint)
     assert out.artifact.require(out.fingerprint).n_rows == 3
     assert out.artifact.read_bytes("a") == b"abc"
-    assert b"value: 0" in out.artifact.read_bytes("config.yaml")
+    assert b"value: 0" in out.artifact.read_bytes(".config.yaml")
     assert not out.artifact.is_current(output(root, 1).fingerprint)
     with pytest.raises(FingerprintMismatchError, match="made from other inputs"):
         out.artifact.require(output(root, 1).fingerprint)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from distspectral.errors import FingerprintMismatchError, MissingArtifactError, OutputNotWritableError
@@ -184,7 +183,7 @@ def test_only_shards_of_new_sources_are_made(tmp_path, now, written):
     manifest = followed(tmp_path, "after").artifact.manifest()
     assert manifest.fingerprint == followed(tmp_path, "after").fingerprint
     assert [shard.name for shard in manifest.shards] == list(numbered(*now))
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {*numbered(*now), "manifest.json", "config.yaml"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*numbered(*now), ".manifest.json", ".config.yaml"}
 
 
 @pytest.mark.parametrize("change", [{"identity": {"embed": {"columns": ["distance"]}}}, {"model": "another"}])
@@ -247,9 +246,9 @@ def test_what_was_left_out_of_a_kept_shard_is_renamed_with_it_and_the_rest_is_re
         shards.append(write_shard(out.artifact, name, write, {SOURCE: source, **left_out}))
     out.commit(shards, {}, {})
     (kept,) = followed(tmp_path, "after").begin({"part-0.arrow": "new", "part-2.arrow": "b"}).values()
-    assert quarantine_files([kept]) == (f"{FOLDER}/part-2.parquet",)
-    assert [path.name for path in (tmp_path / "out" / FOLDER).iterdir()] == ["part-2.parquet"]
-    assert pq.read_table(tmp_path / "out" / quarantine_files([kept])[0])["reason"].to_pylist() == ["b"]
+    assert quarantine_files([kept]) == (f"{FOLDER}/part-2.arrow",)
+    assert [path.name for path in (tmp_path / "out" / FOLDER).iterdir()] == ["part-2.arrow"]
+    assert pa.ipc.open_file(tmp_path / "out" / quarantine_files([kept])[0]).read_all()["reason"].to_pylist() == ["b"]
 
 
 # ---- several processes, one output ----------------------------------------------------------------------------------

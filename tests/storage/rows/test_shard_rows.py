@@ -116,7 +116,7 @@ def test_a_few_rows_are_fetched_alone_and_many_by_copies(s3: S3Server, remote: A
     since = Since(s3)
     np.testing.assert_array_equal(again.block(0, 5000), ROWS[:5000])
     np.testing.assert_array_equal(FleetingVectors(remote).gather(many), ROWS[many])
-    assert {request.key for request in since.requests} == {"shard-rows/manifest.json"}, "the node has them"
+    assert {request.key for request in since.requests} == {"shard-rows/.manifest.json"}, "the node has them"
 
 
 def test_a_few_rows_again_and_again_are_copied_at_last(s3: S3Server, remote: Artifact, tmp_path: Path) -> None:

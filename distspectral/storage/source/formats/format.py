@@ -27,6 +27,7 @@ class Header:
         all_null: whether ``dim`` is 0 because every vector is null, told only by a lenient look.
         parts: rows of each part that can be read without those before it (row groups, record batches); None where
             every row is one.
+        schema: of all columns, None where the format has none.
     """
 
     n_rows: int
@@ -35,6 +36,7 @@ class Header:
     label_type: ScalarType | None = None
     all_null: bool = False
     parts: Sequence[int] | None = None
+    schema: pa.Schema | None = None
 
 
 class Threads(NamedTuple):

@@ -15,11 +15,12 @@ from distspectral.storage.source.listing import ShardFile
 def table_header(schema: pa.Schema, columns: Columns, file: ShardFile) -> tuple[int | None, dict[str, Any]]:
     """Return the vectors' width, None where rows may differ, and the other types that a ``Header`` wants."""
     require_columns(columns, schema, file.uri)
-    types = {
+    types: dict[str, Any] = {
         f"{role}_type": scalar_type(schema.field(name).type, name, file.uri)
         for role, name in (("id", columns.id), ("label", columns.label))
         if name is not None
     }
+    types["schema"] = schema
     return vector_width(schema.field(columns.vector).type, columns.vector, file.uri), types
 
 

@@ -1,0 +1,55 @@
+"""``distspectral graph export``: the graph of a run as other libraries take it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from distspectral.cli.console import print_note
+
+RunPath = Annotated[str, typer.Argument(metavar="RUN", help="Directory of a finished run.", show_default=False)]
+OutputPath = Annotated[
+    str, typer.Argument(metavar="OUT", help="The file; for faiss the folder of two.", show_default=False)
+]
+Form = Annotated[
+    Literal["npz", "anndata", "faiss"],
+    typer.Option(
+        "--to",
+        help="npz: affinities as a SciPy sparse matrix; anndata: obsp of an .h5ad file; faiss: ids.npy and "
+        "distances.npy, as a search returns them.",
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group."""
+    group = typer.Typer(help="What a run knows of neighbours.", no_args_is_help=True)
+    group.callback()(_nothing)
+    group.command("export")(export)
+    app.add_typer(group, name="graph")
+
+
+def _nothing() -> None:
+    """Make the group one of commands, though there is one only."""
+
+
+def export(run: RunPath, output: OutputPath, form: Form = "npz") -> None:
+    """Write the graph that a finished run was trained on, or the neighbours it was made from, for other libraries.
+
+    Row i is row i of the run's output. A matrix is held in memory, about 24 bytes an edge; faiss streams.
+    """
+    from distspectral.graph.export import write_anndata, write_faiss, write_npz
+    from distspectral.stages import graph_of
+    from distspectral.stages.pack import PACK
+    from distspectral.storage.artifact.directory import Artifact
+
+    root = Artifact(run)
+    neighbors, graph = graph_of(root)
+    if form == "npz":
+        write_npz(graph, output)
+    elif form == "anndata":
+        write_anndata(graph, neighbors, root.child(PACK.folder), output)
+    else:
+        write_faiss(neighbors, output)
+    print_note(f"wrote {output} from {(neighbors if form == 'faiss' else graph).uri}")
