@@ -30,7 +30,11 @@ from distspectral.storage.source.shards import ShardReader, SourceShard
 
 GROUP_BYTES = 16 << 20
 
-COMPRESSION = {"compression": "zstd", "use_dictionary": ["cluster"], "write_statistics": ["id", "cluster"]}
+COMPRESSION = {
+    "compression": "zstd",
+    "use_dictionary": ["cluster", "leaf"],
+    "write_statistics": ["id", "cluster", "leaf"],
+}
 """Of 524,288 rows of 10 components: .41 us a row and 39.7 bytes; statistics of coordinates, which nobody filters by,
 cost .06 us more. Without compression .23 and 54.3, snappy .33 and 46.8, byte streams split .43 and 37.3."""
 
