@@ -46,8 +46,9 @@ def mergers(
     """Return the pairs (S, 2) that are merged in turn, the second into the first, and the affinity (S,) of each.
 
     The pair of most gain, (B_ij - d_i d_j) / (d_i d_j)^sharing, is merged until C are left; B is ``affinities`` over
-    their sum, d its row sums. Pairs that no edge joins come last. The largest gain of each row is kept. A merger may
-    lower it; then it is a bound, and the row is looked through again only when no other one has more. That takes about
+    their sum, d its row sums. On the last level, pairs that no edge joins come last; on others a speck that no edge
+    joins to the rest of its group goes before a half of it. The largest gain of each row is kept. A merger may lower
+    it; then it is a bound, and the row is looked through again only when no other one has more. That takes about
     O(M^2) in place of O(M^3).
 
     Args:
@@ -75,7 +76,8 @@ def mergers(
         """Return what each merger with a cluster gains (M,), -inf where there is none."""
         chance = degrees[one] * degrees
         gained: NDArray[np.float64] = (between[one] - chance) / (powers[one] * powers)
-        gained = np.where(between[one] > 0, gained, APART - chance)
+        if level is levels[-1]:
+            gained = np.where(between[one] > 0, gained, APART - chance)
         gained[groups != groups[one]] = -np.inf
         gained[one] = -np.inf
         return gained
