@@ -37,6 +37,7 @@ from distspectral.models.networks import torch_device
 from distspectral.orchestration.memory import PeakMemory
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.embed import EmbedConfig, embed
+from distspectral.stages.tree import LEAVES
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.frame import Frame
@@ -107,9 +108,9 @@ def write_random(folder: str, n_rows: int, dim: int, rows_per_shard: int = ROWS_
 
 
 def _write_model(root: Artifact, dim: int) -> None:
-    """Write artifacts ``model`` and ``clusters`` of random numbers."""
+    """Write artifacts ``model``, ``clusters`` and ``tree`` of random numbers."""
     embedder = RandomModel(dim).embedder()
-    model, clusters = (Output(root.child(name), name, "bench", {}, {}) for name in ("model", "clusters"))
+    model, clusters, tree = (Output(root.child(name), name, "bench", {}, {}) for name in ("model", "clusters", "tree"))
     model.begin()
     write_state(model.artifact, "model.pt", embedder.network.state())
     properties = {"dim": dim, "n_components": RandomModel.n_components, "frame": Frame().properties()}
@@ -117,6 +118,9 @@ def _write_model(root: Artifact, dim: int) -> None:
     clusters.begin()
     write_state(clusters.artifact, "clusters.pt", embedder.assigner.state())
     clusters.commit([], {"n_clusters": RandomModel.n_clusters}, {})
+    tree.begin()
+    write_state(tree.artifact, LEAVES, embedder.assigner.leaf_state())
+    tree.commit([], {}, {})
 
 
 def bare(rows: str, folder: Artifact, config: EmbedConfig) -> dict[str, Any]:
@@ -135,7 +139,8 @@ def ours(rows: str, folder: Artifact, config: EmbedConfig) -> dict[str, Any]:
     """Run the stage; return what it says of its time, and the bytes it wrote."""
     output = Output(folder.child("output"), "embed", "bench", config.model_dump(mode="json"), {})
     source = Source.open(SourceConfig(path=rows))
-    manifest = embed(source, folder.child("model"), folder.child("clusters"), output, config)
+    model, clusters, tree = (folder.child(name) for name in ("model", "clusters", "tree"))
+    manifest = embed(source, model, clusters, tree, output, config)
     return {
         "busy_seconds": manifest.metrics["busy_seconds"],
         "output_bytes": sum(shard.n_bytes for shard in manifest.shards),

@@ -20,6 +20,7 @@ from distspectral.cli import (
     graph,
     inspect,
     plan,
+    recut,
     run,
     serve,
     stage,
@@ -113,7 +114,22 @@ def options(
         ctx.obj = ctx.with_resource(ends_when_told())
 
 
-for module in (run, submit, stage, embed, evaluate, export, graph, serve, inspect, validate, plan, demo, bench):
+for module in (
+    run,
+    submit,
+    stage,
+    embed,
+    recut,
+    evaluate,
+    export,
+    graph,
+    serve,
+    inspect,
+    validate,
+    plan,
+    demo,
+    bench,
+):
     module.register(app)
 
 

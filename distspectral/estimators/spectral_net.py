@@ -1,7 +1,7 @@
 """SpectralNet with scikit-learn's interface: arrays in memory, one process, no Ray.
 
 The recipe is that of a run, and the graph, training, calibration and clustering are the functions that its stages call.
-Shape letters: N rows, D features, P components, C clusters.
+Shape letters: N rows, D features, P components, C clusters, M leaves.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClusterMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import Tags
+from sklearn.utils import ClassifierTags, Tags
 from sklearn.utils.validation import check_is_fitted
 
 from distspectral.embedding.forward import BLOCK_ROWS, in_blocks
-from distspectral.errors import TooFewRowsError
+from distspectral.errors import ConfigError, TooFewRowsError
 from distspectral.estimators.base import NetworkEstimator, WindowPrinter, told_in
 from distspectral.estimators.representation import represent_rows
 from distspectral.estimators.stored import plain
@@ -27,6 +27,7 @@ from distspectral.graph.certified import certified
 from distspectral.graph.config import AffinitySpace, Connect, Metric
 from distspectral.graph.search.duplicates import surplus_duplicates
 from distspectral.graph.search.faiss_search import select_search
+from distspectral.graph.store import Graph
 from distspectral.models.assigner import Assigner
 from distspectral.models.embedder import Embedder
 from distspectral.models.encoded import EncodedNetwork
@@ -35,9 +36,11 @@ from distspectral.recipes import Representation, SpectralRecipe
 from distspectral.spectral.affinity import AffinityKind
 from distspectral.spectral.certificate import as_note
 from distspectral.spectral.diagnostics import suggested_n_clusters
+from distspectral.spectral.tree import Tree, grown
 from distspectral.stages.calibrate import calibrated, edge_sums
 from distspectral.stages.certify import RowSample, can_polish
 from distspectral.stages.cluster import fit_assigner
+from distspectral.stages.tree import Placed, leaf_affinities, placed, quality, symmetric, with_leaves
 from distspectral.storage.rows.vectors import ArrayVectors, Vectors
 from distspectral.training.modes import plain_torch
 
@@ -85,6 +88,12 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         embedding_: (N, P) float32 eigenfunctions at the training rows, the constant 1 first, orthonormal under
             the Laplacian's row weights.
         labels_: (N,) int32 clusters of the training rows.
+        leaves_: (N,) int32 leaf of each training row: small clusters inside the clusters, which the tree merges.
+        tree_: (M - 1, 4) float64 mergers of the leaves, a linkage matrix such as SciPy's dendrogram draws: first those
+            inside a cluster, then the clusters, what no edge joins last; see :meth:`cut`.
+        cluster_table_: facts of the clusters by name, (C,) each: ``rows``, ``share``; ``conductance``, the share of
+            affinity that leads out; the ``nearest`` other cluster, -1 where there is none, and the ``affinity`` to it,
+            1 being what chance gives; mean ``margin``, 0 half-way to another cluster and 1 at the centroid.
         cluster_centers_: (C, P) float32, in the coordinates clusters are sought in: functions scaled by
             diffusion time, rows scaled to length 1 unless clusters without that cut far less of the graph.
         n_clusters_: C; fewer than ``n_clusters`` where rows or functions tell fewer apart, of which a
@@ -237,6 +246,7 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         self._set_model(Embedder(network, assigner))
         self.labels_ = self._clusters(self.embedding_)
         self._drop_empty_clusters(n_distinct)
+        self._grow_tree(represented.graph, recipe)
 
     @plain_torch()
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
@@ -249,6 +259,43 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         """Return the cluster (B,) of each row of ``X`` (B, D); one row alone gets the label it gets in company."""
         check_is_fitted(self)
         return self._clusters(self._embed(self._rows(X, reset=False, accept_sparse="csr")))
+
+    @plain_torch()
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float32]:
+        """Return the probability (B, C) of each cluster at rows ``X`` (B, D): exp(-d^2 / (2 variance)) over its sum.
+
+        d is the distance to a centroid, the variance that of the training rows around theirs.
+        """
+        check_is_fitted(self)
+        embedding = torch.from_numpy(self._embed(self._rows(X, reset=False, accept_sparse="csr")))
+        assigner = self._model.assigner
+        parts = [
+            assigner.probabilities(assigner.squared_distances(part)) for part in torch.split(embedding, BLOCK_ROWS)
+        ]
+        return torch.cat(parts).numpy()
+
+    @plain_torch()
+    def cut(self, n_clusters: int, X: ArrayLike | None = None) -> NDArray[np.int32]:
+        """Return the cluster of each row where the tree is cut into ``n_clusters``; nothing is fitted.
+
+        Clusters are numbered by falling rows; at ``n_clusters_`` they are ``labels_``.
+
+        Args:
+            n_clusters: from 1 to the number of leaves.
+            X: (B, D) rows; None: the training rows.
+
+        Raises:
+            TooManyClustersError: a ValueError; more clusters than leaves.
+            ConfigError: a ValueError; no positive integer.
+        """
+        check_is_fitted(self)
+        n_clusters = plain(n_clusters)
+        if not isinstance(n_clusters, int) or isinstance(n_clusters, bool) or n_clusters < 1:
+            raise ConfigError(f"n_clusters: expected an integer of at least 1 (got {n_clusters!r})")
+        leaves = self.leaves_
+        if X is not None:
+            leaves = self._placed(self._embed(self._rows(X, reset=False, accept_sparse="csr"))).leaves
+        return Tree(**self._tree).labels(n_clusters).astype(np.int32)[leaves]
 
     def fit_transform(self, X: ArrayLike, y: Any = None, **fit_params: Any) -> NDArray[np.float32]:
         """Fit and return ``embedding_``."""
@@ -315,10 +362,31 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
             ConvergenceWarning,
             stacklevel=5,
         )
-        assigner = self._model.assigner
-        kept = {"centroids": assigner.centroids[torch.from_numpy(found).long()]}
-        self._set_model(Embedder(self._model.network, Assigner.from_state(assigner.state() | kept)))
+        whole = self._model.assigner
+        centroids = whole.centroids[torch.from_numpy(found).long()]
+        assigner = Assigner(whole.scale, centroids, whole.normalize_rows, whole.variance)
+        self._set_model(Embedder(self._model.network, assigner))
         self.labels_ = labels.astype(np.int32)
+
+    def _grow_tree(self, graph: Graph, recipe: SpectralRecipe) -> None:
+        """Part the clusters into leaves and merge these."""
+        n_rows, generator = len(self.labels_), np.random.default_rng(recipe.seed)
+        rows = np.sort(generator.choice(n_rows, min(recipe.cluster.sample_rows, n_rows), replace=False))
+        sample = torch.from_numpy(self.embedding_[rows])
+        assigner = with_leaves(self._model.assigner, sample, n_rows, recipe.seed)
+        self._set_model(Embedder(self._model.network, assigner))
+        found, n_leaves = self._placed(self.embedding_), len(assigner.leaves)
+        affinities = symmetric(leaf_affinities(graph, found.leaves, n_leaves, 0, n_rows))
+        counts, owners = np.bincount(found.leaves, minlength=n_leaves), assigner.owners.numpy()
+        tree = grown(affinities, counts, owners)
+        facts = quality(affinities, counts, owners, found.margins)
+        self.leaves_, self.tree_, self._tree = found.leaves, tree.linkage(), vars(tree)
+        self.cluster_table_ = {name: np.array(column) for name, column in facts.items()}
+
+    def _placed(self, embedding: NDArray[np.float32]) -> Placed:
+        """Return the leaf (B,) of each embedded row (B, P), and summed margins (M,)."""
+        parts = [placed(self._model.assigner, part) for part in torch.split(torch.from_numpy(embedding), BLOCK_ROWS)]
+        return Placed(np.concatenate([part.leaves for part in parts]), np.sum([part.margins for part in parts], axis=0))
 
     def _embed(self, rows: Vectors) -> NDArray[np.float32]:
         return in_blocks(self._model.network.to(torch_device(self.device)), rows)
@@ -336,4 +404,5 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
+        tags.classifier_tags = ClassifierTags()  # which scikit-learn's checks read of all that predict probabilities
         return tags

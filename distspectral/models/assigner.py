@@ -1,6 +1,6 @@
-"""Embedded rows to clusters: the nearest centroid, in scaled spectral coordinates.
+"""Embedded rows to clusters and leaves: the nearest centroid, in scaled spectral coordinates.
 
-Shape letters: B rows, P components, C clusters.
+Shape letters: B rows, P components, C clusters, M leaves.
 """
 
 from __future__ import annotations
@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 SMALLEST_VARIANCE = 1e-12
+LEAF_ROWS = 4_096
+"""Rows whose distances to leaves are computed at a time."""
 
 
 class Assigner(nn.Module):
@@ -21,20 +24,38 @@ class Assigner(nn.Module):
         centroids: (C, P) in the scaled coordinates.
         normalize_rows: scale rows to length 1 after scaling coordinates.
         variance: of a row around its centroid, per coordinate, which :meth:`probabilities` need.
+        leaves: (M, P) centroids of small clusters inside the clusters; None: each cluster is its only leaf.
+        owners: (M,) int64 the cluster that each leaf is inside, every one at least once.
     """
 
     scale: Tensor
     centroids: Tensor
+    leaves: Tensor
+    owners: Tensor
 
-    def __init__(self, scale: Tensor, centroids: Tensor, normalize_rows: bool, variance: float) -> None:
+    def __init__(
+        self,
+        scale: Tensor,
+        centroids: Tensor,
+        normalize_rows: bool,
+        variance: float,
+        leaves: Tensor | None = None,
+        owners: Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.register_buffer("scale", scale)
         self.register_buffer("centroids", centroids)
+        self.register_buffer("leaves", centroids if leaves is None else leaves)
+        self.register_buffer("owners", torch.arange(len(centroids)) if owners is None else owners)
         self.normalize_rows, self.variance = normalize_rows, variance
 
     def state(self) -> dict[str, Any]:
         """Return all of it as tensors and plain values."""
         return self.state_dict() | {"normalize_rows": self.normalize_rows, "variance": self.variance}
+
+    def leaf_state(self) -> dict[str, Tensor]:
+        """Return the leaves alone."""
+        return {"leaves": self.leaves, "owners": self.owners}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
@@ -60,6 +81,15 @@ class Assigner(nn.Module):
             squared_distances: (B, C) to the centroids.
         """
         return (squared_distances / (-2 * max(self.variance, SMALLEST_VARIANCE))).softmax(1)
+
+    def leaf(self, embedding: Tensor, cluster: Tensor) -> Tensor:
+        """Return the leaf (B,) int64 of embedded rows (B, P): the nearest of those inside their cluster (B,)."""
+        points, found = self.coordinates(embedding), torch.empty_like(cluster)
+        for one in torch.unique(cluster):
+            numbers, rows = (self.owners == one).nonzero()[:, 0], (cluster == one).nonzero()[:, 0]
+            for part in rows.split(LEAF_ROWS):
+                found[part] = numbers[squared_distances(points[part], self.leaves[numbers]).argmin(1)]
+        return found
 
     def forward(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
         """Return (cluster int64, distance float32), (B,) each, of embedded rows (B, P)."""

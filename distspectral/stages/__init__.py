@@ -22,6 +22,7 @@ from distspectral.stages.reweight import REWEIGHT
 from distspectral.stages.siamese import SIAMESE
 from distspectral.stages.stage import Stage
 from distspectral.stages.train import TRAIN
+from distspectral.stages.tree import TREE
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
 
 
@@ -45,6 +46,7 @@ STAGES: Mapping[str, Mapping[str, Stage]] = {
         TRAIN,
         CALIBRATE,
         CLUSTER,
+        TREE,
         EMBED,
     ),
     MetricRecipe.kind: _by_name(PACK, TRAIN, EMBED_METRIC, EVALUATE),

@@ -22,9 +22,9 @@ from distspectral.mapping import Mapper, local_map
 from distspectral.models.embedder import Embedder, Precision
 from distspectral.models.networks import torch_device
 from distspectral.stages.calibrate import load_calibrated_network
-from distspectral.stages.cluster import load_assigner
 from distspectral.stages.encoding import forward_piece
 from distspectral.stages.stage import Manifests, Piece, Stage, Unfinished, Work
+from distspectral.stages.tree import load_leaves
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import SOURCE, Output
@@ -71,6 +71,7 @@ def embed(
     source: Source,
     model: Artifact,
     clusters: Artifact,
+    tree: Artifact,
     output: Output,
     config: EmbedConfig,
     mapper: Mapper = local_map,
@@ -85,6 +86,7 @@ def embed(
         source: the rows to embed, those trained on or others.
         model: finished ``model`` artifact.
         clusters: finished ``clusters`` artifact.
+        tree: finished ``tree`` artifact.
         output: where the artifact ``output`` goes.
         config: what to write and how.
         mapper: hands out the shards that are still missing.
@@ -96,7 +98,7 @@ def embed(
         SourceError: a row cannot be used.
         ConfigError: a carried column has the name of one of ours.
     """
-    work = _Work(source, model, clusters, output, config, training)
+    work = _Work(source, model, clusters, tree, output, config, training)
     done = output.begin(work.items)
     metrics = work.do(done, range(len(source.shards)), mapper)
     return work.finish(done, metrics)
@@ -106,6 +108,7 @@ def embed_part(
     source: Source,
     model: Artifact,
     clusters: Artifact,
+    tree: Artifact,
     output: Output,
     config: EmbedConfig,
     shards: range,
@@ -118,6 +121,7 @@ def embed_part(
         source: see :func:`embed`, as all others.
         model: artifact.
         clusters: artifact.
+        tree: artifact.
         output: the same for all processes.
         config: likewise.
         shards: numbers of the source shards to embed; beyond the last one they are none.
@@ -133,7 +137,7 @@ def embed_part(
         raise ConfigError(
             f"--shard-range {shards.start}:{shards.stop}: names no shard; the source has 0 to {n_shards - 1}"
         )
-    work = _Work(source, model, clusters, output, config, training)
+    work = _Work(source, model, clusters, tree, output, config, training)
     metrics = work.do(output.begin(shared=True), range(n_shards)[shards.start : shards.stop], mapper)
     done = read_receipts(output.artifact)
     if all(name in done for name in work.items):
@@ -151,6 +155,7 @@ class _Work:
         source: Source,
         model: Artifact,
         clusters: Artifact,
+        tree: Artifact,
         output: Output,
         config: EmbedConfig,
         training: Artifact | None,
@@ -167,9 +172,10 @@ class _Work:
         names = [f"part-{index:05d}.parquet" for index in range(len(source.shards))]
         self.items = dict(zip(names, source.shard_fingerprints(), strict=True))
         self.n_clusters = clusters.manifest().properties["n_clusters"]
-        versions = (model.manifest().fingerprint, clusters.manifest().fingerprint)
-        identity = (model.uri, clusters.uri, *versions, config.model_dump_json())
-        self.loader = Loader(identity, functools.partial(_columns, model, clusters, config))
+        made = (model, clusters, tree)
+        versions = (one.manifest().fingerprint for one in made)
+        identity = (*(one.uri for one in made), *versions, config.model_dump_json())
+        self.loader = Loader(identity, functools.partial(_columns, *made, config))
 
     def do(self, done: dict[str, Shard], shards: range, mapper: Mapper) -> dict[str, Any]:
         """Embed those of the shards that are missing, add them to ``done``, return what was measured."""
@@ -207,18 +213,18 @@ class _Work:
         return self.output.commit(shards, properties, metrics, quarantine_files(shards))
 
 
-def _columns(model: Artifact, clusters: Artifact, config: EmbedConfig) -> RowColumns:
-    embedder = Embedder(load_calibrated_network(model), load_assigner(clusters), config.precision)
+def _columns(model: Artifact, clusters: Artifact, tree: Artifact, config: EmbedConfig) -> RowColumns:
+    embedder = Embedder(load_calibrated_network(model), load_leaves(clusters, tree), config.precision)
     return RowColumns(embedder, config.columns, config.n_nearest)
 
 
 def _run(work: Work) -> Manifest:
-    models = work.artifacts["calibrate"], work.artifacts["cluster"]
+    models = work.artifacts["calibrate"], work.artifacts["cluster"], work.artifacts["tree"]
     return embed(work.source, *models, work.output, work.settings["embed"], work.mapper, work.trained_on)
 
 
 def _run_part(work: Work, shards: range) -> Manifest | Unfinished:
-    models = work.artifacts["calibrate"], work.artifacts["cluster"]
+    models = work.artifacts["calibrate"], work.artifacts["cluster"], work.artifacts["tree"]
     return embed_part(work.source, *models, work.output, work.settings["embed"], shards, work.mapper, work.trained_on)
 
 
@@ -264,7 +270,7 @@ EMBED = Stage(
     folder="output",
     purpose="Embed and cluster every row.",
     done="embedded",
-    inputs=lambda recipe: (SOURCE, "calibrate", "cluster"),
+    inputs=lambda recipe: (SOURCE, "calibrate", "cluster", "tree"),
     sections=("embed", "data.carry"),
     harmless=("embed.batch_rows", "embed.drift_rows"),
     workers="actors",

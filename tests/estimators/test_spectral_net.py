@@ -31,7 +31,7 @@ SMALL = {"n_clusters": 3, "hidden": (32,), "batch_size": 256, "max_steps": 100, 
 
 
 @pytest.mark.filterwarnings("ignore:n_clusters:sklearn.exceptions.ConvergenceWarning")  # some ask for n_components=1
-@parametrize_with_checks([SpectralNet(**SMALL | {"max_steps": 10})])
+@parametrize_with_checks([SpectralNet(**SMALL | {"n_clusters": 4, "max_steps": 10})])
 def test_keeps_scikit_learns_contract(estimator, check):
     # None is expected to fail. scikit-learn itself skips the array-API check unless SCIPY_ARRAY_API is set.
     check(estimator)

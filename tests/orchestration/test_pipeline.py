@@ -36,7 +36,7 @@ from distspectral.training.checkpoint import read_state
 from tests.datasets import blobs
 from tests.runs import DIM, LEARNED, N_ROWS, moved, write_metric_run, write_run
 
-CHAIN = ("pack", "neighbors", "graph", "train", "calibrate", "cluster", "embed")
+CHAIN = ("pack", "neighbors", "graph", "train", "calibrate", "cluster", "tree", "embed")
 
 
 class Recorder:
@@ -243,7 +243,7 @@ def test_a_run_whose_start_was_replaced_trains_again(own: Path, tmp_path: Path) 
     run_local(later)
     run_local(own, "affinity.kind=uniform")
     _, recorder = run_local(later)
-    assert recorder.worked == ["train", "calibrate", "cluster", "embed"]
+    assert recorder.worked == ["train", "calibrate", "cluster", "tree", "embed"]
     _, recorder = run_local(later)
     assert recorder.worked == []
 

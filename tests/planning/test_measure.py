@@ -48,6 +48,7 @@ def test_every_rate_that_the_formulas_ask_for_is_measured(learned):
         "train": {"scan"},
         "calibrate": {"encoding", "calibrating", "certifying", "network"},
         "cluster": {"components"},
+        "tree": {"placing rows", "adding up edges", "network"},
         "embed": {"embedding", "network"},
     }
     assert {stage: set(us) for stage, us in rates.core_us.items() if stage != "neighbors"} == kinds

@@ -31,6 +31,8 @@ from tests.stages.chain import opened
 
 SIZES = (50, 30, 40)
 
+MODELS = ("calibrate", "cluster", "tree")
+
 
 @pytest.fixture(scope="module")
 def finished(finished_run):
@@ -45,7 +47,7 @@ def test_output_shards_hold_the_source_shards_rows_in_order(finished):
     parts = tables(finished.chain.artifact("embed"))
     assert [len(part) for part in parts] == list(SIZES)
     np.testing.assert_array_equal(np.concatenate([part["id"].to_numpy() for part in parts]), np.arange(N_ROWS))
-    assert parts[0].schema.names == ["id", "embedding", "cluster", "distance"]
+    assert parts[0].schema.names == ["id", "embedding", "cluster", "distance", "leaf"]
 
 
 def test_columns_are_what_the_model_says_of_each_row(finished):
@@ -103,7 +105,7 @@ def embedded(finished, folder, **config):
     plan = finished.chain
     settings = EmbedConfig(**config)
     output = Output(Artifact(str(folder / "out")), "embed", str(hash(settings)), {}, {})
-    embed(finished.source, plan.artifact("calibrate"), plan.artifact("cluster"), output, settings)
+    embed(finished.source, *(plan.artifact(name) for name in MODELS), output, settings)
     return output.artifact
 
 
@@ -203,7 +205,7 @@ def test_pieces_of_a_large_file_are_items_and_shards_of_their_own(finished, tmp_
         return local_map(function, found[::-1], description)
 
     output = Output(Artifact(str(tmp_path / "out")), "embed", "print", {}, {})
-    models = plan.artifact("calibrate"), plan.artifact("cluster")
+    models = [plan.artifact(name) for name in MODELS]
     embed(large(finished, tmp_path), *models, output, EmbedConfig(), mapper)
     assert items == [(f"part-0000{index}.parquet", n_rows) for index, n_rows in enumerate((48, 32, 40))]
     ours, whole = (pa.concat_tables(tables(artifact)) for artifact in (output.artifact, plan.artifact("embed")))
@@ -215,7 +217,7 @@ def test_pieces_of_a_large_file_are_items_and_shards_of_their_own(finished, tmp_
 def test_processes_share_the_pieces_of_one_file(finished, tmp_path):
     source, plan = large(finished, tmp_path), finished.chain
     output = Output(Artifact(str(tmp_path / "out")), "embed", "one print", {"a": 1}, {})
-    models = plan.artifact("calibrate"), plan.artifact("cluster")
+    models = [plan.artifact(name) for name in MODELS]
     first = embed_part(source, *models, output, EmbedConfig(), range(1, 3))
     assert (first.n_done, first.n_shards) == (2, 3)
     assert embed_part(source, *models, output, EmbedConfig(), range(1)).n_rows == N_ROWS
@@ -227,7 +229,7 @@ def test_processes_share_the_pieces_of_one_file(finished, tmp_path):
 def parts(finished, folder, shards, mapper=local_map):
     plan = finished.chain
     output = Output(Artifact(str(folder / "shared")), "embed", "one print", {"a": 1}, {})
-    models = plan.artifact("calibrate"), plan.artifact("cluster")
+    models = [plan.artifact(name) for name in MODELS]
     return embed_part(finished.source, *models, output, EmbedConfig(), shards, mapper)
 
 

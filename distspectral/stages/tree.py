@@ -1,0 +1,358 @@
+"""A tree over the clusters: small leaves inside them, merged by all edges of the graph, so that any cut is a join.
+
+Shape letters: N rows, P components, C clusters, M leaves.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
+
+from distspectral.clusters import leaf_centroids, number_of_leaves
+from distspectral.costs.bill import Bill
+from distspectral.embedding.forward import forward, rows_of_block
+from distspectral.graph.store import Graph, MappedGraph
+from distspectral.mapping import Mapper, local_map
+from distspectral.models.assigner import Assigner
+from distspectral.models.networks import Perceptron, torch_device
+from distspectral.spectral.tree import Tree, cluster_facts, grown
+from distspectral.stages.calibrate import load_calibrated_network, rows_per_task
+from distspectral.stages.cluster import embedded, load_assigner
+from distspectral.stages.encoding import forward_piece
+from distspectral.stages.stage import Manifests, Piece, Stage, Work
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.manifest import Manifest
+from distspectral.storage.artifact.output import Output
+from distspectral.storage.rows.joined import open_vectors
+from distspectral.training.checkpoint import restored, write_state
+
+LEAVES, NODES, AFFINITIES = "leaves.pt", "nodes.parquet", "affinities.parquet"
+ROW_LEAVES = "row-leaves.npy"
+"""Leaf of every row, which the tasks that add up edges map; removed at the end."""
+
+BLOCK_EDGES = 1 << 20
+"""Edges that are added up at a time."""
+LEAKING = 0.5
+"""Conductance above which a cluster has more affinity to others than inside: no community, even in the weak sense.
+
+Reference: Radicchi, Castellano, Cecconi, Loreto, Parisi, Defining and identifying communities in networks, 2004."""
+
+
+def tree(
+    vectors: Sequence[Artifact],
+    model: Artifact,
+    clusters: Artifact,
+    graph: Artifact,
+    output: Output,
+    sample_rows: int,
+    seed: int,
+    mapper: Mapper = local_map,
+) -> Manifest:
+    """Write the artifact ``tree``: leaves, how they merge, and the affinities between them.
+
+    Args:
+        vectors: finished ``vectors`` artifacts that the network was trained on, side by side.
+        model: finished ``model`` artifact.
+        clusters: finished ``clusters`` artifact.
+        graph: finished ``graph`` artifact that the model is calibrated on.
+        output: where the artifact ``tree`` goes.
+        sample_rows: rows that the leaves are fitted to.
+        seed: of the choice of these and of the leaves.
+        mapper: hands out shards and row ranges.
+    """
+    output.begin()
+    artifact, n_rows = output.artifact, vectors[0].manifest().n_rows
+    network = load_calibrated_network(model).perceptron.to(torch_device("auto"))
+    generator = np.random.default_rng(seed)
+    rows = np.sort(generator.choice(n_rows, min(sample_rows, n_rows), replace=False))
+    sample = torch.from_numpy(embedded(network, open_vectors(vectors), rows))
+    assigner = with_leaves(load_assigner(clusters), sample, n_rows, seed)
+    write_state(artifact, LEAVES, assigner.leaf_state())
+
+    shards = vectors[0].manifest().shards
+    starts = np.cumsum([0, *(shard.n_rows for shard in shards)]).tolist()
+    items = [(shard.name, start) for shard, start in zip(shards, starts, strict=False)]
+    placing = functools.partial(_place_shard, tuple(vectors), model, clusters, artifact)
+    leaves, margins = np.empty(n_rows, np.int32), np.zeros(len(assigner.leaves))
+    for start, found in mapper(placing, items, "placing rows", on_gpu=True):
+        leaves[start : start + len(found.leaves)] = found.leaves
+        margins += found.margins
+    artifact.write_file(ROW_LEAVES, functools.partial(np.save, arr=leaves))
+
+    step = rows_per_task(n_rows)
+    ranges = [(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
+    adding = functools.partial(_mapped_affinities, graph, artifact, len(margins))
+    between = symmetric(sum(mapper(adding, ranges, "adding up edges"), start=_none(len(margins))))
+    counts = np.bincount(leaves, minlength=len(margins))
+    grown_tree = grown(between, counts, assigner.owners.numpy())
+    write_table(artifact, NODES, node_table(grown_tree))
+    write_table(artifact, AFFINITIES, affinity_table(between))
+    artifact.delete_file(ROW_LEAVES)
+    properties = {
+        "n_leaves": len(margins),
+        "n_clusters": grown_tree.n_clusters,
+        "clusters": quality(between, counts, grown_tree.clusters, margins),
+    }
+    return output.commit([], properties, {}, files=(LEAVES, NODES, AFFINITIES))
+
+
+def with_leaves(assigner: Assigner, embedding: Tensor, n_rows: int, seed: int) -> Assigner:
+    """Return the assigner with leaves inside its clusters, fitted to sampled rows.
+
+    Args:
+        assigner: of the clusters.
+        embedding: (n, P) of the sampled rows.
+        n_rows: N, which decides how many leaves there are.
+        seed: of the leaves.
+    """
+    points, labels = assigner.coordinates(embedding), assigner(embedding)[0]
+    n_leaves = number_of_leaves(n_rows, len(assigner.centroids))
+    found, owners = leaf_centroids(points.numpy(), labels.numpy(), assigner.centroids.numpy(), n_leaves, seed)
+    leaves = {"leaves": torch.from_numpy(found), "owners": torch.from_numpy(owners)}
+    return Assigner.from_state(assigner.state() | leaves)
+
+
+class Placed(NamedTuple):
+    """Leaves (n,) int32 of rows, and by leaf (M,) the sum of their margins."""
+
+    leaves: NDArray[np.int32]
+    margins: NDArray[np.float64]
+
+
+def placed(assigner: Assigner, embedding: Tensor) -> Placed:
+    """Return the leaves of embedded rows (n, P), and their margins: 1 - distance to their own centroid over the next's.
+
+    A margin is 0 half-way between two clusters and 1 at a centroid, or where there is no other.
+    """
+    cluster, _ = assigner(embedding)
+    leaves = assigner.leaf(embedding, cluster).numpy()
+    margin = torch.ones(len(embedding))
+    if len(assigner.centroids) > 1:
+        near = assigner.squared_distances(embedding).topk(2, dim=1, largest=False).values.sqrt()
+        margin = 1 - near[:, 0] / near[:, 1].clamp(min=torch.finfo(near.dtype).tiny)
+    sums = np.bincount(leaves, margin.double().numpy(), len(assigner.leaves)).astype(np.float64)
+    return Placed(leaves.astype(np.int32), sums)
+
+
+def leaf_affinities(
+    graph: Graph, leaves: NDArray[np.integer[Any]], n_leaves: int, start: int, stop: int
+) -> sparse.csr_array:
+    """Return the affinity (M, M) from leaf to leaf, added up over the edges of rows [start, stop).
+
+    Args:
+        graph: of all N rows.
+        leaves: (N,) of every row.
+        n_leaves: M.
+        start: first row.
+        stop: behind the last row.
+    """
+    found = _none(n_leaves)
+    step = max(1, BLOCK_EDGES // graph.n_neighbors)
+    for first in range(start, stop, step):
+        last = min(first + step, stop)
+        neighbors, affinities = graph.block(first, last)
+        heads = np.repeat(leaves[first:last], neighbors.shape[1])
+        ends = (heads, leaves[neighbors.ravel()])
+        found += sparse.coo_array((affinities.ravel().astype(float), ends), (n_leaves, n_leaves)).tocsr()
+    return found
+
+
+def symmetric(directed: sparse.csr_array) -> sparse.csr_array:
+    """Return affinities (M, M) counted from both ends, so that the diagonal holds twice what is inside a leaf."""
+    return (directed + directed.T).tocsr()
+
+
+def quality(
+    affinities: sparse.csr_array, rows: NDArray[np.int64], labels: NDArray[np.int64], margins: NDArray[np.float64]
+) -> dict[str, list[Any]]:
+    """Return how good each cluster of a cut is without labels, lists of C by what is told.
+
+    Args:
+        affinities: (M, M) of :func:`symmetric`.
+        rows: (M,) of each leaf.
+        labels: (M,) cluster of each leaf.
+        margins: (M,) summed.
+    """
+    facts = cluster_facts(affinities, rows, labels)
+    margin = np.bincount(labels, margins) / np.maximum(facts["rows"], 1)
+    return {name: column.tolist() for name, column in (facts | {"margin": margin}).items()}
+
+
+def _none(n_leaves: int) -> sparse.csr_array:
+    return sparse.csr_array((n_leaves, n_leaves))
+
+
+def _place_shard(
+    vectors: tuple[Artifact, ...], model: Artifact, clusters: Artifact, tree: Artifact, item: tuple[str, int]
+) -> tuple[int, Placed]:
+    """Return a shard's first row, and the leaves of its rows; one task."""
+    name, start = item
+    network: Perceptron = load_calibrated_network(model).perceptron.to(torch_device("auto"))
+    assigner, rows = load_leaves(clusters, tree), open_vectors(vectors, only=name)
+    step = rows_of_block(rows.dim)
+    firsts = range(0, rows.n_rows, step)
+    found = [
+        placed(assigner, torch.from_numpy(forward(network, rows.block(first, min(first + step, rows.n_rows)))))
+        for first in firsts
+    ]
+    leaves = [np.empty(0, np.int32), *(part.leaves for part in found)]
+    margins = np.sum([np.zeros(len(assigner.leaves)), *(part.margins for part in found)], axis=0)
+    return start, Placed(np.concatenate(leaves), margins)
+
+
+def _mapped_affinities(graph: Artifact, tree: Artifact, n_leaves: int, rows: tuple[int, int]) -> sparse.csr_array:
+    """Return :func:`leaf_affinities` of a range of rows; one task."""
+    path = tree.mappable(ROW_LEAVES)
+    leaves: NDArray[np.int32] = (
+        np.load(io.BytesIO(tree.read_bytes(ROW_LEAVES))) if path is None else np.load(path, mmap_mode="r")
+    )
+    return leaf_affinities(MappedGraph(graph), leaves, n_leaves, *rows)
+
+
+# ---- files -----------------------------------------------------------------------------------------------------
+
+
+def load_leaves(clusters: Artifact, tree: Artifact) -> Assigner:
+    """Return the assigner of ``clusters`` with the leaves of ``tree``, on the CPU."""
+    state = load_assigner(clusters).state()
+    return restored(tree, LEAVES, lambda leaves: Assigner.from_state(state | leaves))
+
+
+def node_table(tree: Tree) -> pa.Table:
+    """Return a tree as a table, one row per node in their order."""
+    none = [None] * tree.n_leaves
+    left, right = ([*none, *column] for column in tree.children.T.tolist())
+    parents = [parent if parent >= 0 else None for parent in tree.parents().tolist()]
+    n_nodes = len(tree.rows)
+    return pa.table(
+        {
+            "node": pa.array(range(n_nodes), pa.int64()),
+            "left": pa.array(left, pa.int64()),
+            "right": pa.array(right, pa.int64()),
+            "parent": pa.array(parents, pa.int64()),
+            "rows": pa.array(tree.rows, pa.int64()),
+            "mass": pa.array(tree.mass, pa.float64()),
+            "height": pa.array(tree.height, pa.float64()),
+            "affinity": pa.array([*none, *tree.affinity.tolist()], pa.float64()),
+            "conductance": pa.array(tree.conductance, pa.float64()),
+            "stability": pa.nulls(n_nodes, pa.float64()),
+        }
+    )
+
+
+def affinity_table(affinities: sparse.csr_array) -> pa.Table:
+    """Return symmetric affinities (M, M) as a table of the pairs of leaves that edges join, each once."""
+    upper = sparse.triu(affinities, format="coo")
+    leaf, other = upper.coords
+    return pa.table(
+        {
+            "leaf": pa.array(leaf, pa.int32()),
+            "other": pa.array(other, pa.int32()),
+            "affinity": pa.array(upper.data, pa.float64()),
+        }
+    )
+
+
+def write_table(artifact: Artifact, name: str, table: pa.Table) -> None:
+    """Write a table as one Parquet file, whole or not at all."""
+    artifact.write_file(name, functools.partial(pq.write_table, table))
+
+
+def read_table(artifact: Artifact, name: str) -> pa.Table:
+    """Return a Parquet file of an artifact."""
+    return pq.read_table(io.BytesIO(artifact.read_bytes(name)))
+
+
+def load_tree(tree: Artifact) -> tuple[Tree, sparse.csr_array]:
+    """Return the tree of a finished ``tree`` artifact and the affinities (M, M) between its leaves."""
+    nodes, pairs = read_table(tree, NODES), read_table(tree, AFFINITIES)
+    owners = restored(tree, LEAVES, lambda leaves: leaves["owners"].numpy())
+    n_leaves = len(owners)
+    columns = {name: nodes[name].to_numpy() for name in ("rows", "mass", "height", "conductance")}
+    children = np.column_stack([nodes[name][n_leaves:].to_numpy().astype(np.int64) for name in ("left", "right")])
+    affinity = nodes["affinity"][n_leaves:].to_numpy()
+    leaf, other, weights = (pairs[name].to_numpy() for name in ("leaf", "other", "affinity"))
+    upper = sparse.coo_array((weights, (leaf, other)), (n_leaves, n_leaves)).tocsr()
+    between = (upper + sparse.triu(upper, 1).T).tocsr()
+    return Tree(children=children, affinity=affinity, clusters=owners, **columns), between
+
+
+# ---- the declaration -------------------------------------------------------------------------------------------
+
+
+def _run(work: Work) -> Manifest:
+    assert work.graph is not None, "eigenfunctions are those of a graph"
+    models = work.artifacts["calibrate"], work.artifacts["cluster"]
+    sample_rows, seed = work.settings["cluster"].sample_rows, work.settings["seed"]
+    return tree(work.seen, *models, work.graph, work.output, sample_rows, seed, work.mapper)
+
+
+def _cost(bill: Bill) -> None:
+    (seen, graph), cluster = bill.recipe.learns_from["train"], bill.settings["cluster"]
+    assert graph is not None, "eigenfunctions are those of a graph"
+    rows = min(bill.n_rows, rows_per_task(math.ceil(bill.n_rows)))
+    bill.through(("train",), bill.us("placing rows"), bill.us("adding up edges"), bill.n_rows / rows)
+    bill.alone()
+    bill.read = bill.kept_by(*seen, graph) + 4 * bill.n_rows
+    bill.written = bill.scratch = 4 * bill.n_rows
+    sample_rows, n_functions = min(bill.n_rows, cluster.sample_rows), bill.settings["train"].n_functions
+    n_clusters = n_functions if cluster.n_clusters == "auto" else cluster.n_clusters
+    n_leaves = number_of_leaves(math.ceil(bill.n_rows), n_clusters)
+    bill.driver_bytes += 4 * bill.n_rows + 4 * sample_rows * 3 * n_functions + 3 * 8 * n_leaves**2
+    bill.worker_bytes += 4 * bill.n_rows + 32 * BLOCK_EDGES + 16 * n_leaves**2
+
+
+def _pieces(work: Work) -> dict[str, Piece]:
+    return forward_piece(load_calibrated_network(work.artifacts["calibrate"]).perceptron, work.seen)
+
+
+def _facts(manifests: Manifests) -> dict[str, Any]:
+    return {name: manifests["tree"].properties[name] for name in ("n_leaves", "clusters")}
+
+
+def _lines(facts: dict[str, Any]) -> dict[str, str]:
+    conductance = facts["clusters"]["conductance"]
+    worst = int(np.argmax(conductance))
+    return {
+        "tree": f"{facts['n_leaves']} leaves",
+        "cluster that leaks most": f"{worst}: {conductance[worst]:.1%} of its affinity leads to others",
+    }
+
+
+def _notes(metrics: dict[str, Any]) -> list[str]:
+    leaking = [number for number, share in enumerate(metrics["tree"]["clusters"]["conductance"]) if share > LEAKING]
+    if not leaking:
+        return []
+    named = ", ".join(map(str, leaking[:10])) + (" ..." if len(leaking) > 10 else "")
+    return [
+        f"Clusters with more affinity to others than inside: {named}. Ask for fewer (`distspectral recut`), or "
+        "keep more functions (spectral.n_components)."
+    ]
+
+
+TREE = Stage(
+    name="tree",
+    folder="tree",
+    purpose="Part the clusters into leaves, and merge these into a tree that can be cut anywhere.",
+    done="grew the tree",
+    inputs=lambda recipe: (*recipe.may_see, recipe.embedded_graph, "calibrate", "cluster"),
+    sections=("cluster.sample_rows", "seed"),
+    workers="tasks",
+    run=_run,
+    cost=_cost,
+    pieces=_pieces,
+    facts=_facts,
+    lines=_lines,
+    notes=_notes,
+)

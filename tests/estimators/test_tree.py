@@ -1,0 +1,76 @@
+"""Cuts of the estimator's tree, its facts of clusters, and probabilities."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.cluster.hierarchy import is_monotonic, is_valid_linkage
+from sklearn.datasets import make_blobs
+
+from distspectral import SpectralNet
+from distspectral.errors import ConfigError, TooManyClustersError
+
+FAST = {"representation": "input", "affinity_space": "euclidean", "hidden": (32,), "batch_size": 256, "max_steps": 100}
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return make_blobs(600, n_features=5, centers=4, cluster_std=0.8, random_state=1)[0]
+
+
+@pytest.fixture(scope="module")
+def model(rows):
+    return SpectralNet(4, n_neighbors=40, random_state=0, **FAST).fit(rows)
+
+
+def test_the_tree_is_a_linkage_over_all_leaves(model):
+    assert is_valid_linkage(model.tree_)
+    assert is_monotonic(model.tree_)
+    assert len(model.tree_) == model.leaves_.max()
+    assert model.tree_[-1, 3] == len(model.tree_) + 1
+
+
+def test_cuts_nest_and_one_of_them_is_the_fit(rows, model):
+    np.testing.assert_array_equal(model.cut(4), model.labels_)
+    finer, coarser = model.cut(12), model.cut(2)
+    assert len(set(finer)) == 12
+    assert len(set(zip(finer, model.labels_, strict=True))) == 12
+    assert len(set(zip(model.labels_, coarser, strict=True))) == 4
+    assert (np.diff(np.bincount(finer)) <= 0).all()
+
+
+@pytest.mark.parametrize("n_clusters", [2, 4, np.int64(9)])
+def test_new_rows_follow_any_cut(rows, model, n_clusters):
+    np.testing.assert_array_equal(model.cut(n_clusters, rows), model.cut(n_clusters))
+    np.testing.assert_array_equal(model.cut(n_clusters, rows[7:8]), model.cut(n_clusters)[7:8])
+
+
+def test_a_loaded_model_is_cut_alike(rows, model, tmp_path):
+    model.save(tmp_path / "model.pt")
+    loaded = SpectralNet.load(tmp_path / "model.pt")
+    np.testing.assert_array_equal(loaded.cut(9, rows), model.cut(9))
+    np.testing.assert_array_equal(loaded.tree_, model.tree_)
+
+
+@pytest.mark.parametrize("n_clusters", [0, 2.5, True, "auto"])
+def test_what_is_no_number_of_clusters_is_refused(model, n_clusters):
+    with pytest.raises(ConfigError, match="n_clusters: expected an integer of at least 1"):
+        model.cut(n_clusters)
+    with pytest.raises(TooManyClustersError, match="of a tree of"):
+        model.cut(10**6)
+
+
+def test_clusters_are_told_in_numbers(model):
+    table = model.cluster_table_
+    np.testing.assert_array_equal(table["rows"], np.bincount(model.labels_))
+    assert set(table) == {"rows", "share", "conductance", "nearest", "affinity", "margin"}
+    assert all(len(column) == 4 for column in table.values())
+    assert (table["margin"] > 0.5).all()
+    assert (table["conductance"] < 0.1).all()
+
+
+def test_probabilities_are_those_of_the_nearest_centroid(rows, model):
+    found = model.predict_proba(rows)
+    assert found.shape == (600, 4)
+    np.testing.assert_allclose(found.sum(1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(found.argmax(1), model.labels_)

@@ -1,0 +1,165 @@
+"""The stage ``tree``: leaves inside clusters, affinities of all edges, and what is read back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from scipy import sparse
+
+from distspectral.graph.store import ArrayGraph, MappedGraph
+from distspectral.mapping import local_map
+from distspectral.models.assigner import Assigner
+from distspectral.spectral.tree import grown
+from distspectral.stages.tree import (
+    AFFINITIES,
+    NODES,
+    ROW_LEAVES,
+    TREE,
+    leaf_affinities,
+    load_leaves,
+    load_tree,
+    placed,
+    quality,
+    symmetric,
+    tree,
+    with_leaves,
+)
+from distspectral.storage.artifact.output import Output
+from tests.runs import N_ROWS
+from tests.stages.chain import pipeline_upto
+
+N_LEAVES = 4
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return pipeline_upto(tmp_path_factory.mktemp("run"), "embed")
+
+
+def output_columns(run, *names):
+    artifact = run.chain.artifact("embed")
+    parts = [pq.read_table(artifact.file_path(shard.name)) for shard in artifact.manifest().shards]
+    return [np.concatenate([part[name].to_numpy() for part in parts]) for name in names]
+
+
+def test_every_row_has_a_leaf_inside_its_cluster(finished):
+    found, _ = load_tree(finished.chain.artifact("tree"))
+    cluster, leaf = output_columns(finished, "cluster", "leaf")
+    np.testing.assert_array_equal(found.clusters[leaf], cluster)
+    np.testing.assert_array_equal(np.bincount(leaf, minlength=found.n_leaves), found.rows[: found.n_leaves])
+    assert found.n_leaves > 10
+    np.testing.assert_array_equal(found.labels(3)[leaf], cluster)
+
+
+def test_affinities_are_those_of_all_edges(finished):
+    found, between = load_tree(finished.chain.artifact("tree"))
+    (leaf,) = output_columns(finished, "leaf")
+    graph = MappedGraph(finished.chain.artifact("graph"))
+    neighbors, affinities = graph.block(0, graph.n_rows)
+    expected = np.zeros((found.n_leaves, found.n_leaves))
+    np.add.at(expected, (np.repeat(leaf, 8), leaf[neighbors.ravel()]), affinities.ravel())
+    np.testing.assert_allclose(between.toarray(), expected + expected.T, rtol=1e-6)
+    np.testing.assert_allclose(found.mass[-1], 2 * affinities.sum(dtype=np.float64), rtol=1e-6)
+
+
+def test_what_is_read_is_what_was_grown(finished):
+    artifact = finished.chain.artifact("tree")
+    found, between = load_tree(artifact)
+    again = grown(between, found.rows[: found.n_leaves], found.clusters)
+    for name, value in vars(again).items():
+        np.testing.assert_allclose(getattr(found, name), value, err_msg=name)
+    assert not artifact.has(ROW_LEAVES)
+    nodes = pq.read_table(artifact.file_path(NODES))
+    assert nodes["left"].null_count == nodes["affinity"].null_count == found.n_leaves
+    assert nodes["parent"].null_count == 1
+    pairs = pq.read_table(artifact.file_path(AFFINITIES))
+    assert (pairs["leaf"].to_numpy() <= pairs["other"].to_numpy()).all()
+
+
+def test_shards_that_come_in_another_order_make_the_same_tree(finished, tmp_path):
+    chain = finished.chain
+    folder = chain.artifact("tree").child("../again")
+
+    def backwards(function, items, description, *, on_gpu=False):
+        return local_map(function, items[::-1], description, on_gpu=on_gpu)
+
+    made = [chain.artifact(name) for name in ("calibrate", "cluster", "graph")]
+    again = tree([chain.artifact("pack")], *made, Output(folder, "tree", "again", {}, {}), 200_000, 0, backwards)
+    assert again.properties == chain.artifact("tree").manifest().properties
+    assert sum(again.properties["clusters"]["rows"]) == N_ROWS
+
+
+def test_edges_add_up_block_by_block(monkeypatch):
+    rng = np.random.default_rng(0)
+    graph = ArrayGraph(rng.integers(0, 50, (50, 3)), rng.random((50, 3)))
+    leaves = rng.integers(0, N_LEAVES, 50)
+    whole = leaf_affinities(graph, leaves, N_LEAVES, 0, 50)
+    monkeypatch.setattr("distspectral.stages.tree.BLOCK_EDGES", 20)
+    parts = leaf_affinities(graph, leaves, N_LEAVES, 0, 30) + leaf_affinities(graph, leaves, N_LEAVES, 30, 50)
+    np.testing.assert_allclose(parts.toarray(), whole.toarray())
+    assert whole.sum() == pytest.approx(graph.block(0, 50)[1].sum())
+
+
+def line(n_clusters=2):
+    """Return an assigner whose clusters and leaves lie on a line."""
+    centroids, leaves = torch.tensor([[0.0], [10.0]])[:n_clusters], torch.tensor([[4.0], [6.0], [-1.0], [11.0]])
+    return Assigner(torch.ones(1), centroids, False, 1.0, leaves, torch.tensor([0, n_clusters - 1, 0, n_clusters - 1]))
+
+
+def test_a_row_has_the_nearest_leaf_of_its_own_cluster(monkeypatch):
+    rows = torch.tensor([[4.9], [5.1], [-2.0], [10.0], [4.0], [0.0]])
+    expected = [0, 1, 2, 3, 0, 2]
+    assert placed(line(), rows).leaves.tolist() == expected
+    monkeypatch.setattr("distspectral.models.assigner.LEAF_ROWS", 1)
+    assert placed(line(), rows).leaves.tolist() == expected
+
+
+def test_margins_are_added_up_by_leaf():
+    rows = torch.tensor([[0.0], [5.0], [1.0]])
+    assert placed(line(), rows).margins == pytest.approx([0, 0, 1 + (1 - 1 / 9), 0], abs=1e-6)
+    assert placed(line(1), rows).margins.sum() == 3
+
+
+def test_clusters_are_parted_by_their_share_and_every_one_has_a_leaf():
+    rng = np.random.default_rng(0)
+    points = np.concatenate([rng.normal(size=(300, 2)), rng.normal(size=(100, 2)) + 20]).astype(np.float32)
+    assigner = Assigner(torch.ones(2), torch.tensor([[0.0, 0], [20, 20], [99, 99]]), False, 1.0)
+    found = with_leaves(assigner, torch.from_numpy(points), 400, seed=0)
+    counts = np.bincount(found.owners)
+    assert counts[2] == 1
+    assert found.leaves[found.owners == 2].tolist() == [[99, 99]]
+    assert 40 <= counts[0] <= 45
+    assert 12 <= counts[1] <= 15
+    assert torch.equal(found(found.leaves)[0], found.owners)
+
+
+def test_a_speck_is_no_leaf():
+    rng = np.random.default_rng(0)
+    points = np.concatenate([rng.normal(size=(500, 2)), [[50, 50]]]).astype(np.float32)
+    assigner = Assigner(torch.ones(2), torch.zeros(1, 2), False, 1.0)
+    found = with_leaves(assigner, torch.from_numpy(points), 501, seed=0)
+    assert 15 <= len(found.leaves) < 20
+    counts = np.bincount(placed(found, torch.from_numpy(points)).leaves)
+    assert counts.min() >= 0.2 * 501 / 20
+
+
+def test_leaves_come_with_the_clusters(finished):
+    assigner = load_leaves(finished.chain.artifact("cluster"), finished.chain.artifact("tree"))
+    found, _ = load_tree(finished.chain.artifact("tree"))
+    assert len(assigner.leaves) == found.n_leaves
+    assert Assigner.from_state(assigner.state()).owners.tolist() == found.clusters.tolist()
+
+
+def test_a_cluster_that_leaks_is_named():
+    between = symmetric(sparse.csr_array([[8.0, 1, 0], [1, 9, 5], [0, 5, 2]]))
+    facts = {"n_leaves": 3, "clusters": quality(between, np.array([4, 4, 2]), np.arange(3), np.array([2.0, 4, 0]))}
+    assert facts["clusters"]["margin"] == [0.5, 1, 0]
+    assert facts["clusters"]["nearest"] == [1, 2, 1]
+    (note,) = TREE.notes({"tree": facts})
+    assert "inside: 2. Ask for fewer" in note
+    assert TREE.lines(facts) == {
+        "tree": "3 leaves",
+        "cluster that leaks most": "2: 71.4% of its affinity leads to others",
+    }
