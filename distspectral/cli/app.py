@@ -11,7 +11,21 @@ import typer
 import typer.core
 
 from distspectral import __version__, logs
-from distspectral.cli import bench, demo, embed, evaluate, export, inspect, plan, run, serve, stage, submit, validate
+from distspectral.cli import (
+    bench,
+    dedup,
+    demo,
+    embed,
+    evaluate,
+    export,
+    inspect,
+    plan,
+    run,
+    serve,
+    stage,
+    submit,
+    validate,
+)
 from distspectral.cli.console import print_error
 from distspectral.cli.ending import STOPPED, ends_when_told
 from distspectral.errors import DistSpectralError, first_line
@@ -99,7 +113,7 @@ def options(
         ctx.obj = ctx.with_resource(ends_when_told())
 
 
-for module in (run, submit, stage, embed, evaluate, export, serve, inspect, validate, plan, demo, bench):
+for module in (run, submit, stage, embed, evaluate, dedup, export, serve, inspect, validate, plan, demo, bench):
     module.register(app)
 
 
