@@ -21,6 +21,7 @@ from distspectral.cli import (
     inspect,
     plan,
     run,
+    sample,
     serve,
     stage,
     submit,
@@ -113,7 +114,7 @@ def options(
         ctx.obj = ctx.with_resource(ends_when_told())
 
 
-for module in (run, submit, stage, embed, evaluate, dedup, export, serve, inspect, validate, plan, demo, bench):
+for module in (run, submit, stage, embed, evaluate, dedup, sample, export, serve, inspect, validate, plan, demo, bench):
     module.register(app)
 
 

@@ -101,5 +101,5 @@ def _show_survey(run: str, lists: RunLists, as_json: bool) -> None:
         }
         for one in records
     }
-    print_table(record_table(f"Thresholds for {run}: {NAMES[lists.scale.measure]}", rows))
-    print_note("Nothing was written. Choose one with --threshold.")
+    print_table(record_table(f"Thresholds for {run}", rows))
+    print_note(f"Thresholds are of {NAMES[lists.scale.measure]}. Nothing was written; choose one with --threshold.")
