@@ -20,17 +20,18 @@ from distspectral.storage.rows.columns import ARROW_TYPES, ScalarType
 if TYPE_CHECKING:
     from distspectral.models.embedder import Embedder
 
-Column = Literal["embedding", "cluster", "distance", "probabilities", "nearest_clusters"]
+Column = Literal["embedding", "cluster", "distance", "margin", "probabilities", "nearest_clusters"]
 
 MEANINGS: dict[Column, str] = {
     "embedding": "the coordinates",
     "cluster": "that of the nearest centroid",
     "distance": "to that centroid",
+    "margin": "by which the next centroid is farther; infinite where there is one alone",
     "probabilities": "of all clusters, exp(-d^2 / (2 variance)) over its sum",
     "nearest_clusters": "the embed.n_nearest nearest in order",
 }
 """As the config's reference says it."""
-DEFAULT_COLUMNS: tuple[Column, ...] = ("embedding", "cluster", "distance")
+DEFAULT_COLUMNS: tuple[Column, ...] = ("embedding", "cluster", "distance", "margin")
 
 
 class RowColumns(nn.Module):
@@ -55,6 +56,9 @@ class RowColumns(nn.Module):
         made = {"cluster": cluster.int(), "distance": least.sqrt()}
         if "embedding" in self.columns:
             made["embedding"] = embedding
+        if "margin" in self.columns:
+            others = squared.scatter(1, cluster[:, None], float("inf"))
+            made["margin"] = others.min(1).values.sqrt() - made["distance"]
         if "probabilities" in self.columns:
             made["probabilities"] = self.embedder.assigner.probabilities(squared)
         if "nearest_clusters" in self.columns:
@@ -70,7 +74,7 @@ class RowColumns(nn.Module):
             "nearest_clusters": (pa.int32(), self.n_nearest),
         }
         kinds = {name: pa.list_(kind, width) for name, (kind, width) in widths.items()}
-        kinds |= {"cluster": pa.int32(), "distance": pa.float32()}
+        kinds |= {"cluster": pa.int32(), "distance": pa.float32(), "margin": pa.float32()}
         return pa.schema([("id", ARROW_TYPES[id_type]), *((name, kinds[name]) for name in self.columns)])
 
 

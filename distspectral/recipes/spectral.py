@@ -171,7 +171,7 @@ class SpectralRecipe(SpectralSections, Recipe):
         if self.makes_features:
             rebuilt = ("siamese_neighbors", "siamese_graph")
             features = ("siamese", "features", *(("reweight",) if self.siamese.use == "reweight" else rebuilt))
-        return ("pack", *codes, "neighbors", "graph", *features, "train", "calibrate", "cluster", "embed")
+        return ("pack", *codes, "neighbors", "graph", *features, "train", "calibrate", "cluster", "embed", "exemplars")
 
     @property
     def embedded_graph(self) -> str:

@@ -15,7 +15,7 @@ from tests.datasets import blobs
 from tests.runs import DIM, N_ROWS
 from tests.stages.chain import opened
 
-CHAIN = ("pack", "neighbors", "graph", "train", "calibrate", "cluster", "embed")
+CHAIN = ("pack", "neighbors", "graph", "train", "calibrate", "cluster", "embed", "exemplars")
 
 
 @pytest.fixture(scope="module")
