@@ -57,8 +57,7 @@ class RowColumns(nn.Module):
         if "embedding" in self.columns:
             made["embedding"] = embedding
         if "margin" in self.columns:
-            others = squared.scatter(1, cluster[:, None], float("inf"))
-            made["margin"] = others.min(1).values.sqrt() - made["distance"]
+            made["margin"] = self.embedder.assigner.margins(squared)
         if "probabilities" in self.columns:
             made["probabilities"] = self.embedder.assigner.probabilities(squared)
         if "nearest_clusters" in self.columns:

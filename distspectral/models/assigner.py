@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 SMALLEST_VARIANCE = 1e-12
@@ -60,6 +61,17 @@ class Assigner(nn.Module):
             squared_distances: (B, C) to the centroids.
         """
         return (squared_distances / (-2 * max(self.variance, SMALLEST_VARIANCE))).softmax(1)
+
+    def margins(self, squared_distances: Tensor) -> Tensor:
+        """Return by how much the next centroid is farther than the nearest (B,), infinite where there is one alone.
+
+        Args:
+            squared_distances: (B, C) to the centroids.
+        """
+        if len(self.centroids) == 1:
+            return torch.full_like(squared_distances[:, 0], torch.inf)
+        nearest, second = squared_distances.topk(2, largest=False).values.sqrt().unbind(1)
+        return second - nearest
 
     def forward(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
         """Return (cluster int64, distance float32), (B,) each, of embedded rows (B, P)."""

@@ -22,6 +22,7 @@ from distspectral.costs.bill import Bill
 from distspectral.embedding.columns import MEANINGS, Column, written_columns
 from distspectral.frozen import FrozenModel
 from distspectral.mapping import Mapper, local_map
+from distspectral.spectral.exemplars import first_of_each, rank_within
 from distspectral.stages.stage import Manifests, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
@@ -80,12 +81,8 @@ def best(table: pa.Table, column: str, n_kept: int) -> pa.Table:
         column: of numbers.
         n_kept: M.
     """
-    values, clusters = (table[name].to_numpy() for name in (column, "cluster"))
-    order = np.lexsort((table[ROW].to_numpy(), values, clusters))
-    order = order[np.isfinite(values[order])]
-    ordered = clusters[order]
-    rank = np.arange(len(order)) - np.searchsorted(ordered, ordered)
-    return table.take(pa.array(order[rank < n_kept]))
+    clusters, values, rows = (table[name].to_numpy() for name in ("cluster", column, ROW))
+    return table.take(pa.array(first_of_each(clusters, values, rows, n_kept)))
 
 
 def _of_shard(item: tuple[str, int], *, rows: Artifact, n_kept: int) -> dict[str, pa.Table]:
@@ -113,9 +110,8 @@ def _table(found: dict[str, pa.Table]) -> pa.Table:
     """Return exemplars by kind as one table, by cluster, kind and rank."""
     parts = []
     for kind, table in found.items():
-        clusters = table["cluster"].to_numpy()
-        rank = (np.arange(len(clusters)) - np.searchsorted(clusters, clusters)).astype(np.int32)
-        columns = {"cluster": table["cluster"], "kind": pa.array([kind] * len(clusters), pa.string()), "rank": rank}
+        rank = rank_within(table["cluster"].to_numpy()).astype(np.int32)
+        columns = {"cluster": table["cluster"], "kind": pa.array([kind] * len(rank), pa.string()), "rank": rank}
         carried = [name for name in table.schema.names if name not in (*NEEDED, ROW)]
         columns |= {name: table[name] for name in (*carried, "distance", "margin")}
         parts.append(pa.table(columns))

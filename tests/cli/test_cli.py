@@ -144,7 +144,7 @@ def test_stages_run_in_order_and_demand_their_inputs(tmp_path: Path) -> None:
     refused = invoke("stage", "neighbors", path, "--local")
     assert refused.exit_code == EXIT_REFUSED
     assert "vectors: holds no finished artifact" in refused.stderr
-    for stage in ("pack", "neighbors", "graph", "train", "calibrate", "cluster", "embed"):
+    for stage in ("pack", "neighbors", "graph", "train", "calibrate", "cluster", "embed", "exemplars"):
         result = invoke("stage", stage, path, "--local", "--json")
         assert result.exit_code == 0, result.stderr
         assert json.loads(result.stdout)["stage"] == stage
@@ -195,7 +195,8 @@ def test_inspect_shows_an_artifact_or_a_whole_run(finished: Path, tmp_path: Path
     assert "3, 120 rows" in one.stdout
     assert "float32" in one.stdout
     assert list(json.loads(invoke("inspect", root, "--json").stdout)) == [
-        f"{root}/{name}" for name in ("vectors", "neighbors", "graph", "training", "model", "clusters", "output")
+        f"{root}/{name}"
+        for name in ("vectors", "neighbors", "graph", "training", "model", "clusters", "output", "exemplars")
     ]
     assert "neither a finished artifact nor a run" in invoke("inspect", tmp_path).stderr
 
@@ -209,7 +210,7 @@ def test_the_demo_runs_its_config_on_digits(tmp_path: Path, monkeypatch: pytest.
     assert first.exit_code == 0, first.stderr
     assert json.loads(first.stdout)["n_rows"] == 1797
     second = invoke("demo", "--root", tmp_path, "--local")
-    assert second.stderr.count("up to date") == 10
+    assert second.stderr.count("up to date") == 11
 
 
 def test_the_help_of_stage_lists_all_of_them() -> None:
