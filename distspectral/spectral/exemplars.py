@@ -29,4 +29,5 @@ def first_of_each(
 
 def rank_within(clusters: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
     """Return how many rows of the same cluster come before each (B,), of ascending clusters (B,)."""
-    return np.arange(len(clusters)) - np.searchsorted(clusters, clusters)
+    ranks: NDArray[np.int64] = np.arange(len(clusters)) - np.searchsorted(clusters, clusters)
+    return ranks
