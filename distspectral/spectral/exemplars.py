@@ -22,7 +22,7 @@ def first_of_each(
         rows: (B,) numbers that break ties.
         n_kept: M, at most.
     """
-    order = np.lexsort((rows, values, clusters))
+    order: NDArray[np.int64] = np.lexsort((rows, values, clusters))
     order = order[np.isfinite(values[order])]
     return order[rank_within(clusters[order]) < n_kept]
 
