@@ -68,7 +68,7 @@ def dedup(lists: RunLists, threshold: float, output: Output, mapper: Mapper = lo
     """Write which rows are near-duplicates: one Parquet shard per shard of the packed rows.
 
     Columns: ``id``; ``group``, the number of the group's first row, of its own for a row that is alone; ``keep``,
-    whether the row is that first one. The driver holds 8 bytes a row, and 16 more for each row that is dropped; a task
+    whether the row is that first one. The driver holds 8 bytes a row, and 24 more for each row that is dropped; a task
     some megabytes. A call that was interrupted goes on with the shards that are missing.
 
     Args:
