@@ -20,7 +20,7 @@ LAYERS = (
     ("recipes",),
     ("costs",),
     ("stages",),
-    ("report", "estimators", "config"),
+    ("curation", "report", "estimators", "config"),
     ("serving",),
     ("orchestration",),
     ("planning",),

@@ -13,6 +13,7 @@ import typer.core
 from distspectral import __version__, logs
 from distspectral.cli import (
     bench,
+    dedup,
     demo,
     embed,
     evaluate,
@@ -22,6 +23,7 @@ from distspectral.cli import (
     plan,
     recut,
     run,
+    sample,
     serve,
     stage,
     submit,
@@ -121,6 +123,8 @@ for module in (
     embed,
     recut,
     evaluate,
+    dedup,
+    sample,
     export,
     graph,
     serve,

@@ -10,6 +10,7 @@ from distspectral.config.ray import MlflowConfig, RayConfig
 from distspectral.recipes import RECIPES, MetricSections, Objective, Recipe, SpectralSections
 from distspectral.stages.embed import EmbedConfig
 from distspectral.stages.evaluate import EvaluateConfig
+from distspectral.stages.exemplars import ExemplarsConfig
 from distspectral.stages.pack import PackConfig
 from distspectral.storage.artifact.cache import StorageConfig
 from distspectral.storage.source.dataset import SourceConfig
@@ -33,6 +34,7 @@ class RunConfig(SpectralSections, MetricSections, Head):
 
     pack: PackConfig = PackConfig()
     embed: EmbedConfig = EmbedConfig()
+    exemplars: ExemplarsConfig = ExemplarsConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     ray: RayConfig = RayConfig()
     storage: StorageConfig = StorageConfig()

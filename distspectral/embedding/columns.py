@@ -21,18 +21,19 @@ if TYPE_CHECKING:
     from distspectral.models.embedder import Embedder
     from distspectral.storage.source.dataset import Source
 
-Column = Literal["embedding", "cluster", "distance", "leaf", "probabilities", "nearest_clusters"]
+Column = Literal["embedding", "cluster", "distance", "margin", "leaf", "probabilities", "nearest_clusters"]
 
 MEANINGS: dict[Column, str] = {
     "embedding": "the coordinates",
     "cluster": "that of the nearest centroid",
     "distance": "to that centroid",
+    "margin": "by which the next centroid is farther; infinite where there is one alone",
     "leaf": "that of the tree, inside the cluster",
     "probabilities": "of all clusters, exp(-d^2 / (2 variance)) over its sum",
     "nearest_clusters": "the embed.n_nearest nearest in order",
 }
 """As the config's reference says it."""
-DEFAULT_COLUMNS: tuple[Column, ...] = ("embedding", "cluster", "distance", "leaf")
+DEFAULT_COLUMNS: tuple[Column, ...] = ("embedding", "cluster", "distance", "margin", "leaf")
 
 
 class RowColumns(nn.Module):
@@ -57,6 +58,8 @@ class RowColumns(nn.Module):
         made = {"cluster": cluster.int(), "distance": least.sqrt()}
         if "embedding" in self.columns:
             made["embedding"] = embedding
+        if "margin" in self.columns:
+            made["margin"] = self.embedder.assigner.margins(squared)
         if "leaf" in self.columns:
             made["leaf"] = self.embedder.assigner.leaf(embedding, cluster).int()
         if "probabilities" in self.columns:
@@ -74,7 +77,7 @@ class RowColumns(nn.Module):
             "nearest_clusters": (pa.int32(), self.n_nearest),
         }
         kinds = {name: pa.list_(kind, width) for name, (kind, width) in widths.items()}
-        kinds |= {"cluster": pa.int32(), "distance": pa.float32(), "leaf": pa.int32()}
+        kinds |= {"cluster": pa.int32(), "distance": pa.float32(), "margin": pa.float32(), "leaf": pa.int32()}
         return pa.schema([("id", ARROW_TYPES[id_type]), *((name, kinds[name]) for name in self.columns)])
 
 

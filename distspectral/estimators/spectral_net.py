@@ -36,6 +36,7 @@ from distspectral.recipes import Representation, SpectralRecipe
 from distspectral.spectral.affinity import AffinityKind
 from distspectral.spectral.certificate import as_note
 from distspectral.spectral.diagnostics import suggested_n_clusters
+from distspectral.spectral.exemplars import first_of_each
 from distspectral.spectral.tree import Tree, grown
 from distspectral.stages.calibrate import calibrated, edge_sums
 from distspectral.stages.certify import RowSample, can_polish
@@ -296,6 +297,32 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         if X is not None:
             leaves = self._placed(self._embed(self._rows(X, reset=False, accept_sparse="csr"))).leaves
         return Tree(**self._tree).labels(n_clusters).astype(np.int32)[leaves]
+
+    def exemplars(self, n_rows: int = 10) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
+        """Return row numbers of the most central and of the border rows of each cluster, ``n_rows`` each at most.
+
+        Central rows are nearest to their centroid. Border rows have the least margin, by which the next centroid is
+        farther; a cluster without others has none.
+
+        Args:
+            n_rows: of each kind.
+
+        Returns:
+            central: by cluster, of the rows fitted to, the nearest first.
+            border: likewise, the least margin first.
+        """
+        check_is_fitted(self)
+        assigner, distances, margins = self._model.assigner, [], []
+        for part in torch.split(torch.from_numpy(self.embedding_), BLOCK_ROWS):
+            squared = assigner.squared_distances(part)
+            distances.append(squared.min(1).values.numpy())
+            margins.append(assigner.margins(squared).numpy())
+        rows = np.arange(len(self.labels_))
+        found = [
+            first_of_each(self.labels_, values, rows, n_rows) for values in map(np.concatenate, (distances, margins))
+        ]
+        central, border = ([one[self.labels_[one] == cluster] for cluster in range(self.n_clusters_)] for one in found)
+        return central, border
 
     def fit_transform(self, X: ArrayLike, y: Any = None, **fit_params: Any) -> NDArray[np.float32]:
         """Fit and return ``embedding_``."""

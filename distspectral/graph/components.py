@@ -11,6 +11,8 @@ from distspectral.graph.store import StreamedGraph, edge_blocks
 
 FIRST_EDGES = 2
 """Edges of a row that are joined before all others."""
+BLOCK_ROWS = 1 << 20
+"""Rows whose components are looked up at once."""
 
 
 def component_labels(graph: StreamedGraph, block_rows: int | None = None) -> NDArray[np.int64]:
@@ -28,33 +30,49 @@ def component_labels(graph: StreamedGraph, block_rows: int | None = None) -> NDA
     Returns:
         (N,) int64.
     """
-    parents = np.arange(graph.n_rows, dtype=np.int64)
+    components = Components(graph.n_rows)
     for columns in (slice(FIRST_EDGES), slice(FIRST_EDGES, None)):
         for start, all_neighbors, all_affinities in edge_blocks(graph, block_rows):
             neighbors, affinities = all_neighbors[:, columns], all_affinities[:, columns]
             rows = np.arange(start, start + len(neighbors))
-            heads = np.broadcast_to(_roots(parents, rows)[:, None], neighbors.shape)
-            tails = _roots(parents, neighbors.ravel()).reshape(neighbors.shape)
+            heads = np.broadcast_to(components.of(rows)[:, None], neighbors.shape)
+            tails = components.of(neighbors.ravel()).reshape(neighbors.shape)
             joins = (heads != tails) & (affinities > 0)
-            _merge(parents, heads[joins], tails[joins])
-        parents = _roots(parents, parents)
-    return parents
+            components.merge(heads[joins], tails[joins])
+    return components.labels()
 
 
-def _merge(parents: NDArray[np.int64], heads: NDArray[np.int64], tails: NDArray[np.int64]) -> None:
-    """Make the smallest of the roots that edges between ``heads`` and ``tails`` connect the parent of the others."""
-    if len(heads):
-        roots, ends = np.unique(np.concatenate([heads, tails]), return_inverse=True)
-        heads, tails = np.split(ends, 2)
-        edges = scipy.sparse.coo_array((np.ones(len(heads), bool), (heads, tails)), shape=(len(roots), len(roots)))
-        _, merged = csgraph.connected_components(edges, directed=False)
-        _, first = np.unique(merged, return_index=True)
-        parents[roots] = roots[first[merged]]
+class Components:
+    """Rows that edges join, while edges are still coming: 8 bytes a row.
 
+    Args:
+        n_rows: N.
+    """
 
-def _roots(parents: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    while True:
-        above = parents[rows]
-        if np.array_equal(above, rows):
-            return above
-        rows = above
+    def __init__(self, n_rows: int) -> None:
+        self._parents = np.arange(n_rows, dtype=np.int64)
+
+    def of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the components (B,) of rows (B,) so far, each named by its smallest row."""
+        while True:
+            above = self._parents[rows]
+            if np.array_equal(above, rows):
+                return above
+            rows = above
+
+    def merge(self, heads: NDArray[np.int64], tails: NDArray[np.int64]) -> None:
+        """Join components (M,), as :meth:`of` names them, with others (M,), pair by pair."""
+        if len(heads):
+            roots, ends = np.unique(np.concatenate([heads, tails]), return_inverse=True)
+            heads, tails = np.split(ends, 2)
+            edges = scipy.sparse.coo_array((np.ones(len(heads), bool), (heads, tails)), shape=(len(roots), len(roots)))
+            _, merged = csgraph.connected_components(edges, directed=False)
+            _, first = np.unique(merged, return_index=True)
+            self._parents[roots] = roots[first[merged]]
+
+    def labels(self) -> NDArray[np.int64]:
+        """Return the component (N,) of every row."""
+        for start in range(0, len(self._parents), BLOCK_ROWS):
+            part = slice(start, start + BLOCK_ROWS)
+            self._parents[part] = self.of(self._parents[part])
+        return self._parents

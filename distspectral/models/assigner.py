@@ -82,6 +82,17 @@ class Assigner(nn.Module):
         """
         return (squared_distances / (-2 * max(self.variance, SMALLEST_VARIANCE))).softmax(1)
 
+    def margins(self, squared_distances: Tensor) -> Tensor:
+        """Return by how much the next centroid is farther than the nearest (B,), infinite where there is one alone.
+
+        Args:
+            squared_distances: (B, C) to the centroids.
+        """
+        if len(self.centroids) == 1:
+            return torch.full_like(squared_distances[:, 0], torch.inf)
+        nearest, second = squared_distances.topk(2, largest=False).values.sqrt().unbind(1)
+        return second - nearest
+
     def leaf(self, embedding: Tensor, cluster: Tensor) -> Tensor:
         """Return the leaf (B,) int64 of embedded rows (B, P): the nearest of those inside their cluster (B,)."""
         points, found = self.coordinates(embedding), torch.empty_like(cluster)

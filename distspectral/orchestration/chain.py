@@ -50,7 +50,7 @@ class Chain:
             root: the run's directory.
             source: fingerprint of the source.
             settings: sections of the config by name; of stages that train, their settings.
-            starts: fingerprints of the weights that trainings begin with, by stage; of those that begin with some.
+            starts: fingerprints of what stages take from another run, weights or clusters, by stage.
         """
         prints, outputs = {SOURCE: source}, {}
         stages = {stage.name: stage for stage in stages_of(recipe)}

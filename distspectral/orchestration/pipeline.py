@@ -21,6 +21,7 @@ from distspectral.orchestration.observer import Observer
 from distspectral.orchestration.stragglers import Timed, Timing, report
 from distspectral.recipes import Recipe
 from distspectral.report.metrics import CONFIG, METRICS, PAGE, run_metrics
+from distspectral.stages.cluster import CLUSTER
 from distspectral.stages.codes import known_variance
 from distspectral.stages.pack import PACK
 from distspectral.stages.stage import Work
@@ -108,6 +109,10 @@ class Pipeline:
 
     def _chain(self, source: str) -> Chain:
         starts = {stage: Artifact(uri).manifest().fingerprint for stage, uri in self.recipe.starts.items()}
+        if self.recipe.follows is not None:
+            clusters = Artifact(self.recipe.follows).child(CLUSTER.folder)
+            if clusters.has(MANIFEST):
+                starts[CLUSTER.name] = clusters.manifest().fingerprint
         return Chain.of(self.recipe, self._root, source, self._settings, starts)
 
     # ---- the whole -----------------------------------------------------------------------------------------

@@ -163,6 +163,11 @@ class Recipe(Sections, ABC):
         begun = {stage: settings.start_from for stage, settings in self.trainings.items()}
         return {stage: uri for stage, uri in begun.items() if uri is not None}
 
+    @property
+    def follows(self) -> str | None:
+        """Root of the run whose clusters this one's are numbered by; None where there is none."""
+        return None
+
     def check_start(self) -> None:
         """Refuse to start from a run that is not finished or whose networks have another shape.
 

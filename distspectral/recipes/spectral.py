@@ -21,6 +21,7 @@ from distspectral.models.encoded import Space
 from distspectral.objectives.spectral import SpectralConfig, default_n_components
 from distspectral.recipes.recipe import Recipe, Sections
 from distspectral.spectral.affinity import falls_with_distance
+from distspectral.storage.filesystems import absolute
 from distspectral.training.autoencoder import AutoencoderConfig, AutoencoderSettings
 from distspectral.training.settings import TrainSettings
 from distspectral.training.siamese import SiameseConfig, SiameseSettings
@@ -171,7 +172,8 @@ class SpectralRecipe(SpectralSections, Recipe):
         if self.makes_features:
             rebuilt = ("siamese_neighbors", "siamese_graph")
             features = ("siamese", "features", *(("reweight",) if self.siamese.use == "reweight" else rebuilt))
-        return ("pack", *codes, "neighbors", "graph", *features, "train", "calibrate", "cluster", "tree", "embed")
+        tail = ("train", "calibrate", "cluster", "tree", "embed", "exemplars")
+        return ("pack", *codes, "neighbors", "graph", *features, *tail)
 
     @property
     def embedded_graph(self) -> str:
@@ -351,6 +353,11 @@ class SpectralRecipe(SpectralSections, Recipe):
         """See :attr:`Recipe.starts`; principal components are taken over, for the other weights know no others."""
         begun = self._first_weights("pca") if "pca" in self.chain else None
         return {**({} if begun is None else {"pca": begun}), **super().starts}
+
+    @property
+    def follows(self) -> str | None:
+        """See :attr:`Recipe.follows`: that of the run to start from."""
+        return None if self.start_from is None else absolute(self.start_from)
 
     def _shape(self, stage: str) -> dict[str, Any]:
         return {"n_components": self.widths["codes"]} if stage == "pca" else super()._shape(stage)

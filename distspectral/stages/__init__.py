@@ -13,6 +13,7 @@ from distspectral.stages.codes import CODES
 from distspectral.stages.embed import EMBED
 from distspectral.stages.embed_metric import EMBED_METRIC
 from distspectral.stages.evaluate import EVALUATE
+from distspectral.stages.exemplars import EXEMPLARS
 from distspectral.stages.features import FEATURES
 from distspectral.stages.graph import GRAPH, SIAMESE_GRAPH
 from distspectral.stages.neighbors import NEIGHBORS, SIAMESE_NEIGHBORS
@@ -48,6 +49,7 @@ STAGES: Mapping[str, Mapping[str, Stage]] = {
         CLUSTER,
         TREE,
         EMBED,
+        EXEMPLARS,
     ),
     MetricRecipe.kind: _by_name(PACK, TRAIN, EMBED_METRIC, EVALUATE),
 }

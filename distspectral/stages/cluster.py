@@ -28,8 +28,11 @@ from distspectral.graph.store import Graph, MappedGraph
 from distspectral.models.assigner import Assigner, clustering_coordinates, squared_distances
 from distspectral.models.networks import torch_device
 from distspectral.spectral.diagnostics import cut_share, modularity, normalized_cut
+from distspectral.spectral.lineage import EVENTS
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.graph import DRIVER_ROW_BYTES, fact_piece
+from distspectral.stages.lineage import FILE as LINEAGE
+from distspectral.stages.lineage import earlier_output, followed, write_lineage
 from distspectral.stages.stage import Manifests, Piece, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
@@ -63,7 +66,13 @@ STRAYED = 0.005
 
 
 def cluster(
-    vectors: Artifact, model: Artifact, graph: Artifact, output: Output, config: ClusterConfig, seed: int
+    vectors: Artifact,
+    model: Artifact,
+    graph: Artifact,
+    output: Output,
+    config: ClusterConfig,
+    seed: int,
+    before: Artifact | None = None,
 ) -> Manifest:
     """Write the artifact ``clusters``: how coordinates are scaled, and the centroids.
 
@@ -74,6 +83,8 @@ def cluster(
         output: where the artifact ``clusters`` goes.
         config: number of clusters, coordinates, k-means.
         seed: of the sample and of k-means.
+        before: ``output`` artifact of the run to start from, whose numbers clusters keep where they hold the same rows;
+            what became of its clusters is written beside.
 
     Raises:
         TooManyClustersError: more clusters than rows.
@@ -82,8 +93,10 @@ def cluster(
     properties = model.manifest().properties
     in_parts = graph.manifest().properties["components"] > 1
     network = load_calibrated_network(model).to(torch_device("auto"))
+    mapped = MappedVectors(vectors)
+    embed = functools.partial(embedded, network, mapped)
     assigner, facts = fit_assigner(
-        functools.partial(embedded, network, MappedVectors(vectors)),
+        embed,
         MappedGraph(graph, reread=in_parts),
         np.asarray(properties["ritz_values"][: properties["n_components"]]),
         properties["suggested_n_clusters"] if config.n_clusters == "auto" else config.n_clusters,
@@ -91,8 +104,13 @@ def cluster(
         seed,
         in_parts=in_parts,
     )
+    files = ["clusters.pt"]
+    if before is not None:
+        assigner, lineage, facts["lineage"] = followed(before, mapped, embed, assigner, config.sample_rows, seed)
+        write_lineage(output.artifact, lineage)
+        files.append(LINEAGE)
     write_state(output.artifact, "clusters.pt", assigner.state())
-    return output.commit([], facts, {}, files=("clusters.pt",))
+    return output.commit([], facts, {}, files=files)
 
 
 def fit_assigner(
@@ -269,7 +287,8 @@ def load_assigner(clusters: Artifact) -> Assigner:
 def _run(work: Work) -> Manifest:
     assert work.graph is not None, "eigenfunctions are those of a graph"
     vectors, model = work.artifacts["pack"], work.artifacts["calibrate"]
-    return cluster(vectors, model, work.graph, work.output, work.settings["cluster"], work.settings["seed"])
+    before = None if work.recipe.follows is None else earlier_output(Artifact(work.recipe.follows))
+    return cluster(vectors, model, work.graph, work.output, work.settings["cluster"], work.settings["seed"], before)
 
 
 def _cost(bill: Bill) -> None:
@@ -304,8 +323,17 @@ def _facts(manifests: Manifests) -> dict[str, Any]:
         "modularity",
         "parts",
         "strayed",
+        "lineage",
     )
     return {key: made.properties[key] for key in told if key in made.properties} | {"asked": made.config["n_clusters"]}
+
+
+def _lines(facts: dict[str, Any]) -> dict[str, str]:
+    lines = {"clusters": str(facts["n_clusters"]), "found by": way_in_words(facts)}
+    if (since := facts.get("lineage")) is not None:
+        happened = ", ".join(f"{since[event]} {event}" for event in EVENTS)
+        lines["since the run before"] = f"{happened} ({CLUSTER.folder}/{LINEAGE})"
+    return lines
 
 
 def _notes(metrics: dict[str, Any]) -> list[str]:
@@ -361,6 +389,6 @@ CLUSTER = Stage(
     cost=_cost,
     pieces=_pieces,
     facts=_facts,
-    lines=lambda facts: {"clusters": str(facts["n_clusters"]), "found by": way_in_words(facts)},
+    lines=_lines,
     notes=_notes,
 )

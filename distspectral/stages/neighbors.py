@@ -42,7 +42,8 @@ def neighbors(vectors: Artifact, output: Output, config: GraphConfig, mapper: Ma
         mapper: runs the tasks.
 
     Returns:
-        The manifest; properties ``k``, ``n_rows``; metrics of the search, and ``metric``, see
+        The manifest; properties ``k``, ``n_rows``, and ``searched``, the stage that wrote the rows; metrics of the
+        search, and ``metric``, see
         :func:`distspectral.graph.metric.chosen_metric`.
 
     Raises:
@@ -61,7 +62,7 @@ def neighbors(vectors: Artifact, output: Output, config: GraphConfig, mapper: Ma
     if config.connect == "nearest":
         metrics |= _link(vectors, output.artifact, shards, config)
         files = (LINKS,)
-    properties = {"k": config.n_neighbors, "n_rows": n_rows}
+    properties = {"k": config.n_neighbors, "n_rows": n_rows, "searched": vectors.manifest().stage}
     manifest = output.commit([bare(shard) for shard in shards], properties, metrics, files)
     sweep(output.artifact, done)
     return manifest

@@ -40,7 +40,17 @@ def test_a_plan_is_compared_stage_by_stage(monkeypatch):
     result = CliRunner().invoke(app, ["bench", "plan", "--rows", "300", "--dim", "8", "--json", *SETS])
     assert result.exit_code == 0, result.stderr
     [size] = json.loads(result.stdout)["sizes"]
-    assert list(size["stages"]) == ["pack", "neighbors", "graph", "train", "calibrate", "cluster", "tree", "embed"]
+    assert list(size["stages"]) == [
+        "pack",
+        "neighbors",
+        "graph",
+        "train",
+        "calibrate",
+        "cluster",
+        "tree",
+        "embed",
+        "exemplars",
+    ]
     for one in [*size["stages"].values(), size["all"]]:
         assert one["error"] == pytest.approx(one["predicted"] / max(one["seconds"], 1e-3) - 1)
         assert one["core_error"] == pytest.approx(one["predicted"] / max(one["core_seconds"], 1e-3) - 1)

@@ -108,6 +108,10 @@ def test_columns_are_those_of_a_real_run(artifact: str, run: str, finished: Path
     compare(described_columns(artifact), columns(finished / "runs" / run / artifact / "part-00000.arrow"))
 
 
+def test_columns_of_the_exemplars_are_those_of_a_real_run(finished: Path) -> None:
+    compare(described_columns("exemplars"), columns(finished / "runs/demo/exemplars/exemplars.parquet"))
+
+
 def test_columns_of_the_output_are_all_that_can_be_written(workshop: Path) -> None:
     described = described_columns("output")
     written = ",".join(list(described)[1:])

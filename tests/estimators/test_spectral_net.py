@@ -47,6 +47,22 @@ def fitted(rows):
     return SpectralNet(n_neighbors=40, **SMALL).fit(rows[0])
 
 
+def test_exemplars_are_nearest_to_their_centroid_or_least_apart_from_the_next(fitted):
+    central, border = fitted.exemplars(4)
+    points = fitted._model.assigner.coordinates(torch.from_numpy(fitted.embedding_)).numpy()
+    distances = np.linalg.norm(points[:, None] - fitted.cluster_centers_[None], axis=2)
+    near, second = np.sort(distances, axis=1)[:, :2].T
+    for cluster in range(3):
+        own = np.flatnonzero(fitted.labels_ == cluster)
+        for found, values in ((central, near), (border, second - near)):
+            assert len(found[cluster]) == 4
+            assert set(found[cluster]) <= set(own)
+            # distances near zero lose digits in |p|^2 - 2 p c + |c|^2
+            np.testing.assert_allclose(values[found[cluster]], np.sort(values[own])[:4], atol=2e-3)
+    alone = SpectralNet(**SMALL | {"n_clusters": 1}).fit(np.random.default_rng(0).standard_normal((60, 5)))
+    assert [len(found[0]) for found in alone.exemplars(4)] == [4, 0]
+
+
 def test_defaults_separate_two_moons():
     X, y = two_moons(1000, noise=0.05, seed=0)
     assert adjusted_rand_score(y, SpectralNet(n_clusters=2, max_steps=150, random_state=0).fit_predict(X)) > 0.99

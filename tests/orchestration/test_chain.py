@@ -9,7 +9,7 @@ from distspectral.config import parse_config
 from distspectral.orchestration.chain import Chain
 from distspectral.storage.artifact.directory import Artifact
 
-SPECTRAL = ["pack", "neighbors", "graph", "train", "calibrate", "cluster", "tree", "embed"]
+SPECTRAL = ["pack", "neighbors", "graph", "train", "calibrate", "cluster", "tree", "embed", "exemplars"]
 PLAIN = "representation: input\naffinity: {space: euclidean}"
 
 
@@ -42,7 +42,7 @@ def test_weights_to_begin_with_are_known_by_what_they_are_and_not_by_where_they_
     assert dict(zip(SPECTRAL, differ, strict=True)) == {name: name in AFTER_GRAPH for name in SPECTRAL}
 
 
-AFTER_GRAPH = ["train", "calibrate", "cluster", "tree", "embed"]
+AFTER_GRAPH = ["train", "calibrate", "cluster", "tree", "embed", "exemplars"]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ AFTER_GRAPH = ["train", "calibrate", "cluster", "tree", "embed"]
         ("spectral.laplacian=unnormalized", AFTER_GRAPH),
         ("seed=1", AFTER_GRAPH),
         ("cluster.n_clusters=9", AFTER_GRAPH),  # it decides how many functions are kept
-        ("cluster.restarts=9", ["cluster", "tree", "embed"]),
+        ("cluster.restarts=9", ["cluster", "tree", "embed", "exemplars"]),
     ],
 )
 def test_a_value_invalidates_what_it_can_change_and_nothing_before(override: str, stages: list[str]) -> None:
@@ -103,6 +103,7 @@ def test_each_stage_has_a_directory_and_its_resolved_config() -> None:
         "clusters",
         "tree",
         "output",
+        "exemplars",
     ]
     assert chain.outputs["pack"].config == {"dtype": "float32"}
     assert chain.outputs["cluster"].config["n_clusters"] == 3

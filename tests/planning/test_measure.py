@@ -50,6 +50,7 @@ def test_every_rate_that_the_formulas_ask_for_is_measured(learned):
         "cluster": {"components"},
         "tree": {"placing rows", "adding up edges", "network"},
         "embed": {"embedding", "network"},
+        "exemplars": {"finding exemplars"},
     }
     assert {stage: set(us) for stage, us in rates.core_us.items() if stage != "neighbors"} == kinds
     assert all(us >= 0 for of_stage in rates.core_us.values() for us in of_stage.values())

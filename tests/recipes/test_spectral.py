@@ -14,7 +14,7 @@ from distspectral.recipes.spectral import ENOUGH_VARIANCE
 WIDE, NARROW = 40, 5
 """Features of a row: more, or fewer, than the ten numbers of a code."""
 EUCLIDEAN = {"affinity": {"space": "euclidean"}}
-TAIL = ("train", "calibrate", "cluster", "tree", "embed")
+TAIL = ("train", "calibrate", "cluster", "tree", "embed", "exemplars")
 CODES = ("pack", "autoencoder", "codes", "neighbors", "graph")
 
 

@@ -15,7 +15,7 @@ from tests.datasets import blobs
 from tests.runs import DIM, N_ROWS
 from tests.stages.chain import opened
 
-CHAIN = ("pack", "neighbors", "graph", "train", "calibrate", "cluster", "tree", "embed")
+CHAIN = ("pack", "neighbors", "graph", "train", "calibrate", "cluster", "tree", "embed", "exemplars")
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,7 @@ def test_output_shards_hold_the_source_shards_rows_in_order(finished):
     parts = tables(finished.chain.artifact("embed"))
     assert [len(part) for part in parts] == list(SIZES)
     np.testing.assert_array_equal(np.concatenate([part["id"].to_numpy() for part in parts]), np.arange(N_ROWS))
-    assert parts[0].schema.names == ["id", "embedding", "cluster", "distance", "leaf"]
+    assert parts[0].schema.names == ["id", "embedding", "cluster", "distance", "margin", "leaf"]
 
 
 def test_columns_are_what_the_model_says_of_each_row(finished):
@@ -64,6 +64,8 @@ def test_columns_are_what_the_model_says_of_each_row(finished):
     # distances near zero lose digits in |p|^2 - 2 p c + |c|^2, all of size 1 in float32
     distance = np.concatenate([part["distance"].to_numpy() for part in parts])
     np.testing.assert_allclose(distance, distances.min(1), atol=2e-3)
+    margin = np.concatenate([part["margin"].to_numpy() for part in parts])
+    np.testing.assert_allclose(margin, np.diff(np.sort(distances, axis=1))[:, 0], atol=4e-3)
 
 
 def test_agreement_is_scikit_learns_on_the_written_clusters(finished):
@@ -177,7 +179,9 @@ def test_all_columns_are_one_graph_for_the_compiler(finished):
         load_calibrated_network(finished.chain.artifact("calibrate")),
         load_assigner(finished.chain.artifact("cluster")),
     )
-    columns = RowColumns(Embedder(network, assigner), ["embedding", "probabilities", "nearest_clusters"], 2).eval()
+    columns = RowColumns(
+        Embedder(network, assigner), ["embedding", "margin", "probabilities", "nearest_clusters"], 2
+    ).eval()
     rows = torch.randn(9, DIM)
     traced = torch.compile(columns, backend="eager", fullgraph=True)
     with torch.inference_mode():

@@ -1,0 +1,67 @@
+"""``distspectral dedup`` and ``sample`` on a finished run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner, Result
+
+from distspectral.cli.app import EXIT_REFUSED, app
+from tests.runs import N_ROWS, write_run
+
+WIDE = {"COLUMNS": "200"}
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env=WIDE)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = write_run(tmp_path_factory.mktemp("cli"), graph={"n_neighbors": 8, "metric": "l2"})
+    result = invoke("run", path, "--local", "-q")
+    assert result.exit_code == 0, result.stderr
+    return path.parent / "root"
+
+
+def test_dedup_shows_thresholds_first_and_then_writes(root: Path, tmp_path: Path) -> None:
+    shown = invoke("dedup", root)
+    assert "Euclidean distance" in shown.stdout
+    assert "Nothing was written" in shown.stdout
+    assert not (root / "dedup").exists()
+    records = json.loads(invoke("dedup", root, "--json").stdout)["thresholds"]
+    chosen = records[-1]
+    result = invoke("dedup", root, "--threshold", chosen["threshold"])
+    n_dropped = round(chosen["dropped_share"] * N_ROWS)
+    assert f"{n_dropped} ({n_dropped / N_ROWS:.2%})" in result.stdout
+    tables = [pq.read_table(path) for path in sorted((root / "dedup").glob("*.parquet"))]
+    kept = pa.concat_tables(tables)["keep"].to_numpy()
+    assert (len(kept), kept.sum()) == (N_ROWS, N_ROWS - n_dropped)
+    out = tmp_path / "elsewhere"
+    told = json.loads(invoke("dedup", root, "--threshold", 0, "--metric", "cosine", "--out", out, "--json").stdout)
+    assert told["properties"]["metric"] == "cosine"
+    assert told["metrics"]["dropped_rows"] == 0
+    refused = invoke("dedup", root, "--metric", "dot")
+    assert refused.exit_code == EXIT_REFUSED
+    assert "choose from l2, cosine, centered_cosine" in refused.stderr
+
+
+def test_sample_writes_a_file_and_says_how_even_it_is(root: Path, tmp_path: Path) -> None:
+    result = invoke("sample", root, "--rows", 30, "--balance", "clusters")
+    assert "30 of 120" in result.stdout
+    assert str(root / "sample.parquet") in result.stdout
+    assert np.bincount(pq.read_table(root / "sample.parquet")["cluster"].to_numpy()).tolist() == [10, 10, 10]
+    told = invoke("sample", root, "--rows", 200, "--balance", "none", "--replace", "--out", tmp_path / "s", "--json")
+    facts = json.loads(told.stdout)
+    assert (facts["rows"], facts["path"]) == (200, str(tmp_path / "s"))
+    assert pq.read_table(tmp_path / "s").num_rows == 200
+    assert 0.9 < facts["evenness"] <= 1
+    for arguments, words in ((("--rows", 5, "--balance", "x"), "choose from tree"), (("--rows", 500), "")):
+        refused = invoke("sample", root, *arguments)
+        assert refused.exit_code == EXIT_REFUSED
+        assert words in refused.stderr
