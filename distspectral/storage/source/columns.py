@@ -24,8 +24,12 @@ from distspectral.errors import (
 from distspectral.storage.rows.columns import ARROW_TYPES, ScalarType
 from distspectral.storage.rows.frame import Frame
 
-VALUE_TYPES = (pa.float16(), pa.float32(), pa.float64(), pa.uint8())
-VALUE_TYPE_NAMES = "float16, float32, float64 or uint8"
+VALUE_TYPES = (
+    *(pa.float16(), pa.float32(), pa.float64()),
+    *(pa.int8(), pa.int16(), pa.int32(), pa.int64()),
+    *(pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()),
+)
+VALUE_TYPE_NAMES = "floating-point numbers or integers"
 
 
 KEYS = {"data.column": "vector", "data.id_column": "id", "data.label_column": "label"}
@@ -53,9 +57,10 @@ def require_columns(columns: Columns, schema: pa.Schema, uri: str) -> None:
     Raises:
         UnknownColumnError: naming the nearest column and those there are, or one that occurs twice.
     """
+    fits = {"vector": is_vector, "id": is_scalar, "label": is_label}
     for key, name in KEYS.items():
         if (column := getattr(columns, name)) is not None:
-            require_column(column, schema, uri, key, is_vector if name == "vector" else is_scalar)
+            require_column(column, schema, uri, key, fits[name])
 
 
 def require_column(
@@ -90,36 +95,70 @@ def require_column(
 
 def is_vector(kind: pa.DataType) -> bool:
     """Whether a column of this type can be read as vectors."""
+    kind = _stored(kind)
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    return is_list and kind.value_type in VALUE_TYPES
+    is_view = pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind)
+    return (is_list or is_view) and kind.value_type in VALUE_TYPES
+
+
+def _stored(kind: pa.DataType) -> pa.DataType:
+    """Return the type below an extension's, such as Arrow's and Ray's tensors of one shape."""
+    return _stored(kind.storage_type) if isinstance(kind, pa.BaseExtensionType) else kind
+
+
+def lists(column: pa.Array) -> pa.Array:
+    """Return a vector column as lists or fixed-size lists: tensors flattened, views laid out."""
+    while isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    if pa.types.is_list_view(column.type) or pa.types.is_large_list_view(column.type):
+        lengths = pc.list_value_length(column).fill_null(0).to_numpy()  # pyarrow 26 casts views to a wrong last offset
+        offsets = pa.array(np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
+        return pa.LargeListArray.from_arrays(offsets, column.flatten(), mask=column.is_null())
+    return column
 
 
 def is_scalar(kind: pa.DataType) -> bool:
-    """Whether a column of this type can be read as ids or labels."""
+    """Whether a column of this type can be read as ids."""
     return _scalar_type(kind) is not None
 
 
-def vector_width(kind: pa.DataType, name: str, uri: str) -> int | None:
-    """Return D of a vector column's type, or None where only the rows tell (List).
+def is_label(kind: pa.DataType) -> bool:
+    """Whether a column of this type can be read as labels."""
+    return is_scalar(kind) or pa.types.is_floating(kind)
+
+
+def vector_width(schema: pa.Schema, name: str, uri: str) -> int | None:
+    """Return D of a vector column by its type, or None where only the rows tell (List).
 
     Raises:
         UnsupportedTypeError: the type is not a list of numbers that can be read.
     """
+    kind = _stored(schema.field(name).type)
     if not is_vector(kind):
+        fit = " or ".join(repr(field.name) for field in schema if is_vector(field.type))
+        hint = "convert it or set data.column" + (f" to {fit}" if fit else "")
         raise UnsupportedTypeError(
-            f"{uri}: column {name!r} is {kind}; expected FixedSizeList or List of {VALUE_TYPE_NAMES}; "
-            "convert it or set data.column",
+            f"{uri}: column {name!r} is {schema.field(name).type}; expected FixedSizeList or List of "
+            f"{VALUE_TYPE_NAMES}; {hint}",
             parameters=["data.column"],
         )
     return int(kind.list_size) if pa.types.is_fixed_size_list(kind) else None
 
 
-def scalar_type(kind: pa.DataType, name: str, uri: str) -> ScalarType:
+def scalar_type(kind: pa.DataType, name: str, uri: str, role: str) -> ScalarType:
     """Return what an id or label column is read as.
+
+    Args:
+        kind: of the column.
+        name: of the column.
+        uri: the shard, for messages.
+        role: ``id`` or ``label``; labels may be whole numbers in floating point.
 
     Raises:
         UnsupportedTypeError: neither integers nor strings.
     """
+    if role == "label" and pa.types.is_floating(kind):
+        return "int64"
     if (found := _scalar_type(kind)) is None:
         raise UnsupportedTypeError(
             f"{uri}: column {name!r} is {kind}; ids and labels are integers or strings; convert it"
@@ -132,7 +171,10 @@ def _scalar_type(kind: pa.DataType) -> ScalarType | None:
         kind = kind.value_type
     if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
         return "int64"
-    return "string" if pa.types.is_string(kind) or pa.types.is_large_string(kind) else None
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    is_fixed = pa.types.is_fixed_size_binary(_stored(kind))
+    return "string" if is_text or is_bytes or is_fixed else None
 
 
 def to_matrix(
@@ -157,6 +199,7 @@ def to_matrix(
         NonFiniteRowError: a value is NaN, infinite, or beyond float32 in this frame.
         SourceError: a row or a value is null.
     """
+    column = lists(column)
     _refuse_nulls(column, name, uri, first_row)
     if not pa.types.is_fixed_size_list(column.type):
         widths = pc.list_value_length(column).to_numpy(zero_copy_only=False)
@@ -183,8 +226,18 @@ def to_matrix(
 
 
 def decoded(column: pa.Array) -> pa.Array:
-    """Return a column without dictionary encoding, whose own values can be null too."""
-    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    """Return a column without dictionary encoding, whose own values can be null too; bytes of one length as text.
+
+    UUIDs look as usual, other such bytes, which are digests mostly, are hexadecimal.
+    """
+    column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    if getattr(column.type, "extension_name", None) == "arrow.uuid":
+        return pa.array([None if one is None else str(one) for one in column.to_pylist()], pa.string())
+    while isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    if pa.types.is_fixed_size_binary(column.type):
+        return pa.array([None if one is None else one.hex() for one in column.to_pylist()], pa.string())
+    return column
 
 
 def to_scalars(column: pa.Array, kind: ScalarType, *, name: str, uri: str, first_row: int) -> pa.Array:

@@ -14,7 +14,7 @@ import pyarrow.ipc
 
 from distspectral.storage.source.columns import Columns
 from distspectral.storage.source.formats.format import ONE_THREAD, Header, Threads
-from distspectral.storage.source.formats.tables import common_width, table_header, validated
+from distspectral.storage.source.formats.tables import common_width, completed, inside, table_header, validated
 from distspectral.storage.source.listing import ShardFile
 
 FILE_MAGIC = b"ARROW1"
@@ -129,6 +129,10 @@ def batches(
 ) -> Iterator[pa.RecordBatch]:
     """Yield the file's record batches, cut where they hold more rows; most are mapped, so one thread will do."""
     del threads
-    for batch in _walk_ipc(file, columns.present, parts):
+    names = columns.present
+    if file.partitions:
+        with file.open() as stream:
+            names = inside(columns, _open_ipc(stream, pa.ipc.IpcReadOptions()).schema, file)
+    for batch in _walk_ipc(file, names, parts):
         for start in range(0, batch.num_rows, rows):
-            yield batch.slice(start, rows)
+            yield completed(batch.slice(start, rows), columns, file)

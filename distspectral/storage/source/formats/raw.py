@@ -12,12 +12,12 @@ import pyarrow as pa
 
 from distspectral.errors import CorruptShardError, UnknownColumnError, UnsupportedTypeError, first_line
 from distspectral.storage.rows.columns import to_column
-from distspectral.storage.source.columns import VALUE_TYPE_NAMES, Columns
+from distspectral.storage.source.columns import VALUE_TYPE_NAMES, VALUE_TYPES, Columns
 from distspectral.storage.source.formats.format import Format, Header
 from distspectral.storage.source.listing import ShardFile
 
 FBIN_HEADER = struct.Struct("<II")
-NPY_TYPES = tuple(np.dtype(name) for name in ("float16", "float32", "float64", "uint8"))
+NPY_TYPES = tuple(np.dtype(kind.to_pandas_dtype()) for kind in VALUE_TYPES)
 
 
 @dataclasses.dataclass(frozen=True)
