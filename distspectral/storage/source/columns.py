@@ -6,7 +6,9 @@ Shape letters: B rows of a block, D features.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+import fnmatch
+import re
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,12 +39,36 @@ KEYS = {"data.column": "vector", "data.id_column": "id", "data.label_column": "l
 
 
 class Columns(NamedTuple):
-    """Names of the columns to read; None where there is none."""
+    """Names of the columns to read; None where there is none.
+
+    Attributes:
+        vector: of the vectors, or what the features together are called.
+        id: of the ids.
+        label: of the labels.
+        carried: taken over as they are.
+        features: each a number of every vector, or a pattern of their names; empty where one column holds vectors.
+    """
 
     vector: str
     id: str | None
     label: str | None
     carried: tuple[str, ...] = ()
+    features: tuple[str, ...] | str = ()
+
+    @classmethod
+    def of(cls, vector: str | tuple[str, ...], id: str | None, label: str | None) -> Columns:
+        """Return the names that a config gives: of one column, of several, or a pattern with ``*``, ``?`` or ``[``."""
+        if isinstance(vector, str):
+            return cls(vector, id, label, features=vector if any(sign in vector for sign in "*?[") else ())
+        return cls(f"{vector[0]} to {vector[-1]}", id, label, features=vector)
+
+    def features_of(self, schema: pa.Schema) -> list[str]:
+        """Return the features' names in a shard; those of a pattern sorted, ``x2`` before ``x10``."""
+        if not isinstance(self.features, str) or self.features in schema.names:
+            return [] if isinstance(self.features, str) else list(self.features)
+        others = (self.id, self.label)
+        names = [field.name for field in schema if field.type in VALUE_TYPES and field.name not in others]
+        return sorted(fnmatch.filter(names, self.features), key=_naturally)
 
     @property
     def present(self) -> list[str]:
@@ -58,8 +84,11 @@ def require_columns(columns: Columns, schema: pa.Schema, uri: str) -> None:
         UnknownColumnError: naming the nearest column and those there are, or one that occurs twice.
     """
     fits = {"vector": is_vector, "id": is_scalar, "label": is_label}
+    features = columns.features_of(schema)
+    for name in features:
+        require_column(name, schema, uri, "data.column", VALUE_TYPES.__contains__)
     for key, name in KEYS.items():
-        if (column := getattr(columns, name)) is not None:
+        if (column := getattr(columns, name)) is not None and not (features and name == "vector"):
             require_column(column, schema, uri, key, fits[name])
 
 
@@ -125,6 +154,20 @@ def is_scalar(kind: pa.DataType) -> bool:
 def is_label(kind: pa.DataType) -> bool:
     """Whether a column of this type can be read as labels."""
     return is_scalar(kind) or pa.types.is_floating(kind)
+
+
+def joined(batch: pa.RecordBatch, names: Sequence[str]) -> pa.Array:
+    """Return columns of numbers as one of vectors, null at the features that are."""
+    columns = [batch.column(name) for name in names]
+    values = np.column_stack([column.to_numpy(zero_copy_only=False) for column in columns]).reshape(-1)
+    nulls = None
+    if any(column.null_count for column in columns):
+        nulls = np.column_stack([column.is_null().to_numpy(zero_copy_only=False) for column in columns]).reshape(-1)
+    return pa.FixedSizeListArray.from_arrays(pa.array(values, mask=nulls), len(names))
+
+
+def _naturally(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def vector_width(schema: pa.Schema, name: str, uri: str) -> int | None:

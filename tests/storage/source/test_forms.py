@@ -12,7 +12,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
 
-from distspectral.errors import NoShardsError, UnknownColumnError, UnsupportedTypeError
+from distspectral.errors import NoShardsError, SourceError, UnknownColumnError, UnsupportedTypeError
 from distspectral.storage.rows.block import Block
 from distspectral.storage.source.dataset import Source, SourceConfig
 from distspectral.storage.source.framing import framed
@@ -98,6 +98,56 @@ def test_labels_may_be_whole_numbers_in_floating_point(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", {"vector": as_lists(MATRIX), "label": np.arange(6) / 2})
     with pytest.raises(UnsupportedTypeError, match=r"column 'label' does not fit int64 .*0\.5\d* was truncated"):
         read(tmp_path, label_column="label")
+
+
+# ---- a column for each feature -----------------------------------------------------------------------------------
+
+
+def wide(rows: np.ndarray[Any, Any], **more: Any) -> dict[str, Any]:
+    """A table of a column for each feature, in another order than their numbers'."""
+    return {f"x{number}": rows[:, number] for number in reversed(range(rows.shape[1]))} | more
+
+
+@pytest.mark.parametrize("ends", ["arrow", "parquet"])
+@pytest.mark.parametrize("column", ["x*", "x[0-9]*", tuple(f"x{number}" for number in range(12))])
+def test_columns_of_numbers_make_vectors(tmp_path: Path, ends: str, column: str | tuple[str, ...]) -> None:
+    rows = np.arange(72).reshape(6, 12)
+    columns = wide(rows, key=KEYS, xtra=KEYS) | {"x3": rows[:, 3].astype(np.float32)}
+    write(tmp_path / f"a.{ends}", columns)
+    blocks = read(tmp_path, column=column, id_column="key", carry="all")
+    np.testing.assert_array_equal(vectors(blocks), rows)
+    assert [one for block in blocks for one in block.ids.to_pylist()] == KEYS
+    assert blocks[0].carried.column_names == ["xtra"]
+
+
+def test_an_arrow_stream_of_columns_makes_vectors_too(tmp_path: Path) -> None:
+    table = pa.table(wide(MATRIX))
+    with pa.ipc.new_stream(tmp_path / "a.arrow", table.schema) as writer:
+        writer.write_table(table)
+    np.testing.assert_array_equal(vectors(read(tmp_path, column="x*")), MATRIX)
+
+
+def test_a_null_among_columns_is_found_and_set_aside(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", wide(MATRIX) | {"x2": [0, 1, None, 3, 4, 5]})
+    with pytest.raises(SourceError, match=r"row 2 of column 'x\*' is null at feature 2"):
+        read(tmp_path, column="x*")
+    assert len(vectors(read(tmp_path, column="x*", on_bad_rows="quarantine"))) == 5
+
+
+def test_columns_that_are_missing_no_numbers_or_others_are_named(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", wide(MATRIX, text=KEYS))
+    with pytest.raises(UnknownColumnError, match=r"has no column 'y\*'"):
+        read(tmp_path, column="y*")
+    with pytest.raises(UnknownColumnError, match=r"has no column 'x9'; did you mean 'x\d'"):
+        read(tmp_path, column=("x0", "x9"))
+    with pytest.raises(UnsupportedTypeError, match="column 'text' is string; expected floating-point"):
+        read(tmp_path, column=("x0", "text"))
+    write(tmp_path / "b.parquet", {f"x{number + 1}": MATRIX[:, number] for number in range(4)})
+    with pytest.raises(UnknownColumnError, match=r"b\.parquet: its columns 'x\*' are others than in .*a\.parquet"):
+        read(tmp_path, column="x*")
+    np.save(tmp_path / "c.npy", MATRIX)
+    with pytest.raises(UnknownColumnError, match=r"c\.npy: has no columns 'x\*'.*vectors only"):
+        Source.open(SourceConfig(path=str(tmp_path / "c.npy"), column="x*"))
 
 
 # ---- folders whose names are columns -----------------------------------------------------------------------------

@@ -91,6 +91,12 @@ def _raw_header(layout_of: _Layout, file: ShardFile, columns: Columns) -> Header
                 f"{file.uri}: has no column {name!r}; {file.extension} shards hold vectors only; remove {key}",
                 parameters=[key],
             )
+    if columns.features:
+        raise UnknownColumnError(
+            f"{file.uri}: has no columns {columns.vector!r}; {file.extension} shards hold vectors only; remove "
+            "data.column",
+            parameters=["data.column"],
+        )
     with file.open() as stream:
         layout = layout_of(file, stream)
     expected = layout.offset + layout.n_rows * layout.dim * layout.dtype.itemsize

@@ -8,7 +8,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from distspectral.storage.source.columns import Columns, lists, require_columns, scalar_type, vector_width
+from distspectral.errors import UnsupportedTypeError
+from distspectral.storage.source.columns import (
+    VALUE_TYPE_NAMES,
+    VALUE_TYPES,
+    Columns,
+    joined,
+    lists,
+    require_columns,
+    scalar_type,
+    vector_width,
+)
 from distspectral.storage.source.listing import ShardFile
 
 
@@ -22,6 +32,15 @@ def table_header(schema: pa.Schema, columns: Columns, file: ShardFile) -> tuple[
         if name is not None
     }
     types["schema"] = schema
+    if features := columns.features_of(schema):
+        for name in features:
+            if schema.field(name).type not in VALUE_TYPES:
+                raise UnsupportedTypeError(
+                    f"{file.uri}: column {name!r} is {schema.field(name).type}; expected {VALUE_TYPE_NAMES}; convert "
+                    "it, or leave it out of data.column",
+                    parameters=["data.column"],
+                )
+        return len(features), types
     return vector_width(schema, columns.vector, file.uri), types
 
 
@@ -33,11 +52,16 @@ def _whole_schema(schema: pa.Schema, file: ShardFile) -> pa.Schema:
 
 def inside(columns: Columns, schema: pa.Schema, file: ShardFile) -> list[str]:
     """Return the names of those columns that are to be read from the file, not from the names of its folders."""
-    return [name for name in columns.present if name in schema.names or name not in file.partitions]
+    names = [name for name in columns.present if name in schema.names or name not in file.partitions]
+    if features := columns.features_of(schema):
+        names = [*features, *(name for name in names if name != columns.vector and name not in features)]
+    return names
 
 
 def completed(batch: pa.RecordBatch, columns: Columns, file: ShardFile) -> pa.RecordBatch:
-    """Return a batch with the columns asked for that only the names of the file's folders tell."""
+    """Return a batch with the columns asked for that it lacks: told by the file's folders, or made of its features."""
+    if features := columns.features_of(batch.schema):
+        batch = batch.append_column(columns.vector, joined(batch, features))
     for name in columns.present:
         if name in file.partitions and name not in batch.schema.names:
             values = pa.repeat(pa.scalar(file.partitions[name], pa.string()), batch.num_rows)
