@@ -64,12 +64,10 @@ def check(config: RunConfig, source: Source, *, imports: bool = True) -> None:
     _check_root(config, source)
     check_writable(config.root)
     if importlib.util.find_spec("faiss") is None:
-        raise MissingDependencyError(
-            "faiss is not installed: pip install 'distspectral[cpu]' (or 'distspectral[gpu]' with CUDA)"
-        )
+        raise MissingDependencyError("faiss is not installed: pip install '.[cpu]' (or '.[gpu]' with CUDA)")
     if config.mlflow is not None and importlib.util.find_spec("mlflow") is None:
         raise MissingDependencyError(
-            "mlflow is not installed: pip install 'distspectral[mlflow]', or leave out the section mlflow"
+            "mlflow is not installed: pip install '.[mlflow]', or leave out the section mlflow"
         )
 
 

@@ -41,7 +41,7 @@ from distspectral.serving.service import Service, reply
 try:
     from distspectral.serving.http import ROUTES, Front, Reply, bound_socket, listening, refusal
 except ImportError as missing:
-    raise MissingDependencyError(f"{missing}; a server needs: pip install 'distspectral[serve]'") from missing
+    raise MissingDependencyError(f"{missing}; a server needs: pip install '.[serve]'") from missing
 
 ANSWERED_TOGETHER = 64
 """Requests that one replica works on at a time, and so may answer together."""

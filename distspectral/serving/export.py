@@ -68,7 +68,7 @@ def export(predictor: Predictor, artifact: Artifact, formats: Sequence[ExportFor
     formats = tuple(dict.fromkeys(formats))
     if "onnx" in formats and (missing := [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]):
         raise MissingDependencyError(
-            f"{missing[0]} is not installed: pip install 'distspectral[export]', or export --format torch only"
+            f"{missing[0]} is not installed: pip install '.[export]', or export --format torch only"
         )
     if artifact.has(MANIFEST) and (stage := artifact.manifest().stage) != STAGE:
         raise OutputNotWritableError(f"{artifact.uri}: holds what the stage {stage} wrote; choose another --output")

@@ -52,3 +52,9 @@ def test_files_that_the_pages_name_exist() -> None:
     named = {one for page in PAGES for one in pattern.findall(page.read_text("utf-8"))}
     assert len(named) > 5
     assert {one for one in named if not (ROOT / one).exists()} == set()
+
+
+def test_the_tests_that_the_table_of_forms_names_exist() -> None:
+    named = set(re.findall(r"\| `(\w+/[\w/]+\.py)` \|", (ROOT / "docs/reference/formats.md").read_text("utf-8")))
+    assert len(named) > 8
+    assert {one for one in named if not (ROOT / "tests" / one).exists()} == set()

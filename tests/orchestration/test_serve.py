@@ -39,7 +39,7 @@ def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     monkeypatch.delitem(sys.modules, "distspectral.serving.http", raising=False)
     monkeypatch.delitem(sys.modules, "distspectral.orchestration.serve")
-    with pytest.raises(MissingDependencyError, match=r"pip install 'distspectral\[serve\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install '\.\[serve\]'"):
         importlib.import_module("distspectral.orchestration.serve")
 
 

@@ -91,6 +91,6 @@ def test_nobody_at_the_uri_and_no_mlflow_are_told_before_the_run(
     with pytest.raises(ConfigError, match=r"mlflow: http://127\.0\.0\.1:1: .*set mlflow\.tracking_uri"):
         run(load_config(path), LocalEngine(), SilentObserver())
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'distspectral\[mlflow\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install '\.\[mlflow\]'"):
         run(load_config(path), LocalEngine(), SilentObserver())
     assert not (tmp_path / "root").exists()

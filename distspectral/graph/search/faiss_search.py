@@ -49,9 +49,7 @@ def import_faiss() -> Any:
     try:
         import faiss
     except ImportError as error:
-        raise MissingDependencyError(
-            "faiss is not installed: pip install 'distspectral[cpu]' (or 'distspectral[gpu]' with CUDA)"
-        ) from error
+        raise MissingDependencyError("faiss is not installed: pip install '.[cpu]' (or '.[gpu]' with CUDA)") from error
     return faiss
 
 
@@ -144,7 +142,7 @@ def gpu_search(device: Device) -> GpuSearch | None:
     if device == "cuda" and n_gpus is None:
         raise MissingDependencyError(
             "the search's device is cuda, but the installed faiss has no GPU support: pip uninstall faiss-cpu, "
-            "then pip install 'distspectral[gpu]'; or choose device auto"
+            "then pip install '.[gpu]'; or choose device auto"
         )
     if device == "cuda" and not n_gpus:
         raise ConfigError("the search's device is cuda, but FAISS finds no GPU on this machine; choose auto or cpu")

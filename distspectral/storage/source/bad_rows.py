@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from distspectral.storage.rows.columns import ARROW_TYPES, ScalarType
 from distspectral.storage.rows.frame import Frame
-from distspectral.storage.source.columns import Columns, decoded
+from distspectral.storage.source.columns import Columns, decoded, lists
 
 REASONS = (
     "null vector",
@@ -107,7 +107,7 @@ def find_bad_rows(
         label_type: what labels are read as, None without a label column.
     """
     marks = _Marks(batch.num_rows)
-    _mark_vectors(marks, batch.column(columns.vector), dim, frame)
+    _mark_vectors(marks, lists(batch.column(columns.vector)), dim, frame)
     for role, name, kind in (("id", columns.id, id_type), ("label", columns.label, label_type)):
         if name is not None and kind is not None:
             _mark_scalars(marks, decoded(batch.column(name)), kind, role)

@@ -35,7 +35,8 @@ def carried_schema(carry: Carry, columns: Columns, shards: Sequence[tuple[str, p
         return pa.schema([])
     uri, first = shards[0]
     if carry == "all":
-        names = [] if first is None else [one for one in first.names if one not in (columns.vector, columns.id)]
+        read = (columns.vector, columns.id, *(columns.features_of(first) if first is not None else ()))
+        names = [] if first is None else [one for one in first.names if one not in read]
     else:
         names = [one for one in dict.fromkeys(carry) if one != columns.id or one != "id"]  # which the output has
     fields: dict[str, tuple[str, pa.Field]] = {}

@@ -6,7 +6,9 @@ Shape letters: B rows of a block, D features.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+import fnmatch
+import re
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,8 +26,12 @@ from distspectral.errors import (
 from distspectral.storage.rows.columns import ARROW_TYPES, ScalarType
 from distspectral.storage.rows.frame import Frame
 
-VALUE_TYPES = (pa.float16(), pa.float32(), pa.float64(), pa.uint8())
-VALUE_TYPE_NAMES = "float16, float32, float64 or uint8"
+VALUE_TYPES = (
+    *(pa.float16(), pa.float32(), pa.float64()),
+    *(pa.int8(), pa.int16(), pa.int32(), pa.int64()),
+    *(pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()),
+)
+VALUE_TYPE_NAMES = "floating-point numbers or integers"
 
 
 KEYS = {"data.column": "vector", "data.id_column": "id", "data.label_column": "label"}
@@ -33,12 +39,36 @@ KEYS = {"data.column": "vector", "data.id_column": "id", "data.label_column": "l
 
 
 class Columns(NamedTuple):
-    """Names of the columns to read; None where there is none."""
+    """Names of the columns to read; None where there is none.
+
+    Attributes:
+        vector: of the vectors, or what the features together are called.
+        id: of the ids.
+        label: of the labels.
+        carried: taken over as they are.
+        features: each a number of every vector, or a pattern of their names; empty where one column holds vectors.
+    """
 
     vector: str
     id: str | None
     label: str | None
     carried: tuple[str, ...] = ()
+    features: tuple[str, ...] | str = ()
+
+    @classmethod
+    def of(cls, vector: str | tuple[str, ...], id: str | None, label: str | None) -> Columns:
+        """Return the names that a config gives: of one column, of several, or a pattern with ``*``, ``?`` or ``[``."""
+        if isinstance(vector, str):
+            return cls(vector, id, label, features=vector if any(sign in vector for sign in "*?[") else ())
+        return cls(f"{vector[0]} to {vector[-1]}", id, label, features=vector)
+
+    def features_of(self, schema: pa.Schema) -> list[str]:
+        """Return the features' names in a shard; those of a pattern sorted, ``x2`` before ``x10``."""
+        if not isinstance(self.features, str) or self.features in schema.names:
+            return [] if isinstance(self.features, str) else list(self.features)
+        others = (self.id, self.label)
+        names = [field.name for field in schema if field.type in VALUE_TYPES and field.name not in others]
+        return sorted(fnmatch.filter(names, self.features), key=_naturally)
 
     @property
     def present(self) -> list[str]:
@@ -53,9 +83,13 @@ def require_columns(columns: Columns, schema: pa.Schema, uri: str) -> None:
     Raises:
         UnknownColumnError: naming the nearest column and those there are, or one that occurs twice.
     """
+    fits = {"vector": is_vector, "id": is_scalar, "label": is_label}
+    features = columns.features_of(schema)
+    for name in features:
+        require_column(name, schema, uri, "data.column", VALUE_TYPES.__contains__)
     for key, name in KEYS.items():
-        if (column := getattr(columns, name)) is not None:
-            require_column(column, schema, uri, key, is_vector if name == "vector" else is_scalar)
+        if (column := getattr(columns, name)) is not None and not (features and name == "vector"):
+            require_column(column, schema, uri, key, fits[name])
 
 
 def require_column(
@@ -90,36 +124,84 @@ def require_column(
 
 def is_vector(kind: pa.DataType) -> bool:
     """Whether a column of this type can be read as vectors."""
+    kind = _stored(kind)
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    return is_list and kind.value_type in VALUE_TYPES
+    is_view = pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind)
+    return (is_list or is_view) and kind.value_type in VALUE_TYPES
+
+
+def _stored(kind: pa.DataType) -> pa.DataType:
+    """Return the type below an extension's, such as Arrow's and Ray's tensors of one shape."""
+    return _stored(kind.storage_type) if isinstance(kind, pa.BaseExtensionType) else kind
+
+
+def lists(column: pa.Array) -> pa.Array:
+    """Return a vector column as lists or fixed-size lists: tensors flattened, views laid out."""
+    while isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    if pa.types.is_list_view(column.type) or pa.types.is_large_list_view(column.type):
+        lengths = pc.list_value_length(column).fill_null(0).to_numpy()  # pyarrow 26 casts views to a wrong last offset
+        offsets = pa.array(np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
+        return pa.LargeListArray.from_arrays(offsets, column.flatten(), mask=column.is_null())
+    return column
 
 
 def is_scalar(kind: pa.DataType) -> bool:
-    """Whether a column of this type can be read as ids or labels."""
+    """Whether a column of this type can be read as ids."""
     return _scalar_type(kind) is not None
 
 
-def vector_width(kind: pa.DataType, name: str, uri: str) -> int | None:
-    """Return D of a vector column's type, or None where only the rows tell (List).
+def is_label(kind: pa.DataType) -> bool:
+    """Whether a column of this type can be read as labels."""
+    return is_scalar(kind) or pa.types.is_floating(kind)
+
+
+def joined(batch: pa.RecordBatch, names: Sequence[str]) -> pa.Array:
+    """Return columns of numbers as one of vectors, null at the features that are."""
+    columns = [batch.column(name) for name in names]
+    values = np.column_stack([column.to_numpy(zero_copy_only=False) for column in columns]).reshape(-1)
+    nulls = None
+    if any(column.null_count for column in columns):
+        nulls = np.column_stack([column.is_null().to_numpy(zero_copy_only=False) for column in columns]).reshape(-1)
+    return pa.FixedSizeListArray.from_arrays(pa.array(values, mask=nulls), len(names))
+
+
+def _naturally(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def vector_width(schema: pa.Schema, name: str, uri: str) -> int | None:
+    """Return D of a vector column by its type, or None where only the rows tell (List).
 
     Raises:
         UnsupportedTypeError: the type is not a list of numbers that can be read.
     """
+    kind = _stored(schema.field(name).type)
     if not is_vector(kind):
+        fit = " or ".join(repr(field.name) for field in schema if is_vector(field.type))
+        hint = "convert it or set data.column" + (f" to {fit}" if fit else "")
         raise UnsupportedTypeError(
-            f"{uri}: column {name!r} is {kind}; expected FixedSizeList or List of {VALUE_TYPE_NAMES}; "
-            "convert it or set data.column",
+            f"{uri}: column {name!r} is {schema.field(name).type}; expected FixedSizeList or List of "
+            f"{VALUE_TYPE_NAMES}; {hint}",
             parameters=["data.column"],
         )
     return int(kind.list_size) if pa.types.is_fixed_size_list(kind) else None
 
 
-def scalar_type(kind: pa.DataType, name: str, uri: str) -> ScalarType:
+def scalar_type(kind: pa.DataType, name: str, uri: str, role: str) -> ScalarType:
     """Return what an id or label column is read as.
+
+    Args:
+        kind: of the column.
+        name: of the column.
+        uri: the shard, for messages.
+        role: ``id`` or ``label``; labels may be whole numbers in floating point.
 
     Raises:
         UnsupportedTypeError: neither integers nor strings.
     """
+    if role == "label" and pa.types.is_floating(kind):
+        return "int64"
     if (found := _scalar_type(kind)) is None:
         raise UnsupportedTypeError(
             f"{uri}: column {name!r} is {kind}; ids and labels are integers or strings; convert it"
@@ -132,7 +214,10 @@ def _scalar_type(kind: pa.DataType) -> ScalarType | None:
         kind = kind.value_type
     if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
         return "int64"
-    return "string" if pa.types.is_string(kind) or pa.types.is_large_string(kind) else None
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    is_fixed = pa.types.is_fixed_size_binary(_stored(kind))
+    return "string" if is_text or is_bytes or is_fixed else None
 
 
 def to_matrix(
@@ -157,6 +242,7 @@ def to_matrix(
         NonFiniteRowError: a value is NaN, infinite, or beyond float32 in this frame.
         SourceError: a row or a value is null.
     """
+    column = lists(column)
     _refuse_nulls(column, name, uri, first_row)
     if not pa.types.is_fixed_size_list(column.type):
         widths = pc.list_value_length(column).to_numpy(zero_copy_only=False)
@@ -183,8 +269,18 @@ def to_matrix(
 
 
 def decoded(column: pa.Array) -> pa.Array:
-    """Return a column without dictionary encoding, whose own values can be null too."""
-    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    """Return a column without dictionary encoding, whose own values can be null too; bytes of one length as text.
+
+    UUIDs look as usual, other such bytes, which are digests mostly, are hexadecimal.
+    """
+    column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    if getattr(column.type, "extension_name", None) == "arrow.uuid":
+        return pa.array([None if one is None else str(one) for one in column.to_pylist()], pa.string())
+    while isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    if pa.types.is_fixed_size_binary(column.type):
+        return pa.array([None if one is None else one.hex() for one in column.to_pylist()], pa.string())
+    return column
 
 
 def to_scalars(column: pa.Array, kind: ScalarType, *, name: str, uri: str, first_row: int) -> pa.Array:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 import pyarrow as pa
 from pydantic import Field
 
-from distspectral.errors import EmptyShardError, ShardWidthError, UnsupportedTypeError
+from distspectral.errors import EmptyShardError, ShardWidthError, UnknownColumnError, UnsupportedTypeError
 from distspectral.frozen import FrozenModel
 from distspectral.storage.rows.block import Block
 from distspectral.storage.rows.columns import ScalarType
@@ -43,7 +43,11 @@ class SourceConfig(FrozenModel):
     format: Literal["auto", FormatName] = Field(
         "auto", description="Format of every shard; `auto` goes by the file's extension and ignores other files."
     )
-    column: str = Field("vector", description="Vector column (Parquet and Arrow).")
+    column: Annotated[str, Field(min_length=1)] | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        "vector",
+        description="Vector column (Parquet and Arrow); or the columns of numbers that make a vector, a list such as "
+        "[x0, x1] or a pattern such as x*.",
+    )
     id_column: str | None = Field(
         None, description="Column of unique ids, integers or strings; without one a row's number is its id."
     )
@@ -67,7 +71,7 @@ class SourceConfig(FrozenModel):
     @property
     def columns(self) -> Columns:
         """Names of the columns to read."""
-        return Columns(self.column, self.id_column, self.label_column)
+        return Columns.of(self.column, self.id_column, self.label_column)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +126,7 @@ class Source:
         shards, first_row = [], 0
         for file, name, header in filled:
             _refuse_mixture(first_file, first, file, header)
+            _refuse_other_features(config.columns, first_file, first, file, header)
             refuse_bomb(file, header.n_rows, first.dim)
             for piece in pieces(header.n_rows, header.parts, piece_rows(first.dim, most_rows, most_bytes)):
                 place = first_row + piece.first_row
@@ -228,6 +233,21 @@ def _typical(shards: Sequence[tuple[ShardFile, FormatName, Header]]) -> tuple[Sh
         )
     dim = n_rows.most_common(1)[0][0]
     return next((file, header) for file, _, header in shards if header.dim == dim)
+
+
+def _refuse_other_features(
+    columns: Columns, first_file: ShardFile, first: Header, file: ShardFile, header: Header
+) -> None:
+    """Refuse a shard whose columns fit a pattern as well, but are others."""
+    if first.schema is not None and header.schema is not None:
+        expected, found = columns.features_of(first.schema), columns.features_of(header.schema)
+        if expected != found:
+            odd = min(set(expected).symmetric_difference(found))
+            raise UnknownColumnError(
+                f"{file.uri}: its columns {columns.vector!r} are others than in {first_file.uri}, such as {odd!r}; all "
+                "shards of a dataset need the same",
+                parameters=["data.column"],
+            )
 
 
 def _refuse_mixture(first_file: ShardFile, first: Header, file: ShardFile, header: Header) -> None:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from distspectral.storage.rows.frame import SEEN_VALUES, Frame, StoredType
+from distspectral.storage.source.columns import lists
 from distspectral.storage.source.dataset import Source
 from distspectral.storage.source.formats import FORMATS, Threads, reading
 from distspectral.storage.source.shards import SourceShard
@@ -73,6 +74,7 @@ def _from(source: Source, shard: SourceShard, row: int) -> range | None:
 
 def _usable(vectors: pa.Array, dim: int) -> NDArray[np.float64]:
     """Return the rows (S, D) that have D finite values."""
+    vectors = lists(vectors)
     vectors = vectors.filter(pc.equal(pc.list_value_length(vectors), dim).fill_null(False))
     values = vectors.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim).astype(np.float64)
     finite: NDArray[np.float64] = values[np.isfinite(values).all(axis=1)]

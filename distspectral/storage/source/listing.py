@@ -19,6 +19,20 @@ from distspectral.storage.source import tables
 
 LISTING_HINT = "data.path is a file, a folder, a glob or a URI such as s3://bucket/folder, or a list of these"
 
+CONVERSIONS = {
+    ".csv": "numpy.save('rows.npy', pandas.read_csv(FILE).to_numpy('float32'))",
+    ".tsv": "numpy.save('rows.npy', pandas.read_table(FILE).to_numpy('float32'))",
+    ".json": "pyarrow.parquet.write_table(pyarrow.json.read_json(FILE), 'rows.parquet')",
+    ".jsonl": "pyarrow.parquet.write_table(pyarrow.json.read_json(FILE), 'rows.parquet')",
+    ".npz": "numpy.save('rows.npy', numpy.load(FILE)['NAME'])",
+    ".h5": "numpy.save('rows.npy', h5py.File(FILE)['NAME'][:])",
+    ".h5ad": "numpy.save('rows.npy', anndata.read_h5ad(FILE).obsm['X_pca'])",
+    ".pt": "numpy.save('rows.npy', torch.load(FILE).numpy())",
+    ".safetensors": "numpy.save('rows.npy', safetensors.numpy.load_file(FILE)['NAME'])",
+    ".orc": "pyarrow.parquet.write_table(pyarrow.orc.read_table(FILE), 'rows.parquet')",
+}
+"""Lines that make shards of files that are none, by extension."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ShardFile:
@@ -51,6 +65,12 @@ class ShardFile:
     def extension(self) -> str:
         """What follows the last dot of the file's name, lower case, with the dot; empty without one."""
         return PurePosixPath(self.path).suffix.lower()
+
+    @property
+    def partitions(self) -> dict[str, str]:
+        """What the folders between say of all its rows, as Hive writes it: ``lang=en/`` is a column of one value."""
+        parts = (part.partition("=") for part in self.name.split("/")[:-1])
+        return {unquote(key): unquote(value) for key, equals, value in parts if key and equals}
 
     @property
     def real_path(self) -> str:
@@ -159,9 +179,11 @@ def _none(path: str, listed: list[ShardFile], extensions: frozenset[str] | None)
         return NoShardsError(f"{path}: {what}does not exist; {LISTING_HINT}", parameters=["data.path"])
     looked_for = "any file" if extensions is None else f"{', '.join(sorted(extensions))} (or set data.format)"
     others = Counter(file.extension or "no extension" for file in listed)
+    ways = [CONVERSIONS[extension] for extension in others if extension in CONVERSIONS]
+    way = f"; convert it: {ways[0]}" if ways else ""
     there = ", ".join(f"{count:,} of {extension}" for extension, count in others.most_common(3)) or "no file"
     return NoShardsError(
-        f"{path}: names no shard; looked for {looked_for}, found {there}; {LISTING_HINT}",
+        f"{path}: names no shard; looked for {looked_for}, found {there}{way}; {LISTING_HINT}",
         parameters=["data.path", *([] if extensions is None else ["data.format"])],
     )
 

@@ -14,7 +14,7 @@ import pyarrow.ipc
 
 from distspectral.storage.source.columns import Columns
 from distspectral.storage.source.formats.format import ONE_THREAD, Header, Threads
-from distspectral.storage.source.formats.tables import common_width, table_header, validated
+from distspectral.storage.source.formats.tables import common_width, completed, inside, table_header, validated
 from distspectral.storage.source.listing import ShardFile
 
 FILE_MAGIC = b"ARROW1"
@@ -60,7 +60,8 @@ def header(file: ShardFile, columns: Columns, lenient: bool) -> Header:
             return Header(0, 0)
         dim, types = table_header(reader.schema, columns, file)
     if n_batches is None:
-        parts = [sum(batch.num_rows for batch in _walk_ipc(file, [columns.vector]))]
+        vectors = inside(columns._replace(id=None, label=None), reader.schema, file)
+        parts = [sum(batch.num_rows for batch in _walk_ipc(file, vectors[:1]))]
     elif not file.is_local or len(parts := _batch_rows(file.path)) != n_batches:
         # asked once for each batch, which cannot be told apart then
         parts = [pyarrow.dataset.IpcFileFormat().make_fragment(file.path, file.filesystem).count_rows()]
@@ -129,6 +130,10 @@ def batches(
 ) -> Iterator[pa.RecordBatch]:
     """Yield the file's record batches, cut where they hold more rows; most are mapped, so one thread will do."""
     del threads
-    for batch in _walk_ipc(file, columns.present, parts):
+    names = columns.present
+    if file.partitions or columns.features:
+        with file.open() as stream:
+            names = inside(columns, _open_ipc(stream, pa.ipc.IpcReadOptions()).schema, file)
+    for batch in _walk_ipc(file, names, parts):
         for start in range(0, batch.num_rows, rows):
-            yield batch.slice(start, rows)
+            yield completed(batch.slice(start, rows), columns, file)

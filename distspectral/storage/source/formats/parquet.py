@@ -14,7 +14,7 @@ from distspectral.errors import CorruptShardError
 from distspectral.storage.rows.frame import Frame
 from distspectral.storage.source.columns import Columns, to_matrix
 from distspectral.storage.source.formats.format import ONE_THREAD, Header, Threads
-from distspectral.storage.source.formats.tables import common_width, table_header, validated
+from distspectral.storage.source.formats.tables import common_width, completed, inside, table_header, validated
 from distspectral.storage.source.limits import refuse_absurd_groups
 from distspectral.storage.source.listing import ShardFile
 
@@ -95,7 +95,22 @@ def batches(
     row groups at once as may be held; where that is one, it is streamed.
     """
     with _open_parquet(file) as parquet:
+        names = inside(columns, parquet.schema_arrow, file)
         metadata = parquet.metadata
+    for batch in _file_batches(file, names, rows, parts, threads, group_bytes, metadata):
+        yield completed(batch, columns, file)
+
+
+def _file_batches(
+    file: ShardFile,
+    names: list[str],
+    rows: int,
+    parts: range | None,
+    threads: Threads,
+    group_bytes: int,
+    metadata: pq.FileMetaData,
+) -> Iterator[pa.RecordBatch]:
+    """Yield the named columns of the rows; see :func:`batches`."""
     groups = range(metadata.num_row_groups)
     if parts is not None:  # fewer than when the file was opened are too few rows, which the caller counts
         groups = groups[parts.start : parts.stop]
@@ -104,20 +119,20 @@ def batches(
     if n_readers > 1:
         with contextlib.ExitStack() as files:
             readers = [files.enter_context(_open_parquet(file, metadata=metadata)) for _ in range(n_readers)]
-            yield from _decoded_ahead(readers, groups, columns, rows)
+            yield from _decoded_ahead(readers, groups, names, rows)
         return
     buffered = max((metadata.row_group(group).total_byte_size for group in groups), default=0) > group_bytes
     with _open_parquet(file, buffered, metadata) as parquet:
         for group in groups:  # one at a time: pre-buffering would hold all that are asked for
-            yield from _decoded(parquet, group, columns, rows)
+            yield from _decoded(parquet, group, names, rows)
 
 
-def _decoded(parquet: pq.ParquetFile, group: int, columns: Columns, rows: int) -> Iterator[pa.RecordBatch]:
-    return map(validated, parquet.iter_batches(rows, row_groups=[group], columns=columns.present, use_threads=False))
+def _decoded(parquet: pq.ParquetFile, group: int, names: list[str], rows: int) -> Iterator[pa.RecordBatch]:
+    return map(validated, parquet.iter_batches(rows, row_groups=[group], columns=names, use_threads=False))
 
 
 def _decoded_ahead(
-    readers: Sequence[pq.ParquetFile], groups: range, columns: Columns, rows: int
+    readers: Sequence[pq.ParquetFile], groups: range, names: list[str], rows: int
 ) -> Iterator[pa.RecordBatch]:
     """Yield the row groups' batches in order, decoded by as many threads as there are readers.
 
@@ -129,7 +144,7 @@ def _decoded_ahead(
         for index, group in enumerate(groups):
             if len(ahead) == len(readers):  # the reader whose turn it is has finished what is now handed out
                 yield from ahead.popleft().result()
-            batches_of = _decoded(readers[index % len(readers)], group, columns, rows)
+            batches_of = _decoded(readers[index % len(readers)], group, names, rows)
             ahead.append(pool.submit(list, batches_of))  # lazy until then
         while ahead:
             yield from ahead.popleft().result()

@@ -12,12 +12,12 @@ import pyarrow as pa
 
 from distspectral.errors import CorruptShardError, UnknownColumnError, UnsupportedTypeError, first_line
 from distspectral.storage.rows.columns import to_column
-from distspectral.storage.source.columns import VALUE_TYPE_NAMES, Columns
+from distspectral.storage.source.columns import VALUE_TYPE_NAMES, VALUE_TYPES, Columns
 from distspectral.storage.source.formats.format import Format, Header
 from distspectral.storage.source.listing import ShardFile
 
 FBIN_HEADER = struct.Struct("<II")
-NPY_TYPES = tuple(np.dtype(name) for name in ("float16", "float32", "float64", "uint8"))
+NPY_TYPES = tuple(np.dtype(kind.to_pandas_dtype()) for kind in VALUE_TYPES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +91,12 @@ def _raw_header(layout_of: _Layout, file: ShardFile, columns: Columns) -> Header
                 f"{file.uri}: has no column {name!r}; {file.extension} shards hold vectors only; remove {key}",
                 parameters=[key],
             )
+    if columns.features:
+        raise UnknownColumnError(
+            f"{file.uri}: has no columns {columns.vector!r}; {file.extension} shards hold vectors only; remove "
+            "data.column",
+            parameters=["data.column"],
+        )
     with file.open() as stream:
         layout = layout_of(file, stream)
     expected = layout.offset + layout.n_rows * layout.dim * layout.dtype.itemsize
