@@ -59,7 +59,8 @@ class Scale:
 
     def squared(self, distance: float) -> float:
         """Return the squared distance of a distance."""
-        return float((distance / self.unit) ** 2 if self.measure == "l2" else 2 * distance)
+        in_unit = distance / self.unit
+        return in_unit * in_unit if self.measure == "l2" else 2 * distance
 
 
 class RemeasuredLists:
@@ -96,10 +97,10 @@ def pairs_within(
 
     Args:
         neighbors: (B, K) of consecutive rows.
-        squared: (B, K); infinite where a neighbour is missing.
+        squared: (B, K); infinite where a neighbour is missing and the row itself stands for it.
         start: number of the first row.
         limit: see above.
         above: likewise.
     """
-    at, slot = np.nonzero((squared <= limit) & (squared > above) & np.isfinite(squared))
+    at, slot = np.nonzero((squared <= limit) & (squared > above))
     return at + start, neighbors[at, slot]
