@@ -69,10 +69,11 @@ class RemeasuredLists:
     Args:
         lists: (N, K) neighbours.
         vectors: (N, D), whose Euclidean distances count.
+        first: number of the row that the first list is of, where lists are those of some rows only.
     """
 
-    def __init__(self, lists: StreamedGraph, vectors: Vectors) -> None:
-        self._lists, self._vectors = lists, vectors
+    def __init__(self, lists: StreamedGraph, vectors: Vectors, first: int = 0) -> None:
+        self._lists, self._vectors, self._first = lists, vectors, first
         self.n_rows, self.n_neighbors = lists.n_rows, lists.n_neighbors
 
     def block(self, start: int, stop: int) -> Edges:
@@ -83,7 +84,8 @@ class RemeasuredLists:
         for low in range(0, stop - start, step):
             part = slice(low, low + step)
             rows, positions = np.unique(neighbors[part], return_inverse=True)
-            queries = self._vectors.block(start + low, min(start + low + step, stop))
+            own = self._first + start + low
+            queries = self._vectors.block(own, own + len(neighbors[part]))
             positions = positions.reshape(-1, self.n_neighbors)
             squared[part] = squared_distances(queries, self._vectors.gather(rows), positions)
         squared[np.isinf(found)] = np.inf  # a missing neighbour is the row itself
