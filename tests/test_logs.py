@@ -27,7 +27,7 @@ def test_every_line_of_a_run_says_run_stage_and_rank(tmp_path: Path) -> None:
     events = lines(log.read_text())
     assert {(line["run"], line["rank"]) for line in events} == {("tiny", "driver")}
     (run_id,) = {line["run_id"] for line in events}
-    assert Artifact(str(tmp_path / "root" / "output")).manifest().fingerprint == run_id
+    assert Artifact(str(tmp_path / "root" / "exemplars")).manifest().fingerprint == run_id
     finished = [line["stage"] for line in events if line["event"] == "stage finished"]
     assert finished == ["pack", "neighbors", "graph", "train", "calibrate", "cluster", "tree", "embed", "exemplars"]
     windows = [line for line in events if line["event"] == "training window"]

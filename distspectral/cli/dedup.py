@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from distspectral.cli.console import fact_table, print_json, print_note, print_table, record_table
-from distspectral.cli.options import AsJson
+from distspectral.cli.console import StageProgress, fact_table, print_json, print_note, print_table, record_table
+from distspectral.cli.options import AsJson, Quiet
 
 if TYPE_CHECKING:
     from distspectral.curation.lists import RunLists
     from distspectral.graph.near import Measure
+    from distspectral.mapping import Mapper
 
 RunPath = Annotated[str, typer.Argument(metavar="RUN", help="Directory of a finished run.", show_default=False)]
 Threshold = Annotated[
@@ -48,6 +50,7 @@ def dedup(
     threshold: Threshold = None,
     metric: Metric = None,
     out: OutputPath = None,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Find chains of rows no farther apart than a threshold, and keep the first row of each.
@@ -69,8 +72,8 @@ def dedup(
         return
     artifact = Artifact(out) if out else root.child("dedup")
     output = dedup_output(lists, threshold, artifact)
-    with Hold(artifact, f"dedup of {root.uri}"):
-        manifest = find_duplicates(lists, threshold, output)
+    with Hold(artifact, f"dedup of {root.uri}"), StageProgress(quiet) as progress:
+        manifest = find_duplicates(lists, threshold, output, _watched(progress))
     if as_json:
         print_json(manifest.model_dump())
         return
@@ -84,6 +87,20 @@ def dedup(
         ("written to", artifact.uri),
     ]
     print_table(fact_table(f"Near-duplicates of {run}", facts))
+
+
+def _watched(progress: StageProgress) -> Mapper:
+    """Return the mapper of one process that shows how far it is."""
+    from distspectral.mapping import local_map
+
+    def mapper(
+        function: Callable[[Any], Any], items: Sequence[Any], description: str, *, on_gpu: bool = False
+    ) -> Iterator[Any]:
+        for done, result in enumerate(local_map(function, items, description, on_gpu=on_gpu), 1):
+            progress.progress(description, done, len(items))
+            yield result
+
+    return mapper
 
 
 def _show_survey(run: str, lists: RunLists, as_json: bool) -> None:

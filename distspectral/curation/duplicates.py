@@ -26,7 +26,6 @@ from distspectral.curation.lists import RunLists
 from distspectral.errors import ConfigError
 from distspectral.graph.components import Components
 from distspectral.graph.near import pairs_within
-from distspectral.graph.store import edge_blocks
 from distspectral.mapping import Mapper, local_map
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard, fingerprint
@@ -119,19 +118,21 @@ def survey(lists: RunLists) -> list[dict[str, Any]]:
     Args:
         lists: of the run.
     """
-    opened = lists.open()
-    nearest = np.empty(opened.n_rows, np.float32)
-    for start, neighbors, squared in edge_blocks(opened, BLOCK_ROWS):
-        nearest[start : start + len(neighbors)] = squared.min(axis=1)
+    n_rows, shards = lists.neighbors.manifest().n_rows, lists.shards()
+    nearest = np.empty(n_rows, np.float32)
+    for shard, first in shards:
+        for start, neighbors, squared in lists.blocks(shard, first, BLOCK_ROWS):
+            nearest[start : start + len(neighbors)] = squared.min(axis=1)
     nearest.sort()
     at = [min(int(np.ceil(share * len(nearest))), len(nearest)) - 1 for share in TRIED_SHARES]
     quantiles = lists.scale.distances(nearest[at])
     tried = sorted({0.0, *(float(f"{one:.3g}") for one in quantiles if np.isfinite(one))})
-    components, above, records = Components(opened.n_rows), -1.0, []
+    components, above, records = Components(n_rows), -1.0, []
     for threshold in tried:
         limit = lists.scale.squared(threshold)
-        for start, neighbors, squared in edge_blocks(opened, BLOCK_ROWS):
-            _join(components, *pairs_within(neighbors, squared, start, limit, above))
+        for shard, first in shards:
+            for start, neighbors, squared in lists.blocks(shard, first, BLOCK_ROWS):
+                _join(components, *pairs_within(neighbors, squared, start, limit, above))
         above = limit
         records.append(
             {
@@ -150,13 +151,11 @@ def _grouped(
     lists: RunLists, threshold: float, artifact: Artifact, done: dict[str, Shard], mapper: Mapper
 ) -> NDArray[np.int64]:
     """Return the group (N,) of every row, named by its first row, and add to ``done`` what was written for that."""
-    listed = lists.neighbors.manifest().shards
-    firsts = np.cumsum([0, *(shard.n_rows for shard in listed)]).tolist()
-    items = [(f"{PAIRS}{index:05d}.arrow", *firsts[index : index + 2]) for index in range(len(listed))]
+    items = [(f"{PAIRS}{index:05d}.arrow", *listed) for index, listed in enumerate(lists.shards())]
     find = functools.partial(_find, lists=lists, limit=lists.scale.squared(threshold), output=artifact)
     missing = [item for item in items if item[0] not in done]
     done |= {shard.name: shard for shard in mapper(find, missing, "finding pairs")}
-    components = Components(firsts[-1])
+    components = Components(lists.neighbors.manifest().n_rows)
     for name, _, _ in items:
         for batch in artifact.read_table(name).to_batches():
             rows, neighbors = (to_array(batch.column(key)) for key in (ROW, NEIGHBOR))
@@ -164,14 +163,12 @@ def _grouped(
     return components.labels()
 
 
-def _find(item: tuple[str, int, int], *, lists: RunLists, limit: float, output: Artifact) -> Shard:
-    """Write the pairs of some rows."""
-    name, first, last = item
-    opened = lists.open()
+def _find(item: tuple[str, Shard, int], *, lists: RunLists, limit: float, output: Artifact) -> Shard:
+    """Write the pairs of one shard's rows."""
+    name, shard, first = item
 
     def batches() -> Iterator[dict[str, NDArray[np.int64]]]:
-        for start in range(first, last, BLOCK_ROWS):
-            neighbors, squared = opened.block(start, min(start + BLOCK_ROWS, last))
+        for start, neighbors, squared in lists.blocks(shard, first, BLOCK_ROWS):
             yield dict(zip((ROW, NEIGHBOR), pairs_within(neighbors, squared, start, limit), strict=True))
 
     return write_arrays(output, name, batches())

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from distspectral.errors import ConfigError
 from distspectral.graph.distances import under_metric
 from distspectral.graph.near import OF_SEARCH, Measure, RemeasuredLists, Scale
-from distspectral.graph.store import SQUARED_DISTANCES, MappedGraph, StreamedGraph
+from distspectral.graph.store import SQUARED_DISTANCES, MappedGraph, StreamedGraph, edge_blocks
 from distspectral.recipes import SpectralRecipe
 from distspectral.stages import folder_of, kind_of
 from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.manifest import Shard
 from distspectral.storage.rows.frame import Frame
 from distspectral.storage.rows.vectors import FleetingVectors
 
@@ -57,11 +62,23 @@ class RunLists:
         scale = Scale(chosen, 2.0**frame.exponent / frame.factor)
         return cls(vectors, neighbors, scale, found.properties["searched"] == "pack" and chosen == searched_by)
 
-    def open(self) -> StreamedGraph:
-        """Return the lists with squared distances in place of affinities."""
-        lists = MappedGraph(self.neighbors, weights=SQUARED_DISTANCES)
-        return (
-            lists
-            if self.are_stored
-            else RemeasuredLists(lists, under_metric(FleetingVectors(self.vectors), self.scale.measure))
-        )
+    def shards(self) -> list[tuple[Shard, int]]:
+        """Return the shards of the lists, and the number of the first row of each."""
+        shards = self.neighbors.manifest().shards
+        return list(zip(shards, np.cumsum([0, *(shard.n_rows for shard in shards)]).tolist(), strict=False))
+
+    def blocks(
+        self, shard: Shard, first: int, block_rows: int
+    ) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.float32]]]:
+        """Yield (first row, neighbours (B, K), squared distances (B, K)) of one shard's rows; it is open meanwhile.
+
+        Args:
+            shard: of :meth:`shards`.
+            first: number of its first row.
+            block_rows: B, at most.
+        """
+        lists: StreamedGraph = MappedGraph(self.neighbors, [shard], SQUARED_DISTANCES)
+        if not self.are_stored:
+            lists = RemeasuredLists(lists, under_metric(FleetingVectors(self.vectors), self.scale.measure), first)
+        for start, neighbors, squared in edge_blocks(lists, block_rows):
+            yield first + start, neighbors, squared

@@ -59,7 +59,8 @@ class Scale:
 
     def squared(self, distance: float) -> float:
         """Return the squared distance of a distance."""
-        return float((distance / self.unit) ** 2 if self.measure == "l2" else 2 * distance)
+        in_unit = distance / self.unit
+        return in_unit * in_unit if self.measure == "l2" else 2 * distance
 
 
 class RemeasuredLists:
@@ -68,10 +69,11 @@ class RemeasuredLists:
     Args:
         lists: (N, K) neighbours.
         vectors: (N, D), whose Euclidean distances count.
+        first: number of the row that the first list is of, where lists are those of some rows only.
     """
 
-    def __init__(self, lists: StreamedGraph, vectors: Vectors) -> None:
-        self._lists, self._vectors = lists, vectors
+    def __init__(self, lists: StreamedGraph, vectors: Vectors, first: int = 0) -> None:
+        self._lists, self._vectors, self._first = lists, vectors, first
         self.n_rows, self.n_neighbors = lists.n_rows, lists.n_neighbors
 
     def block(self, start: int, stop: int) -> Edges:
@@ -82,7 +84,8 @@ class RemeasuredLists:
         for low in range(0, stop - start, step):
             part = slice(low, low + step)
             rows, positions = np.unique(neighbors[part], return_inverse=True)
-            queries = self._vectors.block(start + low, min(start + low + step, stop))
+            own = self._first + start + low
+            queries = self._vectors.block(own, own + len(neighbors[part]))
             positions = positions.reshape(-1, self.n_neighbors)
             squared[part] = squared_distances(queries, self._vectors.gather(rows), positions)
         squared[np.isinf(found)] = np.inf  # a missing neighbour is the row itself
@@ -96,10 +99,10 @@ def pairs_within(
 
     Args:
         neighbors: (B, K) of consecutive rows.
-        squared: (B, K); infinite where a neighbour is missing.
+        squared: (B, K); infinite where a neighbour is missing and the row itself stands for it.
         start: number of the first row.
         limit: see above.
         above: likewise.
     """
-    at, slot = np.nonzero((squared <= limit) & (squared > above) & np.isfinite(squared))
+    at, slot = np.nonzero((squared <= limit) & (squared > above))
     return at + start, neighbors[at, slot]

@@ -140,6 +140,12 @@ def _lines(facts: dict[str, Any]) -> dict[str, str]:
     return {"exemplars": facts["file"]} if facts["file"] else {}
 
 
+def _notes(metrics: dict[str, Any]) -> list[str]:
+    if metrics["exemplars"]["file"]:
+        return []
+    return [f"There are no exemplars: they need {', '.join(NEEDED)} in embed.columns."]
+
+
 EXEMPLARS = Stage(
     name="exemplars",
     folder="exemplars",
@@ -152,4 +158,5 @@ EXEMPLARS = Stage(
     cost=_cost,
     facts=_facts,
     lines=_lines,
+    notes=_notes,
 )

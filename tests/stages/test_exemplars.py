@@ -93,10 +93,19 @@ def test_an_output_without_the_columns_has_no_exemplars(tmp_path: Path) -> None:
     assert manifest.properties == {"rows": 0}
 
 
+def test_a_report_says_why_there_are_none(tmp_path: Path) -> None:
+    pipeline = pipeline_upto(tmp_path, "exemplars", embed={"columns": ["cluster"]})
+    metrics = pipeline.report()
+    (note,) = pipeline.chain.stages["exemplars"].notes(metrics)
+    assert "cluster, distance, margin in embed.columns" in note
+    assert pipeline.chain.stages["exemplars"].lines(metrics["exemplars"]) == {}
+
+
 def test_a_run_ends_with_its_exemplars_and_names_their_file(tmp_path: Path) -> None:
     pipeline = pipeline_upto(tmp_path, "exemplars")
     metrics = pipeline.report()
     assert metrics["exemplars"] == {"rows": 2 * 3 * 10, "file": f"exemplars/{FILE}"}
+    assert pipeline.chain.stages["exemplars"].notes(metrics) == []
     made = pq.read_table(tmp_path / "root/exemplars" / FILE).to_pandas()
     assert (made.groupby(["cluster", "kind"]).size() == 10).all()
     assert (made.margin >= 0).all()

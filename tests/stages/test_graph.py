@@ -111,7 +111,7 @@ def test_interrupted_run_continues_to_identical_files(tmp_path, vectors, n_survi
 def test_neighbors_manifest_says_k_rows_and_duplicates(tmp_path):
     rows = np.concatenate([ROWS, np.repeat(ROWS[:1], 10, axis=0)])
     manifest = neighbors(packed(tmp_path, rows), output(tmp_path, "neighbors"), GRAPH)
-    assert manifest.properties == {"k": 5, "n_rows": 110}
+    assert manifest.properties == {"k": 5, "n_rows": 110, "searched": "pack"}
     assert manifest.metrics == {"metric": "l2", "surplus_duplicates": 5}
 
 
