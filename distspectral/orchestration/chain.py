@@ -91,7 +91,9 @@ class Chain:
                 found = artifact.manifest()
                 prints[name] = found.fingerprint
                 for read, made_from in found.inputs.items():
-                    if read in outputs and outputs[read].artifact.has(MANIFEST) and made_from != prints[read]:
+                    if read == recipe.passage[-1] or read not in outputs:
+                        continue
+                    if outputs[read].artifact.has(MANIFEST) and made_from != prints[read]:
                         raise FingerprintMismatchError(
                             f"{artifact.uri}: was made from another {outputs[read].artifact.uri} than the one that "
                             "stands there; `distspectral run` brings them together"

@@ -179,5 +179,5 @@ def test_variants_share_what_they_have_in_common() -> None:
     assert same == ["pack", "autoencoder", "codes", "neighbors", "graph", "siamese", "features"]
     assert plain.outputs["pack"].fingerprint == coded.outputs["pack"].fingerprint
     assert plain.outputs["neighbors"].fingerprint != coded.outputs["neighbors"].fingerprint
-    assert [list(one.outputs)[-6] for one in (plain, coded, rebuilt)] == ["graph", "reweight", "siamese_graph"]
+    assert [list(one.outputs)[-7] for one in (plain, coded, rebuilt)] == ["graph", "reweight", "siamese_graph"]
     assert len({output.artifact.path for output in coded.outputs.values()}) == len(coded.outputs)

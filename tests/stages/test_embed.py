@@ -285,7 +285,7 @@ def carrying(finished, folder, table, carry, columns=("cluster",)):
     pq.write_table(table.slice(0, 70), folder / "a.parquet", row_group_size=9)
     pq.write_table(table.slice(70), folder / "b.parquet")
     data = finished.config.data.model_copy(update={"path": str(folder), "id_column": "key", "carry": carry})
-    models = (finished.chain.artifact(stage) for stage in ("calibrate", "cluster"))
+    models = (finished.chain.artifact(stage) for stage in ("calibrate", "cluster", "tree"))
     out = Output(Artifact(f"{folder}-output"), "embed", "print", {}, {})
     manifest = embed(Source.open(data), *models, out, EmbedConfig(columns=columns, batch_rows=11))
     return manifest, pq.read_table(f"{folder}-output")
@@ -329,7 +329,7 @@ def test_a_carried_column_that_the_output_has_itself_is_refused(finished, tmp_pa
         carrying(finished, tmp_path / "data", table, ("cluster",))
 
 
-def test_another_choice_of_carried_columns_runs_the_stage_embed_alone(finished, finished_run):
+def test_another_choice_of_carried_columns_runs_what_is_behind_the_stage_embed(finished, finished_run):
     first, second = (opened(finished_run, f"data.carry={names}").chain for names in ("[]", "[label]"))
     changed = [name for name in first.outputs if first.outputs[name].fingerprint != second.outputs[name].fingerprint]
-    assert changed == ["embed"]
+    assert changed == ["embed", "exemplars"]
