@@ -210,7 +210,7 @@ def test_the_demo_runs_its_config_on_digits(tmp_path: Path, monkeypatch: pytest.
     assert first.exit_code == 0, first.stderr
     assert json.loads(first.stdout)["n_rows"] == 1797
     second = invoke("demo", "--root", tmp_path, "--local")
-    assert second.stderr.count("up to date") == 11
+    assert second.stderr.count("up to date") == 12
 
 
 def test_the_help_of_stage_lists_all_of_them() -> None:

@@ -14,7 +14,7 @@ from distspectral.datasets import write_vectors
 from distspectral.orchestration.pipeline import Pipeline
 from distspectral.spectral.lineage import UNKNOWN
 from distspectral.stages.lineage import FILE, SCHEMA, earlier_clusters
-from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from tests.datasets import blobs
 from tests.runs import N_ROWS, write_run
 from tests.stages.chain import opened, pipeline_upto
@@ -98,7 +98,7 @@ def test_a_run_whose_output_is_gone_is_started_from_all_the_same(before: Path, t
 def test_other_clusters_of_the_earlier_run_are_another_result(before: Path, tmp_path: Path) -> None:
     path = write_run(tmp_path, start_from=str(before))
     known = opened(path).chain
-    manifest = before / "clusters/manifest.json"
+    manifest = before / "clusters" / MANIFEST
     text = manifest.read_text()
     try:
         manifest.write_text(text.replace(Artifact(str(before / "clusters")).manifest().fingerprint, "another"))
@@ -106,7 +106,7 @@ def test_other_clusters_of_the_earlier_run_are_another_result(before: Path, tmp_
     finally:
         manifest.write_text(text)
     differ = [name for name in known.outputs if known.outputs[name].fingerprint != changed.outputs[name].fingerprint]
-    assert differ == ["cluster", "embed", "exemplars"]
+    assert differ == ["cluster", "tree", "embed", "exemplars"]
 
 
 def test_clusters_are_found_by_id_in_whatever_shard(before: Path) -> None:
