@@ -101,7 +101,7 @@ class Certificate:
                 f"function {last} is mixed with {others}, whose eigenvalue is near ({most}, with these "
                 f"{self.near_mean_sin2:.2g}); the functions can be trusted"
             )
-        words = f"{most}, above {MEAN_LIMIT}"
+        words = f"{most}, above {MEAN_LIMIT}" if self.mean_sin2 > MEAN_LIMIT else most
         if self.doubtful:
             trusted = [number for number in range(1, n_kept + 1) if number not in self.doubtful]
             words += f"; functions to trust: {numbers(trusted) or 'none'} of {n_kept}"

@@ -246,3 +246,12 @@ def test_operator_is_symmetric_form_of_the_dense_laplacian(monkeypatch):
 def test_facts_are_plain_and_tell_the_verdict():
     found = of_residuals(np.array([0.0, 0.01, 0.5]), np.array([0.0, 0.02, 0.02]), 2)
     assert found.facts() == dataclasses.asdict(found) | {"verdict": "good", "words": found.in_words}
+
+
+@pytest.mark.parametrize(("mean", "above"), [(0.018, False), (0.06, True)])
+def test_a_mean_within_its_limit_is_not_said_to_be_above_it(mean, above):
+    found = of_residuals(np.array([0.0, 0.01, 0.011]), np.array([0.0, 0.02, 0.02]), 2)
+    told = dataclasses.replace(found, mean_sin2=mean, near_mean_sin2=mean, sin2=[0.0, 0.3], near_sin2=[0.0, 0.3])
+    assert told.verdict == "bad"
+    assert ("above 0.02" in told.in_words) == above
+    assert "functions to trust: 1 of 2" in told.in_words
