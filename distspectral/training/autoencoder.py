@@ -25,7 +25,7 @@ class AutoencoderConfig(TrainConfig):
     """Shape and training of the autoencoder (YAML section ``autoencoder``)."""
 
     section: ClassVar[str] = "autoencoder"
-    most_steps: ClassVar[int] = 2500
+    most_steps: ClassVar[int] = 2000
     useful_share: ClassVar[int] = 256  # wide layers: two workers of 128 rows made .90 of one's steps, of 256 rows 1.18
 
     hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | Literal["auto"] = Field(
@@ -33,7 +33,7 @@ class AutoencoderConfig(TrainConfig):
         description="units of the encoder's hidden layers, which the decoder mirrors; auto = three layers as wide as "
         f"the rows, at least {NARROWEST} and at most {WIDEST}",
     )
-    n_components: PositiveInt = Field(16, description="width of the codes")
+    n_components: PositiveInt = Field(24, description="width of the codes")
     corruption: float = Field(
         0.0, ge=0, lt=1, description="share of a row's features blanked out before encoding; the whole row is rebuilt"
     )

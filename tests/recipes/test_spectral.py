@@ -113,7 +113,7 @@ def test_what_is_decided_is_not_changed_by_what_the_codes_keep() -> None:
         assert recipe(representation="input", kept_variance=kept).searched == "pack"
 
 
-@pytest.mark.parametrize(("dim", "makes"), [(16, False), (17, True)])
+@pytest.mark.parametrize(("dim", "makes"), [(24, False), (25, True)])
 def test_auto_trains_no_autoencoder_for_rows_as_narrow_as_their_codes(dim: int, makes: bool) -> None:
     assert recipe(dim).makes_codes is makes
     assert ("codes" in recipe(dim).chain) is makes
