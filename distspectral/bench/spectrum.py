@@ -71,7 +71,8 @@ def compare_with_exact(root: Artifact, n_functions: int | None = None) -> dict[s
     if labels is not None:
         exact = _exact_clusters(vectors.astype(np.float32), values, mapped, clusters.manifest())
         result["agreement"] = output.manifest().metrics["agreement"]
-        result["exact_agreement"] = label_agreement(contingency_matrix(labels.to_numpy(), exact))
+        known = np.asarray(labels.is_valid())
+        result["exact_agreement"] = label_agreement(contingency_matrix(np.asarray(labels.drop_null()), exact[known]))
     return result
 
 

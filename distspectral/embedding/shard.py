@@ -93,12 +93,13 @@ class Tally:
         self.labels: Counter[tuple[int | str, int]] = Counter()
 
     def add(self, cluster: NDArray[np.int32], distance: NDArray[np.float32], labels: pa.Array | None) -> None:
-        """Count a batch's rows."""
+        """Count a batch's rows; those that have no label count as rows only."""
         n_clusters = len(self.counts)
         self.counts += np.bincount(cluster, minlength=n_clusters)
         self.distances += np.bincount(cluster, weights=distance, minlength=n_clusters)
-        if labels is not None:
-            coded = pc.dictionary_encode(labels)
+        if labels is not None and len(known := labels.drop_null()):
+            cluster = cluster[labels.is_valid().to_numpy(zero_copy_only=False)]
+            coded = pc.dictionary_encode(known)
             pairs = coded.indices.to_numpy().astype(np.int64) * n_clusters + cluster
             names = coded.dictionary.to_pylist()
             for pair, count in zip(*np.unique(pairs, return_counts=True), strict=True):

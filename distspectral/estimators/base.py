@@ -171,8 +171,10 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """Return rows (B, D), checked; those to learn from must differ.
 
         Raises:
+            ConfigError: they are no rows of features.
             ConstantDataError: all rows to learn from are equal.
         """
+        refuse_no_features(X)
         array = validate_data(self, X, reset=reset, order="C", **checks)
         if reset:
             self.frame_ = Frame.of(array)
@@ -205,6 +207,24 @@ def told_in(words: Mapping[str, str]) -> Iterator[None]:
     except DistSpectralError as error:
         others = {key: f"{key} (a setting of runs)" for key in error.parameters}
         raise error.in_words({**others, **words}) from error
+
+
+def refuse_no_features(X: Any) -> None:
+    """Refuse what holds features among other things, and the affinities of a graph where rows are expected.
+
+    Raises:
+        ConfigError: just that.
+    """
+    if hasattr(X, "obsm") and hasattr(X, "obs"):
+        raise ConfigError(f"X: is an {type(X).__name__}; give its features, such as X.obsm['X_pca']")
+    if sparse.issparse(X) and X.ndim == 2 and X.shape[0] == X.shape[1] and X.nnz:
+        is_graph = not X.diagonal().any() and X.min() >= 0 and abs(X - X.T).nnz == 0
+        if is_graph:
+            raise ConfigError(
+                f"X: is a symmetric matrix of {X.shape[0]} rows with an empty diagonal, the affinities of a graph, "
+                "where features are expected; give the rows that it was made of, such as adata.obsm['X_pca'] for "
+                "adata.obsp['connectivities']"
+            )
 
 
 def refuse_equal(rows: Vectors) -> None:

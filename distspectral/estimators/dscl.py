@@ -16,7 +16,15 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from distspectral.embedding.forward import in_blocks
-from distspectral.estimators.base import NetworkEstimator, WindowPrinter, framed, refuse_equal, told_in, warn_of_far
+from distspectral.estimators.base import (
+    NetworkEstimator,
+    WindowPrinter,
+    framed,
+    refuse_equal,
+    refuse_no_features,
+    told_in,
+    warn_of_far,
+)
 from distspectral.estimators.stored import plain
 from distspectral.models.networks import torch_device
 from distspectral.recipes import MetricRecipe
@@ -132,6 +140,7 @@ class DSCL(NetworkEstimator):
         Raises:
             TooFewClassesError, ConstantDataError, ConfigError: all of them ValueErrors that say what to change.
         """
+        refuse_no_features(X)
         X, y = validate_data(self, X, y, order="C")
         check_classification_targets(y)
         self.classes_, classes = np.unique(y, return_inverse=True)

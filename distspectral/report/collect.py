@@ -186,9 +186,15 @@ def scatter_sample(
         x=embedding[:, min(1, last)].tolist(),
         y=embedding[:, min(2, last)].tolist(),
         cluster=table["cluster"].to_pylist(),
-        labels=None if labels is None else labels.take(np.concatenate(rows)).to_pylist(),
+        labels=None if labels is None else _named(labels.take(np.concatenate(rows))),
         n_rows_sampled=len(table),
     )
+
+
+def _named(labels: pa.ChunkedArray) -> list[Any]:
+    """Return labels as they are; where some are missing, all as text."""
+    named: list[Any] = (labels.cast(pa.string()).fill_null("no label") if labels.null_count else labels).to_pylist()
+    return named
 
 
 def _read_rows(output: Artifact, name: str, rows: NDArray[np.int64]) -> pa.Table:

@@ -196,14 +196,15 @@ def unseen_rows(vectors: MappedVectors, embedding: Artifact) -> tuple[NDArray[np
     column = vectors.labels()
     if column is None:
         raise ConfigError(f"{embedding.uri}: its rows have no labels to judge by; set data.label_column and run again")
-    labels, last = np.asarray(column), embedding.manifest().properties["last_train_class"]
-    rows = np.flatnonzero(labels > last)
+    labels, last = np.asarray(column.drop_null()), embedding.manifest().properties["last_train_class"]
+    unseen = labels > last
+    rows = np.flatnonzero(np.asarray(column.is_valid()))[unseen]
     if not len(rows):
         raise TooFewClassesError(
             f"{embedding.uri}: training saw all classes (up to {last!r}), so none is left to judge by; hold some out "
             "with dscl.train_classes"
         )
-    return rows, np.unique(labels[rows], return_inverse=True)[1]
+    return rows, np.unique(labels[unseen], return_inverse=True)[1]
 
 
 def comparison(

@@ -105,12 +105,18 @@ def labels_of(vectors: Vectors) -> NDArray[Any]:
     """Return the labels (N,) of labelled vectors.
 
     Raises:
-        ConfigError: there are none.
+        ConfigError: there are none, or rows lack theirs.
     """
     labels = vectors.labels() if isinstance(vectors, Labeled) else None
     if labels is None:
         raise ConfigError(
             "data.label_column: is not set, and objective dscl learns from labels; name their column",
+            ["data.label_column"],
+        )
+    if n_lacking := getattr(labels, "null_count", 0):
+        raise ConfigError(
+            f"data.label_column: {n_lacking:,} of {len(labels):,} rows have no label, and objective dscl learns from "
+            "labels; fill them, or drop the rows",
             ["data.label_column"],
         )
     array = np.asarray(labels)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -213,3 +215,14 @@ def test_two_ray_workers_learn_what_one_process_learns(finished: Path, tmp_path:
     assert metrics["evaluate"]["retrieval"]["recall_at"]["1"] == pytest.approx(
         alone["evaluate"]["retrieval"]["recall_at"]["1"], abs=0.02
     )
+
+
+def test_a_metric_refuses_rows_without_labels(tmp_path: Path) -> None:
+    path = write_metric_run(tmp_path)
+    shard = tmp_path / "data/part-00000.parquet"
+    table = pq.read_table(shard)
+    labels = pa.array([None, *table["label"].to_pylist()[1:]], pa.int64())
+    pq.write_table(table.set_column(table.schema.get_field_index("label"), "label", labels), shard)
+    result = invoke("run", path, "--local")
+    assert result.exit_code == EXIT_REFUSED
+    assert "data.label_column: 1 of 300 rows have no label, and objective dscl learns from labels" in result.stderr

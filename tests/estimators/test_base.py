@@ -11,7 +11,7 @@ from scipy import sparse
 from distspectral import DSCL, SpectralNet
 from distspectral.config import parse_config
 from distspectral.embedding.encode import refuse_collapse
-from distspectral.errors import CollapsedError, ConstantDataError, NonFiniteStepError, TooFewRowsError
+from distspectral.errors import CollapsedError, ConfigError, ConstantDataError, NonFiniteStepError, TooFewRowsError
 from distspectral.estimators.base import NetworkEstimator, told_in
 from distspectral.recipes import Recipe
 
@@ -125,3 +125,19 @@ def test_constant_rows_are_refused_before_anything_is_trained(sort: Any) -> None
 def test_constant_rows_have_no_metric_either() -> None:
     with pytest.raises(ConstantDataError, match=r"^X: all 50 rows are equal"):
         DSCL().fit(np.full((50, 20), 3.0), np.arange(50) % 2)
+
+
+class Annotated:
+    """What AnnData looks like from here."""
+
+    obs: Any = None
+    obsm: Any = None
+
+
+@pytest.mark.parametrize("estimator", [SpectralNet, DSCL])
+def test_what_holds_no_features_is_recognised(estimator: type[NetworkEstimator]) -> None:
+    with pytest.raises(ConfigError, match=r"X: is an Annotated; give its features, such as X\.obsm"):
+        estimator().fit(Annotated(), [0, 1])
+    weights = np.triu(np.random.default_rng(0).random((30, 30)) * (np.arange(30) % 3 == 0), 1)
+    with pytest.raises(ConfigError, match="the affinities of a graph, where features are expected"):
+        estimator().fit(sparse.csr_matrix(weights + weights.T), np.arange(30) % 2)

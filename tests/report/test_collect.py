@@ -12,7 +12,7 @@ from distspectral.orchestration.pipeline import Pipeline
 from distspectral.report import collect as report
 from distspectral.report.metrics import run_metrics
 from tests.datasets import blobs
-from tests.runs import DIM, N_ROWS
+from tests.runs import DIM, N_ROWS, write_run
 from tests.stages.chain import opened
 
 CHAIN = ("pack", "neighbors", "graph", "train", "calibrate", "cluster", "tree", "embed", "exemplars")
@@ -111,3 +111,16 @@ def test_ritz_sums_that_part_are_noted_and_other_graphs_edges_are_not_compared(p
     metrics = run_metrics("tiny", pipeline.chain.stages, manifests, 3)
     assert "edges" not in metrics["calibrate"]
     assert collected(pipeline, metrics, artifacts, manifests).capacity is None
+
+
+def test_a_run_whose_rows_lack_some_labels_is_scored_and_drawn(tmp_path: Path) -> None:
+    path = write_run(tmp_path)
+    shard = tmp_path / "data/part-00001.parquet"
+    table = pq.read_table(shard)
+    labels = pa.array([None if row % 2 else row % 3 for row in range(len(table))], pa.int64())
+    pq.write_table(table.set_column(table.schema.get_field_index("label"), "label", labels), shard)
+    pipeline = opened(path)
+    assert "agreement" in pipeline.run()["embed"]
+    shown = sample(pipeline)
+    assert set(shown.labels) == {"0", "1", "2", "no label"}
+    assert "no label" in (tmp_path / "root/report.html").read_text()

@@ -333,3 +333,20 @@ def test_another_choice_of_carried_columns_runs_what_is_behind_the_stage_embed(f
     first, second = (opened(finished_run, f"data.carry={names}").chain for names in ("[]", "[label]"))
     changed = [name for name in first.outputs if first.outputs[name].fingerprint != second.outputs[name].fingerprint]
     assert changed == ["embed", "exemplars"]
+
+
+def test_scores_count_the_rows_that_have_labels(finished, tmp_path):
+    vectors, labels = blobs(N_ROWS, DIM)
+    lacking = np.arange(N_ROWS) % 3 == 0
+    table = pa.table({"vector": as_lists(vectors), "key": np.arange(N_ROWS), "label": pa.array(labels, mask=lacking)})
+    manifest, written = carrying(finished, tmp_path / "data", table, ())
+    clusters = written["cluster"].to_numpy()
+    assert len(clusters) == N_ROWS
+    known = ~lacking
+    assert manifest.metrics["agreement"]["ari"] == pytest.approx(adjusted_rand_score(labels[known], clusters[known]))
+
+
+def test_without_any_label_there_are_no_scores(finished, tmp_path):
+    columns = {"vector": as_lists(blobs(N_ROWS, DIM)[0]), "key": np.arange(N_ROWS)}
+    table = pa.table({**columns, "label": pa.nulls(N_ROWS, pa.int64())})
+    assert "agreement" not in carrying(finished, tmp_path / "data", table, ())[0].metrics

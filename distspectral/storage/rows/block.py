@@ -19,7 +19,7 @@ class Block:
     Attributes:
         vectors: (B, D) float32, scaled, finite; writable unless read without copying.
         ids: B ids (int64 or string), None where the source has no id column.
-        labels: B labels (int64 or string), None where the source has no label column.
+        labels: B labels (int64 or string), null of rows that have none, None where the source has no label column.
         first_row: the shard's row that the block begins with.
         offsets: (B,) int64, how far behind ``first_row`` each row is in the shard; None where none was left out.
         carried: B rows of the columns that the output takes over, None where it takes over none.

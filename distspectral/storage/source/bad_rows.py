@@ -24,7 +24,6 @@ REASONS = (
     "beyond float32",
     "null id",
     "id beyond int64",
-    "null label",
     "label beyond int64",
 )
 """Why a row can be bad; a row that is bad twice has the first."""
@@ -149,7 +148,8 @@ def _mark_vectors(marks: _Marks, vectors: pa.Array, dim: int, frame: Frame) -> N
 
 
 def _mark_scalars(marks: _Marks, column: pa.Array, kind: ScalarType, role: str) -> None:
-    marks.add(_where(column.is_null()), f"null {role}")
+    if role == "id":  # a row may lack its label, by which it is judged only
+        marks.add(_where(column.is_null()), "null id")
     if kind == "int64" and pa.types.is_uint64(column.type):
         beyond = _where(pc.greater(column, pa.scalar(INT64_MAX, pa.uint64())).fill_null(False))
         marks.add(beyond, f"{role} beyond int64", found=column.take(pa.array(beyond)).cast(pa.string()).to_pylist())

@@ -283,15 +283,28 @@ def decoded(column: pa.Array) -> pa.Array:
     return column
 
 
-def to_scalars(column: pa.Array, kind: ScalarType, *, name: str, uri: str, first_row: int) -> pa.Array:
+def to_scalars(
+    column: pa.Array, kind: ScalarType, *, name: str, uri: str, first_row: int, may_lack: bool = False
+) -> pa.Array:
     """Return an id or label column as int64 or string.
+
+    Args:
+        column: B values.
+        kind: what they become.
+        name: the column's name, for messages.
+        uri: the file, for messages.
+        first_row: the file's row that ``column`` begins with, for messages.
+        may_lack: whether values may be missing; of floating-point numbers NaN is missing, too.
 
     Raises:
         UnsupportedTypeError: a value is beyond int64.
         SourceError: a value is null.
     """
     column = decoded(column)
-    _refuse_nulls(column, name, uri, first_row)
+    if not may_lack:
+        _refuse_nulls(column, name, uri, first_row)
+    elif pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
     try:
         return column.cast(ARROW_TYPES[kind])
     except pa.ArrowInvalid as error:

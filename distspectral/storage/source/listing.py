@@ -14,7 +14,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from distspectral.errors import ConfigError, CorruptShardError, DistSpectralError, NoShardsError, first_line
-from distspectral.storage.filesystems import resolve, split_options
+from distspectral.storage.filesystems import SECRET_HINTS, resolve, split_options
 from distspectral.storage.source import tables
 
 LISTING_HINT = "data.path is a file, a folder, a glob or a URI such as s3://bucket/folder, or a list of these"
@@ -123,7 +123,9 @@ def find_files(
         except DistSpectralError:
             raise
         except (OSError, ValueError, pa.ArrowException) as error:
-            message = f"{path}: cannot be listed ({first_line(error)}); {LISTING_HINT}"
+            secret = SECRET_HINTS.get(path.partition("://")[0])
+            hint = LISTING_HINT if secret is None else f"check the place, and the credentials given {secret}"
+            message = f"{path}: cannot be listed ({first_line(error)}); {hint}"
             raise NoShardsError(message, parameters=["data.path"]) from error
         files = [file for file in listed if extensions is None or file.extension in extensions]
         for refusal in refusals:

@@ -104,7 +104,7 @@ class ShardReader:
             CorruptShardError: the shard cannot be parsed, or holds other rows than its header says.
             ShardWidthError: a row has another width than D.
             NonFiniteRowError: a value is NaN, infinite, or beyond float32 in this frame.
-            SourceError: a vector, id or label is null.
+            SourceError: a vector or id is null.
 
         The last three only where ``on_bad_rows`` is ``error``.
         """
@@ -146,7 +146,7 @@ class ShardReader:
         uri, file_row = shard.uri, shard.file_row + first_row
         matrix = to_matrix(vectors, self.dim, self.frame, name=columns.vector, uri=uri, first_row=file_row, copy=copy)
         ids = self._scalars(batch, columns.id, self.id_type, uri, file_row)
-        labels = self._scalars(batch, columns.label, self.label_type, uri, file_row)
+        labels = self._scalars(batch, columns.label, self.label_type, uri, file_row, may_lack=True)
         carried = None if self.carried is None else carried_columns(batch, self.carried, uri)
         return Block(matrix, ids, labels, first_row, offsets, carried)
 
@@ -177,8 +177,13 @@ class ShardReader:
 
     @staticmethod
     def _scalars(
-        batch: pa.RecordBatch, name: str | None, kind: ScalarType | None, uri: str, first_row: int
+        batch: pa.RecordBatch,
+        name: str | None,
+        kind: ScalarType | None,
+        uri: str,
+        first_row: int,
+        may_lack: bool = False,
     ) -> pa.Array | None:
         if name is None or kind is None:
             return None
-        return to_scalars(batch.column(name), kind, name=name, uri=uri, first_row=first_row)
+        return to_scalars(batch.column(name), kind, name=name, uri=uri, first_row=first_row, may_lack=may_lack)

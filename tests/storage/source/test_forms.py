@@ -100,6 +100,15 @@ def test_labels_may_be_whole_numbers_in_floating_point(tmp_path: Path) -> None:
         read(tmp_path, label_column="label")
 
 
+@pytest.mark.parametrize(
+    "column", [[0, None, 1, 1, None, 0], [0.0, None, 1.0, 1.0, float("nan"), 0.0], ["a", None, "b", "b", None, "a"]]
+)
+def test_rows_may_lack_their_labels(tmp_path: Path, column: list[Any]) -> None:
+    write(tmp_path / "a.parquet", {"vector": as_lists(MATRIX), "label": pa.array(column, from_pandas=False)})
+    labels = [one for block in read(tmp_path, label_column="label") for one in block.labels.to_pylist()]
+    assert labels == [column[0], None, column[2], column[2], None, column[0]]
+
+
 # ---- a column for each feature -----------------------------------------------------------------------------------
 
 

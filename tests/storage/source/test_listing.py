@@ -253,3 +253,14 @@ def test_a_link_to_nothing_is_a_lost_shard(folder: Path) -> None:
     (folder / "lost.parquet").symlink_to(folder / "moved.parquet")
     with pytest.raises(NoShardsError, match=r"lost\.parquet: is a symbolic link to .*moved\.parquet, which does not"):
         find_files([str(folder)], PARQUET)
+
+
+def test_a_bucket_that_is_refused_is_told_with_where_credentials_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: str) -> object:
+        raise PermissionError("AWS Error ACCESS_DENIED during HeadObject operation\nrequest id: 7")
+
+    monkeypatch.setattr("distspectral.storage.source.listing._list", refused)
+    message = r"s3://b/x: cannot be listed \(AWS Error ACCESS_DENIED.*\); check the place, .*by AWS_ACCESS_KEY_ID and"
+    with pytest.raises(NoShardsError, match=message) as told:
+        find_files(["s3://b/x"], None)
+    assert "\n" not in str(told.value)
