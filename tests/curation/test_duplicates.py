@@ -20,6 +20,7 @@ from distspectral.curation.duplicates import PAIRS, dedup, dedup_output, survey
 from distspectral.curation.lists import RunLists
 from distspectral.datasets import write_vectors
 from distspectral.errors import ConfigError
+from distspectral.graph import near
 from distspectral.mapping import local_map
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
@@ -61,8 +62,8 @@ def expected(distances: NDArray[Any], threshold: float) -> NDArray[np.int64]:
 def copies(rng: np.random.Generator) -> NDArray[Any]:
     """Return 100 scattered rows and 80 noisy copies of some of them, shuffled."""
     rows = rng.standard_normal((100, 5)) * 10 + 3
-    near = rows[rng.integers(0, 40, 80)] + rng.standard_normal((80, 5)) * 0.01
-    return rng.permutation(np.concatenate([rows, near]))
+    noisy = rows[rng.integers(0, 40, 80)] + rng.standard_normal((80, 5)) * 0.01
+    return rng.permutation(np.concatenate([rows, noisy]))
 
 
 @pytest.mark.parametrize("sizes", [(180,), (7, 100, 73)])
@@ -104,10 +105,11 @@ def test_a_hundred_equal_rows_are_one_group_although_lists_hold_fifteen(tmp_path
 @pytest.mark.parametrize("measure", ["l2", "cosine", "centered_cosine"])
 @pytest.mark.parametrize("metric", ["l2", "cosine", "centered_cosine", "inner_product"])
 def test_distances_are_those_of_the_measure_whatever_the_search_went_by(
-    tmp_path: Path, measure: Any, metric: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measure: Any, metric: str
 ) -> None:
+    monkeypatch.setattr(near, "GATHERED_BYTES", 4 * 5 * 59 * 3)  # three rows at a time
     rows = copies(np.random.default_rng(2))[:60].astype(np.float32).astype(np.float64)
-    root = searched(tmp_path, rows, (60,), metric=metric, n_neighbors=59)
+    root = searched(tmp_path, rows, (60,), metric=metric, n_neighbors=59, block_rows=25)
     around = rows - rows.mean(axis=0) if measure == "centered_cosine" else rows
     distances = cdist(around, around, "euclidean" if measure == "l2" else "cosine")
     tried = np.quantile(distances, [0.02, 0.05])

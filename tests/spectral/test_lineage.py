@@ -41,6 +41,11 @@ def test_the_larger_part_of_a_merger_gives_the_number() -> None:
     assert records == [("kept", 1, 1, 70), ("kept", 2, 0, 9), ("merged", 0, 1, 30)]
 
 
+def test_what_gets_less_than_half_of_its_rows_from_any_is_none_of_them() -> None:
+    _, records = found({(0, 0): 40, (1, 0): 35, (2, 0): 25}, 3, 1)
+    assert records == [("merged", 0, 0, 40), ("merged", 1, 0, 35), ("merged", 2, 0, 25), ("born", None, 0, 100)]
+
+
 def test_of_two_halves_the_lower_number_is_kept() -> None:
     made, records = found({(0, 1): 50, (0, 0): 50}, 1, 2)
     assert records == [("kept", 0, 0, 50), ("split", 0, 1, 50)]
