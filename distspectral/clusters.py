@@ -48,7 +48,9 @@ MICRO_ITERATIONS = 10
 class ClusterConfig(FrozenModel):
     """How rows are grouped (YAML section ``cluster``)."""
 
-    n_clusters: PositiveInt | Literal["auto"] = Field("auto", description="auto = at the largest relative Ritz gap")
+    n_clusters: PositiveInt | Literal["auto"] = Field(
+        "auto", description="auto = the first of ranked candidates, by what merging micro-clusters costs"
+    )
     diffusion_time: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
         "auto",
         description="t: function e is scaled by (1 - lambda_e)^t; 0 = leave as they are; auto = the t at which the "

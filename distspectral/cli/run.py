@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from distspectral.cli.console import StageProgress, print_json, print_note, print_table, results_table
+from distspectral.cli.console import StageProgress, print_json, print_note, print_table, record_table, results_table
 from distspectral.cli.options import AsJson, ConfigPath, Local, Overrides, Quiet, engine_of, load
 
 if TYPE_CHECKING:
     from distspectral.config import RunConfig
+
+
+MOST_CLUSTERS = 40
+"""Of more, the terminal shows none; the report has the largest and the smallest."""
 
 
 def register(app: typer.Typer) -> None:
@@ -38,6 +42,15 @@ def run_config(config: RunConfig, local: bool, quiet: bool) -> dict[str, Any]:
         return run_pipeline(config, engine_of(config, local), progress)
 
 
+def by_cluster(columns: dict[str, list[Any]]) -> dict[str, dict[str, Any]]:
+    """Return facts of clusters, lists by what is told, as records by cluster."""
+    rows = zip(*columns.values(), strict=True)
+    found = {f"cluster {number}": dict(zip(columns, row, strict=True)) for number, row in enumerate(rows)}
+    for one in found.values():
+        one["nearest"] = "none" if one["nearest"] < 0 else str(one["nearest"])
+    return found
+
+
 def show(config: RunConfig, metrics: dict[str, Any], as_json: bool) -> None:
     """Print a run's metrics, and for people where its report is."""
     from distspectral.report.metrics import METRICS, PAGE
@@ -49,4 +62,6 @@ def show(config: RunConfig, metrics: dict[str, Any], as_json: bool) -> None:
         return
     recipe = config.recipe(metrics["dim"], metrics["n_rows"])
     print_table(results_table(metrics, stages_of(recipe)))
+    if (clusters := metrics.get("tree", {}).get("clusters")) and len(clusters["rows"]) <= MOST_CLUSTERS:
+        print_table(record_table("Clusters", by_cluster(clusters)))
     print_note(f"report: {join(config.root, PAGE if recipe.has_page else METRICS)}")

@@ -57,7 +57,8 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
     order, and k-means on them gives the clusters. ``predict`` never refits.
 
     Args:
-        n_clusters: C, or ``auto``: at the largest relative gap of the eigenvalues.
+        n_clusters: C, or ``auto``: the first of ``candidates_``; of fewer than 200 rows, at the largest relative gap
+            of the eigenvalues.
         representation: what neighbours are searched in: ``input``, ``code`` (of an autoencoder), ``pca`` (the first 50
             principal components), or ``auto``: codes where they keep at least 70% of the variance of rows that the
             autoencoder never saw, there are 10,000 rows, and rows have at most 32,768 features.
@@ -99,6 +100,9 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
             diffusion time, rows scaled to length 1 unless clusters without that cut far less of the graph.
         n_clusters_: C; fewer than ``n_clusters`` where rows or functions tell fewer apart, of which a
             ``ConvergenceWarning`` tells.
+        candidates_: of ``auto``, the first three numbers of clusters as dicts, the taken one first: ``n_clusters``; its
+            ``score``, which below .15 says that none stands out; of that ``rise``, by how much a merger costs more
+            once there are so few clusters, and a tenth of ``gap``, the relative gap of the eigenvalues.
         n_features_in_: D.
         certificate_: how wrong the functions are at most, as
             :meth:`distspectral.spectral.certificate.Certificate.facts` tells it: ``mean_sin2`` and ``sin2`` of each
@@ -232,18 +236,18 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
             warnings.warn(note, ConvergenceWarning, stacklevel=5)
         network = EncodedNetwork(perceptron, **represented.encoders)
         self.eigenvalues_ = ritz_values[: settings.n_components]
-        if (n_clusters := recipe.cluster.n_clusters) == "auto":
-            n_clusters = suggested_n_clusters(ritz_values, settings.n_components, len(ritz_values) == n_distinct)
         self.embedding_ = in_blocks(network.to(torch_device(self.device)), rows)
-        assigner, _ = fit_assigner(
+        assigner, facts = fit_assigner(
             self.embedding_.__getitem__,
             represented.graph,
             self.eigenvalues_,
-            n_clusters,
+            recipe.cluster.n_clusters,
             recipe.cluster,
             recipe.seed,
             in_parts=self.graph_["components"] > 1,
+            suggested=suggested_n_clusters(ritz_values, settings.n_components, len(ritz_values) == n_distinct),
         )
+        self.candidates_ = facts.get("candidates", [])
         self._set_model(Embedder(network, assigner))
         self.labels_ = self._clusters(self.embedding_)
         self._drop_empty_clusters(n_distinct)

@@ -54,9 +54,10 @@ class SpectralConfig(FrozenModel):
 def default_n_components(n_clusters: int | Literal["auto"]) -> int:
     """Return how many eigenfunctions to keep for so many clusters, the constant one included.
 
-    More than there are clusters: the function that separates the last cluster need not be the last one.
+    More than there are clusters: the function that separates the last cluster need not be the last one. With 30, the
+    true number of six sets of images was the first or second candidate five times, with 20 four times.
     """
-    return 20 if n_clusters == "auto" else n_clusters + max(3, math.ceil(n_clusters / 2))
+    return 30 if n_clusters == "auto" else n_clusters + max(3, math.ceil(n_clusters / 2))
 
 
 class SpectralObjective:

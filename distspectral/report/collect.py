@@ -75,7 +75,7 @@ def collect(
         "spectrum": _spectrum(manifests["calibrate"]),
         "certificate": metrics["calibrate"]["certificate"],
         "capacity": _capacity(metrics, manifests["train"]) if "edges" in metrics["calibrate"] else None,
-        "clusters": _clusters(manifests["cluster"], manifests["embed"]),
+        "clusters": _clusters(manifests["cluster"], manifests["tree"], manifests["embed"]),
         "scatter": scatter_sample(artifacts["pack"], artifacts["embed"], manifests["embed"], config["seed"]),
         "evaluation": scores(metrics).get("agreement"),
         "notes": list(
@@ -128,13 +128,14 @@ def _capacity(metrics: Mapping[str, Any], training: Manifest) -> CapacityFacts:
     return CapacityFacts.model_validate({"widths": widths, "advice": check.advice, **orders, **vars(check)})
 
 
-def _clusters(clusters: Manifest, output: Manifest) -> ClusterFacts:
+def _clusters(clusters: Manifest, tree: Manifest, output: Manifest) -> ClusterFacts:
     sizes = np.sum([shard.details["cluster_counts"] for shard in output.shards], axis=0)
     distances = np.sum([shard.details["distance_sums"] for shard in output.shards], axis=0)
     return ClusterFacts(
         n_clusters=len(sizes),
         sizes=[int(size) for size in sizes],
         mean_distance=(distances / np.maximum(sizes, 1)).tolist(),
+        **{name: tree.properties["clusters"][name] for name in ("margin", "conductance", "nearest")},
         found_by=way_in_words(clusters.properties),
     )
 

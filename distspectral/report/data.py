@@ -145,20 +145,22 @@ class CertificateFacts(_Facts):
 
 
 class ClusterFacts(_Facts):
-    """(C,) rows per cluster and mean distance to the centroid, by cluster number."""
+    """(C,) rows per cluster, and how good it is without labels, by cluster number."""
 
     n_clusters: int
     sizes: list[int]
-    mean_distance: list[float]
+    mean_distance: list[float] = Field(description="to the centroid")
+    margin: list[float] = Field(description="mean: 0 half-way to another cluster, 1 at the centroid")
+    conductance: list[float] = Field(description="share of the affinity that leads out")
+    nearest: list[int] = Field(description="other cluster by affinity relative to chance; -1: no edge leads out")
     found_by: str = Field(description="how they were found, and how far the runs of k-means agreed, in words")
 
     @model_validator(mode="after")
     def _one_entry_per_cluster(self) -> Self:
-        if not self.n_clusters == len(self.sizes) == len(self.mean_distance):
-            raise ValueError(
-                f"clusters: n_clusters {self.n_clusters}, {len(self.sizes)} sizes and {len(self.mean_distance)} mean "
-                "distances must be the same number"
-            )
+        columns = ("sizes", "mean_distance", "margin", "conductance", "nearest")
+        found = {name: len(getattr(self, name)) for name in columns}
+        if set(found.values()) != {self.n_clusters}:
+            raise ValueError(f"clusters: n_clusters {self.n_clusters} must be the number of all columns, got {found}")
         return self
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -13,10 +14,12 @@ from torch import Tensor, nn
 
 from distspectral.clusters import (
     FRAGMENT,
+    ROWS_PER_MICRO_CLUSTER,
     ClusterConfig,
     Clusters,
     diffusion_scale,
     fit_centroids,
+    leaf_centroids,
     merged_clusters,
     micro_clusters,
     nearest_centroids,
@@ -27,6 +30,7 @@ from distspectral.graph.components import component_labels
 from distspectral.graph.store import Graph, MappedGraph
 from distspectral.models.assigner import Assigner, clustering_coordinates, squared_distances
 from distspectral.models.networks import torch_device
+from distspectral.spectral.candidates import WEAK, Candidate, ranked
 from distspectral.spectral.diagnostics import cut_share, modularity, normalized_cut
 from distspectral.spectral.lineage import EVENTS
 from distspectral.stages.calibrate import load_calibrated_network
@@ -61,6 +65,9 @@ AGREED = 0.95
 """Mean adjusted Rand index of restarts below which a report warns, if no second one reached the best solution.
 
 Where two of ten do, the best of the next ten is most likely the same, however bad the others are."""
+TRIED, FEWEST_TRIED, TRIALS = 400, 40, 3
+"""Micro-clusters that tell how many clusters there are, at most and at least, and how often they are fitted."""
+SHOWN_CANDIDATES = 3
 STRAYED = 0.005
 """Share of rows with a centroid of another part of the graph above which a report warns."""
 
@@ -99,10 +106,11 @@ def cluster(
         embed,
         MappedGraph(graph, reread=in_parts),
         np.asarray(properties["ritz_values"][: properties["n_components"]]),
-        properties["suggested_n_clusters"] if config.n_clusters == "auto" else config.n_clusters,
+        config.n_clusters,
         config,
         seed,
         in_parts=in_parts,
+        suggested=properties["suggested_n_clusters"],
     )
     files = ["clusters.pt"]
     if before is not None:
@@ -117,11 +125,12 @@ def fit_assigner(
     embed: Callable[[NDArray[np.int64]], NDArray[np.float32]],
     graph: Graph,
     ritz_values: NDArray[np.float64],
-    n_clusters: int,
+    n_clusters: int | Literal["auto"],
     config: ClusterConfig,
     seed: int,
     *,
     in_parts: bool,
+    suggested: int = 1,
 ) -> tuple[Assigner, dict[str, Any]]:
     """Return the assigner fitted to a seeded sample of the rows, and facts of the fit.
 
@@ -139,10 +148,11 @@ def fit_assigner(
         embed: returns the P components (n, P) of rows (n,), ascending.
         graph: of all N rows.
         ritz_values: (P,) of those components.
-        n_clusters: C.
+        n_clusters: C; ``auto``: the first of :func:`distspectral.spectral.candidates.ranked`.
         config: coordinates, method and k-means.
         seed: of the sample and of k-means.
         in_parts: whether the graph has several components; none of these is merged while another is split.
+        suggested: C of ``auto`` where rows are too few for candidates.
 
     Returns:
         The assigner, and by name: ``n_clusters``; ``n_components``; ``normalize_rows`` and ``variance`` of the
@@ -150,28 +160,34 @@ def fit_assigner(
         ``strayed``, the share of rows whose nearest centroid is that of another part, as far as the network does not
         tell parts apart; ``normalized_cuts`` of rows of length 1 and of rows as they are, if both were tried;
         ``merged``, whether the clusters are merged micro-clusters, and if these were tried ``micro_clusters``, their
-        number, ``cut_shares`` and ``modularity``, of k-means and of them.
+        number, ``cut_shares`` and ``modularity``, of k-means and of them; of ``auto`` the first ``candidates``.
     """
+    facts: dict[str, Any] = {}
     generator = np.random.default_rng(seed)
     rows = np.sort(generator.choice(graph.n_rows, min(config.sample_rows, graph.n_rows), replace=False))
     parts = component_labels(graph)[rows] if in_parts else None
-    scale = torch.from_numpy(diffusion_scale(ritz_values, config.diffusion_time, n_clusters))
+    if isinstance(n_clusters, int):
+        number = n_clusters
+    else:
+        ranks = _candidates(embed, graph, ritz_values, config, seed, rows)
+        facts["candidates"] = [dataclasses.asdict(one) for one in ranks[:SHOWN_CANDIDATES]]
+        number = ranks[0].n_clusters if ranks else min(suggested, len(rows))
+    scale = torch.from_numpy(diffusion_scale(ritz_values, config.diffusion_time, number))
     if config.normalize_rows != "auto" and config.method == "k_means":
-        sample = _Sample(torch.from_numpy(embed(rows)), parts, scale, n_clusters, config, seed)
+        sample = _Sample(torch.from_numpy(embed(rows)), parts, scale, number, config, seed)
         fitted = _k_means(sample, config.normalize_rows)
-        return fitted.assigner, fitted.facts | {"merged": False}
+        return fitted.assigner, facts | fitted.facts | {"merged": False}
 
     anchors = rows if len(rows) <= CUT_ROWS else np.sort(generator.choice(rows, CUT_ROWS, replace=False))
     neighbors, affinities = graph.gather(anchors)
     ends = np.union1d(rows, neighbors)
     embedding = torch.from_numpy(embed(ends))
-    sample = _Sample(embedding[np.searchsorted(ends, rows)], parts, scale, n_clusters, config, seed)
+    sample = _Sample(embedding[np.searchsorted(ends, rows)], parts, scale, number, config, seed)
     heads = np.repeat(np.searchsorted(ends, anchors), neighbors.shape[1])
     edges = _Edges(embedding, heads, np.searchsorted(ends, neighbors.ravel()), affinities.ravel())
-    facts: dict[str, Any] = {}
     if config.normalize_rows == "auto":
         fitted, as_they_are = _k_means(sample, True), _k_means(sample, False)
-        cuts = [normalized_cut(*edges.clusters(tried.assigner), n_clusters) for tried in (fitted, as_they_are)]
+        cuts = [normalized_cut(*edges.clusters(tried.assigner), number) for tried in (fitted, as_they_are)]
         facts["normalized_cuts"] = cuts
         if as_they_are.whole and cuts[1] < FEWER_CUTS * cuts[0]:
             fitted = as_they_are
@@ -182,12 +198,37 @@ def fit_assigner(
     facts["merged"] = False
     if merged is not None:
         found = [edges.clusters(tried.assigner) for tried in (fitted, merged)]
-        shares, gained = [cut_share(*ends) for ends in found], [modularity(*ends, n_clusters) for ends in found]
+        shares, gained = [cut_share(*ends) for ends in found], [modularity(*ends, number) for ends in found]
         better = gained[1] > gained[0] + ROUNDING and shares[1] <= MORE_CUTS * shares[0]
         facts |= {"micro_clusters": merged.facts["micro_clusters"], "cut_shares": shares, "modularity": gained}
         if better and merged.whole:
             facts["merged"], fitted = True, merged._replace(facts=fitted.facts | merged.facts)
     return fitted.assigner, fitted.facts | facts
+
+
+def _candidates(
+    embed: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+    graph: Graph,
+    ritz_values: NDArray[np.float64],
+    config: ClusterConfig,
+    seed: int,
+    rows: NDArray[np.int64],
+) -> list[Candidate]:
+    """Return numbers of clusters, ranked; none where the rows (n,), or different ones, are too few."""
+    generator = np.random.default_rng([seed, TRIALS])
+    anchors = rows if len(rows) <= CUT_ROWS else np.sort(generator.choice(rows, CUT_ROWS, replace=False))
+    neighbors, affinities = graph.gather(anchors)
+    ends = np.union1d(rows, neighbors)
+    scale = torch.from_numpy(diffusion_scale(ritz_values, config.diffusion_time, len(ritz_values)))
+    points = clustering_coordinates(torch.from_numpy(embed(ends)), scale, config.normalize_rows is not False)
+    heads = np.repeat(np.searchsorted(ends, anchors), neighbors.shape[1])
+    edges = _Edges(points, heads, np.searchsorted(ends, neighbors.ravel()), affinities.ravel())
+    own, labels = points[np.searchsorted(ends, rows)].numpy(), np.zeros(len(rows), np.int64)
+    mean, n_tried = own.mean(0, keepdims=True), min(TRIED, len(rows) // ROWS_PER_MICRO_CLUSTER)
+    fits = [leaf_centroids(own, labels, mean, n_tried, seed + trial)[0] for trial in range(TRIALS)]
+    if min(map(len, fits)) < FEWEST_TRIED:  # few rows differ
+        return []
+    return ranked([_between(edges, points, torch.from_numpy(fit)) for fit in fits], ritz_values)
 
 
 class _Sample(NamedTuple):
@@ -248,12 +289,18 @@ def _merged(sample: _Sample, edges: _Edges, normalize_rows: bool) -> _Candidate 
     if micro is None:
         return None
     ends = clustering_coordinates(edges.embedding, sample.scale, normalize_rows)
-    heads, tails, weights = edges.nearest(ends, torch.from_numpy(micro.centroids))
-    n_micro = len(micro.centroids)
+    n_micro, between = len(micro.centroids), _between(edges, ends, torch.from_numpy(micro.centroids))
+    fit = merged_clusters(points.numpy(), micro, between, sample.n_clusters)
+    return None if fit is None else _candidate(sample, normalize_rows, points, fit, {"micro_clusters": n_micro})
+
+
+def _between(edges: _Edges, points: Tensor, centroids: Tensor) -> NDArray[np.float64]:
+    """Return the affinities (M, M) between the rows nearest to each centroid, counted from both ends."""
+    heads, tails, weights = edges.nearest(points, centroids)
+    n_micro = len(centroids)
     between = np.bincount(heads * n_micro + tails, weights, n_micro**2).astype(np.float64, copy=False)
     between = between.reshape(n_micro, n_micro)
-    fit = merged_clusters(points.numpy(), micro, between + between.T, sample.n_clusters)
-    return None if fit is None else _candidate(sample, normalize_rows, points, fit, {"micro_clusters": n_micro})
+    return between + between.T
 
 
 def _candidate(
@@ -314,6 +361,7 @@ def _facts(manifests: Manifests) -> dict[str, Any]:
     made = manifests["cluster"]
     told = (
         "n_clusters",
+        "candidates",
         "normalize_rows",
         "normalized_cuts",
         "restarts",
@@ -342,6 +390,11 @@ def _notes(metrics: dict[str, Any]) -> list[str]:
     notes = []
     if asked != "auto" and found is not None and asked != found:
         notes.append(f"The largest gap of the spectrum suggests {found} clusters; the config asks for {asked}.")
+    if asked == "auto" and facts["candidates"] and facts["candidates"][0]["score"] < WEAK:
+        notes.append(
+            f"No number of clusters stands out: {candidates_in_words(facts['candidates'])}, where noise has up to "
+            "0.14. Look at other cuts of the tree (`distspectral recut`), or say how many you want."
+        )
     restarts = facts["restarts"]
     if not facts["merged"] and restarts["runs"] > restarts["lowest"] == 1 and restarts["rand_index"] < AGREED:
         notes.append(
@@ -359,6 +412,16 @@ def _notes(metrics: dict[str, Any]) -> list[str]:
             "network does not tell the parts apart. Raise train.max_steps or network.hidden."
         )
     return notes
+
+
+def candidates_in_words(candidates: list[dict[str, Any]]) -> str:
+    """Return the numbers of clusters and the score of each."""
+    return ", ".join(f"{one['n_clusters']} ({one['score']:.2f})" for one in candidates)
+
+
+def _lines(facts: dict[str, Any]) -> dict[str, str]:
+    ranks = {"candidates (score)": candidates_in_words(facts["candidates"])} if facts.get("candidates") else {}
+    return {"clusters": str(facts["n_clusters"]), **ranks, "found by": way_in_words(facts)}
 
 
 def way_in_words(facts: dict[str, Any]) -> str:

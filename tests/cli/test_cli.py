@@ -56,6 +56,8 @@ def test_a_run_prints_a_table_and_where_the_report_is(finished: Path) -> None:
     assert result.exit_code == 0
     assert "embed             up to date" in result.stderr
     assert "ACC / NMI / ARI" in result.stdout
+    assert "conductance" in result.stdout
+    assert "cluster 2" in result.stdout
     assert f"report: {finished.parent}/root/report.html" in result.stdout
 
 

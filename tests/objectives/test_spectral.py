@@ -112,6 +112,6 @@ def test_more_functions_are_trained_than_kept(n_components, oversampling, expect
     assert SpectralConfig(oversampling=oversampling).n_functions(n_components) == expected
 
 
-@pytest.mark.parametrize(("n_clusters", "expected"), [("auto", 20), (2, 5), (10, 15), (100, 150)])
+@pytest.mark.parametrize(("n_clusters", "expected"), [("auto", 30), (2, 5), (10, 15), (100, 150)])
 def test_more_components_are_kept_than_clusters(n_clusters, expected):
     assert default_n_components(n_clusters) == expected

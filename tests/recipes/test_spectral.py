@@ -130,7 +130,7 @@ def test_widths_are_those_of_the_rows_that_each_stage_writes() -> None:
     ("spectral", "n_clusters", "kept", "trained"),
     [
         ({}, 10, 15, 23),
-        ({}, "auto", 20, 30),
+        ({}, "auto", 30, 45),
         ({"n_components": 4}, 10, 4, 10),
         ({"n_components": 4, "oversampling": 0}, 10, 4, 4),
         ({"n_components": 1, "oversampling": 0}, 10, 1, 2),

@@ -107,6 +107,22 @@ def test_clusters_of_uneven_size_stay_those_of_k_means_where_merging_cuts_more()
     assert facts["cut_shares"][1] > 10 * facts["cut_shares"][0]
 
 
+def test_the_number_of_clusters_is_the_first_of_ranked_candidates():
+    vectors, graph, values, labels = overlapping((300, 250, 200, 280))
+    embed, config = vectors.__getitem__, ClusterConfig(restarts=3)
+    assigner, facts = fit_assigner(embed, graph, values, "auto", config, 0, in_parts=False, suggested=2)
+    assert facts["candidates"][0]["n_clusters"] == facts["n_clusters"] == 4
+    assert len(facts["candidates"]) == 3
+    assert adjusted_rand_score(labels, assigner(torch.from_numpy(vectors))[0]) > 0.9
+    assert CLUSTER.lines(facts)["candidates (score)"].startswith("4 (0.")
+
+
+def test_few_rows_take_the_number_that_the_spectrum_suggests():
+    vectors, graph, values, _ = overlapping((40, 40, 40))
+    _, facts = fit_assigner(vectors.__getitem__, graph, values, "auto", ClusterConfig(), 0, in_parts=False, suggested=3)
+    assert (facts["candidates"], facts["n_clusters"]) == ([], 3)
+
+
 def test_the_edges_of_a_sample_of_the_rows_do(monkeypatch):
     vectors, graph, values, labels = overlapping(**PAIRED)
     monkeypatch.setattr("distspectral.stages.cluster.CUT_ROWS", 600)
@@ -165,9 +181,13 @@ def test_the_way_to_the_clusters_is_told_in_words():
     assert CLUSTER.lines(merged)["found by"] == words
 
 
+WEAK = {"asked": "auto", "candidates": [{"n_clusters": 5, "score": 0.11, "rise": 0.1, "gap": 0.1}]}
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        (WEAK, r"No number of clusters stands out: 5 \(0.11\), where noise has up to 0.14. .* recut"),
         ({"restarts": {"runs": 10, "lowest": 1, "rand_index": 0.81}}, "1 of 10 runs .* agree with it by 0.81"),
         ({"parts": 5}, "5 parts that no edge joins, more than the 3 clusters"),
         ({"parts": 2, "strayed": 0.02}, "2.0% of the rows .* train.max_steps"),
