@@ -377,7 +377,8 @@ def _facts(manifests: Manifests) -> dict[str, Any]:
 
 
 def _lines(facts: dict[str, Any]) -> dict[str, str]:
-    lines = {"clusters": str(facts["n_clusters"]), "found by": way_in_words(facts)}
+    ranks = {"candidates (score)": candidates_in_words(facts["candidates"])} if facts.get("candidates") else {}
+    lines = {"clusters": str(facts["n_clusters"]), **ranks, "found by": way_in_words(facts)}
     if (since := facts.get("lineage")) is not None:
         happened = ", ".join(f"{since[event]} {event}" for event in EVENTS)
         lines["since the run before"] = f"{happened} ({CLUSTER.folder}/{LINEAGE})"
@@ -417,11 +418,6 @@ def _notes(metrics: dict[str, Any]) -> list[str]:
 def candidates_in_words(candidates: list[dict[str, Any]]) -> str:
     """Return the numbers of clusters and the score of each."""
     return ", ".join(f"{one['n_clusters']} ({one['score']:.2f})" for one in candidates)
-
-
-def _lines(facts: dict[str, Any]) -> dict[str, str]:
-    ranks = {"candidates (score)": candidates_in_words(facts["candidates"])} if facts.get("candidates") else {}
-    return {"clusters": str(facts["n_clusters"]), **ranks, "found by": way_in_words(facts)}
 
 
 def way_in_words(facts: dict[str, Any]) -> str:
