@@ -113,7 +113,6 @@ def test_the_settings_train_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_chain_is_the_recipes_with_one_more() -> None:
-    recipe = (ROOT / "distspectral/recipes/spectral.py").read_text()
     (chain,) = re.findall(r"^chain = (\(.*?\))$", PAGE.read_text(), re.M | re.S)
     recipe = (ROOT / "distspectral/recipes/spectral.py").read_text()
     bare, bare_recipe = (re.sub(r"\s", "", text).replace(",)", ")") for text in (chain, recipe))
