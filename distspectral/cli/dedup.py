@@ -55,8 +55,9 @@ def dedup(
 ) -> None:
     """Find chains of rows no farther apart than a threshold, and keep the first row of each.
 
-    Distances are those between the rows as they were given, whatever the run searched neighbours in. Writes Parquet
-    shards with id, group and keep. Run again, it goes on where it was stopped.
+    Without --threshold nothing is written; what some thresholds would drop is shown. Distances are those between the
+    rows as they were given, by the metric of the run's search. Writes Parquet shards with id, group and keep to
+    RUN/dedup. Run again, it goes on where it was stopped.
     """
     from distspectral.curation.duplicates import dedup as find_duplicates
     from distspectral.curation.duplicates import dedup_output
