@@ -19,18 +19,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from distspectral.embedding.columns import require_column
+from distspectral.embedding.columns import Column, require_column
 from distspectral.errors import ConfigError, MissingArtifactError, TooFewRowsError
 from distspectral.recipes import SpectralRecipe
 from distspectral.spectral.balance import cut, expected_rows, whole_numbers
 from distspectral.stages import folder_of, kind_of
+from distspectral.stages.tree import NODES, TREE
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
 
 Balance = Literal["tree", "clusters", "none"]
 """Over what a sample is even: all levels of the tree, the clusters, or nothing."""
 
-TREE, NODES, LEAF = "tree", "nodes.parquet", "leaf"
-"""Folder and file of the tree, and the column of the output that says which of its leaves a row is in."""
+LEAF: Column = "leaf"
+"""Of the output: which leaf of the tree a row is in."""
 BRANCHES = 8
 """Nodes of a level of the tree for each node of the level above, on average."""
 BLOCK_ROWS = 1 << 18
@@ -74,7 +75,7 @@ class _Run:
             self.n_groups = 1
         elif balance == "tree":
             self.column = LEAF
-            self._take_tree(root.child(TREE))
+            self._take_tree(root.child(TREE.folder))
 
     def _take_tree(self, tree: Artifact) -> None:
         if not tree.has(MANIFEST):

@@ -66,8 +66,10 @@ def exemplars(rows: Artifact, output: Output, config: ExemplarsConfig, mapper: M
     task = functools.partial(_of_shard, rows=rows, n_kept=config.n_rows)
     found: dict[str, pa.Table] | None = None
     for part in mapper(task, items, FINDING):
+        if part is None:  # all rows of the shard are in quarantine
+            continue
         found = part if found is None else _merged(found, part, config.n_rows)
-    assert found is not None, "an output has shards"
+    assert found is not None, "an output has rows"
     table = _table(found)
     output.artifact.write_file(FILE, lambda stream: pq.write_table(table, stream, compression="zstd"))
     return output.commit([], {"rows": table.num_rows}, {}, files=(FILE,))
@@ -85,8 +87,8 @@ def best(table: pa.Table, column: str, n_kept: int) -> pa.Table:
     return table.take(pa.array(first_of_each(clusters, values, rows, n_kept)))
 
 
-def _of_shard(item: tuple[str, int], *, rows: Artifact, n_kept: int) -> dict[str, pa.Table]:
-    """Return the exemplars of one shard by kind."""
+def _of_shard(item: tuple[str, int], *, rows: Artifact, n_kept: int) -> dict[str, pa.Table] | None:
+    """Return the exemplars of one shard by kind; None if it has no rows."""
     name, first = item
     found: dict[str, pa.Table] | None = None
     with rows.filesystem.open_input_file(rows.file_path(name)) as file:
@@ -98,7 +100,6 @@ def _of_shard(item: tuple[str, int], *, rows: Artifact, n_kept: int) -> dict[str
             first += batch.num_rows
             part = {kind: best(table, by, n_kept) for kind, by in KINDS.items()}
             found = part if found is None else _merged(found, part, n_kept)
-    assert found is not None, "a shard has rows"
     return found
 
 

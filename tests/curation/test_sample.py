@@ -63,7 +63,7 @@ def finished(folder: Path, shards: list[int], *, has_tree: bool = True, columns:
     properties = {"n_clusters": N_CLUSTERS, "columns": list(columns or ("cluster", "leaf"))}
     output.commit(made, properties, {})
     if has_tree:
-        tree = Output(root.child(TREE), "tree", "print", {}, {})
+        tree = Output(root.child(TREE.folder), "tree", "print", {}, {})
         tree.begin()
         above = pa.array(parents(), mask=parents() < 0)
         tree.artifact.write_file(NODES, lambda stream: pq.write_table(pa.table({"parent": above}), stream))
