@@ -172,7 +172,7 @@ def test_a_missing_metrics_file_is_written_again_with_the_seconds_of_then(own: P
 def test_only_stages_behind_a_change_run_again(own: Path) -> None:
     metrics, recorder = run_local(own, "cluster.n_clusters=4")
     assert recorder.up_to_date == ["pack", "neighbors", "graph", "train", "calibrate"]
-    assert recorder.worked == ["cluster", "embed"]
+    assert recorder.worked == ["cluster", "tree", "embed"]
     assert metrics["cluster"]["n_clusters"] == 4
 
 
