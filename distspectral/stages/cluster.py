@@ -394,7 +394,7 @@ def _notes(metrics: dict[str, Any]) -> list[str]:
     if asked == "auto" and facts["candidates"] and facts["candidates"][0]["score"] < WEAK:
         notes.append(
             f"No number of clusters stands out: {candidates_in_words(facts['candidates'])}, where noise has up to "
-            "0.14. Look at other cuts of the tree (`distspectral recut`), or say how many you want."
+            "0.17. Look at other cuts of the tree (`distspectral recut`), or say how many you want."
         )
     restarts = facts["restarts"]
     if not facts["merged"] and restarts["runs"] > restarts["lowest"] == 1 and restarts["rand_index"] < AGREED:
