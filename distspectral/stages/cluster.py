@@ -169,7 +169,7 @@ def fit_assigner(
     if isinstance(n_clusters, int):
         number = n_clusters
     else:
-        ranks = _candidates(embed, graph, ritz_values, config, seed, rows)
+        ranks = candidates(embed, graph, ritz_values, config, seed, rows)
         facts["candidates"] = [dataclasses.asdict(one) for one in ranks[:SHOWN_CANDIDATES]]
         number = ranks[0].n_clusters if ranks else min(suggested, len(rows))
     scale = torch.from_numpy(diffusion_scale(ritz_values, config.diffusion_time, number))
@@ -206,7 +206,7 @@ def fit_assigner(
     return fitted.assigner, fitted.facts | facts
 
 
-def _candidates(
+def candidates(
     embed: Callable[[NDArray[np.int64]], NDArray[np.float32]],
     graph: Graph,
     ritz_values: NDArray[np.float64],
@@ -387,10 +387,7 @@ def _lines(facts: dict[str, Any]) -> dict[str, str]:
 
 def _notes(metrics: dict[str, Any]) -> list[str]:
     facts = metrics["cluster"]
-    asked, found, strayed = facts["asked"], metrics["calibrate"]["suggested_n_clusters"], facts["strayed"]
-    notes = []
-    if asked != "auto" and found is not None and asked != found:
-        notes.append(f"The largest gap of the spectrum suggests {found} clusters; the config asks for {asked}.")
+    asked, strayed, notes = facts["asked"], facts["strayed"], []
     if asked == "auto" and facts["candidates"] and facts["candidates"][0]["score"] < WEAK:
         notes.append(
             f"No number of clusters stands out: {candidates_in_words(facts['candidates'])}, where noise has up to "

@@ -10,6 +10,7 @@ Shape letters: N rows, n sampled rows, K neighbours, C clusters.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -27,10 +28,14 @@ from distspectral.graph.store import ArrayGraph, Graph
 from distspectral.graph.weights import median_squared_distance, reweighted_rows
 from distspectral.models.assigner import clustering_coordinates
 from distspectral.objectives.spectral import default_n_components
+from distspectral.spectral.candidates import WEAK
 from distspectral.spectral.diagnostics import suggested_n_clusters
+from distspectral.stages.cluster import candidates
 from distspectral.storage.rows.joined import subset
 from distspectral.storage.rows.vectors import Vectors
 
+CANDIDATES = 3
+"""Numbers of clusters that are tried where none is asked for; fewer than there are make any weights look uneven."""
 TRIALS = 3
 """Seeds of k-means, whose effective numbers are averaged: one alone moves it by some hundredths."""
 
@@ -87,7 +92,7 @@ def fragmentation(
         graph: of the rows, (N, K), weighed by distances.
         search: section ``graph``, for the sample; under the metric of the search, on the CPU.
         affinity: section ``affinity``, likewise.
-        n_clusters: C; ``auto``: at the largest gap of the spectrum by distances.
+        n_clusters: C; ``auto``: that of the first candidates by distances under which the learned weights do best.
         seed: of the sample and of k-means.
     """
     if graph.n_rows > (most := trial_rows(rows, search)):  # exact eigenvectors of so many take some seconds
@@ -99,17 +104,29 @@ def fragmentation(
             return Fragmentation(1.0, 1.0, len(sample))
     median = median_squared_distance(graph, features)
     learned = ArrayGraph(*reweighted_rows(graph, features, 0, graph.n_rows, median))
-    euclidean, n_clusters = _effective_clusters(graph, n_clusters, seed)
-    siamese, _ = _effective_clusters(learned, n_clusters, seed)
+    n_functions = min(default_n_components(n_clusters), graph.n_rows - 1)
+    numbers = _numbers(graph, n_functions, seed) if n_clusters == "auto" else [min(n_clusters, graph.n_rows)]
+    both = [_effective_clusters(one, n_functions, numbers, seed) for one in (graph, learned)]
+    euclidean, siamese = max(zip(*both, strict=True), key=lambda pair: pair[1] / pair[0])
     return Fragmentation(euclidean, siamese, graph.n_rows)
 
 
-def _effective_clusters(graph: Graph, n_clusters: int | Literal["auto"], seed: int) -> tuple[float, int]:
-    """Return exp of the entropy of the sizes of C clusters of rows of length 1, and C."""
-    n_functions = min(default_n_components(n_clusters), graph.n_rows - 1)
+def _numbers(graph: Graph, n_functions: int, seed: int) -> list[int]:
+    """Return the first candidates for the number of clusters, one at least and others that stand out."""
     values, vectors, _ = exact_spectrum(graph, n_functions)
-    found = suggested_n_clusters(values) if n_clusters == "auto" else min(n_clusters, graph.n_rows)
-    scale = torch.from_numpy(diffusion_scale(values, "auto", found))
-    points = clustering_coordinates(torch.from_numpy(vectors.astype(np.float32)), scale, normalize_rows=True)
-    fits = [fit_centroids(points.numpy(), found, ClusterConfig(), seed + trial) for trial in range(TRIALS)]
-    return float(np.mean([np.exp(entropy(np.bincount(fit.labels))) for fit in fits])), found
+    embed = vectors.astype(np.float32).__getitem__
+    ranks = candidates(embed, graph, values, ClusterConfig(), seed, np.arange(graph.n_rows))
+    stand_out = [one.n_clusters for place, one in enumerate(ranks[:CANDIDATES]) if place == 0 or one.score > WEAK]
+    return stand_out or [suggested_n_clusters(values)]
+
+
+def _effective_clusters(graph: Graph, n_functions: int, numbers: Sequence[int], seed: int) -> list[float]:
+    """Return exp of the entropy of the sizes of C clusters of rows of length 1, for each C."""
+    values, vectors, _ = exact_spectrum(graph, n_functions)
+    found = []
+    for n_clusters in numbers:
+        scale = torch.from_numpy(diffusion_scale(values, "auto", n_clusters))
+        points = clustering_coordinates(torch.from_numpy(vectors.astype(np.float32)), scale, normalize_rows=True)
+        fits = [fit_centroids(points.numpy(), n_clusters, ClusterConfig(), seed + trial) for trial in range(TRIALS)]
+        found.append(float(np.mean([np.exp(entropy(np.bincount(fit.labels))) for fit in fits])))
+    return found
