@@ -246,7 +246,6 @@ def node_table(tree: Tree) -> pa.Table:
             "height": pa.array(tree.height, pa.float64()),
             "affinity": pa.array([*none, *tree.affinity.tolist()], pa.float64()),
             "conductance": pa.array(tree.conductance, pa.float64()),
-            "stability": pa.nulls(n_nodes, pa.float64()),
         }
     )
 
