@@ -172,8 +172,19 @@ class SpectralRecipe(SpectralSections, Recipe):
         if self.makes_features:
             rebuilt = ("siamese_neighbors", "siamese_graph")
             features = ("siamese", "features", *(("reweight",) if self.siamese.use == "reweight" else rebuilt))
-        tail = ("train", "calibrate", "cluster", "tree", "embed", "exemplars")
-        return ("pack", *codes, "neighbors", "graph", *features, *tail)
+        return (
+            "pack",
+            *codes,
+            "neighbors",
+            "graph",
+            *features,
+            "train",
+            "calibrate",
+            "cluster",
+            "tree",
+            "embed",
+            "exemplars",
+        )
 
     @property
     def embedded_graph(self) -> str:

@@ -79,8 +79,8 @@ def test_separate_parts_of_uneven_size_are_the_clusters(on_ring, in_blob):
 
 @pytest.fixture(scope="module")
 def coded(rows):
-    """Blobs hidden in 24 features, in codes with Siamese affinities."""
-    wide = rows[0] @ np.random.default_rng(0).standard_normal((5, 24))
+    """Blobs hidden in 40 features, in codes with Siamese affinities."""
+    wide = rows[0] @ np.random.default_rng(0).standard_normal((5, 40))
     asked = SMALL | {"representation": "auto", "affinity_space": "siamese"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("distspectral.recipes.spectral.CODED_ROWS", 100)

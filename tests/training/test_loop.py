@@ -14,6 +14,15 @@ from distspectral.training.spectral import SpectralSettings
 from tests.oracles import random_graph
 
 
+@pytest.fixture
+def one_thread():
+    """No number of threads is timed, so every pass through a network is a step's."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 class Keeper(WindowRecorder):
     """Keeps every checkpoint as a file of an artifact."""
 
@@ -181,6 +190,7 @@ def test_a_plateau_ends_training_before_its_budget():
 
 
 @pytest.mark.parametrize(("precision", "rounded"), [("bfloat16", 57), ("float32", 0)])
+@pytest.mark.usefixtures("one_thread")
 def test_all_but_the_last_steps_round_factors_if_asked(precision, rounded):
     asked = trainer(precision=precision, max_growth=1)
     seen = []
@@ -191,6 +201,7 @@ def test_all_but_the_last_steps_round_factors_if_asked(precision, rounded):
     assert {tensor.dtype for tensor in asked.model.state_dict().values()} <= {torch.float32, torch.float64, torch.int64}
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_steps_that_tell_columns_by_their_rounding_round_nothing():
     rng = np.random.default_rng(0)
     vectors = ArrayVectors(rng.normal(size=(80, 4)).astype(np.float32), labels=np.arange(80) % 4)
