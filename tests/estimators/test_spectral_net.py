@@ -118,7 +118,7 @@ def test_a_coded_model_is_saved_whole(coded, tmp_path):
     model.save(tmp_path / "model.pt")
     restored = SpectralNet.load(tmp_path / "model.pt")
     np.testing.assert_array_equal(restored.transform(wide), model.embedding_)
-    assert restored.n_features_in_ == 24
+    assert restored.n_features_in_ == 40
     assert restored.get_params() == model.get_params()
 
 
