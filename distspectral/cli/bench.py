@@ -25,10 +25,10 @@ Sizes = Annotated[
     list[int] | None, typer.Option("--rows", min=100, help="A size; may be repeated.", show_default=False)
 ]
 Dim = Annotated[int, typer.Option("--dim", min=1, help="Features of generated rows.")]
-Seeds = Annotated[list[int] | None, typer.Option("--seed", help="A seed; may be repeated. [default: 0, 1, 2]")]
+Seeds = Annotated[list[int] | None, typer.Option("--seed", help="A seed; may be repeated. (default: 0, 1, 2)")]
 Rounds = Annotated[int, typer.Option("--rounds", min=1, help="Timings of either side, in turns; medians count.")]
 Root = Annotated[
-    str | None, typer.Option("--root", metavar="DIR", help="Keep data and runs here, and go on. [default: nowhere]")
+    str | None, typer.Option("--root", metavar="DIR", help="Keep data and runs here, and go on. (default: nowhere)")
 ]
 
 
@@ -60,7 +60,7 @@ def _folder(root: str | None) -> Iterator[str]:
 
 
 Functions = Annotated[
-    int | None, typer.Option("--functions", metavar="N", min=1, help="Compare the lowest N functions. [default: all]")
+    int | None, typer.Option("--functions", metavar="N", min=1, help="Compare the lowest N functions. (default: all)")
 ]
 
 
@@ -76,7 +76,7 @@ def spectrum(
     print_result(f"Spectrum of {run}", compare_with_exact(Artifact(run), functions), as_json)
 
 
-GraphRows = Annotated[int | None, typer.Option("--rows", min=32, help="Generated rows. [default: 100,000]")]
+GraphRows = Annotated[int | None, typer.Option("--rows", min=32, help="Generated rows. (default: 100,000)")]
 Data = Annotated[
     str | None, typer.Option("--data", metavar="PATH", help="Shards with a column `vector`; default: generated rows.")
 ]
@@ -141,11 +141,11 @@ def train(
 
 
 BatchRows = Annotated[
-    int | None, typer.Option("--batch-rows", min=1, help="Rows of a batch, in both. [default: the stage's]")
+    int | None, typer.Option("--batch-rows", min=1, help="Rows of a batch, in both. (default: the stage's)")
 ]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of either. [default: all cores]")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of either. (default: all cores)")]
 RowsFolder = Annotated[
-    str | None, typer.Option("--folder", metavar="DIR", help="Keep the generated rows here. [default: nowhere]")
+    str | None, typer.Option("--folder", metavar="DIR", help="Keep the generated rows here. (default: nowhere)")
 ]
 
 
@@ -172,7 +172,7 @@ ImageFolder = Annotated[
     str, typer.Argument(metavar="FOLDER", help="Shards of images: columns vector and label.", show_default=False)
 ]
 Losses = Annotated[
-    list[str] | None, typer.Option("--loss", metavar="NAME", help="One loss; may be repeated. [default: all]")
+    list[str] | None, typer.Option("--loss", metavar="NAME", help="One loss; may be repeated. (default: all)")
 ]
 Steps = Annotated[int, typer.Option("--steps", min=1, help="Steps of training, 640 rows each.")]
 TrainClasses = Annotated[int, typer.Option("--train-classes", min=5, help="Classes learned from; the others judge.")]
@@ -218,7 +218,7 @@ def dscl(
 
 
 Batches = Annotated[
-    list[int] | None, typer.Option("--batch", help="Rows; may be repeated, ascending. [default: 1024, 2048, 4096]")
+    list[int] | None, typer.Option("--batch", help="Rows; may be repeated, ascending. (default: 1024, 2048, 4096)")
 ]
 Width = Annotated[int, typer.Option("--width", min=1, help="Of the embedding.")]
 ImageSide = Annotated[int, typer.Option("--image-side", min=8, help="Pixels of the ResNet-18's square images.")]
@@ -294,7 +294,7 @@ LabelledFolders = Annotated[
     typer.Argument(
         metavar="[FOLDER]...",
         help="Shards with the columns vector and label, folders of such folders, and scikit-learn's digits, moons or "
-        "uneven-blobs. [default: these three]",
+        "uneven-blobs. (default: these three)",
         show_default=False,
     ),
 ]
@@ -304,7 +304,7 @@ ClusterMethods = Annotated[
         "--method",
         metavar="NAME",
         help="distspectral, exact, k-means, umap-kmeans, umap-hdbscan, scikit-learn, leiden, evoc or spectralnet; may "
-        "be repeated. [default: all but the last]",
+        "be repeated. (default: all but the last)",
     ),
 ]
 HeldOut = Annotated[int, typer.Option("--held-out", min=0, help="Last shards of a set, embedded but not trained on.")]
@@ -362,7 +362,7 @@ def quality(
 
 ServedRun = Annotated[
     str | None,
-    typer.Argument(metavar="[RUN]", help="Directory of a finished run. [default: a model of random weights]"),
+    typer.Argument(metavar="[RUN]", help="Directory of a finished run. (default: a model of random weights)"),
 ]
 ModelDim = Annotated[
     int, typer.Option("--dim", min=1, help="Features of the random model, whose layers are 512 and 512.")

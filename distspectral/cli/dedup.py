@@ -21,7 +21,7 @@ Threshold = Annotated[
     typer.Option(
         "--threshold",
         metavar="T",
-        help="Largest distance of a near-duplicate. [default: write nothing, show what thresholds would drop]",
+        help="Largest distance of a near-duplicate. (default: write nothing, show what thresholds would drop)",
         show_default=False,
     ),
 ]
@@ -31,12 +31,12 @@ Metric = Annotated[
         "--metric",
         metavar="NAME",
         help="l2: Euclidean distance, in the unit of the source; cosine: 1 - cos; centered_cosine: the same around the "
-        "mean of all rows. [default: that of the run's search]",
+        "mean of all rows. (default: that of the run's search)",
         show_default=False,
     ),
 ]
 OutputPath = Annotated[
-    str | None, typer.Option("--out", metavar="DIR", help="Where the shards go. [default: RUN/dedup]")
+    str | None, typer.Option("--out", metavar="DIR", help="Where the shards go. (default: RUN/dedup)")
 ]
 
 

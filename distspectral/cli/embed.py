@@ -29,14 +29,14 @@ NewPath = Annotated[
 ]
 OutputPath = Annotated[
     str | None,
-    typer.Option("--output", metavar="DIR", help="Where the rows of NEW go. [default: in RUN/embedded]"),
+    typer.Option("--output", metavar="DIR", help="Where the rows of NEW go. (default: in RUN/embedded)"),
 ]
 Column = Annotated[str | None, typer.Option("--column", metavar="NAME", help="Vector column of NEW.")]
 IdColumn = Annotated[str | None, typer.Option("--id-column", metavar="NAME", help="Ids of NEW; '' for row numbers.")]
 LabelColumn = Annotated[
     str | None,
     typer.Option(
-        "--label-column", metavar="NAME", help="Labels of NEW, to evaluate by. [default: none, or a YAML file's]"
+        "--label-column", metavar="NAME", help="Labels of NEW, to evaluate by. (default: none, or a YAML file's)"
     ),
 ]
 Carry = Annotated[

@@ -21,7 +21,7 @@ Labels = Annotated[
     typer.Option(
         "--labels",
         metavar="PATH",
-        help="Parquet, Arrow or CSV with ids and labels. [default: the labels of the run's own data]",
+        help="Parquet, Arrow or CSV with ids and labels. (default: the labels of the run's own data)",
         show_default=False,
     ),
 ]
@@ -34,7 +34,7 @@ SpectralStep = Annotated[
     bool | None,
     typer.Option(
         "--spectral-step/--no-spectral-step",
-        help="First centre the evaluated rows and keep the span of their thin SVD. [default: as the run's config says]",
+        help="First centre the evaluated rows and keep the span of their thin SVD. (default: as the run's config says)",
         show_default=False,
     ),
 ]

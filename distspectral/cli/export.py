@@ -12,11 +12,11 @@ from distspectral.errors import ConfigError
 
 RunPath = Annotated[str, typer.Argument(metavar="RUN", help="Directory of a finished run.", show_default=False)]
 OutputPath = Annotated[
-    str | None, typer.Option("--output", metavar="DIR", help="Where the programs go. [default: RUN/export]")
+    str | None, typer.Option("--output", metavar="DIR", help="Where the programs go. (default: RUN/export)")
 ]
 Formats = Annotated[
     list[str] | None,
-    typer.Option("--format", metavar="NAME", help="torch or onnx; may be repeated. [default: both]"),
+    typer.Option("--format", metavar="NAME", help="torch or onnx; may be repeated. (default: both)"),
 ]
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Rows = Annotated[
     float | None,
-    typer.Option("--rows", min=1, max=1e15, help="Rows to plan for, such as 1e9. [default: those of the config]"),
+    typer.Option("--rows", min=1, max=1e15, help="Rows to plan for, such as 1e9. (default: those of the config)"),
 ]
 Dim = Annotated[
     int | None,
@@ -36,7 +36,7 @@ ClusterName = Annotated[
     typer.Option(
         "--cluster",
         metavar="SHAPE",
-        help="8xH200, or 16x32 for 16 workers of 32 cores; @100Gbps after it for a network. [default: this machine]",
+        help="8xH200, or 16x32 for 16 workers of 32 cores; @100Gbps after it for a network. (default: this machine)",
         show_default=False,
     ),
 ]

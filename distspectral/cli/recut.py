@@ -25,7 +25,7 @@ MinRows = Annotated[
 ]
 Name = Annotated[
     str | None,
-    typer.Option("--name", help="Of the folder under RUN/cuts. [default: such as n-clusters-25]", show_default=False),
+    typer.Option("--name", help="Of the folder under RUN/cuts. (default: such as n-clusters-25)", show_default=False),
 ]
 
 

@@ -26,7 +26,7 @@ Over = Annotated[
 Replace = Annotated[bool, typer.Option("--replace", help="A row may be drawn more than once.")]
 Seed = Annotated[int, typer.Option("--seed", metavar="S", min=0, help="Of the draw.")]
 OutputPath = Annotated[
-    str | None, typer.Option("--out", metavar="FILE", help="Parquet file to write. [default: RUN/sample.parquet]")
+    str | None, typer.Option("--out", metavar="FILE", help="Parquet file to write. (default: RUN/sample.parquet)")
 ]
 
 
