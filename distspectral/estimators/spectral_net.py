@@ -106,8 +106,8 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         n_features_in_: D.
         certificate_: how wrong the functions are at most, as
             :meth:`distspectral.spectral.certificate.Certificate.facts` tells it: ``mean_sin2`` and ``sin2`` of each
-            against the exact ones, ``verdict`` (good, mixed, bad), ``words``. A ``ConvergenceWarning`` tells where it
-            is bad.
+            against the exact ones, ``verdict`` (good, mixed, bad, unproven), ``words``. A ``ConvergenceWarning``
+            tells where it is one of the last two.
         history_: one dict of metrics per window of training steps.
         frame_: what was taken away from the rows, in float64, before they were cast to float32.
         graph_: facts of the graph: components, share of the largest, degrees; of how many rows one is a neighbour at
@@ -230,7 +230,7 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         else:
             certificate = sample.certificate(*sums, rows.n_rows, settings)
         self.certificate_ = certificate.facts()
-        if certificate.verdict == "bad":
+        if certificate.verdict in ("bad", "unproven"):
             ended = trainer.schedule.ended_because(trainer.objective.watched)
             note = as_note(self.certificate_, trainer.step, ended, self.WORDS)
             warnings.warn(note, ConvergenceWarning, stacklevel=5)

@@ -76,11 +76,17 @@ class Certificate:
     missed: list[int]
 
     @property
-    def verdict(self) -> Literal["good", "mixed", "bad"]:
-        """Whether the functions can be trusted; ``mixed``: yes, but for near eigenvalues at the cut."""
+    def verdict(self) -> Literal["good", "mixed", "bad", "unproven"]:
+        """Whether the functions can be trusted; ``mixed``: yes, but for near eigenvalues at the cut.
+
+        ``unproven``: neither is known, for the bounds are those of a polish that did not come to its end, or of
+        residuals alone.
+        """
         if _within(self.mean_sin2, self.sin2):
             return "good"
-        return "mixed" if _within(self.near_mean_sin2, self.near_sin2) else "bad"
+        if _within(self.near_mean_sin2, self.near_sin2):
+            return "mixed"
+        return "bad" if self.converged else "unproven"
 
     @property
     def doubtful(self) -> list[int]:
@@ -101,6 +107,9 @@ class Certificate:
                 f"function {last} is mixed with {others}, whose eigenvalue is near ({most}, with these "
                 f"{self.near_mean_sin2:.2g}); the functions can be trusted"
             )
+        if self.verdict == "unproven":
+            ended = "the polish ended early" if self.method == "polish" else "residuals alone show no more"
+            return f"not proven: {most}, for {ended}"
         words = f"{most}, above {MEAN_LIMIT}" if self.mean_sin2 > MEAN_LIMIT else most
         if self.doubtful:
             trusted = [number for number in range(1, n_kept + 1) if number not in self.doubtful]
@@ -139,8 +148,12 @@ def as_note(facts: Mapping[str, Any], steps: int, stopped_because: str, names: M
         )
     for name, called in (names or {}).items():
         remedy = remedy.replace(name, called)
-    unsure = "" if facts["converged"] else " These are bounds by residuals, which may be far above the truth."
-    return f"The learned functions are not the graph's: {facts['words']}.{unsure} {remedy}."
+    if not facts["converged"]:
+        return (
+            f"Whether the learned functions are the graph's is {facts['words']}. The truth may be far below this "
+            f"bound. {remedy}, if the clusters look wrong."
+        )
+    return f"The learned functions are not the graph's: {facts['words']}. {remedy}."
 
 
 def _within(mean: float, each: Sequence[float]) -> bool:

@@ -323,7 +323,7 @@ def _notes(metrics: dict[str, Any]) -> list[str]:
             f"Only {n_independent} of the {found['n_functions']} trained functions are independent over these rows, "
             f"and {found['n_components']} are kept: few rows differ, or the network's last layer is narrow."
         )
-    if found["certificate"]["verdict"] == "bad":
+    if found["certificate"]["verdict"] in ("bad", "unproven"):
         notes.append(as_note(found["certificate"], metrics["train"]["steps"], metrics["train"]["stopped_because"]))
     if "edges" in found and (check := EdgeCheck(**found["edges"])).excess > PARTED:
         notes.append(
