@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.stats import entropy
 
 from distspectral.clusters import ClusterConfig, diffusion_scale, fit_centroids
@@ -105,24 +106,25 @@ def fragmentation(
     median = median_squared_distance(graph, features)
     learned = ArrayGraph(*reweighted_rows(graph, features, 0, graph.n_rows, median))
     n_functions = min(default_n_components(n_clusters), graph.n_rows - 1)
-    numbers = _numbers(graph, n_functions, seed) if n_clusters == "auto" else [min(n_clusters, graph.n_rows)]
-    both = [_effective_clusters(one, n_functions, numbers, seed) for one in (graph, learned)]
+    spectra = [exact_spectrum(one, n_functions)[:2] for one in (graph, learned)]
+    numbers = _numbers(graph, *spectra[0], seed) if n_clusters == "auto" else [min(n_clusters, graph.n_rows)]
+    both = [_effective_clusters(*spectrum, numbers, seed) for spectrum in spectra]
     euclidean, siamese = max(zip(*both, strict=True), key=lambda pair: pair[1] / pair[0])
     return Fragmentation(euclidean, siamese, graph.n_rows)
 
 
-def _numbers(graph: Graph, n_functions: int, seed: int) -> list[int]:
+def _numbers(graph: Graph, values: NDArray[np.float64], vectors: NDArray[np.float64], seed: int) -> list[int]:
     """Return the first candidates for the number of clusters, one at least and others that stand out."""
-    values, vectors, _ = exact_spectrum(graph, n_functions)
     embed = vectors.astype(np.float32).__getitem__
     ranks = candidates(embed, graph, values, ClusterConfig(), seed, np.arange(graph.n_rows))
     stand_out = [one.n_clusters for place, one in enumerate(ranks[:CANDIDATES]) if place == 0 or one.score > WEAK]
     return stand_out or [suggested_n_clusters(values)]
 
 
-def _effective_clusters(graph: Graph, n_functions: int, numbers: Sequence[int], seed: int) -> list[float]:
+def _effective_clusters(
+    values: NDArray[np.float64], vectors: NDArray[np.float64], numbers: Sequence[int], seed: int
+) -> list[float]:
     """Return exp of the entropy of the sizes of C clusters of rows of length 1, for each C."""
-    values, vectors, _ = exact_spectrum(graph, n_functions)
     found = []
     for n_clusters in numbers:
         scale = torch.from_numpy(diffusion_scale(values, "auto", n_clusters))

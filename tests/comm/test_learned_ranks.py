@@ -80,6 +80,16 @@ def whole_training(name: str, settings: TrainSettings | None = None) -> Result:
     }
 
 
+def timed_training(name: str) -> Result:
+    """Train as :func:`whole_training` does, by processes of two threads, which time passes before the first step."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        return whole_training(name)
+    finally:
+        torch.set_num_threads(before)
+
+
 def poisoned(name: str) -> str:
     """Give the last rank a row of NaN; return whether its weights moved."""
     trainer = SETTINGS[name].trainer(*inputs())
@@ -101,6 +111,7 @@ def everything() -> Result:
             "steps": first_steps(name),
             "training": whole_training(name),
             "rounded": rounded_training(name),
+            "timed": timed_training(name),
             "nan": poisoned(name),
         }
         for name in SETTINGS
@@ -169,3 +180,11 @@ def test_one_process_goes_on_from_the_state_of_several_ranks(together, name):
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_bad_step_stops_every_rank_before_its_weights_move(together, name):
     assert {rank[name]["nan"] for rank in together} == {"refused"}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_passes_that_are_timed_reduce_nothing(alone, together, name):
+    first, expected = together[0][name]["timed"]["weights"], alone[name]["training"]["weights"]
+    for rank in together:
+        assert torch.equal(rank[name]["timed"]["weights"], first)
+    assert float((first - expected).abs().max()) < 1e-3

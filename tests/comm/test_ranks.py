@@ -109,6 +109,21 @@ def long_run() -> Result:
     return result
 
 
+def grown_run() -> Result:
+    """Train with batches that grow, and return by how much they should have, and the weights."""
+    trainer, wanted = settings(max_steps=20).trainer(*data()), []
+    judge = trainer.objective.batch_growth  # type: ignore[attr-defined]
+
+    def batch_growth(totals: Any) -> float:
+        wanted.append(judge(totals))
+        return 4.0
+
+    trainer.objective.batch_growth = batch_growth  # type: ignore[attr-defined]
+    trainer.fit(WindowRecorder())
+    weights = torch.cat([p.detach().reshape(-1) for p in trainer.model.parameters()])
+    return {"wanted": wanted, "growth": trainer.growth, "weights": weights}
+
+
 def message_of(tensor: torch.Tensor) -> str:
     try:
         collectives.check_identical(tensor, "the factor")
@@ -178,6 +193,7 @@ def everything(batches: list[EdgeBatch]) -> Result:
         "long": long_run(),
         "poisoned": poisoned_step(batches[0]),
         "skipping": skipping_run(),
+        "grown": grown_run(),
         "sums": collectives.all_reduce_sum(sums),
     }
 
@@ -269,3 +285,12 @@ def test_reduced_sums_keep_names_and_shapes(together):
     for rank in together:
         assert torch.equal(rank["sums"]["a"], torch.full((2, 2), float(total), dtype=torch.float64))
         assert torch.equal(rank["sums"]["b"], len(together) * torch.arange(3, dtype=torch.float64))
+
+
+def test_all_ranks_judge_the_same_sums_and_grow_alike(alone, together):
+    first = together[0]["grown"]
+    assert len(first["wanted"]) == len(alone["grown"]["wanted"]) == 1
+    for rank in together:
+        assert rank["grown"]["wanted"] == first["wanted"]
+        assert rank["grown"]["growth"] == 4
+        assert torch.equal(rank["grown"]["weights"], first["weights"])
