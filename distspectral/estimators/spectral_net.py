@@ -95,7 +95,7 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
             inside a cluster, then the clusters, what no edge joins last; see :meth:`cut`.
         cluster_table_: facts of the clusters by name, (C,) each: ``rows``, ``share``; ``conductance``, the share of
             affinity that leads out; the ``nearest`` other cluster, -1 where there is none, and the ``affinity`` to it,
-            1 being what chance gives; mean ``margin``, 0 half-way to another cluster and 1 at the centroid.
+            1 being what chance gives; mean ``silhouette``, 0 half-way to another cluster and 1 at the centroid.
         cluster_centers_: (C, P) float32, in the coordinates clusters are sought in: functions scaled by
             diffusion time, rows scaled to length 1 unless clusters without that cut far less of the graph.
         n_clusters_: C; fewer than ``n_clusters`` where rows or functions tell fewer apart, of which a
@@ -410,14 +410,16 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         affinities = symmetric(leaf_affinities(graph, found.leaves, n_leaves, 0, n_rows))
         counts, owners = np.bincount(found.leaves, minlength=n_leaves), assigner.owners.numpy()
         tree = grown(affinities, counts, owners)
-        facts = quality(affinities, counts, owners, found.margins)
+        facts = quality(affinities, counts, owners, found.silhouettes)
         self.leaves_, self.tree_, self._tree = found.leaves, tree.linkage(), vars(tree)
         self.cluster_table_ = {name: np.array(column) for name, column in facts.items()}
 
     def _placed(self, embedding: NDArray[np.float32]) -> Placed:
-        """Return the leaf (B,) of each embedded row (B, P), and summed margins (M,)."""
+        """Return the leaf (B,) of each embedded row (B, P), and summed silhouettes (M,)."""
         parts = [placed(self._model.assigner, part) for part in torch.split(torch.from_numpy(embedding), BLOCK_ROWS)]
-        return Placed(np.concatenate([part.leaves for part in parts]), np.sum([part.margins for part in parts], axis=0))
+        return Placed(
+            np.concatenate([part.leaves for part in parts]), np.sum([part.silhouettes for part in parts], axis=0)
+        )
 
     def _embed(self, rows: Vectors) -> NDArray[np.float32]:
         return in_blocks(self._model.network.to(torch_device(self.device)), rows)

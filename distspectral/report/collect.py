@@ -135,7 +135,7 @@ def _clusters(clusters: Manifest, tree: Manifest, output: Manifest) -> ClusterFa
         n_clusters=len(sizes),
         sizes=[int(size) for size in sizes],
         mean_distance=(distances / np.maximum(sizes, 1)).tolist(),
-        **{name: tree.properties["clusters"][name] for name in ("margin", "conductance", "nearest")},
+        **{name: tree.properties["clusters"][name] for name in ("silhouette", "conductance", "nearest")},
         found_by=way_in_words(clusters.properties),
     )
 

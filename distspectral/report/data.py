@@ -150,14 +150,14 @@ class ClusterFacts(_Facts):
     n_clusters: int
     sizes: list[int]
     mean_distance: list[float] = Field(description="to the centroid")
-    margin: list[float] = Field(description="mean: 0 half-way to another cluster, 1 at the centroid")
+    silhouette: list[float] = Field(description="mean: 0 half-way to another cluster, 1 at the centroid")
     conductance: list[float] = Field(description="share of the affinity that leads out")
     nearest: list[int] = Field(description="other cluster by affinity relative to chance; -1: no edge leads out")
     found_by: str = Field(description="how they were found, and how far the runs of k-means agreed, in words")
 
     @model_validator(mode="after")
     def _one_entry_per_cluster(self) -> Self:
-        columns = ("sizes", "mean_distance", "margin", "conductance", "nearest")
+        columns = ("sizes", "mean_distance", "silhouette", "conductance", "nearest")
         found = {name: len(getattr(self, name)) for name in columns}
         if set(found.values()) != {self.n_clusters}:
             raise ValueError(f"clusters: n_clusters {self.n_clusters} must be the number of all columns, got {found}")

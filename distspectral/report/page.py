@@ -44,7 +44,7 @@ class ClusterRow(NamedTuple):
     rows: str
     share: str
     mean_distance: str
-    margin: str
+    silhouette: str
     conductance: str
     nearest: str
 
@@ -160,13 +160,13 @@ def _cluster_rows(clusters: ClusterFacts) -> list[ClusterRow]:
         shown = by_size[: _MAX_TABLE_ROWS // 2] + by_size[-_MAX_TABLE_ROWS // 2 :]
     total = sum(clusters.sizes) or 1
     shares = column([100 * clusters.sizes[cluster] / total for cluster in shown])
-    told = (clusters.mean_distance, clusters.margin, clusters.conductance)
-    distances, margins, conductances = (column([values[cluster] for cluster in shown]) for values in told)
+    told = (clusters.mean_distance, clusters.silhouette, clusters.conductance)
+    distances, silhouettes, conductances = (column([values[cluster] for cluster in shown]) for values in told)
     nearest = [MISSING if (other := clusters.nearest[cluster]) < 0 else str(other) for cluster in shown]
     return [
-        ClusterRow(cluster, count(clusters.sizes[cluster]), f"{share}%", distance, margin, conductance, other)
-        for cluster, share, distance, margin, conductance, other in zip(
-            shown, shares, distances, margins, conductances, nearest, strict=True
+        ClusterRow(cluster, count(clusters.sizes[cluster]), f"{share}%", distance, silhouette, conductance, other)
+        for cluster, share, distance, silhouette, conductance, other in zip(
+            shown, shares, distances, silhouettes, conductances, nearest, strict=True
         )
     ]
 

@@ -84,25 +84,25 @@ def tree(
     starts = np.cumsum([0, *(shard.n_rows for shard in shards)]).tolist()
     items = [(shard.name, start) for shard, start in zip(shards, starts, strict=False)]
     placing = functools.partial(_place_shard, tuple(vectors), model, clusters, artifact)
-    leaves, margins = np.empty(n_rows, np.int32), np.zeros(len(assigner.leaves))
+    leaves, silhouettes = np.empty(n_rows, np.int32), np.zeros(len(assigner.leaves))
     for start, found in mapper(placing, items, "placing rows", on_gpu=True):
         leaves[start : start + len(found.leaves)] = found.leaves
-        margins += found.margins
+        silhouettes += found.silhouettes
     artifact.write_file(ROW_LEAVES, functools.partial(np.save, arr=leaves))
 
     step = rows_per_task(n_rows)
     ranges = [(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
-    adding = functools.partial(_mapped_affinities, graph, artifact, len(margins))
-    between = symmetric(sum(mapper(adding, ranges, "adding up edges"), start=_none(len(margins))))
-    counts = np.bincount(leaves, minlength=len(margins))
+    adding = functools.partial(_mapped_affinities, graph, artifact, len(silhouettes))
+    between = symmetric(sum(mapper(adding, ranges, "adding up edges"), start=_none(len(silhouettes))))
+    counts = np.bincount(leaves, minlength=len(silhouettes))
     grown_tree = grown(between, counts, assigner.owners.numpy())
     write_table(artifact, NODES, node_table(grown_tree))
     write_table(artifact, AFFINITIES, affinity_table(between))
     artifact.delete_file(ROW_LEAVES)
     properties = {
-        "n_leaves": len(margins),
+        "n_leaves": len(silhouettes),
         "n_clusters": grown_tree.n_clusters,
-        "clusters": quality(between, counts, grown_tree.clusters, margins),
+        "clusters": quality(between, counts, grown_tree.clusters, silhouettes),
     }
     return output.commit([], properties, {}, files=(LEAVES, NODES, AFFINITIES))
 
@@ -124,24 +124,26 @@ def with_leaves(assigner: Assigner, embedding: Tensor, n_rows: int, seed: int) -
 
 
 class Placed(NamedTuple):
-    """Leaves (n,) int32 of rows, and by leaf (M,) the sum of their margins."""
+    """Leaves (n,) int32 of rows, and by leaf (M,) the sum of their silhouettes."""
 
     leaves: NDArray[np.int32]
-    margins: NDArray[np.float64]
+    silhouettes: NDArray[np.float64]
 
 
 def placed(assigner: Assigner, embedding: Tensor) -> Placed:
-    """Return the leaves of embedded rows (n, P), and their margins: 1 - distance to their own centroid over the next's.
+    """Return the leaves of embedded rows (n, P), and their simplified silhouettes.
 
-    A margin is 0 half-way between two clusters and 1 at a centroid, or where there is no other.
+    A silhouette is 1 - distance to the own centroid over that to the next: 0 half-way between two clusters, and 1 at a
+    centroid or where there is no other.
+    Reference: Hruschka, de Castro, Campello, Evolutionary algorithms for clustering gene-expression data, ICDM 2004.
     """
     cluster, _ = assigner(embedding)
     leaves = assigner.leaf(embedding, cluster).numpy()
-    margin = torch.ones(len(embedding))
+    silhouette = torch.ones(len(embedding))
     if len(assigner.centroids) > 1:
         near = assigner.squared_distances(embedding).topk(2, dim=1, largest=False).values.sqrt()
-        margin = 1 - near[:, 0] / near[:, 1].clamp(min=torch.finfo(near.dtype).tiny)
-    sums = np.bincount(leaves, margin.double().numpy(), len(assigner.leaves)).astype(np.float64)
+        silhouette = 1 - near[:, 0] / near[:, 1].clamp(min=torch.finfo(near.dtype).tiny)
+    sums = np.bincount(leaves, silhouette.double().numpy(), len(assigner.leaves)).astype(np.float64)
     return Placed(leaves.astype(np.int32), sums)
 
 
@@ -174,7 +176,7 @@ def symmetric(directed: sparse.csr_array) -> sparse.csr_array:
 
 
 def quality(
-    affinities: sparse.csr_array, rows: NDArray[np.int64], labels: NDArray[np.int64], margins: NDArray[np.float64]
+    affinities: sparse.csr_array, rows: NDArray[np.int64], labels: NDArray[np.int64], silhouettes: NDArray[np.float64]
 ) -> dict[str, list[Any]]:
     """Return how good each cluster of a cut is without labels, lists of C by what is told.
 
@@ -182,11 +184,11 @@ def quality(
         affinities: (M, M) of :func:`symmetric`.
         rows: (M,) of each leaf.
         labels: (M,) cluster of each leaf.
-        margins: (M,) summed.
+        silhouettes: (M,) summed.
     """
     facts = cluster_facts(affinities, rows, labels)
-    margin = np.bincount(labels, margins) / np.maximum(facts["rows"], 1)
-    return {name: column.tolist() for name, column in (facts | {"margin": margin}).items()}
+    silhouette = np.bincount(labels, silhouettes) / np.maximum(facts["rows"], 1)
+    return {name: column.tolist() for name, column in (facts | {"silhouette": silhouette}).items()}
 
 
 def _none(n_leaves: int) -> sparse.csr_array:
@@ -207,8 +209,8 @@ def _place_shard(
         for first in firsts
     ]
     leaves = [np.empty(0, np.int32), *(part.leaves for part in found)]
-    margins = np.sum([np.zeros(len(assigner.leaves)), *(part.margins for part in found)], axis=0)
-    return start, Placed(np.concatenate(leaves), margins)
+    silhouettes = np.sum([np.zeros(len(assigner.leaves)), *(part.silhouettes for part in found)], axis=0)
+    return start, Placed(np.concatenate(leaves), silhouettes)
 
 
 def _mapped_affinities(graph: Artifact, tree: Artifact, n_leaves: int, rows: tuple[int, int]) -> sparse.csr_array:

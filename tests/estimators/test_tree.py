@@ -63,9 +63,9 @@ def test_what_is_no_number_of_clusters_is_refused(model, n_clusters):
 def test_clusters_are_told_in_numbers(model):
     table = model.cluster_table_
     np.testing.assert_array_equal(table["rows"], np.bincount(model.labels_))
-    assert set(table) == {"rows", "share", "conductance", "nearest", "affinity", "margin"}
+    assert set(table) == {"rows", "share", "conductance", "nearest", "affinity", "silhouette"}
     assert all(len(column) == 4 for column in table.values())
-    assert (table["margin"] > 0.5).all()
+    assert (table["silhouette"] > 0.5).all()
     assert (table["conductance"] < 0.1).all()
 
 

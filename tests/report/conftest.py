@@ -64,7 +64,7 @@ def values(n_clusters: int = 4, **changes: Any) -> dict[str, Any]:
             "n_clusters": n_clusters,
             "sizes": rng.multinomial(70_000, np.full(n_clusters, 1 / n_clusters)).tolist(),
             "mean_distance": rng.random(n_clusters).tolist(),
-            "margin": [0.8] * n_clusters,
+            "silhouette": [0.8] * n_clusters,
             "conductance": [0.0123] * n_clusters,
             "nearest": [-1] * n_clusters,
             "found_by": "7 of 10 runs of k-means reached the best solution",

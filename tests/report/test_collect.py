@@ -72,7 +72,7 @@ def test_the_facts_shown_are_those_of_the_artifacts(pipeline: Pipeline, output: 
     assert data.clusters.sizes == np.bincount(output["cluster"].to_numpy(), minlength=3).tolist()
     mean = [output.filter(pa.compute.equal(output["cluster"], c))["distance"].to_numpy().mean() for c in range(3)]
     np.testing.assert_allclose(data.clusters.mean_distance, mean, rtol=1e-5)
-    assert data.clusters.margin == manifests["tree"].properties["clusters"]["margin"]
+    assert data.clusters.silhouette == manifests["tree"].properties["clusters"]["silhouette"]
     assert data.clusters.sizes == manifests["tree"].properties["clusters"]["rows"]
     restarts = manifests["cluster"].properties["restarts"]
     assert metrics["cluster"]["restarts"] == restarts

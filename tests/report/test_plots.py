@@ -92,7 +92,7 @@ def test_scatter_weighs_little_with_many_points() -> None:
 @pytest.mark.parametrize("sizes", [[5], [5, 0], [3] * 60, [3] * 61, [*range(1, 1001)], [0] * 70, [0, 100] * 40])
 def test_cluster_sizes_bear_any_sizes(sizes: list[int]) -> None:
     told: dict[str, list[Any]] = {
-        name: [0] * len(sizes) for name in ("mean_distance", "margin", "conductance", "nearest")
+        name: [0] * len(sizes) for name in ("mean_distance", "silhouette", "conductance", "nearest")
     }
     facts = ClusterFacts(n_clusters=len(sizes), sizes=sizes, found_by="k-means ran once", **told)
     labels = texts(plots.cluster_sizes(facts))

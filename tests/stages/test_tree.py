@@ -118,8 +118,8 @@ def test_a_row_has_the_nearest_leaf_of_its_own_cluster(monkeypatch):
 
 def test_margins_are_added_up_by_leaf():
     rows = torch.tensor([[0.0], [5.0], [1.0]])
-    assert placed(line(), rows).margins == pytest.approx([0, 0, 1 + (1 - 1 / 9), 0], abs=1e-6)
-    assert placed(line(1), rows).margins.sum() == 3
+    assert placed(line(), rows).silhouettes == pytest.approx([0, 0, 1 + (1 - 1 / 9), 0], abs=1e-6)
+    assert placed(line(1), rows).silhouettes.sum() == 3
 
 
 def test_clusters_are_parted_by_their_share_and_every_one_has_a_leaf():
@@ -155,7 +155,7 @@ def test_leaves_come_with_the_clusters(finished):
 def test_a_cluster_that_leaks_is_named():
     between = symmetric(sparse.csr_array([[8.0, 1, 0], [1, 9, 5], [0, 5, 2]]))
     facts = {"n_leaves": 3, "clusters": quality(between, np.array([4, 4, 2]), np.arange(3), np.array([2.0, 4, 0]))}
-    assert facts["clusters"]["margin"] == [0.5, 1, 0]
+    assert facts["clusters"]["silhouette"] == [0.5, 1, 0]
     assert facts["clusters"]["nearest"] == [1, 2, 1]
     (note,) = TREE.notes({"tree": facts})
     assert "inside: 2. Ask for fewer" in note
