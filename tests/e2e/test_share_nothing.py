@@ -180,7 +180,7 @@ def started(path: Path, nodes: Nodes, log: Path) -> Iterator[subprocess.Popen[by
 
 
 PASSES, COPIES = (
-    {"data": 2, "vectors": 2, "codes": 3, "features": 1, "graph": 1, "neighbors": 3},
+    {"data": 2, "vectors": 2, "codes": 3, "features": 1, "graph": 1, "neighbors": 3, "reweight": 3},
     {
         **dict.fromkeys(("codes", "features", "graph", "reweight"), 1),
         **dict.fromkeys(("data", "vectors", "neighbors"), 0),
@@ -188,8 +188,9 @@ PASSES, COPIES = (
 )
 """How often the nodes together read an artifact from its first row to its last, and how often each node copies it: data
 are packed and embedded; vectors encoded and copied where the autoencoder is trained; codes looked through for a sample,
-routed to cells and encoded; lists weighed after scales were taken, and written by ranges before. The graph's neighbours
-lie anywhere, so that nodes map copies."""
+routed to cells and encoded; lists weighed after scales were taken, and written by ranges before; edges of the last
+graph summed for calibration, for its certificate and for the tree. The graph's neighbours lie anywhere, so that nodes
+map copies."""
 BESIDE = 192 << 10
 """Bytes of footers and page ends that reading an object may cost each time: they matter where rows are few."""
 
