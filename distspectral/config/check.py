@@ -56,6 +56,7 @@ def check(config: RunConfig, source: Source, *, imports: bool = True) -> None:
     recipe = config.recipe(source.dim, source.n_rows)
     recipe.check(source.n_rows, source.label_type is not None)
     recipe.check_workers((config.ray.max_workers or 1) if config.ray.enabled else 1)
+    recipe.check_batches()
     _check_carried(config, source)
     _check_sizes(config, recipe)
     if imports:

@@ -47,7 +47,7 @@ ASSUMPTIONS = (
 )
 """What no sample tells, printed with every plan: name, value, source."""
 
-IN_TURN = ("driver", "steps", "scan", "start")
+IN_TURN = ("driver", "draw", "steps", "scan", "start")
 """Resources whose times add up; those of the others overlap, and the longest counts."""
 
 NETWORK = "network"

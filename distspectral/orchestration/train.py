@@ -48,6 +48,7 @@ from distspectral.stages.train import (
     finish,
     open_trainer,
     restore,
+    standing_batches,
     trainer_summary,
 )
 from distspectral.storage.artifact.directory import Artifact
@@ -279,7 +280,8 @@ def _train_rank(config: dict[str, Any]) -> dict[str, Any] | Exception | None:
     first: float = math.inf
     try:
         with gpus, logs.timed("training", workers=collectives.world_size()):
-            trainer = open_trainer(config["vectors"], config["graph"], config["settings"])
+            batches = standing_batches(config["artifact"])
+            trainer = open_trainer(config["vectors"], config["graph"], config["settings"], batches)
             standing = checkpoint_names(config["artifact"])
             history = restore(trainer, config["artifact"])
             first = trainer.step

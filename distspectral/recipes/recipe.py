@@ -157,6 +157,21 @@ class Recipe(Sections, ABC):
                     [key, "ray.workers"],
                 )
 
+    def check_batches(self) -> None:
+        """Refuse to draw batches before a training whose objective makes them as it goes.
+
+        Raises:
+            ConfigError: just that.
+        """
+        for stage, settings in self.trainings.items():
+            if settings.train.batches == "drawn" and settings.draws(round(self.n_rows or 1)) is None:
+                key = f"{stage}.batches"
+                raise ConfigError(
+                    f"{key}: is drawn, but batches of labelled rows, of edges made inside a batch (affinity.scope) and "
+                    "of the unnormalized Laplacian (spectral.laplacian) are not drawn before training; set it to auto",
+                    [key],
+                )
+
     @property
     def starts(self) -> Mapping[str, str]:
         """Where the weights lie that stages begin with, by stage; of those that begin with some."""

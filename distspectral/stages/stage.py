@@ -14,6 +14,7 @@ from distspectral.costs.bill import Bill
 from distspectral.costs.training import training
 from distspectral.mapping import Mapper
 from distspectral.recipes import Recipe
+from distspectral.stages.draw import draw, wants_batches
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
@@ -155,7 +156,10 @@ def training_stage(name: str, **declared: Any) -> Stage:
     harmless = (*(f"{name}.train.{key}" for key in TRAINING_ONLY), *declared.pop("harmless", ()))
 
     def run(work: Work) -> Manifest:
-        return work.train(*work.learned_from(name), work.output, work.settings[name])
+        (vectors, graph), settings = work.learned_from(name), work.settings[name]
+        if drawn := wants_batches(settings, vectors, graph):
+            draw(vectors, graph, work.output, drawn, work.mapper)
+        return work.train(vectors, graph, work.output, settings)
 
     declared = {"cost": training, **declared}
     return Stage(name=name, sections=(name,), harmless=harmless, workers="training", run=run, **declared)

@@ -11,12 +11,14 @@ from pyarrow import fs
 from distspectral.costs.training import SCAN
 from distspectral.errors import ArtifactError, ConfigError, DamagedArtifactError
 from distspectral.graph.store import MappedGraph
+from distspectral.stages.draw import BATCHES, forget
 from distspectral.stages.stage import Manifests, Piece, Work, training_stage
-from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.joined import open_vectors
 from distspectral.training.checkpoint import read_state, restored, write_state
+from distspectral.training.drawn import DrawnVectors
 from distspectral.training.loop import Trainer
 from distspectral.training.modes import plain_torch
 from distspectral.training.run_log import METRICS_FILE, OnWindow, RunLog
@@ -113,21 +115,40 @@ def train(
         DamagedArtifactError: no checkpoint of an interrupted run is whole.
     """
     output.begin()
-    trainer = open_trainer(vectors, graph, settings)
+    trainer = open_trainer(vectors, graph, settings, standing_batches(output.artifact))
     log = RunLog(output.artifact, restore(trainer, output.artifact), on_window)
     trainer.fit(LocalTrainingObserver(log))
     return finish(vectors, output, settings, trainer_summary(trainer, output.artifact, log.history))
 
 
-def open_trainer(vectors: Sequence[Artifact], graph: Artifact | None, settings: TrainSettings) -> Trainer[Any, Any]:
+def standing_batches(artifact: Artifact) -> Artifact | None:
+    """Return the batches that were drawn for an unfinished ``training`` artifact, None where there are none."""
+    batches = artifact.child(BATCHES)
+    return batches if batches.has(MANIFEST) else None
+
+
+def open_trainer(
+    vectors: Sequence[Artifact],
+    graph: Artifact | None,
+    settings: TrainSettings,
+    batches: Artifact | None = None,
+) -> Trainer[Any, Any]:
     """Return the settings' trainer over finished artifacts, with the weights of ``start_from``.
 
     See :meth:`TrainSettings.trainer`.
 
+    Args:
+        vectors: side by side.
+        graph: over the same rows, None where the objective needs none.
+        settings: of the objective.
+        batches: drawn before, which are then all that is read.
+
     Raises:
         ConfigError: those weights are of a network of another shape.
     """
-    trainer = settings.trainer(open_vectors(vectors), None if graph is None else MappedGraph(graph, reread=True))
+    rows = open_vectors(vectors)
+    seen = rows if batches is None else DrawnVectors(rows, batches)
+    trainer = settings.trainer(seen, None if graph is None else MappedGraph(graph, reread=True))
     if settings.start_from is not None:
         start = Artifact(settings.start_from)
         own = trainer.model.state_dict() if _is_moved(start, vectors[0]) else {}
@@ -167,7 +188,8 @@ def trainer_summary(trainer: Trainer[Any, Any], artifact: Artifact, history: lis
 
 
 def finish(vectors: Sequence[Artifact], output: Output, settings: TrainSettings, summary: dict[str, Any]) -> Manifest:
-    """Commit the artifact ``training`` from what the log's rank returned."""
+    """Commit the artifact ``training`` from what the log's rank returned; batches that were drawn are removed."""
+    forget(output.artifact.child(BATCHES))
     properties = settings.facts(open_vectors(vectors)) | {"frame": vectors[0].manifest().properties.get("frame")}
     return output.commit([], properties, summary, files=(MODEL_FILE, METRICS_FILE))
 

@@ -13,6 +13,8 @@ from distspectral.objectives.autoencoder import ReconstructionObjective
 from distspectral.objectives.batches import ReconstructionBatch
 from distspectral.storage.rows.vectors import Vectors
 from distspectral.training.config import TrainConfig
+from distspectral.training.drawn import DrawnRowSampler, DrawnVectors
+from distspectral.training.draws import RowDraws
 from distspectral.training.loop import Trainer
 from distspectral.training.row_sampling import RowSampler
 from distspectral.training.settings import TrainSettings
@@ -55,8 +57,13 @@ class AutoencoderSettings(TrainSettings):
         train, model = self.train, build_autoencoder(vectors.dim, self)
         model.encoder.standardize_by(vectors.mean, vectors.scale)
         model.to(torch_device(train.device))
-        sampler = RowSampler(vectors, batch_size=train.batch_size, corruption=train.corruption, seed=self.seed)
+        sampler_class = DrawnRowSampler if isinstance(vectors, DrawnVectors) else RowSampler
+        sampler = sampler_class(vectors, batch_size=train.batch_size, corruption=train.corruption, seed=self.seed)
         return Trainer(model, model, ReconstructionObjective(model), sampler, train, vectors.n_rows)
+
+    def draws(self, n_rows: int) -> RowDraws:
+        """Return the rows of all batches; see :meth:`TrainSettings.draws`."""
+        return RowDraws(n_rows, self.train.batch_size, self.train.steps(n_rows), self.seed)
 
     @property
     def shape(self) -> dict[str, Any]:

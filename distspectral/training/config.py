@@ -59,6 +59,12 @@ class TrainConfig(FrozenModel):
         description="in which the network multiplies, but for the last steps; bfloat16 takes a quarter of the time "
         "where the hardware has it, and auto takes it there, except for objective dscl",
     )
+    batches: Literal["auto", "mapped", "drawn"] = Field(
+        "auto",
+        description="mapped: workers draw from all rows and the graph, which each node maps or copies; drawn: rows of "
+        "all batches are gathered before training, and workers read nothing else; auto = drawn where that is less than "
+        "half of the bytes",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto = cuda where there is one")
 
     def steps(self, n_rows: float) -> int:

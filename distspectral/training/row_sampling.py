@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from distspectral.comm import collectives
 from distspectral.embedding.transfer import gathered
@@ -28,6 +29,12 @@ def held_out_rows(n_rows: int) -> NDArray[np.int64]:
     """Return the rows that the autoencoder never sees, ascending; all of them where there are too few to spare any."""
     rows = np.arange(HELD_OUT - 1, n_rows, HELD_OUT)
     return rows if len(rows) else np.arange(n_rows)
+
+
+def learned_rows(n_rows: int, n: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """Return ``n`` rows that are not held out, ascending, one from each n-th of the dataset."""
+    drawn = (stratified(n, generator) * (n_rows - n_rows // HELD_OUT)).astype(np.int64)
+    return drawn + drawn // (HELD_OUT - 1)
 
 
 class RowSampler:
@@ -49,14 +56,18 @@ class RowSampler:
         """Return this rank's rows of ``step``, ascending."""
         generator = np.random.default_rng((self.seed, step))
         n_rows = self.vectors.n_rows
-        drawn = (stratified(self.batch_size, generator) * (n_rows - n_rows // HELD_OUT)).astype(np.int64)
-        rows = drawn + drawn // (HELD_OUT - 1)
+        rows = learned_rows(n_rows, self.batch_size, generator)
         first, last = share(self.batch_size, self.rank, self.world_size)
         targets = torch.from_numpy(self.vectors.gather(rows[first:last]))
+        return self._corrupted(targets, first, generator)
+
+    def _corrupted(self, targets: Tensor, first: int, generator: np.random.Generator) -> ReconstructionBatch:
+        """Return rows (B, D), the first of which is number ``first`` of the global batch, some features blanked out."""
         if self.corruption == 0:
             return ReconstructionBatch(targets, targets)
-        blank = generator.random((self.batch_size, self.vectors.dim), dtype=np.float32)[first:last] < self.corruption
-        return ReconstructionBatch(torch.where(torch.from_numpy(blank), self.means, targets), targets)
+        chances = generator.random((self.batch_size, self.vectors.dim), dtype=np.float32)
+        blank = torch.from_numpy(chances[first : first + len(targets)] < self.corruption)
+        return ReconstructionBatch(torch.where(blank, self.means, targets), targets)
 
 
 class PairSampler:
@@ -84,35 +95,65 @@ class PairSampler:
         generator = np.random.default_rng((self.seed, step))
         heads, tails = self._neighbors(generator)
         rows, strangers = self._strangers(generator)
-        if not len(heads):
-            raise NoEdgesError(
-                f"none of {self.n_pairs} rows drawn has an edge of positive weight to one of its {self.n_positives} "
-                "nearest neighbours: the graph is empty; check data.column, and that the rows are not all alike",
-                ["data.column"],
-            )
+        require_pairs(len(heads), self.n_pairs, self.n_positives)
         first, last = share(len(heads), self.rank, self.world_size)
         begin, end = share(len(rows), self.rank, self.world_size)
         pairs = np.concatenate([heads[first:last], rows[begin:end], tails[first:last], strangers[begin:end]])
         unique, inverse = np.unique(pairs, return_inverse=True)
-        ends = torch.from_numpy(inverse).view(2, -1)
-        is_neighbor = torch.arange(len(ends[0])) < last - first
-        return PairBatch(gathered(self.vectors, unique), ends[0], ends[1], is_neighbor)
+        return pair_batch(gathered(self.vectors, unique), inverse.reshape(2, -1), last - first)
 
     def _neighbors(self, generator: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return (M,) rows and one near neighbour of each, missing slots left out."""
-        rows = self._rows(generator)
-        column = generator.integers(self.n_positives, size=len(rows))
+        rows, column = neighbors_asked(self.graph.n_rows, self.n_pairs, self.n_positives, generator)
         neighbors, affinities = (part[np.arange(len(rows)), column] for part in self.graph.gather(rows))
         found = (affinities > 0) & (neighbors != rows)
         return rows[found], neighbors[found]
 
     def _strangers(self, generator: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return (M,) rows and a random row for each, those known as neighbours of one another left out."""
-        rows = self._rows(generator)
-        others = generator.integers(self.graph.n_rows, size=len(rows))
+        rows, others = strangers_asked(self.graph.n_rows, self.n_pairs, generator)
         known = (self.graph.gather(rows)[0] == others[:, None]) | (self.graph.gather(others)[0] == rows[:, None])
         apart = ~known.any(1) & (rows != others)
         return rows[apart], others[apart]
 
-    def _rows(self, generator: np.random.Generator) -> NDArray[np.int64]:
-        return (stratified(self.n_pairs, generator) * self.graph.n_rows).astype(np.int64)
+
+def neighbors_asked(
+    n_rows: int, n_pairs: int, n_positives: int, generator: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return rows (M,), ascending, and which of its near neighbours each is paired with."""
+    rows = (stratified(n_pairs, generator) * n_rows).astype(np.int64)
+    return rows, generator.integers(n_positives, size=n_pairs)
+
+
+def strangers_asked(
+    n_rows: int, n_pairs: int, generator: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return rows (M,), ascending, and a random row for each, whatever they are to each other."""
+    rows = (stratified(n_pairs, generator) * n_rows).astype(np.int64)
+    return rows, generator.integers(n_rows, size=n_pairs)
+
+
+def require_pairs(n_found: int, n_asked: int, n_positives: int) -> None:
+    """Refuse a step without pairs of neighbours.
+
+    Raises:
+        NoEdgesError: there are none.
+    """
+    if not n_found:
+        raise NoEdgesError(
+            f"none of {n_asked} rows drawn has an edge of positive weight to one of its {n_positives} "
+            "nearest neighbours: the graph is empty; check data.column, and that the rows are not all alike",
+            ["data.column"],
+        )
+
+
+def pair_batch(vectors: Tensor, ends: NDArray[np.int64], n_neighbors: int) -> PairBatch:
+    """Return pairs of rows.
+
+    Args:
+        vectors: (B, D), each row once.
+        ends: (2, M) row in ``vectors`` of the first and the second of each pair.
+        n_neighbors: how many of the pairs, the first ones, are neighbours.
+    """
+    first, second = torch.from_numpy(ends)
+    return PairBatch(vectors, first, second, torch.arange(len(first)) < n_neighbors)

@@ -10,15 +10,16 @@ Shape letters: N rows, B rows of a batch, M edges of a batch, K neighbours.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from distspectral.comm import collectives
 from distspectral.embedding.transfer import gathered
-from distspectral.graph.store import Graph
+from distspectral.graph.store import Graph, StreamedGraph
 from distspectral.objectives.batches import EdgeBatch
 from distspectral.spectral.affinity import AffinityKind, batch_affinity
 from distspectral.storage.rows.vectors import Vectors
@@ -35,6 +36,59 @@ def share(total: int, rank: int, world_size: int) -> tuple[int, int]:
 def stratified(n: int, generator: np.random.Generator) -> NDArray[np.float64]:
     """Return ``n`` ascending numbers in [0, 1), one uniform in each n-th of the interval."""
     return (np.arange(n) + generator.random(n)) / n
+
+
+def cumulative_affinity(graph: StreamedGraph, start: int, stop: int) -> NDArray[np.float64]:
+    """Return the running sum (stop - start,) of the total affinities of rows ``start`` to ``stop``."""
+    sums = [
+        graph.block(first, min(first + SCAN_ROWS, stop))[1].sum(1, dtype=np.float64)
+        for first in range(start, stop, SCAN_ROWS)
+    ]
+    return np.cumsum(np.concatenate([np.empty(0), *sums]))
+
+
+def edges_at(
+    graph: Graph, cumulative: NDArray[np.float64], start: int, target: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows (M,) of both ends of the edges at places of the cumulative affinity.
+
+    Args:
+        graph: of all N rows.
+        cumulative: (rows,) of :func:`cumulative_affinity` from row ``start`` on.
+        start: first row.
+        target: (M,) from 0 to the last of them.
+    """
+    local_rows = np.minimum(np.searchsorted(cumulative, target, side="right"), len(cumulative) - 1)
+    before = np.where(local_rows > 0, cumulative[local_rows - 1], 0.0)
+    heads = local_rows + start
+    neighbors, affinities = graph.gather(heads)
+    inside = np.cumsum(affinities, axis=1, dtype=np.float64)
+    # Rounding can put the target a hair beyond the row's last edge: stay strictly inside.
+    target = np.minimum(target - before, np.nextafter(inside[:, -1], 0.0))
+    columns = (inside > target[:, None]).argmax(1)
+    return heads, neighbors[np.arange(len(heads)), columns]
+
+
+def edge_batch(
+    vectors: Tensor, ends: NDArray[np.int64], weight: float, mass: NDArray[np.floating[Any]] | None = None
+) -> EdgeBatch:
+    """Return edges of equal weight.
+
+    Args:
+        vectors: (B, D), each row once.
+        ends: (2, M) row in ``vectors`` of the edges' first and second ends.
+        weight: of each edge.
+        mass: (B,) of each row; None: half the weights of its edges.
+    """
+    if mass is None:
+        mass = np.bincount(ends.ravel(), minlength=len(vectors)) * (weight / 2)
+    return EdgeBatch(
+        vectors=vectors,
+        heads=torch.from_numpy(ends[0]),
+        tails=torch.from_numpy(ends[1]),
+        weights=torch.full((ends.shape[1],), weight, dtype=torch.float64),
+        mass=torch.from_numpy(mass.astype(np.float64)),
+    )
 
 
 class EdgeSampler:
@@ -68,18 +122,10 @@ class EdgeSampler:
         self.start, self.stop = share(graph.n_rows, self.rank, world_size)
         first, last = share(batch_size, self.rank, world_size)
         self.n_edges, self.growth = last - first, 1
-        self.cumulative = self._cumulative_affinity()
+        self.cumulative = cumulative_affinity(graph, self.start, self.stop)
         own = torch.tensor([self.cumulative[-1]], dtype=torch.float64)
         total = float(collectives.all_reduce_sum({"affinity": own})["affinity"])
         self.affinity_share = float(own) / total
-
-    def _cumulative_affinity(self) -> NDArray[np.float64]:
-        """Return the running sum (rows of the slice,) of the rows' total affinities."""
-        sums = [
-            self.graph.block(start, min(start + SCAN_ROWS, self.stop))[1].sum(1, dtype=np.float64)
-            for start in range(self.start, self.stop, SCAN_ROWS)
-        ]
-        return np.cumsum(np.concatenate(sums))
 
     def batch(self, step: int) -> EdgeBatch:
         """Return the edges of ``step`` on this rank."""
@@ -87,33 +133,17 @@ class EdgeSampler:
         heads, tails = self._edges(generator)
         uniform = self._uniform_rows(generator) if self.laplacian == "unnormalized" else heads[:0]
         rows, inverse = np.unique(np.concatenate([heads, tails, uniform]), return_inverse=True)
-        n = len(heads)
-        weights = np.full(n, self.affinity_share / n)
+        n, mass = len(heads), None
         if self.laplacian == "unnormalized":
             row_share = (self.stop - self.start) / self.graph.n_rows
             mass = np.bincount(inverse[2 * n :], minlength=len(rows)) * (row_share / n)
-        else:
-            mass = np.bincount(inverse[: 2 * n], minlength=len(rows)) * (self.affinity_share / n / 2)
-        return EdgeBatch(
-            vectors=gathered(self.vectors, rows),
-            heads=torch.from_numpy(inverse[:n]),
-            tails=torch.from_numpy(inverse[n : 2 * n]),
-            weights=torch.from_numpy(weights),
-            mass=torch.from_numpy(mass.astype(np.float64)),
-        )
+        ends = inverse[: 2 * n].reshape(2, n)
+        return edge_batch(gathered(self.vectors, rows), ends, self.affinity_share / n, mass)
 
     def _edges(self, generator: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return global ids (M,) of both ends; one random number picks the row and the neighbour."""
         target = stratified(self.growth * self.n_edges, generator) * self.cumulative[-1]
-        local_rows = np.minimum(np.searchsorted(self.cumulative, target, side="right"), len(self.cumulative) - 1)
-        before = np.where(local_rows > 0, self.cumulative[local_rows - 1], 0.0)
-        heads = local_rows + self.start
-        neighbors, affinities = self.graph.gather(heads)
-        inside = np.cumsum(affinities, axis=1, dtype=np.float64)
-        # Rounding can put the target a hair beyond the row's last edge: stay strictly inside.
-        target = np.minimum(target - before, np.nextafter(inside[:, -1], 0.0))
-        columns = (inside > target[:, None]).argmax(1)
-        return heads, neighbors[np.arange(len(heads)), columns]
+        return edges_at(self.graph, self.cumulative, self.start, target)
 
     def _uniform_rows(self, generator: np.random.Generator) -> NDArray[np.int64]:
         """Return as many global row ids as there are edges, uniform over the slice."""

@@ -13,6 +13,7 @@ from distspectral.frozen import FrozenModel
 from distspectral.graph.store import Graph
 from distspectral.storage.rows.vectors import Vectors
 from distspectral.training.config import TrainConfig
+from distspectral.training.draws import Draws
 from distspectral.training.loop import Trainer
 
 
@@ -32,11 +33,20 @@ class TrainSettings(FrozenModel, ABC):
         """Return a trainer at step 0 on this rank's device: the same call for one process, a group and Ray's workers.
 
         Args:
-            vectors: all N rows, with labels where the objective learns from them.
+            vectors: all N rows, with labels where the objective learns from them; or
+                :class:`~distspectral.training.drawn.DrawnVectors`, whose batches are then taken.
             graph: neighbours and affinities of all N rows, where the objective needs them.
 
         Communication: that of the sampler's construction, and DDP's broadcast of the initial weights.
         """
+
+    def draws(self, n_rows: int) -> Draws | None:
+        """Return what the training draws of N rows, should its batches be drawn before it begins.
+
+        None where they cannot be.
+        """
+        del n_rows
+        return None
 
     @property
     @abstractmethod

@@ -13,7 +13,9 @@ from distspectral.objectives.batches import PairBatch
 from distspectral.objectives.siamese import SiameseObjective
 from distspectral.storage.rows.vectors import Vectors
 from distspectral.training.config import TrainConfig
-from distspectral.training.loop import Trainer
+from distspectral.training.drawn import DrawnPairSampler, DrawnVectors
+from distspectral.training.draws import PairDraws
+from distspectral.training.loop import Sampler, Trainer
 from distspectral.training.row_sampling import PairSampler
 from distspectral.training.settings import TrainSettings
 
@@ -49,10 +51,19 @@ class SiameseSettings(TrainSettings):
         train, model = self.train, build_siamese(vectors.dim, self)
         model.standardize_by(vectors.mean, vectors.scale)
         model.to(torch_device(train.device))
-        sampler = PairSampler(
-            vectors, graph, batch_size=train.batch_size, n_positives=train.n_positives, seed=self.seed
-        )
+        sampler: Sampler[PairBatch]
+        if isinstance(vectors, DrawnVectors):
+            sampler = DrawnPairSampler(vectors, train.n_positives)
+        else:
+            sampler = PairSampler(
+                vectors, graph, batch_size=train.batch_size, n_positives=train.n_positives, seed=self.seed
+            )
         return Trainer(model, model, SiameseObjective(model, train.margin), sampler, train, vectors.n_rows)
+
+    def draws(self, n_rows: int) -> PairDraws:
+        """Return the pairs of all batches; see :meth:`TrainSettings.draws`."""
+        train = self.train
+        return PairDraws(n_rows, train.batch_size, train.steps(n_rows), self.seed, train.n_positives)
 
     @property
     def shape(self) -> dict[str, Any]:

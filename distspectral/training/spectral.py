@@ -16,6 +16,8 @@ from distspectral.objectives.batches import EdgeBatch
 from distspectral.objectives.spectral import SpectralConfig, SpectralObjective
 from distspectral.storage.rows.vectors import Vectors
 from distspectral.training.config import TrainConfig
+from distspectral.training.drawn import DrawnEdgeSampler, DrawnVectors
+from distspectral.training.draws import EdgeDraws
 from distspectral.training.loop import Sampler, Trainer
 from distspectral.training.sampling import EdgeSampler, InBatchSampler
 from distspectral.training.settings import TrainSettings
@@ -64,6 +66,15 @@ class SpectralSettings(TrainSettings):
         sampler, train = build_sampler(vectors, graph, self), self.train
         return Trainer(model, model.network, objective, sampler, train, vectors.n_rows, train.max_growth)
 
+    def draws(self, n_rows: int) -> EdgeDraws | None:
+        """Return the edges of all batches; see :meth:`TrainSettings.draws`.
+
+        None where rows are drawn beside edges, or edges are made of the rows of a batch.
+        """
+        if self.spectral.laplacian == "unnormalized" or self.affinity.scope == "batch":
+            return None
+        return EdgeDraws(n_rows, self.train.batch_size, self.train.steps(n_rows), self.seed)
+
     @property
     def shape(self) -> dict[str, Any]:
         """Functions, those kept, and the width of the hidden layers."""
@@ -89,6 +100,8 @@ def build_model(dim: int, settings: SpectralSettings) -> SpectralModel:
 def build_sampler(vectors: Vectors, graph: Graph, settings: SpectralSettings) -> Sampler[EdgeBatch]:
     """Return this rank's sampler for ``affinity.scope``."""
     train, affinity = settings.train, settings.affinity
+    if isinstance(vectors, DrawnVectors):
+        return DrawnEdgeSampler(vectors, train.steps(vectors.n_rows))
     if affinity.scope == "batch":
         return InBatchSampler(
             vectors,

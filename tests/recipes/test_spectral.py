@@ -249,3 +249,14 @@ def test_components_are_encoded_like_codes_and_taken_over_from_the_run_to_start_
         "train": "s3://bucket/before/training",
     }
     assert recipe(representation="pca", dim=NARROW).widths["codes"] == NARROW
+
+
+@pytest.mark.parametrize(
+    "sections", [{"spectral": {"laplacian": "unnormalized"}}, {"affinity": {"scope": "batch", "space": "euclidean"}}]
+)
+def test_batches_that_are_made_as_training_goes_cannot_be_drawn_before(sections):
+    recipe(NARROW, **sections).check_batches()
+    with pytest.raises(ConfigError, match=r"^train\.batches: is drawn") as caught:
+        recipe(NARROW, train={"batches": "drawn"}, **sections).check_batches()
+    assert caught.value.parameters == ("train.batches",)
+    recipe(NARROW, train={"batches": "drawn"}, **EUCLIDEAN).check_batches()
