@@ -32,12 +32,14 @@ from distspectral.orchestration.observer import SilentObserver
 from distspectral.orchestration.pipeline import run
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.filesystems import resolve
+from distspectral.training.growth import N_JUDGED
 from tests.storage.s3 import BUCKET, Request, S3Server
 
 ROWS = int(os.environ.get("SHARE_NOTHING_ROWS", "6000"))
 DIM = int(os.environ.get("SHARE_NOTHING_DIM", "16"))
 SHARDS = [int(n) for n in os.environ.get("SHARE_NOTHING_SHARDS", "4,8,16").split(",")]
 STEPS = int(os.environ.get("SHARE_NOTHING_STEPS", "40"))
+BRIEF: dict[str, Any] = {"max_steps": STEPS, "window_steps": 20, "warmup_steps": 5, "device": "cpu"}
 NODES = [int(n) for n in os.environ.get("SHARE_NOTHING_NODES", "3").split(",")]
 PATIENCE_S = 600 if "SHARE_NOTHING_ROWS" not in os.environ and max(SHARDS) < 100 else 3600
 OBJECT_STORE_BYTES = 80 << 20
@@ -51,17 +53,16 @@ def write_remote_run(folder: Path, server: S3Server, name: str, n_rows: int, n_s
     write_vectors(str(folder / "data"), vectors, labels=labels, n_shards=n_shards)
     filesystem, place = resolve(server.uri(f"{name}/data"))
     fs.copy_files(str(folder / "data"), place, destination_filesystem=filesystem)
-    brief = {"max_steps": STEPS, "window_steps": 20, "warmup_steps": 5, "device": "cpu"}
     values = {
         "name": name,
         "root": server.uri(f"{name}/root"),
         "data": {"path": server.uri(f"{name}/data"), "id_column": "id", "label_column": "label"},
         "representation": "code",
         "graph": {"method": "cells"},
-        "autoencoder": {**brief, "hidden": [32]},
-        "siamese": {**brief, "hidden": [32]},
+        "autoencoder": {**BRIEF, "hidden": [32]},
+        "siamese": {**BRIEF, "hidden": [32]},
         "network": {"hidden": [32]},
-        "train": brief,
+        "train": BRIEF,
         "cluster": {"n_clusters": Mixture(DIM).n_clusters},
         **sections,
     }
@@ -179,6 +180,15 @@ def started(path: Path, nodes: Nodes, log: Path) -> Iterator[subprocess.Popen[by
         driver.wait()
 
 
+BATCH = 256
+DRAWN = {
+    "siamese": {**BRIEF, "hidden": [32], "batch_size": BATCH, "batches": "drawn"},
+    "train": {**BRIEF, "batch_size": BATCH, "batches": "drawn"},
+}
+"""So that what a node fetches for a training is its batches; the autoencoder maps its rows and copies them."""
+DRAWN_BYTES = {"siamese": 4 * 24 + 8, "training": 4 * (24 + 10) + 8}
+"""Of a record by the training's folder: codes, for the eigenfunctions Siamese features too, and a number."""
+
 PASSES, COPIES = (
     {"data": 2, "vectors": 2, "codes": 3, "features": 1, "graph": 1, "neighbors": 3, "reweight": 3},
     {
@@ -226,11 +236,24 @@ def check_bytes(log: list[Request], name: str, server: S3Server, nodes: list[str
         assert most <= 1.2 * each * sum(of_it) + each * BESIDE * len(of_it), (artifact, by_client)
 
 
+def check_batches(log: list[Request], name: str) -> None:
+    """Compare what was fetched of drawn batches with their size."""
+    for folder, record_bytes in DRAWN_BYTES.items():
+        written = (STEPS + N_JUDGED) * 2 * BATCH * record_bytes
+        shards = [one for one in log if one.key.startswith(f"{name}/root/{folder}/batches/batches-")]
+        fetched: Counter[str] = Counter()
+        for one in shards:
+            fetched[one.client] += one.n_bytes if one.method == "GET" else 0
+        print(f"batches of {folder} {written:,} B", {who: round(n / written, 2) for who, n in fetched.items() if n})
+        assert 0.9 * written < sum(fetched.values()) <= 1.2 * written + BESIDE, "one worker trains, and reads them once"
+
+
 @pytest.fixture(scope="module")
 def alone(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     """The root of the run by one process."""
     folder = tmp_path_factory.mktemp("alone")
-    config = load_config(write_remote_run(folder, s3, "alone", ROWS, 8, storage={"cache_dir": str(folder / "cache")}))
+    sections = {**DRAWN, "storage": {"cache_dir": str(folder / "cache")}}
+    config = load_config(write_remote_run(folder, s3, "alone", ROWS, 8, **sections))
     run(config, LocalEngine(), SilentObserver())
     return Artifact(config.root)
 
@@ -247,7 +270,7 @@ def test_nodes_of_which_one_is_lost_do_what_one_process_does(
     s3: S3Server, tmp_path: Path, nodes: Nodes, alone: Artifact
 ) -> None:
     name = f"on-{len(nodes.names)}-nodes"
-    path = write_remote_run(tmp_path / name, s3, name, ROWS, 8, ray={"workers": 1})
+    path = write_remote_run(tmp_path / name, s3, name, ROWS, 8, **DRAWN, ray={"workers": 1})
     root, before = Artifact(load_config(path).root), len(s3.log)
     with started(path, nodes, tmp_path / "driver.log") as driver:
         when_searching(root, driver)
@@ -256,6 +279,7 @@ def test_nodes_of_which_one_is_lost_do_what_one_process_does(
         assert driver.wait() == 0, (tmp_path / "driver.log").read_text()[-3000:]
     log = s3.log[before:]
     check_bytes(log, name, s3, nodes.names)
+    check_batches(log, name)
     worked = {one.client for one in log}.intersection(nodes.names)
     assert len(worked) >= len(nodes.names) - 1, "all but perhaps the one that came last have worked"
     for stage in ("vectors", "codes", "neighbors", "graph", "features", "reweight"):
