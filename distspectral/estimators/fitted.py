@@ -34,6 +34,7 @@ class FittedSpectral(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
     """The methods of an estimator that has learned eigenfunctions, clusters and their tree.
 
     Attributes:
+        include_constant: whether :meth:`transform` gives the constant function, too.
         eigenvalues_: (P,) float64.
         embedding_: (N, P) float32.
         labels_: (N,) int32.
@@ -45,9 +46,12 @@ class FittedSpectral(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
 
     @plain_torch()
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
-        """Return the eigenfunctions (B, P) at rows ``X`` (B, D), seen or unseen."""
+        """Return the eigenfunctions at rows ``X`` (B, D), seen or unseen.
+
+        They are (B, P - 1), for the constant one tells nothing apart; (B, P) with ``include_constant``.
+        """
         check_is_fitted(self)
-        return self._embed(self._rows(X, reset=False, accept_sparse="csr"))
+        return self._told(self._embed(self._rows(X, reset=False, accept_sparse="csr")))
 
     @plain_torch()
     def predict(self, X: ArrayLike) -> NDArray[np.int32]:
@@ -119,9 +123,8 @@ class FittedSpectral(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         return central, border
 
     def fit_transform(self, X: ArrayLike, y: Any = None, **fit_params: Any) -> NDArray[np.float32]:
-        """Fit and return ``embedding_``."""
-        embedding: NDArray[np.float32] = self.fit(X, y, **fit_params).embedding_
-        return embedding
+        """Fit and return what :meth:`transform` gives for the training rows."""
+        return self._told(self.fit(X, y, **fit_params).embedding_)
 
     def _model_state(self) -> dict[str, Any]:
         return {"network": self._model.network.state(), "assigner": self._model.assigner.state()}
@@ -145,6 +148,10 @@ class FittedSpectral(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
     def _embed(self, rows: Vectors) -> NDArray[np.float32]:
         return in_blocks(self._model.network.to(torch_device(self.device)), rows)
 
+    def _told(self, embedding: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return of functions (B, P) those that :meth:`transform` gives."""
+        return embedding if self.include_constant else embedding[:, 1:].copy()
+
     def _clusters(self, embedding: NDArray[np.float32]) -> NDArray[np.int32]:
         """Return the cluster (B,) of each embedded row (B, P)."""
         parts = torch.split(torch.from_numpy(embedding), BLOCK_ROWS)
@@ -152,8 +159,8 @@ class FittedSpectral(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
 
     @property
     def _n_features_out(self) -> int:
-        """P, for ``get_feature_names_out``."""
-        return len(self.eigenvalues_)
+        """Columns of :meth:`transform`, for ``get_feature_names_out``."""
+        return len(self.eigenvalues_) - (not self.include_constant)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -6,21 +6,23 @@ Shape letters: N rows, D features, P components, C clusters, M leaves.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 from distspectral.embedding.forward import in_blocks
 from distspectral.errors import TooFewRowsError
-from distspectral.estimators.base import WindowPrinter, told_in
+from distspectral.estimators.base import told_in
 from distspectral.estimators.fitted import FittedSpectral
 from distspectral.estimators.representation import represent_rows
 from distspectral.estimators.stored import plain
+from distspectral.estimators.trainings import Trainings
 from distspectral.graph.certified import certified
 from distspectral.graph.config import AffinitySpace, Connect, Metric
 from distspectral.graph.search.duplicates import surplus_duplicates
@@ -34,6 +36,7 @@ from distspectral.recipes import Representation, SpectralRecipe
 from distspectral.spectral.affinity import AffinityKind
 from distspectral.spectral.certificate import as_note
 from distspectral.spectral.diagnostics import suggested_n_clusters
+from distspectral.spectral.lineage import lineage
 from distspectral.spectral.tree import grown
 from distspectral.stages.calibrate import calibrated, edge_sums
 from distspectral.stages.certify import RowSample, can_polish
@@ -41,6 +44,7 @@ from distspectral.stages.cluster import fit_assigner
 from distspectral.stages.tree import leaf_affinities, quality, symmetric, with_leaves
 from distspectral.storage.rows.vectors import ArrayVectors, Vectors
 from distspectral.training.modes import plain_torch
+from distspectral.training.run_log import OnWindow
 
 DEFAULTS = SpectralRecipe(dim=1)
 """A run's own, which the estimator shares."""
@@ -76,6 +80,7 @@ class SpectralNet(FittedSpectral):
             much of the graph.
         max_steps: budget of steps of every training, which ends earlier on a plateau; ``auto``: grows with the root of
             the rows, up to 2,000 of the autoencoder, 1,500 of the Siamese network and 2,000 of the eigenfunctions.
+        include_constant: whether ``transform`` gives the constant function, too, which tells nothing apart.
         device: ``auto``, ``cpu`` or ``cuda``, for search and training.
         random_state: seed, None or a RandomState; the same seed gives the same result on one machine with one number
             of threads. Sums are rounded in another order with another number; ``OMP_NUM_THREADS`` fixes it.
@@ -155,6 +160,7 @@ class SpectralNet(FittedSpectral):
         hidden: int | Sequence[int] = DEFAULTS.network.hidden,
         batch_size: int = DEFAULTS.train.batch_size,
         max_steps: int | Literal["auto"] = DEFAULTS.train.max_steps,
+        include_constant: bool = False,
         device: Literal["auto", "cpu", "cuda"] = "auto",
         random_state: int | np.random.RandomState | None = None,
         verbose: bool | int = False,
@@ -171,12 +177,13 @@ class SpectralNet(FittedSpectral):
         self.hidden = hidden
         self.batch_size = batch_size
         self.max_steps = max_steps
+        self.include_constant = include_constant
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
 
     @plain_torch()
-    def fit(self, X: ArrayLike, y: Any = None) -> Self:
+    def fit(self, X: ArrayLike, y: Any = None, *, on_window: OnWindow | None = None) -> Self:
         """Learn the embedding and the clusters of ``X``.
 
         Args:
@@ -185,6 +192,8 @@ class SpectralNet(FittedSpectral):
                 rows are scaled only. Where at most one entry in 16 is held, the search and the first layer multiply
                 sparse rows, and no row is made dense but for codes.
             y: ignored.
+            on_window: called with each window's metrics, as ``history_`` has them, and ``training``: ``autoencoder``,
+                ``siamese`` or ``train``.
 
         Raises:
             ConstantDataError, TooFewRowsError, TooManyClustersError, ConfigError: ValueErrors that say what to change.
@@ -192,12 +201,43 @@ class SpectralNet(FittedSpectral):
         """
         rows = self._rows(X, reset=True, accept_sparse="csr", ensure_min_samples=3)
         with told_in(self.WORDS):
-            n_distinct = surplus_duplicates(rows, n_kept=1)[1]
-            self._learn(rows, self.recipe(rows.dim, rows.n_rows, n_distinct), n_distinct)
+            self._learn(rows, Trainings(self.verbose, on_window))
         return self
 
-    def _learn(self, rows: Vectors, recipe: SpectralRecipe, n_distinct: int) -> None:
-        """Learn by a recipe, as a run does stage by stage."""
+    @plain_torch()
+    def partial_refit(self, X: ArrayLike, y: Any = None, *, on_window: OnWindow | None = None) -> Self:
+        """Learn anew from all rows, those of before and more, beginning with the weights learned so far.
+
+        Graph, calibration, clusters and tree are made anew. Clusters that hold the same rows keep their numbers, as
+        far as the model before tells the rows apart. Where it fails, the estimator stays as it was.
+
+        Args:
+            X: (N, D) all rows, with the features of before; nothing of those is kept here.
+            y: ignored.
+            on_window: see :meth:`fit`.
+
+        Raises:
+            ConfigError: the weights do not fit: parameters were changed, or few rows carried fewer functions.
+            ConstantDataError, TooFewRowsError, TooManyClustersError: see :meth:`fit`.
+        """
+        earlier, frame, anew = self.predict(X), self.frame_, copy.copy(self)
+        rows = anew._rows(X, reset=True, accept_sparse="csr", ensure_min_samples=3)
+        moved = frame.properties() != anew.frame_.properties()
+        with told_in(self.WORDS):
+            anew._learn(rows, Trainings(self.verbose, on_window, self._weights, moved), earlier)
+        self.__dict__.update(vars(anew))
+        return self
+
+    def _learn(self, rows: Vectors, trainings: Trainings, earlier: NDArray[np.int32] | None = None) -> None:
+        """Learn as a run does, stage by stage.
+
+        Args:
+            rows: (N, D).
+            trainings: of this fit.
+            earlier: (N,) clusters that the model before gives, by which the new ones are numbered.
+        """
+        n_distinct = surplus_duplicates(rows, n_kept=1)[1]
+        recipe = self.recipe(rows.dim, rows.n_rows, n_distinct)
         select_search(recipe.graph.device)  # refuses a device that is not there
         recipe.check(rows.n_rows, has_labels=False)
         if recipe.n_components > n_distinct:
@@ -206,14 +246,13 @@ class SpectralNet(FittedSpectral):
                 "which carry no more functions; ask for fewer",
                 ["spectral.n_components", "data.path"],
             )
-        represented = represent_rows(rows, recipe, self._observer)
+        represented = represent_rows(rows, recipe, trainings)
         self.graph_ = represented.facts
 
         settings = recipe.functions
         trainer = settings.trainer(represented.seen, represented.graph)
-        observer = self._observer("train")
-        trainer.fit(observer)
-        self.history_ = observer.history
+        trainings.fit("train", trainer)
+        self.history_, self._weights = trainings.histories["train"], trainings.weights
 
         functions = ArrayVectors(in_blocks(trainer.model.network, represented.seen))
         laplacian, n_functions = settings.spectral.laplacian, functions.dim
@@ -248,6 +287,8 @@ class SpectralNet(FittedSpectral):
         self._set_model(Embedder(network, assigner))
         self.labels_ = self._clusters(self.embedding_)
         self._drop_empty_clusters(n_distinct)
+        if earlier is not None:
+            self._renumber(earlier)
         self._grow_tree(represented.graph, recipe)
 
     def recipe(self, dim: int, n_rows: int, n_distinct: int | None = None) -> SpectralRecipe:
@@ -283,9 +324,6 @@ class SpectralNet(FittedSpectral):
         }
         return self._made(SpectralRecipe, values).for_rows(n_rows, n_distinct)
 
-    def _observer(self, trained: str) -> WindowPrinter:
-        return WindowPrinter(self.verbose, trained)
-
     def _drop_empty_clusters(self, n_distinct: int) -> None:
         """Keep the clusters that rows are in, numbered anew, and warn where they are fewer than asked for."""
         found, labels = np.unique(self.labels_, return_inverse=True)
@@ -304,6 +342,15 @@ class SpectralNet(FittedSpectral):
         assigner = Assigner(whole.scale, centroids, whole.normalize_rows, whole.variance)
         self._set_model(Embedder(self._model.network, assigner))
         self.labels_ = labels.astype(np.int32)
+
+    def _renumber(self, earlier: NDArray[np.int32]) -> None:
+        """Give clusters the numbers (N,) of earlier ones that hold the same rows."""
+        before, now = earlier.astype(np.int64), self.labels_.astype(np.int64)
+        numbers = lineage(before, now, int(before.max()) + 1, self.n_clusters_).numbers
+        whole, order = self._model.assigner, torch.from_numpy(np.argsort(numbers))
+        assigner = Assigner.from_state(whole.state() | {"centroids": whole.centroids[order]})
+        self._set_model(Embedder(self._model.network, assigner))
+        self.labels_ = numbers[now].astype(np.int32)
 
     def _grow_tree(self, graph: Graph, recipe: SpectralRecipe) -> None:
         """Part the clusters into leaves and merge these."""
