@@ -20,7 +20,7 @@ def main() -> None:
     model = SpectralNet(n_clusters=2, random_state=0).fit(X)
     x, y = np.meshgrid(np.linspace(-1.6, 2.6, 420), np.linspace(-1.1, 1.6, 270))
     plane = np.column_stack([x.ravel(), y.ravel()])
-    function = model.transform(plane)[:, 1].reshape(x.shape)
+    function = model.transform(plane)[:, 0].reshape(x.shape)
     regions = model.predict(plane).reshape(x.shape)
 
     figure = Figure(figsize=(9.6, 2.3), layout="constrained", facecolor=PAPER)

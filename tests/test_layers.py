@@ -21,7 +21,7 @@ LAYERS = (
     ("costs",),
     ("stages",),
     ("curation", "report", "estimators", "config"),
-    ("serving",),
+    ("serving", "scanpy"),
     ("orchestration",),
     ("planning",),
     ("bench",),

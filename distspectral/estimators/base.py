@@ -28,6 +28,7 @@ from distspectral.errors import (
     NonFiniteRowError,
     first_line,
 )
+from distspectral.estimators.inputs import as_rows
 from distspectral.estimators.stored import plain, restored, stored
 from distspectral.frozen import FrozenModel, expected
 from distspectral.models.framed import Framed
@@ -39,6 +40,7 @@ from distspectral.storage.rows.vectors import ArrayVectors, Vectors
 from distspectral.training.checkpoint import read_state, write_state
 from distspectral.training.loop import WindowRecorder
 from distspectral.training.modes import plain_torch
+from distspectral.training.run_log import OnWindow
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -51,6 +53,7 @@ class Conduct(FrozenModel):
 
     random_state: Annotated[int, Field(ge=0, lt=2**32)] | InstanceOf[np.random.RandomState] | None
     verbose: bool | NonNegativeInt
+    include_constant: bool = False
 
 
 APART = ("frame_", "model_", "_model")
@@ -157,9 +160,10 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """Return a seed of ``random_state``.
 
         Raises:
-            ConfigError: it, or ``verbose``, is none; see :meth:`_made`.
+            ConfigError: it, or another parameter that no recipe has, is none; see :meth:`_made`.
         """
-        self._made(Conduct, {"random_state": plain(self.random_state), "verbose": plain(self.verbose)})
+        conduct = {name: plain(getattr(self, name)) for name in Conduct.model_fields if hasattr(self, name)}
+        self._made(Conduct, conduct)
         return int(check_random_state(self.random_state).randint(2**31 - 1))
 
     def _layers(self) -> Any:
@@ -175,7 +179,7 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             ConstantDataError: all rows to learn from are equal.
         """
         refuse_no_features(X)
-        array = validate_data(self, X, reset=reset, order="C", **checks)
+        array = validate_data(self, as_rows(X), reset=reset, order="C", **checks)
         if reset:
             self.frame_ = Frame.of(array)
         rows = framed(array, self.frame_)
@@ -216,7 +220,10 @@ def refuse_no_features(X: Any) -> None:
         ConfigError: just that.
     """
     if hasattr(X, "obsm") and hasattr(X, "obs"):
-        raise ConfigError(f"X: is an {type(X).__name__}; give its features, such as X.obsm['X_pca']")
+        raise ConfigError(
+            f"X: is an {type(X).__name__}; call distspectral.scanpy.spectral(X), or give its features, such as "
+            "X.obsm['X_pca']"
+        )
     if sparse.issparse(X) and X.ndim == 2 and X.shape[0] == X.shape[1] and X.nnz:
         is_graph = not X.diagonal().any() and X.min() >= 0 and abs(X - X.T).nnz == 0
         if is_graph:
@@ -276,15 +283,17 @@ def framed(array: Any, frame: Frame, labels: NDArray[Any] | None = None) -> Arra
 
 
 class WindowPrinter(WindowRecorder):
-    """Keeps the history and, if asked, prints a line per window, headed by what is trained."""
+    """Keeps the history and, if asked, prints a line per window, headed by what is trained, and tells a listener."""
 
-    def __init__(self, verbose: bool | int, trained: str) -> None:
+    def __init__(self, verbose: bool | int, trained: str, on_window: OnWindow | None = None) -> None:
         super().__init__()
-        self.verbose, self.trained = verbose, trained
+        self.verbose, self.trained, self.on_window = verbose, trained, on_window
 
     def window(self, record: dict[str, Any]) -> None:
-        """Keep and print one window."""
+        """Keep, print and tell one window."""
         super().window(record)
+        if self.on_window is not None:
+            self.on_window({"training": self.trained, **record})
         if self.verbose:
             ritz_sum = f"  Ritz sum {record['ritz_sum']:.5f}" if "ritz_sum" in record else ""
             print(f"{self.trained} step {record['step']:>6}  loss {record['loss']:.4f}{ritz_sum}")

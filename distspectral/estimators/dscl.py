@@ -25,12 +25,14 @@ from distspectral.estimators.base import (
     told_in,
     warn_of_far,
 )
+from distspectral.estimators.inputs import as_rows
 from distspectral.estimators.stored import plain
 from distspectral.models.networks import torch_device
 from distspectral.recipes import MetricRecipe
 from distspectral.storage.rows.frame import Frame
 from distspectral.training.dscl import DSCLSettings, build_model
 from distspectral.training.modes import plain_torch
+from distspectral.training.run_log import OnWindow
 
 DEFAULTS = MetricRecipe(dim=1)
 """A run's own, which the estimator shares."""
@@ -129,19 +131,20 @@ class DSCL(NetworkEstimator):
         self.verbose = verbose
 
     @plain_torch()
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+    def fit(self, X: ArrayLike, y: ArrayLike, *, on_window: OnWindow | None = None) -> Self:
         """Learn the metric from labelled rows.
 
         Args:
             X: (N, D) numbers, finite; computed with in float32. Before the cast, features whose offset float32 would
                 lose are centred, and rows beyond its squares are scaled.
             y: (N,) labels, integers or strings, of at least two classes.
+            on_window: called with each window's metrics, as ``history_`` has them, and ``training``.
 
         Raises:
             TooFewClassesError, ConstantDataError, ConfigError: all of them ValueErrors that say what to change.
         """
         refuse_no_features(X)
-        X, y = validate_data(self, X, y, order="C")
+        X, y = validate_data(self, as_rows(X), y, order="C")
         check_classification_targets(y)
         self.classes_, classes = np.unique(y, return_inverse=True)
         self.frame_ = Frame.of(np.asarray(X))
@@ -155,7 +158,7 @@ class DSCL(NetworkEstimator):
                 settings = settings.model_copy(update={"dscl": settings.dscl.model_copy(update=width)})
             self.n_components_ = settings.dscl.n_components
             trainer = settings.trainer(rows)
-            observer = WindowPrinter(self.verbose, "train")
+            observer = WindowPrinter(self.verbose, "train", on_window)
             trainer.fit(observer)
         self.history_ = observer.history
         self._set_model(trainer.model.network)

@@ -6,7 +6,6 @@ The recipe decides; the stages do the same over artifacts. Shape letters: N rows
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from distspectral.embedding.encode import refuse_collapse
 from distspectral.embedding.forward import in_blocks
 from distspectral.embedding.pca import principal_components
+from distspectral.estimators.trainings import Trainings
 from distspectral.graph.knn import knn_graph
 from distspectral.graph.store import ArrayGraph
 from distspectral.graph.weights import median_squared_distance, reweighted_rows
@@ -25,7 +25,6 @@ from distspectral.stages.codes import explained_variance
 from distspectral.stages.fragmentation import fragmentation
 from distspectral.storage.rows.joined import JoinedVectors
 from distspectral.storage.rows.vectors import ArrayVectors, Vectors
-from distspectral.training.loop import TrainingObserver
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,15 +45,13 @@ class Representation:
     encoders: dict[str, Any]
 
 
-def represent_rows(
-    rows: Vectors, recipe: SpectralRecipe, observer: Callable[[str], TrainingObserver]
-) -> Representation:
+def represent_rows(rows: Vectors, recipe: SpectralRecipe, trainings: Trainings) -> Representation:
     """Return the representation of rows in memory.
 
     Args:
         rows: (N, D).
         recipe: which, and how it is learned.
-        observer: returns the one that hears of a training, by the stage that it is in a run.
+        trainings: of this fit.
 
     Raises:
         CollapsedError: an encoder maps all rows to one point.
@@ -64,7 +61,7 @@ def represent_rows(
     networks: dict[str, Perceptron] = {}
     explained: dict[str, Any] = {}
     if recipe.makes_codes:
-        model = _coder(rows, recipe, observer)
+        model = _coder(rows, recipe, trainings)
         kept = explained_variance(model.encoder, model.decoder, rows)
         explained, recipe = {"explained_variance": kept}, recipe.knowing(kept)
         if recipe.searches_codes:
@@ -74,7 +71,7 @@ def represent_rows(
     graph, facts = knn_graph(searched, recipe.graph, recipe.affinity)
     if recipe.makes_features:
         siamese = recipe.trainings["siamese"].trainer(searched, graph)
-        siamese.fit(observer("siamese"))
+        trainings.fit("siamese", siamese)
         networks["siamese"] = siamese.model.cpu()
         spaces["siamese"] = features = _encoded(networks["siamese"], searched, "siamese")
         if recipe.embedded_graph == "reweight":
@@ -98,12 +95,14 @@ def represent_rows(
     )
 
 
-def _coder(rows: Vectors, recipe: SpectralRecipe, observer: Callable[[str], TrainingObserver]) -> Autoencoder:
+def _coder(rows: Vectors, recipe: SpectralRecipe, trainings: Trainings) -> Autoencoder:
     """Return what encodes rows and rebuilds them, on the CPU."""
     if recipe.coder == "pca":
-        return principal_components(rows, recipe.pca.n_components, recipe.seed)
+        components = principal_components(rows, recipe.pca.n_components, recipe.seed)
+        trainings.take("pca", components)
+        return components
     trainer = recipe.trainings["autoencoder"].trainer(rows)
-    trainer.fit(observer("autoencoder"))
+    trainings.fit("autoencoder", trainer)
     model: Autoencoder = trainer.model.cpu()
     return model
 

@@ -6,6 +6,7 @@ Shape letters: N rows, D features, P components, C clusters, M leaves.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
@@ -13,16 +14,15 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import ClusterMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import ClassifierTags, Tags
-from sklearn.utils.validation import check_is_fitted
 
-from distspectral.embedding.forward import BLOCK_ROWS, in_blocks
-from distspectral.errors import ConfigError, TooFewRowsError
-from distspectral.estimators.base import NetworkEstimator, WindowPrinter, told_in
+from distspectral.embedding.forward import in_blocks
+from distspectral.errors import TooFewRowsError
+from distspectral.estimators.base import told_in
+from distspectral.estimators.fitted import FittedSpectral
 from distspectral.estimators.representation import represent_rows
 from distspectral.estimators.stored import plain
+from distspectral.estimators.trainings import Trainings
 from distspectral.graph.certified import certified
 from distspectral.graph.config import AffinitySpace, Connect, Metric
 from distspectral.graph.search.duplicates import surplus_duplicates
@@ -36,20 +36,21 @@ from distspectral.recipes import Representation, SpectralRecipe
 from distspectral.spectral.affinity import AffinityKind
 from distspectral.spectral.certificate import as_note
 from distspectral.spectral.diagnostics import suggested_n_clusters
-from distspectral.spectral.exemplars import first_of_each
-from distspectral.spectral.tree import Tree, grown
+from distspectral.spectral.lineage import lineage
+from distspectral.spectral.tree import grown
 from distspectral.stages.calibrate import calibrated, edge_sums
 from distspectral.stages.certify import RowSample, can_polish
 from distspectral.stages.cluster import fit_assigner
-from distspectral.stages.tree import Placed, leaf_affinities, placed, quality, symmetric, with_leaves
+from distspectral.stages.tree import leaf_affinities, quality, symmetric, with_leaves
 from distspectral.storage.rows.vectors import ArrayVectors, Vectors
 from distspectral.training.modes import plain_torch
+from distspectral.training.run_log import OnWindow
 
 DEFAULTS = SpectralRecipe(dim=1)
 """A run's own, which the estimator shares."""
 
 
-class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
+class SpectralNet(FittedSpectral):
     """Spectral embedding and clustering by a neural network that also embeds rows it has not seen.
 
     A network is trained so that its outputs span the lowest eigenvectors of the Laplacian of the data's
@@ -79,6 +80,7 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
             much of the graph.
         max_steps: budget of steps of every training, which ends earlier on a plateau; ``auto``: grows with the root of
             the rows, up to 2,000 of the autoencoder, 1,500 of the Siamese network and 2,000 of the eigenfunctions.
+        include_constant: whether ``transform`` gives the constant function, too, which tells nothing apart.
         device: ``auto``, ``cpu`` or ``cuda``, for search and training.
         random_state: seed, None or a RandomState; the same seed gives the same result on one machine with one number
             of threads. Sums are rounded in another order with another number; ``OMP_NUM_THREADS`` fixes it.
@@ -158,6 +160,7 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         hidden: int | Sequence[int] = DEFAULTS.network.hidden,
         batch_size: int = DEFAULTS.train.batch_size,
         max_steps: int | Literal["auto"] = DEFAULTS.train.max_steps,
+        include_constant: bool = False,
         device: Literal["auto", "cpu", "cuda"] = "auto",
         random_state: int | np.random.RandomState | None = None,
         verbose: bool | int = False,
@@ -174,12 +177,13 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         self.hidden = hidden
         self.batch_size = batch_size
         self.max_steps = max_steps
+        self.include_constant = include_constant
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
 
     @plain_torch()
-    def fit(self, X: ArrayLike, y: Any = None) -> Self:
+    def fit(self, X: ArrayLike, y: Any = None, *, on_window: OnWindow | None = None) -> Self:
         """Learn the embedding and the clusters of ``X``.
 
         Args:
@@ -188,6 +192,8 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
                 rows are scaled only. Where at most one entry in 16 is held, the search and the first layer multiply
                 sparse rows, and no row is made dense but for codes.
             y: ignored.
+            on_window: called with each window's metrics, as ``history_`` has them, and ``training``: ``autoencoder``,
+                ``siamese`` or ``train``.
 
         Raises:
             ConstantDataError, TooFewRowsError, TooManyClustersError, ConfigError: ValueErrors that say what to change.
@@ -195,12 +201,43 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         """
         rows = self._rows(X, reset=True, accept_sparse="csr", ensure_min_samples=3)
         with told_in(self.WORDS):
-            n_distinct = surplus_duplicates(rows, n_kept=1)[1]
-            self._learn(rows, self.recipe(rows.dim, rows.n_rows, n_distinct), n_distinct)
+            self._learn(rows, Trainings(self.verbose, on_window))
         return self
 
-    def _learn(self, rows: Vectors, recipe: SpectralRecipe, n_distinct: int) -> None:
-        """Learn by a recipe, as a run does stage by stage."""
+    @plain_torch()
+    def partial_refit(self, X: ArrayLike, y: Any = None, *, on_window: OnWindow | None = None) -> Self:
+        """Learn anew from all rows, those of before and more, beginning with the weights learned so far.
+
+        Graph, calibration, clusters and tree are made anew. Clusters that hold the same rows keep their numbers, as
+        far as the model before tells the rows apart. Where it fails, the estimator stays as it was.
+
+        Args:
+            X: (N, D) all rows, with the features of before; nothing of those is kept here.
+            y: ignored.
+            on_window: see :meth:`fit`.
+
+        Raises:
+            ConfigError: the weights do not fit: parameters were changed, or few rows carried fewer functions.
+            ConstantDataError, TooFewRowsError, TooManyClustersError: see :meth:`fit`.
+        """
+        earlier, frame, anew = self.predict(X), self.frame_, copy.copy(self)
+        rows = anew._rows(X, reset=True, accept_sparse="csr", ensure_min_samples=3)
+        moved = frame.properties() != anew.frame_.properties()
+        with told_in(self.WORDS):
+            anew._learn(rows, Trainings(self.verbose, on_window, self._weights, moved), earlier)
+        self.__dict__.update(vars(anew))
+        return self
+
+    def _learn(self, rows: Vectors, trainings: Trainings, earlier: NDArray[np.int32] | None = None) -> None:
+        """Learn as a run does, stage by stage.
+
+        Args:
+            rows: (N, D).
+            trainings: of this fit.
+            earlier: (N,) clusters that the model before gives, by which the new ones are numbered.
+        """
+        n_distinct = surplus_duplicates(rows, n_kept=1)[1]
+        recipe = self.recipe(rows.dim, rows.n_rows, n_distinct)
         select_search(recipe.graph.device)  # refuses a device that is not there
         recipe.check(rows.n_rows, has_labels=False)
         if recipe.n_components > n_distinct:
@@ -209,14 +246,13 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
                 "which carry no more functions; ask for fewer",
                 ["spectral.n_components", "data.path"],
             )
-        represented = represent_rows(rows, recipe, self._observer)
+        represented = represent_rows(rows, recipe, trainings)
         self.graph_ = represented.facts
 
         settings = recipe.functions
         trainer = settings.trainer(represented.seen, represented.graph)
-        observer = self._observer("train")
-        trainer.fit(observer)
-        self.history_ = observer.history
+        trainings.fit("train", trainer)
+        self.history_, self._weights = trainings.histories["train"], trainings.weights
 
         functions = ArrayVectors(in_blocks(trainer.model.network, represented.seen))
         laplacian, n_functions = settings.spectral.laplacian, functions.dim
@@ -251,86 +287,9 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         self._set_model(Embedder(network, assigner))
         self.labels_ = self._clusters(self.embedding_)
         self._drop_empty_clusters(n_distinct)
+        if earlier is not None:
+            self._renumber(earlier)
         self._grow_tree(represented.graph, recipe)
-
-    @plain_torch()
-    def transform(self, X: ArrayLike) -> NDArray[np.float32]:
-        """Return the eigenfunctions (B, P) at rows ``X`` (B, D), seen or unseen."""
-        check_is_fitted(self)
-        return self._embed(self._rows(X, reset=False, accept_sparse="csr"))
-
-    @plain_torch()
-    def predict(self, X: ArrayLike) -> NDArray[np.int32]:
-        """Return the cluster (B,) of each row of ``X`` (B, D); one row alone gets the label it gets in company."""
-        check_is_fitted(self)
-        return self._clusters(self._embed(self._rows(X, reset=False, accept_sparse="csr")))
-
-    @plain_torch()
-    def predict_proba(self, X: ArrayLike) -> NDArray[np.float32]:
-        """Return the probability (B, C) of each cluster at rows ``X`` (B, D): exp(-d^2 / (2 variance)) over its sum.
-
-        d is the distance to a centroid, the variance that of the training rows around theirs.
-        """
-        check_is_fitted(self)
-        embedding = torch.from_numpy(self._embed(self._rows(X, reset=False, accept_sparse="csr")))
-        assigner = self._model.assigner
-        parts = [
-            assigner.probabilities(assigner.squared_distances(part)) for part in torch.split(embedding, BLOCK_ROWS)
-        ]
-        return torch.cat(parts).numpy()
-
-    @plain_torch()
-    def cut(self, n_clusters: int, X: ArrayLike | None = None) -> NDArray[np.int32]:
-        """Return the cluster of each row where the tree is cut into ``n_clusters``; nothing is fitted.
-
-        Clusters are numbered by falling rows; at ``n_clusters_`` they are ``labels_``.
-
-        Args:
-            n_clusters: from 1 to the number of leaves.
-            X: (B, D) rows; None: the training rows.
-
-        Raises:
-            TooManyClustersError: a ValueError; more clusters than leaves.
-            ConfigError: a ValueError; no positive integer.
-        """
-        check_is_fitted(self)
-        n_clusters = plain(n_clusters)
-        if not isinstance(n_clusters, int) or isinstance(n_clusters, bool) or n_clusters < 1:
-            raise ConfigError(f"n_clusters: expected an integer of at least 1 (got {n_clusters!r})")
-        leaves = self.leaves_
-        if X is not None:
-            leaves = self._placed(self._embed(self._rows(X, reset=False, accept_sparse="csr"))).leaves
-        return Tree(**self._tree).labels(n_clusters).astype(np.int32)[leaves]
-
-    def exemplars(self, n_rows: int = 10) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
-        """Return row numbers of the most central and of the border rows of each cluster, ``n_rows`` each at most.
-
-        Central rows are nearest to their centroid. Border rows have the least margin, by which the next centroid is
-        farther; a cluster without others has none.
-
-        Args:
-            n_rows: of each kind.
-
-        Returns:
-            central: by cluster, of the rows fitted to, the nearest first.
-            border: likewise, the least margin first.
-        """
-        check_is_fitted(self)
-        assigner, distances, margins = self._model.assigner, [], []
-        for part in torch.split(torch.from_numpy(self.embedding_), BLOCK_ROWS):
-            squared = assigner.squared_distances(part)
-            distances.append(squared.min(1).values.numpy())
-            margins.append(assigner.margins(squared).numpy())
-        rows = np.arange(len(self.labels_))
-        found = [
-            first_of_each(self.labels_, values, rows, n_rows) for values in map(np.concatenate, (distances, margins))
-        ]
-        central, border = ([one[self.labels_[one] == cluster] for cluster in range(self.n_clusters_)] for one in found)
-        return central, border
-
-    def fit_transform(self, X: ArrayLike, y: Any = None, **fit_params: Any) -> NDArray[np.float32]:
-        """Fit and return ``embedding_``."""
-        return self.fit(X, y, **fit_params).embedding_
 
     def recipe(self, dim: int, n_rows: int, n_distinct: int | None = None) -> SpectralRecipe:
         """Return what a run with these parameters consists of; few rows carry few neighbours and functions.
@@ -365,21 +324,6 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         }
         return self._made(SpectralRecipe, values).for_rows(n_rows, n_distinct)
 
-    def _observer(self, trained: str) -> WindowPrinter:
-        return WindowPrinter(self.verbose, trained)
-
-    def _model_state(self) -> dict[str, Any]:
-        return {"network": self._model.network.state(), "assigner": self._model.assigner.state()}
-
-    def _restore_model(self, state: dict[str, Any]) -> None:
-        network = EncodedNetwork.from_state(state["network"])
-        self._set_model(Embedder(network, Assigner.from_state(state["assigner"])))
-
-    def _set_model(self, model: Any) -> None:
-        super()._set_model(model)
-        self.cluster_centers_ = model.assigner.centroids.numpy()
-        self.n_clusters_ = len(self.cluster_centers_)
-
     def _drop_empty_clusters(self, n_distinct: int) -> None:
         """Keep the clusters that rows are in, numbered anew, and warn where they are fewer than asked for."""
         found, labels = np.unique(self.labels_, return_inverse=True)
@@ -399,6 +343,15 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         self._set_model(Embedder(self._model.network, assigner))
         self.labels_ = labels.astype(np.int32)
 
+    def _renumber(self, earlier: NDArray[np.int32]) -> None:
+        """Give clusters the numbers (N,) of earlier ones that hold the same rows."""
+        before, now = earlier.astype(np.int64), self.labels_.astype(np.int64)
+        numbers = lineage(before, now, int(before.max()) + 1, self.n_clusters_).numbers
+        whole, order = self._model.assigner, torch.from_numpy(np.argsort(numbers))
+        assigner = Assigner.from_state(whole.state() | {"centroids": whole.centroids[order]})
+        self._set_model(Embedder(self._model.network, assigner))
+        self.labels_ = numbers[now].astype(np.int32)
+
     def _grow_tree(self, graph: Graph, recipe: SpectralRecipe) -> None:
         """Part the clusters into leaves and merge these."""
         n_rows, generator = len(self.labels_), np.random.default_rng(recipe.seed)
@@ -413,29 +366,3 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         facts = quality(affinities, counts, owners, found.silhouettes)
         self.leaves_, self.tree_, self._tree = found.leaves, tree.linkage(), vars(tree)
         self.cluster_table_ = {name: np.array(column) for name, column in facts.items()}
-
-    def _placed(self, embedding: NDArray[np.float32]) -> Placed:
-        """Return the leaf (B,) of each embedded row (B, P), and summed silhouettes (M,)."""
-        parts = [placed(self._model.assigner, part) for part in torch.split(torch.from_numpy(embedding), BLOCK_ROWS)]
-        return Placed(
-            np.concatenate([part.leaves for part in parts]), np.sum([part.silhouettes for part in parts], axis=0)
-        )
-
-    def _embed(self, rows: Vectors) -> NDArray[np.float32]:
-        return in_blocks(self._model.network.to(torch_device(self.device)), rows)
-
-    def _clusters(self, embedding: NDArray[np.float32]) -> NDArray[np.int32]:
-        """Return the cluster (B,) of each embedded row (B, P)."""
-        parts = torch.split(torch.from_numpy(embedding), BLOCK_ROWS)
-        return torch.cat([self._model.assigner(part)[0] for part in parts]).numpy().astype(np.int32)
-
-    @property
-    def _n_features_out(self) -> int:
-        """P, for ``get_feature_names_out``."""
-        return len(self.eigenvalues_)
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        tags.classifier_tags = ClassifierTags()  # which scikit-learn's checks read of all that predict probabilities
-        return tags

@@ -47,11 +47,13 @@ def write_anndata(graph: Artifact, neighbors: Artifact, vectors: Artifact, path:
     """
     try:
         import anndata
+        import pandas
     except ImportError as error:
         raise MissingDependencyError("anndata is not installed: pip install '.[anndata]'") from error
-    names = MappedVectors(vectors).ids().to_pylist()
-    table = anndata.AnnData(shape=(len(names), 0))
-    table.obs_names = [str(name) for name in names]
+    ids = MappedVectors(vectors).ids().to_pylist()
+    # objects, for not every AnnData can write the strings that pandas 3 infers
+    names, no_names = (pandas.Index(one, dtype=object) for one in ([str(name) for name in ids], []))
+    table = anndata.AnnData(obs=pandas.DataFrame(index=names), var=pandas.DataFrame(index=no_names))
     table.obsp["connectivities"] = affinity_matrix(graph)
     table.obsp["distances"] = distance_matrix(neighbors)
     with tempfile.TemporaryDirectory() as folder, open_whole(*resolve(path)) as stream:

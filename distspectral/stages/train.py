@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pyarrow import fs
+from torch import Tensor, nn
 
 from distspectral.costs.training import SCAN
 from distspectral.errors import ArtifactError, ConfigError, DamagedArtifactError
@@ -151,10 +152,8 @@ def open_trainer(
     trainer = settings.trainer(seen, None if graph is None else MappedGraph(graph, reread=True))
     if settings.start_from is not None:
         start = Artifact(settings.start_from)
-        own = trainer.model.state_dict() if _is_moved(start, vectors[0]) else {}
-        own = {name: own[name] for name in own if name.endswith(STATISTICS)}
         try:
-            trainer.model.load_state_dict(read_state(start, MODEL_FILE) | own)
+            take_weights(trainer.model, read_state(start, MODEL_FILE), _is_moved(start, vectors[0]))
         except RuntimeError as error:  # torch lists every tensor
             raise ConfigError(
                 f"start_from: the weights of {settings.start_from} do not fit this network "
@@ -162,6 +161,21 @@ def open_trainer(
                 ["start_from"],
             ) from error
     return trainer
+
+
+def take_weights(model: nn.Module, weights: Mapping[str, Tensor], moved: bool) -> None:
+    """Give a model, not yet trained, the weights of another of its shape.
+
+    Args:
+        model: knows its rows' mean and scale.
+        weights: state dict of the other.
+        moved: whether the other's rows lay in another frame, so that the model keeps what it knows of its own.
+
+    Raises:
+        RuntimeError: the other has another shape.
+    """
+    own = model.state_dict() if moved else {}
+    model.load_state_dict({**weights, **{name: own[name] for name in own if name.endswith(STATISTICS)}})
 
 
 def _is_moved(start: Artifact, vectors: Artifact) -> bool:

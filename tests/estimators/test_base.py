@@ -72,7 +72,8 @@ def test_words_are_parameters_by_settings_that_exist(kind: type[NetworkEstimator
         assert section in sections
         assert not field or field in sections[section], key
     untold = parameters - set(kind.WORDS.values())
-    assert untold <= {"verbose", "y", "X"}, "every parameter that a run has too can be named in its errors"
+    own = {"verbose", "include_constant", "y", "X"}
+    assert untold <= own, "every parameter that a run has too can be named in its errors"
 
 
 # ---- errors ------------------------------------------------------------------------------------------------------
@@ -136,7 +137,7 @@ class Annotated:
 
 @pytest.mark.parametrize("estimator", [SpectralNet, DSCL])
 def test_what_holds_no_features_is_recognised(estimator: type[NetworkEstimator]) -> None:
-    with pytest.raises(ConfigError, match=r"X: is an Annotated; give its features, such as X\.obsm"):
+    with pytest.raises(ConfigError, match=r"X: is an Annotated; call distspectral\.scanpy\.spectral\(X\)"):
         estimator().fit(Annotated(), [0, 1])
     weights = np.triu(np.random.default_rng(0).random((30, 30)) * (np.arange(30) % 3 == 0), 1)
     with pytest.raises(ConfigError, match="the affinities of a graph, where features are expected"):

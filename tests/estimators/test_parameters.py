@@ -30,6 +30,7 @@ WRONG_SPECTRAL = BOTH | {
     "n_neighbors": [*COUNT, 5000],
     "metric": ["euclidean", None, 1, True],
     "connect": ["all", None, 1, True],
+    "include_constant": ["no", None, 1],
     "affinity": ["rbf", None, 1],
     "laplacian": ["normalized", None, 1],
     "max_steps": COUNT,
@@ -58,6 +59,7 @@ RIGHT_SPECTRAL: dict[str, list[Any]] = {
     "device": [np.str_("cpu")],
     "random_state": [None, np.int64(3), np.random.RandomState(0), 2**32 - 1],
     "verbose": [np.bool_(False), 0, np.int64(0)],
+    "include_constant": [np.bool_(True), False],
 }
 RIGHT_METRIC: dict[str, list[Any]] = {
     **{name: RIGHT_SPECTRAL[name] for name in ("hidden", "max_steps", "device", "random_state", "verbose")},

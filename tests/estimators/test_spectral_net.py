@@ -117,7 +117,7 @@ def test_a_coded_model_is_saved_whole(coded, tmp_path):
     wide, model = coded
     model.save(tmp_path / "model.pt")
     restored = SpectralNet.load(tmp_path / "model.pt")
-    np.testing.assert_array_equal(restored.transform(wide), model.embedding_)
+    np.testing.assert_array_equal(restored.transform(wide), model.embedding_[:, 1:])
     assert restored.n_features_in_ == 40
     assert restored.get_params() == model.get_params()
 
@@ -175,7 +175,7 @@ def test_predict_never_refits(rows, fitted):
 
 
 def test_one_row_is_embedded_as_in_company(rows, fitted):
-    np.testing.assert_allclose(fitted.transform(rows[0][7:8])[0], fitted.embedding_[7], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(fitted.transform(rows[0][7:8])[0], fitted.embedding_[7, 1:], rtol=1e-4, atol=1e-5)
 
 
 def test_same_seed_gives_the_same_result(rows, fitted):
@@ -209,7 +209,7 @@ def test_saved_model_gives_the_same_numbers_in_a_fresh_process(rows, fitted, tmp
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
     out = np.load(tmp_path / "out.npz")
-    np.testing.assert_allclose(out["e"], fitted.embedding_, rtol=1e-5, atol=1e-6)  # thread counts may differ
+    np.testing.assert_allclose(out["e"], fitted.embedding_[:, 1:], rtol=1e-5, atol=1e-6)  # thread counts may differ
     np.testing.assert_array_equal(out["p"], fitted.labels_)
     np.testing.assert_array_equal(out["l"], fitted.labels_)
 

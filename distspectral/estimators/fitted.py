@@ -1,0 +1,169 @@
+"""What a fitted SpectralNet answers: coordinates, clusters, probabilities, cuts of the tree, exemplars.
+
+Nothing here is learned.
+Shape letters: N rows fitted to, B rows asked about, D features, P components, C clusters, M leaves.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import ClusterMixin
+from sklearn.utils import ClassifierTags, Tags
+from sklearn.utils.validation import check_is_fitted
+
+from distspectral.embedding.forward import BLOCK_ROWS, in_blocks
+from distspectral.errors import ConfigError
+from distspectral.estimators.base import NetworkEstimator
+from distspectral.estimators.stored import plain
+from distspectral.models.assigner import Assigner
+from distspectral.models.embedder import Embedder
+from distspectral.models.encoded import EncodedNetwork
+from distspectral.models.networks import torch_device
+from distspectral.spectral.exemplars import first_of_each
+from distspectral.spectral.tree import Tree
+from distspectral.stages.tree import Placed, placed
+from distspectral.storage.rows.vectors import Vectors
+from distspectral.training.modes import plain_torch
+
+
+class FittedSpectral(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
+    """The methods of an estimator that has learned eigenfunctions, clusters and their tree.
+
+    Attributes:
+        include_constant: whether :meth:`transform` gives the constant function, too.
+        eigenvalues_: (P,) float64.
+        embedding_: (N, P) float32.
+        labels_: (N,) int32.
+        leaves_: (N,) int32.
+        cluster_centers_: (C, P) float32.
+        n_clusters_: C.
+        model_: torch module, (B, D) to embedding, cluster and distance.
+    """
+
+    @plain_torch()
+    def transform(self, X: ArrayLike) -> NDArray[np.float32]:
+        """Return the eigenfunctions at rows ``X`` (B, D), seen or unseen.
+
+        They are (B, P - 1), for the constant one tells nothing apart; (B, P) with ``include_constant``.
+        """
+        check_is_fitted(self)
+        return self._told(self._embed(self._rows(X, reset=False, accept_sparse="csr")))
+
+    @plain_torch()
+    def predict(self, X: ArrayLike) -> NDArray[np.int32]:
+        """Return the cluster (B,) of each row of ``X`` (B, D); one row alone gets the label it gets in company."""
+        check_is_fitted(self)
+        return self._clusters(self._embed(self._rows(X, reset=False, accept_sparse="csr")))
+
+    @plain_torch()
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float32]:
+        """Return the probability (B, C) of each cluster at rows ``X`` (B, D): exp(-d^2 / (2 variance)) over its sum.
+
+        d is the distance to a centroid, the variance that of the training rows around theirs.
+        """
+        check_is_fitted(self)
+        embedding = torch.from_numpy(self._embed(self._rows(X, reset=False, accept_sparse="csr")))
+        assigner = self._model.assigner
+        parts = [
+            assigner.probabilities(assigner.squared_distances(part)) for part in torch.split(embedding, BLOCK_ROWS)
+        ]
+        return torch.cat(parts).numpy()
+
+    @plain_torch()
+    def cut(self, n_clusters: int, X: ArrayLike | None = None) -> NDArray[np.int32]:
+        """Return the cluster of each row where the tree is cut into ``n_clusters``; nothing is fitted.
+
+        Clusters are numbered by falling rows; at ``n_clusters_`` they are ``labels_``.
+
+        Args:
+            n_clusters: from 1 to the number of leaves.
+            X: (B, D) rows; None: the training rows.
+
+        Raises:
+            TooManyClustersError: a ValueError; more clusters than leaves.
+            ConfigError: a ValueError; no positive integer.
+        """
+        check_is_fitted(self)
+        n_clusters = plain(n_clusters)
+        if not isinstance(n_clusters, int) or isinstance(n_clusters, bool) or n_clusters < 1:
+            raise ConfigError(f"n_clusters: expected an integer of at least 1 (got {n_clusters!r})")
+        leaves = self.leaves_
+        if X is not None:
+            leaves = self._placed(self._embed(self._rows(X, reset=False, accept_sparse="csr"))).leaves
+        return Tree(**self._tree).labels(n_clusters).astype(np.int32)[leaves]
+
+    def exemplars(self, n_rows: int = 10) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
+        """Return row numbers of the most central and of the border rows of each cluster, ``n_rows`` each at most.
+
+        Central rows are nearest to their centroid. Border rows have the least margin, by which the next centroid is
+        farther; a cluster without others has none.
+
+        Args:
+            n_rows: of each kind.
+
+        Returns:
+            central: by cluster, of the rows fitted to, the nearest first.
+            border: likewise, the least margin first.
+        """
+        check_is_fitted(self)
+        assigner, distances, margins = self._model.assigner, [], []
+        for part in torch.split(torch.from_numpy(self.embedding_), BLOCK_ROWS):
+            squared = assigner.squared_distances(part)
+            distances.append(squared.min(1).values.numpy())
+            margins.append(assigner.margins(squared).numpy())
+        rows = np.arange(len(self.labels_))
+        found = [
+            first_of_each(self.labels_, values, rows, n_rows) for values in map(np.concatenate, (distances, margins))
+        ]
+        central, border = ([one[self.labels_[one] == cluster] for cluster in range(self.n_clusters_)] for one in found)
+        return central, border
+
+    def fit_transform(self, X: ArrayLike, y: Any = None, **fit_params: Any) -> NDArray[np.float32]:
+        """Fit and return what :meth:`transform` gives for the training rows."""
+        return self._told(self.fit(X, y, **fit_params).embedding_)
+
+    def _model_state(self) -> dict[str, Any]:
+        return {"network": self._model.network.state(), "assigner": self._model.assigner.state()}
+
+    def _restore_model(self, state: dict[str, Any]) -> None:
+        network = EncodedNetwork.from_state(state["network"])
+        self._set_model(Embedder(network, Assigner.from_state(state["assigner"])))
+
+    def _set_model(self, model: Any) -> None:
+        super()._set_model(model)
+        self.cluster_centers_ = model.assigner.centroids.numpy()
+        self.n_clusters_ = len(self.cluster_centers_)
+
+    def _placed(self, embedding: NDArray[np.float32]) -> Placed:
+        """Return the leaf (B,) of each embedded row (B, P), and summed silhouettes (M,)."""
+        parts = [placed(self._model.assigner, part) for part in torch.split(torch.from_numpy(embedding), BLOCK_ROWS)]
+        return Placed(
+            np.concatenate([part.leaves for part in parts]), np.sum([part.silhouettes for part in parts], axis=0)
+        )
+
+    def _embed(self, rows: Vectors) -> NDArray[np.float32]:
+        return in_blocks(self._model.network.to(torch_device(self.device)), rows)
+
+    def _told(self, embedding: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return of functions (B, P) those that :meth:`transform` gives."""
+        return embedding if self.include_constant else embedding[:, 1:].copy()
+
+    def _clusters(self, embedding: NDArray[np.float32]) -> NDArray[np.int32]:
+        """Return the cluster (B,) of each embedded row (B, P)."""
+        parts = torch.split(torch.from_numpy(embedding), BLOCK_ROWS)
+        return torch.cat([self._model.assigner(part)[0] for part in parts]).numpy().astype(np.int32)
+
+    @property
+    def _n_features_out(self) -> int:
+        """Columns of :meth:`transform`, for ``get_feature_names_out``."""
+        return len(self.eigenvalues_) - (not self.include_constant)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.classifier_tags = ClassifierTags()  # which scikit-learn's checks read of all that predict probabilities
+        return tags

@@ -1,0 +1,81 @@
+"""The trainings of one fit, stage by stage, each begun with the weights that an earlier fit left, if there was one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from distspectral.errors import ConfigError, first_line
+from distspectral.estimators.base import WindowPrinter
+from distspectral.stages.train import take_weights
+from distspectral.training.loop import Trainer
+from distspectral.training.run_log import OnWindow
+
+Weights = dict[str, Tensor]
+
+
+class Trainings:
+    """Trains networks, and keeps their weights and windows by the stage that trains them in a run.
+
+    Args:
+        verbose: print a line per window.
+        on_window: hears of each window.
+        begun: weights by stage to begin with; None: random ones.
+        moved: whether the rows that those were learned from lay in another frame.
+
+    Attributes:
+        weights: by stage, on the CPU.
+        histories: windows by stage.
+    """
+
+    def __init__(
+        self,
+        verbose: bool | int = False,
+        on_window: OnWindow | None = None,
+        begun: Mapping[str, Weights] | None = None,
+        moved: bool = False,
+    ) -> None:
+        self.verbose, self.on_window, self.begun, self.moved = verbose, on_window, begun, moved
+        self.weights: dict[str, Weights] = {}
+        self.histories: dict[str, list[dict[str, Any]]] = {}
+
+    def fit(self, stage: str, trainer: Trainer[Any, Any]) -> None:
+        """Train to the end of the schedule.
+
+        Raises:
+            ConfigError: there are weights to begin with, of a network of another shape.
+            NonFiniteStepError, RankDeficientError: training cannot go on.
+        """
+        self._begin(stage, trainer.model)
+        observer = WindowPrinter(self.verbose, stage, self.on_window)
+        trainer.fit(observer)
+        self.histories[stage] = observer.history
+        self._keep(stage, trainer.model)
+
+    def take(self, stage: str, model: nn.Module) -> None:
+        """Give a model that nothing trains the earlier one's weights, which the networks behind it know.
+
+        Raises:
+            ConfigError: see :meth:`fit`.
+        """
+        self._begin(stage, model)
+        self._keep(stage, model)
+
+    def _begin(self, stage: str, model: nn.Module) -> None:
+        if self.begun is None:
+            return
+        remedy = "keep the parameters and the features, or call fit"
+        if stage not in self.begun:
+            raise ConfigError(f"partial_refit: nothing was learned before at the stage {stage}; {remedy}")
+        try:
+            take_weights(model, self.begun[stage], self.moved)
+        except RuntimeError as error:  # torch lists every tensor
+            raise ConfigError(
+                f"partial_refit: the weights learned before do not fit the network of the stage {stage} "
+                f"({first_line(error)}); {remedy}"
+            ) from error
+
+    def _keep(self, stage: str, model: nn.Module) -> None:
+        self.weights[stage] = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
