@@ -18,20 +18,23 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import ClassifierTags, Tags
 from sklearn.utils.validation import check_is_fitted
 
-from distspectral.embedding.forward import BLOCK_ROWS, in_blocks
+from distspectral.embedding.forward import BLOCK_ROWS, in_blocks, rows_of_block
+from distspectral.embedding.outliers import fitted_outliers
+from distspectral.embedding.transfer import gathered
 from distspectral.errors import ConfigError, TooFewRowsError
 from distspectral.estimators.base import NetworkEstimator, WindowPrinter, told_in
+from distspectral.estimators.representation import Representation as Represented
 from distspectral.estimators.representation import represent_rows
 from distspectral.estimators.stored import plain
 from distspectral.graph.certified import certified
 from distspectral.graph.config import AffinitySpace, Connect, Metric
 from distspectral.graph.search.duplicates import surplus_duplicates
 from distspectral.graph.search.faiss_search import select_search
-from distspectral.graph.store import Graph
 from distspectral.models.assigner import Assigner
 from distspectral.models.embedder import Embedder
 from distspectral.models.encoded import EncodedNetwork
 from distspectral.models.networks import torch_device
+from distspectral.models.outliers import Outliers
 from distspectral.recipes import Representation, SpectralRecipe
 from distspectral.spectral.affinity import AffinityKind
 from distspectral.spectral.certificate import as_note
@@ -41,7 +44,7 @@ from distspectral.spectral.tree import Tree, grown
 from distspectral.stages.calibrate import calibrated, edge_sums
 from distspectral.stages.certify import RowSample, can_polish
 from distspectral.stages.cluster import fit_assigner
-from distspectral.stages.tree import Placed, leaf_affinities, placed, quality, symmetric, with_leaves
+from distspectral.stages.tree import leaf_affinities, placed, quality, symmetric, together, with_leaves
 from distspectral.storage.rows.vectors import ArrayVectors, Vectors
 from distspectral.training.modes import plain_torch
 
@@ -91,11 +94,14 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
             the Laplacian's row weights.
         labels_: (N,) int32 clusters of the training rows.
         leaves_: (N,) int32 leaf of each training row: small clusters inside the clusters, which the tree merges.
+        outliers_: (N,) bool, training rows that belong nowhere: farther than usual from their cluster's mean or their
+            leaf.
         tree_: (M - 1, 4) float64 mergers of the leaves, a linkage matrix such as SciPy's dendrogram draws: first those
             inside a cluster, then the clusters, what no edge joins last; see :meth:`cut`.
         cluster_table_: facts of the clusters by name, (C,) each: ``rows``, ``share``; ``conductance``, the share of
             affinity that leads out; the ``nearest`` other cluster, -1 where there is none, and the ``affinity`` to it,
-            1 being what chance gives; mean ``silhouette``, 0 half-way to another cluster and 1 at the centroid.
+            1 being what chance gives; mean ``silhouette``, 0 half-way to another cluster and 1 at the centroid; the
+            share of ``outliers``.
         cluster_centers_: (C, P) float32, in the coordinates clusters are sought in: functions scaled by
             diffusion time, rows scaled to length 1 unless clusters without that cut far less of the graph.
         n_clusters_: C; fewer than ``n_clusters`` where rows or functions tell fewer apart, of which a
@@ -114,7 +120,7 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
             most, the skewness of that, the share that is nobody's (``orphans``); ``metric`` and, if a trial chose it,
             what was found (``hubs``); ``explained_variance`` of codes; ``fragmentation``, what decided whose distances
             weigh the edges.
-        model_: torch module, (B, D) to embedding, cluster and distance.
+        model_: torch module, (B, D) to embedding, cluster, distance, leaf, and whether it is an outlier.
 
     Examples:
         >>> from distspectral import SpectralNet
@@ -251,7 +257,7 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         self._set_model(Embedder(network, assigner))
         self.labels_ = self._clusters(self.embedding_)
         self._drop_empty_clusters(n_distinct)
-        self._grow_tree(represented.graph, recipe)
+        self._grow_tree(represented, recipe)
 
     @plain_torch()
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
@@ -299,8 +305,25 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
             raise ConfigError(f"n_clusters: expected an integer of at least 1 (got {n_clusters!r})")
         leaves = self.leaves_
         if X is not None:
-            leaves = self._placed(self._embed(self._rows(X, reset=False, accept_sparse="csr"))).leaves
+            embedding = torch.from_numpy(self._embed(self._rows(X, reset=False, accept_sparse="csr")))
+            assigner = self._model.assigner
+            parts = [assigner.leaf(part, assigner(part)[0]) for part in torch.split(embedding, BLOCK_ROWS)]
+            leaves = torch.cat(parts).numpy()
         return Tree(**self._tree).labels(n_clusters).astype(np.int32)[leaves]
+
+    @plain_torch()
+    def outliers(self, X: ArrayLike) -> NDArray[np.bool_]:
+        """Return whether rows of ``X`` (B, D) belong nowhere, (B,); ``outliers_`` are those of the training rows."""
+        check_is_fitted(self)
+        rows, model = self._rows(X, reset=False, accept_sparse="csr"), self._model.cpu()
+        step, found = rows_of_block(rows.dim), []
+        for start in range(0, rows.n_rows, step):
+            block = gathered(rows, np.arange(start, min(start + step, rows.n_rows)))
+            with torch.inference_mode():
+                seen, embedding = model.seen_and_embedding(block)
+                cluster, _ = model.assigner(embedding)
+                found.append(model.are_outliers(seen, embedding, cluster, model.assigner.leaf(embedding, cluster)))
+        return torch.cat(found).numpy()
 
     def exemplars(self, n_rows: int = 10) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
         """Return row numbers of the most central and of the border rows of each cluster, ``n_rows`` each at most.
@@ -369,11 +392,16 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         return WindowPrinter(self.verbose, trained)
 
     def _model_state(self) -> dict[str, Any]:
-        return {"network": self._model.network.state(), "assigner": self._model.assigner.state()}
+        model = self._model
+        return {
+            "network": model.network.state(),
+            "assigner": model.assigner.state(),
+            "outliers": model.outliers.state_dict(),
+        }
 
     def _restore_model(self, state: dict[str, Any]) -> None:
-        network = EncodedNetwork.from_state(state["network"])
-        self._set_model(Embedder(network, Assigner.from_state(state["assigner"])))
+        network, outliers = EncodedNetwork.from_state(state["network"]), Outliers.from_state(state["outliers"])
+        self._set_model(Embedder(network, Assigner.from_state(state["assigner"]), outliers=outliers))
 
     def _set_model(self, model: Any) -> None:
         super()._set_model(model)
@@ -399,27 +427,27 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         self._set_model(Embedder(self._model.network, assigner))
         self.labels_ = labels.astype(np.int32)
 
-    def _grow_tree(self, graph: Graph, recipe: SpectralRecipe) -> None:
-        """Part the clusters into leaves and merge these."""
+    def _grow_tree(self, represented: Represented, recipe: SpectralRecipe) -> None:
+        """Part the clusters into leaves and merge these; find rows that belong nowhere."""
         n_rows, generator = len(self.labels_), np.random.default_rng(recipe.seed)
         rows = np.sort(generator.choice(n_rows, min(recipe.cluster.sample_rows, n_rows), replace=False))
         sample = torch.from_numpy(self.embedding_[rows])
         assigner = with_leaves(self._model.assigner, sample, n_rows, recipe.seed)
-        self._set_model(Embedder(self._model.network, assigner))
-        found, n_leaves = self._placed(self.embedding_), len(assigner.leaves)
+        seen, graph, step = represented.seen, represented.graph, rows_of_block(represented.seen.dim)
+        outliers, n_leaves, parts = fitted_outliers(assigner, sample, seen, rows), len(assigner.leaves), []
+        self._set_model(Embedder(self._model.network, assigner, outliers=outliers))
+        for start in range(0, n_rows, step):
+            stop = min(start + step, n_rows)
+            embedding = torch.from_numpy(self.embedding_[start:stop])
+            parts.append(placed(assigner, outliers, embedding, gathered(seen, np.arange(start, stop))))
+        found = together(parts)
         affinities = symmetric(leaf_affinities(graph, found.leaves, n_leaves, 0, n_rows))
         counts, owners = np.bincount(found.leaves, minlength=n_leaves), assigner.owners.numpy()
         tree = grown(affinities, counts, owners)
-        facts = quality(affinities, counts, owners, found.silhouettes)
+        facts = quality(affinities, counts, owners, found.silhouettes, found.outliers)
+        self.outliers_ = found.are_outliers
         self.leaves_, self.tree_, self._tree = found.leaves, tree.linkage(), vars(tree)
         self.cluster_table_ = {name: np.array(column) for name, column in facts.items()}
-
-    def _placed(self, embedding: NDArray[np.float32]) -> Placed:
-        """Return the leaf (B,) of each embedded row (B, P), and summed silhouettes (M,)."""
-        parts = [placed(self._model.assigner, part) for part in torch.split(torch.from_numpy(embedding), BLOCK_ROWS)]
-        return Placed(
-            np.concatenate([part.leaves for part in parts]), np.sum([part.silhouettes for part in parts], axis=0)
-        )
 
     def _embed(self, rows: Vectors) -> NDArray[np.float32]:
         return in_blocks(self._model.network.to(torch_device(self.device)), rows)

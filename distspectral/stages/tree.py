@@ -22,10 +22,13 @@ from torch import Tensor
 from distspectral.clusters import leaf_centroids, number_of_leaves
 from distspectral.costs.bill import Bill
 from distspectral.embedding.forward import forward, rows_of_block
+from distspectral.embedding.outliers import fitted_outliers
+from distspectral.embedding.transfer import as_tensor
 from distspectral.graph.store import Graph, MappedGraph
 from distspectral.mapping import Mapper, local_map
 from distspectral.models.assigner import Assigner
 from distspectral.models.networks import Perceptron, torch_device
+from distspectral.models.outliers import Outliers
 from distspectral.spectral.tree import Tree, cluster_facts, grown
 from distspectral.stages.calibrate import load_calibrated_network, rows_per_task
 from distspectral.stages.cluster import embedded, load_assigner
@@ -37,7 +40,7 @@ from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.joined import open_vectors
 from distspectral.training.checkpoint import restored, write_state
 
-LEAVES, NODES, AFFINITIES = "leaves.pt", "nodes.parquet", "affinities.parquet"
+LEAVES, OUTLIERS, NODES, AFFINITIES = "leaves.pt", "outliers.pt", "nodes.parquet", "affinities.parquet"
 ROW_LEAVES = "row-leaves.npy"
 """Leaf of every row, which the tasks that add up edges map; removed at the end."""
 
@@ -47,6 +50,8 @@ LEAKING = 0.5
 """Conductance above which a cluster has more affinity to others than inside: no community, even in the weak sense.
 
 Reference: Radicchi, Castellano, Cecconi, Loreto, Parisi, Defining and identifying communities in networks, 2004."""
+MANY_OUTLIERS = 0.05
+"""Share of rows above which a report tells of outliers; of clean data up to .02 are taken for some."""
 
 
 def tree(
@@ -76,18 +81,21 @@ def tree(
     network = load_calibrated_network(model).perceptron.to(torch_device("auto"))
     generator = np.random.default_rng(seed)
     rows = np.sort(generator.choice(n_rows, min(sample_rows, n_rows), replace=False))
-    sample = torch.from_numpy(embedded(network, open_vectors(vectors), rows))
+    seen = open_vectors(vectors)
+    sample = torch.from_numpy(embedded(network, seen, rows))
     assigner = with_leaves(load_assigner(clusters), sample, n_rows, seed)
     write_state(artifact, LEAVES, assigner.leaf_state())
+    write_state(artifact, OUTLIERS, fitted_outliers(assigner, sample, seen, rows).state_dict())
 
     shards = vectors[0].manifest().shards
     starts = np.cumsum([0, *(shard.n_rows for shard in shards)]).tolist()
     items = [(shard.name, start) for shard, start in zip(shards, starts, strict=False)]
     placing = functools.partial(_place_shard, tuple(vectors), model, clusters, artifact)
-    leaves, silhouettes = np.empty(n_rows, np.int32), np.zeros(len(assigner.leaves))
+    leaves, silhouettes, outliers = np.empty(n_rows, np.int32), *np.zeros((2, len(assigner.leaves)))
     for start, found in mapper(placing, items, "placing rows", on_gpu=True):
         leaves[start : start + len(found.leaves)] = found.leaves
         silhouettes += found.silhouettes
+        outliers += found.outliers
     artifact.write_file(ROW_LEAVES, functools.partial(np.save, arr=leaves))
 
     step = rows_per_task(n_rows)
@@ -102,9 +110,10 @@ def tree(
     properties = {
         "n_leaves": len(silhouettes),
         "n_clusters": grown_tree.n_clusters,
-        "clusters": quality(between, counts, grown_tree.clusters, silhouettes),
+        "outliers": float(outliers.sum()) / n_rows,
+        "clusters": quality(between, counts, grown_tree.clusters, silhouettes, outliers),
     }
-    return output.commit([], properties, {}, files=(LEAVES, NODES, AFFINITIES))
+    return output.commit([], properties, {}, files=(LEAVES, OUTLIERS, NODES, AFFINITIES))
 
 
 def with_leaves(assigner: Assigner, embedding: Tensor, n_rows: int, seed: int) -> Assigner:
@@ -124,27 +133,38 @@ def with_leaves(assigner: Assigner, embedding: Tensor, n_rows: int, seed: int) -
 
 
 class Placed(NamedTuple):
-    """Leaves (n,) int32 of rows, and by leaf (M,) the sum of their silhouettes."""
+    """Leaves (n,) int32 of rows, whether each is an outlier (n,), and by leaf (M,) summed silhouettes and outliers."""
 
     leaves: NDArray[np.int32]
+    are_outliers: NDArray[np.bool_]
     silhouettes: NDArray[np.float64]
+    outliers: NDArray[np.float64]
 
 
-def placed(assigner: Assigner, embedding: Tensor) -> Placed:
-    """Return the leaves of embedded rows (n, P), and their simplified silhouettes.
+def placed(assigner: Assigner, outliers: Outliers, embedding: Tensor, seen: Tensor) -> Placed:
+    """Return the leaves of embedded rows (n, P), their simplified silhouettes, and which are outliers.
 
     A silhouette is 1 - distance to the own centroid over that to the next: 0 half-way between two clusters, and 1 at a
     centroid or where there is no other.
     Reference: Hruschka, de Castro, Campello, Evolutionary algorithms for clustering gene-expression data, ICDM 2004.
+
+    Args:
+        assigner: with leaves.
+        outliers: fitted with it.
+        embedding: (n, P).
+        seen: (n, S) the rows as the network sees them.
     """
     cluster, _ = assigner(embedding)
-    leaves = assigner.leaf(embedding, cluster).numpy()
+    leaf = assigner.leaf(embedding, cluster)
+    leaves = leaf.numpy()
+    strange = outliers(seen, cluster, assigner.leaf_distances(embedding, leaf)).numpy()
     silhouette = torch.ones(len(embedding))
     if len(assigner.centroids) > 1:
         near = assigner.squared_distances(embedding).topk(2, dim=1, largest=False).values.sqrt()
         silhouette = 1 - near[:, 0] / near[:, 1].clamp(min=torch.finfo(near.dtype).tiny)
-    sums = np.bincount(leaves, silhouette.double().numpy(), len(assigner.leaves)).astype(np.float64)
-    return Placed(leaves.astype(np.int32), sums)
+    weights, n_leaves = (silhouette.double().numpy(), strange.astype(np.float64)), len(assigner.leaves)
+    sums = (np.bincount(leaves, one, n_leaves).astype(np.float64) for one in weights)
+    return Placed(leaves.astype(np.int32), strange, *sums)
 
 
 def leaf_affinities(
@@ -176,7 +196,11 @@ def symmetric(directed: sparse.csr_array) -> sparse.csr_array:
 
 
 def quality(
-    affinities: sparse.csr_array, rows: NDArray[np.int64], labels: NDArray[np.int64], silhouettes: NDArray[np.float64]
+    affinities: sparse.csr_array,
+    rows: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    silhouettes: NDArray[np.float64],
+    outliers: NDArray[np.float64],
 ) -> dict[str, list[Any]]:
     """Return how good each cluster of a cut is without labels, lists of C by what is told.
 
@@ -185,10 +209,12 @@ def quality(
         rows: (M,) of each leaf.
         labels: (M,) cluster of each leaf.
         silhouettes: (M,) summed.
+        outliers: (M,) rows that are some.
     """
-    facts = cluster_facts(affinities, rows, labels)
-    silhouette = np.bincount(labels, silhouettes) / np.maximum(facts["rows"], 1)
-    return {name: column.tolist() for name, column in (facts | {"silhouette": silhouette}).items()}
+    facts, n_clusters = cluster_facts(affinities, rows, labels), int(labels.max()) + 1
+    for name, sums in (("silhouette", silhouettes), ("outliers", outliers)):
+        facts[name] = np.bincount(labels, sums, n_clusters) / np.maximum(facts["rows"], 1)
+    return {name: column.tolist() for name, column in facts.items()}
 
 
 def _none(n_leaves: int) -> sparse.csr_array:
@@ -201,16 +227,23 @@ def _place_shard(
     """Return a shard's first row, and the leaves of its rows; one task."""
     name, start = item
     network: Perceptron = load_calibrated_network(model).perceptron.to(torch_device("auto"))
-    assigner, rows = load_leaves(clusters, tree), open_vectors(vectors, only=name)
+    assigner, outliers, rows = load_leaves(clusters, tree), load_outliers(tree), open_vectors(vectors, only=name)
     step = rows_of_block(rows.dim)
-    firsts = range(0, rows.n_rows, step)
-    found = [
-        placed(assigner, torch.from_numpy(forward(network, rows.block(first, min(first + step, rows.n_rows)))))
-        for first in firsts
-    ]
-    leaves = [np.empty(0, np.int32), *(part.leaves for part in found)]
-    silhouettes = np.sum([np.zeros(len(assigner.leaves)), *(part.silhouettes for part in found)], axis=0)
-    return start, Placed(np.concatenate(leaves), silhouettes)
+    found = [_nothing(len(assigner.leaves))]
+    for first in range(0, rows.n_rows, step):
+        block = rows.block(first, min(first + step, rows.n_rows))
+        found.append(placed(assigner, outliers, torch.from_numpy(forward(network, block)), as_tensor(block)))
+    return start, together(found)
+
+
+def together(parts: Sequence[Placed]) -> Placed:
+    """Return consecutive rows as one."""
+    leaves, strange, *sums = zip(*parts, strict=True)
+    return Placed(np.concatenate(leaves), np.concatenate(strange), *(np.sum(one, axis=0) for one in sums))
+
+
+def _nothing(n_leaves: int) -> Placed:
+    return Placed(np.empty(0, np.int32), np.empty(0, bool), *np.zeros((2, n_leaves)))
 
 
 def _mapped_affinities(graph: Artifact, tree: Artifact, n_leaves: int, rows: tuple[int, int]) -> sparse.csr_array:
@@ -229,6 +262,11 @@ def load_leaves(clusters: Artifact, tree: Artifact) -> Assigner:
     """Return the assigner of ``clusters`` with the leaves of ``tree``, on the CPU."""
     state = load_assigner(clusters).state()
     return restored(tree, LEAVES, lambda leaves: Assigner.from_state(state | leaves))
+
+
+def load_outliers(tree: Artifact) -> Outliers:
+    """Return what tells outliers, on the CPU."""
+    return restored(tree, OUTLIERS, Outliers.from_state)
 
 
 def node_table(tree: Tree) -> pa.Table:
@@ -319,7 +357,7 @@ def _pieces(work: Work) -> dict[str, Piece]:
 
 
 def _facts(manifests: Manifests) -> dict[str, Any]:
-    return {name: manifests["tree"].properties[name] for name in ("n_leaves", "clusters")}
+    return {name: manifests["tree"].properties[name] for name in ("n_leaves", "outliers", "clusters")}
 
 
 def _lines(facts: dict[str, Any]) -> dict[str, str]:
@@ -328,18 +366,24 @@ def _lines(facts: dict[str, Any]) -> dict[str, str]:
     return {
         "tree": f"{facts['n_leaves']} leaves",
         "cluster that leaks most": f"{worst}: {conductance[worst]:.1%} of its affinity leads to others",
+        "rows that belong nowhere": f"{facts['outliers']:.2%}",
     }
 
 
 def _notes(metrics: dict[str, Any]) -> list[str]:
-    leaking = [number for number, share in enumerate(metrics["tree"]["clusters"]["conductance"]) if share > LEAKING]
-    if not leaking:
-        return []
-    named = ", ".join(map(str, leaking[:10])) + (" ..." if len(leaking) > 10 else "")
-    return [
-        f"Clusters with more affinity to others than inside: {named}. Ask for fewer (`distspectral recut`), or "
-        "keep more functions (spectral.n_components)."
-    ]
+    facts, notes = metrics["tree"], []
+    if leaking := [number for number, share in enumerate(facts["clusters"]["conductance"]) if share > LEAKING]:
+        named = ", ".join(map(str, leaking[:10])) + (" ..." if len(leaking) > 10 else "")
+        notes.append(
+            f"Clusters with more affinity to others than inside: {named}. Ask for fewer (`distspectral recut`), or "
+            "keep more functions (spectral.n_components)."
+        )
+    if facts["outliers"] > MANY_OUTLIERS:
+        notes.append(
+            f"{facts['outliers']:.1%} of the rows belong nowhere (the output's column is_outlier). Look at them, and "
+            "leave out what is broken; or ask for more clusters (cluster.n_clusters)."
+        )
+    return notes
 
 
 TREE = Stage(

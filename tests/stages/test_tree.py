@@ -11,6 +11,7 @@ from scipy import sparse
 from distspectral.graph.store import ArrayGraph, MappedGraph
 from distspectral.mapping import local_map
 from distspectral.models.assigner import Assigner
+from distspectral.models.outliers import Outliers
 from distspectral.spectral.tree import grown
 from distspectral.stages.tree import (
     AFFINITIES,
@@ -30,7 +31,7 @@ from distspectral.storage.artifact.output import Output
 from tests.runs import N_ROWS
 from tests.stages.chain import pipeline_upto
 
-N_LEAVES = 4
+N_LEAVES, NOBODY = 4, Outliers.none(2, 1)
 
 
 @pytest.fixture(scope="module")
@@ -111,15 +112,15 @@ def line(n_clusters=2):
 def test_a_row_has_the_nearest_leaf_of_its_own_cluster(monkeypatch):
     rows = torch.tensor([[4.9], [5.1], [-2.0], [10.0], [4.0], [0.0]])
     expected = [0, 1, 2, 3, 0, 2]
-    assert placed(line(), rows).leaves.tolist() == expected
+    assert placed(line(), NOBODY, rows, rows).leaves.tolist() == expected
     monkeypatch.setattr("distspectral.models.assigner.LEAF_ROWS", 1)
-    assert placed(line(), rows).leaves.tolist() == expected
+    assert placed(line(), NOBODY, rows, rows).leaves.tolist() == expected
 
 
 def test_margins_are_added_up_by_leaf():
     rows = torch.tensor([[0.0], [5.0], [1.0]])
-    assert placed(line(), rows).silhouettes == pytest.approx([0, 0, 1 + (1 - 1 / 9), 0], abs=1e-6)
-    assert placed(line(1), rows).silhouettes.sum() == 3
+    assert placed(line(), NOBODY, rows, rows).silhouettes == pytest.approx([0, 0, 1 + (1 - 1 / 9), 0], abs=1e-6)
+    assert placed(line(1), Outliers.none(1, 1), rows, rows).silhouettes.sum() == 3
 
 
 def test_clusters_are_parted_by_their_share_and_every_one_has_a_leaf():
@@ -141,7 +142,7 @@ def test_a_speck_is_no_leaf():
     assigner = Assigner(torch.ones(2), torch.zeros(1, 2), False, 1.0)
     found = with_leaves(assigner, torch.from_numpy(points), 501, seed=0)
     assert 15 <= len(found.leaves) < 20
-    counts = np.bincount(placed(found, torch.from_numpy(points)).leaves)
+    counts = np.bincount(placed(found, Outliers.none(1, 2), torch.from_numpy(points), torch.from_numpy(points)).leaves)
     assert counts.min() >= 0.2 * 501 / 20
 
 
@@ -154,12 +155,17 @@ def test_leaves_come_with_the_clusters(finished):
 
 def test_a_cluster_that_leaks_is_named():
     between = symmetric(sparse.csr_array([[8.0, 1, 0], [1, 9, 5], [0, 5, 2]]))
-    facts = {"n_leaves": 3, "clusters": quality(between, np.array([4, 4, 2]), np.arange(3), np.array([2.0, 4, 0]))}
+    sums = np.array([2.0, 4, 0]), np.array([1.0, 0, 0])
+    facts = {"n_leaves": 3, "outliers": 0.1, "clusters": quality(between, np.array([4, 4, 2]), np.arange(3), *sums)}
     assert facts["clusters"]["silhouette"] == [0.5, 1, 0]
+    assert facts["clusters"]["outliers"] == [0.25, 0, 0]
     assert facts["clusters"]["nearest"] == [1, 2, 1]
-    (note,) = TREE.notes({"tree": facts})
-    assert "inside: 2. Ask for fewer" in note
+    leaking, strange = TREE.notes({"tree": facts})
+    assert "inside: 2. Ask for fewer" in leaking
+    assert "10.0% of the rows belong nowhere" in strange
+    assert len(TREE.notes({"tree": facts | {"outliers": 0.01}})) == 1
     assert TREE.lines(facts) == {
         "tree": "3 leaves",
         "cluster that leaks most": "2: 71.4% of its affinity leads to others",
+        "rows that belong nowhere": "10.00%",
     }
