@@ -11,6 +11,9 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+FARTHEST = torch.finfo(torch.float32).max
+"""A reach that no row is beyond; files of states hold finite numbers alone."""
+
 
 class Outliers(nn.Module):
     """Tells outliers by two distances, each beyond what is usual in the row's cluster.
@@ -20,7 +23,7 @@ class Outliers(nn.Module):
 
     Args:
         means: (C, S) of each cluster's rows, as the network sees them.
-        reach: (C,) distance from that mean beyond which a row is an outlier; infinite where nothing is known.
+        reach: (C,) distance from that mean beyond which a row is an outlier; :data:`FARTHEST` where nothing is known.
         leaf_reach: (C,) likewise of the distance from a row's leaf, in the clustering coordinates.
     """
 
@@ -37,7 +40,7 @@ class Outliers(nn.Module):
     @classmethod
     def none(cls, n_clusters: int, width: int) -> Self:
         """Return what takes no row for an outlier."""
-        reaches = (torch.full((n_clusters,), torch.inf) for _ in range(2))  # two tensors, as programs want them
+        reaches = (torch.full((n_clusters,), FARTHEST) for _ in range(2))  # two tensors, as programs want them
         return cls(torch.zeros(n_clusters, width), *reaches).eval()
 
     @classmethod
