@@ -181,13 +181,23 @@ class Tree:
             )
         if n_clusters == self.n_clusters:
             return self.clusters
-        tops = np.arange(len(self.rows))
-        for node in range(len(self.rows) - n_clusters, self.n_leaves - 1, -1):
-            tops[self.children[node - self.n_leaves]] = tops[node]
-        kept, numbers = np.unique(tops[: self.n_leaves], return_inverse=True)
+        kept, numbers = np.unique(self._tops(n_clusters), return_inverse=True)
         order = np.argsort(-self.rows[kept], kind="stable")
         ranks: NDArray[np.int64] = np.argsort(order)[numbers]
         return ranks
+
+    def nodes(self, n_clusters: int) -> NDArray[np.int64]:
+        """Return the node (C,) that each cluster of :meth:`labels` is."""
+        found = np.empty(n_clusters, np.int64)
+        found[self.labels(n_clusters)] = self._tops(n_clusters)
+        return found
+
+    def _tops(self, n_clusters: int) -> NDArray[np.int64]:
+        """Return the highest node (M,) above each leaf once the last C - 1 mergers are undone."""
+        tops = np.arange(len(self.rows))
+        for node in range(len(self.rows) - n_clusters, self.n_leaves - 1, -1):
+            tops[self.children[node - self.n_leaves]] = tops[node]
+        return tops[: self.n_leaves]
 
     def n_above(self, affinity: float) -> int:
         """Return the number of clusters that are left when all pairs of at least so much affinity are merged."""

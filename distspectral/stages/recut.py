@@ -16,7 +16,7 @@ from distspectral.embedding.columns import require_column
 from distspectral.errors import ConfigError, FingerprintMismatchError
 from distspectral.spectral.tree import Tree, cluster_facts
 from distspectral.stages.embed import EMBED
-from distspectral.stages.tree import TREE, load_tree, write_table
+from distspectral.stages.tree import NODES, TREE, load_tree, read_table, write_table
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.artifact.manifest import fingerprint
 from distspectral.storage.artifact.output import Output
@@ -110,7 +110,8 @@ def recut(root: Artifact, wish: Wish, name: str | None = None) -> Cut:
     tree, affinities = load_tree(artifact)
     n_clusters = wish.clusters_of(tree)
     labels = tree.labels(n_clusters)
-    table = _table(cluster_facts(affinities, tree.rows[: tree.n_leaves], labels))
+    stability = read_table(artifact, NODES)["stability"].take(pa.array(tree.nodes(n_clusters)))
+    table = _table(cluster_facts(affinities, tree.rows[: tree.n_leaves], labels)).append_column("stability", stability)
     config: dict[str, Any] = {**wish.facts, "found": n_clusters}
     inputs = {TREE.name: made.fingerprint}
     output = Output(root.child(CUTS).child(name), "recut", fingerprint("recut", config, inputs), config, inputs)

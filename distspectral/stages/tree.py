@@ -33,6 +33,7 @@ from distspectral.spectral.tree import Tree, cluster_facts, grown
 from distspectral.stages.calibrate import load_calibrated_network, rows_per_task
 from distspectral.stages.cluster import embedded, load_assigner
 from distspectral.stages.encoding import forward_piece
+from distspectral.stages.stability import stability
 from distspectral.stages.stage import Manifests, Piece, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
@@ -50,6 +51,8 @@ LEAKING = 0.5
 """Conductance above which a cluster has more affinity to others than inside: no community, even in the weak sense.
 
 Reference: Radicchi, Castellano, Cecconi, Loreto, Parisi, Defining and identifying communities in networks, 2004."""
+DISSOLVED = 0.5
+"""Stability up to which a cluster is dissolved in other data, by the reference of :func:`stability`."""
 MANY_OUTLIERS = 0.05
 """Share of rows above which a report tells of outliers; of clean data up to .02 are taken for some."""
 
@@ -82,7 +85,8 @@ def tree(
     generator = np.random.default_rng(seed)
     rows = np.sort(generator.choice(n_rows, min(sample_rows, n_rows), replace=False))
     seen = open_vectors(vectors)
-    sample = torch.from_numpy(embedded(network, seen, rows))
+    embed = functools.partial(embedded, network, seen)
+    sample = torch.from_numpy(embed(rows))
     assigner = with_leaves(load_assigner(clusters), sample, n_rows, seed)
     write_state(artifact, LEAVES, assigner.leaf_state())
     write_state(artifact, OUTLIERS, fitted_outliers(assigner, sample, seen, rows).state_dict())
@@ -104,14 +108,15 @@ def tree(
     between = symmetric(sum(mapper(adding, ranges, "adding up edges"), start=_none(len(silhouettes))))
     counts = np.bincount(leaves, minlength=len(silhouettes))
     grown_tree = grown(between, counts, assigner.owners.numpy())
-    write_table(artifact, NODES, node_table(grown_tree))
+    found_again = stability(grown_tree, assigner, embed, MappedGraph(graph), rows, seed)
+    write_table(artifact, NODES, node_table(grown_tree, found_again))
     write_table(artifact, AFFINITIES, affinity_table(between))
     artifact.delete_file(ROW_LEAVES)
     properties = {
         "n_leaves": len(silhouettes),
         "n_clusters": grown_tree.n_clusters,
         "outliers": float(outliers.sum()) / n_rows,
-        "clusters": quality(between, counts, grown_tree.clusters, silhouettes, outliers),
+        "clusters": quality(grown_tree, between, found_again, silhouettes, outliers),
     }
     return output.commit([], properties, {}, files=(LEAVES, OUTLIERS, NODES, AFFINITIES))
 
@@ -196,25 +201,29 @@ def symmetric(directed: sparse.csr_array) -> sparse.csr_array:
 
 
 def quality(
+    tree: Tree,
     affinities: sparse.csr_array,
-    rows: NDArray[np.int64],
-    labels: NDArray[np.int64],
+    stability: NDArray[np.float64],
     silhouettes: NDArray[np.float64],
     outliers: NDArray[np.float64],
 ) -> dict[str, list[Any]]:
-    """Return how good each cluster of a cut is without labels, lists of C by what is told.
+    """Return how good each of the run's clusters is without labels, lists of C by what is told.
 
     Args:
+        tree: of M leaves.
         affinities: (M, M) of :func:`symmetric`.
-        rows: (M,) of each leaf.
-        labels: (M,) cluster of each leaf.
+        stability: (2M - 1,) of each node, nan where it is not known.
         silhouettes: (M,) summed.
         outliers: (M,) rows that are some.
     """
-    facts, n_clusters = cluster_facts(affinities, rows, labels), int(labels.max()) + 1
+    labels, n_clusters = tree.clusters, tree.n_clusters
+    facts = cluster_facts(affinities, tree.rows[: tree.n_leaves], labels)
     for name, sums in (("silhouette", silhouettes), ("outliers", outliers)):
         facts[name] = np.bincount(labels, sums, n_clusters) / np.maximum(facts["rows"], 1)
-    return {name: column.tolist() for name, column in facts.items()}
+    found = stability[tree.nodes(n_clusters)].tolist()
+    return {name: column.tolist() for name, column in facts.items()} | {
+        "stability": [None if math.isnan(value) else value for value in found]
+    }
 
 
 def _none(n_leaves: int) -> sparse.csr_array:
@@ -269,8 +278,8 @@ def load_outliers(tree: Artifact) -> Outliers:
     return restored(tree, OUTLIERS, Outliers.from_state)
 
 
-def node_table(tree: Tree) -> pa.Table:
-    """Return a tree as a table, one row per node in their order."""
+def node_table(tree: Tree, stability: NDArray[np.float64]) -> pa.Table:
+    """Return a tree, and the stability (2M - 1,) of its nodes, as a table, one row per node in their order."""
     none = [None] * tree.n_leaves
     left, right = ([*none, *column] for column in tree.children.T.tolist())
     parents = [parent if parent >= 0 else None for parent in tree.parents().tolist()]
@@ -286,6 +295,7 @@ def node_table(tree: Tree) -> pa.Table:
             "height": pa.array(tree.height, pa.float64()),
             "affinity": pa.array([*none, *tree.affinity.tolist()], pa.float64()),
             "conductance": pa.array(tree.conductance, pa.float64()),
+            "stability": pa.array(stability, pa.float64(), from_pandas=True),
         }
     )
 
@@ -366,8 +376,17 @@ def _lines(facts: dict[str, Any]) -> dict[str, str]:
     return {
         "tree": f"{facts['n_leaves']} leaves",
         "cluster that leaks most": f"{worst}: {conductance[worst]:.1%} of its affinity leads to others",
+        **_least_stable(facts["clusters"]["stability"]),
         "rows that belong nowhere": f"{facts['outliers']:.2%}",
     }
+
+
+def _least_stable(found: list[float | None]) -> dict[str, str]:
+    known = {number: value for number, value in enumerate(found) if value is not None}
+    if not known:
+        return {}
+    least = min(known, key=known.__getitem__)
+    return {"least stable cluster": f"{least}: {known[least]:.2f}, where 1 means found again in any half of the rows"}
 
 
 def _notes(metrics: dict[str, Any]) -> list[str]:
@@ -377,6 +396,13 @@ def _notes(metrics: dict[str, Any]) -> list[str]:
         notes.append(
             f"Clusters with more affinity to others than inside: {named}. Ask for fewer (`distspectral recut`), or "
             "keep more functions (spectral.n_components)."
+        )
+    dissolved = [number for number, found in enumerate(facts["clusters"]["stability"]) if found and found < DISSOLVED]
+    if dissolved:
+        named = ", ".join(map(str, dissolved[:10])) + (" ..." if len(dissolved) > 10 else "")
+        notes.append(
+            f"Clusters that are not found again in half of the rows: {named}. Do not read much into them; ask for "
+            "another cluster.n_clusters, or look at other cuts (`distspectral recut`)."
         )
     if facts["outliers"] > MANY_OUTLIERS:
         notes.append(

@@ -120,6 +120,14 @@ def test_other_cuts_are_numbered_by_falling_rows(tree, n_clusters):
     assert sizes.tolist() == sorted(sizes, reverse=True)
 
 
+@pytest.mark.parametrize("n_clusters", [1, 2, 4, 7, 30])
+def test_clusters_of_a_cut_are_nodes(tree, n_clusters):
+    nodes, labels = tree.nodes(n_clusters), tree.labels(n_clusters)
+    assert tree.rows[nodes].tolist() == np.bincount(labels, ROWS).tolist()
+    if n_clusters == 30:
+        assert nodes[labels].tolist() == list(range(30))
+
+
 def test_more_clusters_than_leaves_are_refused(tree):
     with pytest.raises(TooManyClustersError, match="31 clusters were asked of a tree of 30 leaves"):
         tree.labels(31)

@@ -156,16 +156,21 @@ def test_leaves_come_with_the_clusters(finished):
 def test_a_cluster_that_leaks_is_named():
     between = symmetric(sparse.csr_array([[8.0, 1, 0], [1, 9, 5], [0, 5, 2]]))
     sums = np.array([2.0, 4, 0]), np.array([1.0, 0, 0])
-    facts = {"n_leaves": 3, "outliers": 0.1, "clusters": quality(between, np.array([4, 4, 2]), np.arange(3), *sums)}
+    three = grown(between, np.array([4, 4, 2]), np.arange(3))
+    stable = np.array([0.9, 0.3, np.nan, 0.5, 1])
+    facts = {"n_leaves": 3, "outliers": 0.1, "clusters": quality(three, between, stable, *sums)}
+    assert facts["clusters"]["stability"] == [0.9, 0.3, None]
     assert facts["clusters"]["silhouette"] == [0.5, 1, 0]
     assert facts["clusters"]["outliers"] == [0.25, 0, 0]
     assert facts["clusters"]["nearest"] == [1, 2, 1]
-    leaking, strange = TREE.notes({"tree": facts})
+    leaking, dissolved, strange = TREE.notes({"tree": facts})
     assert "inside: 2. Ask for fewer" in leaking
+    assert "half of the rows: 1. Do not" in dissolved
     assert "10.0% of the rows belong nowhere" in strange
-    assert len(TREE.notes({"tree": facts | {"outliers": 0.01}})) == 1
+    assert len(TREE.notes({"tree": facts | {"outliers": 0.01}})) == 2
     assert TREE.lines(facts) == {
         "tree": "3 leaves",
         "cluster that leaks most": "2: 71.4% of its affinity leads to others",
+        "least stable cluster": "1: 0.30, where 1 means found again in any half of the rows",
         "rows that belong nowhere": "10.00%",
     }
