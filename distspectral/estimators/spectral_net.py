@@ -102,8 +102,7 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         cluster_table_: facts of the clusters by name, (C,) each: ``rows``, ``share``; ``conductance``, the share of
             affinity that leads out; the ``nearest`` other cluster, -1 where there is none, and the ``affinity`` to it,
             1 being what chance gives; mean ``silhouette``, 0 half-way to another cluster and 1 at the centroid; the
-            share of ``outliers``; ``stability``, how well it is found again in half of the rows, of nodes of a tree grown
-            anew: below .5 not, above .75 well.
+            share of ``outliers``; ``stability``, how well it is found again in half of the rows, from 0 to 1.
         cluster_centers_: (C, P) float32, in the coordinates clusters are sought in: functions scaled by
             diffusion time, rows scaled to length 1 unless clusters without that cut far less of the graph.
         n_clusters_: C; fewer than ``n_clusters`` where rows or functions tell fewer apart, of which a
@@ -450,9 +449,8 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         facts = quality(tree, affinities, known, found.silhouettes, found.outliers)
         self.outliers_ = found.are_outliers
         self.leaves_, self.tree_, self._tree = found.leaves, tree.linkage(), vars(tree)
-        self.cluster_table_ = {
-            name: np.array(column, float if name == "stability" else None) for name, column in facts.items()
-        }
+        facts["stability"] = known[tree.nodes(tree.n_clusters)].tolist()
+        self.cluster_table_ = {name: np.array(column) for name, column in facts.items()}
 
     def _embed(self, rows: Vectors) -> NDArray[np.float32]:
         return in_blocks(self._model.network.to(torch_device(self.device)), rows)

@@ -24,8 +24,9 @@ from distspectral.stages.sampled_edges import Embed, sampled_edges, some_of
 HALVES = 5
 """Halves of the sample to which small clusters are fitted."""
 ROWS = 20_000
-"""Rows that are halved, of all if there are no more; those of them that :data:`ANCHORS` counts have their edges read."""
+"""Rows that are halved, of all if there are no more."""
 ANCHORS = 4_096
+"""Rows of them whose edges are read."""
 FEWEST = 200
 """Small clusters of a half, where the rows allow them and there are not many clusters."""
 
