@@ -433,7 +433,7 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         n_rows, generator = len(self.labels_), np.random.default_rng(recipe.seed)
         rows = np.sort(generator.choice(n_rows, min(recipe.cluster.sample_rows, n_rows), replace=False))
         sample = torch.from_numpy(self.embedding_[rows])
-        assigner = with_leaves(self._model.assigner, sample, n_rows, recipe.seed)
+        assigner = with_leaves(self._model.assigner, sample, n_rows, recipe.cluster.n_leaves, recipe.seed)
         seen, graph, step = represented.seen, represented.graph, rows_of_block(represented.seen.dim)
         outliers, n_leaves, parts = fitted_outliers(assigner, sample, seen, rows), len(assigner.leaves), []
         self._set_model(Embedder(self._model.network, assigner, outliers=outliers))

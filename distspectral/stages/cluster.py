@@ -368,6 +368,7 @@ CLUSTER = Stage(
     done="clustered",
     inputs=lambda recipe: ("pack", recipe.embedded_graph, "calibrate"),
     sections=("cluster", "seed"),
+    harmless=("cluster.n_leaves",),
     run=_run,
     cost=_cost,
     pieces=_pieces,

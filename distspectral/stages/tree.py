@@ -9,7 +9,7 @@ import functools
 import io
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from distspectral.clusters import leaf_centroids, number_of_leaves
+from distspectral.clusters import MOST_MICRO_CLUSTERS, ClusterConfig, leaf_centroids, number_of_leaves
 from distspectral.costs.bill import Bill
 from distspectral.embedding.forward import forward, rows_of_block
 from distspectral.embedding.outliers import fitted_outliers
@@ -33,6 +33,8 @@ from distspectral.spectral.tree import Tree, cluster_facts, grown
 from distspectral.stages.calibrate import load_calibrated_network, rows_per_task
 from distspectral.stages.cluster import embedded, load_assigner
 from distspectral.stages.encoding import forward_piece
+from distspectral.stages.fine import NODES as FINE_NODES
+from distspectral.stages.fine import OWNER, fine_tree, write_rows
 from distspectral.stages.stability import stability
 from distspectral.stages.stage import Manifests, Piece, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
@@ -63,11 +65,13 @@ def tree(
     clusters: Artifact,
     graph: Artifact,
     output: Output,
-    sample_rows: int,
+    config: ClusterConfig,
     seed: int,
     mapper: Mapper = local_map,
 ) -> Manifest:
     """Write the artifact ``tree``: leaves, how they merge, and the affinities between them.
+
+    Of more leaves than the model may have, those beyond are fine ones, told by edges.
 
     Args:
         vectors: finished ``vectors`` artifacts that the network was trained on, side by side.
@@ -75,7 +79,7 @@ def tree(
         clusters: finished ``clusters`` artifact.
         graph: finished ``graph`` artifact that the model is calibrated on.
         output: where the artifact ``tree`` goes.
-        sample_rows: rows that the leaves are fitted to.
+        config: how many leaves, and the rows that they are fitted to.
         seed: of the choice of these and of the leaves.
         mapper: hands out shards and row ranges.
     """
@@ -83,11 +87,11 @@ def tree(
     artifact, n_rows = output.artifact, vectors[0].manifest().n_rows
     network = load_calibrated_network(model).perceptron.to(torch_device("auto"))
     generator = np.random.default_rng(seed)
-    rows = np.sort(generator.choice(n_rows, min(sample_rows, n_rows), replace=False))
+    rows = np.sort(generator.choice(n_rows, min(config.sample_rows, n_rows), replace=False))
     seen = open_vectors(vectors)
     embed = functools.partial(embedded, network, seen)
     sample = torch.from_numpy(embed(rows))
-    assigner = with_leaves(load_assigner(clusters), sample, n_rows, seed)
+    assigner = with_leaves(load_assigner(clusters), sample, n_rows, config.n_leaves, seed)
     write_state(artifact, LEAVES, assigner.leaf_state())
     write_state(artifact, OUTLIERS, fitted_outliers(assigner, sample, seen, rows).state_dict())
 
@@ -112,26 +116,40 @@ def tree(
     write_table(artifact, NODES, node_table(grown_tree, found_again))
     write_table(artifact, AFFINITIES, affinity_table(between))
     artifact.delete_file(ROW_LEAVES)
+    files = [LEAVES, OUTLIERS, NODES, AFFINITIES]
+    n_fine = 0
+    if isinstance(config.n_leaves, int) and config.n_leaves > MOST_MICRO_CLUSTERS:
+        finer, owners, groups = fine_tree(grown_tree, leaves, graph, artifact, config.n_leaves, ranges, mapper)
+        unknown = np.full(len(finer.rows), np.nan)
+        unknown[-len(grown_tree.children) :] = found_again[grown_tree.n_leaves :]
+        inside = pa.array([*owners.tolist(), *[None] * (len(owners) - 1)], pa.int32())
+        write_table(artifact, FINE_NODES, node_table(finer, unknown).append_column(OWNER, inside))
+        files += [FINE_NODES, *write_rows(vectors[0], artifact, groups)]
+        n_fine = len(owners)
     properties = {
         "n_leaves": len(silhouettes),
+        "n_fine": n_fine,
         "n_clusters": grown_tree.n_clusters,
         "outliers": float(outliers.sum()) / n_rows,
         "clusters": quality(grown_tree, between, found_again, silhouettes, outliers),
     }
-    return output.commit([], properties, {}, files=(LEAVES, OUTLIERS, NODES, AFFINITIES))
+    return output.commit([], properties, {}, files=tuple(files))
 
 
-def with_leaves(assigner: Assigner, embedding: Tensor, n_rows: int, seed: int) -> Assigner:
+def with_leaves(
+    assigner: Assigner, embedding: Tensor, n_rows: int, wished: int | Literal["auto"], seed: int
+) -> Assigner:
     """Return the assigner with leaves inside its clusters, fitted to sampled rows.
 
     Args:
         assigner: of the clusters.
         embedding: (n, P) of the sampled rows.
-        n_rows: N, which decides how many leaves there are.
+        n_rows: N, which decides how many leaves ``auto`` are.
+        wished: leaves, or ``auto``.
         seed: of the leaves.
     """
     points, labels = assigner.coordinates(embedding), assigner(embedding)[0]
-    n_leaves = number_of_leaves(n_rows, len(assigner.centroids))
+    n_leaves = number_of_leaves(n_rows, len(assigner.centroids), wished)
     found, owners = leaf_centroids(points.numpy(), labels.numpy(), assigner.centroids.numpy(), n_leaves, seed)
     leaves = {"leaves": torch.from_numpy(found), "owners": torch.from_numpy(owners)}
     return Assigner.from_state(assigner.state() | leaves)
@@ -257,11 +275,7 @@ def _nothing(n_leaves: int) -> Placed:
 
 def _mapped_affinities(graph: Artifact, tree: Artifact, n_leaves: int, rows: tuple[int, int]) -> sparse.csr_array:
     """Return :func:`leaf_affinities` of a range of rows; one task."""
-    path = tree.mappable(ROW_LEAVES)
-    leaves: NDArray[np.int32] = (
-        np.load(io.BytesIO(tree.read_bytes(ROW_LEAVES))) if path is None else np.load(path, mmap_mode="r")
-    )
-    return leaf_affinities(MappedGraph(graph), leaves, n_leaves, *rows)
+    return leaf_affinities(MappedGraph(graph), tree.load_array(ROW_LEAVES), n_leaves, *rows)
 
 
 # ---- files -----------------------------------------------------------------------------------------------------
@@ -323,18 +337,31 @@ def read_table(artifact: Artifact, name: str) -> pa.Table:
     return pq.read_table(io.BytesIO(artifact.read_bytes(name)))
 
 
+def load_fine_tree(tree: Artifact) -> Tree | None:
+    """Return the tree over the fine leaves of a finished ``tree`` artifact; None where it has none."""
+    manifest = tree.manifest()
+    if not manifest.properties["n_fine"]:
+        return None
+    nodes, coarse = read_table(tree, FINE_NODES), restored(tree, LEAVES, lambda leaves: leaves["owners"].numpy())
+    return _read_tree(nodes, coarse[nodes[OWNER].drop_null().to_numpy()])
+
+
 def load_tree(tree: Artifact) -> tuple[Tree, sparse.csr_array]:
     """Return the tree of a finished ``tree`` artifact and the affinities (M, M) between its leaves."""
     nodes, pairs = read_table(tree, NODES), read_table(tree, AFFINITIES)
     owners = restored(tree, LEAVES, lambda leaves: leaves["owners"].numpy())
     n_leaves = len(owners)
-    columns = {name: nodes[name].to_numpy() for name in ("rows", "mass", "height", "conductance")}
-    children = np.column_stack([nodes[name][n_leaves:].to_numpy().astype(np.int64) for name in ("left", "right")])
-    affinity = nodes["affinity"][n_leaves:].to_numpy()
     leaf, other, weights = (pairs[name].to_numpy() for name in ("leaf", "other", "affinity"))
     upper = sparse.coo_array((weights, (leaf, other)), (n_leaves, n_leaves)).tocsr()
     between = (upper + sparse.triu(upper, 1).T).tocsr()
-    return Tree(children=children, affinity=affinity, clusters=owners, **columns), between
+    return _read_tree(nodes, owners), between
+
+
+def _read_tree(nodes: pa.Table, clusters: NDArray[np.int64]) -> Tree:
+    n_leaves = len(clusters)
+    columns = {name: nodes[name].to_numpy() for name in ("rows", "mass", "height", "conductance")}
+    children = np.column_stack([nodes[name][n_leaves:].to_numpy().astype(np.int64) for name in ("left", "right")])
+    return Tree(children=children, affinity=nodes["affinity"][n_leaves:].to_numpy(), clusters=clusters, **columns)
 
 
 # ---- the declaration -------------------------------------------------------------------------------------------
@@ -343,8 +370,9 @@ def load_tree(tree: Artifact) -> tuple[Tree, sparse.csr_array]:
 def _run(work: Work) -> Manifest:
     assert work.graph is not None, "eigenfunctions are those of a graph"
     models = work.artifacts["calibrate"], work.artifacts["cluster"]
-    sample_rows, seed = work.settings["cluster"].sample_rows, work.settings["seed"]
-    return tree(work.seen, *models, work.graph, work.output, sample_rows, seed, work.mapper)
+    return tree(
+        work.seen, *models, work.graph, work.output, work.settings["cluster"], work.settings["seed"], work.mapper
+    )
 
 
 def _cost(bill: Bill) -> None:
@@ -357,7 +385,7 @@ def _cost(bill: Bill) -> None:
     bill.written = bill.scratch = 4 * bill.n_rows
     sample_rows, n_functions = min(bill.n_rows, cluster.sample_rows), bill.settings["train"].n_functions
     n_clusters = n_functions if cluster.n_clusters == "auto" else cluster.n_clusters
-    n_leaves = number_of_leaves(math.ceil(bill.n_rows), n_clusters)
+    n_leaves = number_of_leaves(math.ceil(bill.n_rows), n_clusters, cluster.n_leaves)
     bill.driver_bytes += 4 * bill.n_rows + 4 * sample_rows * 3 * n_functions + 3 * 8 * n_leaves**2
     bill.worker_bytes += 4 * bill.n_rows + 32 * BLOCK_EDGES + 16 * n_leaves**2
 
@@ -367,14 +395,14 @@ def _pieces(work: Work) -> dict[str, Piece]:
 
 
 def _facts(manifests: Manifests) -> dict[str, Any]:
-    return {name: manifests["tree"].properties[name] for name in ("n_leaves", "outliers", "clusters")}
+    return {name: manifests["tree"].properties[name] for name in ("n_leaves", "n_fine", "outliers", "clusters")}
 
 
 def _lines(facts: dict[str, Any]) -> dict[str, str]:
     conductance = facts["clusters"]["conductance"]
     worst = int(np.argmax(conductance))
     return {
-        "tree": f"{facts['n_leaves']} leaves",
+        "tree": f"{facts['n_leaves']:,} leaves" + (f", {facts['n_fine']:,} fine ones" if facts["n_fine"] else ""),
         "cluster that leaks most": f"{worst}: {conductance[worst]:.1%} of its affinity leads to others",
         **_least_stable(facts["clusters"]["stability"]),
         "rows that belong nowhere": f"{facts['outliers']:.2%}",
@@ -418,7 +446,7 @@ TREE = Stage(
     purpose="Part the clusters into leaves, and merge these into a tree that can be cut anywhere.",
     done="grew the tree",
     inputs=lambda recipe: (*recipe.may_see, recipe.embedded_graph, "calibrate", "cluster"),
-    sections=("cluster.sample_rows", "seed"),
+    sections=("cluster.sample_rows", "cluster.n_leaves", "seed"),
     workers="tasks",
     run=_run,
     cost=_cost,

@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy import sparse
 
+from distspectral.clusters import ClusterConfig
 from distspectral.graph.store import ArrayGraph, MappedGraph
 from distspectral.mapping import local_map
 from distspectral.models.assigner import Assigner
@@ -87,7 +88,9 @@ def test_shards_that_come_in_another_order_make_the_same_tree(finished, tmp_path
         return local_map(function, items[::-1], description, on_gpu=on_gpu)
 
     made = [chain.artifact(name) for name in ("calibrate", "cluster", "graph")]
-    again = tree([chain.artifact("pack")], *made, Output(folder, "tree", "again", {}, {}), 200_000, 0, backwards)
+    again = tree(
+        [chain.artifact("pack")], *made, Output(folder, "tree", "again", {}, {}), ClusterConfig(), 0, backwards
+    )
     assert again.properties == chain.artifact("tree").manifest().properties
     assert sum(again.properties["clusters"]["rows"]) == N_ROWS
 
@@ -127,7 +130,7 @@ def test_clusters_are_parted_by_their_share_and_every_one_has_a_leaf():
     rng = np.random.default_rng(0)
     points = np.concatenate([rng.normal(size=(300, 2)), rng.normal(size=(100, 2)) + 20]).astype(np.float32)
     assigner = Assigner(torch.ones(2), torch.tensor([[0.0, 0], [20, 20], [99, 99]]), False, 1.0)
-    found = with_leaves(assigner, torch.from_numpy(points), 400, seed=0)
+    found = with_leaves(assigner, torch.from_numpy(points), 400, "auto", seed=0)
     counts = np.bincount(found.owners)
     assert counts[2] == 1
     assert found.leaves[found.owners == 2].tolist() == [[99, 99]]
@@ -140,7 +143,7 @@ def test_a_speck_is_no_leaf():
     rng = np.random.default_rng(0)
     points = np.concatenate([rng.normal(size=(500, 2)), [[50, 50]]]).astype(np.float32)
     assigner = Assigner(torch.ones(2), torch.zeros(1, 2), False, 1.0)
-    found = with_leaves(assigner, torch.from_numpy(points), 501, seed=0)
+    found = with_leaves(assigner, torch.from_numpy(points), 501, "auto", seed=0)
     assert 15 <= len(found.leaves) < 20
     counts = np.bincount(placed(found, Outliers.none(1, 2), torch.from_numpy(points), torch.from_numpy(points)).leaves)
     assert counts.min() >= 0.2 * 501 / 20
@@ -158,7 +161,7 @@ def test_a_cluster_that_leaks_is_named():
     sums = np.array([2.0, 4, 0]), np.array([1.0, 0, 0])
     three = grown(between, np.array([4, 4, 2]), np.arange(3))
     stable = np.array([0.9, 0.3, np.nan, 0.5, 1])
-    facts = {"n_leaves": 3, "outliers": 0.1, "clusters": quality(three, between, stable, *sums)}
+    facts = {"n_leaves": 3, "n_fine": 0, "outliers": 0.1, "clusters": quality(three, between, stable, *sums)}
     assert facts["clusters"]["stability"] == [0.9, 0.3, None]
     assert facts["clusters"]["silhouette"] == [0.5, 1, 0]
     assert facts["clusters"]["outliers"] == [0.25, 0, 0]
