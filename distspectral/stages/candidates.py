@@ -11,7 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from distspectral.clusters import ROWS_PER_MICRO_CLUSTER, ClusterConfig, diffusion_scale, leaf_centroids
+from distspectral.clusters import (
+    ROWS_PER_MICRO_CLUSTER,
+    ClusterConfig,
+    diffusion_scale,
+    leaf_centroids,
+    nearest_centroids,
+)
 from distspectral.graph.store import Graph
 from distspectral.models.assigner import clustering_coordinates
 from distspectral.spectral.candidates import Candidate, ranked
@@ -51,9 +57,10 @@ def candidates(
     fits = [leaf_centroids(own.numpy(), labels, mean, n_tried, seed + trial)[0] for trial in range(TRIALS)]
     if min(map(len, fits)) < FEWEST_TRIED:  # few rows differ
         return []
-    return ranked([edges.between(points, fit) for fit in fits], ritz_values)
+    members = [nearest_centroids(own.numpy(), fit) for fit in fits]
+    return ranked([edges.between(points, fit) for fit in fits], members, ritz_values)
 
 
 def candidates_in_words(found: list[dict[str, Any]]) -> str:
-    """Return the numbers of clusters and the score of each."""
-    return ", ".join(f"{one['n_clusters']} ({one['score']:.2f})" for one in found)
+    """Return the numbers of clusters, and the score and stability of each."""
+    return ", ".join(f"{one['n_clusters']} ({one['score']:.2f}, {one['stability']:.2f})" for one in found)

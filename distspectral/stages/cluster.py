@@ -26,7 +26,7 @@ from distspectral.graph.components import component_labels
 from distspectral.graph.store import Graph, MappedGraph
 from distspectral.models.assigner import Assigner, clustering_coordinates, squared_distances
 from distspectral.models.networks import torch_device
-from distspectral.spectral.candidates import WEAK
+from distspectral.spectral.candidates import Candidate
 from distspectral.spectral.diagnostics import cut_share, modularity, normalized_cut
 from distspectral.spectral.lineage import EVENTS
 from distspectral.stages.calibrate import load_calibrated_network
@@ -309,7 +309,9 @@ def _facts(manifests: Manifests) -> dict[str, Any]:
 
 
 def _lines(facts: dict[str, Any]) -> dict[str, str]:
-    ranks = {"candidates (score)": candidates_in_words(facts["candidates"])} if facts.get("candidates") else {}
+    ranks = (
+        {"candidates (score, stability)": candidates_in_words(facts["candidates"])} if facts.get("candidates") else {}
+    )
     lines = {"clusters": str(facts["n_clusters"]), **ranks, "found by": way_in_words(facts)}
     if (since := facts.get("lineage")) is not None:
         happened = ", ".join(f"{since[event]} {event}" for event in EVENTS)
@@ -320,10 +322,11 @@ def _lines(facts: dict[str, Any]) -> dict[str, str]:
 def _notes(metrics: dict[str, Any]) -> list[str]:
     facts = metrics["cluster"]
     asked, strayed, notes = facts["asked"], facts["strayed"], []
-    if asked == "auto" and facts["candidates"] and facts["candidates"][0]["score"] < WEAK:
+    if asked == "auto" and facts["candidates"] and not Candidate(**facts["candidates"][0]).stands_out:
         notes.append(
-            f"No number of clusters stands out: {candidates_in_words(facts['candidates'])}, where noise has up to "
-            "0.17. Look at other cuts of the tree (`distspectral recut`), or say how many you want."
+            f"No number of clusters stands out: {candidates_in_words(facts['candidates'])}, where noise has a score up "
+            "to 0.17 or a stability up to 0.75. Look at other cuts of the tree (`distspectral recut`), or say how many "
+            "you want."
         )
     restarts = facts["restarts"]
     if not facts["merged"] and restarts["runs"] > restarts["lowest"] == 1 and restarts["rand_index"] < AGREED:
