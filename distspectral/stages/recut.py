@@ -118,7 +118,10 @@ def recut(root: Artifact, wish: Wish, name: str | None = None) -> Cut:
         facts = cluster_facts(affinities, tree.rows[: tree.n_leaves], labels)
     else:
         facts = {"rows": tree.rows[own], "share": tree.rows[own] / tree.rows[-1], "conductance": tree.conductance[own]}
-    table = _table(facts).append_column("stability", read_table(artifact, nodes)["stability"].take(pa.array(own)))
+    table, known = _table(facts), read_table(artifact, nodes)
+    for name in ("stability", "exemplar"):
+        if name in known.column_names:
+            table = table.append_column(name, known[name].take(pa.array(own)))
     config: dict[str, Any] = {**wish.facts, "found": n_clusters}
     inputs = {TREE.name: made.fingerprint}
     output = Output(root.child(CUTS).child(name), "recut", fingerprint("recut", config, inputs), config, inputs)

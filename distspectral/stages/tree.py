@@ -29,6 +29,7 @@ from distspectral.mapping import Mapper, local_map
 from distspectral.models.assigner import Assigner
 from distspectral.models.networks import Perceptron, torch_device
 from distspectral.models.outliers import Outliers
+from distspectral.spectral.exemplars import first_of_each
 from distspectral.spectral.tree import Tree, cluster_facts, grown
 from distspectral.stages.calibrate import load_calibrated_network, rows_per_task
 from distspectral.stages.cluster import embedded, load_assigner
@@ -41,6 +42,7 @@ from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.joined import open_vectors
+from distspectral.storage.rows.packed import read_column
 from distspectral.training.checkpoint import restored, write_state
 
 LEAVES, OUTLIERS, NODES, AFFINITIES = "leaves.pt", "outliers.pt", "nodes.parquet", "affinities.parquet"
@@ -100,7 +102,9 @@ def tree(
     items = [(shard.name, start) for shard, start in zip(shards, starts, strict=False)]
     placing = functools.partial(_place_shard, tuple(vectors), model, clusters, artifact)
     leaves, silhouettes, outliers = np.empty(n_rows, np.int32), *np.zeros((2, len(assigner.leaves)))
-    for start, found in mapper(placing, items, "placing rows", on_gpu=True):
+    nearest = []
+    for start, found, nearest_of_shard in mapper(placing, items, "placing rows", on_gpu=True):
+        nearest.append(nearest_of_shard)
         leaves[start : start + len(found.leaves)] = found.leaves
         silhouettes += found.silhouettes
         outliers += found.outliers
@@ -113,7 +117,8 @@ def tree(
     counts = np.bincount(leaves, minlength=len(silhouettes))
     grown_tree = grown(between, counts, assigner.owners.numpy())
     found_again = stability(grown_tree, assigner, embed, MappedGraph(graph), rows, seed)
-    write_table(artifact, NODES, node_table(grown_tree, found_again))
+    exemplars = node_exemplars(grown_tree, pa.concat_tables(nearest))
+    write_table(artifact, NODES, node_table(grown_tree, found_again).append_column("exemplar", exemplars))
     write_table(artifact, AFFINITIES, affinity_table(between))
     artifact.delete_file(ROW_LEAVES)
     files = [LEAVES, OUTLIERS, NODES, AFFINITIES]
@@ -156,9 +161,18 @@ def with_leaves(
 
 
 class Placed(NamedTuple):
-    """Leaves (n,) int32 of rows, whether each is an outlier (n,), and by leaf (M,) summed silhouettes and outliers."""
+    """What is known of rows by their leaves.
+
+    Attributes:
+        leaves: (n,) int32.
+        distances: (n,) from the leaf's centroid.
+        are_outliers: (n,).
+        silhouettes: (M,) summed by leaf.
+        outliers: (M,) counted by leaf.
+    """
 
     leaves: NDArray[np.int32]
+    distances: NDArray[np.float32]
     are_outliers: NDArray[np.bool_]
     silhouettes: NDArray[np.float64]
     outliers: NDArray[np.float64]
@@ -180,14 +194,15 @@ def placed(assigner: Assigner, outliers: Outliers, embedding: Tensor, seen: Tens
     cluster, _ = assigner(embedding)
     leaf = assigner.leaf(embedding, cluster)
     leaves = leaf.numpy()
-    strange = outliers(seen, cluster, assigner.leaf_distances(embedding, leaf)).numpy()
+    distances = assigner.leaf_distances(embedding, leaf)
+    strange = outliers(seen, cluster, distances).numpy()
     silhouette = torch.ones(len(embedding))
     if len(assigner.centroids) > 1:
         near = assigner.squared_distances(embedding).topk(2, dim=1, largest=False).values.sqrt()
         silhouette = 1 - near[:, 0] / near[:, 1].clamp(min=torch.finfo(near.dtype).tiny)
     weights, n_leaves = (silhouette.double().numpy(), strange.astype(np.float64)), len(assigner.leaves)
     sums = (np.bincount(leaves, one, n_leaves).astype(np.float64) for one in weights)
-    return Placed(leaves.astype(np.int32), strange, *sums)
+    return Placed(leaves.astype(np.int32), distances.numpy(), strange, *sums)
 
 
 def leaf_affinities(
@@ -250,8 +265,8 @@ def _none(n_leaves: int) -> sparse.csr_array:
 
 def _place_shard(
     vectors: tuple[Artifact, ...], model: Artifact, clusters: Artifact, tree: Artifact, item: tuple[str, int]
-) -> tuple[int, Placed]:
-    """Return a shard's first row, and the leaves of its rows; one task."""
+) -> tuple[int, Placed, pa.Table]:
+    """Return a shard's first row, the leaves of its rows, and the id of the nearest row to each leaf; one task."""
     name, start = item
     network: Perceptron = load_calibrated_network(model).perceptron.to(torch_device("auto"))
     assigner, outliers, rows = load_leaves(clusters, tree), load_outliers(tree), open_vectors(vectors, only=name)
@@ -260,17 +275,41 @@ def _place_shard(
     for first in range(0, rows.n_rows, step):
         block = rows.block(first, min(first + step, rows.n_rows))
         found.append(placed(assigner, outliers, torch.from_numpy(forward(network, block)), as_tensor(block)))
-    return start, together(found)
+    whole = together(found)
+    nearest = first_of_each(whole.leaves, whole.distances, np.arange(len(whole.leaves)), 1)
+    ids = read_column(vectors[0], [name], "id").take(pa.array(nearest))
+    columns = {"leaf": whole.leaves[nearest], "distance": whole.distances[nearest], "row": start + nearest, "id": ids}
+    return start, whole._replace(distances=np.empty(0, np.float32)), pa.table(columns)
+
+
+def node_exemplars(tree: Tree, nearest: pa.Table) -> pa.ChunkedArray:
+    """Return the id of the row that stands for each node (2M - 1,), null of one without rows.
+
+    For a leaf that is the row nearest to its centroid, the earlier of equals; for a merger, that of its child with more
+    rows.
+
+    Args:
+        tree: of M leaves.
+        nearest: ``leaf``, ``distance``, ``row`` and ``id``, of each leaf and shard.
+    """
+    leaf, distance, row = (nearest[name].to_numpy() for name in ("leaf", "distance", "row"))
+    first = first_of_each(leaf, distance, row, 1)
+    places = np.full(len(tree.rows), -1)
+    places[leaf[first]] = first
+    for merger, (left, right) in enumerate(tree.children, tree.n_leaves):
+        places[merger] = places[left if tree.rows[left] >= tree.rows[right] else right]
+    return nearest["id"].take(pa.array(places, mask=places < 0))
 
 
 def together(parts: Sequence[Placed]) -> Placed:
     """Return consecutive rows as one."""
-    leaves, strange, *sums = zip(*parts, strict=True)
-    return Placed(np.concatenate(leaves), np.concatenate(strange), *(np.sum(one, axis=0) for one in sums))
+    *rows, silhouettes, outliers = zip(*parts, strict=True)
+    sums = (np.sum(one, axis=0) for one in (silhouettes, outliers))
+    return Placed(*(np.concatenate(one) for one in rows), *sums)
 
 
 def _nothing(n_leaves: int) -> Placed:
-    return Placed(np.empty(0, np.int32), np.empty(0, bool), *np.zeros((2, n_leaves)))
+    return Placed(np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0, bool), *np.zeros((2, n_leaves)))
 
 
 def _mapped_affinities(graph: Artifact, tree: Artifact, n_leaves: int, rows: tuple[int, int]) -> sparse.csr_array:

@@ -80,6 +80,21 @@ def test_what_is_read_is_what_was_grown(finished):
     assert (pairs["leaf"].to_numpy() <= pairs["other"].to_numpy()).all()
 
 
+def test_a_node_has_the_row_nearest_to_its_leaf_as_exemplar(finished):
+    artifact = finished.chain.artifact("tree")
+    found, _ = load_tree(artifact)
+    exemplars = pq.read_table(artifact.file_path(NODES))["exemplar"].to_numpy()
+    assigner = load_leaves(finished.chain.artifact("cluster"), artifact)
+    ids, leaf, embedding = output_columns(finished, "id", "leaf", "embedding")
+    distances = assigner.leaf_distances(torch.from_numpy(np.stack(embedding)), torch.from_numpy(leaf).long()).numpy()
+    for one in range(found.n_leaves):
+        own = np.flatnonzero(leaf == one)
+        assert exemplars[one] in ids[own]
+        assert distances[ids == exemplars[one]] == pytest.approx(distances[own].min(), abs=1e-5)
+    for merger, (left, right) in enumerate(found.children, found.n_leaves):
+        assert exemplars[merger] == exemplars[max((left, right), key=lambda child: (found.rows[child], child == left))]
+
+
 def test_shards_that_come_in_another_order_make_the_same_tree(finished, tmp_path):
     chain = finished.chain
     folder = chain.artifact("tree").child("../again")
