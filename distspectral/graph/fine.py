@@ -33,7 +33,8 @@ def fine_groups(graph: StreamedGraph, parts: NDArray[np.integer[Any]], n_groups:
 
     Merged are pairs (a, b) whose largest w / sqrt(|a| |b|), with w the affinity of an edge between them, is the largest
     of both. That is a matching by locally heaviest edges. It ends with ``n_groups``, or more if too few edges stay
-    inside parts. Memory: 32 bytes a row, and a block of edges; about ten passes for groups of a hundred rows.
+    inside parts. Memory: some 100 bytes a row in the first passes, and a block of edges;
+    some 25 passes for groups of a hundred rows.
 
     Args:
         graph: of N rows.

@@ -119,9 +119,9 @@ def recut(root: Artifact, wish: Wish, name: str | None = None) -> Cut:
     else:
         facts = {"rows": tree.rows[own], "share": tree.rows[own] / tree.rows[-1], "conductance": tree.conductance[own]}
     table, known = _table(facts), read_table(artifact, nodes)
-    for name in ("stability", "exemplar"):
-        if name in known.column_names:
-            table = table.append_column(name, known[name].take(pa.array(own)))
+    for column in ("stability", "exemplar"):
+        if column in known.column_names:
+            table = table.append_column(column, known[column].take(pa.array(own)))
     config: dict[str, Any] = {**wish.facts, "found": n_clusters}
     inputs = {TREE.name: made.fingerprint}
     output = Output(root.child(CUTS).child(name), "recut", fingerprint("recut", config, inputs), config, inputs)
