@@ -66,6 +66,12 @@ class ClusterConfig(FrozenModel):
         description="auto = k-means, or micro-clusters merged by modularity where these have more of it and cut no "
         "more of the graph; k_means = as in the paper",
     )
+    n_leaves: PositiveInt | Literal["auto"] = Field(
+        "auto",
+        description=f"of the tree; auto = {MICRO_CLUSTERS} for each cluster, or one for {ROWS_PER_LEAF} rows if that "
+        f"is more, and {MOST_MICRO_CLUSTERS:,} at most; a number beyond that asks for fine leaves, told by the edges "
+        "alone, of the rows trained on",
+    )
     sample_rows: PositiveInt = Field(200_000, description="rows that k-means sees; all rows are then assigned")
     restarts: PositiveInt = Field(10, description="k-means runs; the one with the lowest inertia is kept")
     iterations: PositiveInt = Field(50, description="of each k-means run")
@@ -263,8 +269,10 @@ Such specks are rows that lie nearest to one cluster and whose edges lead to ano
 a dozen of one to four rows were clusters of their own in a cut into 25."""
 
 
-def number_of_leaves(n_rows: int, n_clusters: int) -> int:
+def number_of_leaves(n_rows: int, n_clusters: int, wished: int | Literal["auto"] = "auto") -> int:
     """Return into how many small clusters N rows in C clusters are parted for a tree, if the sample allows as many."""
+    if wished != "auto":
+        return max(n_clusters, min(wished, MOST_MICRO_CLUSTERS))
     return max(n_clusters, min(max(MICRO_CLUSTERS * n_clusters, n_rows // ROWS_PER_LEAF), MOST_MICRO_CLUSTERS))
 
 

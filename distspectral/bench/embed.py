@@ -37,7 +37,7 @@ from distspectral.models.networks import torch_device
 from distspectral.orchestration.memory import PeakMemory
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.embed import EmbedConfig, embed
-from distspectral.stages.tree import LEAVES
+from distspectral.stages.tree import LEAVES, OUTLIERS
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.frame import Frame
@@ -120,6 +120,7 @@ def _write_model(root: Artifact, dim: int) -> None:
     clusters.commit([], {"n_clusters": RandomModel.n_clusters}, {})
     tree.begin()
     write_state(tree.artifact, LEAVES, embedder.assigner.leaf_state())
+    write_state(tree.artifact, OUTLIERS, embedder.outliers.state_dict())
     tree.commit([], {}, {})
 
 

@@ -13,7 +13,7 @@ from distspectral.models.assigner import Assigner
 from distspectral.models.embedder import Embedder
 from distspectral.models.encoded import EncodedNetwork
 from distspectral.models.networks import Perceptron
-from distspectral.serving.predictor import Predictor
+from distspectral.serving.predictor import OUTPUTS, Predictor
 from distspectral.storage.rows.frame import Frame
 
 
@@ -44,4 +44,4 @@ class RandomModel:
     def __call__(self) -> Predictor:
         """Return the predictor."""
         card = {"what": "a network of random weights, for measurements"} | dataclasses.asdict(self)
-        return Predictor(self.embedder(), ("embedding", "cluster", "distance"), self.dim, Frame(), card, {})
+        return Predictor(self.embedder(), OUTPUTS, self.dim, Frame(), card, {})

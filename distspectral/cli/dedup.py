@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from distspectral.cli.console import StageProgress, fact_table, print_json, print_note, print_table, record_table
-from distspectral.cli.options import AsJson, Quiet
+from distspectral.cli.options import AsJson, Local, Quiet, RunPath, engine_of_run
 
 if TYPE_CHECKING:
     from distspectral.curation.lists import RunLists
     from distspectral.graph.near import Measure
     from distspectral.mapping import Mapper
 
-RunPath = Annotated[str, typer.Argument(metavar="RUN", help="Directory of a finished run.", show_default=False)]
 Threshold = Annotated[
     float | None,
     typer.Option(
@@ -50,6 +50,7 @@ def dedup(
     threshold: Threshold = None,
     metric: Metric = None,
     out: OutputPath = None,
+    local: Local = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -57,12 +58,13 @@ def dedup(
 
     Without --threshold nothing is written; what some thresholds would drop is shown. Distances are those between the
     rows as they were given, by the metric of the run's search. Writes Parquet shards with id, group and keep to
-    RUN/dedup. Run again, it goes on where it was stopped.
+    RUN/dedup. Run again, it goes on where it was stopped. Shards are handed to the cluster that the run's config names.
     """
     from distspectral.curation.duplicates import dedup as find_duplicates
     from distspectral.curation.duplicates import dedup_output
     from distspectral.curation.lists import RunLists
     from distspectral.graph.near import NAMES
+    from distspectral.stages.neighbors import NEIGHBORS
     from distspectral.storage.artifact.directory import Artifact
     from distspectral.storage.artifact.holding import Hold
 
@@ -73,8 +75,11 @@ def dedup(
         return
     artifact = Artifact(out) if out else root.child("dedup")
     output = dedup_output(lists, threshold, artifact)
-    with Hold(artifact, f"dedup of {root.uri}"), StageProgress(quiet) as progress:
-        manifest = find_duplicates(lists, threshold, output, _watched(progress))
+    engine = engine_of_run(root, local)
+    with Hold(artifact, f"dedup of {root.uri}"), StageProgress(quiet) as progress, contextlib.closing(engine):
+        if not artifact.is_current(output.fingerprint):
+            engine.start([NEIGHBORS])
+        manifest = find_duplicates(lists, threshold, output, _watched(progress, engine.mapper(NEIGHBORS)))
     if as_json:
         print_json(manifest.model_dump())
         return
@@ -90,14 +95,13 @@ def dedup(
     print_table(fact_table(f"Near-duplicates of {run}", facts))
 
 
-def _watched(progress: StageProgress) -> Mapper:
-    """Return the mapper of one process that shows how far it is."""
-    from distspectral.mapping import local_map
+def _watched(progress: StageProgress, hand_out: Mapper) -> Mapper:
+    """Return the mapper, showing how far it is."""
 
     def mapper(
         function: Callable[[Any], Any], items: Sequence[Any], description: str, *, on_gpu: bool = False
     ) -> Iterator[Any]:
-        for done, result in enumerate(local_map(function, items, description, on_gpu=on_gpu), 1):
+        for done, result in enumerate(hand_out(function, items, description, on_gpu=on_gpu), 1):
             progress.progress(description, done, len(items))
             yield result
 

@@ -7,10 +7,9 @@ from typing import Annotated
 import typer
 
 from distspectral.cli.console import manifest_table, print_json, print_table
-from distspectral.cli.options import AsJson
+from distspectral.cli.options import AsJson, RunPath
 from distspectral.errors import ConfigError
 
-RunPath = Annotated[str, typer.Argument(metavar="RUN", help="Directory of a finished run.", show_default=False)]
 OutputPath = Annotated[
     str | None, typer.Option("--output", metavar="DIR", help="Where the programs go. (default: RUN/export)")
 ]

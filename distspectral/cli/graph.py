@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 import typer
 
 from distspectral.cli.console import print_note
+from distspectral.cli.options import RunPath
 
-RunPath = Annotated[str, typer.Argument(metavar="RUN", help="Directory of a finished run.", show_default=False)]
 OutputPath = Annotated[
     str, typer.Argument(metavar="OUT", help="The file; for faiss the folder of two.", show_default=False)
 ]

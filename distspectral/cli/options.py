@@ -12,8 +12,10 @@ from distspectral.errors import ConfigError
 if TYPE_CHECKING:
     from distspectral.config import RunConfig
     from distspectral.orchestration.engine import Engine
+    from distspectral.storage.artifact.directory import Artifact
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the run.", show_default=False)]
+RunPath = Annotated[str, typer.Argument(metavar="RUN", help="Directory of a finished run.", show_default=False)]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=C", help="Replace a value of the config; may be repeated.", show_default=False),
@@ -35,6 +37,21 @@ def engine_of(config: RunConfig, local: bool) -> Engine:
     from distspectral.orchestration.engine import LocalEngine, make_engine
 
     return LocalEngine() if local else make_engine(config.ray)
+
+
+def engine_of_run(root: Artifact, local: bool) -> Engine:
+    """Return the engine for work on a finished run: the cluster that its config names, or this process.
+
+    A Ray of the run's own is not started anew, for that takes longer than most of what is done to finished runs.
+    """
+    from distspectral.config.load import parse_config
+    from distspectral.orchestration.engine import LocalEngine, RayEngine, names_cluster
+    from distspectral.report.metrics import CONFIG
+
+    if local or not root.has(CONFIG):
+        return LocalEngine()
+    config = parse_config(root.read_bytes(CONFIG).decode(), f"{root.uri}/{CONFIG}").ray
+    return RayEngine(config) if names_cluster(config) else LocalEngine()
 
 
 def require_stage(name: str) -> None:

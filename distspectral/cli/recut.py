@@ -7,12 +7,11 @@ from typing import Annotated
 import typer
 
 from distspectral.cli.console import print_json, print_note, print_table, record_table
-from distspectral.cli.options import AsJson
+from distspectral.cli.options import AsJson, RunPath
 
 SHOWN_CLUSTERS = 40
 """Of more, the first are shown, which are the largest."""
 
-RunPath = Annotated[str, typer.Argument(metavar="RUN", help="Directory of a finished run.", show_default=False)]
 NClusters = Annotated[
     int | None, typer.Option("--n-clusters", help="Cut into so many, at most as many as the tree has leaves.")
 ]

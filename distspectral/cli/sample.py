@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from distspectral.cli.console import fact_table, print_json, print_table
-from distspectral.cli.options import AsJson
+from distspectral.cli.options import AsJson, RunPath
 from distspectral.errors import ConfigError
 
 if TYPE_CHECKING:
     from distspectral.curation.sample import Balance
 
-RunPath = Annotated[str, typer.Argument(metavar="RUN", help="Directory of a finished run.", show_default=False)]
 Rows = Annotated[int, typer.Option("--rows", metavar="M", help="Rows to draw.", show_default=False)]
 Over = Annotated[
     str,

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from distspectral.cli.console import print_note
+from distspectral.cli.options import RunPath
 
-RunPath = Annotated[str, typer.Argument(metavar="RUN", help="Directory of a finished run.", show_default=False)]
 Host = Annotated[
     str, typer.Option("--host", help="Address to listen at; 0.0.0.0 = every network: nobody is asked for a password.")
 ]

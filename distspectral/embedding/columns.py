@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from distspectral.models.embedder import Embedder
     from distspectral.storage.source.dataset import Source
 
-Column = Literal["embedding", "cluster", "distance", "margin", "leaf", "probabilities", "nearest_clusters"]
+Column = Literal[
+    "embedding", "cluster", "distance", "margin", "leaf", "is_outlier", "probabilities", "nearest_clusters"
+]
 
 MEANINGS: dict[Column, str] = {
     "embedding": "the coordinates",
@@ -29,11 +31,12 @@ MEANINGS: dict[Column, str] = {
     "distance": "to that centroid",
     "margin": "by which the next centroid is farther; infinite where there is one alone",
     "leaf": "that of the tree, inside the cluster",
+    "is_outlier": "whether it is farther than usual from its cluster's mean or its leaf",
     "probabilities": "of all clusters, exp(-d^2 / (2 variance)) over its sum",
     "nearest_clusters": "the embed.n_nearest nearest in order",
 }
 """As the config's reference says it."""
-DEFAULT_COLUMNS: tuple[Column, ...] = ("embedding", "cluster", "distance", "margin", "leaf")
+DEFAULT_COLUMNS: tuple[Column, ...] = ("embedding", "cluster", "distance", "margin", "leaf", "is_outlier")
 
 
 class RowColumns(nn.Module):
@@ -52,7 +55,7 @@ class RowColumns(nn.Module):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Return the columns, B rows each, of rows ``x`` (B, D)."""
-        embedding = self.embedder.embedding(x)
+        seen, embedding = self.embedder.seen_and_embedding(x)
         squared = self.embedder.assigner.squared_distances(embedding)
         least, cluster = squared.min(1)
         made = {"cluster": cluster.int(), "distance": least.sqrt()}
@@ -60,8 +63,10 @@ class RowColumns(nn.Module):
             made["embedding"] = embedding
         if "margin" in self.columns:
             made["margin"] = self.embedder.assigner.margins(squared)
-        if "leaf" in self.columns:
-            made["leaf"] = self.embedder.assigner.leaf(embedding, cluster).int()
+        if "leaf" in self.columns or "is_outlier" in self.columns:
+            leaf = self.embedder.assigner.leaf(embedding, cluster)
+            made["leaf"] = leaf.int()
+            made["is_outlier"] = self.embedder.are_outliers(seen, embedding, cluster, leaf)
         if "probabilities" in self.columns:
             made["probabilities"] = self.embedder.assigner.probabilities(squared)
         if "nearest_clusters" in self.columns:
@@ -78,6 +83,7 @@ class RowColumns(nn.Module):
         }
         kinds = {name: pa.list_(kind, width) for name, (kind, width) in widths.items()}
         kinds |= {"cluster": pa.int32(), "distance": pa.float32(), "margin": pa.float32(), "leaf": pa.int32()}
+        kinds["is_outlier"] = pa.bool_()
         return pa.schema([("id", ARROW_TYPES[id_type]), *((name, kinds[name]) for name in self.columns)])
 
 
@@ -96,6 +102,8 @@ def record_batch(schema: pa.Schema, ids: pa.Array, made: Mapping[str, NDArray[An
 
 def _copied(values: NDArray[Any]) -> pa.Array:
     """Return all values in row order as a flat array in memory of Arrow's pool."""
+    if values.dtype == bool:  # bits there
+        return pa.array(values)
     buffer = pa.allocate_buffer(values.nbytes)
     np.frombuffer(buffer, values.dtype).reshape(values.shape)[...] = values
     return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), values.size, [None, buffer])

@@ -15,7 +15,8 @@ from sklearn.base import ClusterMixin
 from sklearn.utils import ClassifierTags, Tags
 from sklearn.utils.validation import check_is_fitted
 
-from distspectral.embedding.forward import BLOCK_ROWS, in_blocks
+from distspectral.embedding.forward import BLOCK_ROWS, in_blocks, rows_of_block
+from distspectral.embedding.transfer import gathered
 from distspectral.errors import ConfigError
 from distspectral.estimators.base import NetworkEstimator
 from distspectral.estimators.stored import plain
@@ -23,9 +24,9 @@ from distspectral.models.assigner import Assigner
 from distspectral.models.embedder import Embedder
 from distspectral.models.encoded import EncodedNetwork
 from distspectral.models.networks import torch_device
+from distspectral.models.outliers import Outliers
 from distspectral.spectral.exemplars import first_of_each
 from distspectral.spectral.tree import Tree
-from distspectral.stages.tree import Placed, placed
 from distspectral.storage.rows.vectors import Vectors
 from distspectral.training.modes import plain_torch
 
@@ -93,8 +94,25 @@ class FittedSpectral(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
             raise ConfigError(f"n_clusters: expected an integer of at least 1 (got {n_clusters!r})")
         leaves = self.leaves_
         if X is not None:
-            leaves = self._placed(self._embed(self._rows(X, reset=False, accept_sparse="csr"))).leaves
+            embedding = torch.from_numpy(self._embed(self._rows(X, reset=False, accept_sparse="csr")))
+            assigner = self._model.assigner
+            parts = [assigner.leaf(part, assigner(part)[0]) for part in torch.split(embedding, BLOCK_ROWS)]
+            leaves = torch.cat(parts).numpy()
         return Tree(**self._tree).labels(n_clusters).astype(np.int32)[leaves]
+
+    @plain_torch()
+    def outliers(self, X: ArrayLike) -> NDArray[np.bool_]:
+        """Return whether rows of ``X`` (B, D) belong nowhere, (B,); ``outliers_`` are those of the training rows."""
+        check_is_fitted(self)
+        rows, model = self._rows(X, reset=False, accept_sparse="csr"), self._model.cpu()
+        step, found = rows_of_block(rows.dim), []
+        for start in range(0, rows.n_rows, step):
+            block = gathered(rows, np.arange(start, min(start + step, rows.n_rows)))
+            with torch.inference_mode():
+                seen, embedding = model.seen_and_embedding(block)
+                cluster, _ = model.assigner(embedding)
+                found.append(model.are_outliers(seen, embedding, cluster, model.assigner.leaf(embedding, cluster)))
+        return torch.cat(found).numpy()
 
     def exemplars(self, n_rows: int = 10) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
         """Return row numbers of the most central and of the border rows of each cluster, ``n_rows`` each at most.
@@ -127,23 +145,21 @@ class FittedSpectral(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         return self._told(self.fit(X, y, **fit_params).embedding_)
 
     def _model_state(self) -> dict[str, Any]:
-        return {"network": self._model.network.state(), "assigner": self._model.assigner.state()}
+        model = self._model
+        return {
+            "network": model.network.state(),
+            "assigner": model.assigner.state(),
+            "outliers": model.outliers.state_dict(),
+        }
 
     def _restore_model(self, state: dict[str, Any]) -> None:
-        network = EncodedNetwork.from_state(state["network"])
-        self._set_model(Embedder(network, Assigner.from_state(state["assigner"])))
+        network, outliers = EncodedNetwork.from_state(state["network"]), Outliers.from_state(state["outliers"])
+        self._set_model(Embedder(network, Assigner.from_state(state["assigner"]), outliers=outliers))
 
     def _set_model(self, model: Any) -> None:
         super()._set_model(model)
         self.cluster_centers_ = model.assigner.centroids.numpy()
         self.n_clusters_ = len(self.cluster_centers_)
-
-    def _placed(self, embedding: NDArray[np.float32]) -> Placed:
-        """Return the leaf (B,) of each embedded row (B, P), and summed silhouettes (M,)."""
-        parts = [placed(self._model.assigner, part) for part in torch.split(torch.from_numpy(embedding), BLOCK_ROWS)]
-        return Placed(
-            np.concatenate([part.leaves for part in parts]), np.sum([part.silhouettes for part in parts], axis=0)
-        )
 
     def _embed(self, rows: Vectors) -> NDArray[np.float32]:
         return in_blocks(self._model.network.to(torch_device(self.device)), rows)

@@ -16,10 +16,13 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 
-from distspectral.embedding.forward import in_blocks
+from distspectral.embedding.forward import in_blocks, rows_of_block
+from distspectral.embedding.outliers import fitted_outliers
+from distspectral.embedding.transfer import gathered
 from distspectral.errors import TooFewRowsError
 from distspectral.estimators.base import told_in
 from distspectral.estimators.fitted import FittedSpectral
+from distspectral.estimators.representation import Representation as Represented
 from distspectral.estimators.representation import represent_rows
 from distspectral.estimators.stored import plain
 from distspectral.estimators.trainings import Trainings
@@ -27,7 +30,6 @@ from distspectral.graph.certified import certified
 from distspectral.graph.config import AffinitySpace, Connect, Metric
 from distspectral.graph.search.duplicates import surplus_duplicates
 from distspectral.graph.search.faiss_search import select_search
-from distspectral.graph.store import Graph
 from distspectral.models.assigner import Assigner
 from distspectral.models.embedder import Embedder
 from distspectral.models.encoded import EncodedNetwork
@@ -41,7 +43,8 @@ from distspectral.spectral.tree import grown
 from distspectral.stages.calibrate import calibrated, edge_sums
 from distspectral.stages.certify import RowSample, can_polish
 from distspectral.stages.cluster import fit_assigner
-from distspectral.stages.tree import leaf_affinities, quality, symmetric, with_leaves
+from distspectral.stages.stability import stability
+from distspectral.stages.tree import leaf_affinities, placed, quality, symmetric, together, with_leaves
 from distspectral.storage.rows.vectors import ArrayVectors, Vectors
 from distspectral.training.modes import plain_torch
 from distspectral.training.run_log import OnWindow
@@ -93,11 +96,14 @@ class SpectralNet(FittedSpectral):
             the Laplacian's row weights.
         labels_: (N,) int32 clusters of the training rows.
         leaves_: (N,) int32 leaf of each training row: small clusters inside the clusters, which the tree merges.
+        outliers_: (N,) bool, training rows that belong nowhere: farther than usual from their cluster's mean or their
+            leaf.
         tree_: (M - 1, 4) float64 mergers of the leaves, a linkage matrix such as SciPy's dendrogram draws: first those
             inside a cluster, then the clusters, what no edge joins last; see :meth:`cut`.
         cluster_table_: facts of the clusters by name, (C,) each: ``rows``, ``share``; ``conductance``, the share of
             affinity that leads out; the ``nearest`` other cluster, -1 where there is none, and the ``affinity`` to it,
-            1 being what chance gives; mean ``silhouette``, 0 half-way to another cluster and 1 at the centroid.
+            1 being what chance gives; mean ``silhouette``, 0 half-way to another cluster and 1 at the centroid; the
+            share of ``outliers``; ``stability``, how well it is found again in half of the rows, from 0 to 1.
         cluster_centers_: (C, P) float32, in the coordinates clusters are sought in: functions scaled by
             diffusion time, rows scaled to length 1 unless clusters without that cut far less of the graph.
         n_clusters_: C; fewer than ``n_clusters`` where rows or functions tell fewer apart, of which a
@@ -116,7 +122,7 @@ class SpectralNet(FittedSpectral):
             most, the skewness of that, the share that is nobody's (``orphans``); ``metric`` and, if a trial chose it,
             what was found (``hubs``); ``explained_variance`` of codes; ``fragmentation``, what decided whose distances
             weigh the edges.
-        model_: torch module, (B, D) to embedding, cluster and distance.
+        model_: torch module, (B, D) to embedding, cluster, distance, leaf, and whether it is an outlier.
 
     Examples:
         >>> from distspectral import SpectralNet
@@ -289,7 +295,7 @@ class SpectralNet(FittedSpectral):
         self._drop_empty_clusters(n_distinct)
         if earlier is not None:
             self._renumber(earlier)
-        self._grow_tree(represented.graph, recipe)
+        self._grow_tree(represented, recipe)
 
     def recipe(self, dim: int, n_rows: int, n_distinct: int | None = None) -> SpectralRecipe:
         """Return what a run with these parameters consists of; few rows carry few neighbours and functions.
@@ -352,17 +358,26 @@ class SpectralNet(FittedSpectral):
         self._set_model(Embedder(self._model.network, assigner))
         self.labels_ = numbers[now].astype(np.int32)
 
-    def _grow_tree(self, graph: Graph, recipe: SpectralRecipe) -> None:
-        """Part the clusters into leaves and merge these."""
+    def _grow_tree(self, represented: Represented, recipe: SpectralRecipe) -> None:
+        """Part the clusters into leaves and merge these; find rows that belong nowhere."""
         n_rows, generator = len(self.labels_), np.random.default_rng(recipe.seed)
         rows = np.sort(generator.choice(n_rows, min(recipe.cluster.sample_rows, n_rows), replace=False))
         sample = torch.from_numpy(self.embedding_[rows])
-        assigner = with_leaves(self._model.assigner, sample, n_rows, recipe.seed)
-        self._set_model(Embedder(self._model.network, assigner))
-        found, n_leaves = self._placed(self.embedding_), len(assigner.leaves)
+        assigner = with_leaves(self._model.assigner, sample, n_rows, recipe.cluster.n_leaves, recipe.seed)
+        seen, graph, step = represented.seen, represented.graph, rows_of_block(represented.seen.dim)
+        outliers, n_leaves, parts = fitted_outliers(assigner, sample, seen, rows), len(assigner.leaves), []
+        self._set_model(Embedder(self._model.network, assigner, outliers=outliers))
+        for start in range(0, n_rows, step):
+            stop = min(start + step, n_rows)
+            embedding = torch.from_numpy(self.embedding_[start:stop])
+            parts.append(placed(assigner, outliers, embedding, gathered(seen, np.arange(start, stop))))
+        found = together(parts)
         affinities = symmetric(leaf_affinities(graph, found.leaves, n_leaves, 0, n_rows))
         counts, owners = np.bincount(found.leaves, minlength=n_leaves), assigner.owners.numpy()
         tree = grown(affinities, counts, owners)
-        facts = quality(affinities, counts, owners, found.silhouettes)
+        known = stability(tree, assigner, self.embedding_.__getitem__, graph, rows, recipe.seed)
+        facts = quality(tree, affinities, known, found.silhouettes, found.outliers)
+        self.outliers_ = found.are_outliers
         self.leaves_, self.tree_, self._tree = found.leaves, tree.linkage(), vars(tree)
+        facts["stability"] = known[tree.nodes(tree.n_clusters)].tolist()
         self.cluster_table_ = {name: np.array(column) for name, column in facts.items()}

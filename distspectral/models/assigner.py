@@ -96,11 +96,19 @@ class Assigner(nn.Module):
     def leaf(self, embedding: Tensor, cluster: Tensor) -> Tensor:
         """Return the leaf (B,) int64 of embedded rows (B, P): the nearest of those inside their cluster (B,)."""
         points, found = self.coordinates(embedding), torch.empty_like(cluster)
+        if torch.compiler.is_exporting():  # one expression for any number of rows
+            apart = self.owners != cluster[:, None]
+            return squared_distances(points, self.leaves).masked_fill(apart, torch.inf).argmin(1)
         for one in torch.unique(cluster):
             numbers, rows = (self.owners == one).nonzero()[:, 0], (cluster == one).nonzero()[:, 0]
             for part in rows.split(LEAF_ROWS):
                 found[part] = numbers[squared_distances(points[part], self.leaves[numbers]).argmin(1)]
         return found
+
+    def leaf_distances(self, embedding: Tensor, leaf: Tensor) -> Tensor:
+        """Return the distance (B,) of embedded rows (B, P) from the centroid of their leaf (B,)."""
+        distances: Tensor = (self.coordinates(embedding) - self.leaves[leaf]).norm(dim=1)
+        return distances
 
     def forward(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
         """Return (cluster int64, distance float32), (B,) each, of embedded rows (B, P)."""

@@ -49,6 +49,11 @@ class EncodedNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the functions (B, P) at raw rows ``x`` (B, D), dense or a COO tensor."""
+        outputs: Tensor = self.perceptron(self.seen(x))
+        return outputs
+
+    def seen(self, x: Tensor) -> Tensor:
+        """Return what the perceptron sees (B, S) of raw rows ``x`` (B, D): the inputs side by side."""
         spaces: dict[str, Tensor] = {"vector": x}
         represented = x
         if self.encoder is not None:
@@ -57,11 +62,8 @@ class EncodedNetwork(nn.Module):
             spaces["siamese"] = self.siamese(represented)
         seen = [spaces[name] for name in self.inputs]
         if any(space.is_sparse for space in seen):
-            joined = torch.cat([space if space.is_sparse else space.to_sparse() for space in seen], dim=1).coalesce()
-        else:
-            joined = torch.cat(seen, dim=1)
-        outputs: Tensor = self.perceptron(joined)
-        return outputs
+            return torch.cat([space if space.is_sparse else space.to_sparse() for space in seen], dim=1).coalesce()
+        return torch.cat(seen, dim=1)
 
     def state(self) -> dict[str, Any]:
         """Return all of it as tensors and plain values."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -183,6 +184,11 @@ class RayEngine:
 
 
 Engine = LocalEngine | RayEngine
+
+
+def names_cluster(config: RayConfig) -> bool:
+    """Whether a config, or the environment, names a Ray cluster that is to be joined."""
+    return config.enabled and bool(config.address or os.environ.get("RAY_ADDRESS"))
 
 
 def make_engine(config: RayConfig) -> Engine:

@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from distspectral import logs
 from distspectral.errors import ExportError, MissingDependencyError, OutputNotWritableError, first_line
@@ -44,6 +44,9 @@ STAGE = "export"
 CHECKED_ROWS = 512
 TOLERANCE = 1e-5
 """Largest difference allowed, relative to values above 1; of distances, between their squares."""
+KINDS = {"cluster": "centroids", "leaf": "leaves"}
+AT_FENCE = 1e-3
+"""How near to the fence of outliers a row may lie on either side, in units of its distance."""
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 Program = Callable[[NDArray[np.floating[Any]]], Sequence[NDArray[Any]]]
@@ -174,7 +177,8 @@ def checked(
     """Return by output the largest difference between a program and the network, on one row and on all.
 
     Differences are relative to values above 1. Of distances the squares are compared: a root near zero has few digits
-    left in either. A row between two centroids may go to either.
+    left in either. A row between two centroids or leaves may go to either, and one at a fence may lie
+    on both sides of it.
 
     Args:
         file: the program's, for messages.
@@ -194,11 +198,9 @@ def checked(
         found = {name: torch.from_numpy(a) for name, a in zip(predictor.outputs, program(part), strict=True)}
         if "cluster" in expected:
             assert isinstance(predictor.module, Embedder)
-            assigner = predictor.module.assigner
-            squared = squared_distances(assigner.coordinates(expected["embedding"]), assigner.centroids)
-            for one in (expected, found):
-                one["cluster"] = squared.gather(1, one["cluster"][:, None])
-                one["distance"] = one["distance"].square()
+            rows_framed = torch.from_numpy(predictor.frame.framed(part))
+            in_place = _compared(predictor.module, rows_framed, expected, found)
+            expected, found = expected | in_place[0], found | in_place[1]
         for name in predictor.outputs:
             difference = (found[name] - expected[name]).abs() / expected[name].abs().clamp(min=1)
             worst = float(difference.max())
@@ -209,6 +211,25 @@ def checked(
                 )
             largest[name] = max(largest[name], worst)
     return largest
+
+
+def _compared(
+    embedder: Embedder, rows: Tensor, expected: dict[str, Tensor], found: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return numbers to compare in place of numbers of clusters and leaves, roots, and truth values, of both."""
+    assigner, cluster, leaf = embedder.assigner, expected["cluster"], expected["leaf"]
+    points = assigner.coordinates(expected["embedding"])
+    near = {name: squared_distances(points, getattr(assigner, which)) for name, which in KINDS.items()}
+    with torch.inference_mode():
+        seen, embedding = embedder.seen_and_embedding(rows)
+        excess = embedder.outliers.excess(seen, cluster, assigner.leaf_distances(embedding, leaf))
+    either = (excess - 1).abs() < AT_FENCE
+    both = []
+    for one in (expected, found):
+        numbers = {name: squared.gather(1, one[name][:, None]) for name, squared in near.items()}
+        is_outlier = torch.where(either, 0.0, one["is_outlier"].float())
+        both.append(numbers | {"distance": one["distance"].square(), "is_outlier": is_outlier})
+    return both[0], both[1]
 
 
 def card_page(card: dict[str, Any]) -> str:

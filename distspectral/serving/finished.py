@@ -157,7 +157,8 @@ class Run:
             rows: (B, D) numbers as the run's vectors were before anything was done to them.
 
         Returns:
-            ``embedding`` (B, P) float32; of a spectral run ``cluster`` (B,) and ``distance`` (B,), too.
+            ``embedding`` (B, P) float32; of a spectral run ``cluster``, ``distance``, ``leaf`` and ``is_outlier`` (B,),
+            too.
 
         Raises:
             ShardWidthError: the rows have another width.

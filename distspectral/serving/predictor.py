@@ -19,13 +19,16 @@ from distspectral.report.metrics import METRICS, scores
 from distspectral.spectral.orthonormalize import whiten
 from distspectral.stages import folder_of, kind_of
 from distspectral.stages.calibrate import load_calibrated_network
-from distspectral.stages.cluster import load_assigner
 from distspectral.stages.embed_metric import load_metric
 from distspectral.stages.pack import PACK
+from distspectral.stages.tree import load_leaves, load_outliers
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.rows.frame import Frame
 from distspectral.training.dscl import DSCLSettings
+
+OUTPUTS = ("embedding", "cluster", "distance", "leaf", "is_outlier")
+"""Of a clustered run: (B, P) float32, (B,) int64, (B,) float32, (B,) int64 and (B,) bool."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +37,7 @@ class Predictor:
 
     Attributes:
         module: framed rows (B, D) float32 to the tensors named by ``outputs``; on the CPU, evaluating.
-        outputs: ``embedding`` (B, P) float32; of a clustered run ``cluster`` (B,) int64 and ``distance`` (B,) float32,
-            too.
+        outputs: ``embedding`` (B, P) float32; of a clustered run all of :data:`OUTPUTS`.
         dim: D.
         frame: of the run's rows.
         card: the facts that go with it, JSON-serialisable.
@@ -93,11 +95,14 @@ def load_predictor(root: Artifact) -> Predictor:
 
 
 def _spectral(root: Artifact) -> Predictor:
-    model, clusters = (root.child(folder_of(SpectralRecipe.kind, stage)) for stage in ("calibrate", "cluster"))
-    found = clusters.require(clusters.manifest().fingerprint)
+    stages = ("calibrate", "cluster", "tree")
+    model, clusters, tree = (root.child(folder_of(SpectralRecipe.kind, stage)) for stage in stages)
+    grown = tree.require(tree.manifest().fingerprint)
+    found = _source_of(tree, grown, "cluster", clusters)
     calibrated = _source_of(clusters, found, "calibrate", model)
     vectors, packed = _packed(root, model, calibrated)
-    module = Embedder(load_calibrated_network(model), load_assigner(clusters)).eval()
+    assigner, outliers = load_leaves(clusters, tree), load_outliers(tree)
+    module = Embedder(load_calibrated_network(model), assigner, outliers=outliers).eval()
     properties, frame = calibrated.properties, Frame.of_properties(packed.properties["frame"])
     n_clusters = found.properties["n_clusters"]
     weights = "weighted by degree" if properties["laplacian"] == "random_walk" else "with equal weights"
@@ -110,6 +115,8 @@ def _spectral(root: Artifact) -> Predictor:
             _output_facts("embedding", "float32", [properties["n_components"]], functions),
             _output_facts("cluster", "int64", [], f"0 to {n_clusters - 1}, that of the nearest centroid"),
             _output_facts("distance", "float32", [], "to that centroid, where functions are scaled for clustering"),
+            _output_facts("leaf", "int64", [], f"0 to {len(assigner.leaves) - 1}, of the tree, inside the cluster"),
+            _output_facts("is_outlier", "bool", [], "farther than usual from its cluster's mean or its leaf"),
         ],
         "clusters": n_clusters,
         "training_data": _data_facts(packed),
@@ -117,11 +124,11 @@ def _spectral(root: Artifact) -> Predictor:
     }
     return Predictor(
         module,
-        ("embedding", "cluster", "distance"),
+        OUTPUTS,
         properties["dim"],
         frame,
         card,
-        {"calibrate": calibrated.fingerprint, "cluster": found.fingerprint},
+        {"calibrate": calibrated.fingerprint, "cluster": found.fingerprint, "tree": grown.fingerprint},
         vectors,
     )
 

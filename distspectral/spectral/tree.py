@@ -181,13 +181,20 @@ class Tree:
             )
         if n_clusters == self.n_clusters:
             return self.clusters
-        tops = np.arange(len(self.rows))
-        for node in range(len(self.rows) - n_clusters, self.n_leaves - 1, -1):
-            tops[self.children[node - self.n_leaves]] = tops[node]
-        kept, numbers = np.unique(tops[: self.n_leaves], return_inverse=True)
+        kept, numbers = np.unique(self._tops(n_clusters), return_inverse=True)
         order = np.argsort(-self.rows[kept], kind="stable")
         ranks: NDArray[np.int64] = np.argsort(order)[numbers]
         return ranks
+
+    def nodes(self, n_clusters: int) -> NDArray[np.int64]:
+        """Return the node (C,) that each cluster of :meth:`labels` is."""
+        found = np.empty(n_clusters, np.int64)
+        found[self.labels(n_clusters)] = self._tops(n_clusters)
+        return found
+
+    def _tops(self, n_clusters: int) -> NDArray[np.int64]:
+        """Return the highest node (M,) above each leaf once the last C - 1 mergers are undone."""
+        return _top_nodes(self.children[: self.n_leaves - n_clusters], self.n_leaves)
 
     def n_above(self, affinity: float) -> int:
         """Return the number of clusters that are left when all pairs of at least so much affinity are merged."""
@@ -238,6 +245,78 @@ def grown(affinities: Matrix, rows: NDArray[np.int64], clusters: NDArray[np.int6
         conductances(mass - inside, mass, float(total)),
         clusters,
     )
+
+
+def refined(
+    coarse: Tree,
+    within: sparse.csr_array,
+    mass: NDArray[np.float64],
+    rows: NDArray[np.int64],
+    owners: NDArray[np.int64],
+) -> Tree:
+    """Return the tree over fine leaves: merged inside each leaf of a coarse one first, then as that one is.
+
+    Mergers inside different leaves go by falling affinity.
+
+    Args:
+        coarse: of M leaves.
+        within: (F, F) symmetric affinities between fine leaves of one leaf, the diagonal twice that inside.
+        mass: (F,) sums of degrees.
+        rows: (F,) of each.
+        owners: (F,) the leaf of each, every number from 0 to M - 1.
+    """
+    n_fine, total = len(owners), max(float(mass.sum()), NO_EDGES)
+    order = np.argsort(owners, kind="stable")
+    pairs: list[NDArray[np.int64]] = [np.empty((0, 2), np.int64)]
+    affinities, keys = [np.empty(0)], [np.empty(0)]
+    for own in np.split(order, np.cumsum(np.bincount(owners))[:-1]):
+        if len(own) > 1:
+            between = within[own][:, own].toarray()
+            between[np.arange(len(own)), np.arange(len(own))] += mass[own] - between.sum(1)  # what leads out
+            found, affinity = mergers(between, [np.zeros(len(own), np.int64)], 1)
+            pairs.append(own[found])
+            affinities.append(affinity * total / max(float(mass[own].sum()), NO_EDGES))
+            keys.append(np.minimum.accumulate(affinities[-1]))
+    turn = np.argsort(-np.concatenate(keys), kind="stable")
+    inner, affinity = np.concatenate(pairs)[turn], np.concatenate(affinities)[turn]
+    n_inner = len(inner)
+    all_rows, all_mass, inside = (np.zeros(2 * n_fine - 1) for _ in range(3))
+    all_rows[:n_fine], all_mass[:n_fine], inside[:n_fine] = rows, mass, within.diagonal()
+    children, nodes = np.empty((n_fine - 1, 2), np.int64), np.arange(n_fine)
+    for node, ((kept, gone), found_affinity) in enumerate(zip(inner, affinity, strict=True), n_fine):
+        children[node - n_fine] = left, right = sorted((nodes[kept], nodes[gone]))
+        all_rows[node], all_mass[node] = all_rows[left] + all_rows[right], all_mass[left] + all_mass[right]
+        across = found_affinity * all_mass[left] * all_mass[right] / total
+        inside[node] = inside[left] + inside[right] + 2 * across
+        nodes[kept] = node
+    tops = np.arange(2 * coarse.n_leaves - 1) + (n_fine + n_inner - coarse.n_leaves)
+    firsts = order[np.searchsorted(owners[order], np.arange(coarse.n_leaves))]
+    tops[: coarse.n_leaves] = _top_nodes(children[:n_inner], n_fine)[firsts]
+    children[n_inner:] = np.sort(tops[coarse.children], axis=1)
+    all_rows[n_fine + n_inner :] = coarse.rows[coarse.n_leaves :]
+    all_mass[n_fine + n_inner :] = coarse.mass[coarse.n_leaves :]
+    conductance = conductances(np.maximum(all_mass - inside, 0), all_mass, total)
+    conductance[n_fine + n_inner :] = coarse.conductance[coarse.n_leaves :]
+    height = np.zeros(2 * n_fine - 1)
+    height[n_fine : n_fine + n_inner] = np.where(affinity == 0, 0, 1 / (1 + affinity))
+    height[n_fine + n_inner :] = coarse.height[coarse.n_leaves :]
+    return Tree(
+        children,
+        all_rows.astype(np.int64),
+        all_mass,
+        np.maximum.accumulate(height),
+        np.concatenate([affinity, coarse.affinity]),
+        conductance,
+        coarse.clusters[owners],
+    )
+
+
+def _top_nodes(children: NDArray[np.int64], n_leaves: int) -> NDArray[np.int64]:
+    """Return the highest node (M,) above each leaf once some mergers (S, 2) are made."""
+    tops = np.arange(n_leaves + len(children))
+    for node in range(len(tops) - 1, n_leaves - 1, -1):
+        tops[children[node - n_leaves]] = tops[node]
+    return tops[:n_leaves]
 
 
 def conductances(leaving: NDArray[np.float64], mass: NDArray[np.float64], total: float) -> NDArray[np.float64]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -14,15 +13,12 @@ from torch import Tensor, nn
 
 from distspectral.clusters import (
     FRAGMENT,
-    ROWS_PER_MICRO_CLUSTER,
     ClusterConfig,
     Clusters,
     diffusion_scale,
     fit_centroids,
-    leaf_centroids,
     merged_clusters,
     micro_clusters,
-    nearest_centroids,
 )
 from distspectral.costs.bill import Bill
 from distspectral.embedding.forward import BLOCK_ROWS, forward
@@ -30,13 +26,15 @@ from distspectral.graph.components import component_labels
 from distspectral.graph.store import Graph, MappedGraph
 from distspectral.models.assigner import Assigner, clustering_coordinates, squared_distances
 from distspectral.models.networks import torch_device
-from distspectral.spectral.candidates import WEAK, Candidate, ranked
+from distspectral.spectral.candidates import Candidate
 from distspectral.spectral.diagnostics import cut_share, modularity, normalized_cut
 from distspectral.spectral.lineage import EVENTS
 from distspectral.stages.calibrate import load_calibrated_network
+from distspectral.stages.candidates import SHOWN_CANDIDATES, candidates, candidates_in_words
 from distspectral.stages.graph import DRIVER_ROW_BYTES, fact_piece
 from distspectral.stages.lineage import FILE as LINEAGE
 from distspectral.stages.lineage import earlier_output, followed, write_lineage
+from distspectral.stages.sampled_edges import CUT_ROWS, Embed, SampledEdges, sampled_edges, some_of
 from distspectral.stages.stage import Manifests, Piece, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
@@ -44,10 +42,6 @@ from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.vectors import MappedVectors, Vectors
 from distspectral.training.checkpoint import restored, write_state
 
-CUT_ROWS = 16_384
-"""Rows, of all if there are no more, whose edges tell how much of the graph clusters cut and which to merge.
-
-The most micro-clusters have four each, of some fifteen edges; 200, as of ten clusters, have eighty."""
 FEWER_CUTS = 0.4
 """Normalised cut of the clusters of rows as they are, over that of rows of length 1, below which they are taken.
 
@@ -65,9 +59,6 @@ AGREED = 0.95
 """Mean adjusted Rand index of restarts below which a report warns, if no second one reached the best solution.
 
 Where two of ten do, the best of the next ten is most likely the same, however bad the others are."""
-TRIED, FEWEST_TRIED, TRIALS = 400, 40, 3
-"""Micro-clusters that tell how many clusters there are, at most and at least, and how often they are fitted."""
-SHOWN_CANDIDATES = 3
 STRAYED = 0.005
 """Share of rows with a centroid of another part of the graph above which a report warns."""
 
@@ -122,7 +113,7 @@ def cluster(
 
 
 def fit_assigner(
-    embed: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+    embed: Embed,
     graph: Graph,
     ritz_values: NDArray[np.float64],
     n_clusters: int | Literal["auto"],
@@ -145,7 +136,7 @@ def fit_assigner(
     :data:`MORE_CUTS` times as much, and none is a fragment.
 
     Args:
-        embed: returns the P components (n, P) of rows (n,), ascending.
+        embed: the P components of rows.
         graph: of all N rows.
         ritz_values: (P,) of those components.
         n_clusters: C; ``auto``: the first of :func:`distspectral.spectral.candidates.ranked`.
@@ -178,13 +169,8 @@ def fit_assigner(
         fitted = _k_means(sample, config.normalize_rows)
         return fitted.assigner, facts | fitted.facts | {"merged": False}
 
-    anchors = rows if len(rows) <= CUT_ROWS else np.sort(generator.choice(rows, CUT_ROWS, replace=False))
-    neighbors, affinities = graph.gather(anchors)
-    ends = np.union1d(rows, neighbors)
-    embedding = torch.from_numpy(embed(ends))
-    sample = _Sample(embedding[np.searchsorted(ends, rows)], parts, scale, number, config, seed)
-    heads = np.repeat(np.searchsorted(ends, anchors), neighbors.shape[1])
-    edges = _Edges(embedding, heads, np.searchsorted(ends, neighbors.ravel()), affinities.ravel())
+    edges, embedding = sampled_edges(embed, graph, rows, some_of(rows, CUT_ROWS, generator))
+    sample = _Sample(embedding, parts, scale, number, config, seed)
     if config.normalize_rows == "auto":
         fitted, as_they_are = _k_means(sample, True), _k_means(sample, False)
         cuts = [normalized_cut(*edges.clusters(tried.assigner), number) for tried in (fitted, as_they_are)]
@@ -206,31 +192,6 @@ def fit_assigner(
     return fitted.assigner, fitted.facts | facts
 
 
-def candidates(
-    embed: Callable[[NDArray[np.int64]], NDArray[np.float32]],
-    graph: Graph,
-    ritz_values: NDArray[np.float64],
-    config: ClusterConfig,
-    seed: int,
-    rows: NDArray[np.int64],
-) -> list[Candidate]:
-    """Return numbers of clusters, ranked; none where the rows (n,), or different ones, are too few."""
-    generator = np.random.default_rng([seed, TRIALS])
-    anchors = rows if len(rows) <= CUT_ROWS else np.sort(generator.choice(rows, CUT_ROWS, replace=False))
-    neighbors, affinities = graph.gather(anchors)
-    ends = np.union1d(rows, neighbors)
-    scale = torch.from_numpy(diffusion_scale(ritz_values, config.diffusion_time, len(ritz_values)))
-    points = clustering_coordinates(torch.from_numpy(embed(ends)), scale, config.normalize_rows is not False)
-    heads = np.repeat(np.searchsorted(ends, anchors), neighbors.shape[1])
-    edges = _Edges(points, heads, np.searchsorted(ends, neighbors.ravel()), affinities.ravel())
-    own, labels = points[np.searchsorted(ends, rows)].numpy(), np.zeros(len(rows), np.int64)
-    mean, n_tried = own.mean(0, keepdims=True), min(TRIED, len(rows) // ROWS_PER_MICRO_CLUSTER)
-    fits = [leaf_centroids(own, labels, mean, n_tried, seed + trial)[0] for trial in range(TRIALS)]
-    if min(map(len, fits)) < FEWEST_TRIED:  # few rows differ
-        return []
-    return ranked([_between(edges, points, torch.from_numpy(fit)) for fit in fits], ritz_values)
-
-
 class _Sample(NamedTuple):
     """What candidates are fitted to: sampled rows (n, P), the part (n,) each is in, and how to find clusters."""
 
@@ -250,26 +211,6 @@ class _Candidate(NamedTuple):
     whole: bool
 
 
-class _Edges(NamedTuple):
-    """Sampled edges that judge: embedded rows, and the numbers (m,) of two of them and the affinity (m,) by edge."""
-
-    embedding: Tensor
-    heads: NDArray[np.int64]
-    tails: NDArray[np.int64]
-    affinities: NDArray[np.float32]
-
-    def clusters(self, assigner: Assigner) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-        """Return the clusters (m,) of both ends and the affinity (m,) of each edge."""
-        return self.nearest(assigner.coordinates(self.embedding), assigner.centroids)
-
-    def nearest(
-        self, points: Tensor, centroids: Tensor
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-        """Return the same of the centroids nearest to the rows as ``points``."""
-        nearest = nearest_centroids(points.numpy(), centroids.numpy())
-        return nearest[self.heads], nearest[self.tails], self.affinities
-
-
 def _k_means(sample: _Sample, normalize_rows: bool) -> _Candidate:
     points = clustering_coordinates(sample.embedding, sample.scale, normalize_rows)
     fit = fit_centroids(points.numpy(), sample.n_clusters, sample.config, sample.seed, sample.parts)
@@ -282,25 +223,16 @@ def _k_means(sample: _Sample, normalize_rows: bool) -> _Candidate:
     return _candidate(sample, normalize_rows, points, fit, told)
 
 
-def _merged(sample: _Sample, edges: _Edges, normalize_rows: bool) -> _Candidate | None:
+def _merged(sample: _Sample, edges: SampledEdges, normalize_rows: bool) -> _Candidate | None:
     """Return the clusters merged by the edges from micro-clusters; None if there is nothing to merge."""
     points = clustering_coordinates(sample.embedding, sample.scale, normalize_rows)
     micro = micro_clusters(points.numpy(), sample.n_clusters, sample.seed, sample.parts)
     if micro is None:
         return None
     ends = clustering_coordinates(edges.embedding, sample.scale, normalize_rows)
-    n_micro, between = len(micro.centroids), _between(edges, ends, torch.from_numpy(micro.centroids))
+    n_micro, between = len(micro.centroids), edges.between(ends, micro.centroids)
     fit = merged_clusters(points.numpy(), micro, between, sample.n_clusters)
     return None if fit is None else _candidate(sample, normalize_rows, points, fit, {"micro_clusters": n_micro})
-
-
-def _between(edges: _Edges, points: Tensor, centroids: Tensor) -> NDArray[np.float64]:
-    """Return the affinities (M, M) between the rows nearest to each centroid, counted from both ends."""
-    heads, tails, weights = edges.nearest(points, centroids)
-    n_micro = len(centroids)
-    between = np.bincount(heads * n_micro + tails, weights, n_micro**2).astype(np.float64, copy=False)
-    between = between.reshape(n_micro, n_micro)
-    return between + between.T
 
 
 def _candidate(
@@ -377,7 +309,9 @@ def _facts(manifests: Manifests) -> dict[str, Any]:
 
 
 def _lines(facts: dict[str, Any]) -> dict[str, str]:
-    ranks = {"candidates (score)": candidates_in_words(facts["candidates"])} if facts.get("candidates") else {}
+    ranks = (
+        {"candidates (score, stability)": candidates_in_words(facts["candidates"])} if facts.get("candidates") else {}
+    )
     lines = {"clusters": str(facts["n_clusters"]), **ranks, "found by": way_in_words(facts)}
     if (since := facts.get("lineage")) is not None:
         happened = ", ".join(f"{since[event]} {event}" for event in EVENTS)
@@ -388,10 +322,11 @@ def _lines(facts: dict[str, Any]) -> dict[str, str]:
 def _notes(metrics: dict[str, Any]) -> list[str]:
     facts = metrics["cluster"]
     asked, strayed, notes = facts["asked"], facts["strayed"], []
-    if asked == "auto" and facts["candidates"] and facts["candidates"][0]["score"] < WEAK:
+    if asked == "auto" and facts["candidates"] and not Candidate(**facts["candidates"][0]).stands_out:
         notes.append(
-            f"No number of clusters stands out: {candidates_in_words(facts['candidates'])}, where noise has up to "
-            "0.17. Look at other cuts of the tree (`distspectral recut`), or say how many you want."
+            f"No number of clusters stands out: {candidates_in_words(facts['candidates'])}, where noise has a score up "
+            "to 0.17 or a stability up to 0.75. Look at other cuts of the tree (`distspectral recut`), or say how many "
+            "you want."
         )
     restarts = facts["restarts"]
     if not facts["merged"] and restarts["runs"] > restarts["lowest"] == 1 and restarts["rand_index"] < AGREED:
@@ -410,11 +345,6 @@ def _notes(metrics: dict[str, Any]) -> list[str]:
             "network does not tell the parts apart. Raise train.max_steps or network.hidden."
         )
     return notes
-
-
-def candidates_in_words(candidates: list[dict[str, Any]]) -> str:
-    """Return the numbers of clusters and the score of each."""
-    return ", ".join(f"{one['n_clusters']} ({one['score']:.2f})" for one in candidates)
 
 
 def way_in_words(facts: dict[str, Any]) -> str:
@@ -441,6 +371,7 @@ CLUSTER = Stage(
     done="clustered",
     inputs=lambda recipe: ("pack", recipe.embedded_graph, "calibrate"),
     sections=("cluster", "seed"),
+    harmless=("cluster.n_leaves",),
     run=_run,
     cost=_cost,
     pieces=_pieces,

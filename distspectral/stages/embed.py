@@ -24,7 +24,7 @@ from distspectral.models.networks import torch_device
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.encoding import forward_piece
 from distspectral.stages.stage import Manifests, Piece, Stage, Unfinished, Work
-from distspectral.stages.tree import load_leaves
+from distspectral.stages.tree import load_leaves, load_outliers
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import SOURCE, Output
@@ -214,7 +214,8 @@ class _Work:
 
 
 def _columns(model: Artifact, clusters: Artifact, tree: Artifact, config: EmbedConfig) -> RowColumns:
-    embedder = Embedder(load_calibrated_network(model), load_leaves(clusters, tree), config.precision)
+    network, assigner = load_calibrated_network(model), load_leaves(clusters, tree)
+    embedder = Embedder(network, assigner, config.precision, load_outliers(tree))
     return RowColumns(embedder, config.columns, config.n_nearest)
 
 

@@ -31,7 +31,7 @@ from distspectral.models.assigner import clustering_coordinates
 from distspectral.objectives.spectral import default_n_components
 from distspectral.spectral.candidates import WEAK
 from distspectral.spectral.diagnostics import suggested_n_clusters
-from distspectral.stages.cluster import candidates
+from distspectral.stages.candidates import candidates
 from distspectral.storage.rows.joined import subset
 from distspectral.storage.rows.vectors import Vectors
 

@@ -92,11 +92,7 @@ def _shard_scales(
 
 def _read_scales(output: Artifact) -> NDArray[np.float32]:
     """Return the scales (N,) of all rows, mapped: where they are remote, a node fetches them once for all its tasks."""
-    path = output.mappable(SCALES)
-    scales: NDArray[np.float32] = (
-        np.load(io.BytesIO(output.read_bytes(SCALES))) if path is None else np.load(path, mmap_mode="r")
-    )
-    return scales
+    return output.load_array(SCALES)
 
 
 def _weigh(

@@ -9,14 +9,14 @@ import dataclasses
 import re
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from distspectral.embedding.columns import require_column
 from distspectral.errors import ConfigError, FingerprintMismatchError
 from distspectral.spectral.tree import Tree, cluster_facts
 from distspectral.stages.embed import EMBED
-from distspectral.stages.tree import TREE, load_tree, write_table
+from distspectral.stages.fine import NODES as FINE_NODES
+from distspectral.stages.tree import NODES, TREE, load_fine_tree, load_tree, read_table, write_table
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.artifact.manifest import fingerprint
 from distspectral.storage.artifact.output import Output
@@ -86,6 +86,8 @@ class Cut:
 def recut(root: Artifact, wish: Wish, name: str | None = None) -> Cut:
     """Cut a finished run's tree anew, and write the artifact ``cuts/NAME``; one that stands already is left.
 
+    A cut into more clusters than leaves is of fine leaves, if the tree has some.
+
     Args:
         root: the run's directory.
         wish: where to cut.
@@ -108,16 +110,25 @@ def recut(root: Artifact, wish: Wish, name: str | None = None) -> Cut:
             "`distspectral run` brings them together"
         )
     tree, affinities = load_tree(artifact)
-    n_clusters = wish.clusters_of(tree)
-    labels = tree.labels(n_clusters)
-    table = _table(cluster_facts(affinities, tree.rows[: tree.n_leaves], labels))
+    n_clusters, kind, nodes = wish.clusters_of(tree), "leaf", NODES
+    if n_clusters > tree.n_leaves and (finer := load_fine_tree(artifact)) is not None:
+        tree, kind, nodes = finer, "fine", FINE_NODES
+    labels, own = tree.labels(n_clusters), tree.nodes(n_clusters)
+    if kind == "leaf":
+        facts = cluster_facts(affinities, tree.rows[: tree.n_leaves], labels)
+    else:
+        facts = {"rows": tree.rows[own], "share": tree.rows[own] / tree.rows[-1], "conductance": tree.conductance[own]}
+    table, known = _table(facts), read_table(artifact, nodes)
+    for column in ("stability", "exemplar"):
+        if column in known.column_names:
+            table = table.append_column(column, known[column].take(pa.array(own)))
     config: dict[str, Any] = {**wish.facts, "found": n_clusters}
     inputs = {TREE.name: made.fingerprint}
     output = Output(root.child(CUTS).child(name), "recut", fingerprint("recut", config, inputs), config, inputs)
     if not output.artifact.is_current(output.fingerprint):
         _refuse_another(output)
         output.begin()
-        clusters = {"leaf": pa.array(range(tree.n_leaves), pa.int32()), "cluster": pa.array(labels, pa.int32())}
+        clusters = {kind: pa.array(range(tree.n_leaves), pa.int32()), "cluster": pa.array(labels, pa.int32())}
         write_table(output.artifact, CLUSTERS, pa.table(clusters))
         write_table(output.artifact, TABLE, table)
         output.commit([], {"n_clusters": n_clusters}, {}, files=(CLUSTERS, TABLE))
@@ -141,14 +152,13 @@ def _refuse_another(output: Output) -> None:
 
 
 def _table(facts: dict[str, Any]) -> pa.Table:
-    nearest = facts["nearest"]
-    return pa.table(
-        {
-            "cluster": pa.array(range(len(nearest)), pa.int32()),
-            "rows": pa.array(facts["rows"], pa.int64()),
-            "share": pa.array(facts["share"], pa.float64()),
-            "conductance": pa.array(facts["conductance"], pa.float64()),
-            "nearest": pa.array(nearest, pa.int32(), mask=nearest < 0),
-            "affinity": pa.array(np.asarray(facts["affinity"]), pa.float64()),
-        }
-    )
+    columns = {
+        "cluster": pa.array(range(len(facts["rows"])), pa.int32()),
+        "rows": pa.array(facts["rows"], pa.int64()),
+        "share": pa.array(facts["share"], pa.float64()),
+        "conductance": pa.array(facts["conductance"], pa.float64()),
+    }
+    if "nearest" in facts:
+        columns["nearest"] = pa.array(facts["nearest"], pa.int32(), mask=facts["nearest"] < 0)
+        columns["affinity"] = pa.array(facts["affinity"], pa.float64())
+    return pa.table(columns)

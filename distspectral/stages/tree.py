@@ -9,7 +9,7 @@ import functools
 import io
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,25 +19,33 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from distspectral.clusters import leaf_centroids, number_of_leaves
+from distspectral.clusters import MOST_MICRO_CLUSTERS, ClusterConfig, leaf_centroids, number_of_leaves
 from distspectral.costs.bill import Bill
 from distspectral.embedding.forward import forward, rows_of_block
+from distspectral.embedding.outliers import fitted_outliers
+from distspectral.embedding.transfer import as_tensor
 from distspectral.graph.store import Graph, MappedGraph
 from distspectral.mapping import Mapper, local_map
 from distspectral.models.assigner import Assigner
 from distspectral.models.networks import Perceptron, torch_device
+from distspectral.models.outliers import Outliers
+from distspectral.spectral.exemplars import first_of_each
 from distspectral.spectral.tree import Tree, cluster_facts, grown
 from distspectral.stages.calibrate import load_calibrated_network, rows_per_task
 from distspectral.stages.cluster import embedded, load_assigner
 from distspectral.stages.encoding import forward_piece
+from distspectral.stages.fine import NODES as FINE_NODES
+from distspectral.stages.fine import OWNER, fine_tree, write_rows
+from distspectral.stages.stability import stability
 from distspectral.stages.stage import Manifests, Piece, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.joined import open_vectors
+from distspectral.storage.rows.packed import read_column
 from distspectral.training.checkpoint import restored, write_state
 
-LEAVES, NODES, AFFINITIES = "leaves.pt", "nodes.parquet", "affinities.parquet"
+LEAVES, OUTLIERS, NODES, AFFINITIES = "leaves.pt", "outliers.pt", "nodes.parquet", "affinities.parquet"
 ROW_LEAVES = "row-leaves.npy"
 """Leaf of every row, which the tasks that add up edges map; removed at the end."""
 
@@ -47,6 +55,10 @@ LEAKING = 0.5
 """Conductance above which a cluster has more affinity to others than inside: no community, even in the weak sense.
 
 Reference: Radicchi, Castellano, Cecconi, Loreto, Parisi, Defining and identifying communities in networks, 2004."""
+DISSOLVED = 0.5
+"""Stability up to which a cluster is dissolved in other data, by the reference of :func:`stability`."""
+MANY_OUTLIERS = 0.05
+"""Share of rows above which a report tells of outliers; of clean data up to .02 are taken for some."""
 
 
 def tree(
@@ -55,11 +67,13 @@ def tree(
     clusters: Artifact,
     graph: Artifact,
     output: Output,
-    sample_rows: int,
+    config: ClusterConfig,
     seed: int,
     mapper: Mapper = local_map,
 ) -> Manifest:
     """Write the artifact ``tree``: leaves, how they merge, and the affinities between them.
+
+    Of more leaves than the model may have, those beyond are fine ones, told by edges.
 
     Args:
         vectors: finished ``vectors`` artifacts that the network was trained on, side by side.
@@ -67,7 +81,7 @@ def tree(
         clusters: finished ``clusters`` artifact.
         graph: finished ``graph`` artifact that the model is calibrated on.
         output: where the artifact ``tree`` goes.
-        sample_rows: rows that the leaves are fitted to.
+        config: how many leaves, and the rows that they are fitted to.
         seed: of the choice of these and of the leaves.
         mapper: hands out shards and row ranges.
     """
@@ -75,19 +89,25 @@ def tree(
     artifact, n_rows = output.artifact, vectors[0].manifest().n_rows
     network = load_calibrated_network(model).perceptron.to(torch_device("auto"))
     generator = np.random.default_rng(seed)
-    rows = np.sort(generator.choice(n_rows, min(sample_rows, n_rows), replace=False))
-    sample = torch.from_numpy(embedded(network, open_vectors(vectors), rows))
-    assigner = with_leaves(load_assigner(clusters), sample, n_rows, seed)
+    rows = np.sort(generator.choice(n_rows, min(config.sample_rows, n_rows), replace=False))
+    seen = open_vectors(vectors)
+    embed = functools.partial(embedded, network, seen)
+    sample = torch.from_numpy(embed(rows))
+    assigner = with_leaves(load_assigner(clusters), sample, n_rows, config.n_leaves, seed)
     write_state(artifact, LEAVES, assigner.leaf_state())
+    write_state(artifact, OUTLIERS, fitted_outliers(assigner, sample, seen, rows).state_dict())
 
     shards = vectors[0].manifest().shards
     starts = np.cumsum([0, *(shard.n_rows for shard in shards)]).tolist()
     items = [(shard.name, start) for shard, start in zip(shards, starts, strict=False)]
     placing = functools.partial(_place_shard, tuple(vectors), model, clusters, artifact)
-    leaves, silhouettes = np.empty(n_rows, np.int32), np.zeros(len(assigner.leaves))
-    for start, found in mapper(placing, items, "placing rows", on_gpu=True):
+    leaves, silhouettes, outliers = np.empty(n_rows, np.int32), *np.zeros((2, len(assigner.leaves)))
+    nearest = []
+    for start, found, nearest_of_shard in mapper(placing, items, "placing rows", on_gpu=True):
+        nearest.append(nearest_of_shard)
         leaves[start : start + len(found.leaves)] = found.leaves
         silhouettes += found.silhouettes
+        outliers += found.outliers
     artifact.write_file(ROW_LEAVES, functools.partial(np.save, arr=leaves))
 
     step = rows_per_task(n_rows)
@@ -96,55 +116,93 @@ def tree(
     between = symmetric(sum(mapper(adding, ranges, "adding up edges"), start=_none(len(silhouettes))))
     counts = np.bincount(leaves, minlength=len(silhouettes))
     grown_tree = grown(between, counts, assigner.owners.numpy())
-    write_table(artifact, NODES, node_table(grown_tree))
+    found_again = stability(grown_tree, assigner, embed, MappedGraph(graph), rows, seed)
+    exemplars = node_exemplars(grown_tree, pa.concat_tables(nearest))
+    write_table(artifact, NODES, node_table(grown_tree, found_again).append_column("exemplar", exemplars))
     write_table(artifact, AFFINITIES, affinity_table(between))
     artifact.delete_file(ROW_LEAVES)
+    files = [LEAVES, OUTLIERS, NODES, AFFINITIES]
+    n_fine = 0
+    if isinstance(config.n_leaves, int) and config.n_leaves > MOST_MICRO_CLUSTERS:
+        finer, owners, groups = fine_tree(grown_tree, leaves, graph, artifact, config.n_leaves, ranges, mapper)
+        unknown = np.full(len(finer.rows), np.nan)
+        unknown[-len(grown_tree.children) :] = found_again[grown_tree.n_leaves :]
+        inside = pa.array([*owners.tolist(), *[None] * (len(owners) - 1)], pa.int32())
+        write_table(artifact, FINE_NODES, node_table(finer, unknown).append_column(OWNER, inside))
+        files += [FINE_NODES, *write_rows(vectors[0], artifact, groups)]
+        n_fine = len(owners)
     properties = {
         "n_leaves": len(silhouettes),
+        "n_fine": n_fine,
         "n_clusters": grown_tree.n_clusters,
-        "clusters": quality(between, counts, grown_tree.clusters, silhouettes),
+        "outliers": float(outliers.sum()) / n_rows,
+        "clusters": quality(grown_tree, between, found_again, silhouettes, outliers),
     }
-    return output.commit([], properties, {}, files=(LEAVES, NODES, AFFINITIES))
+    return output.commit([], properties, {}, files=tuple(files))
 
 
-def with_leaves(assigner: Assigner, embedding: Tensor, n_rows: int, seed: int) -> Assigner:
+def with_leaves(
+    assigner: Assigner, embedding: Tensor, n_rows: int, wished: int | Literal["auto"], seed: int
+) -> Assigner:
     """Return the assigner with leaves inside its clusters, fitted to sampled rows.
 
     Args:
         assigner: of the clusters.
         embedding: (n, P) of the sampled rows.
-        n_rows: N, which decides how many leaves there are.
+        n_rows: N, which decides how many leaves ``auto`` are.
+        wished: leaves, or ``auto``.
         seed: of the leaves.
     """
     points, labels = assigner.coordinates(embedding), assigner(embedding)[0]
-    n_leaves = number_of_leaves(n_rows, len(assigner.centroids))
+    n_leaves = number_of_leaves(n_rows, len(assigner.centroids), wished)
     found, owners = leaf_centroids(points.numpy(), labels.numpy(), assigner.centroids.numpy(), n_leaves, seed)
     leaves = {"leaves": torch.from_numpy(found), "owners": torch.from_numpy(owners)}
     return Assigner.from_state(assigner.state() | leaves)
 
 
 class Placed(NamedTuple):
-    """Leaves (n,) int32 of rows, and by leaf (M,) the sum of their silhouettes."""
+    """What is known of rows by their leaves.
+
+    Attributes:
+        leaves: (n,) int32.
+        distances: (n,) from the leaf's centroid.
+        are_outliers: (n,).
+        silhouettes: (M,) summed by leaf.
+        outliers: (M,) counted by leaf.
+    """
 
     leaves: NDArray[np.int32]
+    distances: NDArray[np.float32]
+    are_outliers: NDArray[np.bool_]
     silhouettes: NDArray[np.float64]
+    outliers: NDArray[np.float64]
 
 
-def placed(assigner: Assigner, embedding: Tensor) -> Placed:
-    """Return the leaves of embedded rows (n, P), and their simplified silhouettes.
+def placed(assigner: Assigner, outliers: Outliers, embedding: Tensor, seen: Tensor) -> Placed:
+    """Return the leaves of embedded rows (n, P), their simplified silhouettes, and which are outliers.
 
     A silhouette is 1 - distance to the own centroid over that to the next: 0 half-way between two clusters, and 1 at a
     centroid or where there is no other.
     Reference: Hruschka, de Castro, Campello, Evolutionary algorithms for clustering gene-expression data, ICDM 2004.
+
+    Args:
+        assigner: with leaves.
+        outliers: fitted with it.
+        embedding: (n, P).
+        seen: (n, S) the rows as the network sees them.
     """
     cluster, _ = assigner(embedding)
-    leaves = assigner.leaf(embedding, cluster).numpy()
+    leaf = assigner.leaf(embedding, cluster)
+    leaves = leaf.numpy()
+    distances = assigner.leaf_distances(embedding, leaf)
+    strange = outliers(seen, cluster, distances).numpy()
     silhouette = torch.ones(len(embedding))
     if len(assigner.centroids) > 1:
         near = assigner.squared_distances(embedding).topk(2, dim=1, largest=False).values.sqrt()
         silhouette = 1 - near[:, 0] / near[:, 1].clamp(min=torch.finfo(near.dtype).tiny)
-    sums = np.bincount(leaves, silhouette.double().numpy(), len(assigner.leaves)).astype(np.float64)
-    return Placed(leaves.astype(np.int32), sums)
+    weights, n_leaves = (silhouette.double().numpy(), strange.astype(np.float64)), len(assigner.leaves)
+    sums = (np.bincount(leaves, one, n_leaves).astype(np.float64) for one in weights)
+    return Placed(leaves.astype(np.int32), distances.numpy(), strange, *sums)
 
 
 def leaf_affinities(
@@ -176,19 +234,29 @@ def symmetric(directed: sparse.csr_array) -> sparse.csr_array:
 
 
 def quality(
-    affinities: sparse.csr_array, rows: NDArray[np.int64], labels: NDArray[np.int64], silhouettes: NDArray[np.float64]
+    tree: Tree,
+    affinities: sparse.csr_array,
+    stability: NDArray[np.float64],
+    silhouettes: NDArray[np.float64],
+    outliers: NDArray[np.float64],
 ) -> dict[str, list[Any]]:
-    """Return how good each cluster of a cut is without labels, lists of C by what is told.
+    """Return how good each of the run's clusters is without labels, lists of C by what is told.
 
     Args:
+        tree: of M leaves.
         affinities: (M, M) of :func:`symmetric`.
-        rows: (M,) of each leaf.
-        labels: (M,) cluster of each leaf.
+        stability: (2M - 1,) of each node, nan where it is not known.
         silhouettes: (M,) summed.
+        outliers: (M,) rows that are some.
     """
-    facts = cluster_facts(affinities, rows, labels)
-    silhouette = np.bincount(labels, silhouettes) / np.maximum(facts["rows"], 1)
-    return {name: column.tolist() for name, column in (facts | {"silhouette": silhouette}).items()}
+    labels, n_clusters = tree.clusters, tree.n_clusters
+    facts = cluster_facts(affinities, tree.rows[: tree.n_leaves], labels)
+    for name, sums in (("silhouette", silhouettes), ("outliers", outliers)):
+        facts[name] = np.bincount(labels, sums, n_clusters) / np.maximum(facts["rows"], 1)
+    found = stability[tree.nodes(n_clusters)].tolist()
+    return {name: column.tolist() for name, column in facts.items()} | {
+        "stability": [None if math.isnan(value) else value for value in found]
+    }
 
 
 def _none(n_leaves: int) -> sparse.csr_array:
@@ -197,29 +265,56 @@ def _none(n_leaves: int) -> sparse.csr_array:
 
 def _place_shard(
     vectors: tuple[Artifact, ...], model: Artifact, clusters: Artifact, tree: Artifact, item: tuple[str, int]
-) -> tuple[int, Placed]:
-    """Return a shard's first row, and the leaves of its rows; one task."""
+) -> tuple[int, Placed, pa.Table]:
+    """Return a shard's first row, the leaves of its rows, and the id of the nearest row to each leaf; one task."""
     name, start = item
     network: Perceptron = load_calibrated_network(model).perceptron.to(torch_device("auto"))
-    assigner, rows = load_leaves(clusters, tree), open_vectors(vectors, only=name)
+    assigner, outliers, rows = load_leaves(clusters, tree), load_outliers(tree), open_vectors(vectors, only=name)
     step = rows_of_block(rows.dim)
-    firsts = range(0, rows.n_rows, step)
-    found = [
-        placed(assigner, torch.from_numpy(forward(network, rows.block(first, min(first + step, rows.n_rows)))))
-        for first in firsts
-    ]
-    leaves = [np.empty(0, np.int32), *(part.leaves for part in found)]
-    silhouettes = np.sum([np.zeros(len(assigner.leaves)), *(part.silhouettes for part in found)], axis=0)
-    return start, Placed(np.concatenate(leaves), silhouettes)
+    found = [_nothing(len(assigner.leaves))]
+    for first in range(0, rows.n_rows, step):
+        block = rows.block(first, min(first + step, rows.n_rows))
+        found.append(placed(assigner, outliers, torch.from_numpy(forward(network, block)), as_tensor(block)))
+    whole = together(found)
+    nearest = first_of_each(whole.leaves, whole.distances, np.arange(len(whole.leaves)), 1)
+    ids = read_column(vectors[0], [name], "id").take(pa.array(nearest))
+    columns = {"leaf": whole.leaves[nearest], "distance": whole.distances[nearest], "row": start + nearest, "id": ids}
+    return start, whole._replace(distances=np.empty(0, np.float32)), pa.table(columns)
+
+
+def node_exemplars(tree: Tree, nearest: pa.Table) -> pa.ChunkedArray:
+    """Return the id of the row that stands for each node (2M - 1,), null of one without rows.
+
+    For a leaf that is the row nearest to its centroid, the earlier of equals; for a merger, that of its child with more
+    rows.
+
+    Args:
+        tree: of M leaves.
+        nearest: ``leaf``, ``distance``, ``row`` and ``id``, of each leaf and shard.
+    """
+    leaf, distance, row = (nearest[name].to_numpy() for name in ("leaf", "distance", "row"))
+    first = first_of_each(leaf, distance, row, 1)
+    places = np.full(len(tree.rows), -1)
+    places[leaf[first]] = first
+    for merger, (left, right) in enumerate(tree.children, tree.n_leaves):
+        places[merger] = places[left if tree.rows[left] >= tree.rows[right] else right]
+    return nearest["id"].take(pa.array(places, mask=places < 0))
+
+
+def together(parts: Sequence[Placed]) -> Placed:
+    """Return consecutive rows as one."""
+    *rows, silhouettes, outliers = zip(*parts, strict=True)
+    sums = (np.sum(one, axis=0) for one in (silhouettes, outliers))
+    return Placed(*(np.concatenate(one) for one in rows), *sums)
+
+
+def _nothing(n_leaves: int) -> Placed:
+    return Placed(np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0, bool), *np.zeros((2, n_leaves)))
 
 
 def _mapped_affinities(graph: Artifact, tree: Artifact, n_leaves: int, rows: tuple[int, int]) -> sparse.csr_array:
     """Return :func:`leaf_affinities` of a range of rows; one task."""
-    path = tree.mappable(ROW_LEAVES)
-    leaves: NDArray[np.int32] = (
-        np.load(io.BytesIO(tree.read_bytes(ROW_LEAVES))) if path is None else np.load(path, mmap_mode="r")
-    )
-    return leaf_affinities(MappedGraph(graph), leaves, n_leaves, *rows)
+    return leaf_affinities(MappedGraph(graph), tree.load_array(ROW_LEAVES), n_leaves, *rows)
 
 
 # ---- files -----------------------------------------------------------------------------------------------------
@@ -231,8 +326,13 @@ def load_leaves(clusters: Artifact, tree: Artifact) -> Assigner:
     return restored(tree, LEAVES, lambda leaves: Assigner.from_state(state | leaves))
 
 
-def node_table(tree: Tree) -> pa.Table:
-    """Return a tree as a table, one row per node in their order."""
+def load_outliers(tree: Artifact) -> Outliers:
+    """Return what tells outliers, on the CPU."""
+    return restored(tree, OUTLIERS, Outliers.from_state)
+
+
+def node_table(tree: Tree, stability: NDArray[np.float64]) -> pa.Table:
+    """Return a tree, and the stability (2M - 1,) of its nodes, as a table, one row per node in their order."""
     none = [None] * tree.n_leaves
     left, right = ([*none, *column] for column in tree.children.T.tolist())
     parents = [parent if parent >= 0 else None for parent in tree.parents().tolist()]
@@ -248,6 +348,7 @@ def node_table(tree: Tree) -> pa.Table:
             "height": pa.array(tree.height, pa.float64()),
             "affinity": pa.array([*none, *tree.affinity.tolist()], pa.float64()),
             "conductance": pa.array(tree.conductance, pa.float64()),
+            "stability": pa.array(stability, pa.float64(), from_pandas=True),
         }
     )
 
@@ -275,18 +376,31 @@ def read_table(artifact: Artifact, name: str) -> pa.Table:
     return pq.read_table(io.BytesIO(artifact.read_bytes(name)))
 
 
+def load_fine_tree(tree: Artifact) -> Tree | None:
+    """Return the tree over the fine leaves of a finished ``tree`` artifact; None where it has none."""
+    manifest = tree.manifest()
+    if not manifest.properties["n_fine"]:
+        return None
+    nodes, coarse = read_table(tree, FINE_NODES), restored(tree, LEAVES, lambda leaves: leaves["owners"].numpy())
+    return _read_tree(nodes, coarse[nodes[OWNER].drop_null().to_numpy()])
+
+
 def load_tree(tree: Artifact) -> tuple[Tree, sparse.csr_array]:
     """Return the tree of a finished ``tree`` artifact and the affinities (M, M) between its leaves."""
     nodes, pairs = read_table(tree, NODES), read_table(tree, AFFINITIES)
     owners = restored(tree, LEAVES, lambda leaves: leaves["owners"].numpy())
     n_leaves = len(owners)
-    columns = {name: nodes[name].to_numpy() for name in ("rows", "mass", "height", "conductance")}
-    children = np.column_stack([nodes[name][n_leaves:].to_numpy().astype(np.int64) for name in ("left", "right")])
-    affinity = nodes["affinity"][n_leaves:].to_numpy()
     leaf, other, weights = (pairs[name].to_numpy() for name in ("leaf", "other", "affinity"))
     upper = sparse.coo_array((weights, (leaf, other)), (n_leaves, n_leaves)).tocsr()
     between = (upper + sparse.triu(upper, 1).T).tocsr()
-    return Tree(children=children, affinity=affinity, clusters=owners, **columns), between
+    return _read_tree(nodes, owners), between
+
+
+def _read_tree(nodes: pa.Table, clusters: NDArray[np.int64]) -> Tree:
+    n_leaves = len(clusters)
+    columns = {name: nodes[name].to_numpy() for name in ("rows", "mass", "height", "conductance")}
+    children = np.column_stack([nodes[name][n_leaves:].to_numpy().astype(np.int64) for name in ("left", "right")])
+    return Tree(children=children, affinity=nodes["affinity"][n_leaves:].to_numpy(), clusters=clusters, **columns)
 
 
 # ---- the declaration -------------------------------------------------------------------------------------------
@@ -295,8 +409,9 @@ def load_tree(tree: Artifact) -> tuple[Tree, sparse.csr_array]:
 def _run(work: Work) -> Manifest:
     assert work.graph is not None, "eigenfunctions are those of a graph"
     models = work.artifacts["calibrate"], work.artifacts["cluster"]
-    sample_rows, seed = work.settings["cluster"].sample_rows, work.settings["seed"]
-    return tree(work.seen, *models, work.graph, work.output, sample_rows, seed, work.mapper)
+    return tree(
+        work.seen, *models, work.graph, work.output, work.settings["cluster"], work.settings["seed"], work.mapper
+    )
 
 
 def _cost(bill: Bill) -> None:
@@ -309,7 +424,7 @@ def _cost(bill: Bill) -> None:
     bill.written = bill.scratch = 4 * bill.n_rows
     sample_rows, n_functions = min(bill.n_rows, cluster.sample_rows), bill.settings["train"].n_functions
     n_clusters = n_functions if cluster.n_clusters == "auto" else cluster.n_clusters
-    n_leaves = number_of_leaves(math.ceil(bill.n_rows), n_clusters)
+    n_leaves = number_of_leaves(math.ceil(bill.n_rows), n_clusters, cluster.n_leaves)
     bill.driver_bytes += 4 * bill.n_rows + 4 * sample_rows * 3 * n_functions + 3 * 8 * n_leaves**2
     bill.worker_bytes += 4 * bill.n_rows + 32 * BLOCK_EDGES + 16 * n_leaves**2
 
@@ -319,27 +434,49 @@ def _pieces(work: Work) -> dict[str, Piece]:
 
 
 def _facts(manifests: Manifests) -> dict[str, Any]:
-    return {name: manifests["tree"].properties[name] for name in ("n_leaves", "clusters")}
+    return {name: manifests["tree"].properties[name] for name in ("n_leaves", "n_fine", "outliers", "clusters")}
 
 
 def _lines(facts: dict[str, Any]) -> dict[str, str]:
     conductance = facts["clusters"]["conductance"]
     worst = int(np.argmax(conductance))
     return {
-        "tree": f"{facts['n_leaves']} leaves",
+        "tree": f"{facts['n_leaves']:,} leaves" + (f", {facts['n_fine']:,} fine ones" if facts["n_fine"] else ""),
         "cluster that leaks most": f"{worst}: {conductance[worst]:.1%} of its affinity leads to others",
+        **_least_stable(facts["clusters"]["stability"]),
+        "rows that belong nowhere": f"{facts['outliers']:.2%}",
     }
 
 
+def _least_stable(found: list[float | None]) -> dict[str, str]:
+    known = {number: value for number, value in enumerate(found) if value is not None}
+    if not known:
+        return {}
+    least = min(known, key=known.__getitem__)
+    return {"least stable cluster": f"{least}: {known[least]:.2f}, where 1 means found again in any half of the rows"}
+
+
 def _notes(metrics: dict[str, Any]) -> list[str]:
-    leaking = [number for number, share in enumerate(metrics["tree"]["clusters"]["conductance"]) if share > LEAKING]
-    if not leaking:
-        return []
-    named = ", ".join(map(str, leaking[:10])) + (" ..." if len(leaking) > 10 else "")
-    return [
-        f"Clusters with more affinity to others than inside: {named}. Ask for fewer (`distspectral recut`), or "
-        "keep more functions (spectral.n_components)."
-    ]
+    facts, notes = metrics["tree"], []
+    if leaking := [number for number, share in enumerate(facts["clusters"]["conductance"]) if share > LEAKING]:
+        named = ", ".join(map(str, leaking[:10])) + (" ..." if len(leaking) > 10 else "")
+        notes.append(
+            f"Clusters with more affinity to others than inside: {named}. Ask for fewer (`distspectral recut`), or "
+            "keep more functions (spectral.n_components)."
+        )
+    dissolved = [number for number, found in enumerate(facts["clusters"]["stability"]) if found and found < DISSOLVED]
+    if dissolved:
+        named = ", ".join(map(str, dissolved[:10])) + (" ..." if len(dissolved) > 10 else "")
+        notes.append(
+            f"Clusters that are not found again in half of the rows: {named}. Do not read much into them; ask for "
+            "another cluster.n_clusters, or look at other cuts (`distspectral recut`)."
+        )
+    if facts["outliers"] > MANY_OUTLIERS:
+        notes.append(
+            f"{facts['outliers']:.1%} of the rows belong nowhere (the output's column is_outlier). Look at them, and "
+            "leave out what is broken; or ask for more clusters (cluster.n_clusters)."
+        )
+    return notes
 
 
 TREE = Stage(
@@ -348,7 +485,7 @@ TREE = Stage(
     purpose="Part the clusters into leaves, and merge these into a tree that can be cut anywhere.",
     done="grew the tree",
     inputs=lambda recipe: (*recipe.may_see, recipe.embedded_graph, "calibrate", "cluster"),
-    sections=("cluster.sample_rows", "seed"),
+    sections=("cluster.sample_rows", "cluster.n_leaves", "seed"),
     workers="tasks",
     run=_run,
     cost=_cost,

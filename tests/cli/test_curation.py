@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from typer.testing import CliRunner, Result
 
 from distspectral.cli.app import EXIT_REFUSED, app
+from distspectral.config.ray import RayConfig
+from distspectral.orchestration.engine import LocalEngine
+from distspectral.stages.stage import Stage
 from tests.runs import N_ROWS, write_run
 
 WIDE = {"COLUMNS": "200"}
@@ -49,6 +55,34 @@ def test_dedup_shows_thresholds_first_and_then_writes(root: Path, tmp_path: Path
     refused = invoke("dedup", root, "--metric", "dot")
     assert refused.exit_code == EXIT_REFUSED
     assert "choose from l2, cosine, centered_cosine" in refused.stderr
+
+
+def test_dedup_hands_its_shards_to_the_cluster_of_the_run(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+
+    class Cluster(LocalEngine):
+        def __init__(self, config: RayConfig) -> None:
+            assert config.address == "head:6379"
+
+        def start(self, stages: Sequence[Stage]) -> None:
+            heard.extend(stage.name for stage in stages)
+
+        def close(self) -> None:
+            heard.append("left")
+
+    monkeypatch.setattr("distspectral.orchestration.engine.RayEngine", Cluster)
+    shutil.copytree(root, tmp_path / "run")
+    config = tmp_path / "run/config.yaml"
+    told = yaml.safe_load(config.read_text())
+    told["ray"]["address"] = "head:6379"
+    config.write_text(yaml.safe_dump(told))
+    for _ in range(2):  # the second time there is nothing to do
+        assert invoke("dedup", tmp_path / "run", "--threshold", 0).exit_code == 0
+    assert heard == ["neighbors", "left", "left"]
+    assert invoke("dedup", tmp_path / "run", "--threshold", 0.1, "--local").exit_code == 0
+    assert len(heard) == 3
 
 
 def test_sample_writes_a_file_and_says_how_even_it_is(root: Path, tmp_path: Path) -> None:

@@ -63,7 +63,8 @@ def test_what_is_no_number_of_clusters_is_refused(model, n_clusters):
 def test_clusters_are_told_in_numbers(model):
     table = model.cluster_table_
     np.testing.assert_array_equal(table["rows"], np.bincount(model.labels_))
-    assert set(table) == {"rows", "share", "conductance", "nearest", "affinity", "silhouette"}
+    assert set(table) == {"rows", "share", "conductance", "nearest", "affinity", "silhouette", "outliers", "stability"}
+    assert (table["stability"] > 0.9).all(), "four blobs"
     assert all(len(column) == 4 for column in table.values())
     assert (table["silhouette"] > 0.5).all()
     assert (table["conductance"] < 0.1).all()
@@ -74,3 +75,15 @@ def test_probabilities_are_those_of_the_nearest_centroid(rows, model):
     assert found.shape == (600, 4)
     np.testing.assert_allclose(found.sum(1), 1, rtol=1e-5)
     np.testing.assert_array_equal(found.argmax(1), model.labels_)
+
+
+def test_outliers_of_the_training_rows_are_those_of_new_ones(rows, model, tmp_path):
+    found = model.outliers(rows)
+    np.testing.assert_array_equal(found, model.outliers_)
+    assert found.mean() < 0.05
+    far = rows + 100 * np.sign(np.random.default_rng(0).normal(size=rows.shape))
+    assert model.outliers(far).mean() > 0.9
+    shares = np.bincount(model.labels_, found, model.n_clusters_) / np.bincount(model.labels_)
+    np.testing.assert_allclose(model.cluster_table_["outliers"], shares)
+    model.save(tmp_path / "model.pt")
+    np.testing.assert_array_equal(SpectralNet.load(tmp_path / "model.pt").outliers(far), model.outliers(far))

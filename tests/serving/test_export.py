@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 import importlib.util
 import io
@@ -33,7 +34,7 @@ from distspectral.orchestration.observer import SilentObserver
 from distspectral.orchestration.pipeline import run
 from distspectral.serving import export as stage
 from distspectral.serving import loaders
-from distspectral.serving.predictor import Predictor, load_predictor
+from distspectral.serving.predictor import OUTPUTS, Predictor, load_predictor
 from distspectral.serving.service import JSON, NPY, Service
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.vectors import MappedVectors
@@ -90,7 +91,8 @@ assert numpy.asarray(embed(rows[:1])["embedding"]).shape[0] == 1
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
     found = np.load(tmp_path / "out.npz")
     parts = [pq.read_table(path) for path in sorted((root / "output").glob("part-*.parquet"))]
-    for name, tolerance in (("embedding", 1e-5), ("cluster", 0), ("distance", 2e-3)):  # roots near zero lose digits
+    digits = {"embedding": 1e-5, "cluster": 0, "distance": 2e-3, "leaf": 0, "is_outlier": 0}
+    for name, tolerance in digits.items():  # roots near zero lose digits
         written = np.concatenate([np.stack(part[name].to_numpy()) for part in parts])
         assert len(written) == N_ROWS
         np.testing.assert_allclose(found[name], written, rtol=tolerance, atol=tolerance)
@@ -108,7 +110,7 @@ def test_the_card_says_what_goes_in_and_comes_out(root: Path) -> None:
     assert taken["shape"] == ["rows", DIM]
     assert taken["dtype"] == "float32"
     assert "multiplies them by 0.25" in taken["meaning"]
-    assert [one["name"] for one in card["outputs"]] == ["embedding", "cluster", "distance"]
+    assert [one["name"] for one in card["outputs"]] == list(OUTPUTS)
     assert len(card["eigenvalues"]) == card["outputs"][0]["shape"][1] == 4
     assert card["training_data"]["rows"] == N_ROWS
     assert set(card["metrics"]["agreement"]) == {"acc", "nmi", "ari"}
@@ -138,6 +140,8 @@ def raw_outputs(predictor: Predictor, rows: np.ndarray) -> list[np.ndarray]:
         ("cluster", lambda array: (array + 1) % 3),
         ("distance", lambda array: array + np.float32(0.1)),
         ("distance", lambda array: array * np.float32(np.nan)),
+        ("leaf", lambda array: (array + 1) % (array.max() + 1)),
+        ("is_outlier", lambda array: ~array),
     ],
 )
 def test_a_program_that_disagrees_is_refused(predictor: Predictor, output: str, change) -> None:
@@ -151,7 +155,7 @@ def test_a_program_that_disagrees_is_refused(predictor: Predictor, output: str, 
     with pytest.raises(ExportError, match=r"model.onnx: \w+ differs from the network's"):
         stage.checked("model.onnx", program, predictor, raw, rows)
     honest = stage.checked("model.onnx", lambda part: raw_outputs(predictor, part), predictor, raw, rows)
-    assert honest == {"embedding": 0, "cluster": 0, "distance": 0}
+    assert honest == dict.fromkeys(OUTPUTS, 0)
 
 
 def test_rows_between_two_centroids_may_go_to_either(predictor: Predictor) -> None:
@@ -161,8 +165,8 @@ def test_rows_between_two_centroids_may_go_to_either(predictor: Predictor) -> No
     rows = stage.sample_rows(twins)
 
     def program(part: np.ndarray) -> list[np.ndarray]:
-        embedding, cluster, distance = raw_outputs(twins, part)
-        return [embedding, np.where(cluster == 0, 1, cluster), distance]
+        embedding, cluster, *others = raw_outputs(twins, part)
+        return [embedding, np.where(cluster == 0, 1, cluster), *others]
 
     assert 0 in raw_outputs(twins, rows)[1]
     assert stage.checked("x", program, twins, Framed(twins.frame, twins.module), rows)["cluster"] == 0
@@ -170,8 +174,8 @@ def test_rows_between_two_centroids_may_go_to_either(predictor: Predictor) -> No
 
 def test_distances_are_compared_where_they_have_digits(predictor: Predictor) -> None:
     def program(part: np.ndarray) -> list[np.ndarray]:
-        embedding, cluster, distance = raw_outputs(predictor, part)
-        return [embedding, cluster, np.sqrt(distance**2 + np.float32(5e-6))]
+        embedding, cluster, distance, *others = raw_outputs(predictor, part)
+        return [embedding, cluster, np.sqrt(distance**2 + np.float32(5e-6)), *others]
 
     rows = stage.sample_rows(predictor)
     assert np.abs(program(rows)[2] - raw_outputs(predictor, rows)[2]).max() > 2 * stage.TOLERANCE
@@ -182,12 +186,12 @@ def test_distances_are_compared_where_they_have_digits(predictor: Predictor) -> 
 class TwoFaced(nn.Module):
     """A network that says something else when it is traced."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, perceptron: nn.Module) -> None:
         super().__init__()
-        self.network = network
+        self.perceptron, self.input_mean = perceptron, perceptron.input_mean
 
     def forward(self, x: Tensor) -> Tensor:
-        outputs: Tensor = self.network(x)
+        outputs: Tensor = self.perceptron(x)
         return outputs + 1e-3 if torch.compiler.is_exporting() else outputs
 
 
@@ -196,7 +200,9 @@ def test_a_refused_program_leaves_the_export_before_it_as_it_was(
 ) -> None:
     shutil.copytree(root / "export", tmp_path / "export")
     before = {path.name: path.read_bytes() for path in (tmp_path / "export").iterdir()}
-    embedder = Embedder(TwoFaced(predictor.module.network), predictor.module.assigner).eval()
+    network = copy.deepcopy(predictor.module.network)
+    network.perceptron = TwoFaced(network.perceptron)
+    embedder = Embedder(network, predictor.module.assigner).eval()
     two_faced = dataclasses.replace(predictor, module=embedder)
     for folder in ("export", "other"):
         with pytest.raises(ExportError, match="nothing was written"):
@@ -236,7 +242,7 @@ def test_a_network_that_cannot_be_traced_is_refused() -> None:
 @pytest.fixture
 def own(root: Path, tmp_path: Path) -> Path:
     """The run to spoil, as far as it is read."""
-    for name in ("vectors", "model", "clusters"):
+    for name in ("vectors", "model", "clusters", "tree"):
         shutil.copytree(root / name, tmp_path / name)
     return tmp_path
 
@@ -248,7 +254,7 @@ def edit_manifest(artifact: Path, change) -> None:
     path.write_text(json.dumps(manifest))
 
 
-@pytest.mark.parametrize(("stale", "reader"), [("model", "clusters"), ("vectors", "model")])
+@pytest.mark.parametrize(("stale", "reader"), [("model", "clusters"), ("vectors", "model"), ("clusters", "tree")])
 def test_artifacts_that_do_not_belong_together_are_refused(own: Path, stale: str, reader: str) -> None:
     edit_manifest(own / stale, lambda manifest: manifest.update(fingerprint="0" * 16))
     with pytest.raises(FingerprintMismatchError, match=f"{reader}: was made from another .*{stale}"):

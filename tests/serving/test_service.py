@@ -10,7 +10,7 @@ import torch
 from distspectral.bench.random_model import RandomModel
 from distspectral.bench.serve import request_body
 from distspectral.errors import RequestError, RequestTooLargeError, UnfitRowError, UnsupportedBodyError
-from distspectral.serving.predictor import Metric, Predictor
+from distspectral.serving.predictor import OUTPUTS, Metric, Predictor
 from distspectral.serving.service import JSON, NPY, NPZ, Service, reply
 from distspectral.storage.rows.frame import Frame
 from tests.datasets import npy_claiming
@@ -55,7 +55,7 @@ def test_rows_are_scaled_as_the_training_datas_were() -> None:
 def test_requests_answered_together_get_each_their_own_rows(service: Service) -> None:
     one, two = service.answers([ROWS[:2], ROWS[2:]])
     for part, rows in ((one, ROWS[:2]), (two, ROWS[2:])):
-        assert list(part) == ["embedding", "cluster", "distance"]
+        assert list(part) == list(OUTPUTS)
         for found, output in zip(part.values(), expected(service, rows), strict=True):
             np.testing.assert_allclose(found, output, rtol=1e-5, atol=1e-6)
 

@@ -11,7 +11,7 @@ from scipy.cluster.hierarchy import fcluster, is_monotonic, is_valid_linkage
 
 from distspectral.errors import TooManyClustersError
 from distspectral.spectral.diagnostics import modularity, normalized_cut
-from distspectral.spectral.tree import SHARING, cluster_facts, grown, merged_into, mergers
+from distspectral.spectral.tree import SHARING, cluster_facts, grown, merged_into, mergers, refined
 
 GROUPS = np.zeros(14, np.int64)
 
@@ -120,6 +120,14 @@ def test_other_cuts_are_numbered_by_falling_rows(tree, n_clusters):
     assert sizes.tolist() == sorted(sizes, reverse=True)
 
 
+@pytest.mark.parametrize("n_clusters", [1, 2, 4, 7, 30])
+def test_clusters_of_a_cut_are_nodes(tree, n_clusters):
+    nodes, labels = tree.nodes(n_clusters), tree.labels(n_clusters)
+    assert tree.rows[nodes].tolist() == np.bincount(labels, ROWS).tolist()
+    if n_clusters == 30:
+        assert nodes[labels].tolist() == list(range(30))
+
+
 def test_more_clusters_than_leaves_are_refused(tree):
     with pytest.raises(TooManyClustersError, match="31 clusters were asked of a tree of 30 leaves"):
         tree.labels(31)
@@ -200,3 +208,45 @@ def test_leaves_without_an_edge_and_a_single_leaf_are_a_tree_too():
     assert single.labels(1).tolist() == [0]
     assert single.linkage().shape == (0, 4)
     assert pickle.loads(pickle.dumps(single)).rows.tolist() == [3]
+
+
+# ---- fine leaves -----------------------------------------------------------------------------------------------
+
+
+def fine_case(seed=0):
+    """Return affinities between 24 fine leaves of 6 coarse ones, their rows and owners, and the coarse tree."""
+    between, owners, rows = affinities(seed, 24, 0.7), np.arange(24) % 6, np.arange(24) + 1
+    one_hot = np.eye(6)[owners]
+    coarse = grown(one_hot.T @ between @ one_hot, (one_hot.T @ rows).astype(np.int64), np.arange(6) % 2)
+    within = sparse.csr_array(np.where(owners[:, None] == owners, between, 0))
+    return between, within, rows, owners, coarse
+
+
+def test_a_refined_tree_is_a_linkage_whose_upper_part_is_the_coarse_one():
+    between, within, rows, owners, coarse = fine_case()
+    fine = refined(coarse, within, between.sum(1), rows, owners)
+    assert is_valid_linkage(fine.linkage())
+    assert is_monotonic(fine.linkage())
+    for n_clusters in range(1, 7):
+        np.testing.assert_array_equal(fine.labels(n_clusters), coarse.labels(n_clusters)[owners])
+    for n_clusters in range(6, 25):
+        labels = fine.labels(n_clusters)
+        assert len(np.unique(labels)) == n_clusters
+        assert all(len(np.unique(owners[labels == cluster])) == 1 for cluster in range(n_clusters))
+
+
+def test_nodes_of_a_refined_tree_say_what_lies_below_them():
+    between, within, rows, owners, coarse = fine_case(1)
+    fine = refined(coarse, within, between.sum(1), rows, owners)
+    for n_clusters in (1, 2, 6, 9, 24):
+        labels, nodes = fine.labels(n_clusters), fine.nodes(n_clusters)
+        facts = cluster_facts(between, rows, labels)
+        assert fine.rows[nodes].tolist() == facts["rows"].tolist()
+        np.testing.assert_allclose(fine.conductance[nodes], facts["conductance"], atol=1e-9)
+        mass = np.bincount(labels, between.sum(1))
+        np.testing.assert_allclose(fine.mass[nodes], mass)
+    last = fine.labels(24 - 1)  # the first merger
+    left, right = fine.children[0]
+    assert last[left] == last[right]
+    expected = between[left, right] * between.sum() / between.sum(1)[left] / between.sum(1)[right]
+    assert fine.affinity[0] == pytest.approx(expected)

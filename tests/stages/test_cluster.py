@@ -114,7 +114,7 @@ def test_the_number_of_clusters_is_the_first_of_ranked_candidates():
     assert facts["candidates"][0]["n_clusters"] == facts["n_clusters"] == 4
     assert len(facts["candidates"]) == 3
     assert adjusted_rand_score(labels, assigner(torch.from_numpy(vectors))[0]) > 0.9
-    assert CLUSTER.lines(facts)["candidates (score)"].startswith("4 (0.")
+    assert CLUSTER.lines(facts)["candidates (score, stability)"].startswith("4 (0.")
 
 
 def test_few_rows_take_the_number_that_the_spectrum_suggests():
@@ -181,13 +181,13 @@ def test_the_way_to_the_clusters_is_told_in_words():
     assert CLUSTER.lines(merged)["found by"] == words
 
 
-WEAK = {"asked": "auto", "candidates": [{"n_clusters": 5, "score": 0.11, "rise": 0.1, "gap": 0.1}]}
+WEAK = {"asked": "auto", "candidates": [{"n_clusters": 5, "score": 0.11, "rise": 0.1, "gap": 0.1, "stability": 0.9}]}
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        (WEAK, r"No number of clusters stands out: 5 \(0.11\), where noise has up to 0.17. .* recut"),
+        (WEAK, r"No number of clusters stands out: 5 \(0.11, 0.90\), where noise .* recut"),
         ({"restarts": {"runs": 10, "lowest": 1, "rand_index": 0.81}}, "1 of 10 runs .* agree with it by 0.81"),
         ({"parts": 5}, "5 parts that no edge joins, more than the 3 clusters"),
         ({"parts": 2, "strayed": 0.02}, "2.0% of the rows .* train.max_steps"),

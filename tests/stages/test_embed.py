@@ -47,7 +47,7 @@ def test_output_shards_hold_the_source_shards_rows_in_order(finished):
     parts = tables(finished.chain.artifact("embed"))
     assert [len(part) for part in parts] == list(SIZES)
     np.testing.assert_array_equal(np.concatenate([part["id"].to_numpy() for part in parts]), np.arange(N_ROWS))
-    assert parts[0].schema.names == ["id", "embedding", "cluster", "distance", "margin", "leaf"]
+    assert parts[0].schema.names == ["id", "embedding", "cluster", "distance", "margin", "leaf", "is_outlier"]
 
 
 def test_columns_are_what_the_model_says_of_each_row(finished):

@@ -8,9 +8,11 @@ import pytest
 import torch
 from scipy import sparse
 
+from distspectral.clusters import ClusterConfig
 from distspectral.graph.store import ArrayGraph, MappedGraph
 from distspectral.mapping import local_map
 from distspectral.models.assigner import Assigner
+from distspectral.models.outliers import Outliers
 from distspectral.spectral.tree import grown
 from distspectral.stages.tree import (
     AFFINITIES,
@@ -30,7 +32,7 @@ from distspectral.storage.artifact.output import Output
 from tests.runs import N_ROWS
 from tests.stages.chain import pipeline_upto
 
-N_LEAVES = 4
+N_LEAVES, NOBODY = 4, Outliers.none(2, 1)
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +80,21 @@ def test_what_is_read_is_what_was_grown(finished):
     assert (pairs["leaf"].to_numpy() <= pairs["other"].to_numpy()).all()
 
 
+def test_a_node_has_the_row_nearest_to_its_leaf_as_exemplar(finished):
+    artifact = finished.chain.artifact("tree")
+    found, _ = load_tree(artifact)
+    exemplars = pq.read_table(artifact.file_path(NODES))["exemplar"].to_numpy()
+    assigner = load_leaves(finished.chain.artifact("cluster"), artifact)
+    ids, leaf, embedding = output_columns(finished, "id", "leaf", "embedding")
+    distances = assigner.leaf_distances(torch.from_numpy(np.stack(embedding)), torch.from_numpy(leaf).long()).numpy()
+    for one in range(found.n_leaves):
+        own = np.flatnonzero(leaf == one)
+        assert exemplars[one] in ids[own]
+        assert distances[ids == exemplars[one]] == pytest.approx(distances[own].min(), abs=1e-5)
+    for merger, (left, right) in enumerate(found.children, found.n_leaves):
+        assert exemplars[merger] == exemplars[max((left, right), key=lambda child: (found.rows[child], child == left))]
+
+
 def test_shards_that_come_in_another_order_make_the_same_tree(finished, tmp_path):
     chain = finished.chain
     folder = chain.artifact("tree").child("../again")
@@ -86,7 +103,9 @@ def test_shards_that_come_in_another_order_make_the_same_tree(finished, tmp_path
         return local_map(function, items[::-1], description, on_gpu=on_gpu)
 
     made = [chain.artifact(name) for name in ("calibrate", "cluster", "graph")]
-    again = tree([chain.artifact("pack")], *made, Output(folder, "tree", "again", {}, {}), 200_000, 0, backwards)
+    again = tree(
+        [chain.artifact("pack")], *made, Output(folder, "tree", "again", {}, {}), ClusterConfig(), 0, backwards
+    )
     assert again.properties == chain.artifact("tree").manifest().properties
     assert sum(again.properties["clusters"]["rows"]) == N_ROWS
 
@@ -111,22 +130,22 @@ def line(n_clusters=2):
 def test_a_row_has_the_nearest_leaf_of_its_own_cluster(monkeypatch):
     rows = torch.tensor([[4.9], [5.1], [-2.0], [10.0], [4.0], [0.0]])
     expected = [0, 1, 2, 3, 0, 2]
-    assert placed(line(), rows).leaves.tolist() == expected
+    assert placed(line(), NOBODY, rows, rows).leaves.tolist() == expected
     monkeypatch.setattr("distspectral.models.assigner.LEAF_ROWS", 1)
-    assert placed(line(), rows).leaves.tolist() == expected
+    assert placed(line(), NOBODY, rows, rows).leaves.tolist() == expected
 
 
 def test_margins_are_added_up_by_leaf():
     rows = torch.tensor([[0.0], [5.0], [1.0]])
-    assert placed(line(), rows).silhouettes == pytest.approx([0, 0, 1 + (1 - 1 / 9), 0], abs=1e-6)
-    assert placed(line(1), rows).silhouettes.sum() == 3
+    assert placed(line(), NOBODY, rows, rows).silhouettes == pytest.approx([0, 0, 1 + (1 - 1 / 9), 0], abs=1e-6)
+    assert placed(line(1), Outliers.none(1, 1), rows, rows).silhouettes.sum() == 3
 
 
 def test_clusters_are_parted_by_their_share_and_every_one_has_a_leaf():
     rng = np.random.default_rng(0)
     points = np.concatenate([rng.normal(size=(300, 2)), rng.normal(size=(100, 2)) + 20]).astype(np.float32)
     assigner = Assigner(torch.ones(2), torch.tensor([[0.0, 0], [20, 20], [99, 99]]), False, 1.0)
-    found = with_leaves(assigner, torch.from_numpy(points), 400, seed=0)
+    found = with_leaves(assigner, torch.from_numpy(points), 400, "auto", seed=0)
     counts = np.bincount(found.owners)
     assert counts[2] == 1
     assert found.leaves[found.owners == 2].tolist() == [[99, 99]]
@@ -139,9 +158,9 @@ def test_a_speck_is_no_leaf():
     rng = np.random.default_rng(0)
     points = np.concatenate([rng.normal(size=(500, 2)), [[50, 50]]]).astype(np.float32)
     assigner = Assigner(torch.ones(2), torch.zeros(1, 2), False, 1.0)
-    found = with_leaves(assigner, torch.from_numpy(points), 501, seed=0)
+    found = with_leaves(assigner, torch.from_numpy(points), 501, "auto", seed=0)
     assert 15 <= len(found.leaves) < 20
-    counts = np.bincount(placed(found, torch.from_numpy(points)).leaves)
+    counts = np.bincount(placed(found, Outliers.none(1, 2), torch.from_numpy(points), torch.from_numpy(points)).leaves)
     assert counts.min() >= 0.2 * 501 / 20
 
 
@@ -154,12 +173,22 @@ def test_leaves_come_with_the_clusters(finished):
 
 def test_a_cluster_that_leaks_is_named():
     between = symmetric(sparse.csr_array([[8.0, 1, 0], [1, 9, 5], [0, 5, 2]]))
-    facts = {"n_leaves": 3, "clusters": quality(between, np.array([4, 4, 2]), np.arange(3), np.array([2.0, 4, 0]))}
+    sums = np.array([2.0, 4, 0]), np.array([1.0, 0, 0])
+    three = grown(between, np.array([4, 4, 2]), np.arange(3))
+    stable = np.array([0.9, 0.3, np.nan, 0.5, 1])
+    facts = {"n_leaves": 3, "n_fine": 0, "outliers": 0.1, "clusters": quality(three, between, stable, *sums)}
+    assert facts["clusters"]["stability"] == [0.9, 0.3, None]
     assert facts["clusters"]["silhouette"] == [0.5, 1, 0]
+    assert facts["clusters"]["outliers"] == [0.25, 0, 0]
     assert facts["clusters"]["nearest"] == [1, 2, 1]
-    (note,) = TREE.notes({"tree": facts})
-    assert "inside: 2. Ask for fewer" in note
+    leaking, dissolved, strange = TREE.notes({"tree": facts})
+    assert "inside: 2. Ask for fewer" in leaking
+    assert "half of the rows: 1. Do not" in dissolved
+    assert "10.0% of the rows belong nowhere" in strange
+    assert len(TREE.notes({"tree": facts | {"outliers": 0.01}})) == 2
     assert TREE.lines(facts) == {
         "tree": "3 leaves",
         "cluster that leaks most": "2: 71.4% of its affinity leads to others",
+        "least stable cluster": "1: 0.30, where 1 means found again in any half of the rows",
+        "rows that belong nowhere": "10.00%",
     }

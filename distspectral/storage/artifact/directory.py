@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import posixpath
 from collections.abc import Callable, Sequence
 from typing import IO, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
+from numpy.typing import NDArray
 from pyarrow import fs
 from pydantic_core import to_jsonable_python
 
@@ -235,6 +238,19 @@ class Artifact:
         """Write a value as an indented JSON file; NaN and infinity, which JSON lacks, are null."""
         plain = to_jsonable_python(value, inf_nan_mode="null", fallback=str)
         self.write_bytes(name, json.dumps(plain, indent=2).encode())
+
+    def load_array(self, name: str) -> NDArray[Any]:
+        """Return the array of a ``.npy`` file, mapped where the file, or a copy on the node, can be.
+
+        Raises:
+            MissingArtifactError: there is no such file.
+        """
+        path = self.mappable(name)
+        if path is None:
+            found: NDArray[Any] = np.load(io.BytesIO(self.read_bytes(name)))
+        else:
+            found = np.load(path, mmap_mode="r")
+        return found
 
     def delete_file(self, name: str) -> None:
         """Delete a file, if it is there."""
