@@ -50,14 +50,15 @@ class Chain:
             root: the run's directory.
             source: fingerprint of the source.
             settings: sections of the config by name; of stages that train, their settings.
-            starts: fingerprints of what stages take from another run, weights or clusters, by stage.
+            starts: fingerprints of what stages take from another run, weights or clusters, or from files beside the
+                source, by stage.
         """
         prints, outputs = {SOURCE: source}, {}
         stages = {stage.name: stage for stage in stages_of(recipe)}
         for name, stage in stages.items():
             config, identity = _told(stage, settings)
             if name in starts:  # whatever becomes of that run, and wherever it lies
-                identity[name] |= {"start_from": starts[name]}
+                identity[name] = identity.get(name, {}) | {"start_from": starts[name]}
             inputs = {read: prints[read] for read in stage.inputs(recipe)}
             prints[name] = fingerprint(name, identity, inputs)
             outputs[name] = Output(root.child(stage.folder), name, prints[name], config, inputs, identity)

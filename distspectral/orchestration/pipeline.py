@@ -113,7 +113,7 @@ class Pipeline:
             clusters = Artifact(self.recipe.follows).child(CLUSTER.folder)
             if clusters.has(MANIFEST):
                 starts[CLUSTER.name] = clusters.manifest().fingerprint
-        return Chain.of(self.recipe, self._root, source, self._settings, starts)
+        return Chain.of(self.recipe, self._root, source, self._settings, {**starts, **self.recipe.given()})
 
     # ---- the whole -----------------------------------------------------------------------------------------
 

@@ -20,8 +20,6 @@ from pyarrow import fs
 
 from distspectral.errors import MissingDependencyError, UnsupportedTypeError, first_line
 
-SKIPPED_BYTES = 1 << 24
-"""Of a compressed array that are passed over at a time."""
 MATRIX = ("data", "indices", "indptr")
 """Arrays of a matrix in compressed rows."""
 
@@ -78,21 +76,16 @@ class NpyRows:
     def take(self, start: int, stop: int) -> NDArray[Any]:
         """Return some rows; see :class:`Rows`."""
         row_bytes = self.dtype.itemsize * int(np.prod(self.shape[1:], dtype=np.int64))
-        skipped = (start - self._row) * row_bytes
-        assert skipped >= 0, "rows are read forwards"
+        assert start >= self._row, "rows are read forwards"
         with _as_value_errors(self._name):
-            while skipped:  # of a stored member of a zip file, too, which takes no longer than the disk does
-                skipped -= len(self._read(min(skipped, SKIPPED_BYTES)))
-            content = self._read((stop - start) * row_bytes)
+            if start > self._row:
+                self._stream.seek((start - self._row) * row_bytes, 1)
+            content = self._stream.read((stop - start) * row_bytes)
+        if len(content) < (stop - start) * row_bytes:
+            raise ValueError(f"{self._name} ends too early")
         self._row = stop
         values = np.frombuffer(content, self.dtype).astype(self.dtype.newbyteorder("="), copy=False)
         return values.reshape(stop - start, *self.shape[1:])
-
-    def _read(self, n_bytes: int) -> bytes:
-        content = self._stream.read(n_bytes)
-        if len(content) < n_bytes:
-            raise ValueError(f"{self._name} ends too early")
-        return content
 
 
 class ArrayRows:
@@ -127,11 +120,21 @@ class SparseRows:
 
     def take(self, start: int, stop: int) -> NDArray[Any]:
         """Return some rows; see :class:`Rows`."""
-        first, last = int(self._starts[start]), int(self._starts[stop])
+        counts, columns, values = self.entries(start, stop)
         dense = np.zeros((stop - start, self.shape[1]), self.dtype)
-        rows = np.repeat(np.arange(stop - start), np.diff(self._starts[start : stop + 1]))
-        dense[rows, self._arrays["indices"].take(first, last)] = self._arrays["data"].take(first, last)
+        dense[np.repeat(np.arange(stop - start), counts), columns] = values
         return dense
+
+    @property
+    def longest(self) -> int:
+        """Most entries of a row."""
+        return int(np.diff(self._starts).max(initial=0))
+
+    def entries(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Return how many entries each of some rows has, and of all of them the columns and the values."""
+        first, last = int(self._starts[start]), int(self._starts[stop])
+        values = self._arrays["data"].take(first, last)
+        return np.diff(self._starts[start : stop + 1]), self._arrays["indices"].take(first, last), values
 
 
 @contextlib.contextmanager
@@ -161,7 +164,7 @@ def open_folder(filesystem: fs.FileSystem, folder: str) -> Iterator[dict[str, Ro
         arrays: dict[str, Rows] = {}
         for info in filesystem.get_file_info(fs.FileSelector(folder)):
             if info.type == fs.FileType.File and info.base_name.endswith(".npy"):
-                stream = opened.enter_context(filesystem.open_input_stream(info.path))
+                stream = opened.enter_context(filesystem.open_input_file(info.path))
                 arrays[info.base_name.removesuffix(".npy")] = NpyRows(stream, info.path)
         yield arrays
 
