@@ -15,6 +15,7 @@ from distspectral.embedding.encode import refuse_collapse
 from distspectral.embedding.forward import in_blocks
 from distspectral.embedding.pca import principal_components
 from distspectral.graph.knn import knn_graph
+from distspectral.graph.search.lists import Neighbors
 from distspectral.graph.store import ArrayGraph
 from distspectral.graph.weights import median_squared_distance, reweighted_rows
 from distspectral.models.autoencoder import Autoencoder
@@ -47,7 +48,7 @@ class Representation:
 
 
 def represent_rows(
-    rows: Vectors, recipe: SpectralRecipe, observer: Callable[[str], TrainingObserver]
+    rows: Vectors, recipe: SpectralRecipe, observer: Callable[[str], TrainingObserver], lists: Neighbors | None = None
 ) -> Representation:
     """Return the representation of rows in memory.
 
@@ -55,6 +56,7 @@ def represent_rows(
         rows: (N, D).
         recipe: which, and how it is learned.
         observer: returns the one that hears of a training, by the stage that it is in a run.
+        lists: neighbours that were found elsewhere; None searches.
 
     Raises:
         CollapsedError: an encoder maps all rows to one point.
@@ -71,7 +73,7 @@ def represent_rows(
             networks[recipe.coder] = model.encoder
             spaces["code"] = _encoded(model.encoder, rows, recipe.coder)
     searched = spaces["code" if recipe.searches_codes else "vector"]
-    graph, facts = knn_graph(searched, recipe.graph, recipe.affinity)
+    graph, facts = knn_graph(searched, recipe.graph, recipe.affinity, lists)
     if recipe.makes_features:
         siamese = recipe.trainings["siamese"].trainer(searched, graph)
         siamese.fit(observer("siamese"))

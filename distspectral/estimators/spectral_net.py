@@ -21,12 +21,14 @@ from sklearn.utils.validation import check_is_fitted
 from distspectral.embedding.forward import BLOCK_ROWS, in_blocks
 from distspectral.errors import ConfigError, TooFewRowsError
 from distspectral.estimators.base import NetworkEstimator, WindowPrinter, told_in
+from distspectral.estimators.given import given_lists, on_given
 from distspectral.estimators.representation import represent_rows
 from distspectral.estimators.stored import plain
 from distspectral.graph.certified import certified
 from distspectral.graph.config import AffinitySpace, Connect, Metric
 from distspectral.graph.search.duplicates import surplus_duplicates
 from distspectral.graph.search.faiss_search import select_search
+from distspectral.graph.search.lists import Neighbors
 from distspectral.graph.store import Graph
 from distspectral.models.assigner import Assigner
 from distspectral.models.embedder import Embedder
@@ -72,7 +74,8 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
             ``inner_product``, or ``auto``: centred cosine where hubs rule the Euclidean neighbours of a sample, else
             ``l2``.
         connect: ``nearest`` links the graph's components to their nearest others until one is left; ``none``.
-        affinity: ``self_tuning``, ``fuzzy``, ``gaussian``, ``uniform`` or ``shared_neighbors``.
+        affinity: ``self_tuning``, ``fuzzy``, ``gaussian``, ``uniform``, ``shared_neighbors``, or ``precomputed``: those
+            of the ``graph`` that ``fit`` is given.
         laplacian: ``random_walk`` weighs rows by degree, ``unnormalized`` alike.
         hidden: units of each hidden layer; a number alone is one layer.
         batch_size: edges per step; up to four times as many while the rate falls, should small batches hide too
@@ -131,6 +134,7 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         "spectral.n_components": "n_components",
         "graph.n_neighbors": "n_neighbors",
         "graph.metric": "metric",
+        "graph.path": "graph",
         "graph.connect": "connect",
         "affinity.kind": "affinity",
         "spectral.laplacian": "laplacian",
@@ -179,7 +183,7 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         self.verbose = verbose
 
     @plain_torch()
-    def fit(self, X: ArrayLike, y: Any = None) -> Self:
+    def fit(self, X: ArrayLike, y: Any = None, *, graph: Any = None) -> Self:
         """Learn the embedding and the clusters of ``X``.
 
         Args:
@@ -188,6 +192,8 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
                 rows are scaled only. Where at most one entry in 16 is held, the search and the first layer multiply
                 sparse rows, and no row is made dense but for codes.
             y: ignored.
+            graph: (N, N) SciPy sparse matrix to learn on in place of a search, such as ``obsp["connectivities"]``:
+                affinities where ``affinity`` is ``precomputed``, else distances.
 
         Raises:
             ConstantDataError, TooFewRowsError, TooManyClustersError, ConfigError: ValueErrors that say what to change.
@@ -196,10 +202,11 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         rows = self._rows(X, reset=True, accept_sparse="csr", ensure_min_samples=3)
         with told_in(self.WORDS):
             n_distinct = surplus_duplicates(rows, n_kept=1)[1]
-            self._learn(rows, self.recipe(rows.dim, rows.n_rows, n_distinct), n_distinct)
+            lists = given_lists(graph, rows.n_rows, self.affinity)
+            self._learn(rows, on_given(self.recipe(rows.dim, rows.n_rows, n_distinct), lists), n_distinct, lists)
         return self
 
-    def _learn(self, rows: Vectors, recipe: SpectralRecipe, n_distinct: int) -> None:
+    def _learn(self, rows: Vectors, recipe: SpectralRecipe, n_distinct: int, lists: Neighbors | None) -> None:
         """Learn by a recipe, as a run does stage by stage."""
         select_search(recipe.graph.device)  # refuses a device that is not there
         recipe.check(rows.n_rows, has_labels=False)
@@ -209,7 +216,7 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
                 "which carry no more functions; ask for fewer",
                 ["spectral.n_components", "data.path"],
             )
-        represented = represent_rows(rows, recipe, self._observer)
+        represented = represent_rows(rows, recipe, self._observer, lists)
         self.graph_ = represented.facts
 
         settings = recipe.functions

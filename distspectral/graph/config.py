@@ -75,6 +75,11 @@ class GraphConfig(FrozenModel):
             )
         return self
 
+    @property
+    def stated_metric(self) -> Metric:
+        """The metric that a graph made elsewhere is taken to be of, where links are sought and rows compared."""
+        return "l2" if self.metric == "auto" else self.metric
+
     def searches_cells(self, n_rows: int) -> bool:
         """Whether a dataset of ``n_rows`` is cut into cells."""
         return self.method == "cells" or (

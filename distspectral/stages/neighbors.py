@@ -10,7 +10,7 @@ import numpy as np
 
 from distspectral.costs.bill import GPU_SHARE, PCIE, Bill
 from distspectral.costs.search import GPU_FEED_US, expected_join, gpu_copy_bytes, gpu_pair, pooled_rows
-from distspectral.graph.config import GraphConfig, Metric, refuse_too_few
+from distspectral.graph.config import GraphConfig, refuse_too_few
 from distspectral.graph.distances import under_metric
 from distspectral.graph.given import GivenGraph
 from distspectral.graph.links import find_links, link_facts
@@ -64,7 +64,7 @@ def neighbors(
     if config.path is not None:
         given = GivenGraph.open(absolute(config.path), precomputed=precomputed)
         given.require_rows(n_rows)
-        k, searched, config = given.n_neighbors, "given", config.model_copy(update={"metric": _stated(config)})
+        k, searched, config = given.n_neighbors, "given", config.model_copy(update={"metric": config.stated_metric})
         shards, metrics = _given(given, output.artifact, output.begin(), config, mapper)
         done: dict[str, Shard] = {}
     else:
@@ -82,11 +82,6 @@ def neighbors(
     manifest = output.commit([bare(shard) for shard in shards], properties, metrics, files)
     sweep(output.artifact, done)
     return manifest
-
-
-def _stated(config: GraphConfig) -> Metric:
-    """Return the metric that a given graph is taken to be of, where links are sought and rows compared."""
-    return "l2" if config.metric == "auto" else config.metric
 
 
 def _given(
