@@ -17,7 +17,7 @@ Form = Annotated[
     typer.Option(
         "--to",
         help="npz: affinities as a SciPy sparse matrix; anndata: obsp of an .h5ad file; faiss: ids.npy and "
-        "distances.npy, as a search returns them.",
+        "squared_distances.npy, as a search returns them.",
     ),
 ]
 

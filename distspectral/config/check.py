@@ -20,10 +20,12 @@ from distspectral.errors import (
     TooManyClustersError,
     first_line,
 )
+from distspectral.graph.config import check as check_affinity
+from distspectral.graph.given import GivenGraph
 from distspectral.recipes import Recipe
 from distspectral.stages import FOLDERS
 from distspectral.storage.artifact.directory import Artifact
-from distspectral.storage.filesystems import join, resolve
+from distspectral.storage.filesystems import absolute, join, resolve
 from distspectral.storage.source.dataset import Source
 from distspectral.storage.source.listing import real_place, would_find
 
@@ -57,6 +59,7 @@ def check(config: RunConfig, source: Source, *, imports: bool = True) -> None:
     recipe.check(source.n_rows, source.label_type is not None)
     recipe.check_workers((config.ray.max_workers or 1) if config.ray.enabled else 1)
     recipe.check_batches()
+    _check_graph(config, source)
     _check_carried(config, source)
     _check_sizes(config, recipe)
     if imports:
@@ -70,6 +73,15 @@ def check(config: RunConfig, source: Source, *, imports: bool = True) -> None:
         raise MissingDependencyError(
             "mlflow is not installed: pip install '.[mlflow]', or leave out the section mlflow"
         )
+
+
+def _check_graph(config: RunConfig, source: Source) -> None:
+    """Refuse a given graph that is none, or of other rows; which of these are set aside shows later only."""
+    if config.graph.path is not None and config.objective == "spectral":
+        given = GivenGraph.open(absolute(config.graph.path), precomputed=config.affinity.kind == "precomputed")
+        if config.data.on_bad_rows == "error":
+            given.require_rows(source.n_rows)
+        check_affinity(given.n_neighbors, config.affinity)
 
 
 def _check_carried(config: RunConfig, source: Source) -> None:

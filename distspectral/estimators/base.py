@@ -229,8 +229,8 @@ def refuse_no_features(X: Any) -> None:
         if is_graph:
             raise ConfigError(
                 f"X: is a symmetric matrix of {X.shape[0]} rows with an empty diagonal, the affinities of a graph, "
-                "where features are expected; give the rows that it was made of, such as adata.obsm['X_pca'] for "
-                "adata.obsp['connectivities']"
+                "where features are expected; give the rows that it was made of, too: "
+                "SpectralNet(affinity='precomputed').fit(adata.obsm['X_pca'], graph=adata.obsp['connectivities'])"
             )
 
 

@@ -15,6 +15,7 @@ from distspectral.embedding.forward import in_blocks
 from distspectral.embedding.pca import principal_components
 from distspectral.estimators.trainings import Trainings
 from distspectral.graph.knn import knn_graph
+from distspectral.graph.search.lists import Neighbors
 from distspectral.graph.store import ArrayGraph
 from distspectral.graph.weights import median_squared_distance, reweighted_rows
 from distspectral.models.autoencoder import Autoencoder
@@ -45,13 +46,16 @@ class Representation:
     encoders: dict[str, Any]
 
 
-def represent_rows(rows: Vectors, recipe: SpectralRecipe, trainings: Trainings) -> Representation:
+def represent_rows(
+    rows: Vectors, recipe: SpectralRecipe, trainings: Trainings, lists: Neighbors | None = None
+) -> Representation:
     """Return the representation of rows in memory.
 
     Args:
         rows: (N, D).
         recipe: which, and how it is learned.
         trainings: of this fit.
+        lists: neighbours that were found elsewhere; None searches.
 
     Raises:
         CollapsedError: an encoder maps all rows to one point.
@@ -68,7 +72,7 @@ def represent_rows(rows: Vectors, recipe: SpectralRecipe, trainings: Trainings) 
             networks[recipe.coder] = model.encoder
             spaces["code"] = _encoded(model.encoder, rows, recipe.coder)
     searched = spaces["code" if recipe.searches_codes else "vector"]
-    graph, facts = knn_graph(searched, recipe.graph, recipe.affinity)
+    graph, facts = knn_graph(searched, recipe.graph, recipe.affinity, lists)
     if recipe.makes_features:
         siamese = recipe.trainings["siamese"].trainer(searched, graph)
         trainings.fit("siamese", siamese)

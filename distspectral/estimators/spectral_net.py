@@ -22,6 +22,7 @@ from distspectral.embedding.transfer import gathered
 from distspectral.errors import TooFewRowsError
 from distspectral.estimators.base import told_in
 from distspectral.estimators.fitted import FittedSpectral
+from distspectral.estimators.given import given_lists, on_given
 from distspectral.estimators.representation import Representation as Represented
 from distspectral.estimators.representation import represent_rows
 from distspectral.estimators.stored import plain
@@ -30,6 +31,7 @@ from distspectral.graph.certified import certified
 from distspectral.graph.config import AffinitySpace, Connect, Metric
 from distspectral.graph.search.duplicates import surplus_duplicates
 from distspectral.graph.search.faiss_search import select_search
+from distspectral.graph.search.lists import Neighbors
 from distspectral.models.assigner import Assigner
 from distspectral.models.embedder import Embedder
 from distspectral.models.encoded import EncodedNetwork
@@ -76,7 +78,8 @@ class SpectralNet(FittedSpectral):
             ``inner_product``, or ``auto``: centred cosine where hubs rule the Euclidean neighbours of a sample, else
             ``l2``.
         connect: ``nearest`` links the graph's components to their nearest others until one is left; ``none``.
-        affinity: ``self_tuning``, ``fuzzy``, ``gaussian``, ``uniform`` or ``shared_neighbors``.
+        affinity: ``self_tuning``, ``fuzzy``, ``gaussian``, ``uniform``, ``shared_neighbors``, or ``precomputed``: those
+            of the ``graph`` that ``fit`` is given.
         laplacian: ``random_walk`` weighs rows by degree, ``unnormalized`` alike.
         hidden: units of each hidden layer; a number alone is one layer.
         batch_size: edges per step; up to four times as many while the rate falls, should small batches hide too
@@ -139,6 +142,7 @@ class SpectralNet(FittedSpectral):
         "spectral.n_components": "n_components",
         "graph.n_neighbors": "n_neighbors",
         "graph.metric": "metric",
+        "graph.path": "graph",
         "graph.connect": "connect",
         "affinity.kind": "affinity",
         "spectral.laplacian": "laplacian",
@@ -189,7 +193,7 @@ class SpectralNet(FittedSpectral):
         self.verbose = verbose
 
     @plain_torch()
-    def fit(self, X: ArrayLike, y: Any = None, *, on_window: OnWindow | None = None) -> Self:
+    def fit(self, X: ArrayLike, y: Any = None, *, on_window: OnWindow | None = None, graph: Any = None) -> Self:
         """Learn the embedding and the clusters of ``X``.
 
         Args:
@@ -200,6 +204,8 @@ class SpectralNet(FittedSpectral):
             y: ignored.
             on_window: called with each window's metrics, as ``history_`` has them, and ``training``: ``autoencoder``,
                 ``siamese`` or ``train``.
+            graph: (N, N) SciPy sparse matrix to learn on in place of a search, such as ``obsp["connectivities"]``:
+                affinities where ``affinity`` is ``precomputed``, else distances.
 
         Raises:
             ConstantDataError, TooFewRowsError, TooManyClustersError, ConfigError: ValueErrors that say what to change.
@@ -207,11 +213,13 @@ class SpectralNet(FittedSpectral):
         """
         rows = self._rows(X, reset=True, accept_sparse="csr", ensure_min_samples=3)
         with told_in(self.WORDS):
-            self._learn(rows, Trainings(self.verbose, on_window))
+            self._learn(rows, Trainings(self.verbose, on_window), given_lists(graph, rows.n_rows, self.affinity))
         return self
 
     @plain_torch()
-    def partial_refit(self, X: ArrayLike, y: Any = None, *, on_window: OnWindow | None = None) -> Self:
+    def partial_refit(
+        self, X: ArrayLike, y: Any = None, *, on_window: OnWindow | None = None, graph: Any = None
+    ) -> Self:
         """Learn anew from all rows, those of before and more, beginning with the weights learned so far.
 
         Graph, calibration, clusters and tree are made anew. Clusters that hold the same rows keep their numbers, as
@@ -221,6 +229,7 @@ class SpectralNet(FittedSpectral):
             X: (N, D) all rows, with the features of before; nothing of those is kept here.
             y: ignored.
             on_window: see :meth:`fit`.
+            graph: of all rows, see :meth:`fit`.
 
         Raises:
             ConfigError: the weights do not fit: parameters were changed, or few rows carried fewer functions.
@@ -230,20 +239,28 @@ class SpectralNet(FittedSpectral):
         rows = anew._rows(X, reset=True, accept_sparse="csr", ensure_min_samples=3)
         moved = frame.properties() != anew.frame_.properties()
         with told_in(self.WORDS):
-            anew._learn(rows, Trainings(self.verbose, on_window, self._weights, moved), earlier)
+            lists = given_lists(graph, rows.n_rows, self.affinity)
+            anew._learn(rows, Trainings(self.verbose, on_window, self._weights, moved), lists, earlier)
         self.__dict__.update(vars(anew))
         return self
 
-    def _learn(self, rows: Vectors, trainings: Trainings, earlier: NDArray[np.int32] | None = None) -> None:
+    def _learn(
+        self,
+        rows: Vectors,
+        trainings: Trainings,
+        lists: Neighbors | None = None,
+        earlier: NDArray[np.int32] | None = None,
+    ) -> None:
         """Learn as a run does, stage by stage.
 
         Args:
             rows: (N, D).
             trainings: of this fit.
+            lists: neighbours that were found elsewhere; None searches.
             earlier: (N,) clusters that the model before gives, by which the new ones are numbered.
         """
         n_distinct = surplus_duplicates(rows, n_kept=1)[1]
-        recipe = self.recipe(rows.dim, rows.n_rows, n_distinct)
+        recipe = on_given(self.recipe(rows.dim, rows.n_rows, n_distinct), lists)
         select_search(recipe.graph.device)  # refuses a device that is not there
         recipe.check(rows.n_rows, has_labels=False)
         if recipe.n_components > n_distinct:
@@ -252,7 +269,7 @@ class SpectralNet(FittedSpectral):
                 "which carry no more functions; ask for fewer",
                 ["spectral.n_components", "data.path"],
             )
-        represented = represent_rows(rows, recipe, trainings)
+        represented = represent_rows(rows, recipe, trainings, lists)
         self.graph_ = represented.facts
 
         settings = recipe.functions

@@ -25,8 +25,15 @@ LocalSolver = Literal["exact", "nn_descent", "hnsw"]
 
 
 class GraphConfig(FrozenModel):
-    """The nearest-neighbour search."""
+    """The nearest-neighbour search, or the graph that stands in its place."""
 
+    path: str | None = Field(
+        None,
+        description="Graph made elsewhere, of the rows in their order, in place of a search: a folder with ids.npy and "
+        "distances.npy or squared_distances.npy; a .npz of such arrays; a matrix that scipy.sparse.save_npz wrote; an "
+        ".h5ad file. Matrices hold distances, or affinities where affinity.kind is precomputed. The other keys of this "
+        "section but connect are then without effect.",
+    )
     n_neighbors: int = Field(15, ge=1, le=MAX_NEIGHBORS, description="Neighbours of each row, the row itself excluded.")
     metric: Metric = Field(
         "auto",
@@ -67,6 +74,11 @@ class GraphConfig(FrozenModel):
                 "set method to exact, or metric to cosine"
             )
         return self
+
+    @property
+    def stated_metric(self) -> Metric:
+        """The metric that a graph made elsewhere is taken to be of, where links are sought and rows compared."""
+        return "l2" if self.metric == "auto" else self.metric
 
     def searches_cells(self, n_rows: int) -> bool:
         """Whether a dataset of ``n_rows`` is cut into cells."""

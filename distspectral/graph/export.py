@@ -24,7 +24,7 @@ from distspectral.storage.filesystems import join, resolve
 from distspectral.storage.rows.vectors import MappedVectors
 
 Form = Literal["npz", "anndata", "faiss"]
-FAISS_FILES = ("ids.npy", "distances.npy")
+FAISS_FILES = ("ids.npy", "squared_distances.npy")
 
 
 def write_npz(graph: Artifact, path: str) -> None:
@@ -65,7 +65,7 @@ def write_anndata(graph: Artifact, neighbors: Artifact, vectors: Artifact, path:
 
 
 def write_faiss(neighbors: Artifact, folder: str) -> None:
-    """Write what ``index.search`` returns, ``ids.npy`` (N, K) int64 and ``distances.npy`` (N, K) float32, squared.
+    """Write what ``index.search`` returns, ``ids.npy`` (N, K) int64 and ``squared_distances.npy`` (N, K) float32.
 
     A missing neighbour has the id -1 and the distance infinity, as FAISS has it. Memory: one block.
     """

@@ -18,6 +18,7 @@ from distspectral.graph.links import Links, find_links, link_facts
 from distspectral.graph.metric import chosen_metric
 from distspectral.graph.search.all_pairs import all_pairs, joined, searches_products
 from distspectral.graph.search.exact import query_blocks
+from distspectral.graph.search.lists import Neighbors
 from distspectral.graph.search.through_cells import search_cells
 from distspectral.graph.store import ArrayGraph, read_neighbors
 from distspectral.graph.weights import all_scales, block_affinities, row_scales
@@ -28,7 +29,7 @@ from distspectral.storage.rows.vectors import Vectors
 
 
 def knn_graph(
-    vectors: Vectors, graph_config: GraphConfig, affinity_config: AffinityConfig
+    vectors: Vectors, graph_config: GraphConfig, affinity_config: AffinityConfig, lists: Neighbors | None = None
 ) -> tuple[ArrayGraph, dict[str, Any]]:
     """Return the graph of vectors in memory and its facts: the same numbers as the stages write; warn of what is wrong.
 
@@ -36,6 +37,7 @@ def knn_graph(
         vectors: (N, D).
         graph_config: the search.
         affinity_config: the weights.
+        lists: neighbours and squared distances, (N, K) each, that were found elsewhere; None searches.
 
     Returns:
         graph: (N, K) neighbours and affinities.
@@ -46,18 +48,25 @@ def knn_graph(
         TooFewRowsError, ConstantDataError: the data has no such graph.
         MissingDependencyError: FAISS is not installed.
     """
-    graph, searched = searched_graph(vectors, graph_config, affinity_config)
+    graph, searched = searched_graph(vectors, graph_config, affinity_config, lists)
     return graph, graph_facts(graph) | searched
 
 
 def searched_graph(
-    vectors: Vectors, graph_config: GraphConfig, affinity_config: AffinityConfig
+    vectors: Vectors, graph_config: GraphConfig, affinity_config: AffinityConfig, given: Neighbors | None = None
 ) -> tuple[ArrayGraph, dict[str, Any]]:
     """Return the graph of :func:`knn_graph`, and of its facts those that the search tells."""
-    check(graph_config.n_neighbors, affinity_config)
-    refuse_too_few(vectors.n_rows, graph_config.n_neighbors)
-    graph_config, searched = chosen_metric(vectors, graph_config)
-    if graph_config.searches_cells(vectors.n_rows) and not searches_products(vectors):
+    if given is not None:
+        check(given[0].shape[1], affinity_config)
+        searched: dict[str, Any] = {"metric": graph_config.stated_metric}
+        graph_config = graph_config.model_copy(update=searched)
+    else:
+        check(graph_config.n_neighbors, affinity_config)
+        refuse_too_few(vectors.n_rows, graph_config.n_neighbors)
+        graph_config, searched = chosen_metric(vectors, graph_config)
+    if given is not None:
+        neighbors, squared_distances = given
+    elif graph_config.searches_cells(vectors.n_rows) and not searches_products(vectors):
         neighbors, squared_distances, found = _through_cells(vectors, graph_config)
         searched |= found
     else:

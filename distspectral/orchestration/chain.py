@@ -18,8 +18,9 @@ from distspectral.recipes import Recipe
 from distspectral.stages import stages_of
 from distspectral.stages.pack import PACK
 from distspectral.stages.stage import Stage
+from distspectral.storage.artifact.differences import in_words
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
-from distspectral.storage.artifact.manifest import fingerprint
+from distspectral.storage.artifact.manifest import Manifest, fingerprint
 from distspectral.storage.artifact.output import SOURCE, Output
 
 Settings = Mapping[str, BaseModel | int]
@@ -50,14 +51,15 @@ class Chain:
             root: the run's directory.
             source: fingerprint of the source.
             settings: sections of the config by name; of stages that train, their settings.
-            starts: fingerprints of what stages take from another run, weights or clusters, by stage.
+            starts: fingerprints of what stages take from another run, weights or clusters, or from files beside the
+                source, by stage.
         """
         prints, outputs = {SOURCE: source}, {}
         stages = {stage.name: stage for stage in stages_of(recipe)}
         for name, stage in stages.items():
             config, identity = _told(stage, settings)
             if name in starts:  # whatever becomes of that run, and wherever it lies
-                identity[name] |= {"start_from": starts[name]}
+                identity[name] = identity.get(name, {}) | {"start_from": starts[name]}
             inputs = {read: prints[read] for read in stage.inputs(recipe)}
             prints[name] = fingerprint(name, identity, inputs)
             outputs[name] = Output(root.child(stage.folder), name, prints[name], config, inputs, identity)
@@ -114,6 +116,39 @@ class Chain:
     def artifact(self, stage: str) -> Artifact:
         """Return the directory that a stage writes."""
         return self.outputs[stage].artifact
+
+    def require(self, stage: str) -> Manifest:
+        """Return the manifest of a finished, undamaged artifact of this chain.
+
+        Raises:
+            MissingArtifactError, DamagedArtifactError: see :meth:`Artifact.require`.
+            FingerprintMismatchError: it was made by other settings, which the message names, or from other rows.
+        """
+        output = self.outputs[stage]
+        try:
+            return output.artifact.require(output.fingerprint)
+        except FingerprintMismatchError as error:
+            told = in_words(self._differences(stage))
+            raise FingerprintMismatchError(
+                f"{output.artifact.uri}: made from other inputs or another config"
+                f"{f' ({told})' if told else ''}; run the stage `{stage}` again"
+            ) from error
+
+    def _differences(self, stage: str) -> list[str]:
+        """Return what tells the artifact that stands from the one asked for, through all that it was made from."""
+        output = self.outputs[stage]
+        found = output.artifact.manifest()
+        told = output.differences(found)
+        for name in output.other_inputs(found):
+            if name == SOURCE:
+                told.append("other rows, or another section data")
+            else:
+                told += self._differences(name) if self._stands(name, found.inputs.get(name)) else [f"another {name}"]
+        return told
+
+    def _stands(self, stage: str, fingerprint: str | None) -> bool:
+        artifact = self.outputs[stage].artifact
+        return artifact.has(MANIFEST) and artifact.manifest().fingerprint == fingerprint
 
     def inputs(self, stage: str) -> tuple[str, ...]:
         """Return the names of the stages that a stage reads."""

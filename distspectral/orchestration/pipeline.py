@@ -113,7 +113,7 @@ class Pipeline:
             clusters = Artifact(self.recipe.follows).child(CLUSTER.folder)
             if clusters.has(MANIFEST):
                 starts[CLUSTER.name] = clusters.manifest().fingerprint
-        return Chain.of(self.recipe, self._root, source, self._settings, starts)
+        return Chain.of(self.recipe, self._root, source, self._settings, {**starts, **self.recipe.given()})
 
     # ---- the whole -----------------------------------------------------------------------------------------
 
@@ -256,7 +256,7 @@ class Pipeline:
         Raises:
             ArtifactError: a stage has not been run, or with another config.
         """
-        manifests = {name: out.artifact.require(out.fingerprint) for name, out in self.chain.outputs.items()}
+        manifests = {name: self.chain.require(name) for name in self.chain.outputs}
         with self.held():
             return self._report(manifests)
 
@@ -281,9 +281,8 @@ class Pipeline:
 
     def _require_inputs(self, stage: str, others: Sequence[str] = ()) -> None:
         """Refuse a stage whose inputs, but for the ``others``, are missing or made from another config."""
-        for name in set(self.chain.inputs(stage)).difference(others):
-            output = self.chain.outputs[name]
-            output.artifact.require(output.fingerprint)
+        for name in (one for one in self.chain.inputs(stage) if one not in others):
+            self.chain.require(name)
 
     def _work(
         self, output: Output, source: Source | None = None, made: Mapping[str, Artifact] | None = None

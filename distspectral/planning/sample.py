@@ -95,11 +95,18 @@ def brief_config(config: RunConfig, n_rows: int, scratch: str, source: Source) -
         "root": f"{scratch}/run",
         "data": config.data.model_copy(update=data),
         "representation": representation,
-        "graph": config.graph.model_copy(update={"method": "cells"}) if in_cells else config.graph,
+        "graph": config.graph.model_copy(update={"path": None} | ({"method": "cells"} if in_cells else {})),
         "ray": config.ray.model_copy(update={"enabled": False}),
     }
     for section in recipe.trainings:
         updates[section] = getattr(config, section).model_copy(update=brief)
+    if config.graph.path is not None:  # of all rows, so the sample's is searched
+        updates["affinity"] = config.affinity.model_copy(
+            update={
+                "kind": "gaussian" if config.affinity.kind == "precomputed" else config.affinity.kind,
+                "space": "siamese" if config.affinity.space == "siamese" else "euclidean",
+            }
+        )
     if isinstance(config.dscl.train_classes, int):
         updates["dscl"] = config.dscl.model_copy(update={"train_classes": "half"})
     if isinstance(config.cluster.n_clusters, int) and config.cluster.n_clusters > n_rows:

@@ -183,6 +183,14 @@ class Recipe(Sections, ABC):
         """Root of the run whose clusters this one's are numbered by; None where there is none."""
         return None
 
+    def given(self) -> Mapping[str, str]:
+        """Return digests of files that stages read beside the source, by stage.
+
+        Raises:
+            ConfigError: one does not exist.
+        """
+        return {}
+
     def check_start(self) -> None:
         """Refuse to start from a run that is not finished or whose networks have another shape.
 

@@ -17,6 +17,7 @@ from distspectral.embedding.pca import PcaConfig
 from distspectral.errors import ConfigError, TooFewRowsError, TooManyClustersError
 from distspectral.graph.config import AffinityConfig, GraphConfig
 from distspectral.graph.config import check as check_affinity
+from distspectral.graph.given import fingerprint
 from distspectral.models.encoded import Space
 from distspectral.objectives.spectral import SpectralConfig, default_n_components
 from distspectral.recipes.recipe import Recipe, Sections
@@ -74,9 +75,11 @@ class SpectralRecipe(SpectralSections, Recipe):
     Attributes:
         kept_variance: share of the variance that the codes keep, None as long as nobody knows; ``representation:
             auto`` is decided by it.
+        graph_given: whether the graph is one in memory, as :attr:`brings_graph`.
     """
 
     kept_variance: float | None = None
+    graph_given: bool = False
 
     kind: ClassVar = "spectral"
     passage: ClassVar = ("embed",)
@@ -85,11 +88,16 @@ class SpectralRecipe(SpectralSections, Recipe):
     # ---- representation --------------------------------------------------------------------------------------
 
     @property
+    def brings_graph(self) -> bool:
+        """Whether the graph was made elsewhere; ``auto`` then makes no codes, and weighs its edges as they are."""
+        return self.graph_given or self.graph.path is not None
+
+    @property
     def makes_codes(self) -> bool:
         """Whether rows are encoded; ``auto`` leaves few, narrow and very wide ones as they are."""
         if self.representation == "auto":
             are_many = self.n_rows is None or self.n_rows >= CODED_ROWS
-            return are_many and self.autoencoder.n_components < self.dim <= WIDEST_CODED
+            return not self.brings_graph and are_many and self.autoencoder.n_components < self.dim <= WIDEST_CODED
         return self.representation in ("code", "pca")
 
     @property
@@ -106,7 +114,7 @@ class SpectralRecipe(SpectralSections, Recipe):
     @property
     def makes_features(self) -> bool:
         """Whether a Siamese network is trained, whose distances weigh, or may weigh, the edges."""
-        return self.affinity.space != "euclidean"
+        return self.affinity.space == "siamese" or (self.affinity.space == "auto" and not self.brings_graph)
 
     def knowing(self, kept_variance: float | None) -> Self:
         """Return the recipe with the share of the variance that the codes keep, which decides ``auto``."""
@@ -303,13 +311,36 @@ class SpectralRecipe(SpectralSections, Recipe):
         del has_labels
         self._check_rows(n_rows)
         self._check_inputs()
-        check_affinity(self.graph.n_neighbors, self.affinity)
+        if not self.brings_graph:
+            check_affinity(self.graph.n_neighbors, self.affinity)
+        self._check_precomputed()
         if self.network.trunk is not None:
             raise ConfigError(
                 "network.trunk: is set, but calibration folds a rotation into the perceptron of objective spectral; "
                 "remove it and set network.hidden",
                 ["network.trunk", "network.hidden"],
             )
+
+    def _check_precomputed(self) -> None:
+        """Refuse what cannot go with affinities that are known already."""
+        if self.affinity.kind != "precomputed":
+            return
+        if not self.brings_graph:
+            raise ConfigError(
+                "affinity.kind: is precomputed, but there is no graph.path whose affinities these are; name one, or "
+                "another kind",
+                ["affinity.kind", "graph.path"],
+            )
+        for key, found, refused, fit in (
+            ("affinity.space", self.affinity.space, "siamese", "euclidean or auto"),
+            ("affinity.scope", self.affinity.scope, "batch", "global"),
+            ("graph.connect", self.graph.connect, "nearest", "none"),
+        ):
+            if found == refused:
+                raise ConfigError(
+                    f"{key}: is {found}, which needs distances, and affinity.kind is precomputed; set {key} to {fit}",
+                    [key, "affinity.kind"],
+                )
 
     def _check_rows(self, n_rows: int) -> None:
         n_clusters, n_neighbors = self.cluster.n_clusters, self.graph.n_neighbors
@@ -319,7 +350,7 @@ class SpectralRecipe(SpectralSections, Recipe):
                 "rows",
                 ["cluster.n_clusters", "data.path"],
             )
-        if n_rows < n_neighbors + 1:
+        if n_rows < n_neighbors + 1 and not self.brings_graph:
             raise TooFewRowsError(
                 f"data.path: holds {n_rows} rows, but graph.n_neighbors = {n_neighbors} needs at least "
                 f"{n_neighbors + 1}; lower graph.n_neighbors",
@@ -347,9 +378,10 @@ class SpectralRecipe(SpectralSections, Recipe):
             return
         if len(set(inputs)) < len(inputs):
             raise ConfigError(f"train.inputs: names one twice ({', '.join(inputs)}); name each once", ["train.inputs"])
+        asked = self.affinity.space
         needs: dict[Space, tuple[str, tuple[str, ...], str]] = {
             "code": ("representation", ("code", "pca"), self.representation),
-            "siamese": ("affinity.space", ("siamese", "auto"), self.affinity.space),
+            "siamese": ("affinity.space", ("siamese",) if self.brings_graph else ("siamese", "auto"), asked),
         }
         for space in inputs:
             key, wanted, found = needs.get(space, ("", ("",), ""))
@@ -369,6 +401,12 @@ class SpectralRecipe(SpectralSections, Recipe):
     def follows(self) -> str | None:
         """See :attr:`Recipe.follows`: that of the run to start from."""
         return None if self.start_from is None else absolute(self.start_from)
+
+    def given(self) -> dict[str, str]:
+        """See :meth:`Recipe.given`: the graph's, which lie where ``graph.path`` says."""
+        if (path := self.graph.path) is None:
+            return {}
+        return {"neighbors": fingerprint(absolute(path), precomputed=self.affinity.kind == "precomputed")}
 
     def _shape(self, stage: str) -> dict[str, Any]:
         return {"n_components": self.widths["codes"]} if stage == "pca" else super()._shape(stage)

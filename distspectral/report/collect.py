@@ -91,7 +91,7 @@ def _graph(manifests: Mapping[str, Manifest], recipe: Recipe, affinity: Mapping[
     weights = affinity["kind"].replace("_", "-")
     fragmentation = facts.get("fragmentation")
     dropped = fragmentation is not None and Fragmentation(**fragmentation).fragments
-    if affinity["space"] != "euclidean" and not dropped:
+    if {"reweight", "siamese_graph"} & manifests.keys() and not dropped:
         reweighted = "exp(-d^2 / 2 median)" if "reweight" in manifests else f"{weights}, neighbours searched anew"
         weights = f"of Siamese distances: {reweighted}"
     space = "the vectors"

@@ -39,6 +39,7 @@ class GraphFacts(_Facts):
     affinity: str = Field(description="name of the affinity, such as 'self-tuning'")
     space: str = Field("the vectors", description="what neighbours were searched in")
     metric: Metric = Field("l2", description="by which they were searched")
+    given: str | None = Field(None, description="where the graph lies, if it was made elsewhere")
     hubs: dict[str, Any] | None = Field(None, description="what a trial of metrics found, if there was one")
     components: int
     largest_component_share: float = Field(description="share of the rows in the largest component, 0 to 1")

@@ -236,6 +236,8 @@ def _graph_facts(graph: GraphFacts) -> list[tuple[str, str]]:
         search = f"in {count(graph.cells)} overlapping cells, a row in {number(graph.copies)} of them"
     words = metric_in_words(graph.model_dump())
     facts = [("Neighbours were searched", search), ("Among", graph.space), ("Distances", words)]
+    if graph.given is not None:
+        facts = [("Neighbours were made elsewhere", graph.given)]
     if graph.predicted_recall is not None and graph.reached_recall is not None:
         recall = f"{percent(graph.reached_recall)} ({percent(graph.predicted_recall)} predicted)"
         facts.append(("True neighbours found, by a sample", recall))

@@ -14,13 +14,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-AffinityKind = Literal["self_tuning", "fuzzy", "gaussian", "uniform", "shared_neighbors"]
+AffinityKind = Literal["self_tuning", "fuzzy", "gaussian", "uniform", "shared_neighbors", "precomputed"]
 FORMULAS: dict[AffinityKind, str] = {
     "self_tuning": "exp(-d^2 / (s_i s_j)), s the distance to the scale neighbour",
     "gaussian": "one s, its median over all rows",
     "fuzzy": "UMAP's membership",
     "uniform": "1",
     "shared_neighbors": "the Jaccard index of both ends' neighbourhoods (PhenoGraph's)",
+    "precomputed": "as in graph.path, over the largest",
 }
 """What each kind is, as the config's reference says it."""
 
@@ -91,6 +92,7 @@ def affinities(
       affinities sum to log2(K); directed.
     - ``uniform``: 1.
     - ``shared_neighbors``: what the neighbourhoods of both ends have in common.
+    - ``precomputed``: exp(-d^2), d^2 being minus the logarithm of an affinity that is known.
 
     Args:
         squared_distances: (B, K) float, ascending; infinity: no neighbour.
@@ -112,6 +114,8 @@ def affinities(
     elif kind == "shared_neighbors":
         assert overlap is not None, f"{kind} affinities need the neighbours' own neighbours"
         weights = overlap
+    elif kind == "precomputed":
+        weights = torch.exp(-squared_distances)
     else:
         assert anchor_scales is not None, f"{kind} affinities need scales"
         assert neighbor_scales is not None, f"{kind} affinities need scales of the neighbours too"

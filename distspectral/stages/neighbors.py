@@ -1,4 +1,4 @@
-"""Every row's nearest neighbours: exact search block by block, or inside overlapping cells."""
+"""Every row's nearest neighbours: by exact search block by block, inside overlapping cells, or from a given graph."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from distspectral.costs.bill import GPU_SHARE, PCIE, Bill
 from distspectral.costs.search import GPU_FEED_US, expected_join, gpu_copy_bytes, gpu_pair, pooled_rows
 from distspectral.graph.config import GraphConfig, refuse_too_few
 from distspectral.graph.distances import under_metric
+from distspectral.graph.given import GivenGraph
 from distspectral.graph.links import find_links, link_facts
 from distspectral.graph.metric import TRIAL_ROWS, chosen_metric, metric_in_words
 from distspectral.graph.search.exact import ExactSolver, exact_solver, query_blocks
@@ -25,14 +26,19 @@ from distspectral.stages.stage import Manifests, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import Output
+from distspectral.storage.filesystems import absolute
 from distspectral.storage.rows.shard_rows import bare
 from distspectral.storage.rows.vectors import FleetingVectors, MappedVectors
 
 LINKS = ".links.npz"
 TRYING = "trying metrics"
+GIVEN_ROWS, GIVEN_BYTES = 1 << 20, 128
+"""Of a given graph: most rows of a shard, and bytes that a task takes for each neighbour, about."""
 
 
-def neighbors(vectors: Artifact, output: Output, config: GraphConfig, mapper: Mapper = local_map) -> Manifest:
+def neighbors(
+    vectors: Artifact, output: Output, config: GraphConfig, mapper: Mapper = local_map, *, precomputed: bool = False
+) -> Manifest:
     """Find the nearest neighbours of every row; one task and one shard per block of query rows.
 
     Args:
@@ -40,32 +46,65 @@ def neighbors(vectors: Artifact, output: Output, config: GraphConfig, mapper: Ma
         output: where ``neighbors`` is written.
         config: the section ``graph``.
         mapper: runs the tasks.
+        precomputed: whether a graph that ``config`` names has affinities.
 
     Returns:
-        The manifest; properties ``k``, ``n_rows``, and ``searched``, the stage that wrote the rows; metrics of the
-        search, and ``metric``, see
+        The manifest; properties ``k``, ``n_rows``, and ``searched``, the stage that wrote the rows, or ``given``;
+        metrics of the search, and ``metric``, see
         :func:`distspectral.graph.metric.chosen_metric`.
 
     Raises:
         TooFewRowsError, ConstantDataError: the data has no such graph.
+        SourceError: a graph that ``config`` names has lists that are none.
         MissingDependencyError: FAISS is not installed.
         ConfigError: the device cannot do it.
     """
     n_rows = vectors.manifest().n_rows
-    refuse_too_few(n_rows, config.n_neighbors)
-    done = output.begin()
-    config, chosen = _under_its_metric(vectors, config, mapper)
-    search = _through_cells if config.searches_cells(n_rows) else _exactly
-    shards, metrics = search(vectors, output.artifact, done, config, mapper)
-    metrics = chosen | metrics
+    k, searched = config.n_neighbors, vectors.manifest().stage
+    if config.path is not None:
+        given = GivenGraph.open(absolute(config.path), precomputed=precomputed)
+        given.require_rows(n_rows)
+        k, searched, config = given.n_neighbors, "given", config.model_copy(update={"metric": config.stated_metric})
+        shards, metrics = _given(given, output.artifact, output.begin(), config, mapper)
+        done: dict[str, Shard] = {}
+    else:
+        refuse_too_few(n_rows, config.n_neighbors)
+        done = output.begin()
+        config, chosen = _under_its_metric(vectors, config, mapper)
+        search = _through_cells if config.searches_cells(n_rows) else _exactly
+        shards, metrics = search(vectors, output.artifact, done, config, mapper)
+        metrics = chosen | metrics
     files: tuple[str, ...] = ()
     if config.connect == "nearest":
         metrics |= _link(vectors, output.artifact, shards, config)
         files = (LINKS,)
-    properties = {"k": config.n_neighbors, "n_rows": n_rows, "searched": vectors.manifest().stage}
+    properties = {"k": k, "n_rows": n_rows, "searched": searched}
     manifest = output.commit([bare(shard) for shard in shards], properties, metrics, files)
     sweep(output.artifact, done)
     return manifest
+
+
+def _given(
+    graph: GivenGraph, output: Artifact, done: dict[str, Shard], config: GraphConfig, mapper: Mapper
+) -> tuple[list[Shard], dict[str, Any]]:
+    """Take over the lists of a graph: a task for each shard, or one for all where rows are reached one by one."""
+    graph = graph.with_largest()
+    rows = config.block_rows or max(1, min(GIVEN_ROWS, config.task_memory // (GIVEN_BYTES * (graph.n_neighbors + 1))))
+    starts = range(0, graph.n_rows, rows)
+    spans = [(f"part-{i:05d}.arrow", start, min(start + rows, graph.n_rows)) for i, start in enumerate(starts)]
+    missing = [span for span in spans if span[0] not in done]
+    items = [missing] if graph.is_sequential and missing else [[span] for span in missing]
+    task = functools.partial(_take_over, graph=graph, output=output)
+    found = done | {one.name: one for shards in mapper(task, items, "reading neighbours") for one in shards}
+    return [found[name] for name, _, _ in spans], {"metric": config.metric, "given": graph.uri}
+
+
+def _take_over(spans: list[tuple[str, int, int]], *, graph: GivenGraph, output: Artifact) -> list[Shard]:
+    blocks = graph.blocks([(start, stop) for _, start, stop in spans])
+    return [
+        write_rows(output, name, graph.n_rows, {IDS: ids, SQUARED_DISTANCES: squared})
+        for (name, _, _), (ids, squared) in zip(spans, blocks, strict=True)
+    ]
 
 
 def _under_its_metric(vectors: Artifact, config: GraphConfig, mapper: Mapper) -> tuple[GraphConfig, dict[str, Any]]:
@@ -119,6 +158,7 @@ def _search(
 
 
 FOUND = (
+    "given",
     "metric",
     "hubs",
     "cells",
@@ -142,6 +182,9 @@ def _cost(bill: Bill) -> None:
     rows, rate, config = bill.n_rows, bill.rates.searches[bill.stage], bill.settings["graph"]
     searched = bill.kept_by(bill.recipe.searches[bill.stage])
     bill.worker_bytes += config.task_memory
+    if config.path is not None and bill.stage == "neighbors":
+        bill.read, bill.written = bill.kept, bill.kept
+        return
     bill.read, bill.written = 2 * searched, bill.kept
     sample_rows = bill.rates.sample_rows
     trial_s = bill.us(TRYING) * sample_rows / 1e6 * min(rows, TRIAL_ROWS) / min(sample_rows, TRIAL_ROWS)
@@ -175,8 +218,11 @@ def _stage(name: str, purpose: str, inputs: Callable[[SpectralRecipe], tuple[str
     """Return a stage that searches among the rows that the recipe names for it."""
 
     def run(work: Work) -> Manifest:
-        searched = work.artifacts[work.recipe.searches[name]]
-        return neighbors(searched, work.output, work.settings["graph"], work.mapper)
+        searched, config = work.artifacts[work.recipe.searches[name]], work.settings["graph"]
+        if name != "neighbors":  # which are always searched
+            config = config.model_copy(update={"path": None})
+        precomputed = work.settings["affinity"].kind == "precomputed"
+        return neighbors(searched, work.output, config, work.mapper, precomputed=precomputed)
 
     def facts(manifests: Manifests) -> dict[str, Any]:
         return {key: manifests[name].metrics[key] for key in FOUND if key in manifests[name].metrics}
@@ -188,7 +234,7 @@ def _stage(name: str, purpose: str, inputs: Callable[[SpectralRecipe], tuple[str
         done="searched neighbours",
         inputs=inputs,
         sections=("graph",),
-        harmless=("graph.device",),
+        harmless=("graph.device", "graph.path"),
         workers="tasks",
         run=run,
         cost=_cost,

@@ -41,7 +41,7 @@ def test_scipy_reads_the_symmetric_affinities(finished_run: Path, tmp_path: Path
 
 def test_faiss_pair_is_what_a_search_returns(finished_run: Path, tmp_path: Path) -> None:
     export(finished_run.parent / "root", "faiss", tmp_path / "pair")
-    ids, distances = (np.load(tmp_path / "pair" / name) for name in ("ids.npy", "distances.npy"))
+    ids, distances = (np.load(tmp_path / "pair" / name) for name in ("ids.npy", "squared_distances.npy"))
     neighbors = MappedGraph(Artifact(str(finished_run.parent / "root/neighbors")), weights=SQUARED_DISTANCES)
     expected = neighbors.block(0, N_ROWS)
     assert (ids.dtype, distances.dtype) == (np.int64, np.float32)
@@ -59,7 +59,7 @@ def test_a_missing_neighbour_is_minus_one_at_infinity_and_no_entry(tmp_path: Pat
     out.commit([write_rows(out.artifact, "part-00000.arrow", 3, columns)], {}, {})
     write_faiss(out.artifact, str(tmp_path / "pair"))
     assert np.load(tmp_path / "pair/ids.npy").tolist() == [[1, 2], [0, -1], [0, 1]]
-    assert np.load(tmp_path / "pair/distances.npy")[1].tolist() == [1, np.inf]
+    assert np.load(tmp_path / "pair/squared_distances.npy")[1].tolist() == [1, np.inf]
     matrix = distance_matrix(out.artifact)
     assert matrix.nnz == 5, "the distance 0 to another row is an entry, a missing neighbour is none"
     assert matrix.toarray().tolist() == [[0, 0, 2], [1, 0, 0], [3, 4, 0]]

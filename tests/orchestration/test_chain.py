@@ -8,6 +8,7 @@ import pytest
 from distspectral.config import parse_config
 from distspectral.orchestration.chain import Chain
 from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.manifest import Manifest
 
 SPECTRAL = ["pack", "neighbors", "graph", "train", "calibrate", "cluster", "tree", "embed", "exemplars"]
 PLAIN = "representation: input\naffinity: {space: euclidean}"
@@ -181,3 +182,31 @@ def test_variants_share_what_they_have_in_common() -> None:
     assert plain.outputs["neighbors"].fingerprint != coded.outputs["neighbors"].fingerprint
     assert [list(one.outputs)[-7] for one in (plain, coded, rebuilt)] == ["graph", "reweight", "siamese_graph"]
     assert len({output.artifact.path for output in coded.outputs.values()}) == len(coded.outputs)
+
+
+@pytest.mark.parametrize(
+    ("override", "stage", "told"),
+    [
+        ("pack.dtype=float16", "pack", "pack.dtype is float16, was float32"),
+        ("graph.n_neighbors=9", "neighbors", "graph.n_neighbors is 9, was 15"),
+        ("affinity.scope=batch", "train", "affinity.scope is batch, was global"),
+        ("network.hidden=[9]", "train", "network.hidden is [9], was [512, 256]"),
+        ("train.max_steps=9", "train", "train.max_steps is 9, was auto"),
+        ("seed=1", "train", "seed is 1, was 0"),
+        ("cluster.restarts=9", "cluster", "cluster.restarts is 9, was "),
+    ],
+)
+def test_a_setting_that_tells_two_results_apart_is_told_with_its_key(override: str, stage: str, told: str) -> None:
+    before, after = spectral().outputs[stage], spectral(override).outputs[stage]
+    found = Manifest(stage=stage, fingerprint=before.fingerprint, config=before.config, inputs=before.inputs)
+    (difference,) = after.differences(found)
+    assert difference.startswith(told)
+    assert before.differences(found) == []
+
+
+def test_a_setting_of_an_encoder_is_told_with_its_section() -> None:
+    before, after = (
+        spectral(*one, variant="representation: code").outputs for one in ([], ["autoencoder.max_steps=9"])
+    )
+    found = Manifest(stage="autoencoder", fingerprint="", config=before["autoencoder"].config)
+    assert after["autoencoder"].differences(found) == ["autoencoder.max_steps is 9, was auto"]

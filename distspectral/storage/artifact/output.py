@@ -21,6 +21,7 @@ from distspectral.errors import (
     OutputNotWritableError,
 )
 from distspectral.storage.artifact.atomic import TEMPORARY
+from distspectral.storage.artifact.differences import in_words, setting_differences
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.artifact.holding import HOLDERS
 from distspectral.storage.artifact.manifest import Manifest, Shard, fingerprint
@@ -142,6 +143,14 @@ class Output:
         except (MissingArtifactError, FingerprintMismatchError):
             pass
 
+    def differences(self, found: Manifest) -> list[str]:
+        """Return the settings that tell a finished result from this one, with both their values."""
+        return list(setting_differences(self.identity or {}, self.config, found.config))
+
+    def other_inputs(self, found: Manifest) -> list[str]:
+        """Return the names of the inputs that a finished result has others of."""
+        return [name for name, made_from in self.inputs.items() if found.inputs.get(name) != made_from]
+
     # ---- what stands in the directory --------------------------------------------------------------------------
 
     @property
@@ -178,9 +187,14 @@ class Output:
         """Raise FingerprintMismatchError where another result stands in the directory, or is being made."""
         finished = MANIFEST in standing
         if not (self.artifact.is_current(self.fingerprint) if finished else self._is_begun()):
+            told = ""
+            if finished:
+                found = self.artifact.manifest()
+                told = in_words([*self.differences(found), *(f"another {one}" for one in self.other_inputs(found))])
             raise FingerprintMismatchError(
-                f"{self.artifact.uri}: holds a result made from other inputs or another config, which processes that "
-                "share the work do not remove; delete it, or give them another place"
+                f"{self.artifact.uri}: holds a result made from other inputs or another config"
+                f"{f' ({told})' if told else ''}, which processes that share the work do not remove; delete it, or "
+                "give them another place"
             )
 
     # ---- making room -------------------------------------------------------------------------------------------

@@ -32,6 +32,8 @@ VALUE_TYPES = (
     *(pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()),
 )
 VALUE_TYPE_NAMES = "floating-point numbers or integers"
+VECTOR = "vector"
+"""The vectors' column unless the config names another."""
 
 
 KEYS = {"data.column": "vector", "data.id_column": "id", "data.label_column": "label"}

@@ -23,8 +23,8 @@ from distspectral.storage.rows.block import Block
 from distspectral.storage.rows.columns import ScalarType
 from distspectral.storage.rows.frame import Frame
 from distspectral.storage.source.carried import Carry, carried_schema
-from distspectral.storage.source.columns import Columns
-from distspectral.storage.source.formats import FORMATS, FormatName, Header, reading
+from distspectral.storage.source.columns import VECTOR, Columns
+from distspectral.storage.source.formats import FORMATS, OF_SHARDS, FormatName, Header, reading
 from distspectral.storage.source.limits import refuse_absurd_width, refuse_bomb
 from distspectral.storage.source.listing import ShardFile, find_files
 from distspectral.storage.source.pieces import PIECE_BYTES, PIECE_ROWS, piece_rows, pieces
@@ -41,12 +41,14 @@ class SourceConfig(FrozenModel):
         description="File, folder, glob or URI of the shards, or a list of these."
     )
     format: Literal["auto", FormatName] = Field(
-        "auto", description="Format of every shard; `auto` goes by the file's extension and ignores other files."
+        "auto",
+        description="Format of every shard; `auto` goes by the file's extension and ignores other files: all but "
+        "Parquet, Arrow, .npy and .fbin where there are any of these.",
     )
     column: Annotated[str, Field(min_length=1)] | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
-        "vector",
-        description="Vector column (Parquet and Arrow); or the columns of numbers that make a vector, a list such as "
-        "[x0, x1] or a pattern such as x*.",
+        VECTOR,
+        description="Vector column, or array of a file of arrays; or the columns of numbers that make a vector, a list "
+        "such as [x0, x1] or a pattern such as x*.",
     )
     id_column: str | None = Field(
         None, description="Column of unique ids, integers or strings; without one a row's number is its id."
@@ -111,8 +113,11 @@ class Source:
         """
         extensions = {extension: name for name, one in FORMATS.items() for extension in one.extensions}
         paths = [config.path] if isinstance(config.path, str) else config.path
-        looked_for = frozenset(extensions) if config.format == "auto" else None
-        files = find_files(paths, looked_for, follow_links=config.follow_links)
+        looked_for = others = None
+        if config.format == "auto":
+            looked_for = frozenset(extension for name in OF_SHARDS for extension in FORMATS[name].extensions)
+            others = frozenset(extensions) - looked_for
+        files = find_files(paths, looked_for, others, follow_links=config.follow_links)
         formats: list[FormatName] = [
             extensions[file.extension] if config.format == "auto" else config.format for file in files
         ]

@@ -20,16 +20,11 @@ from distspectral.storage.source import tables
 LISTING_HINT = "data.path is a file, a folder, a glob or a URI such as s3://bucket/folder, or a list of these"
 
 CONVERSIONS = {
-    ".csv": "numpy.save('rows.npy', pandas.read_csv(FILE).to_numpy('float32'))",
-    ".tsv": "numpy.save('rows.npy', pandas.read_table(FILE).to_numpy('float32'))",
-    ".json": "pyarrow.parquet.write_table(pyarrow.json.read_json(FILE), 'rows.parquet')",
-    ".jsonl": "pyarrow.parquet.write_table(pyarrow.json.read_json(FILE), 'rows.parquet')",
-    ".npz": "numpy.save('rows.npy', numpy.load(FILE)['NAME'])",
-    ".h5": "numpy.save('rows.npy', h5py.File(FILE)['NAME'][:])",
-    ".h5ad": "numpy.save('rows.npy', anndata.read_h5ad(FILE).obsm['X_pca'])",
-    ".pt": "numpy.save('rows.npy', torch.load(FILE).numpy())",
+    ".json": "pandas.read_json(FILE).to_parquet('rows.parquet')",
     ".safetensors": "numpy.save('rows.npy', safetensors.numpy.load_file(FILE)['NAME'])",
-    ".orc": "pyarrow.parquet.write_table(pyarrow.orc.read_table(FILE), 'rows.parquet')",
+    ".gz": "gunzip FILE",
+    ".txt": "numpy.save('rows.npy', numpy.loadtxt(FILE, 'float32'))",
+    ".mat": "numpy.save('rows.npy', numpy.ascontiguousarray(scipy.io.loadmat(FILE)['NAME']))",
 }
 """Lines that make shards of files that are none, by extension."""
 
@@ -98,7 +93,11 @@ class ShardFile:
 
 
 def find_files(
-    paths: Iterable[str], extensions: frozenset[str] | None, *, follow_links: bool = False
+    paths: Iterable[str],
+    extensions: frozenset[str] | None,
+    others: frozenset[str] | None = None,
+    *,
+    follow_links: bool = False,
 ) -> list[ShardFile]:
     """List the files that ``paths`` name: in the order given, and sorted by name within a folder or glob.
 
@@ -109,6 +108,7 @@ def find_files(
     Args:
         paths: files, folders, globs (``*``, ``?``, ``[..]``, ``**``) or URIs.
         extensions: what to look for, lower case with the dot; None takes every visible file.
+        others: what to take where a path names none of these.
         follow_links: whether symbolic links may lead out of the folder they are found in.
 
     Raises:
@@ -128,11 +128,12 @@ def find_files(
             message = f"{path}: cannot be listed ({first_line(error)}); {hint}"
             raise NoShardsError(message, parameters=["data.path"]) from error
         files = [file for file in listed if extensions is None or file.extension in extensions]
+        files = files or [file for file in listed if others is not None and file.extension in others]
         for refusal in refusals:
             if not files or any(f"{file.path}/".startswith(f"{refusal.place}/") for file in files):
                 raise refusal.error()
         if not files:
-            raise _none(path, listed, extensions)
+            raise _none(path, listed, None if extensions is None else extensions | (others or frozenset()))
         for file in files:
             if file.is_local:
                 _refuse_bad_link(file, follow_links)

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import importlib
+import io
+import json
+import re
+import subprocess
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +18,7 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
+import scipy.io
 
 from distspectral.errors import NoShardsError, SourceError, UnknownColumnError, UnsupportedTypeError
 from distspectral.storage.rows.block import Block
@@ -184,8 +192,42 @@ def test_the_nearest_column_is_one_whose_type_fits(tmp_path: Path) -> None:
         read(tmp_path)
 
 
-@pytest.mark.parametrize("ends", ["csv", "jsonl", "npz", "h5ad", "pt"])
-def test_files_that_are_no_shards_are_answered_with_the_line_that_converts_them(tmp_path: Path, ends: str) -> None:
-    (tmp_path / f"a.{ends}").write_text("x")
-    with pytest.raises(NoShardsError, match=rf"found 1 of \.{ends}; convert it: .*'rows\.(npy|parquet)'"):
+def write_json(path: Path) -> None:
+    path.write_text(json.dumps([{"vector": row} for row in MATRIX.tolist()]))
+
+
+def write_safetensors(path: Path) -> None:
+    pytest.importorskip("safetensors.numpy").save_file({"NAME": MATRIX}, path)
+
+
+NO_SHARDS: dict[str, Callable[[Path], Any]] = {
+    "json": write_json,
+    "txt": lambda path: np.savetxt(path, MATRIX),
+    "mat": lambda path: scipy.io.savemat(path, {"NAME": MATRIX}),
+    "safetensors": write_safetensors,
+    "gz": lambda path: path.write_bytes(gzip.compress(npy_bytes(MATRIX))),
+}
+
+
+def npy_bytes(array: np.ndarray[Any, Any]) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("ends", NO_SHARDS)
+def test_files_that_are_no_shards_are_answered_with_the_line_that_converts_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    name = "a.npy.gz" if ends == "gz" else f"a.{ends}"
+    NO_SHARDS[ends](tmp_path / name)
+    with pytest.raises(NoShardsError, match=rf"found 1 of \.{ends}; convert it: ") as caught:
         read(tmp_path)
+    line = str(caught.value).partition("convert it: ")[2].partition("; data.path is")[0]
+    monkeypatch.chdir(tmp_path)
+    if ends == "gz":
+        subprocess.run(line.replace("FILE", name).split(), check=True)
+    else:
+        modules = [importlib.import_module(one) for one in re.findall(r"(?<![.\w'])([a-z]+)\.", line.replace(name, ""))]
+        exec(line, {"FILE": name, **{one.__name__: one for one in modules}})
+    np.testing.assert_array_equal(vectors(read(tmp_path)), MATRIX)
