@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from distspectral.config.run import RunConfig
-from distspectral.embedding.columns import refuse_clashes
+from distspectral.embedding.columns import columns_of, refuse_clashes
 from distspectral.errors import (
     ConfigError,
     MissingDependencyError,
@@ -56,7 +56,7 @@ def check(config: RunConfig, source: Source, *, imports: bool = True) -> None:
     recipe = config.recipe(source.dim, source.n_rows)
     recipe.check(source.n_rows, source.label_type is not None)
     recipe.check_workers((config.ray.max_workers or 1) if config.ray.enabled else 1)
-    _check_carried(config, source)
+    _check_columns(config, source)
     _check_sizes(config, recipe)
     if imports:
         recipe.import_trunk()
@@ -71,8 +71,8 @@ def check(config: RunConfig, source: Source, *, imports: bool = True) -> None:
         )
 
 
-def _check_carried(config: RunConfig, source: Source) -> None:
-    """Refuse carried columns that the output has no place for."""
+def _check_columns(config: RunConfig, source: Source) -> None:
+    """Refuse carried columns that the output has no place for, and columns of a map that is not drawn."""
     if config.data.carry and config.objective != "spectral":
         raise ConfigError(
             f"data.carry: is for objective spectral, not {config.objective}, whose embedding is read like vectors; "
@@ -80,6 +80,8 @@ def _check_carried(config: RunConfig, source: Source) -> None:
             ["data.carry", "objective"],
         )
     refuse_clashes(source)
+    if config.objective == "spectral":
+        columns_of(config.embed.columns, config.map.enabled)
 
 
 def _check_sizes(config: RunConfig, recipe: Recipe) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from distspectral.models.embedder import Embedder
     from distspectral.storage.source.dataset import Source
 
-Column = Literal["embedding", "cluster", "distance", "margin", "leaf", "probabilities", "nearest_clusters"]
+Column = Literal["embedding", "cluster", "distance", "margin", "leaf", "probabilities", "nearest_clusters", "x", "y"]
 
 MEANINGS: dict[Column, str] = {
     "embedding": "the coordinates",
@@ -31,9 +31,34 @@ MEANINGS: dict[Column, str] = {
     "leaf": "that of the tree, inside the cluster",
     "probabilities": "of all clusters, exp(-d^2 / (2 variance)) over its sum",
     "nearest_clusters": "the embed.n_nearest nearest in order",
+    "x": "where the map has the row, from left to right",
+    "y": "likewise, upwards",
 }
 """As the config's reference says it."""
-DEFAULT_COLUMNS: tuple[Column, ...] = ("embedding", "cluster", "distance", "margin", "leaf")
+DEFAULT_COLUMNS: tuple[Column, ...] = ("embedding", "cluster", "distance", "margin", "leaf", "x", "y")
+OF_MAP: tuple[Column, ...] = ("x", "y")
+"""What a run without a map cannot write."""
+
+
+def columns_of(asked: Literal["auto"] | tuple[Column, ...], has_map: bool) -> tuple[Column, ...]:
+    """Return the columns to write.
+
+    Args:
+        asked: ``auto``: the default ones, those of the map where there is one.
+        has_map: whether the run has one.
+
+    Raises:
+        ConfigError: one is of the map, and there is none.
+    """
+    if asked == "auto":
+        return tuple(column for column in DEFAULT_COLUMNS if has_map or column not in OF_MAP)
+    if not has_map and (lacking := [column for column in asked if column in OF_MAP]):
+        raise ConfigError(
+            f"embed.columns: asks for {lacking[0]}, a place on the map, which this run does not draw (map.enabled is "
+            "false); draw it, or leave the column out",
+            ["embed.columns", "map.enabled"],
+        )
+    return asked
 
 
 class RowColumns(nn.Module):
@@ -41,7 +66,7 @@ class RowColumns(nn.Module):
 
     Args:
         embedder: what embeds.
-        columns: asked for.
+        columns: asked for; those of the map need an embedder that has one.
         n_nearest: M, of ``nearest_clusters``.
     """
 
@@ -52,7 +77,7 @@ class RowColumns(nn.Module):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Return the columns, B rows each, of rows ``x`` (B, D)."""
-        embedding = self.embedder.embedding(x)
+        embedding, places = self.embedder.placed(x)
         squared = self.embedder.assigner.squared_distances(embedding)
         least, cluster = squared.min(1)
         made = {"cluster": cluster.int(), "distance": least.sqrt()}
@@ -67,6 +92,8 @@ class RowColumns(nn.Module):
         if "nearest_clusters" in self.columns:
             order = squared.sort(dim=1, stable=True).indices  # of equals the lower number first, like the minimum
             made["nearest_clusters"] = order[:, : self.n_nearest].int()
+        if places is not None:
+            made["x"], made["y"] = places.unbind(1)
         return made
 
     def schema(self, id_type: ScalarType) -> pa.Schema:
@@ -78,6 +105,7 @@ class RowColumns(nn.Module):
         }
         kinds = {name: pa.list_(kind, width) for name, (kind, width) in widths.items()}
         kinds |= {"cluster": pa.int32(), "distance": pa.float32(), "margin": pa.float32(), "leaf": pa.int32()}
+        kinds |= dict.fromkeys(OF_MAP, pa.float32())
         return pa.schema([("id", ARROW_TYPES[id_type]), *((name, kinds[name]) for name in self.columns)])
 
 

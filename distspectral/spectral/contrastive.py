@@ -1,6 +1,6 @@
-"""The contrastive loss of Siamese networks: neighbours drawn together, random rows pushed a margin apart.
+"""Contrastive losses: neighbours drawn together, random rows pushed apart, of Siamese networks and of maps.
 
-Shape letters: B rows, E features, M pairs.
+Shape letters: B rows, E features, M pairs or edges, S strangers.
 """
 
 from __future__ import annotations
@@ -35,3 +35,24 @@ def contrastive_losses(squared_distances: Tensor, is_neighbor: Tensor, margin: f
     """
     apart = (margin - squared_distances.clamp(min=TINY).sqrt()).clamp(min=0).square()
     return torch.where(is_neighbor, squared_distances, apart)
+
+
+def cauchy_losses(places: Tensor, heads: Tensor, tails: Tensor, strangers: Tensor) -> Tensor:
+    """Return (M,) losses: -log of an edge's share of the similarity of its head to its tail and all strangers.
+
+    With q(a, b) = 1 / (1 + |a - b|^2) it is ``-log q(i, j) / (q(i, j) + sum_s q(i, s))``, t-SNE's attraction and, the
+    more strangers, its repulsion. A stranger that is the head itself is left out.
+
+    Args:
+        places: (B, E), whose dtype the losses have.
+        heads: (M,) int64, row of each edge's first end.
+        tails: (M,) int64, row of each edge's second end.
+        strangers: (S,) int64 rows.
+
+    Reference: Damrich, Boehm, Hamprecht, Kobak, From t-SNE to UMAP with contrastive learning, ICLR 2023 (InfoNC-t-SNE).
+    """
+    centre, others = places[heads], places[strangers]
+    near = 1 + (centre - places[tails]).square().sum(1)
+    squared = sum((centre[:, None, e] - others[None, :, e]).square() for e in range(places.shape[1]))
+    repelled = ((heads[:, None] != strangers[None]) / (1 + squared)).sum(1)
+    return near.log() + (1 / near + repelled).log()

@@ -65,6 +65,11 @@ class Work:
         seen, graph = self.recipe.learns_from[stage]
         return tuple(self.artifacts[name] for name in seen), None if graph is None else self.artifacts[graph]
 
+    def training_of(self, stage: str) -> TrainSettings:
+        """Return the settings of a stage that trains, complete with where the networks lie that it is trained upon."""
+        settings: TrainSettings = self.settings[stage]
+        return settings.upon(self.artifacts)
+
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
@@ -155,7 +160,7 @@ def training_stage(name: str, **declared: Any) -> Stage:
     harmless = (*(f"{name}.train.{key}" for key in TRAINING_ONLY), *declared.pop("harmless", ()))
 
     def run(work: Work) -> Manifest:
-        return work.train(*work.learned_from(name), work.output, work.settings[name])
+        return work.train(*work.learned_from(name), work.output, work.training_of(name))
 
     declared = {"cost": training, **declared}
     return Stage(name=name, sections=(name,), harmless=harmless, workers="training", run=run, **declared)
