@@ -18,7 +18,7 @@ model = torch.export.load(folder / "model.pt2").module()
 names = [output["name"] for output in json.loads((folder / "model_card.json").read_text())["outputs"]]
 
 
-def embed(rows):  # (rows, features) -> {"embedding": ..., "cluster": ..., "distance": ...}
+def embed(rows):  # (rows, features) -> {"embedding": ..., "cluster": ..., "distance": ..., ...}
     with torch.inference_mode():
         return dict(zip(names, model(torch.as_tensor(rows, dtype=torch.float32))))
 '''
@@ -36,6 +36,6 @@ session = onnxruntime.InferenceSession(path, providers=onnxruntime.get_available
 names = [output.name for output in session.get_outputs()]
 
 
-def embed(rows):  # (rows, features) -> {"embedding": ..., "cluster": ..., "distance": ...}
+def embed(rows):  # (rows, features) -> {"embedding": ..., "cluster": ..., "distance": ..., ...}
     return dict(zip(names, session.run(names, {"vectors": numpy.asarray(rows, numpy.float32)})))
 '''

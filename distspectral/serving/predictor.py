@@ -12,15 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distspectral.config.load import parse_config
+from distspectral.embedding.columns import MEANINGS, OF_MAP
 from distspectral.errors import FingerprintMismatchError
 from distspectral.models.embedder import Embedder
 from distspectral.recipes import MetricRecipe, SpectralRecipe
-from distspectral.report.metrics import METRICS, scores
+from distspectral.report.metrics import CONFIG, METRICS, scores
 from distspectral.spectral.orthonormalize import whiten
 from distspectral.stages import folder_of, kind_of
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.cluster import load_assigner
 from distspectral.stages.embed_metric import load_metric
+from distspectral.stages.map import load_map
 from distspectral.stages.pack import PACK
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
@@ -35,7 +38,7 @@ class Predictor:
     Attributes:
         module: framed rows (B, D) float32 to the tensors named by ``outputs``; on the CPU, evaluating.
         outputs: ``embedding`` (B, P) float32; of a clustered run ``cluster`` (B,) int64 and ``distance`` (B,) float32,
-            too.
+            too, and of one with a map ``x`` and ``y`` (B,) float32.
         dim: D.
         frame: of the run's rows.
         card: the facts that go with it, JSON-serialisable.
@@ -97,7 +100,14 @@ def _spectral(root: Artifact) -> Predictor:
     found = clusters.require(clusters.manifest().fingerprint)
     calibrated = _source_of(clusters, found, "calibrate", model)
     vectors, packed = _packed(root, model, calibrated)
-    module = Embedder(load_calibrated_network(model), load_assigner(clusters)).eval()
+    config = parse_config(root.read_bytes(CONFIG).decode(), f"{root.uri}/{CONFIG}")
+    drawn, inputs = None, {"calibrate": calibrated.fingerprint, "cluster": found.fingerprint}
+    if config.map.enabled:
+        place = root.child(folder_of(SpectralRecipe.kind, "map"))
+        made = place.require(place.manifest().fingerprint)
+        _source_of(place, made, "calibrate", model)
+        drawn, inputs["map"] = load_map(place), made.fingerprint
+    module = Embedder(load_calibrated_network(model), load_assigner(clusters), map_network=drawn).eval()
     properties, frame = calibrated.properties, Frame.of_properties(packed.properties["frame"])
     n_clusters = found.properties["n_clusters"]
     weights = "weighted by degree" if properties["laplacian"] == "random_walk" else "with equal weights"
@@ -110,6 +120,7 @@ def _spectral(root: Artifact) -> Predictor:
             _output_facts("embedding", "float32", [properties["n_components"]], functions),
             _output_facts("cluster", "int64", [], f"0 to {n_clusters - 1}, that of the nearest centroid"),
             _output_facts("distance", "float32", [], "to that centroid, where functions are scaled for clustering"),
+            *(_output_facts(name, "float32", [], MEANINGS[name]) for name in OF_MAP if drawn is not None),
         ],
         "clusters": n_clusters,
         "training_data": _data_facts(packed),
@@ -117,11 +128,11 @@ def _spectral(root: Artifact) -> Predictor:
     }
     return Predictor(
         module,
-        ("embedding", "cluster", "distance"),
+        ("embedding", "cluster", "distance", *(() if drawn is None else OF_MAP)),
         properties["dim"],
         frame,
         card,
-        {"calibrate": calibrated.fingerprint, "cluster": found.fingerprint},
+        inputs,
         vectors,
     )
 
