@@ -20,7 +20,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from distspectral.embedding.forward import BLOCK_ROWS, in_blocks
 from distspectral.errors import ConfigError, TooFewRowsError
-from distspectral.estimators.base import NetworkEstimator, WindowPrinter, told_in
+from distspectral.estimators.base import WindowPrinter, told_in
+from distspectral.estimators.map import MapMixin
 from distspectral.estimators.representation import represent_rows
 from distspectral.estimators.stored import plain
 from distspectral.graph.certified import certified
@@ -49,7 +50,7 @@ DEFAULTS = SpectralRecipe(dim=1)
 """A run's own, which the estimator shares."""
 
 
-class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
+class SpectralNet(ClusterMixin, MapMixin):  # type: ignore[misc]
     """Spectral embedding and clustering by a neural network that also embeds rows it has not seen.
 
     A network is trained so that its outputs span the lowest eigenvectors of the Laplacian of the data's
@@ -114,6 +115,7 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
             most, the skewness of that, the share that is nobody's (``orphans``); ``metric`` and, if a trial chose it,
             what was found (``hubs``); ``explained_variance`` of codes; ``fragmentation``, what decided whose distances
             weigh the edges.
+        map_: see :meth:`map`.
         model_: torch module, (B, D) to embedding, cluster and distance.
 
     Examples:
@@ -136,8 +138,8 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         "spectral.laplacian": "laplacian",
         "network.hidden": "hidden",
         "train.batch_size": "batch_size",
-        **{f"{training}.max_steps": "max_steps" for training in ("autoencoder", "siamese", "train")},
-        **{f"{section}.device": "device" for section in ("graph", "autoencoder", "siamese", "train")},
+        **{f"{training}.max_steps": "max_steps" for training in ("autoencoder", "siamese", "train", "map")},
+        **{f"{section}.device": "device" for section in ("graph", "autoencoder", "siamese", "train", "map")},
         "data.path": "X",
         "seed": "random_state",
         "representation": "representation",
@@ -252,6 +254,7 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         self.labels_ = self._clusters(self.embedding_)
         self._drop_empty_clusters(n_distinct)
         self._grow_tree(represented.graph, recipe)
+        self._can_draw(represented.seen, represented.graph, recipe)
 
     @plain_torch()
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
@@ -362,6 +365,7 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
             "spectral": {"n_components": plain(self.n_components), "laplacian": plain(self.laplacian)},
             "train": budget | {"batch_size": plain(self.batch_size)},
             "cluster": {"n_clusters": plain(self.n_clusters)},
+            "map": budget,
         }
         return self._made(SpectralRecipe, values).for_rows(n_rows, n_distinct)
 
@@ -369,11 +373,13 @@ class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
         return WindowPrinter(self.verbose, trained)
 
     def _model_state(self) -> dict[str, Any]:
-        return {"network": self._model.network.state(), "assigner": self._model.assigner.state()}
+        network, assigner = self._model.network.state(), self._model.assigner.state()
+        return {"network": network, "assigner": assigner, "map": self._map_state()}
 
     def _restore_model(self, state: dict[str, Any]) -> None:
         network = EncodedNetwork.from_state(state["network"])
         self._set_model(Embedder(network, Assigner.from_state(state["assigner"])))
+        self._restore_map(state["map"])
 
     def _set_model(self, model: Any) -> None:
         super()._set_model(model)

@@ -62,7 +62,7 @@ class MapSettings(TrainSettings):
         model = build_map(vectors.dim, len(functions.head.weight), self)
         model.standardize_by(vectors.mean, vectors.scale)
         network = MapOfFunctions(Perceptron.from_state(functions.state_dict()), model).to(device)
-        sampler = MapSampler(vectors, graph, batch_size=train.batch_size, n_strangers=train.n_strangers, seed=self.seed)
+        sampler = build_map_sampler(vectors, graph, self)
         return Trainer(model, network, MapObjective(model), sampler, train, vectors.n_rows)
 
     @property
@@ -80,3 +80,9 @@ def build_map(dim: int, n_functions: int, settings: MapSettings) -> MapNetwork:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         return MapNetwork.untrained(dim, n_functions, settings.train.hidden)
+
+
+def build_map_sampler(vectors: Vectors, graph: Graph, settings: MapSettings) -> MapSampler:
+    """Return this rank's sampler."""
+    train = settings.train
+    return MapSampler(vectors, graph, batch_size=train.batch_size, n_strangers=train.n_strangers, seed=settings.seed)

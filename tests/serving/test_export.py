@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 import importlib.util
 import io
@@ -26,7 +27,6 @@ from distspectral.errors import (
     OutputNotWritableError,
     RequestError,
 )
-from distspectral.models.embedder import Embedder
 from distspectral.models.framed import Framed
 from distspectral.orchestration.engine import LocalEngine
 from distspectral.orchestration.observer import SilentObserver
@@ -139,6 +139,7 @@ def raw_outputs(predictor: Predictor, rows: np.ndarray) -> list[np.ndarray]:
         ("cluster", lambda array: (array + 1) % 3),
         ("distance", lambda array: array + np.float32(0.1)),
         ("distance", lambda array: array * np.float32(np.nan)),
+        ("y", lambda array: array + np.float32(1)),
     ],
 )
 def test_a_program_that_disagrees_is_refused(predictor: Predictor, output: str, change) -> None:
@@ -152,7 +153,7 @@ def test_a_program_that_disagrees_is_refused(predictor: Predictor, output: str, 
     with pytest.raises(ExportError, match=r"model.onnx: \w+ differs from the network's"):
         stage.checked("model.onnx", program, predictor, raw, rows)
     honest = stage.checked("model.onnx", lambda part: raw_outputs(predictor, part), predictor, raw, rows)
-    assert honest == {"embedding": 0, "cluster": 0, "distance": 0}
+    assert honest == {"embedding": 0, "cluster": 0, "distance": 0, "x": 0, "y": 0}
 
 
 def test_rows_between_two_centroids_may_go_to_either(predictor: Predictor) -> None:
@@ -162,8 +163,8 @@ def test_rows_between_two_centroids_may_go_to_either(predictor: Predictor) -> No
     rows = stage.sample_rows(twins)
 
     def program(part: np.ndarray) -> list[np.ndarray]:
-        embedding, cluster, distance = raw_outputs(twins, part)
-        return [embedding, np.where(cluster == 0, 1, cluster), distance]
+        embedding, cluster, *others = raw_outputs(twins, part)
+        return [embedding, np.where(cluster == 0, 1, cluster), *others]
 
     assert 0 in raw_outputs(twins, rows)[1]
     assert stage.checked("x", program, twins, Framed(twins.frame, twins.module), rows)["cluster"] == 0
@@ -171,8 +172,8 @@ def test_rows_between_two_centroids_may_go_to_either(predictor: Predictor) -> No
 
 def test_distances_are_compared_where_they_have_digits(predictor: Predictor) -> None:
     def program(part: np.ndarray) -> list[np.ndarray]:
-        embedding, cluster, distance = raw_outputs(predictor, part)
-        return [embedding, cluster, np.sqrt(distance**2 + np.float32(5e-6))]
+        embedding, cluster, distance, *places = raw_outputs(predictor, part)
+        return [embedding, cluster, np.sqrt(distance**2 + np.float32(5e-6)), *places]
 
     rows = stage.sample_rows(predictor)
     assert np.abs(program(rows)[2] - raw_outputs(predictor, rows)[2]).max() > 2 * stage.TOLERANCE
@@ -197,8 +198,9 @@ def test_a_refused_program_leaves_the_export_before_it_as_it_was(
 ) -> None:
     shutil.copytree(root / "export", tmp_path / "export")
     before = {path.name: path.read_bytes() for path in (tmp_path / "export").iterdir()}
-    embedder = Embedder(TwoFaced(predictor.module.network), predictor.module.assigner).eval()
-    two_faced = dataclasses.replace(predictor, module=embedder)
+    embedder = copy.deepcopy(predictor.module)
+    embedder.network.perceptron = TwoFaced(embedder.network.perceptron)
+    two_faced = dataclasses.replace(predictor, module=embedder.eval())
     for folder in ("export", "other"):
         with pytest.raises(ExportError, match="nothing was written"):
             stage.export(two_faced, Artifact(str(tmp_path / folder)), ["torch"])
@@ -237,7 +239,8 @@ def test_a_network_that_cannot_be_traced_is_refused() -> None:
 @pytest.fixture
 def own(root: Path, tmp_path: Path) -> Path:
     """The run to spoil, as far as it is read."""
-    for name in ("vectors", "model", "clusters"):
+    shutil.copy(root / "config.yaml", tmp_path)
+    for name in ("vectors", "model", "clusters", "map"):
         shutil.copytree(root / name, tmp_path / name)
     return tmp_path
 
@@ -249,11 +252,24 @@ def edit_manifest(artifact: Path, change) -> None:
     path.write_text(json.dumps(manifest))
 
 
-@pytest.mark.parametrize(("stale", "reader"), [("model", "clusters"), ("vectors", "model")])
+@pytest.mark.parametrize(("stale", "reader"), [("model", "clusters"), ("vectors", "model"), ("model", "map")])
 def test_artifacts_that_do_not_belong_together_are_refused(own: Path, stale: str, reader: str) -> None:
     edit_manifest(own / stale, lambda manifest: manifest.update(fingerprint="0" * 16))
+    if reader == "map":
+        edit_manifest(own / "clusters", lambda manifest: manifest["inputs"].update(calibrate="0" * 16))
     with pytest.raises(FingerprintMismatchError, match=f"{reader}: was made from another .*{stale}"):
         load_predictor(Artifact(str(own)))
+
+
+def test_a_run_that_draws_no_map_is_exported_without_one(own: Path) -> None:
+    shutil.rmtree(own / "map")
+    config = (own / "config.yaml").read_text()
+    (own / "config.yaml").write_text(
+        config.replace("map:\n", "map:\n  enabled: false\n").replace("  enabled: true\n", "", 1)
+    )
+    found = load_predictor(Artifact(str(own)))
+    assert found.outputs == ("embedding", "cluster", "distance")
+    assert len(found.module(torch.zeros(2, DIM))) == 3
 
 
 @pytest.mark.parametrize("whiten", [False, True])
