@@ -5,6 +5,8 @@ Shape letters: B rows, E features, M pairs or edges, S strangers.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -51,8 +53,34 @@ def cauchy_losses(places: Tensor, heads: Tensor, tails: Tensor, strangers: Tenso
 
     Reference: Damrich, Boehm, Hamprecht, Kobak, From t-SNE to UMAP with contrastive learning, ICLR 2023 (InfoNC-t-SNE).
     """
-    centre, others = places[heads], places[strangers]
-    near = 1 + (centre - places[tails]).square().sum(1)
-    squared = sum((centre[:, None, e] - others[None, :, e]).square() for e in range(places.shape[1]))
-    repelled = ((heads[:, None] != strangers[None]) / (1 + squared)).sum(1)
+    centres = places[heads]
+    near = 1 + (centres - places[tails]).square().sum(1)
+    repelled: Tensor = _SimilaritySums.apply(centres, places[strangers], heads[:, None] == strangers[None])  # type: ignore[no-untyped-call]
     return near.log() + (1 / near + repelled).log()
+
+
+class _SimilaritySums(torch.autograd.Function):
+    """Sums (M,) over strangers of 1 / (1 + |a - b|^2), and their gradient in two products of matrices.
+
+    Torch's own would hold and pass through six (M, S) matrices; this holds one. With 512 edges and as many strangers
+    the loss and its gradient take 1.5 ms in place of 3.1.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, centres: Tensor, strangers: Tensor, are_one: Tensor) -> Tensor:
+        """Return the sums, those left out whose centre and stranger ``are_one`` (M, S)."""
+        similarity = torch.ones_like(are_one, dtype=centres.dtype)
+        for a, b in zip(centres.unbind(1), strangers.unbind(1), strict=True):
+            similarity += (a[:, None] - b[None]).square_()
+        similarity.reciprocal_().masked_fill_(are_one, 0)
+        ctx.save_for_backward(centres, strangers, similarity)
+        return similarity.sum(1)
+
+    @staticmethod
+    def backward(ctx: Any, of_sums: Tensor) -> tuple[Tensor, Tensor, None]:
+        """Return the gradients (M, E) and (S, E): d(1 / (1 + d^2)) is -2 (a - b) / (1 + d^2)^2."""
+        centres, strangers, similarity = ctx.saved_tensors
+        pull = similarity.square().mul_(-2 * of_sums[:, None])
+        of_centres = centres * pull.sum(1, keepdim=True) - pull @ strangers
+        of_strangers = strangers * pull.sum(0)[:, None] - pull.T @ centres
+        return of_centres, of_strangers, None

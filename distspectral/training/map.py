@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from distspectral.graph.store import Graph
 from distspectral.models.encoded import EncodedNetwork
@@ -26,15 +26,16 @@ from distspectral.training.settings import TrainSettings
 class MapConfig(TrainConfig):
     """A map of the rows in two coordinates to look at, and the training of its network (YAML section ``map``)."""
 
-    most_steps: ClassVar[int] = 1500
     section: ClassVar[str] = "map"
 
+    batch_size: PositiveInt = Field(512, description="edges per step, all workers together")
+    learning_rate: PositiveFloat = Field(4e-3, description="of Adam, between warm-up and cool-down")
     enabled: bool = Field(
         True, description="whether one is drawn; nothing else needs it, so runs that nobody looks at save a training"
     )
     hidden: tuple[PositiveInt, ...] = Field((512, 256), min_length=1, description="units of each hidden layer")
     n_strangers: PositiveInt = Field(
-        128, description="random rows that the rows of a step are repelled from, the same for all of them"
+        512, description="random rows that the rows of a step are repelled from, the same for all of them"
     )
 
 
