@@ -174,6 +174,7 @@ class SpectralRecipe(SpectralSections, Recipe):
         if self.makes_features:
             rebuilt = ("siamese_neighbors", "siamese_graph")
             features = ("siamese", "features", *(("reweight",) if self.siamese.use == "reweight" else rebuilt))
+        drawn = ("map",) if self.map.enabled else ()
         return (
             "pack",
             *codes,
@@ -184,7 +185,7 @@ class SpectralRecipe(SpectralSections, Recipe):
             "calibrate",
             "cluster",
             "tree",
-            *(("map",) if self.map.enabled else ()),
+            *drawn,
             "embed",
             "exemplars",
         )

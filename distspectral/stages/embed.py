@@ -193,10 +193,9 @@ class _Work:
         made = tuple(one for one in (model, clusters, tree, drawn) if one is not None)
         versions = (one.manifest().fingerprint for one in made)
         identity = (*(one.uri for one in made), *versions, config.model_dump_json())
-        needed = drawn if set(OF_MAP) & set(self.columns) else None
-        self.loader = Loader(
-            identity, functools.partial(_row_columns, model, clusters, tree, needed, config, self.columns)
-        )
+        needed = _needed(drawn, self.columns)
+        load = functools.partial(_row_columns, model, clusters, tree, needed, config, self.columns)
+        self.loader = Loader(identity, load)
 
     def do(self, done: dict[str, Shard], shards: range, mapper: Mapper) -> dict[str, Any]:
         """Embed those of the shards that are missing, add them to ``done``, return what was measured."""
@@ -232,6 +231,11 @@ class _Work:
             "carried": self.source.carried.names,
         }
         return self.output.commit(shards, properties, metrics, quarantine_files(shards))
+
+
+def _needed(drawn: Artifact | None, columns: Sequence[Column]) -> Artifact | None:
+    """Return the map where a column is one of its."""
+    return drawn if set(OF_MAP) & set(columns) else None
 
 
 class _Passage(nn.Module):
@@ -272,7 +276,9 @@ def _run_part(work: Work, shards: range) -> Manifest | Unfinished:
 
 
 def _cost(bill: Bill) -> None:
-    trained = (*bill.recipe.encoders.values(), "train", *(("map",) if "map" in bill.recipe.chain else ()))
+    columns = columns_of(bill.settings["embed"].columns, "map" in bill.recipe.chain)
+    placed = ("map",) if set(OF_MAP) & set(columns) else ()
+    trained = (*bill.recipe.encoders.values(), "train", *placed)
     bill.through(trained, bill.rates.read_us + bill.us("embedding"))
     bill.alone()
     bill.read, bill.written = bill.n_rows * bill.rates.source_bytes, bill.kept
@@ -285,7 +291,7 @@ def _pieces(work: Work) -> dict[str, Piece]:
     models = work.artifacts["calibrate"], work.artifacts["cluster"], work.artifacts["tree"]
     config: EmbedConfig = work.settings["embed"]
     columns = columns_of(config.columns, "map" in work.artifacts)
-    made = _row_columns(*models, work.artifacts.get("map"), config, columns)
+    made = _row_columns(*models, _needed(work.artifacts.get("map"), columns), config, columns)
     return forward_piece(_Passage(made.embedder), (work.artifacts["pack"],))
 
 
