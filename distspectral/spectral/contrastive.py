@@ -39,24 +39,26 @@ def contrastive_losses(squared_distances: Tensor, is_neighbor: Tensor, margin: f
     return torch.where(is_neighbor, squared_distances, apart)
 
 
-def cauchy_losses(places: Tensor, heads: Tensor, tails: Tensor, strangers: Tensor) -> Tensor:
+def cauchy_losses(places: Tensor, heads: Tensor, tails: Tensor, strangers: Tensor, exaggeration: float = 1.0) -> Tensor:
     """Return (M,) losses: -log of an edge's share of the similarity of its head to its tail and all strangers.
 
     With q(a, b) = 1 / (1 + |a - b|^2) it is ``-log q(i, j) / (q(i, j) + sum_s q(i, s))``, t-SNE's attraction and, the
-    more strangers, its repulsion. A stranger that is the head itself is left out.
+    more strangers, its repulsion. Exaggerated, the attraction ``-log q(i, j)`` counts so many times. A stranger that is
+    the head itself is left out.
 
     Args:
         places: (B, E), whose dtype the losses have.
         heads: (M,) int64, row of each edge's first end.
         tails: (M,) int64, row of each edge's second end.
         strangers: (S,) int64 rows.
+        exaggeration: at least 1, so that losses are positive.
 
     Reference: Damrich, Boehm, Hamprecht, Kobak, From t-SNE to UMAP with contrastive learning, ICLR 2023 (InfoNC-t-SNE).
     """
     centres = places[heads]
     near = 1 + (centres - places[tails]).square().sum(1)
     repelled: Tensor = _SimilaritySums.apply(centres, places[strangers], heads[:, None] == strangers[None])  # type: ignore[no-untyped-call]
-    return near.log() + (1 / near + repelled).log()
+    return exaggeration * near.log() + (1 / near + repelled).log()
 
 
 class _SimilaritySums(torch.autograd.Function):

@@ -35,7 +35,7 @@ class MapConfig(TrainConfig):
     )
     hidden: tuple[PositiveInt, ...] = Field((512, 256), min_length=1, description="units of each hidden layer")
     n_strangers: PositiveInt = Field(
-        512, description="random rows that the rows of a step are repelled from, the same for all of them"
+        256, description="random rows that the rows of a step are repelled from, the same for all of them"
     )
 
 

@@ -49,6 +49,8 @@ def test_cauchy_losses_are_the_share_of_an_edge_in_the_similarity_of_its_head():
         near, far = similarity(head, tail), sum(similarity(head, one) for one in (3, 4, 6) if one != head)
         expected.append(-np.log(near / (near + far)))
     np.testing.assert_allclose(cauchy_losses(places, heads, tails, strangers), expected, rtol=1e-12)
+    pulled = [loss - 2 * np.log(similarity(*edge)) for loss, edge in zip(expected, ((0, 1), (3, 0)), strict=True)]
+    np.testing.assert_allclose(cauchy_losses(places, heads, tails, strangers, 3.0), pulled, rtol=1e-12)
 
 
 def test_gradient_of_cauchy_losses_is_that_of_finite_differences():
