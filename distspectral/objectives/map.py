@@ -13,7 +13,6 @@ from distspectral.objectives.proposal import Proposal
 from distspectral.spectral.checks import finite
 from distspectral.spectral.contrastive import cauchy_losses, squared_pair_distances
 
-
 EXAGGERATION = 1.5
 """Of the attraction over t-SNE's own. It draws parts of a cluster together that t-SNE leaves apart: of 8,572 rows of
 MNIST, 9% of the edges are longer than a fifth of the map's radius in place of 14%, and trustworthiness and accuracy of
