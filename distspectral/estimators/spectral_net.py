@@ -79,7 +79,7 @@ class SpectralNet(ClusterMixin, MapMixin):  # type: ignore[misc]
         batch_size: edges per step; up to four times as many while the rate falls, should small batches hide too
             much of the graph.
         max_steps: budget of steps of every training, which ends earlier on a plateau; ``auto``: grows with the root of
-            the rows, up to 2,000 of the autoencoder, 1,500 of the Siamese network and 2,000 of the eigenfunctions.
+            the rows, up to 1,500 of the Siamese network and 2,000 of the others.
         device: ``auto``, ``cpu`` or ``cuda``, for search and training.
         random_state: seed, None or a RandomState; the same seed gives the same result on one machine with one number
             of threads. Sums are rounded in another order with another number; ``OMP_NUM_THREADS`` fixes it.
