@@ -1,4 +1,4 @@
-"""The picture of the README: ``python docs/picture.py`` writes docs/assets/moons.png (half a minute)."""
+"""Pictures of README and docs: ``python docs/picture.py`` writes docs/assets/moons.png and map.png (a minute)."""
 
 from __future__ import annotations
 
@@ -6,15 +6,35 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from sklearn.datasets import load_digits
 
 from distspectral import SpectralNet
 from distspectral.datasets import two_moons
 from distspectral.report.drawing import BLUE, INK, MUTED, ORANGE, PAPER
 
+ASSETS = Path(__file__).parent / "assets"
 COLOURS = np.array([BLUE, ORANGE])
 
 
 def main() -> None:
+    """Draw all of them."""
+    draw_moons()
+    draw_map()
+
+
+def draw_map() -> None:
+    """Draw the map of scikit-learn's digits, coloured by cluster."""
+    X, _ = load_digits(return_X_y=True)
+    model = SpectralNet(n_clusters=10, random_state=0).fit(X)
+    figure = Figure(figsize=(5.2, 4.4), layout="constrained", facecolor=PAPER)
+    ax = figure.subplots()
+    ax.scatter(*model.map().T, s=4, c=model.labels_, cmap="tab10", linewidths=0)
+    ax.set(xticks=[], yticks=[], aspect="equal")
+    ax.spines[:].set_color(MUTED)
+    figure.savefig(ASSETS / "map.png", dpi=120)
+
+
+def draw_moons() -> None:
     """Fit two moons and draw the rows, the eigenfunction between them and the clusters of the whole plane."""
     X, _ = two_moons(2000, noise=0.06, seed=0)
     model = SpectralNet(n_clusters=2, random_state=0).fit(X)
@@ -36,7 +56,7 @@ def main() -> None:
         ax.set(xlim=(x.min(), x.max()), ylim=(y.min(), y.max()), xticks=[], yticks=[], aspect="equal")
         ax.set_title(title, fontsize=10, color=INK)
         ax.spines[:].set_color(MUTED)
-    figure.savefig(Path(__file__).parent / "assets" / "moons.png", dpi=120)
+    figure.savefig(ASSETS / "moons.png", dpi=120)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ def write_run(folder: Path, sizes: tuple[int, ...] = (50, 30, 40), **sections: A
         "spectral": {"n_components": 4, "oversampling": 2},
         "train": {"batch_size": 64, "max_steps": 40, "window_steps": 20, "warmup_steps": 5, "device": "cpu"},
         "cluster": {"n_clusters": 3, "restarts": 2, "iterations": 10},
+        "map": {"hidden": [16], "batch_size": 64, "max_steps": 40, "window_steps": 20, "device": "cpu"},
         "ray": {"workers": 1},
     }
     for name, section in sections.items():

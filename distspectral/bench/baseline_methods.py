@@ -27,6 +27,7 @@ import numpy as np
 
 Rows = Any  # (N, D) float32; NumPy's types are not checked in another environment
 Labels = Any  # (N,) int64
+Layout = tuple[Any, Callable[[], Any]]  # places (N, 2), and what computes those of the new rows, (B, 2)
 
 WARM_UP_ROWS = 5_000
 """Enough that UMAP takes its approximate search, which it does from 4,096 rows, and compiles that."""
@@ -161,6 +162,29 @@ def spectralnet(rows: Rows, n_clusters: int, seed: int) -> Labels:
         return model.predict(scaled)
 
 
+def umap(rows: Rows, new: Rows, seed: int) -> Layout:
+    """UMAP to the plane with its defaults, new rows by its ``transform``."""
+    from umap import UMAP
+
+    fitted = UMAP(random_state=seed, n_jobs=1).fit(rows)
+    return fitted.embedding_, lambda: fitted.transform(new)
+
+
+def opentsne(rows: Rows, new: Rows, seed: int) -> Layout:
+    """t-SNE of the package openTSNE with its defaults, new rows by its ``transform``."""
+    fitted = importlib.import_module("openTSNE").TSNE(random_state=seed, n_jobs=1).fit(rows)
+    return np.asarray(fitted), lambda: np.asarray(fitted.transform(new))
+
+
+def pacmap(rows: Rows, new: Rows, seed: int) -> Layout:
+    """PaCMAP with its defaults, which has no place for new rows."""
+    reducer = importlib.import_module("pacmap").PaCMAP(random_state=seed)
+    return reducer.fit_transform(rows), lambda: np.full((len(new), 2), np.nan)
+
+
+LAYOUTS: dict[str, Callable[[Rows, Rows, int], Layout]] = {"umap": umap, "opentsne": opentsne, "pacmap": pacmap}
+"""Methods that lay rows out in the plane, each compiled for on its first 5,000 rows."""
+
 METHODS: dict[str, Callable[[Rows, int, int], Labels]] = {
     "k-means": kmeans,
     "umap-kmeans": umap_kmeans,
@@ -197,15 +221,18 @@ def core_seconds() -> float:
 
 
 def answer(name: str, asked: dict[str, Any], warm_for: set[int]) -> dict[str, Any]:
-    """Run a method, write its labels and return what it took.
+    """Run a method, write its labels or places and return what it took.
 
     Args:
-        name: of :data:`METHODS`.
+        name: of :data:`METHODS` or :data:`LAYOUTS`.
         asked: a line of stdin.
         warm_for: numbers of rows that the method is compiled for; grows.
     """
-    rows, n_clusters, seed = np.load(asked["rows"]), asked["n_clusters"], asked["seed"]
+    rows, seed = np.load(asked["rows"]), asked["seed"]
     try:
+        if name in LAYOUTS:
+            return _lay_out(LAYOUTS[name], rows, asked, len(rows) not in warm_for, warm_for)
+        n_clusters = asked["n_clusters"]
         if len(rows) not in warm_for:
             WARM_UPS[name](rows, n_clusters, seed)
             warm_for.add(len(rows))
@@ -219,6 +246,23 @@ def answer(name: str, asked: dict[str, Any], warm_for: set[int]) -> dict[str, An
         return {"error": f"{type(error).__name__}: {error}"}
     np.save(asked["labels"], np.asarray(labels, np.int64))
     return took
+
+
+def _lay_out(
+    method: Callable[[Rows, Rows, int], Layout], rows: Rows, asked: dict[str, Any], cold: bool, warm_for: set[int]
+) -> dict[str, Any]:
+    """Write the places of all rows, the new ones last; return what each part took."""
+    new, seed = np.load(asked["new"]), asked["seed"]
+    if cold:
+        method(rows[:WARM_UP_ROWS], new, seed)[1]()
+        warm_for.add(len(rows))
+    spent, clock = core_seconds(), time.perf_counter()
+    places, place_new = method(rows, new, seed)
+    took = {"core_seconds": core_seconds() - spent, "seconds": time.perf_counter() - clock}
+    spent = core_seconds()
+    found = place_new()
+    np.save(asked["places"], np.concatenate([places, found]).astype(np.float32))
+    return took | {"new_core_seconds": core_seconds() - spent}
 
 
 def main(name: str) -> None:

@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -35,6 +35,13 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
     "spectralnet": (*SCIKIT_LEARN, "spectralnet==1.1.0", "torch==2.13.0", "setuptools", "wheel"),
 }
 """What each method of the script needs, for pip."""
+LAYOUTS: dict[str, tuple[str, ...]] = {
+    "umap": UMAP,
+    "opentsne": (*SCIKIT_LEARN, "openTSNE==1.0.4"),
+    "pacmap": (*SCIKIT_LEARN, "pacmap==0.9.1", "numba==0.68.1"),
+}
+"""Likewise, of the methods that lay rows out in the plane."""
+PINS = REQUIREMENTS | LAYOUTS
 MADE = "distspectral-baselines.json"
 """In an environment that this module made: what it installed there."""
 ONE_THREAD = {
@@ -56,7 +63,7 @@ def ensure_environment(folder: Path, methods: Iterable[str]) -> Path:
 
     Args:
         folder: of a virtual environment. One that this function did not make is taken as it is.
-        methods: of :data:`REQUIREMENTS`.
+        methods: of :data:`PINS`.
 
     Raises:
         ConfigError: there is a folder that is no virtual environment.
@@ -69,7 +76,7 @@ def ensure_environment(folder: Path, methods: Iterable[str]) -> Path:
                 f"--baselines-env: {folder} is no virtual environment; name one, or what is not there yet"
             )
         return python
-    wanted = {pin for method in methods for pin in REQUIREMENTS[method]}
+    wanted = {pin for method in methods for pin in PINS[method]}
     installed = set(json.loads(made.read_text())) if made.exists() else set()
     if not made.exists():
         _run([sys.executable, "-m", "venv", str(folder)])
@@ -94,7 +101,7 @@ class Baseline:
 
     Args:
         python: interpreter of the baselines' environment.
-        method: of :data:`distspectral.bench.baseline_methods.METHODS`.
+        method: of :data:`distspectral.bench.baseline_methods.METHODS` or ``LAYOUTS``.
     """
 
     def __init__(self, python: Path, method: str) -> None:
@@ -136,16 +143,41 @@ class Baseline:
             MissingDependencyError: the environment lacks a package.
             DistSpectralError: the method failed, or its process ended.
         """
+        found, took = self._asked({"rows": rows}, "labels", {"n_clusters": n_clusters, "seed": seed})
+        return found, took
+
+    def lay_out(
+        self, rows: NDArray[np.float32], new: NDArray[np.float32], seed: int
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Return places (N + B, 2), those of rows (N, D) first; NaN where the method has no place for new ones.
+
+        Beside ``core_seconds`` and ``seconds`` comes ``new_core_seconds``, of the new rows.
+
+        Args:
+            rows: (N, D) to be laid out.
+            new: (B, D) to be placed afterwards.
+            seed: of the method.
+
+        Raises:
+            MissingDependencyError, DistSpectralError: see :meth:`cluster`.
+        """
+        return self._asked({"rows": rows, "new": new}, "places", {"seed": seed})
+
+    def _asked(
+        self, given: Mapping[str, NDArray[Any]], wanted: str, more: Mapping[str, Any]
+    ) -> tuple[NDArray[Any], dict[str, Any]]:
+        """Return the array that the method answers with, and what it took."""
         assert self._process.stdin is not None, "is a pipe"
         assert self._process.stdout is not None, "is a pipe"
-        files = {"rows": f"{self._folder.name}/rows.npy", "labels": f"{self._folder.name}/labels.npy"}
-        np.save(files["rows"], rows)
+        files = {name: f"{self._folder.name}/{name}.npy" for name in (*given, wanted)}
+        for name, array in given.items():
+            np.save(files[name], array)
         with contextlib.suppress(BrokenPipeError):  # it says why on stderr
-            print(json.dumps({**files, "n_clusters": n_clusters, "seed": seed}), file=self._process.stdin, flush=True)
+            print(json.dumps({**files, **more}), file=self._process.stdin, flush=True)
         line = self._process.stdout.readline()
         answer = json.loads(line) if line else {"error": f"ended with {self._process.wait()}"}
         if "missing" in answer:
-            needed = " ".join(REQUIREMENTS[self._method])
+            needed = " ".join(PINS[self._method])
             raise MissingDependencyError(
                 f"--method {self._method}: {self._python} lacks the package {answer['missing']}; name an environment "
                 f"that has it, none for a new one, or install there: {needed}"
@@ -153,4 +185,4 @@ class Baseline:
         if "error" in answer:
             told = Path(self._told.name).read_text(errors="replace").strip()[-2000:]
             raise DistSpectralError(f"{self._method} in {self._python}: {answer['error']}\n{told}")
-        return np.load(files["labels"]), answer
+        return np.load(files[wanted]), answer

@@ -267,7 +267,7 @@ def tables(results: Iterable[Scores]) -> str:
                 scores.append([f"{TITLES[method]}{rows}", *cells])
         spent = (found.get("core_seconds") for found in of_sets.values())
         seconds.append([TITLES[method], *("" if one is None else f"{one[0]:,.0f}" for one in spent)])
-    return "\n\n".join(_markdown(table) for table in (scores, seconds, _choices(results)) if len(table) > 1)
+    return "\n\n".join(markdown(table) for table in (scores, seconds, _choices(results)) if len(table) > 1)
 
 
 def _cell(found: Mapping[str, tuple[float, float]], prefix: str, best: float) -> str:
@@ -275,9 +275,9 @@ def _cell(found: Mapping[str, tuple[float, float]], prefix: str, best: float) ->
     if f"{prefix}acc" not in found:
         return ""
     (acc, deviation), (nmi, _) = found[f"{prefix}acc"], found[f"{prefix}nmi"]
-    shown = f"**{_score(acc)}**" if acc == best and not prefix else _score(acc)
+    shown = f"**{shown_score(acc)}**" if acc == best and not prefix else shown_score(acc)
     share = f", {found['covered'][0]:.0%}" if prefix == "covered_" else ""
-    return f"{shown}{f' ({_score(deviation)})' if deviation else ''} / {_score(nmi)}{share}"
+    return f"{shown}{f' ({shown_score(deviation)})' if deviation else ''} / {shown_score(nmi)}{share}"
 
 
 def _choices(results: Iterable[Scores]) -> list[list[str]]:
@@ -293,7 +293,7 @@ def _choices(results: Iterable[Scores]) -> list[list[str]]:
     return [["decided", *keys], *([name, *(", ".join(one) for one in row)] for name, row in answers.items())]
 
 
-def _score(value: float) -> str:
+def shown_score(value: float) -> str:
     """Return .123 of 0.1234, and 1.000."""
     return f"{value:.3f}".removeprefix("0")
 
@@ -302,10 +302,11 @@ def _words(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return _score(value)
+        return shown_score(value)
     return " + ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
 
 
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows of cells, the heading first, as a table in Markdown."""
     head, *body = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([head, f"|{' --- |' * len(rows[0])}", *body])

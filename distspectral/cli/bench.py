@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import tempfile
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from distspectral.cli.console import print_json, print_note, print_result, text
+from distspectral.cli.bench_map import bench_map
+from distspectral.cli.bench_options import BaselinesEnv, LabelledFolders, Root, Seeds, folder_of_results, tell
+from distspectral.cli.console import print_json, print_note, print_result
 from distspectral.cli.options import AsJson, Local, Overrides, engine_of
 
 if TYPE_CHECKING:
@@ -25,11 +24,7 @@ Sizes = Annotated[
     list[int] | None, typer.Option("--rows", min=100, help="A size; may be repeated.", show_default=False)
 ]
 Dim = Annotated[int, typer.Option("--dim", min=1, help="Features of generated rows.")]
-Seeds = Annotated[list[int] | None, typer.Option("--seed", help="A seed; may be repeated. (default: 0, 1, 2)")]
 Rounds = Annotated[int, typer.Option("--rounds", min=1, help="Timings of either side, in turns; medians count.")]
-Root = Annotated[
-    str | None, typer.Option("--root", metavar="DIR", help="Keep data and runs here, and go on. (default: nowhere)")
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -37,26 +32,8 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Measure results beside their baselines.", no_args_is_help=True)
     for command in (spectrum, graph, train, embed, dscl, dscl_cost, chaos, elastic, quality, serve, plan, end_to_end):
         group.command(command.__name__.replace("_", "-"))(command)
+    group.command("map")(bench_map)
     app.add_typer(group, name="bench")
-
-
-def _tell(facts: Mapping[str, Any]) -> None:
-    """Say on stderr what has just been measured."""
-    typer.echo(text(facts), err=True)
-
-
-@contextlib.contextmanager
-def _folder(root: str | None) -> Iterator[str]:
-    """Yield the directory asked for, or one that vanishes again."""
-    from distspectral.storage.filesystems import absolute
-
-    if root is not None:
-        if "://" not in root:
-            Path(root).mkdir(parents=True, exist_ok=True)
-        yield absolute(root)
-        return
-    with tempfile.TemporaryDirectory(prefix="distspectral-bench-") as folder:
-        yield folder
 
 
 Functions = Annotated[
@@ -108,7 +85,7 @@ def graph(
 
     if unknown := set(method or ()) - set(METHODS):
         raise ConfigError(f"--method: is {min(unknown)}; choose from {', '.join(METHODS)}")
-    with _folder(None) as folder:
+    with folder_of_results(None) as folder:
         source = _bench_rows(rows, dim, data, folder)
         dtype: Literal["float16", "float32"] = "float16" if float16 else "float32"
         result = compare_searches(source, neighbors, method or METHODS, threads, dtype, functions)
@@ -208,7 +185,7 @@ def dscl(
         image_shape=(1, side, side),
         validate=validate,
         learning_rate=learning_rate,
-        on_result=_tell,
+        on_result=tell,
     )
     scores = summary(results)
     if as_json:
@@ -261,7 +238,7 @@ def chaos(
     """Kill tasks, training workers, nodes and drivers of runs on a local cluster of three nodes, and compare."""
     from distspectral.bench.chaos import bench_chaos
 
-    with _folder(root) as folder:
+    with folder_of_results(root) as folder:
         result = bench_chaos(
             Path(folder),
             n_rows=rows,
@@ -270,7 +247,7 @@ def chaos(
             minutes=minutes,
             steps=steps,
             seed=seed,
-            on_kill=lambda kill: _tell(vars(kill)),
+            on_kill=lambda kill: tell(vars(kill)),
         )
     print_result("Killed runs beside the calm one", result, as_json)
     if not (result["exactly_once"] and all(result["same_bits"].values())):
@@ -284,20 +261,11 @@ def elastic(workers: Workers = 4, rows: KilledRows = 60_000, root: Root = None, 
     """Train on a node per worker, kill a node, start another one, and print the loss and the time lost."""
     from distspectral.bench.elastic import bench_elastic
 
-    with _folder(root) as folder:
-        result = bench_elastic(Path(folder), n_workers=workers, n_rows=rows, on_window=_tell)
+    with folder_of_results(root) as folder:
+        result = bench_elastic(Path(folder), n_workers=workers, n_rows=rows, on_window=tell)
     print_result("Lost node and new one", result, as_json)
 
 
-LabelledFolders = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[FOLDER]...",
-        help="Shards with the columns vector and label, folders of such folders, and scikit-learn's digits, moons or "
-        "uneven-blobs. (default: these three)",
-        show_default=False,
-    ),
-]
 ClusterMethods = Annotated[
     list[str] | None,
     typer.Option(
@@ -308,14 +276,6 @@ ClusterMethods = Annotated[
     ),
 ]
 HeldOut = Annotated[int, typer.Option("--held-out", min=0, help="Last shards of a set, embedded but not trained on.")]
-BaselinesEnv = Annotated[
-    Path,
-    typer.Option(
-        "--baselines-env",
-        metavar="DIR",
-        help="Virtual environment of the baselines; made if absent, taken as it is if it was made by somebody else.",
-    ),
-]
 
 
 def quality(
@@ -341,7 +301,7 @@ def quality(
         raise ConfigError(f"--root: is {root}, but results are kept and shared with other programs in a local folder")
     chosen = methods or DEFAULT_METHODS
     foreign = [name for name in chosen if name in REQUIREMENTS]
-    with _folder(root) as folder:
+    with folder_of_results(root) as folder:
         sets = find_sets(folders or OWN, folder, held_out, lambda told: typer.echo(told, err=True))
         python = ensure_environment(baselines_env.expanduser(), foreign) if foreign else None
         found = run_suite(
@@ -352,7 +312,7 @@ def quality(
             overrides or (),
             functools.partial(engine_of, local=local),
             python,
-            _tell,
+            tell,
         )
     if as_json:
         print_json({"results": found, "summary": summary(found)})
@@ -404,7 +364,7 @@ def plan(rows: Sizes = None, dim: Dim = 32, overrides: Overrides = None, as_json
     """Run three sizes in one thread and compare each stage with what `distspectral plan` foretells."""
     from distspectral.bench.plan import compare_plan
 
-    with _folder(None) as folder:
+    with folder_of_results(None) as folder:
         result = compare_plan(rows or PLAN_ROWS, dim, overrides or (), folder)
     if as_json:
         print_json(result)
@@ -431,9 +391,9 @@ def end_to_end(
     from distspectral.bench.end_to_end import compare_sizes
     from distspectral.datasets import Mixture
 
-    with _folder(root) as folder:
+    with folder_of_results(root) as folder:
         mixture = Mixture(dim, intrinsic_dim)
-        result = compare_sizes(rows or END_TO_END_ROWS, mixture, overrides or (), folder, local, _tell)
+        result = compare_sizes(rows or END_TO_END_ROWS, mixture, overrides or (), folder, local, tell)
     if as_json:
         print_json(result)
         return

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from distspectral.config.run import RunConfig
-from distspectral.embedding.columns import refuse_clashes
+from distspectral.embedding.columns import columns_of, refuse_clashes
 from distspectral.errors import (
     ConfigError,
     MissingDependencyError,
@@ -60,7 +60,7 @@ def check(config: RunConfig, source: Source, *, imports: bool = True) -> None:
     recipe.check_workers((config.ray.max_workers or 1) if config.ray.enabled else 1)
     recipe.check_batches()
     _check_graph(config, source)
-    _check_carried(config, source)
+    _check_columns(config, source)
     _check_sizes(config, recipe)
     if imports:
         recipe.import_trunk()
@@ -84,8 +84,8 @@ def _check_graph(config: RunConfig, source: Source) -> None:
         check_affinity(given.n_neighbors, config.affinity)
 
 
-def _check_carried(config: RunConfig, source: Source) -> None:
-    """Refuse carried columns that the output has no place for."""
+def _check_columns(config: RunConfig, source: Source) -> None:
+    """Refuse carried columns that the output has no place for, and columns of a map that is not drawn."""
     if config.data.carry and config.objective != "spectral":
         raise ConfigError(
             f"data.carry: is for objective spectral, not {config.objective}, whose embedding is read like vectors; "
@@ -93,6 +93,8 @@ def _check_carried(config: RunConfig, source: Source) -> None:
             ["data.carry", "objective"],
         )
     refuse_clashes(source)
+    if config.objective == "spectral":
+        columns_of(config.embed.columns, config.map.enabled)
 
 
 def _check_sizes(config: RunConfig, recipe: Recipe) -> None:

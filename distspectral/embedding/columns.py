@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     from distspectral.storage.source.dataset import Source
 
 Column = Literal[
-    "embedding", "cluster", "distance", "margin", "leaf", "is_outlier", "probabilities", "nearest_clusters"
+    "embedding",
+    "cluster",
+    "distance",
+    "margin",
+    "leaf",
+    "is_outlier",
+    "probabilities",
+    "nearest_clusters",
+    "x",
+    "y",
 ]
 
 MEANINGS: dict[Column, str] = {
@@ -34,9 +43,34 @@ MEANINGS: dict[Column, str] = {
     "is_outlier": "whether it is farther than usual from its cluster's mean or its leaf",
     "probabilities": "of all clusters, exp(-d^2 / (2 variance)) over its sum",
     "nearest_clusters": "the embed.n_nearest nearest in order",
+    "x": "where the map has the row, from left to right",
+    "y": "likewise, upwards",
 }
 """As the config's reference says it."""
-DEFAULT_COLUMNS: tuple[Column, ...] = ("embedding", "cluster", "distance", "margin", "leaf", "is_outlier")
+DEFAULT_COLUMNS: tuple[Column, ...] = ("embedding", "cluster", "distance", "margin", "leaf", "is_outlier", "x", "y")
+OF_MAP: tuple[Column, ...] = ("x", "y")
+"""What a run without a map cannot write."""
+
+
+def columns_of(asked: Literal["auto"] | tuple[Column, ...], has_map: bool) -> tuple[Column, ...]:
+    """Return the columns to write.
+
+    Args:
+        asked: ``auto``: the default ones, those of the map where there is one.
+        has_map: whether the run has one.
+
+    Raises:
+        ConfigError: one is of the map, and there is none.
+    """
+    if asked == "auto":
+        return tuple(column for column in DEFAULT_COLUMNS if has_map or column not in OF_MAP)
+    if not has_map and (lacking := [column for column in asked if column in OF_MAP]):
+        raise ConfigError(
+            f"embed.columns: asks for {lacking[0]}, a place on the map, which this run does not draw (map.enabled is "
+            "false); draw it, or leave the column out",
+            ["embed.columns", "map.enabled"],
+        )
+    return asked
 
 
 class RowColumns(nn.Module):
@@ -44,7 +78,7 @@ class RowColumns(nn.Module):
 
     Args:
         embedder: what embeds.
-        columns: asked for.
+        columns: asked for; those of the map need an embedder that has one.
         n_nearest: M, of ``nearest_clusters``.
     """
 
@@ -72,6 +106,10 @@ class RowColumns(nn.Module):
         if "nearest_clusters" in self.columns:
             order = squared.sort(dim=1, stable=True).indices  # of equals the lower number first, like the minimum
             made["nearest_clusters"] = order[:, : self.n_nearest].int()
+        if set(OF_MAP) & set(self.columns):
+            places = self.embedder.places(seen, embedding)
+            assert places is not None, "columns of the map are refused where there is none"
+            made["x"], made["y"] = places.unbind(1)
         return made
 
     def schema(self, id_type: ScalarType) -> pa.Schema:
@@ -84,6 +122,7 @@ class RowColumns(nn.Module):
         kinds = {name: pa.list_(kind, width) for name, (kind, width) in widths.items()}
         kinds |= {"cluster": pa.int32(), "distance": pa.float32(), "margin": pa.float32(), "leaf": pa.int32()}
         kinds["is_outlier"] = pa.bool_()
+        kinds |= dict.fromkeys(OF_MAP, pa.float32())
         return pa.schema([("id", ARROW_TYPES[id_type]), *((name, kinds[name]) for name in self.columns)])
 
 

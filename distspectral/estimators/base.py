@@ -56,7 +56,7 @@ class Conduct(FrozenModel):
     include_constant: bool = False
 
 
-APART = ("frame_", "model_", "_model")
+APART = ("frame_", "model_", "_model", "_map_network", "_map_basis")
 """Attributes that files keep in a form of their own."""
 
 

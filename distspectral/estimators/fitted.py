@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from distspectral.embedding.forward import BLOCK_ROWS, in_blocks, rows_of_block
 from distspectral.embedding.transfer import gathered
 from distspectral.errors import ConfigError
-from distspectral.estimators.base import NetworkEstimator
+from distspectral.estimators.map import MapMixin
 from distspectral.estimators.stored import plain
 from distspectral.models.assigner import Assigner
 from distspectral.models.embedder import Embedder
@@ -31,7 +31,7 @@ from distspectral.storage.rows.vectors import Vectors
 from distspectral.training.modes import plain_torch
 
 
-class FittedSpectral(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
+class FittedSpectral(ClusterMixin, MapMixin):  # type: ignore[misc]
     """The methods of an estimator that has learned eigenfunctions, clusters and their tree.
 
     Attributes:
@@ -150,11 +150,13 @@ class FittedSpectral(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
             "network": model.network.state(),
             "assigner": model.assigner.state(),
             "outliers": model.outliers.state_dict(),
+            "map": self._map_state(),
         }
 
     def _restore_model(self, state: dict[str, Any]) -> None:
         network, outliers = EncodedNetwork.from_state(state["network"]), Outliers.from_state(state["outliers"])
         self._set_model(Embedder(network, Assigner.from_state(state["assigner"]), outliers=outliers))
+        self._restore_map(state["map"])
 
     def _set_model(self, model: Any) -> None:
         super()._set_model(model)

@@ -85,7 +85,7 @@ class SpectralNet(FittedSpectral):
         batch_size: edges per step; up to four times as many while the rate falls, should small batches hide too
             much of the graph.
         max_steps: budget of steps of every training, which ends earlier on a plateau; ``auto``: grows with the root of
-            the rows, up to 2,000 of the autoencoder, 1,500 of the Siamese network and 2,000 of the eigenfunctions.
+            the rows, up to 1,500 of the Siamese network and 2,000 of the others.
         include_constant: whether ``transform`` gives the constant function, too, which tells nothing apart.
         device: ``auto``, ``cpu`` or ``cuda``, for search and training.
         random_state: seed, None or a RandomState; the same seed gives the same result on one machine with one number
@@ -125,6 +125,7 @@ class SpectralNet(FittedSpectral):
             most, the skewness of that, the share that is nobody's (``orphans``); ``metric`` and, if a trial chose it,
             what was found (``hubs``); ``explained_variance`` of codes; ``fragmentation``, what decided whose distances
             weigh the edges.
+        map_: see :meth:`map`.
         model_: torch module, (B, D) to embedding, cluster, distance, leaf, and whether it is an outlier.
 
     Examples:
@@ -148,8 +149,8 @@ class SpectralNet(FittedSpectral):
         "spectral.laplacian": "laplacian",
         "network.hidden": "hidden",
         "train.batch_size": "batch_size",
-        **{f"{training}.max_steps": "max_steps" for training in ("autoencoder", "siamese", "train")},
-        **{f"{section}.device": "device" for section in ("graph", "autoencoder", "siamese", "train")},
+        **{f"{training}.max_steps": "max_steps" for training in ("autoencoder", "siamese", "train", "map")},
+        **{f"{section}.device": "device" for section in ("graph", "autoencoder", "siamese", "train", "map")},
         "data.path": "X",
         "seed": "random_state",
         "representation": "representation",
@@ -313,6 +314,7 @@ class SpectralNet(FittedSpectral):
         if earlier is not None:
             self._renumber(earlier)
         self._grow_tree(represented, recipe)
+        self._can_draw(represented.seen, represented.graph, recipe)
 
     def recipe(self, dim: int, n_rows: int, n_distinct: int | None = None) -> SpectralRecipe:
         """Return what a run with these parameters consists of; few rows carry few neighbours and functions.
@@ -344,6 +346,7 @@ class SpectralNet(FittedSpectral):
             "spectral": {"n_components": plain(self.n_components), "laplacian": plain(self.laplacian)},
             "train": budget | {"batch_size": plain(self.batch_size)},
             "cluster": {"n_clusters": plain(self.n_clusters)},
+            "map": budget,
         }
         return self._made(SpectralRecipe, values).for_rows(n_rows, n_distinct)
 

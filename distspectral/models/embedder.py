@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from distspectral.models.assigner import Assigner
 from distspectral.models.encoded import EncodedNetwork
+from distspectral.models.map_network import MapNetwork
 from distspectral.models.outliers import Outliers
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
 class Embedder(nn.Module):
-    """Raw vectors in; embedding, cluster, distance, leaf and whether the row is an outlier out.
+    """Raw vectors in; all that is known of a row out: where the map has it, too, if there is one.
 
     Args:
         network: calibrated.
@@ -26,6 +27,7 @@ class Embedder(nn.Module):
         precision: of the network's matrix products; distances stay in float32, where small ones are differences of
             numbers near 1.
         outliers: fitted to the rows that the network was trained on; None takes no row for one.
+        map_network: trained on what the network sees and gives; None where no map was drawn.
     """
 
     def __init__(
@@ -34,11 +36,13 @@ class Embedder(nn.Module):
         assigner: Assigner,
         precision: Precision = "float32",
         outliers: Outliers | None = None,
+        map_network: MapNetwork | None = None,
     ) -> None:
         super().__init__()
         self.network, self.assigner, self.precision = network, assigner, precision
         width = len(network.perceptron.input_mean)
         self.outliers = Outliers.none(len(assigner.centroids), width) if outliers is None else outliers
+        self.map_network = map_network
 
     def embedding(self, x: Tensor) -> Tensor:
         """Return the embedding (B, P) float32 of rows ``x`` (B, D)."""
@@ -66,14 +70,22 @@ class Embedder(nn.Module):
         found: Tensor = self.outliers(seen, cluster, self.assigner.leaf_distances(embedding, leaf))
         return found
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def places(self, seen: Tensor, embedding: Tensor) -> Tensor | None:
+        """Return the places on the map (B, 2) float32 of what the network sees (B, S) and gives (B, P), if any."""
+        if self.map_network is None:
+            return None
+        found: Tensor = self.map_network(seen, embedding)
+        return found
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return what is known of rows ``x`` (B, D).
 
         Returns:
             embedding (B, P); cluster (B,) int64 and the distance (B,) to its centroid; leaf (B,) int64; whether the row
-            belongs nowhere (B,) bool.
+            belongs nowhere (B,) bool; where there is a map, the places on it, x (B,) and y (B,).
         """
         seen, embedding = self.seen_and_embedding(x)
         cluster, distance = self.assigner(embedding)
-        leaf = self.assigner.leaf(embedding, cluster)
-        return embedding, cluster, distance, leaf, self.are_outliers(seen, embedding, cluster, leaf)
+        leaf, places = self.assigner.leaf(embedding, cluster), self.places(seen, embedding)
+        outlier = self.are_outliers(seen, embedding, cluster, leaf)
+        return embedding, cluster, distance, leaf, outlier, *(() if places is None else places.unbind(1))

@@ -17,6 +17,13 @@ Space = Literal["vector", "code", "siamese"]
 """What a network can see of a row: the row itself, its code, its place in the Siamese space."""
 
 
+def side_by_side(parts: Sequence[Tensor]) -> Tensor:
+    """Return the columns of all parts, (B, ...) each; a COO tensor where one of them is."""
+    if any(part.is_sparse for part in parts):
+        return torch.cat([part if part.is_sparse else part.to_sparse() for part in parts], dim=1).coalesce()
+    return torch.cat(list(parts), dim=1)
+
+
 class EncodedNetwork(nn.Module):
     """All that an embedding needs, in one module.
 
@@ -47,23 +54,20 @@ class EncodedNetwork(nn.Module):
         """D."""
         return len((self.encoder or self.siamese or self.perceptron).input_mean)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the functions (B, P) at raw rows ``x`` (B, D), dense or a COO tensor."""
-        outputs: Tensor = self.perceptron(self.seen(x))
-        return outputs
-
     def seen(self, x: Tensor) -> Tensor:
-        """Return what the perceptron sees (B, S) of raw rows ``x`` (B, D): the inputs side by side."""
+        """Return what the perceptron sees (B, S) of raw rows ``x`` (B, D); both dense or COO tensors."""
         spaces: dict[str, Tensor] = {"vector": x}
         represented = x
         if self.encoder is not None:
             represented = spaces["code"] = self.encoder(x)
         if self.siamese is not None:
             spaces["siamese"] = self.siamese(represented)
-        seen = [spaces[name] for name in self.inputs]
-        if any(space.is_sparse for space in seen):
-            return torch.cat([space if space.is_sparse else space.to_sparse() for space in seen], dim=1).coalesce()
-        return torch.cat(seen, dim=1)
+        return side_by_side([spaces[name] for name in self.inputs])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the functions (B, P) at raw rows ``x`` (B, D), dense or a COO tensor."""
+        outputs: Tensor = self.perceptron(self.seen(x))
+        return outputs
 
     def state(self) -> dict[str, Any]:
         """Return all of it as tensors and plain values."""

@@ -1,6 +1,6 @@
 """What one step sees: rows, and what the objective needs to know of them.
 
-Shape letters: B rows, D features, M edges, C classes.
+Shape letters: B rows, D features, M edges, C classes, S strangers.
 """
 
 from __future__ import annotations
@@ -95,3 +95,22 @@ class PairBatch(_Tensors):
     heads: Tensor
     tails: Tensor
     is_neighbor: Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class MapBatch(_Tensors):
+    """Edges of this rank, and rows that all of them are repelled from. Weights of all ranks together sum to 1.
+
+    Attributes:
+        vectors: (B, D) float32, each row once.
+        heads: (M,) int64, row in ``vectors`` of each edge's first end.
+        tails: (M,) int64, row in ``vectors`` of each edge's second end.
+        strangers: (S,) int64, row in ``vectors`` of each random row; the same rows on all ranks.
+        weights: (M,) float64, weight of each edge.
+    """
+
+    vectors: Tensor
+    heads: Tensor
+    tails: Tensor
+    strangers: Tensor
+    weights: Tensor

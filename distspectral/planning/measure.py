@@ -167,13 +167,13 @@ class _Measurement:
 
     def _step_rate(self, stage: str) -> StepRate:
         """Return a line through the steps of the config's batch and of a smaller one."""
-        settings = self.recipe.trainings[stage]
+        work, name = self.pipeline.work(stage), f"smaller-{stage}"
+        settings = work.training_of(stage)
         batch, seconds = settings.train.batch_size, _step_seconds(self.watch.windows[stage])
         few = max(batch // 4, min(batch, LEAST_BATCH))
         if few == batch or not settings.divisible:
             return StepRate(fixed_s=0.0, row_s=seconds / batch)
         smaller = settings.model_copy(update={"train": settings.train.model_copy(update={"batch_size": few})})
-        work, name = self.pipeline.work(stage), f"smaller-{stage}"
         output = dataclasses.replace(work.output, artifact=Artifact(f"{self.scratch}/{name}"))
         self.watch.started(name)
         work.train(*work.learned_from(stage), output, smaller)

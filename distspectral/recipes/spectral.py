@@ -24,6 +24,7 @@ from distspectral.recipes.recipe import Recipe, Sections
 from distspectral.spectral.affinity import falls_with_distance
 from distspectral.storage.filesystems import absolute
 from distspectral.training.autoencoder import AutoencoderConfig, AutoencoderSettings
+from distspectral.training.map import MapConfig, MapSettings
 from distspectral.training.settings import TrainSettings
 from distspectral.training.siamese import SiameseConfig, SiameseSettings
 from distspectral.training.spectral import SpectralSettings, SpectralTrainConfig
@@ -67,6 +68,7 @@ class SpectralSections(Sections):
     spectral: SpectralConfig = SpectralConfig()
     train: SpectralTrainConfig = SpectralTrainConfig()
     cluster: ClusterConfig = ClusterConfig()
+    map: MapConfig = MapConfig()
 
 
 class SpectralRecipe(SpectralSections, Recipe):
@@ -180,6 +182,7 @@ class SpectralRecipe(SpectralSections, Recipe):
         if self.makes_features:
             rebuilt = ("siamese_neighbors", "siamese_graph")
             features = ("siamese", "features", *(("reweight",) if self.siamese.use == "reweight" else rebuilt))
+        drawn = ("map",) if self.map.enabled else ()
         return (
             "pack",
             *codes,
@@ -190,6 +193,7 @@ class SpectralRecipe(SpectralSections, Recipe):
             "calibrate",
             "cluster",
             "tree",
+            *drawn,
             "embed",
             "exemplars",
         )
@@ -259,7 +263,10 @@ class SpectralRecipe(SpectralSections, Recipe):
             made["siamese"] = SiameseSettings(
                 train=self.siamese, seed=self.seed, start_from=self._first_weights("siamese")
             )
-        return {**made, "train": self.functions}
+        made["train"] = self.functions
+        if self.map.enabled:  # never from another run's weights: they know that run's functions, by sign and order
+            made["map"] = MapSettings(train=self.map, seed=self.seed)
+        return made
 
     @property
     def learns_from(self) -> dict[str, tuple[tuple[str, ...], str | None]]:
@@ -268,6 +275,7 @@ class SpectralRecipe(SpectralSections, Recipe):
             "autoencoder": (("pack",), None),
             "siamese": ((self.searched,), "graph"),
             "train": (tuple(self.seen.values()), self.embedded_graph),
+            "map": (tuple(self.seen.values()), self.embedded_graph),
         }
         return {stage: made[stage] for stage in self.trainings}
 
@@ -280,6 +288,7 @@ class SpectralRecipe(SpectralSections, Recipe):
             "autoencoder": (self.dim, *code.widths(self.dim), code.n_components),
             "siamese": (widths[self.searched], *siamese.hidden, siamese.n_components),
             "train": (n_seen, *self.network.hidden, self.n_functions - 1),
+            "map": (n_seen + self.n_components - 1, *self.map.hidden, 2),
         }
         linear = {"pca": (self.dim, widths["codes"])} if "pca" in self.chain else {}
         return {**linear, **{stage: made[stage] for stage in self.trainings}}

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from distspectral.config.load import parse_config
-from distspectral.embedding.columns import require_column
+from distspectral.embedding.columns import OF_MAP, require_column
 from distspectral.errors import (
     ConfigError,
     MissingArtifactError,
@@ -148,6 +148,20 @@ class Run:
         clusters: NDArray[np.int32] = self.to_arrow(["cluster"])["cluster"].to_numpy()
         return clusters
 
+    def map(self) -> NDArray[np.float32]:
+        """Return the places (N, 2) of the rows on the map, x and y.
+
+        Raises:
+            ConfigError: the run has none, or was told not to write them.
+        """
+        if self.objective != SpectralRecipe.kind:
+            raise ConfigError(f"{self._root.uri}: is a run of objective {self.objective}, which has no map")
+        output, manifest = self._output()
+        for column in OF_MAP:
+            require_column(manifest, column, output.uri)
+        table = self.to_arrow(OF_MAP)
+        return np.stack([table[column].to_numpy() for column in OF_MAP], axis=1)
+
     # ---- its model -----------------------------------------------------------------------------------------------
 
     def embed(self, rows: Any) -> dict[str, NDArray[Any]]:
@@ -158,7 +172,7 @@ class Run:
 
         Returns:
             ``embedding`` (B, P) float32; of a spectral run ``cluster``, ``distance``, ``leaf`` and ``is_outlier`` (B,),
-            too.
+            too, and if it has a map, the place on it, ``x`` and ``y`` (B,).
 
         Raises:
             ShardWidthError: the rows have another width.

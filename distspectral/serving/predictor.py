@@ -12,14 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distspectral.config.load import parse_config
+from distspectral.embedding.columns import MEANINGS, OF_MAP
 from distspectral.errors import FingerprintMismatchError
 from distspectral.models.embedder import Embedder
 from distspectral.recipes import MetricRecipe, SpectralRecipe
-from distspectral.report.metrics import METRICS, scores
+from distspectral.report.metrics import CONFIG, METRICS, scores
 from distspectral.spectral.orthonormalize import whiten
 from distspectral.stages import folder_of, kind_of
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.embed_metric import load_metric
+from distspectral.stages.map import load_map
 from distspectral.stages.pack import PACK
 from distspectral.stages.tree import load_leaves, load_outliers
 from distspectral.storage.artifact.directory import Artifact
@@ -37,7 +40,8 @@ class Predictor:
 
     Attributes:
         module: framed rows (B, D) float32 to the tensors named by ``outputs``; on the CPU, evaluating.
-        outputs: ``embedding`` (B, P) float32; of a clustered run all of :data:`OUTPUTS`.
+        outputs: ``embedding`` (B, P) float32; of a clustered run all of :data:`OUTPUTS`, and of one with a map ``x``
+            and ``y`` (B,) float32.
         dim: D.
         frame: of the run's rows.
         card: the facts that go with it, JSON-serialisable.
@@ -101,8 +105,16 @@ def _spectral(root: Artifact) -> Predictor:
     found = _source_of(tree, grown, "cluster", clusters)
     calibrated = _source_of(clusters, found, "calibrate", model)
     vectors, packed = _packed(root, model, calibrated)
+    config = parse_config(root.read_bytes(CONFIG).decode(), f"{root.uri}/{CONFIG}")
+    drawn = None
+    inputs = {"calibrate": calibrated.fingerprint, "cluster": found.fingerprint, "tree": grown.fingerprint}
+    if config.map.enabled:
+        place = root.child(folder_of(SpectralRecipe.kind, "map"))
+        made = place.require(place.manifest().fingerprint)
+        _source_of(place, made, "calibrate", model)
+        drawn, inputs["map"] = load_map(place), made.fingerprint
     assigner, outliers = load_leaves(clusters, tree), load_outliers(tree)
-    module = Embedder(load_calibrated_network(model), assigner, outliers=outliers).eval()
+    module = Embedder(load_calibrated_network(model), assigner, outliers=outliers, map_network=drawn).eval()
     properties, frame = calibrated.properties, Frame.of_properties(packed.properties["frame"])
     n_clusters = found.properties["n_clusters"]
     weights = "weighted by degree" if properties["laplacian"] == "random_walk" else "with equal weights"
@@ -117,6 +129,7 @@ def _spectral(root: Artifact) -> Predictor:
             _output_facts("distance", "float32", [], "to that centroid, where functions are scaled for clustering"),
             _output_facts("leaf", "int64", [], f"0 to {len(assigner.leaves) - 1}, of the tree, inside the cluster"),
             _output_facts("is_outlier", "bool", [], "farther than usual from its cluster's mean or its leaf"),
+            *(_output_facts(name, "float32", [], MEANINGS[name]) for name in OF_MAP if drawn is not None),
         ],
         "clusters": n_clusters,
         "training_data": _data_facts(packed),
@@ -124,11 +137,11 @@ def _spectral(root: Artifact) -> Predictor:
     }
     return Predictor(
         module,
-        OUTPUTS,
+        (*OUTPUTS, *(() if drawn is None else OF_MAP)),
         properties["dim"],
         frame,
         card,
-        {"calibrate": calibrated.fingerprint, "cluster": found.fingerprint, "tree": grown.fingerprint},
+        inputs,
         vectors,
     )
 

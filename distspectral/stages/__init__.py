@@ -16,6 +16,7 @@ from distspectral.stages.evaluate import EVALUATE
 from distspectral.stages.exemplars import EXEMPLARS
 from distspectral.stages.features import FEATURES
 from distspectral.stages.graph import GRAPH, SIAMESE_GRAPH
+from distspectral.stages.map import MAP
 from distspectral.stages.neighbors import NEIGHBORS, SIAMESE_NEIGHBORS
 from distspectral.stages.pack import PACK
 from distspectral.stages.pca import PCA
@@ -48,6 +49,7 @@ STAGES: Mapping[str, Mapping[str, Stage]] = {
         CALIBRATE,
         CLUSTER,
         TREE,
+        MAP,
         EMBED,
         EXEMPLARS,
     ),

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
+import torch
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
+from torch import Tensor, nn
 
 from distspectral.costs.bill import Bill
-from distspectral.embedding.columns import DEFAULT_COLUMNS, MEANINGS, Column, RowColumns, refuse_clashes
+from distspectral.embedding.columns import (
+    DEFAULT_COLUMNS,
+    MEANINGS,
+    OF_MAP,
+    Column,
+    RowColumns,
+    columns_of,
+    refuse_clashes,
+)
 from distspectral.embedding.drift import measure_drift
 from distspectral.embedding.loading import Loader
 from distspectral.embedding.scores import evaluate
@@ -23,6 +34,7 @@ from distspectral.models.embedder import Embedder, Precision
 from distspectral.models.networks import torch_device
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.encoding import forward_piece
+from distspectral.stages.map import load_map
 from distspectral.stages.stage import Manifests, Piece, Stage, Unfinished, Work
 from distspectral.stages.tree import load_leaves, load_outliers
 from distspectral.storage.artifact.directory import Artifact
@@ -40,10 +52,10 @@ logger = logging.getLogger(__name__)
 class EmbedConfig(FrozenModel):
     """How rows stream through the model (YAML section ``embed``)."""
 
-    columns: tuple[Column, ...] = Field(
-        DEFAULT_COLUMNS,
+    columns: Literal["auto"] | tuple[Column, ...] = Field(
+        "auto",
         min_length=1,
-        description="what is written beside the id: "
+        description=f"what is written beside the id; auto = {', '.join(DEFAULT_COLUMNS)}, x and y of a run with a map. "
         + "; ".join(f"{column}: {meaning}" for column, meaning in MEANINGS.items()),
     )
     n_nearest: PositiveInt = Field(3, description="clusters in the column nearest_clusters")
@@ -61,8 +73,8 @@ class EmbedConfig(FrozenModel):
 
     @field_validator("columns")
     @classmethod
-    def _name_each_once(cls, columns: tuple[Column, ...]) -> tuple[Column, ...]:
-        if len(set(columns)) < len(columns):
+    def _name_each_once(cls, columns: Literal["auto"] | tuple[Column, ...]) -> Literal["auto"] | tuple[Column, ...]:
+        if columns != "auto" and len(set(columns)) < len(columns):
             raise ValueError(f"names a column twice ({', '.join(columns)}); name each once")
         return columns
 
@@ -76,6 +88,7 @@ def embed(
     config: EmbedConfig,
     mapper: Mapper = local_map,
     training: Artifact | None = None,
+    drawn: Artifact | None = None,
 ) -> Manifest:
     """Write one Parquet shard per source shard, a file or a piece of a large one, with the columns asked for.
 
@@ -92,13 +105,14 @@ def embed(
         mapper: hands out the shards that are still missing.
         training: finished ``vectors`` artifact of the rows trained on; given, a sample of the rows embedded now is
             compared with it.
+        drawn: finished ``map`` artifact; None where the run has none.
 
     Raises:
         ShardWidthError: the rows have another width than the model.
         SourceError: a row cannot be used.
-        ConfigError: a carried column has the name of one of ours.
+        ConfigError: a carried column has the name of one of ours, or a column of the map is asked for without one.
     """
-    work = _Work(source, model, clusters, tree, output, config, training)
+    work = _Work(source, model, clusters, tree, output, config, training, drawn)
     done = output.begin(work.items)
     metrics = work.do(done, range(len(source.shards)), mapper)
     return work.finish(done, metrics)
@@ -114,6 +128,7 @@ def embed_part(
     shards: range,
     mapper: Mapper = local_map,
     training: Artifact | None = None,
+    drawn: Artifact | None = None,
 ) -> Manifest | Unfinished:
     """Embed some of the shards into an output that several processes fill; finish it if no shard is missing then.
 
@@ -127,6 +142,7 @@ def embed_part(
         shards: numbers of the source shards to embed; beyond the last one they are none.
         mapper: hands out those still missing.
         training: artifact.
+        drawn: artifact.
 
     Raises:
         ConfigError: no shard has these numbers.
@@ -137,7 +153,7 @@ def embed_part(
         raise ConfigError(
             f"--shard-range {shards.start}:{shards.stop}: names no shard; the source has 0 to {n_shards - 1}"
         )
-    work = _Work(source, model, clusters, tree, output, config, training)
+    work = _Work(source, model, clusters, tree, output, config, training, drawn)
     metrics = work.do(output.begin(shared=True), range(n_shards)[shards.start : shards.stop], mapper)
     done = read_receipts(output.artifact)
     if all(name in done for name in work.items):
@@ -159,6 +175,7 @@ class _Work:
         output: Output,
         config: EmbedConfig,
         training: Artifact | None,
+        drawn: Artifact | None,
     ) -> None:
         source = source.framed(Frame.of_properties(model.manifest().properties["frame"])).carrying()
         refuse_clashes(source)
@@ -172,10 +189,13 @@ class _Work:
         names = [f"part-{index:05d}.parquet" for index in range(len(source.shards))]
         self.items = dict(zip(names, source.shard_fingerprints(), strict=True))
         self.n_clusters = clusters.manifest().properties["n_clusters"]
-        made = (model, clusters, tree)
+        self.columns = columns_of(config.columns, drawn is not None)
+        made = tuple(one for one in (model, clusters, tree, drawn) if one is not None)
         versions = (one.manifest().fingerprint for one in made)
         identity = (*(one.uri for one in made), *versions, config.model_dump_json())
-        self.loader = Loader(identity, functools.partial(_columns, *made, config))
+        needed = _needed(drawn, self.columns)
+        load = functools.partial(_row_columns, model, clusters, tree, needed, config, self.columns)
+        self.loader = Loader(identity, load)
 
     def do(self, done: dict[str, Shard], shards: range, mapper: Mapper) -> dict[str, Any]:
         """Embed those of the shards that are missing, add them to ``done``, return what was measured."""
@@ -207,30 +227,62 @@ class _Work:
         properties = {
             "n_components": self.n_components,
             "n_clusters": self.n_clusters,
-            "columns": list(self.config.columns),
+            "columns": list(self.columns),
             "carried": self.source.carried.names,
         }
         return self.output.commit(shards, properties, metrics, quarantine_files(shards))
 
 
-def _columns(model: Artifact, clusters: Artifact, tree: Artifact, config: EmbedConfig) -> RowColumns:
+def _needed(drawn: Artifact | None, columns: Sequence[Column]) -> Artifact | None:
+    """Return the map where a column is one of its."""
+    return drawn if set(OF_MAP) & set(columns) else None
+
+
+class _Passage(nn.Module):
+    """All networks that a row passes, as one with one output."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        super().__init__()
+        self.embedder = embedder
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([part for part in self._parts(x) if part is not None], dim=1)
+
+    def _parts(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        seen, embedding = self.embedder.seen_and_embedding(x)
+        return embedding, self.embedder.places(seen, embedding)
+
+
+def _row_columns(
+    model: Artifact,
+    clusters: Artifact,
+    tree: Artifact,
+    drawn: Artifact | None,
+    config: EmbedConfig,
+    columns: Sequence[Column],
+) -> RowColumns:
+    map_network = None if drawn is None else load_map(drawn)
     network, assigner = load_calibrated_network(model), load_leaves(clusters, tree)
-    embedder = Embedder(network, assigner, config.precision, load_outliers(tree))
-    return RowColumns(embedder, config.columns, config.n_nearest)
+    embedder = Embedder(network, assigner, config.precision, load_outliers(tree), map_network)
+    return RowColumns(embedder, columns, config.n_nearest)
 
 
 def _run(work: Work) -> Manifest:
     models = work.artifacts["calibrate"], work.artifacts["cluster"], work.artifacts["tree"]
-    return embed(work.source, *models, work.output, work.settings["embed"], work.mapper, work.trained_on)
+    more = work.mapper, work.trained_on, work.artifacts.get("map")
+    return embed(work.source, *models, work.output, work.settings["embed"], *more)
 
 
 def _run_part(work: Work, shards: range) -> Manifest | Unfinished:
     models = work.artifacts["calibrate"], work.artifacts["cluster"], work.artifacts["tree"]
-    return embed_part(work.source, *models, work.output, work.settings["embed"], shards, work.mapper, work.trained_on)
+    more = work.mapper, work.trained_on, work.artifacts.get("map")
+    return embed_part(work.source, *models, work.output, work.settings["embed"], shards, *more)
 
 
 def _cost(bill: Bill) -> None:
-    trained = (*bill.recipe.encoders.values(), "train")
+    columns = columns_of(bill.settings["embed"].columns, "map" in bill.recipe.chain)
+    placed = ("map",) if set(OF_MAP) & set(columns) else ()
+    trained = (*bill.recipe.encoders.values(), "train", *placed)
     bill.through(trained, bill.rates.read_us + bill.us("embedding"))
     bill.alone()
     bill.read, bill.written = bill.n_rows * bill.rates.source_bytes, bill.kept
@@ -240,7 +292,11 @@ def _cost(bill: Bill) -> None:
 
 
 def _pieces(work: Work) -> dict[str, Piece]:
-    return forward_piece(load_calibrated_network(work.artifacts["calibrate"]), (work.artifacts["pack"],))
+    models = work.artifacts["calibrate"], work.artifacts["cluster"], work.artifacts["tree"]
+    config: EmbedConfig = work.settings["embed"]
+    columns = columns_of(config.columns, "map" in work.artifacts)
+    made = _row_columns(*models, _needed(work.artifacts.get("map"), columns), config, columns)
+    return forward_piece(_Passage(made.embedder), (work.artifacts["pack"],))
 
 
 def _facts(manifests: Manifests) -> dict[str, Any]:
@@ -271,7 +327,7 @@ EMBED = Stage(
     folder="output",
     purpose="Embed and cluster every row.",
     done="embedded",
-    inputs=lambda recipe: (SOURCE, "calibrate", "cluster", "tree"),
+    inputs=lambda recipe: (SOURCE, "calibrate", "cluster", "tree", *(("map",) if "map" in recipe.chain else ())),
     sections=("embed", "data.carry"),
     harmless=("embed.batch_rows", "embed.drift_rows"),
     workers="actors",

@@ -66,6 +66,11 @@ class Work:
         seen, graph = self.recipe.learns_from[stage]
         return tuple(self.artifacts[name] for name in seen), None if graph is None else self.artifacts[graph]
 
+    def training_of(self, stage: str) -> TrainSettings:
+        """Return the settings of a stage that trains, complete with where the networks lie that it is trained upon."""
+        settings: TrainSettings = self.settings[stage]
+        return settings.upon(self.artifacts)
+
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
@@ -156,7 +161,7 @@ def training_stage(name: str, **declared: Any) -> Stage:
     harmless = (*(f"{name}.train.{key}" for key in TRAINING_ONLY), *declared.pop("harmless", ()))
 
     def run(work: Work) -> Manifest:
-        (vectors, graph), settings = work.learned_from(name), work.settings[name]
+        (vectors, graph), settings = work.learned_from(name), work.training_of(name)
         if drawn := wants_batches(settings, vectors, graph):
             draw(vectors, graph, work.output, drawn, work.mapper)
         return work.train(vectors, graph, work.output, settings)

@@ -140,6 +140,10 @@ class EdgeSampler:
         ends = inverse[: 2 * n].reshape(2, n)
         return edge_batch(gathered(self.vectors, rows), ends, self.affinity_share / n, mass)
 
+    def ends(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return global ids (M,) of both ends of the edges of ``step`` on this rank, the same as :meth:`batch`'s."""
+        return self._edges(np.random.default_rng((self.seed, step, self.rank)))
+
     def _edges(self, generator: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return global ids (M,) of both ends; one random number picks the row and the neighbour."""
         target = stratified(self.growth * self.n_edges, generator) * self.cumulative[-1]

@@ -7,10 +7,12 @@ they are.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 from distspectral.frozen import FrozenModel
 from distspectral.graph.store import Graph
+from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.vectors import Vectors
 from distspectral.training.config import TrainConfig
 from distspectral.training.draws import Draws
@@ -27,6 +29,15 @@ class TrainSettings(FrozenModel, ABC):
     seed: int = 0
     start_from: str | None = None
     """URI of a finished training of the same shape, whose weights are the first ones here."""
+
+    def upon(self, artifacts: Mapping[str, Artifact]) -> Self:
+        """Return the settings, knowing where finished networks lie that this one is trained upon, if there are any.
+
+        Args:
+            artifacts: what every stage of the run writes, by its name.
+        """
+        del artifacts
+        return self
 
     @abstractmethod
     def trainer(self, vectors: Vectors, graph: Graph | None = None) -> Trainer[Any, Any]:

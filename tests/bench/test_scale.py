@@ -48,6 +48,7 @@ def test_a_plan_is_compared_stage_by_stage(monkeypatch):
         "calibrate",
         "cluster",
         "tree",
+        "map",
         "embed",
         "exemplars",
     ]

@@ -146,7 +146,7 @@ def test_stages_run_in_order_and_demand_their_inputs(tmp_path: Path) -> None:
     refused = invoke("stage", "neighbors", path, "--local")
     assert refused.exit_code == EXIT_REFUSED
     assert "vectors: holds no finished artifact" in refused.stderr
-    for stage in ("pack", "neighbors", "graph", "train", "calibrate", "cluster", "tree", "embed", "exemplars"):
+    for stage in ("pack", "neighbors", "graph", "train", "calibrate", "cluster", "tree", "map", "embed", "exemplars"):
         result = invoke("stage", stage, path, "--local", "--json")
         assert result.exit_code == 0, result.stderr
         assert json.loads(result.stdout)["stage"] == stage
@@ -198,7 +198,18 @@ def test_inspect_shows_an_artifact_or_a_whole_run(finished: Path, tmp_path: Path
     assert "float32" in one.stdout
     assert list(json.loads(invoke("inspect", root, "--json").stdout)) == [
         f"{root}/{name}"
-        for name in ("vectors", "neighbors", "graph", "training", "model", "clusters", "tree", "output", "exemplars")
+        for name in (
+            "vectors",
+            "neighbors",
+            "graph",
+            "training",
+            "model",
+            "clusters",
+            "tree",
+            "map",
+            "output",
+            "exemplars",
+        )
     ]
     assert "neither a finished artifact nor a run" in invoke("inspect", tmp_path).stderr
 

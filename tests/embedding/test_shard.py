@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from distspectral.embedding.columns import DEFAULT_COLUMNS, RowColumns
+from distspectral.embedding.columns import RowColumns, columns_of
 from distspectral.embedding.loading import Loader
 from distspectral.embedding.shard import RowSample, Written, embed_shard
 from distspectral.embedding.stream import IN_FLIGHT
@@ -36,7 +36,7 @@ def embedded(finished, folder, reader: ShardReader | None = None, batch_rows: in
     """Embed the run's first shard, of 50 rows, once more."""
     network = load_calibrated_network(finished.chain.artifact("calibrate"))
     assigner = load_assigner(finished.chain.artifact("cluster"))
-    columns = RowColumns(Embedder(network, assigner), list(DEFAULT_COLUMNS), 2)
+    columns = RowColumns(Embedder(network, assigner), columns_of("auto", has_map=False), 2)
     item = ("part-00000.parquet", finished.source.shards[0], "print")
     reader = reader or finished.source.reader
     loader = Loader((str(folder),), lambda: columns)

@@ -36,7 +36,7 @@ from distspectral.training.checkpoint import read_state
 from tests.datasets import blobs
 from tests.runs import DIM, LEARNED, N_ROWS, moved, write_metric_run, write_run
 
-CHAIN = ("pack", "neighbors", "graph", "train", "calibrate", "cluster", "tree", "embed", "exemplars")
+CHAIN = ("pack", "neighbors", "graph", "train", "calibrate", "cluster", "tree", "map", "embed", "exemplars")
 
 
 class Recorder:
@@ -171,7 +171,7 @@ def test_a_missing_metrics_file_is_written_again_with_the_seconds_of_then(own: P
 
 def test_only_stages_behind_a_change_run_again(own: Path) -> None:
     metrics, recorder = run_local(own, "cluster.n_clusters=4")
-    assert recorder.up_to_date == ["pack", "neighbors", "graph", "train", "calibrate"]
+    assert recorder.up_to_date == ["pack", "neighbors", "graph", "train", "calibrate", "map"]
     assert recorder.worked == ["cluster", "tree", "embed", "exemplars"]
     assert metrics["cluster"]["n_clusters"] == 4
 
@@ -243,7 +243,7 @@ def test_a_run_whose_start_was_replaced_trains_again(own: Path, tmp_path: Path) 
     run_local(later)
     run_local(own, "affinity.kind=uniform")
     _, recorder = run_local(later)
-    assert recorder.worked == ["train", "calibrate", "cluster", "tree", "embed", "exemplars"]
+    assert recorder.worked == ["train", "calibrate", "cluster", "tree", "map", "embed", "exemplars"]
     _, recorder = run_local(later)
     assert recorder.worked == []
 
@@ -296,7 +296,8 @@ def test_a_run_without_labels_has_no_evaluation(tmp_path: Path) -> None:
 def test_progress_is_reported_for_items_and_for_training(tmp_path: Path) -> None:
     _, recorder = run_local(write_run(tmp_path))
     assert [step for step in recorder.steps if step[0] == "packing"] == [("packing", done, 3) for done in range(4)]
-    assert [step for step in recorder.steps if step[0] == "training"] == [("training", 20, 40), ("training", 40, 40)]
+    trained = [step for step in recorder.steps if step[0] == "training"]
+    assert trained == 2 * [("training", 20, 40), ("training", 40, 40)], "the functions, and the map"
     assert len(recorder.ritz_sums) == 2
 
 

@@ -31,6 +31,7 @@ ENCODER, SIAMESE, FUNCTIONS = (
     n_weights(24, 256, 256, 10),
     n_weights(34, 512, 256, 22),
 )
+MAP = n_weights(34 + 14, 512, 256, 2)
 
 
 def term(bill, resource):
@@ -174,7 +175,7 @@ def test_more_rows_never_cost_less(shape):
 
 def test_accelerators_take_networks_and_pairs_off_the_cores():
     fast = stages(1e9, on=GPUS)
-    for name, weights in (("codes", ENCODER), ("features", SIAMESE), ("embed", ENCODER + SIAMESE + FUNCTIONS)):
+    for name, weights in (("codes", ENCODER), ("features", SIAMESE), ("embed", ENCODER + SIAMESE + FUNCTIONS + MAP)):
         assert term(fast[name], "GPUs").seconds == pytest.approx(1e9 * 2 * weights / (0.3 * 989e12) / 8)
     assert term(fast["codes"], "cores").seconds == pytest.approx(1e9 * (4 - 3) / 1e6 / 112)
     assert "solve" not in term(fast["neighbors"], "cores").formula
@@ -197,8 +198,8 @@ def test_shared_storage_passes_the_network_of_several_nodes():
     assert pack.node_hours == pytest.approx(4 * pack.seconds / 3600)
 
 
-def test_an_encoder_that_the_network_does_not_need_costs_embedding_nothing():
-    bare = stages(1e9, on=GPUS, train={"inputs": ["vector"]})["embed"]
+def test_an_encoder_or_a_map_that_is_not_needed_costs_embedding_nothing():
+    bare = stages(1e9, on=GPUS, train={"inputs": ["vector"]}, embed={"columns": ["cluster"]})["embed"]
     assert term(bare, "GPUs").seconds == pytest.approx(1e9 * 2 * n_weights(96, 512, 256, 22) / (0.3 * 989e12) / 8)
 
 

@@ -36,7 +36,7 @@ def learned(tmp_path_factory):
 def test_every_rate_that_the_formulas_ask_for_is_measured(learned):
     config, rates = learned
     assert rates.sample_rows == N_ROWS
-    assert set(rates.steps) == {"autoencoder", "siamese", "train"}
+    assert set(rates.steps) == {"autoencoder", "siamese", "train", "map"}
     kinds = {
         "pack": {"packing"},
         "autoencoder": set(),
@@ -49,6 +49,7 @@ def test_every_rate_that_the_formulas_ask_for_is_measured(learned):
         "calibrate": {"encoding", "calibrating", "certifying", "network"},
         "cluster": {"components"},
         "tree": {"placing rows", "adding up edges", "network"},
+        "map": {"scan"},
         "embed": {"embedding", "network"},
         "exemplars": {"finding exemplars"},
     }

@@ -14,7 +14,7 @@ from distspectral.recipes.spectral import ENOUGH_VARIANCE
 WIDE, NARROW = 40, 5
 """Features of a row: more, or fewer, than the ten numbers of a code."""
 EUCLIDEAN = {"affinity": {"space": "euclidean"}}
-TAIL = ("train", "calibrate", "cluster", "tree", "embed", "exemplars")
+TAIL = ("train", "calibrate", "cluster", "tree", "map", "embed", "exemplars")
 CODES = ("pack", "autoencoder", "codes", "neighbors", "graph")
 
 
@@ -46,7 +46,7 @@ def test_a_variant_is_a_chain_and_the_last_graph_in_it_is_learned(
     one = recipe(**variant)
     assert one.chain == (*chain, *TAIL)
     assert one.embedded_graph == graph
-    assert list(one.trainings) == [stage for stage in ("autoencoder", "siamese", "train") if stage in one.chain]
+    assert list(one.trainings) == [stage for stage in ("autoencoder", "siamese", "train", "map") if stage in one.chain]
 
 
 @pytest.mark.parametrize(
@@ -220,14 +220,23 @@ def test_every_worker_needs_a_share_of_every_batch_that_the_run_makes() -> None:
         recipe(WIDE, **few).check_workers(2)
 
 
-def test_every_training_begins_with_the_weights_of_the_run_to_start_from() -> None:
+def test_every_training_but_the_maps_begins_with_the_weights_of_the_run_to_start_from() -> None:
     starts = {name: one.start_from for name, one in recipe(start_from="s3://bucket/before").trainings.items()}
     assert starts == {
         "autoencoder": "s3://bucket/before/autoencoder",
         "siamese": "s3://bucket/before/siamese",
         "train": "s3://bucket/before/training",
+        "map": None,
     }
     assert {one.start_from for one in recipe().trainings.values()} == {None}
+
+
+def test_a_map_is_drawn_unless_nobody_wants_one() -> None:
+    one, without = recipe(), recipe(map={"enabled": False})
+    assert one.learns_from["map"] == one.learns_from["train"]
+    assert one.layers["map"][0] == one.layers["train"][0] + one.n_components - 1, "functions beside, but the constant"
+    assert set(one.chain) - set(without.chain) == {"map"}
+    assert "map" not in {*without.trainings, *without.layers, *without.learns_from}
 
 
 def test_a_recipe_is_frozen_and_knows_its_sections_only() -> None:

@@ -15,7 +15,7 @@ from tests.datasets import blobs
 from tests.runs import DIM, N_ROWS, write_run
 from tests.stages.chain import opened
 
-CHAIN = ("pack", "neighbors", "graph", "train", "calibrate", "cluster", "tree", "embed", "exemplars")
+CHAIN = ("pack", "neighbors", "graph", "train", "calibrate", "cluster", "tree", "map", "embed", "exemplars")
 
 
 @pytest.fixture(scope="module")

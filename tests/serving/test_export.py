@@ -27,7 +27,6 @@ from distspectral.errors import (
     OutputNotWritableError,
     RequestError,
 )
-from distspectral.models.embedder import Embedder
 from distspectral.models.framed import Framed
 from distspectral.orchestration.engine import LocalEngine
 from distspectral.orchestration.observer import SilentObserver
@@ -91,7 +90,7 @@ assert numpy.asarray(embed(rows[:1])["embedding"]).shape[0] == 1
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
     found = np.load(tmp_path / "out.npz")
     parts = [pq.read_table(path) for path in sorted((root / "output").glob("part-*.parquet"))]
-    digits = {"embedding": 1e-5, "cluster": 0, "distance": 2e-3, "leaf": 0, "is_outlier": 0}
+    digits = {"embedding": 1e-5, "cluster": 0, "distance": 2e-3, "leaf": 0, "is_outlier": 0, "x": 1e-4, "y": 1e-4}
     for name, tolerance in digits.items():  # roots near zero lose digits
         written = np.concatenate([np.stack(part[name].to_numpy()) for part in parts])
         assert len(written) == N_ROWS
@@ -110,7 +109,7 @@ def test_the_card_says_what_goes_in_and_comes_out(root: Path) -> None:
     assert taken["shape"] == ["rows", DIM]
     assert taken["dtype"] == "float32"
     assert "multiplies them by 0.25" in taken["meaning"]
-    assert [one["name"] for one in card["outputs"]] == list(OUTPUTS)
+    assert [one["name"] for one in card["outputs"]] == [*OUTPUTS, "x", "y"]
     assert len(card["eigenvalues"]) == card["outputs"][0]["shape"][1] == 4
     assert card["training_data"]["rows"] == N_ROWS
     assert set(card["metrics"]["agreement"]) == {"acc", "nmi", "ari"}
@@ -142,6 +141,7 @@ def raw_outputs(predictor: Predictor, rows: np.ndarray) -> list[np.ndarray]:
         ("distance", lambda array: array * np.float32(np.nan)),
         ("leaf", lambda array: (array + 1) % (array.max() + 1)),
         ("is_outlier", lambda array: ~array),
+        ("y", lambda array: array + np.float32(1)),
     ],
 )
 def test_a_program_that_disagrees_is_refused(predictor: Predictor, output: str, change) -> None:
@@ -155,7 +155,7 @@ def test_a_program_that_disagrees_is_refused(predictor: Predictor, output: str, 
     with pytest.raises(ExportError, match=r"model.onnx: \w+ differs from the network's"):
         stage.checked("model.onnx", program, predictor, raw, rows)
     honest = stage.checked("model.onnx", lambda part: raw_outputs(predictor, part), predictor, raw, rows)
-    assert honest == dict.fromkeys(OUTPUTS, 0)
+    assert honest == dict.fromkeys((*OUTPUTS, "x", "y"), 0)
 
 
 def test_rows_between_two_centroids_may_go_to_either(predictor: Predictor) -> None:
@@ -200,10 +200,9 @@ def test_a_refused_program_leaves_the_export_before_it_as_it_was(
 ) -> None:
     shutil.copytree(root / "export", tmp_path / "export")
     before = {path.name: path.read_bytes() for path in (tmp_path / "export").iterdir()}
-    network = copy.deepcopy(predictor.module.network)
-    network.perceptron = TwoFaced(network.perceptron)
-    embedder = Embedder(network, predictor.module.assigner).eval()
-    two_faced = dataclasses.replace(predictor, module=embedder)
+    embedder = copy.deepcopy(predictor.module)
+    embedder.network.perceptron = TwoFaced(embedder.network.perceptron)
+    two_faced = dataclasses.replace(predictor, module=embedder.eval())
     for folder in ("export", "other"):
         with pytest.raises(ExportError, match="nothing was written"):
             stage.export(two_faced, Artifact(str(tmp_path / folder)), ["torch"])
@@ -242,7 +241,8 @@ def test_a_network_that_cannot_be_traced_is_refused() -> None:
 @pytest.fixture
 def own(root: Path, tmp_path: Path) -> Path:
     """The run to spoil, as far as it is read."""
-    for name in ("vectors", "model", "clusters", "tree"):
+    shutil.copy(root / "config.yaml", tmp_path)
+    for name in ("vectors", "model", "clusters", "tree", "map"):
         shutil.copytree(root / name, tmp_path / name)
     return tmp_path
 
@@ -254,11 +254,26 @@ def edit_manifest(artifact: Path, change) -> None:
     path.write_text(json.dumps(manifest))
 
 
-@pytest.mark.parametrize(("stale", "reader"), [("model", "clusters"), ("vectors", "model"), ("clusters", "tree")])
+@pytest.mark.parametrize(
+    ("stale", "reader"), [("model", "clusters"), ("vectors", "model"), ("clusters", "tree"), ("model", "map")]
+)
 def test_artifacts_that_do_not_belong_together_are_refused(own: Path, stale: str, reader: str) -> None:
     edit_manifest(own / stale, lambda manifest: manifest.update(fingerprint="0" * 16))
+    if reader == "map":
+        edit_manifest(own / "clusters", lambda manifest: manifest["inputs"].update(calibrate="0" * 16))
     with pytest.raises(FingerprintMismatchError, match=f"{reader}: was made from another .*{stale}"):
         load_predictor(Artifact(str(own)))
+
+
+def test_a_run_that_draws_no_map_is_exported_without_one(own: Path) -> None:
+    shutil.rmtree(own / "map")
+    config = (own / "config.yaml").read_text()
+    (own / "config.yaml").write_text(
+        config.replace("map:\n", "map:\n  enabled: false\n").replace("  enabled: true\n", "", 1)
+    )
+    found = load_predictor(Artifact(str(own)))
+    assert found.outputs == OUTPUTS
+    assert len(found.module(torch.zeros(2, DIM))) == len(OUTPUTS)
 
 
 @pytest.mark.parametrize("whiten", [False, True])

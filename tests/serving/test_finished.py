@@ -31,6 +31,7 @@ def test_columns_are_those_of_the_output_in_order(root: Path) -> None:
     assert found.ids().to_pylist() == list(range(N_ROWS))
     np.testing.assert_array_equal(found.clusters(), table["cluster"].to_numpy())
     np.testing.assert_array_equal(found.embedding(), np.stack(table["embedding"].to_numpy()))
+    np.testing.assert_array_equal(found.map(), np.stack([table["x"].to_numpy(), table["y"].to_numpy()], axis=1))
     assert found.dataset().count_rows() == N_ROWS
 
 
@@ -50,6 +51,7 @@ def test_rows_in_memory_get_what_the_output_says_of_them(root: Path) -> None:
     np.testing.assert_allclose(made["embedding"], found.embedding(), rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(made["cluster"], found.clusters())
     assert made["distance"].shape == (N_ROWS,)
+    np.testing.assert_allclose(np.stack([made["x"], made["y"]], axis=1), found.map(), rtol=1e-4, atol=1e-4)
     as_lists = np.array([None] * 3, dtype=object)
     as_lists[:] = [list(map(float, row)) for row in vectors[:3]]
     np.testing.assert_allclose(found.embed(as_lists)["embedding"], made["embedding"][:3], atol=1e-5)
@@ -86,6 +88,8 @@ def test_a_metric_run_has_an_embedding_and_no_clusters(tmp_path: Path) -> None:
     run(load_config(path), LocalEngine(), SilentObserver())
     found = Run(tmp_path / "root")
     assert found.embedding().shape == (300, 6)
+    with pytest.raises(ConfigError, match="objective dscl, which has no map"):
+        found.map()
     rows = np.stack(pq.read_table(tmp_path / "data")["vector"].to_numpy())
     np.testing.assert_allclose(found.embed(rows)["embedding"], found.embedding(), rtol=1e-4, atol=1e-5)
     with pytest.raises(ConfigError, match="which has no clusters"):

@@ -20,6 +20,7 @@ from distspectral.report.collect import scatter_sample
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.cluster import load_assigner
 from distspectral.stages.embed import EmbedConfig, embed, embed_part
+from distspectral.stages.map import load_map
 from distspectral.stages.stage import Unfinished
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.output import Output
@@ -47,7 +48,8 @@ def test_output_shards_hold_the_source_shards_rows_in_order(finished):
     parts = tables(finished.chain.artifact("embed"))
     assert [len(part) for part in parts] == list(SIZES)
     np.testing.assert_array_equal(np.concatenate([part["id"].to_numpy() for part in parts]), np.arange(N_ROWS))
-    assert parts[0].schema.names == ["id", "embedding", "cluster", "distance", "margin", "leaf", "is_outlier"]
+    columns = ["embedding", "cluster", "distance", "margin", "leaf", "is_outlier", "x", "y"]
+    assert parts[0].schema.names == ["id", *columns]
 
 
 def test_columns_are_what_the_model_says_of_each_row(finished):
@@ -66,6 +68,32 @@ def test_columns_are_what_the_model_says_of_each_row(finished):
     np.testing.assert_allclose(distance, distances.min(1), atol=2e-3)
     margin = np.concatenate([part["margin"].to_numpy() for part in parts])
     np.testing.assert_allclose(margin, np.diff(np.sort(distances, axis=1))[:, 0], atol=4e-3)
+
+
+def test_places_are_those_of_the_map(finished):
+    vectors = MappedVectors(finished.chain.artifact("pack"))
+    network, drawn = (
+        load_calibrated_network(finished.chain.artifact("calibrate")),
+        load_map(finished.chain.artifact("map")),
+    )
+    rows = torch.from_numpy(vectors.block(0, N_ROWS).copy())
+    with torch.inference_mode():
+        expected = drawn(rows, network(rows)).numpy()
+    assert np.ptp(expected, axis=0).min() > 1, "a map of one point says nothing"
+    parts = tables(finished.chain.artifact("embed"))
+    for place, name in enumerate(("x", "y")):
+        assert parts[0].schema.field(name).type == pa.float32()
+        found = np.concatenate([part[name].to_numpy() for part in parts])
+        np.testing.assert_allclose(found, expected[:, place], rtol=1e-4, atol=1e-4)
+
+
+def test_a_run_without_a_map_writes_no_places_and_refuses_to(finished, tmp_path):
+    models = [finished.chain.artifact(name) for name in MODELS]
+    output = Output(Artifact(str(tmp_path / "out")), "embed", "print", {}, {})
+    manifest = embed(finished.source, *models, output, EmbedConfig())
+    assert manifest.properties["columns"] == ["embedding", "cluster", "distance", "margin", "leaf", "is_outlier"]
+    with pytest.raises(ConfigError, match=r"embed\.columns: asks for y, a place on the map.*map\.enabled is"):
+        embed(finished.source, *models, output, EmbedConfig(columns=["cluster", "y"]))
 
 
 def test_agreement_is_scikit_learns_on_the_written_clusters(finished):
@@ -107,7 +135,7 @@ def embedded(finished, folder, **config):
     plan = finished.chain
     settings = EmbedConfig(**config)
     output = Output(Artifact(str(folder / "out")), "embed", str(hash(settings)), {}, {})
-    embed(finished.source, *(plan.artifact(name) for name in MODELS), output, settings)
+    embed(finished.source, *(plan.artifact(name) for name in MODELS), output, settings, drawn=plan.artifact("map"))
     return output.artifact
 
 
@@ -234,7 +262,7 @@ def parts(finished, folder, shards, mapper=local_map):
     plan = finished.chain
     output = Output(Artifact(str(folder / "shared")), "embed", "one print", {"a": 1}, {})
     models = [plan.artifact(name) for name in MODELS]
-    return embed_part(finished.source, *models, output, EmbedConfig(), shards, mapper)
+    return embed_part(finished.source, *models, output, EmbedConfig(), shards, mapper, drawn=plan.artifact("map"))
 
 
 def test_processes_fill_one_output_and_the_last_finishes_it(finished, tmp_path):

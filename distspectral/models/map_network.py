@@ -1,0 +1,107 @@
+"""The map: two coordinates of a row, from what the eigenfunctions' network sees of it and from those functions.
+
+It begins as the first two functions that are not constant, from which a perceptron learns to depart.
+Shape letters: B rows, D features seen, P functions, the constant 1 first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Self
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from distspectral.models.encoded import side_by_side
+from distspectral.models.networks import Perceptron
+
+
+class MapNetwork(nn.Module):
+    """A perceptron on rows and their functions, and a linear map of the functions beside it.
+
+    The last layer multiplies in float32 whatever the others do: of bfloat16's eight bits a coordinate of 20 leaves
+    steps of .1, in which neighbours lie on one point.
+
+    Args:
+        trunk: standardises (B, D + P - 1), emits the last hidden layer before its ReLU.
+        head: of that layer's units, to 2.
+        start: of P functions, to 2.
+    """
+
+    def __init__(self, trunk: Perceptron, head: nn.Linear, start: nn.Linear) -> None:
+        super().__init__()
+        self.trunk, self.head, self.start = trunk, head, start
+
+    @classmethod
+    def untrained(cls, dim: int, n_functions: int, hidden: tuple[int, ...]) -> Self:
+        """Return the network whose linear part gives functions 1 and 2; its weights are torch's next random ones.
+
+        Args:
+            dim: D.
+            n_functions: P.
+            hidden: units of each hidden layer, at least one.
+        """
+        *earlier, last = hidden
+        start = nn.Linear(n_functions, 2, bias=False)
+        with torch.no_grad():
+            start.weight.zero_()
+            for coordinate, function in enumerate(range(1, min(n_functions, 3))):
+                start.weight[coordinate, function] = 1.0
+        trunk = Perceptron(dim + n_functions - 1, last, tuple(earlier))
+        return cls(trunk, nn.Linear(last, 2), start)
+
+    def standardize_by(self, mean: ArrayLike, scale: ArrayLike) -> None:
+        """Set mean (D,) and scale, () or (D,), of the features seen; functions have mean 0 and variance 1."""
+        dim = self.trunk.input_mean.numel() - self.start.in_features + 1
+        self.trunk.input_mean[:dim] = torch.as_tensor(mean).to(self.trunk.input_mean)
+        self.trunk.input_scale[:dim] = torch.as_tensor(scale).to(self.trunk.input_scale)
+
+    def forward(self, seen: Tensor, functions: Tensor) -> Tensor:
+        """Return the places (B, 2) float32 of rows.
+
+        Args:
+            seen: (B, D), dense or a COO tensor.
+            functions: (B, P).
+        """
+        inner = self.trunk(side_by_side([seen, functions[:, 1:].to(seen.dtype)])).relu()
+        if not torch.is_autocast_enabled(inner.device.type):
+            return self._placed(inner, functions)
+        with torch.autocast(inner.device.type, enabled=False):
+            return self._placed(inner.float(), functions.float())
+
+    def _placed(self, inner: Tensor, functions: Tensor) -> Tensor:
+        places: Tensor = self.head(inner) + self.start(functions)
+        return places
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor]) -> Self:
+        """Return the network with this state dict, copied; its shape is read off the tensors."""
+        parts = {
+            part: {key.removeprefix(f"{part}."): value for key, value in state.items() if key.startswith(f"{part}.")}
+            for part in ("trunk", "head", "start")
+        }
+        with torch.device("meta"):  # no initial weights are drawn
+            head = nn.Linear(parts["head"]["weight"].shape[1], 2)
+            start = nn.Linear(parts["start"]["weight"].shape[1], 2, bias=False)
+        for layer, name in ((head, "head"), (start, "start")):
+            layer.load_state_dict({key: value.detach().clone() for key, value in parts[name].items()}, assign=True)
+        return cls(Perceptron.from_state(parts["trunk"]), head, start).eval()
+
+
+class MapOfFunctions(nn.Module):
+    """The map in training: functions from a finished network, which learns no more.
+
+    Args:
+        functions: calibrated, (B, D) to (B, P).
+        network: what learns.
+    """
+
+    def __init__(self, functions: Perceptron, network: MapNetwork) -> None:
+        super().__init__()
+        self.functions, self.network = functions.requires_grad_(False), network
+
+    def forward(self, seen: Tensor) -> Tensor:
+        """Return the places (B, 2) of rows ``seen`` (B, D)."""
+        places: Tensor = self.network(seen, self.functions(seen))
+        return places

@@ -1,0 +1,89 @@
+"""The map, from its settings to a trainer over edges and random rows, the functions' network being finished."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from distspectral.graph.store import Graph
+from distspectral.models.encoded import EncodedNetwork
+from distspectral.models.map_network import MapNetwork, MapOfFunctions
+from distspectral.models.networks import Perceptron, torch_device
+from distspectral.objectives.batches import MapBatch
+from distspectral.objectives.map import MapObjective
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.rows.vectors import Vectors
+from distspectral.training.checkpoint import restored
+from distspectral.training.config import TrainConfig
+from distspectral.training.loop import Trainer
+from distspectral.training.map_sampling import MapSampler
+from distspectral.training.settings import TrainSettings
+
+
+class MapConfig(TrainConfig):
+    """A map of the rows in two coordinates to look at, and the training of its network (YAML section ``map``)."""
+
+    section: ClassVar[str] = "map"
+
+    batch_size: PositiveInt = Field(512, description="edges per step, all workers together")
+    learning_rate: PositiveFloat = Field(4e-3, description="of Adam, between warm-up and cool-down")
+    enabled: bool = Field(
+        True, description="whether one is drawn; nothing else needs it, so runs that nobody looks at save a training"
+    )
+    hidden: tuple[PositiveInt, ...] = Field((512, 256), min_length=1, description="units of each hidden layer")
+    n_strangers: PositiveInt = Field(
+        256, description="random rows that the rows of a step are repelled from, the same for all of them"
+    )
+
+
+class MapSettings(TrainSettings):
+    """All that decides the map besides the data."""
+
+    train: MapConfig = MapConfig()
+    model: str | None = None
+    """URI of the finished artifact ``model``, whose functions the network sees; known once the stages are."""
+
+    def upon(self, artifacts: Mapping[str, Artifact]) -> Self:
+        """Return the settings, knowing the calibrated network."""
+        return self.model_copy(update={"model": artifacts["calibrate"].uri})
+
+    def trainer(self, vectors: Vectors, graph: Graph | None = None) -> Trainer[MapNetwork, MapBatch]:
+        """Return the trainer on the edges of ``graph``; see :meth:`TrainSettings.trainer`."""
+        assert graph is not None, "the map needs a graph"
+        assert self.model is not None, "the stage knows the calibrated network"
+        functions = restored(Artifact(self.model), "model.pt", EncodedNetwork.from_state).perceptron
+        return self.trainer_upon(functions, vectors, graph)
+
+    def trainer_upon(self, functions: Perceptron, vectors: Vectors, graph: Graph) -> Trainer[MapNetwork, MapBatch]:
+        """Return the trainer, given the calibrated network: from ``vectors`` to functions; it is not changed."""
+        train, device = self.train, torch_device(self.train.device)
+        model = build_map(vectors.dim, len(functions.head.weight), self)
+        model.standardize_by(vectors.mean, vectors.scale)
+        network = MapOfFunctions(Perceptron.from_state(functions.state_dict()), model).to(device)
+        sampler = build_map_sampler(vectors, graph, self)
+        return Trainer(model, network, MapObjective(model), sampler, train, vectors.n_rows)
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """Width of the hidden layers."""
+        return {"hidden": list(self.train.hidden)}
+
+    def facts(self, vectors: Vectors) -> dict[str, Any]:
+        """Return the network's shape."""
+        return {"dim": vectors.dim, **self.shape}
+
+
+def build_map(dim: int, n_functions: int, settings: MapSettings) -> MapNetwork:
+    """Return the untrained network for rows of ``dim`` features and so many functions, the same on every rank."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        return MapNetwork.untrained(dim, n_functions, settings.train.hidden)
+
+
+def build_map_sampler(vectors: Vectors, graph: Graph, settings: MapSettings) -> MapSampler:
+    """Return this rank's sampler."""
+    train = settings.train
+    return MapSampler(vectors, graph, batch_size=train.batch_size, n_strangers=train.n_strangers, seed=settings.seed)

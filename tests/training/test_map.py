@@ -1,0 +1,191 @@
+"""The map's batches and trainer: what is drawn, alike on all ranks; what is learned, from finished functions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from distspectral.comm import collectives
+from distspectral.graph.store import ArrayGraph
+from distspectral.models.networks import Perceptron
+from distspectral.objectives.batches import MapBatch
+from distspectral.objectives.map import MapObjective
+from distspectral.storage.rows.vectors import ArrayVectors
+from distspectral.training.loop import Trainer, WindowRecorder
+from distspectral.training.map import MapConfig, MapSettings, build_map
+from distspectral.training.map_sampling import MapSampler
+from distspectral.training.step import optimization_step
+from tests.datasets import blobs
+from tests.ranks import run_ranks
+
+N, P, S = 90, 3, 11
+SETTINGS = MapSettings(
+    train=MapConfig(
+        hidden=(16,),
+        batch_size=48,
+        n_strangers=S,
+        max_steps=60,
+        window_steps=20,
+        warmup_steps=5,
+        precision="float32",
+        device="cpu",
+    )
+)
+
+
+def graph() -> ArrayGraph:
+    rows = blobs(N, 5)[0]
+    distances = np.square(rows[:, None] - rows[None]).sum(2) + np.diag(np.full(N, np.inf))
+    neighbors = np.argsort(distances, axis=1)[:, :4]
+    return ArrayGraph(neighbors, np.linspace(1, 0.2, 4, dtype=np.float32)[None].repeat(N, 0))
+
+
+def rows() -> ArrayVectors:
+    return ArrayVectors(blobs(N, 5)[0])
+
+
+def functions() -> Perceptron:
+    torch.manual_seed(0)
+    return Perceptron(5, P, (8,))
+
+
+def trainer() -> Trainer[Any, Any]:
+    return SETTINGS.trainer_upon(functions(), rows(), graph())
+
+
+def numbered() -> ArrayVectors:
+    return ArrayVectors(np.stack([np.arange(N), np.full(N, 3.0)], axis=1))
+
+
+def test_edges_are_the_graphs_and_strangers_any_rows():
+    sampler = MapSampler(numbered(), graph(), batch_size=30, n_strangers=S, seed=4)
+    neighbors, met = graph().block(0, N)[0], set()
+    for step in range(40):
+        batch = sampler.batch(step)
+        heads, tails, strangers = (
+            batch.vectors[ends, 0].numpy().astype(int) for ends in (batch.heads, batch.tails, batch.strangers)
+        )
+        assert len(heads) == len(tails) == 30
+        assert all(tail in neighbors[head] for head, tail in zip(heads, tails, strict=True))
+        assert len(set(strangers)) >= S - 3, "parts of no whole number of rows share one"
+        assert float(batch.weights.sum()) == pytest.approx(1)
+        met |= set(strangers)
+    assert met == set(range(N))
+
+
+def test_few_rows_are_all_strangers():
+    batch = MapSampler(numbered(), graph(), batch_size=30, n_strangers=1000, seed=0).batch(0)
+    assert sorted(batch.vectors[batch.strangers, 0].tolist()) == list(range(N))
+
+
+def test_training_draws_neighbours_together_and_leaves_the_functions_as_they_are():
+    made, finished = trainer(), functions()
+    observer = WindowRecorder()
+    made.fit(observer)
+    first, last = observer.history[0], observer.history[-1]
+    assert last["loss"] < first["loss"]
+    assert last["neighbor_distance"] < 0.3 * last["radius"]
+    frozen = made.network.functions.state_dict()  # type: ignore[union-attr]
+    assert all(torch.equal(frozen[name], tensor) for name, tensor in finished.state_dict().items())
+    assert not any(name.startswith("functions") for name in made.state_dict()["model"])
+
+
+def test_weights_are_the_same_whatever_was_drawn_before():
+    torch.manual_seed(5)
+    one = build_map(5, P, SETTINGS)
+    torch.manual_seed(6)
+    two = build_map(5, P, SETTINGS)
+    assert all(torch.equal(one.state_dict()[name], tensor) for name, tensor in two.state_dict().items())
+
+
+def test_it_goes_on_from_a_state_as_if_never_interrupted():
+    whole, observer = trainer(), WindowRecorder()
+    whole.fit(observer)
+    states: list[dict[str, Any]] = []
+
+    class Keeper(WindowRecorder):
+        def checkpoint(self, trainer: Trainer[Any, Any]) -> None:
+            if trainer.step == 40:
+                states.append({"model": {k: v.clone() for k, v in trainer.model.state_dict().items()}})
+                raise KeyboardInterrupt
+
+    stopped = trainer()
+    stopped.config = stopped.config.model_copy(update={"checkpoint_steps": 40})
+    with pytest.raises(KeyboardInterrupt):
+        stopped.fit(Keeper())
+    again = trainer()
+    again.load_state_dict(stopped.state_dict())
+    again.fit(WindowRecorder())
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(again.model.state_dict()[name], tensor)
+    assert not torch.equal(states[0]["model"]["head.weight"], whole.model.head.weight)
+
+
+# ---- ranks ---------------------------------------------------------------------------------------------------------
+
+
+def share_of(batch: MapBatch) -> MapBatch:
+    """Return this rank's edges of one process's batch, with its rows."""
+    rank, world = collectives.rank(), collectives.world_size()
+    own = slice(len(batch.heads) * rank // world, len(batch.heads) * (rank + 1) // world)
+    return MapBatch(batch.vectors, batch.heads[own], batch.tails[own], batch.strangers, batch.weights[own])
+
+
+def step_of(batch: MapBatch) -> dict[str, Any]:
+    """Return what a float64 step over this rank's share of a batch gives."""
+    torch.set_default_dtype(torch.float64)  # before the trainer wraps the network: DDP's buckets have a dtype
+    try:
+        made = trainer()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    made.network.double()
+    value, total = optimization_step(made.network, made.objective, share_of(batch), made.optimizer)
+    gradient = torch.cat([p.grad.reshape(-1) for p in made.model.parameters()])
+    return {"value": value, "gradient": gradient, "radius": total["radius"]}
+
+
+def whole_training() -> dict[str, Any]:
+    made, observer = trainer(), WindowRecorder()
+    strangers = [made.sampler.batch(step) for step in (0, 1)]
+    made.fit(observer)
+    return {
+        "strangers": torch.cat([one.vectors[one.strangers] for one in strangers]),
+        "weights": torch.cat([p.detach().reshape(-1) for p in made.model.parameters()]),
+        "loss": observer.history[-1]["loss"],
+    }
+
+
+def batch_of_one_process() -> MapBatch:
+    batch = MapSampler(rows(), graph(), batch_size=48, n_strangers=S, seed=0).batch(3)
+    return MapBatch(batch.vectors.double(), batch.heads, batch.tails, batch.strangers, batch.weights)
+
+
+def everything(batch: MapBatch) -> dict[str, Any]:
+    return {"step": step_of(batch), "training": whole_training()}
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_take_the_step_of_one_process_and_hold_one_network(world_size: int, tmp_path: Path):
+    batch = batch_of_one_process()
+    alone, ranks = everything(batch), run_ranks(everything, world_size, tmp_path, batch)
+    assert float(alone["step"]["gradient"].norm()) > 1e-3, "nothing was compared"
+    for found in ranks:
+        for name, tensor in alone["step"].items():
+            error = float((found["step"][name] - tensor).norm() / tensor.norm())
+            assert error < 1e-12, f"{name} is off by {error:.1e}: float64 rounding is far less"
+        assert torch.equal(found["training"]["strangers"], alone["training"]["strangers"])
+        assert torch.equal(found["training"]["weights"], ranks[0]["training"]["weights"])
+        assert found["training"]["loss"] == pytest.approx(alone["training"]["loss"], rel=0.2)
+
+
+def test_a_place_that_is_no_number_is_refused():
+    objective = MapObjective(build_map(5, P, SETTINGS))
+    batch = batch_of_one_process()
+    places = torch.full((len(batch.vectors), 2), torch.nan, dtype=torch.float64)
+    total = objective.local_sums(places, batch)
+    (check,) = objective.propose(total, total).checks
+    assert int(check.code) != 0
