@@ -1,6 +1,6 @@
 """Rows as points in a plane, drawn by matplotlib into axes of the caller's, for notebooks and papers.
 
-Shape letters: N rows.
+Shape letters: N rows, P components.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def draw_rows(
         points, of_rows = points[chosen], of_rows[chosen]
     names, members = np.unique(of_rows, return_inverse=True)
     is_numbered = np.issubdtype(names.dtype, np.integer)  # a cluster keeps its colour where others are missing
-    colours = np.array([CATEGORIES[int(name if is_numbered else rank) % len(CATEGORIES)] for rank, name in enumerate(names)])
+    colours = np.array(
+        [CATEGORIES[int(name if is_numbered else rank) % len(CATEGORIES)] for rank, name in enumerate(names)]
+    )
     size = float(np.clip(40_000 / max(len(points), 1), 3, 30))
     # pixels, not paths: a hundred thousand points as vectors would make a file slow to open
     ax.scatter(points[:, 0], points[:, 1], s=size, c=colours[members], alpha=0.75, linewidths=0, rasterized=True)
@@ -71,6 +73,21 @@ def draw_rows(
     ax.set_xlabel(axes_named[0])
     ax.set_ylabel(axes_named[1])
     return ax
+
+
+def draw_embedding(embedding: NDArray[Any], groups: Any, ax: Any = None, *, skip: int = 1) -> Any:
+    """Draw rows by the first two of their coordinates; see :func:`draw_rows`.
+
+    Args:
+        embedding: (N, P).
+        groups: (N,).
+        ax: axes, or None.
+        skip: coordinates passed over; the first eigenfunction is constant.
+    """
+    last = embedding.shape[1] - 1
+    first, second = min(skip, last), min(skip + 1, last)
+    names = tuple(f"coordinate {one + 1}" for one in (first, second))
+    return draw_rows(embedding[:, first], embedding[:, second], groups, ax, axes_named=names)
 
 
 def _printable(name: object) -> str:

@@ -21,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 from distspectral.embedding.forward import BLOCK_ROWS, in_blocks
 from distspectral.errors import ConfigError, TooFewRowsError
 from distspectral.estimators.base import NetworkEstimator, WindowPrinter, told_in
+from distspectral.estimators.plot import PlotMixin
 from distspectral.estimators.representation import represent_rows
 from distspectral.estimators.stored import plain
 from distspectral.graph.certified import certified
@@ -49,7 +50,7 @@ DEFAULTS = SpectralRecipe(dim=1)
 """A run's own, which the estimator shares."""
 
 
-class SpectralNet(ClusterMixin, NetworkEstimator):  # type: ignore[misc]
+class SpectralNet(PlotMixin, ClusterMixin, NetworkEstimator):  # type: ignore[misc]
     """Spectral embedding and clustering by a neural network that also embeds rows it has not seen.
 
     A network is trained so that its outputs span the lowest eigenvectors of the Laplacian of the data's

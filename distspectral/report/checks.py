@@ -118,7 +118,9 @@ def _number(facts: Mapping[str, Any], notes: list[str]) -> Check:
     elif facts.get("candidates"):
         first = facts["candidates"][0]
         stands = "stands out" if first["score"] >= WEAK else "does not stand out"
-        words = f"{first['n_clusters']} {stands} among the candidates (score): {candidates_in_words(facts['candidates'])}."
+        words = (
+            f"{first['n_clusters']} {stands} among the candidates (score): {candidates_in_words(facts['candidates'])}."
+        )
     else:
         words = f"{plural(facts['n_clusters'], 'cluster')} by the largest gap of the eigenvalues; rows are few."
     return Check(title=TITLES["cluster"], status="look" if notes else "good", words=words, remedies=notes)
@@ -126,7 +128,9 @@ def _number(facts: Mapping[str, Any], notes: list[str]) -> Check:
 
 def _clusters(facts: Mapping[str, list[Any]], notes: list[str]) -> Check:
     conductance = facts["conductance"]
-    leaking = sorted((one for one in range(len(conductance)) if conductance[one] > LEAKING), key=lambda one: -conductance[one])
+    leaking = sorted(
+        (one for one in range(len(conductance)) if conductance[one] > LEAKING), key=lambda one: -conductance[one]
+    )
     worst = max(range(len(conductance)), key=conductance.__getitem__)
     words = f"The one that leaks most, {worst}, has {percent(conductance[worst])} of its affinity to others."
     return Check(
@@ -146,11 +150,16 @@ def _stability(facts: Mapping[str, list[Any]]) -> list[Check]:
         return []
     unstable = sorted((one for one in known if stability[one] < UNSTABLE), key=stability.__getitem__)
     least = min(known, key=stability.__getitem__)
-    words = f"Found again from other random choices: every cluster by at least {number(stability[least])} (cluster {least})."
+    words = f"Every cluster is found again from other random choices, by at least {number(stability[least])}."
     remedies = []
     if unstable:
-        words = f"{plural(len(unstable), 'cluster')} of {len(stability)} depend on chance, {least} most: {number(stability[least])}."
-        remedies = ["Ask for fewer clusters (`distspectral recut`), or look at the nearest cluster of each in the tree."]
+        few = f"{plural(len(unstable), 'cluster')} of {len(stability)}"
+        words = (
+            f"Found anew from other random choices, {few} come out otherwise; {least} by {number(stability[least])}."
+        )
+        remedies = [
+            "Ask for fewer clusters (`distspectral recut`), or look at the nearest cluster of each in the tree."
+        ]
     return [
         Check(
             title="Stability",

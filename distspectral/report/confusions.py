@@ -59,7 +59,10 @@ def confusions(found: Confusion) -> Confusions:
     if max(counts.shape) <= MOST_SIDES:
         shares = counts / totals[:, None]
         table = [
-            Row(name, [Cell(count(counts[row, one]) if counts[row, one] else "", f"{shares[row, one]:.3f}") for one in order])
+            Row(
+                name,
+                [Cell(count(counts[row, one]) if counts[row, one] else "", f"{shares[row, one]:.3f}") for one in order],
+            )
             for row, name in enumerate(names)
         ]
     strayed = counts.copy()

@@ -173,7 +173,9 @@ class RowMap {
     context.textBaseline = "middle";
     context.lineJoin = "round";
     for (const { text, x, y, isDim } of this.names) {
-      const [left, top] = this.seen(x, y), half = context.measureText(text).width / 2 + 3;
+      const half = context.measureText(text).width / 2 + 3, [middle, top] = this.seen(x, y);
+      const isInside = middle > -half && middle < this.width + half;
+      const left = isInside ? Math.min(this.width - half, Math.max(half, middle)) : middle;
       const box = [left - half, top - 9, left + half, top + 9];
       if (isDim || taken.some((other) => box[0] < other[2] && other[0] < box[2] && box[1] < other[3] && other[1] < box[3])) continue;
       taken.push(box);

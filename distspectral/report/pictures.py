@@ -66,9 +66,7 @@ def picture_look(vectors: Vectors) -> Look | None:
     return Look(side, float(tones[0]), float(tones[-1]))
 
 
-def pictures(
-    vectors: Vectors, look: Look, rows: NDArray[np.int64], step: int = 1, side: int = LARGEST
-) -> Pictures:
+def pictures(vectors: Vectors, look: Look, rows: NDArray[np.int64], step: int = 1, side: int = LARGEST) -> Pictures:
     """Return pictures of every ``step``-th of some rows, of at most ``side`` pixels a side.
 
     Args:
@@ -83,7 +81,7 @@ def pictures(
     for first in range(0, len(shown), BLOCK_ROWS):
         values = vectors.gather(shown[first : first + BLOCK_ROWS])
         origin = getattr(vectors, "origin", None)
-        grid = (values if origin is None else values + origin).reshape(-1, look.side, look.side)
+        grid = (values if origin is None else values + origin).reshape(-1, look.side, look.side).astype(np.float64)
         found.append(_tones(_averaged(grid, factor), look))
     whole = np.concatenate(found) if found else np.empty((0, look.side, look.side), np.uint8)
     return Pictures(height=whole.shape[1], width=whole.shape[2], step=step, data=deflated(whole.tobytes()))
@@ -116,5 +114,5 @@ def _averaged(grid: NDArray[np.float64], factor: int) -> NDArray[np.float64]:
 
 
 def _tones(grid: NDArray[np.float64], look: Look) -> NDArray[np.uint8]:
-    shades = np.clip((grid - look.low) / max(look.high - look.low, np.finfo(np.float32).tiny), 0, 1)
+    shades: NDArray[np.float64] = np.clip((grid - look.low) / max(look.high - look.low, 1e-30), 0, 1)
     return np.asarray(np.round(shades * (TONES - 1)) * (255 // (TONES - 1)), np.uint8)

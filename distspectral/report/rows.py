@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from distspectral.embedding.columns import MEANINGS, written_columns
+from distspectral.embedding.columns import written_columns
 from distspectral.report.data import Cell, Density, RowSample
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
@@ -122,9 +122,13 @@ class Square:
     def places(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return (n, 2) from 0 to 1 of any rows (n,)."""
         if self._place == "map":
-            return np.clip((np.column_stack([x, y]) - self._low) / self._width, 0, 1)
-        ranks = [np.searchsorted(known, values) / len(known) for known, values in zip(self._sorted, (x, y), strict=True)]
-        return MARGIN + (1 - 2 * MARGIN) * np.column_stack(ranks)
+            inside: NDArray[np.float64] = np.clip((np.column_stack([x, y]) - self._low) / self._width, 0, 1)
+            return inside
+        ranks = [
+            np.searchsorted(known, values) / len(known) for known, values in zip(self._sorted, (x, y), strict=True)
+        ]
+        ranked: NDArray[np.float64] = MARGIN + (1 - 2 * MARGIN) * np.column_stack(ranks)
+        return ranked
 
 
 def carried_cells(column: pa.ChunkedArray) -> list[Cell] | None:
@@ -134,7 +138,9 @@ def carried_cells(column: pa.ChunkedArray) -> list[Cell] | None:
         column = column.cast(kind.value_type)
         kind = column.type
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return [None if value is None or not np.isfinite(float(value)) else float(value) for value in column.to_pylist()]
+        return [
+            None if value is None or not np.isfinite(float(value)) else float(value) for value in column.to_pylist()
+        ]
     try:
         text = column.cast(pa.string())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
