@@ -50,7 +50,7 @@ def checks(metrics: Mapping[str, Any], notes: Mapping[str, list[str]], embedded_
     found = [
         _certificate(metrics, left.pop("calibrate", [])),
         _neighbors(metrics, left.pop("neighbors", [])),
-        _graph(metrics[embedded_graph], left.pop(embedded_graph, [])),
+        _graph(metrics[embedded_graph], _of_graphs(left, embedded_graph)),
         _number(metrics["cluster"], left.pop("cluster", [])),
         _clusters(metrics["tree"]["clusters"], left.pop("tree", [])),
         *_stability(metrics["tree"]["clusters"]),
@@ -76,16 +76,21 @@ def headline(found: list[Check]) -> str:
     return "Yes, as far as a run can know without labels: no check found a reason to doubt these clusters."
 
 
+def _of_graphs(left: dict[str, list[str]], embedded: str) -> list[str]:
+    """Take the notes of the graph out of those that are left, each once: weighed anew, it has what it had before."""
+    told = [note for stage in dict.fromkeys(("graph", embedded)) for note in left.pop(stage, [])]
+    return list(dict.fromkeys(told))
+
+
 def _certificate(metrics: Mapping[str, Any], notes: list[str]) -> Check:
     certificate = metrics["calibrate"]["certificate"]
     status = STATUS[certificate["verdict"]]
     words = certificate["words"]
-    return Check(
-        title=TITLES["calibrate"],
-        status="look" if status == "good" and notes else status,
-        words=f"{words[0].upper()}{words[1:]}.",
-        remedies=notes,
-    )
+    told = f"{words[0].upper()}{words[1:]}."
+    if any(words in note for note in notes):  # which says it with the remedy
+        told = "They are not the graph's." if certificate["verdict"] == "bad" else "Whether they are the graph's is open."
+    is_noted = status == "good" and notes
+    return Check(title=TITLES["calibrate"], status="look" if is_noted else status, words=told, remedies=notes)
 
 
 def _neighbors(metrics: Mapping[str, Any], notes: list[str]) -> Check:
@@ -116,11 +121,10 @@ def _number(facts: Mapping[str, Any], notes: list[str]) -> Check:
         if facts["n_clusters"] == 1:
             words = "One cluster was asked for."
     elif facts.get("candidates"):
-        first = facts["candidates"][0]
-        stands = "stands out" if first["score"] >= WEAK else "does not stand out"
-        words = (
-            f"{first['n_clusters']} {stands} among the candidates (score): {candidates_in_words(facts['candidates'])}."
-        )
+        first, ranks = facts["candidates"][0], candidates_in_words(facts["candidates"])
+        words = f"{first['n_clusters']} stands out among the candidates (score): {ranks}."
+        if first["score"] < WEAK:
+            words = f"{first['n_clusters']} was taken and does not stand out."
     else:
         words = f"{plural(facts['n_clusters'], 'cluster')} by the largest gap of the eigenvalues; rows are few."
     return Check(title=TITLES["cluster"], status="look" if notes else "good", words=words, remedies=notes)

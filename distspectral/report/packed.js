@@ -67,4 +67,5 @@ function element(tag, attributes = {}, ...children) {
 
 const count = (value) => Math.round(value).toLocaleString("en");
 const percent = (share) => (share > 0 && share < 0.001 ? "under 0.1%" : `${(100 * share).toFixed(1)}%`);
-const shown = (value) => (Number.isFinite(value) ? Number(value.toPrecision(3)).toString() : "–");
+const shown = (value) => (!Number.isFinite(value) ? "–"
+  : value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential(1) : Number(value.toPrecision(3)).toString());

@@ -212,7 +212,7 @@ class Page {
     const { rows, chosen } = this, shades = this.shades, isAny = chosen.size > 0;
     const isAbove = isAny ? (row) => chosen.has(this.of[row])
       : this.mode === "outlier" ? (row) => rows.outlier[row] === 1 : () => true;
-    this.map.names = this.middles().map((one) => ({ ...one, text: clipped(this.name(one.cluster), 22), isDim: isAny && !chosen.has(one.cluster) }));
+    this.map.names = this.middles().map((one) => ({ ...one, text: clipped(this.given(one.cluster) || String(one.cluster), 22), isDim: isAny && !chosen.has(one.cluster) }));
     this.map.colour((row) => (isAny && !chosen.has(this.of[row]) ? [...NO_COLOUR, 60] : [...shades.of(row), 205]), isAbove);
     this.legend(shades);
   }

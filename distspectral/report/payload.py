@@ -15,7 +15,7 @@ from distspectral.report.data import Cell, Pictures, ReportData, RowSample, Tree
 from distspectral.report.packing import first_that_fits, packed, packed_json, shortened, whole_type
 from distspectral.report.rows import Square
 
-ID_BUDGET, TEXT_BUDGET, NUMBER_BUDGET = 1_000_000, 1_000_000, 800_000
+ID_BUDGET, TEXT_BUDGET, NUMBER_BUDGET = 850_000, 800_000, 500_000
 """Bytes of the ids, of all carried texts, and of all carried numbers and categories."""
 MOST_CATEGORIES = 40
 """Different texts of a column up to which rows can be coloured by it."""

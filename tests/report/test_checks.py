@@ -74,10 +74,20 @@ def test_clusters_that_leak_or_depend_on_chance_are_named_the_worst_first() -> N
 def test_the_number_of_clusters_stands_out_or_not() -> None:
     candidates = [{"n_clusters": 4, "score": 0.1}, {"n_clusters": 9, "score": 0.05}]
     found = by_title(checks(metrics(cluster={"asked": "auto", "n_clusters": 4, "candidates": candidates}), {}, "graph"))
-    assert (
-        "4 does not stand out among the candidates (score): 4 (0.10), 9 (0.05)."
-        in found["The number of clusters"].words
-    )
+    assert found["The number of clusters"].words == "4 was taken and does not stand out."
+    candidates[0]["score"] = 0.3
+    found = by_title(checks(metrics(cluster={"asked": "auto", "n_clusters": 4, "candidates": candidates}), {}, "graph"))
+    assert found["The number of clusters"].words == "4 stands out among the candidates (score): 4 (0.30), 9 (0.05)."
+
+
+def test_what_a_remedy_says_is_not_said_twice() -> None:
+    note = "The learned functions are not the graph's: too wrong. Train longer."
+    certificate = {"verdict": "bad", "words": "too wrong"}
+    found = checks(metrics(calibrate={"certificate": certificate}), {"calibrate": [note]}, "graph")
+    assert found[0].words == "They are not the graph's."
+    both = {"graph": ["3 components"], "reweight": ["3 components"]}
+    told = checks(metrics(reweight={"components": 3, "largest_component_share": 0.5}), both, "reweight")
+    assert [check.remedies for check in told if check.title == "The graph"] == [["3 components"]]
 
 
 def test_outliers_and_drift_are_told_where_they_are_known() -> None:
