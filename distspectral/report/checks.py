@@ -88,7 +88,9 @@ def _certificate(metrics: Mapping[str, Any], notes: list[str]) -> Check:
     words = certificate["words"]
     told = f"{words[0].upper()}{words[1:]}."
     if any(words in note for note in notes):  # which says it with the remedy
-        told = "They are not the graph's." if certificate["verdict"] == "bad" else "Whether they are the graph's is open."
+        told = (
+            "They are not the graph's." if certificate["verdict"] == "bad" else "Whether they are the graph's is open."
+        )
     is_noted = status == "good" and notes
     return Check(title=TITLES["calibrate"], status="look" if is_noted else status, words=told, remedies=notes)
 
