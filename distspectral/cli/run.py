@@ -63,7 +63,7 @@ def clusters_title(n_clusters: int) -> str:
 
 def show(config: RunConfig, metrics: dict[str, Any], as_json: bool) -> None:
     """Print a run's metrics, and for people where its report is."""
-    from distspectral.report.metrics import METRICS, PAGE
+    from distspectral.report.metrics import PAGE
     from distspectral.stages import stages_of
     from distspectral.storage.filesystems import join
 
@@ -76,4 +76,4 @@ def show(config: RunConfig, metrics: dict[str, Any], as_json: bool) -> None:
         print_table(record_table(clusters_title(len(clusters["rows"])), by_cluster(clusters)))
     if certificate := metrics.get("calibrate", {}).get("certificate"):
         print_note(f"verdict: {certificate['verdict']}, {certificate['words']}")
-    print_note(f"report: {join(config.root, PAGE if recipe.has_page else METRICS)}")
+    print_note(f"report: {join(config.root, PAGE)}")

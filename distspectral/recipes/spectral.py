@@ -80,7 +80,6 @@ class SpectralRecipe(SpectralSections, Recipe):
 
     kind: ClassVar = "spectral"
     passage: ClassVar = ("embed",)
-    has_page: ClassVar = True
 
     # ---- representation --------------------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ from distspectral.report.data import (
 from distspectral.report.metrics import PAGE, scores
 from distspectral.report.page import render
 from distspectral.report.pictures import Look, picture_look, pictures, row_pictures
+from distspectral.report.retrieval import metric_page
 from distspectral.report.rows import as_text, carried_cells, row_sample
 from distspectral.secrets import redacted_values
 from distspectral.spectral.capacity import EdgeCheck
@@ -58,9 +59,21 @@ MOST_CONFUSED = 1 << 20
 """Labels times clusters up to which the page gets the whole matrix."""
 
 
-def write_report(root: Artifact, data: ReportData) -> None:
-    """Write the page to ``report.html`` in the run's root, whole or not at all."""
-    root.write_bytes(PAGE, render(data).encode())
+def write_report(
+    root: Artifact,
+    config: Mapping[str, Any],
+    recipe: Recipe,
+    stages: Mapping[str, Stage],
+    metrics: dict[str, Any],
+    artifacts: Mapping[str, Artifact],
+    manifests: Mapping[str, Manifest],
+) -> None:
+    """Write the page to ``report.html`` in the run's root, whole or not at all; arguments as of :func:`collect`."""
+    if recipe.embedded_graph is None:
+        page = metric_page(config, metrics, artifacts, manifests)
+    else:
+        page = render(collect(config, recipe, stages, metrics, artifacts, manifests))
+    root.write_bytes(PAGE, page.encode())
 
 
 def collect(

@@ -39,6 +39,17 @@ def steps(data: ReportData) -> list[Step]:
     ]  # fmt: skip
 
 
+def metric_steps(root: str) -> list[Step]:
+    """Return commands for a run of objective dscl."""
+    run, new = shlex.quote(root), shlex.quote(f"{root}-new")
+    return [
+        Step("Embed rows that came later", f"distspectral embed {run} NEW.parquet --output {new}"),
+        Step("Judge the metric anew", f"distspectral evaluate {run} --retrieval"),
+        Step("Take the model elsewhere, as torch.export and ONNX programs", f"distspectral export {run}"),
+        Step("Answer rows by HTTP", f"distspectral serve {run}"),
+    ]
+
+
 def files(data: ReportData) -> list[File]:
     """Return what lies where."""
     columns = "id, coordinates, cluster, distance to the centroid, margin, leaf of the tree"

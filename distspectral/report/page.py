@@ -10,11 +10,12 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
+from datetime import datetime
 from importlib import resources
 from typing import Any, NamedTuple
 
 import yaml
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
@@ -85,19 +86,13 @@ def render(data: ReportData) -> str:
     Args:
         data: the run's facts; history, labels, gaps, scores, rows and tree may be missing.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    folder = resources.files("distspectral.report")
-    css = folder.joinpath("page.css").read_text("utf-8")
-    script = "\n".join(folder.joinpath(name).read_text("utf-8") for name in SCRIPTS)
-    template = environment.from_string(folder.joinpath("page.html.j2").read_text("utf-8"))
-    return template.render(
-        policy=_policy(css, script),
-        css=Markup(css),
-        script=Markup(script),
+    return filled(
+        "page.html.j2",
+        script="\n".join(_read(name) for name in SCRIPTS),
         payload=htmlsafe_json_dumps(payload(data) | {"palette": CATEGORIES}, json.dumps, allow_nan=False),
         kind="Spectral embedding and clustering",
         name=data.name,
-        made=f"{data.created_at.day} {data.created_at:%B %Y, %H:%M %Z}".strip(),
+        made=date_in_words(data.created_at),
         version=data.version,
         sections=SECTIONS,
         cards=_cards(data),
@@ -121,9 +116,43 @@ def render(data: ReportData) -> str:
         made_plots=_made_plots(data),
         edges=_edge_facts(data.edges) if data.edges else [],
         facts=_made_facts(data),
-        config=yaml.safe_dump(data.config, sort_keys=False, allow_unicode=True, width=100) if data.config else "",
-        n_settings=plural(_n_leaves(data.config), "setting"),
+        **settings_text(data.config),
     )
+
+
+def filled(template: str, script: str, **parts: Any) -> str:
+    """Return a template of this package with its parts, the style sheet and the policy filled in.
+
+    Args:
+        template: name of the file.
+        script: of the page; empty where it has none.
+        parts: by the names that the template knows.
+    """
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(_read),
+    )
+    css = _read("page.css")
+    made = {"css": Markup(css), "script": Markup(script), "policy": _policy(css, script)}
+    return environment.get_template(template).render(made | parts)
+
+
+def _read(name: str) -> str:
+    return resources.files("distspectral.report").joinpath(name).read_text("utf-8")
+
+
+def date_in_words(moment: datetime) -> str:
+    """Return when a page was made."""
+    return f"{moment.day} {moment:%B %Y, %H:%M %Z}".strip()
+
+
+def settings_text(config: dict[str, Any]) -> dict[str, str]:
+    """Return the config as YAML, and how many settings it has, by the names of the layout."""
+    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100) if config else ""
+    return {"config": text, "n_settings": plural(_n_leaves(config), "setting")}
 
 
 def _policy(css: str, script: str) -> str:
@@ -131,7 +160,7 @@ def _policy(css: str, script: str) -> str:
     return "; ".join(
         [
             "default-src 'none'",
-            f"script-src {_hash(script)}",
+            f"script-src {_hash(script)}" if script else "script-src 'none'",
             f"style-src {_hash(css)}",
             f"style-src-elem {_hash(css)}",
             "style-src-attr 'unsafe-inline'",  # of figures, and the shades of tables

@@ -5,10 +5,14 @@ Shape letters: B rows, D features.
 
 from __future__ import annotations
 
+import base64
+import io
 import math
+import zlib
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.image import imsave
 from numpy.typing import NDArray
 
 from distspectral.report.data import Pictures
@@ -99,6 +103,15 @@ def row_pictures(vectors: Vectors, look: Look, rows: NDArray[np.int64], budget: 
         if len(made.data) <= budget:
             return made
     return None
+
+
+def as_png(vectors: Vectors, look: Look, row: int) -> str:
+    """Return the picture of a row as the address of a PNG that is part of the page."""
+    made = pictures(vectors, look, np.array([row]))
+    tones = np.frombuffer(zlib.decompress(base64.b64decode(made.data)), np.uint8).reshape(made.height, made.width)
+    content = io.BytesIO()
+    imsave(content, tones, cmap="gray", vmin=0, vmax=255, format="png")
+    return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
 def _averaged(grid: NDArray[np.float64], factor: int) -> NDArray[np.float64]:
