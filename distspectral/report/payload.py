@@ -17,7 +17,7 @@ from distspectral.report.rows import Square
 
 ID_BUDGET, TEXT_BUDGET, NUMBER_BUDGET = 850_000, 800_000, 500_000
 """Bytes of the ids, of all carried texts, and of all carried numbers and categories."""
-MOST_CATEGORIES = 40
+MOST_CATEGORIES = 100
 """Different texts of a column up to which rows can be coloured by it."""
 GRID = (1 << 16) - 1
 
