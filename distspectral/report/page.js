@@ -16,12 +16,21 @@ function onRamp(share) {
 
 /** Return the colour of the group with a number: those of the palette first, then hues far from one another. */
 function ofGroup(number, palette, nGroups) {
-  if (nGroups <= palette.length) return palette[number % palette.length];
+  if (nGroups <= palette.length) return onGround(palette[number % palette.length]);
   const hue = (number * 137.508) % 360, light = [0.45, 0.6, 0.36][number % 3], strong = [0.62, 0.5, 0.7][number % 3];
-  return [0, 8, 4].map((shift) => {
+  return onGround([0, 8, 4].map((shift) => {
     const at = (shift + hue / 30) % 12;
     return Math.round(255 * (light - strong * Math.min(light, 1 - light) * Math.max(-1, Math.min(at - 3, 9 - at, 1))));
-  });
+  }));
+}
+
+const DARK = matchMedia("(prefers-color-scheme: dark)");
+
+/** Return a colour that is seen on the page's ground: on a dark one, dark colours are mixed with white. */
+function onGround(colour) {
+  const light = (0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2]) / 255;
+  const mixed = DARK.matches ? Math.max(0, Math.min(0.5, 1.6 * (0.42 - light))) : 0;
+  return colour.map((part) => Math.round(part + mixed * (255 - part)));
 }
 
 const css = (colour) => `rgb(${colour.join(",")})`;
@@ -379,8 +388,8 @@ async function start() {
       hover: page.hover.bind(page),
       click: (row) => (row < 0 ? page.chosen.size && page.choose([]) : page.choose([page.of[row]])),
     });
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => page.map.redraw());
   }
+  DARK.addEventListener("change", () => page.show());
   page.listen();
   page.show();
   document.documentElement.dataset.state = "ready";
