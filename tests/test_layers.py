@@ -14,7 +14,7 @@ ROOT = Path(distspectral.__file__).parent
 LAYERS = (
     ("errors", "frozen", "mapping", "secrets"),
     ("devices", "logs", "precision", "spectral", "storage"),
-    ("comm", "datasets", "graph", "models"),
+    ("comm", "datasets", "graph", "models", "plotting"),
     ("clusters", "embedding", "objectives"),
     ("training",),
     ("recipes",),

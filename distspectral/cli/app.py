@@ -28,6 +28,7 @@ from distspectral.cli import (
     stage,
     submit,
     validate,
+    view,
 )
 from distspectral.cli.console import print_error
 from distspectral.cli.ending import STOPPED, ends_when_told
@@ -120,6 +121,7 @@ for module in (
     run,
     submit,
     stage,
+    view,
     embed,
     recut,
     evaluate,

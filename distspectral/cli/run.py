@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from distspectral.config import RunConfig
 
 
-MOST_CLUSTERS = 40
-"""Of more, the terminal shows none; the report has the largest and the smallest."""
+SHOWN_CLUSTERS = 15
+"""Of more, the terminal shows the largest; the report has them all."""
+QUALITY = ("rows", "share", "silhouette", "conductance", "stability", "nearest")
+"""What the terminal shows of each, as far as it is known."""
 
 
 def register(app: typer.Typer) -> None:
@@ -43,17 +45,25 @@ def run_config(config: RunConfig, local: bool, quiet: bool) -> dict[str, Any]:
 
 
 def by_cluster(columns: dict[str, list[Any]]) -> dict[str, dict[str, Any]]:
-    """Return facts of clusters, lists by what is told, as records by cluster."""
-    rows = zip(*columns.values(), strict=True)
-    found = {f"cluster {number}": dict(zip(columns, row, strict=True)) for number, row in enumerate(rows)}
+    """Return facts of clusters, lists by what is told, as records by cluster: all by number, or the largest."""
+    shown = list(range(len(columns["rows"])))
+    if len(shown) > SHOWN_CLUSTERS:
+        shown = sorted(shown, key=lambda cluster: -columns["rows"][cluster])[:SHOWN_CLUSTERS]
+    told = [name for name in QUALITY if name in columns]
+    found = {f"cluster {cluster}": {name: columns[name][cluster] for name in told} for cluster in shown}
     for one in found.values():
         one["nearest"] = "none" if one["nearest"] < 0 else str(one["nearest"])
     return found
 
 
+def clusters_title(n_clusters: int) -> str:
+    """Return the heading of that table."""
+    return "Clusters" if n_clusters <= SHOWN_CLUSTERS else f"The {SHOWN_CLUSTERS} largest of {n_clusters:,} clusters"
+
+
 def show(config: RunConfig, metrics: dict[str, Any], as_json: bool) -> None:
     """Print a run's metrics, and for people where its report is."""
-    from distspectral.report.metrics import METRICS, PAGE
+    from distspectral.report.metrics import PAGE
     from distspectral.stages import stages_of
     from distspectral.storage.filesystems import join
 
@@ -62,6 +72,8 @@ def show(config: RunConfig, metrics: dict[str, Any], as_json: bool) -> None:
         return
     recipe = config.recipe(metrics["dim"], metrics["n_rows"])
     print_table(results_table(metrics, stages_of(recipe)))
-    if (clusters := metrics.get("tree", {}).get("clusters")) and len(clusters["rows"]) <= MOST_CLUSTERS:
-        print_table(record_table("Clusters", by_cluster(clusters)))
-    print_note(f"report: {join(config.root, PAGE if recipe.has_page else METRICS)}")
+    if clusters := metrics.get("tree", {}).get("clusters"):
+        print_table(record_table(clusters_title(len(clusters["rows"])), by_cluster(clusters)))
+    if certificate := metrics.get("calibrate", {}).get("certificate"):
+        print_note(f"verdict: {certificate['verdict']}, {certificate['words']}")
+    print_note(f"report: {join(config.root, PAGE)}")

@@ -19,6 +19,7 @@ from distspectral.embedding.forward import BLOCK_ROWS, in_blocks, rows_of_block
 from distspectral.embedding.transfer import gathered
 from distspectral.errors import ConfigError
 from distspectral.estimators.map import MapMixin
+from distspectral.estimators.plot import PlotMixin
 from distspectral.estimators.stored import plain
 from distspectral.models.assigner import Assigner
 from distspectral.models.embedder import Embedder
@@ -31,7 +32,7 @@ from distspectral.storage.rows.vectors import Vectors
 from distspectral.training.modes import plain_torch
 
 
-class FittedSpectral(ClusterMixin, MapMixin):  # type: ignore[misc]
+class FittedSpectral(PlotMixin, ClusterMixin, MapMixin):  # type: ignore[misc]
     """The methods of an estimator that has learned eigenfunctions, clusters and their tree.
 
     Attributes:

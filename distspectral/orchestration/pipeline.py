@@ -251,7 +251,7 @@ class Pipeline:
             return self._timed(output.stage, lambda: run_part(self._work_of(output, source, {}), shards))[0]
 
     def report(self) -> dict[str, Any]:
-        """Write ``metrics.json`` and, where the recipe has one, ``report.html``; return the metrics.
+        """Write ``metrics.json`` and ``report.html``; return the metrics.
 
         Raises:
             ArtifactError: a stage has not been run, or with another config.
@@ -262,11 +262,10 @@ class Pipeline:
 
     def _report(self, manifests: Mapping[str, Manifest]) -> dict[str, Any]:
         metrics = run_metrics(self.config.name, self.chain.stages, manifests, len(self.source.shards))
-        if self.recipe.has_page:
-            from distspectral.report.collect import collect, write_report
+        from distspectral.report.collect import write_report
 
-            config, stages, artifacts = self.config.model_dump(mode="json"), self.chain.stages, self.chain.artifacts
-            write_report(self._root, collect(config, self._knowing_recipe(), stages, metrics, artifacts, manifests))
+        config, stages, artifacts = self.config.model_dump(mode="json"), self.chain.stages, self.chain.artifacts
+        write_report(self._root, config, self._knowing_recipe(), stages, metrics, artifacts, manifests)
         self._root.write_json(METRICS, metrics)
         return metrics
 
@@ -399,9 +398,9 @@ class Pipeline:
         return self._chain(packed.inputs[SOURCE])
 
     def _standing_metrics(self) -> dict[str, Any] | None:
-        """Return ``metrics.json`` if it is of these very artifacts and the report, if any, stands beside it."""
+        """Return ``metrics.json`` if it is of these very artifacts and the report stands beside it."""
         root = self._root
-        if not (root.has(METRICS) and root.has(CONFIG)) or (self.recipe.has_page and not root.has(PAGE)):
+        if not all(root.has(name) for name in (METRICS, CONFIG, PAGE)):
             return None
         try:
             metrics = root.read_json(METRICS)

@@ -29,7 +29,6 @@ class MetricRecipe(MetricSections, Recipe):
 
     kind: ClassVar = "dscl"
     passage: ClassVar = ("pack", "embed")
-    has_page: ClassVar = False
     budget: ClassVar = BUDGET
 
     @property

@@ -46,8 +46,6 @@ class Recipe(Sections, ABC):
     """As ``objective`` of a config calls it."""
     passage: ClassVar[tuple[str, ...]]
     """Stages that rows other than those trained on pass, in order."""
-    has_page: ClassVar[bool]
-    """Whether a finished run has a page, ``report.html``."""
     budget: ClassVar[Mapping[str, Any]] = {}
     """Defaults of the section ``train`` where they differ from those of its model."""
 

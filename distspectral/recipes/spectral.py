@@ -85,7 +85,6 @@ class SpectralRecipe(SpectralSections, Recipe):
 
     kind: ClassVar = "spectral"
     passage: ClassVar = ("embed",)
-    has_page: ClassVar = True
 
     # ---- representation --------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """The finished artifacts of a run to its report page; nothing is computed anew, rows are only sampled.
 
-Shape letters: N rows, S sampled rows, E components.
+Shape letters: N rows, S sampled rows, E components, M leaves.
 """
 
 from __future__ import annotations
@@ -12,39 +12,68 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from distspectral import __version__
-from distspectral.embedding.columns import written_columns
+from distspectral.embedding.scores import tally
 from distspectral.recipes import Recipe
+from distspectral.report.checks import checks
 from distspectral.report.data import (
-    CapacityFacts,
     ClusterFacts,
+    Confusion,
+    EdgeFacts,
+    ExemplarFacts,
     GraphFacts,
+    Pictures,
     ReportData,
-    ScatterSample,
     SpectrumFacts,
     TrainingFacts,
+    TreeFacts,
 )
 from distspectral.report.metrics import PAGE, scores
 from distspectral.report.page import render
+from distspectral.report.pictures import Look, picture_look, pictures, row_pictures
+from distspectral.report.retrieval import metric_page
+from distspectral.report.rows import as_text, carried_cells, row_sample
 from distspectral.secrets import redacted_values
-from distspectral.spectral.capacity import EdgeCheck, capacity
+from distspectral.spectral.capacity import EdgeCheck
+from distspectral.spectral.tree import Tree
 from distspectral.stages.cluster import way_in_words
+from distspectral.stages.exemplars import FILE
 from distspectral.stages.fragmentation import Fragmentation
 from distspectral.stages.stage import Stage
+from distspectral.stages.tree import load_tree
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.rows.vectors import MappedVectors
 
-SAMPLE_ROWS = 5000
-SAMPLE_SHARDS = 64
+MOST_LEAVES = 2000
+"""Of a larger tree, the page has the top."""
+MOST_EXEMPLARS = 2000
+"""Of all clusters together; of many clusters, each has fewer."""
+SEARCHED_ROWS = 10_000_000
+"""Rows up to which exemplars are looked up by their ids, for their pictures."""
+MOST_CONFUSED = 1 << 20
+"""Labels times clusters up to which the page gets the whole matrix."""
 
 
-def write_report(root: Artifact, data: ReportData) -> None:
-    """Write the page to ``report.html`` in the run's root, whole or not at all."""
-    root.write_bytes(PAGE, render(data).encode())
+def write_report(
+    root: Artifact,
+    config: Mapping[str, Any],
+    recipe: Recipe,
+    stages: Mapping[str, Stage],
+    metrics: dict[str, Any],
+    artifacts: Mapping[str, Artifact],
+    manifests: Mapping[str, Manifest],
+) -> None:
+    """Write the page to ``report.html`` in the run's root, whole or not at all; arguments as of :func:`collect`."""
+    if recipe.embedded_graph is None:
+        page = metric_page(config, metrics, artifacts, manifests)
+    else:
+        page = render(collect(config, recipe, stages, metrics, artifacts, manifests))
+    root.write_bytes(PAGE, page.encode())
 
 
 def collect(
@@ -65,24 +94,99 @@ def collect(
         artifacts: by stage name.
         manifests: by stage name.
     """
+    vectors, output = MappedVectors(artifacts["pack"]), manifests["embed"]
+    sample, rows = row_sample(artifacts["pack"], artifacts["embed"], output, config["seed"])
+    exemplars, exemplar_ids = _exemplars(artifacts["exemplars"], manifests["exemplars"])
+    look = picture_look(vectors)
+    tree, leaves = pruned(load_tree(artifacts["tree"])[0], MOST_LEAVES)
+    if sample.leaf is not None:
+        sample = sample.model_copy(update={"leaf": leaves[np.asarray(sample.leaf, np.int64)].tolist()})
+    notes = {stage.name: stage.notes(metrics) for stage in stages.values() if stage.name in metrics}
+    outliers = {} if sample.outlier is None else {"outlier_share": float(np.mean(sample.outlier))}
+    assert recipe.embedded_graph is not None, "the page is of a run with a graph"
     shown = {
         "created_at": datetime.now(UTC),
         "version": __version__,
         "config": redacted_values(config),
+        "root": artifacts["embed"].uri.rpartition("/")[0],
         "dtype": manifests["pack"].properties["dtype"],
         "graph": _graph(manifests, recipe, config["affinity"]),
         "training": _training(artifacts["train"], manifests["train"]),
         "spectrum": _spectrum(manifests["calibrate"]),
+        "candidates": metrics["cluster"].get("candidates", []),
         "certificate": metrics["calibrate"]["certificate"],
-        "capacity": _capacity(metrics, manifests["train"]) if "edges" in metrics["calibrate"] else None,
-        "clusters": _clusters(manifests["cluster"], manifests["tree"], manifests["embed"]),
-        "scatter": scatter_sample(artifacts["pack"], artifacts["embed"], manifests["embed"], config["seed"]),
+        "edges": _edges(metrics) if "edges" in metrics["calibrate"] else None,
+        "clusters": _clusters(manifests["cluster"], manifests["tree"], output),
+        "rows": sample,
+        "row_pictures": None if look is None or not len(rows) else row_pictures(vectors, look, rows),
+        "exemplars": exemplars,
+        "exemplar_pictures": None if look is None else _exemplar_pictures(vectors, look, exemplar_ids),
+        "tree": tree,
+        "confusion": _confusion(output),
         "evaluation": scores(metrics).get("agreement"),
-        "notes": list(
-            dict.fromkeys(note for stage in stages.values() if stage.name in metrics for note in stage.notes(metrics))
-        ),
+        "checks": checks(metrics | outliers, notes, recipe.embedded_graph),
     }
     return ReportData.model_validate(metrics | shown)
+
+
+def pruned(tree: Tree, most: int) -> tuple[TreeFacts, NDArray[np.int64]]:
+    """Return the top of a tree with so many leaves at most, and the leaf (M,) there of each leaf of the whole.
+
+    Args:
+        tree: of M leaves.
+        most: leaves, at least the run's clusters.
+    """
+    n_kept = min(tree.n_leaves, max(most, tree.n_clusters))
+    tops, n_nodes = np.arange(len(tree.rows)), len(tree.rows)
+    for node in range(n_nodes - n_kept, tree.n_leaves - 1, -1):
+        tops[tree.children[node - tree.n_leaves]] = tops[node]
+    kept, leaves = np.unique(tops[: tree.n_leaves], return_inverse=True)
+    nodes = np.concatenate([kept, np.arange(n_nodes - n_kept + 1, n_nodes)])
+    clusters = np.empty(n_kept, np.int64)
+    clusters[leaves] = tree.clusters
+    mergers = nodes[n_kept:] - tree.n_leaves
+    facts = TreeFacts(
+        nodes=nodes.tolist(),
+        children=np.searchsorted(nodes, tree.children[mergers]).ravel().tolist(),
+        rows=tree.rows[nodes].tolist(),
+        affinity=tree.affinity[mergers].tolist(),
+        conductance=tree.conductance[nodes].tolist(),
+        clusters=clusters.tolist(),
+    )
+    return facts, leaves.reshape(-1).astype(np.int64)
+
+
+def _exemplars(artifact: Artifact, manifest: Manifest) -> tuple[ExemplarFacts | None, pa.ChunkedArray | None]:
+    """Return the exemplars, the first of each kind where they are many, and their ids as they are."""
+    if not manifest.properties["rows"]:
+        return None, None
+    with artifact.filesystem.open_input_file(artifact.file_path(FILE)) as stream:
+        table = pq.read_table(stream)
+    ranks = table["rank"].to_numpy()
+    most = next(n for n in range(int(ranks.max()) + 1, 0, -1) if n == 1 or (ranks < n).sum() <= MOST_EXEMPLARS)
+    table = table.filter(pa.array(ranks < most)).slice(0, MOST_EXEMPLARS)
+    own = {"cluster", "kind", "rank", "id", "distance", "margin"}
+    columns = {name: cells for name in table.schema.names if name not in own and (cells := carried_cells(table[name]))}
+    facts = ExemplarFacts(
+        cluster=table["cluster"].to_pylist(), kind=table["kind"].to_pylist(), ids=as_text(table["id"]), columns=columns
+    )
+    return facts, table["id"]
+
+
+def _exemplar_pictures(vectors: MappedVectors, look: Look, ids: pa.ChunkedArray | None) -> Pictures | None:
+    """Return a picture of each exemplar, found by its id."""
+    if ids is None or vectors.n_rows > SEARCHED_ROWS:
+        return None
+    own = vectors.ids()
+    rows = pc.index_in(ids.combine_chunks().cast(own.type), value_set=own.combine_chunks())
+    return None if rows.null_count else pictures(vectors, look, rows.to_numpy().astype(np.int64))
+
+
+def _confusion(output: Manifest) -> Confusion | None:
+    found = tally(output.shards, output.properties["n_clusters"])
+    if found is None or found[0].size > MOST_CONFUSED:
+        return None
+    return Confusion(counts=found[0].tolist(), classes=found[1].tolist())
 
 
 def _graph(manifests: Mapping[str, Manifest], recipe: Recipe, affinity: Mapping[str, Any]) -> GraphFacts:
@@ -116,98 +220,24 @@ def _spectrum(manifest: Manifest) -> SpectrumFacts:
     return SpectrumFacts(
         ritz_values=values.tolist(),
         n_kept=manifest.properties["n_components"],
-        suggested_n_clusters=manifest.properties["suggested_n_clusters"],
         gaps=gaps.tolist(),
     )
 
 
-def _capacity(metrics: Mapping[str, Any], training: Manifest) -> CapacityFacts:
-    shape, check = training.properties, EdgeCheck(**metrics["calibrate"]["edges"])
-    widths = [shape["dim"], *shape["hidden"], shape["n_functions"] - 1]
-    orders = vars(capacity(metrics["n_rows"], widths))
-    return CapacityFacts.model_validate({"widths": widths, "advice": check.advice, **orders, **vars(check)})
+def _edges(metrics: Mapping[str, Any]) -> EdgeFacts:
+    check = EdgeCheck(**metrics["calibrate"]["edges"])
+    return EdgeFacts.model_validate({"advice": check.advice, **vars(check)})
 
 
 def _clusters(clusters: Manifest, tree: Manifest, output: Manifest) -> ClusterFacts:
     sizes = np.sum([shard.details["cluster_counts"] for shard in output.shards], axis=0)
     distances = np.sum([shard.details["distance_sums"] for shard in output.shards], axis=0)
+    quality = tree.properties["clusters"]
     return ClusterFacts(
         n_clusters=len(sizes),
         sizes=[int(size) for size in sizes],
         mean_distance=(distances / np.maximum(sizes, 1)).tolist(),
-        **{name: tree.properties["clusters"][name] for name in ("silhouette", "conductance", "nearest")},
+        **{name: quality[name] for name in ("silhouette", "conductance", "nearest")},
+        stability=quality.get("stability"),
         found_by=way_in_words(clusters.properties),
     )
-
-
-def scatter_sample(
-    vectors: Artifact,
-    output: Artifact,
-    manifest: Manifest,
-    seed: int,
-    *,
-    most_rows: int = SAMPLE_ROWS,
-    most_shards: int = SAMPLE_SHARDS,
-) -> ScatterSample:
-    """Return a seeded sample of the output: the first two coordinates that are not constant.
-
-    It is empty where the output was written without coordinates or clusters.
-
-    Args:
-        vectors: ``vectors`` artifact of the same rows, for labels.
-        output: finished ``output`` artifact.
-        manifest: of ``output``.
-        seed: of the choice.
-        most_rows: in the sample.
-        most_shards: opened for it; of more, a seeded choice.
-    """
-    if not {"embedding", "cluster"} <= set(written_columns(manifest)):
-        return ScatterSample(x=[], y=[], cluster=[], n_rows_sampled=0)
-    generator = np.random.default_rng(seed)
-    starts = np.cumsum([0, *(shard.n_rows for shard in manifest.shards)])
-    filled = np.flatnonzero([shard.n_rows for shard in manifest.shards])
-    chosen = filled[np.sort(generator.choice(len(filled), min(len(filled), most_shards), replace=False))]
-    candidates = int(sum(manifest.shards[index].n_rows for index in chosen))
-    picks = np.sort(generator.choice(candidates, min(candidates, most_rows), replace=False, shuffle=False))
-    tables: list[pa.Table] = []
-    rows: list[NDArray[np.int64]] = []
-    first = 0
-    for index in chosen:
-        shard = manifest.shards[index]
-        local = picks[(picks >= first) & (picks < first + shard.n_rows)] - first
-        first += shard.n_rows
-        if len(local):
-            tables.append(_read_rows(output, shard.name, local))
-            rows.append(local + starts[index])
-    table = pa.concat_tables(tables)
-    embedding = table["embedding"].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
-    last = embedding.shape[1] - 1
-    labels = MappedVectors(vectors).labels()
-    return ScatterSample(
-        x=embedding[:, min(1, last)].tolist(),
-        y=embedding[:, min(2, last)].tolist(),
-        cluster=table["cluster"].to_pylist(),
-        labels=None if labels is None else _named(labels.take(np.concatenate(rows))),
-        n_rows_sampled=len(table),
-    )
-
-
-def _named(labels: pa.ChunkedArray) -> list[Any]:
-    """Return labels as they are; where some are missing, all as text."""
-    named: list[Any] = (labels.cast(pa.string()).fill_null("no label") if labels.null_count else labels).to_pylist()
-    return named
-
-
-def _read_rows(output: Artifact, name: str, rows: NDArray[np.int64]) -> pa.Table:
-    """Return ``embedding`` and ``cluster`` of ascending local rows (S,); only their row groups are read."""
-    tables = []
-    with output.filesystem.open_input_file(output.file_path(name)) as stream:
-        file = pq.ParquetFile(stream)
-        start = 0
-        for group in range(file.num_row_groups):
-            stop = start + file.metadata.row_group(group).num_rows
-            here = rows[(rows >= start) & (rows < stop)] - start
-            start = stop
-            if len(here):
-                tables.append(file.read_row_group(group, columns=["embedding", "cluster"]).take(here))
-    return pa.concat_tables(tables)

@@ -2,13 +2,13 @@
 
 A model takes what it names from the facts of a run and passes over the rest.
 
-Shape letters: E trained functions, C clusters, S sampled rows, H histogram bins.
+Shape letters: E trained functions, C clusters, L classes, M leaves, S sampled rows, H histogram bins.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -83,13 +83,11 @@ class SpectrumFacts(_Facts):
     Attributes:
         ritz_values: (E,) all trained functions, ascending.
         n_kept: the lowest ``n_kept`` of them form the embedding.
-        suggested_n_clusters: number of values below the largest relative gap; None without a gap.
         gaps: ``gaps[e]`` is the relative gap between ``ritz_values[e]`` and ``ritz_values[e + 1]``; may be empty.
     """
 
     ritz_values: list[float]
     n_kept: int
-    suggested_n_clusters: int | None = None
     gaps: list[float] = Field(default_factory=list)
 
     @model_validator(mode="after")
@@ -99,24 +97,26 @@ class SpectrumFacts(_Facts):
         return self
 
 
-class CapacityFacts(_Facts):
-    """The network's size beside the worst case, and the Ritz sum of all edges beside that of the edges drawn last.
+class CandidateFacts(_Facts):
+    """A number of clusters that was considered; see :class:`distspectral.spectral.candidates.Candidate`."""
+
+    n_clusters: int
+    score: float
+    rise: float
+    gap: float
+    stability: float
+
+
+class EdgeFacts(_Facts):
+    """The Ritz sum of all edges beside that of the edges drawn last.
 
     Attributes:
-        widths: of the network's input, layers and output.
-        needed: a tenth of the rows, the least VC dimension of clustering them.
-        sigmoid: order of a network of this size with sigmoid layers.
-        relu: likewise with the layers it has.
         drawn: Ritz sum in the last window of training.
         every: over every edge.
         unseen: share of the edges that no step drew.
         advice: what to do about it.
     """
 
-    widths: list[int]
-    needed: float
-    sigmoid: float
-    relu: float
     drawn: float
     every: float
     unseen: float
@@ -155,31 +155,142 @@ class ClusterFacts(_Facts):
     conductance: list[float] = Field(description="share of the affinity that leads out")
     nearest: list[int] = Field(description="other cluster by affinity relative to chance; -1: no edge leads out")
     found_by: str = Field(description="how they were found, and how far the runs of k-means agreed, in words")
+    stability: list[float] | None = Field(None, description="share of a cluster that is found again, where known")
 
     @model_validator(mode="after")
     def _one_entry_per_cluster(self) -> Self:
-        columns = ("sizes", "mean_distance", "silhouette", "conductance", "nearest")
-        found = {name: len(getattr(self, name)) for name in columns}
+        columns = ("sizes", "mean_distance", "silhouette", "conductance", "nearest", "stability")
+        found = {name: len(column) for name in columns if (column := getattr(self, name)) is not None}
         if set(found.values()) != {self.n_clusters}:
             raise ValueError(f"clusters: n_clusters {self.n_clusters} must be the number of all columns, got {found}")
         return self
 
 
-class ScatterSample(_Facts):
-    """(S,) sampled rows: the first two non-constant coordinates, the cluster and, where known, the label."""
+class Density(_Facts):
+    """How many counted rows lie in each field of a square grid over the picture.
+
+    Attributes:
+        counts: (side x side) row by row, from the lower left.
+        n_rows: that were counted.
+    """
+
+    side: int
+    counts: list[int]
+    n_rows: int
+
+
+class Pictures(_Facts):
+    """Pictures (n, height, width) of every ``step``-th row, uint8, deflated, in base64."""
+
+    height: int
+    width: int
+    step: int
+    data: str
+
+
+Cell = float | str | None
+
+
+class RowSample(_Facts):
+    """(S,) sampled rows: where they lie, and what is known of each.
+
+    Attributes:
+        x: first coordinate.
+        y: second coordinate.
+        place: what the coordinates are: those of the run's map, or two eigenfunctions.
+        cluster: number.
+        leaf: of the tree; None where the output has no leaves.
+        outlier: None where nothing says so.
+        labels: None without labels.
+        ids: as text.
+        columns: carried from the source, by name: numbers, or text.
+        density: of more rows than are drawn.
+    """
 
     x: list[float]
     y: list[float]
+    place: Literal["map", "eigenfunctions"] = "eigenfunctions"
     cluster: list[int]
+    leaf: list[int] | None = None
+    outlier: list[bool] | None = None
     labels: list[int | str] | None = None
-    n_rows_sampled: int
+    ids: list[str] = Field(default_factory=list)
+    columns: dict[str, list[Cell]] = Field(default_factory=dict)
+    density: Density | None = None
+
+    @property
+    def n_rows(self) -> int:
+        """S."""
+        return len(self.x)
 
     @model_validator(mode="after")
     def _columns_are_equally_long(self) -> Self:
-        lengths = {len(self.x), len(self.y), len(self.cluster)} | ({len(self.labels)} if self.labels else set())
-        if len(lengths) != 1:
-            raise ValueError(f"scatter: x, y, cluster and labels must be equally long, got lengths {sorted(lengths)}")
+        columns = [self.x, self.y, self.cluster, self.leaf, self.outlier, self.labels, self.ids, *self.columns.values()]
+        lengths = {len(column) for column in columns if column}
+        if len(lengths) > 1:
+            raise ValueError(f"rows: x, y, cluster, labels and columns differ in length: {sorted(lengths)}")
         return self
+
+
+class ExemplarFacts(_Facts):
+    """Rows that stand for their cluster, by cluster, kind and rank.
+
+    Attributes:
+        cluster: number.
+        kind: ``central`` or ``border``.
+        ids: as text.
+        columns: carried from the source.
+    """
+
+    cluster: list[int]
+    kind: list[str]
+    ids: list[str]
+    columns: dict[str, list[Cell]] = Field(default_factory=dict)
+
+
+class TreeFacts(_Facts):
+    """The tree as the page needs it: M leaves and M - 1 mergers, or its top where it has more.
+
+    Attributes:
+        nodes: (2M - 1,) numbers in the run's own tree.
+        children: (2M - 2) pairs of each merger, one after the other.
+        rows: (2M - 1,).
+        affinity: (M - 1,) of each merger's children, relative to chance.
+        conductance: (2M - 1,).
+        clusters: (M,) the run's cluster of each leaf.
+    """
+
+    nodes: list[int]
+    children: list[int]
+    rows: list[int]
+    affinity: list[float]
+    conductance: list[float]
+    clusters: list[int]
+
+
+class Confusion(_Facts):
+    """Rows (L, C) by class and cluster, and the classes (L,)."""
+
+    counts: list[list[int]]
+    classes: list[str]
+
+
+class Check(_Facts):
+    """One question that a run answers of itself.
+
+    Attributes:
+        title: what was looked at.
+        status: ``good``; ``look``, which wants a person; ``open``, where nothing is known.
+        words: what was found.
+        remedies: what to do, none where all is well.
+        clusters: whose rows cause it.
+    """
+
+    title: str
+    status: Literal["good", "look", "open"]
+    words: str
+    remedies: list[str] = Field(default_factory=list)
+    clusters: list[int] = Field(default_factory=list)
 
 
 class Scores(_Facts):
@@ -204,7 +315,9 @@ class ReportData(_Facts):
         dtype: of the stored vectors.
         seconds: stage to wall-clock seconds, in the order of the run.
         peak_rss_bytes: highest resident memory of one process.
-        notes: warnings in plain words; hints the reader should weigh.
+        root: where the run lies, a path or URI.
+        fingerprint: of its last stage.
+        checks: the verdict, one question after the other.
     """
 
     name: str
@@ -221,8 +334,16 @@ class ReportData(_Facts):
     training: TrainingFacts
     spectrum: SpectrumFacts
     clusters: ClusterFacts
-    scatter: ScatterSample
+    root: str
+    fingerprint: str
+    rows: RowSample
+    row_pictures: Pictures | None = None
+    exemplars: ExemplarFacts | None = None
+    exemplar_pictures: Pictures | None = None
+    tree: TreeFacts | None = None
+    candidates: list[CandidateFacts] = Field(default_factory=list)
+    confusion: Confusion | None = None
     certificate: CertificateFacts | None = None
-    capacity: CapacityFacts | None = None
+    edges: EdgeFacts | None = None
     evaluation: Scores | None = None
-    notes: list[str] = Field(default_factory=list)
+    checks: list[Check] = Field(default_factory=list)

@@ -21,21 +21,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from distspectral.report.formats import count, number
 
 INK, MUTED, GRID, PAPER = "#1b2733", "#5a6773", "#dfe5eb", "#fefefe"
-BLUE, ORANGE, FAINT = "#0072b2", "#d55e00", "#9aa5b0"
-CATEGORIES = (
-    BLUE,
-    "#e69f00",
-    "#009e73",
-    ORANGE,
-    "#56b4e9",
-    "#cc79a7",
-    "#882255",
-    "#999933",
-    "#7f7f7f",
-    "#332288",
-)
-"""Okabe and Ito's colours, then Tol's: told apart with any colour vision; groups beyond the tenth start over."""
-
+BLUE, FAINT = "#0072b2", "#9aa5b0"
 _PAGE_COLOURS = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--line)", PAPER: "var(--card)"}
 _WIDTH_INCHES = 6.0
 _STYLE = {
@@ -99,17 +85,14 @@ def drawing(description: str, height: float = 3.6) -> Iterator[Drawing]:
 def _inline(document: str, description: str) -> str:
     """Return the ``<svg>`` element alone, sized by its container, its neutral colours taken from the page."""
     svg = document[document.index("<svg") :].strip()
+    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # a rule for everything on the page; said below
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # figure_1, axes_1, ...: the same in every figure of the page
     head, body = svg.split(">", 1)
     head = re.sub(r'\s(width|height)="[^"]*"', "", head)
     for colour, variable in _PAGE_COLOURS.items():
         body = body.replace(colour, variable)
+    head += ' stroke-linejoin="round" stroke-linecap="butt"'
     return f'{head} role="img" aria-label="{html.escape(description)}">{body}'
-
-
-def category_colour(index: int) -> str:
-    """Return the colour of the group with this number."""
-    return CATEGORIES[index % len(CATEGORIES)]
 
 
 def printable(text: object, limit: int = 18) -> str:

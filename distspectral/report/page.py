@@ -1,24 +1,53 @@
-"""The page: figures, their captions and the facts, put into one HTML file that needs nothing else."""
+"""The page: figures, their captions, the facts and what its script draws, in one HTML file that needs nothing else.
+
+A policy in its head lets the browser run the script whose hash it names and nothing else, and load nothing at all.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import math
 from collections.abc import Sequence
+from datetime import datetime
 from importlib import resources
 from typing import Any, NamedTuple
 
 import yaml
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from distspectral.graph.metric import metric_in_words
+from distspectral.plotting import CATEGORIES
 from distspectral.report import plots
-from distspectral.report.capacity import capacity_facts
 from distspectral.report.certificate import CAPTION, certificate_facts
-from distspectral.report.data import ClusterFacts, GraphFacts, ReportData, ScatterSample, SpectrumFacts, TrainingFacts
-from distspectral.report.drawing import CATEGORIES
+from distspectral.report.checks import headline
+from distspectral.report.confusions import confusions
+from distspectral.report.data import (
+    ClusterFacts,
+    EdgeFacts,
+    GraphFacts,
+    ReportData,
+    RowSample,
+    SpectrumFacts,
+    TrainingFacts,
+)
 from distspectral.report.formats import MISSING, column, count, duration, n_bytes, number, percent, plural
+from distspectral.report.next_steps import files, readers, steps
+from distspectral.report.payload import payload
 
+SCRIPTS = ("packed.js", "map.js", "tree.js", "table.js", "page.js")
+"""In the order in which they are one script."""
+SECTIONS = (
+    ("result", "What are my clusters?"),
+    ("trust", "Can I trust them?"),
+    ("next", "What next?"),
+    ("made", "How it was made"),
+)
+MARKS = {"good": "✓", "look": "!", "open": "?"}
+STATES = {"good": "good", "look": "needs a look", "open": "not known"}
 _MAX_TABLE_ROWS = 20
 
 
@@ -50,36 +79,100 @@ class ClusterRow(NamedTuple):
 
 
 def render(data: ReportData) -> str:
-    """Return the report as one HTML page without scripts and without anything to load.
+    """Return the report as one HTML page without anything to load.
 
-    The same data give the same text. Every string of the data is escaped.
+    The same data give the same text. Every string of the data is escaped, or reaches the script as JSON.
 
     Args:
-        data: the run's facts; history, labels, gaps, scores and notes may be missing.
+        data: the run's facts; history, labels, gaps, scores, rows and tree may be missing.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    files = resources.files("distspectral.report")
-    template = environment.from_string(files.joinpath("page.html.j2").read_text("utf-8"))
-    return template.render(
-        css=Markup(files.joinpath("page.css").read_text("utf-8")),
+    return filled(
+        "page.html.j2",
+        script="\n".join(_read(name) for name in SCRIPTS),
+        payload=htmlsafe_json_dumps(payload(data) | {"palette": CATEGORIES}, json.dumps, allow_nan=False),
+        kind="Spectral embedding and clustering",
         name=data.name,
-        made=f"{data.created_at.day} {data.created_at:%B %Y, %H:%M %Z}".strip(),
+        made=date_in_words(data.created_at),
         version=data.version,
+        sections=SECTIONS,
         cards=_cards(data),
-        notes=data.notes,
-        result=_result_plots(data),
+        drawn=_drawn(data.rows, data.n_rows) if data.rows.n_rows else "",
+        candidates=data.candidates,
         clusters=_cluster_rows(data.clusters),
         clusters_title=_clusters_title(data.clusters),
+        found_by=f"{data.clusters.found_by[:1].upper()}{data.clusters.found_by[1:]}",
+        headline=headline(data.checks),
+        checks=data.checks,
+        marks=MARKS,
+        states=STATES,
+        confusion=confusions(data.confusion) if data.confusion else None,
         trust=_trust_plots(data),
         trained=bool(data.training.history),
         graph=_graph_facts(data.graph),
         certificate=certificate_facts(data.certificate) if data.certificate else [],
-        capacity=capacity_facts(data.capacity) if data.capacity else [],
+        steps=steps(data),
+        readers=readers(data),
+        files=files(data),
         made_plots=_made_plots(data),
+        edges=_edge_facts(data.edges) if data.edges else [],
         facts=_made_facts(data),
-        config=yaml.safe_dump(data.config, sort_keys=False, allow_unicode=True, width=100) if data.config else "",
-        n_settings=plural(_n_leaves(data.config), "setting"),
+        **settings_text(data.config),
     )
+
+
+def filled(template: str, script: str, **parts: Any) -> str:
+    """Return a template of this package with its parts, the style sheet and the policy filled in.
+
+    Args:
+        template: name of the file.
+        script: of the page; empty where it has none.
+        parts: by the names that the template knows.
+    """
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(_read),
+    )
+    css = _read("page.css")
+    made = {"css": Markup(css), "script": Markup(script), "policy": _policy(css, script)}
+    return environment.get_template(template).render(made | parts)
+
+
+def _read(name: str) -> str:
+    return resources.files("distspectral.report").joinpath(name).read_text("utf-8")
+
+
+def date_in_words(moment: datetime) -> str:
+    """Return when a page was made."""
+    return f"{moment.day} {moment:%B %Y, %H:%M %Z}".strip()
+
+
+def settings_text(config: dict[str, Any]) -> dict[str, str]:
+    """Return the config as YAML, and how many settings it has, by the names of the layout."""
+    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100) if config else ""
+    return {"config": text, "n_settings": plural(_n_leaves(config), "setting")}
+
+
+def _policy(css: str, script: str) -> str:
+    """Return the Content-Security-Policy: one script and one style sheet by their hashes, no request at all."""
+    return "; ".join(
+        [
+            "default-src 'none'",
+            f"script-src {_hash(script)}" if script else "script-src 'none'",
+            f"style-src {_hash(css)}",
+            f"style-src-elem {_hash(css)}",
+            "style-src-attr 'unsafe-inline'",  # of figures, and the shades of tables
+            "img-src data:",
+            "base-uri 'none'",
+            "form-action 'none'",
+        ]
+    )
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _cards(data: ReportData) -> list[Card]:
@@ -98,51 +191,19 @@ def _cards(data: ReportData) -> list[Card]:
     return [*cards, Card(n_bytes(data.peak_rss_bytes), "peak memory, all processes")]
 
 
-def _result_plots(data: ReportData) -> list[Plot]:
-    figures = []
-    sample = data.scatter
-    if sample.x:
-        figures.append(
-            Plot(
-                "The embedding by cluster",
-                Markup(plots.scatter(sample.x, sample.y, sample.cluster, "cluster")),
-                f"{_sampled(sample, data.n_rows)}, placed by the first two coordinates that are not constant and "
-                f"coloured by cluster{_repeats(sample.cluster)}: clusters that overlap here may still be apart in "
-                "further coordinates.",
-            )
-        )
-    if sample.labels:
-        figures.append(
-            Plot(
-                "The embedding by label",
-                Markup(plots.scatter(sample.x, sample.y, sample.labels, "label")),
-                f"The same rows coloured by their label{_repeats(sample.labels)}, which the training never saw: where "
-                "a colour here fills one cluster on the other plot, the two agree.",
-            )
-        )
-    if data.clusters.n_clusters > plots.MAX_BARS:
-        reading = (
-            "Each point of the curve is a cluster, the largest first: a steep left end means that few clusters hold "
-            "most rows, a drop at the right that many are tiny."
-        )
-    elif data.clusters.n_clusters == 1:
-        reading = "All rows are in one cluster."
-    else:
-        reading = (
-            "Each bar is a cluster: a bar far from the dashed line is a cluster far from an equal share of the rows."
-        )
-    figures.append(Plot("Cluster sizes", Markup(plots.cluster_sizes(data.clusters)), reading))
-    return figures
-
-
-def _sampled(sample: ScatterSample, n_rows: int) -> str:
-    if sample.n_rows_sampled >= n_rows:
-        return f"All {count(n_rows)} rows"
-    return f"A random sample of {count(sample.n_rows_sampled)} of the {count(n_rows)} rows"
-
-
-def _repeats(groups: Sequence[int] | Sequence[int | str]) -> str:
-    return " (ten colours, repeated)" if len(set(groups)) > len(CATEGORIES) else ""
+def _drawn(sample: RowSample, n_rows: int) -> str:
+    """Say which rows the map shows, and what their places are."""
+    shown = f"All {count(n_rows)} rows"
+    if sample.n_rows < n_rows:
+        shown = f"A random {count(sample.n_rows)} of {count(n_rows)} rows"
+    if sample.density is not None:
+        shown += f", over the density of {count(sample.density.n_rows)}"
+    if sample.place == "map":
+        return f"{shown}. Rows that lie together are near in the graph; distances between far ones say little."
+    return (
+        f"{shown}. This run has no map, so rows lie by their ranks in the first two eigenfunctions that are not "
+        "constant: clusters that overlap here may be apart in further functions."
+    )
 
 
 def _clusters_title(clusters: ClusterFacts) -> str:
@@ -175,19 +236,6 @@ def _trust_plots(data: ReportData) -> list[Plot]:
     figures = []
     if data.certificate is not None:
         figures.append(Plot("Error of each function", Markup(plots.function_errors(data.certificate)), CAPTION))
-    if data.spectrum.ritz_values:
-        caption = _spectrum_caption(data.spectrum, data.clusters.n_clusters)
-        figures.append(Plot("Eigenvalue spectrum", Markup(plots.spectrum(data.spectrum)), caption))
-    if any(window.ritz_values for window in data.training.history):
-        figures.append(
-            Plot(
-                "Convergence of the Ritz values",
-                Markup(plots.ritz_curves(data.training.history, data.spectrum.n_kept)),
-                "Each line is one learned function, lower is smoother on the graph: lines that are flat at the right "
-                "have converged; a line that falls out of the plot belongs to a constant function. "
-                f"{_convergence(data.training)}",
-            )
-        )
     if data.graph.degree_histogram.counts:
         figures.append(
             Plot(
@@ -200,20 +248,15 @@ def _trust_plots(data: ReportData) -> list[Plot]:
     return figures
 
 
-def _spectrum_caption(spectrum: SpectrumFacts, n_clusters: int) -> str:
+def _spectrum_caption(spectrum: SpectrumFacts) -> str:
     if len(spectrum.ritz_values) == 1:
         return "Only one function was learned, so there is no gap to look for."
     all_of_them = spectrum.n_kept >= len(spectrum.ritz_values)
     kept = "All" if all_of_them else f"The {count(spectrum.n_kept)} lowest of"
-    caption = (
-        f"{kept} {plural(len(spectrum.ritz_values), 'learned function')} form the embedding; a jump after the n-th "
-        "value is a sign of n clusters. "
+    return (
+        f"{kept} {plural(len(spectrum.ritz_values), 'learned function')} form the embedding. A jump after the n-th "
+        "value speaks for n clusters; the tree weighs what mergers cost beside it."
     )
-    suggested = spectrum.suggested_n_clusters
-    if suggested is None:
-        return caption + "No gap stands out."
-    used = "the number used here" if suggested == n_clusters else f"this run used {count(n_clusters)}"
-    return caption + f"The largest relative gap suggests {plural(suggested, 'cluster')}, {used}."
 
 
 def _convergence(training: TrainingFacts) -> str:
@@ -260,6 +303,19 @@ def _graph_facts(graph: GraphFacts) -> list[tuple[str, str]]:
 
 def _made_plots(data: ReportData) -> list[Plot]:
     figures = []
+    if data.spectrum.ritz_values:
+        caption = _spectrum_caption(data.spectrum)
+        figures.append(Plot("Eigenvalue spectrum", Markup(plots.spectrum(data.spectrum)), caption))
+    if any(window.ritz_values for window in data.training.history):
+        figures.append(
+            Plot(
+                "Convergence of the Ritz values",
+                Markup(plots.ritz_curves(data.training.history, data.spectrum.n_kept)),
+                "Each line is one learned function, lower is smoother on the graph: lines that are flat at the right "
+                "have converged; a line that falls out of the plot belongs to a constant function. "
+                f"{_convergence(data.training)}",
+            )
+        )
     if data.seconds:
         figures.append(
             Plot(
@@ -280,13 +336,21 @@ def _made_plots(data: ReportData) -> list[Plot]:
     return figures
 
 
+def _edge_facts(edges: EdgeFacts) -> list[tuple[str, str]]:
+    return [
+        ("Ritz sum, last edges drawn in training", number(edges.drawn)),
+        ("Ritz sum, every edge of the graph", number(edges.every)),
+        ("Edges that training never drew", percent(edges.unseen)),
+        ("What that says", edges.advice),
+    ]
+
+
 def _made_facts(data: ReportData) -> list[tuple[str, str]]:
     training = data.training
     speed = count(training.edges_per_second) if training.edges_per_second >= 10 else number(training.edges_per_second)
     return [
         ("Data", f"{plural(data.n_rows, 'row')} by {count(data.dim)} {data.dtype}, {plural(data.n_shards, 'shard')}"),
         ("Training", f"{plural(training.steps, 'step')}, {speed} edges per second"),
-        ("Found by", data.clusters.found_by),
         ("Training stopped because", training.stopped_because or MISSING),
         ("Learning rate at the end", number(training.history[-1].learning_rate) if training.history else MISSING),
         ("Peak memory, all processes", n_bytes(data.peak_rss_bytes)),

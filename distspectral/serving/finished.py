@@ -25,6 +25,7 @@ from distspectral.errors import (
     NonFiniteRowError,
     ShardWidthError,
 )
+from distspectral.plotting import draw_embedding, draw_rows
 from distspectral.recipes import SpectralRecipe
 from distspectral.report.metrics import CONFIG, METRICS
 from distspectral.serving.predictor import Predictor, load_predictor
@@ -161,6 +162,28 @@ class Run:
             require_column(manifest, column, output.uri)
         table = self.to_arrow(OF_MAP)
         return np.stack([table[column].to_numpy() for column in OF_MAP], axis=1)
+
+    def plot(self, colour_by: str = "cluster", ax: Any = None) -> Any:
+        """Draw the rows as points by matplotlib, and return the axes.
+
+        They lie by the columns ``x`` and ``y`` of the run's map, or by the first two eigenfunctions that are not
+        constant, or by the first two coordinates of a metric. Of very many rows a random choice is drawn.
+
+        Args:
+            colour_by: name of a column of the output; a metric is coloured by ``label`` alone.
+            ax: axes to draw into; None makes a figure.
+
+        Raises:
+            ConfigError: there is no such column, or the run was told to write neither places nor coordinates.
+        """
+        carried, names = self._output()[1].properties.get("carried", ()), self.dataset().schema.names
+        if self.objective != SpectralRecipe.kind:
+            colour_by = "label" if colour_by == "cluster" else colour_by
+        groups = self.to_arrow([colour_by])[colour_by].to_pylist()
+        if {"x", "y"} <= {name for name in names if name not in carried}:
+            places = self.to_arrow(["x", "y"])
+            return draw_rows(places["x"], places["y"], groups, ax, axes_named=("map, x", "map, y"))
+        return draw_embedding(self.embedding(), groups, ax, skip=int(self.objective == SpectralRecipe.kind))
 
     # ---- its model -----------------------------------------------------------------------------------------------
 

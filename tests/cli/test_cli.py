@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from distspectral import __version__
 from distspectral.cli.app import EXIT_REFUSED, EXIT_STOPPED, app
 from distspectral.cli.demo import digits_values
+from distspectral.cli.run import SHOWN_CLUSTERS, by_cluster
 from distspectral.datasets import write_vectors
 from distspectral.errors import ConfigError
 from distspectral.stages import STAGES
@@ -58,7 +59,24 @@ def test_a_run_prints_a_table_and_where_the_report_is(finished: Path) -> None:
     assert "ACC / NMI / ARI" in result.stdout
     assert "conductance" in result.stdout
     assert "cluster 2" in result.stdout
+    assert "verdict: " in result.stdout
     assert f"report: {finished.parent}/root/report.html" in result.stdout
+
+
+def test_of_many_clusters_the_terminal_shows_the_largest() -> None:
+    columns: dict[str, list[Any]] = {
+        "rows": [*range(20)],
+        "share": [0.05] * 20,
+        "nearest": [-1, *range(19)],
+        "conductance": [0.1] * 20,
+        "affinity": [0.2] * 20,
+    }
+    shown = by_cluster(columns)
+    assert list(shown) == [f"cluster {number}" for number in range(19, 19 - SHOWN_CLUSTERS, -1)]
+    assert shown["cluster 19"] == {"rows": 19, "share": 0.05, "conductance": 0.1, "nearest": "18"}
+    few = {name: column[:3] for name, column in columns.items()}
+    assert list(by_cluster(few)) == ["cluster 0", "cluster 1", "cluster 2"]
+    assert by_cluster(few)["cluster 0"]["nearest"] == "none"
 
 
 def test_a_log_tells_each_window_of_training(tmp_path: Path) -> None:

@@ -60,7 +60,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_page_has_no_tag_that_came_from_the_data(folder: Path) -> None:
     page = (folder / "root" / "report.html").read_text()
     tags = Tags(page).found
-    assert not {"script", "img", "iframe", "object", "embed"} & {tag for tag, _ in tags}
+    assert not {"img", "iframe", "object", "embed"} & {tag for tag, _ in tags}
+    assert [attributes for tag, attributes in tags if tag == "script"] == [
+        {"type": "application/json", "id": "data"},
+        {},
+    ]
+    assert page.count("</script>") == 2
     assert not [name for _, attributes in tags for name in attributes if name.startswith("on")]
     for text in (SCRIPT, IMAGE):
         assert text.replace("<", "&lt;").replace(">", "&gt;") in page, "it is shown, as text"

@@ -19,7 +19,7 @@ from distspectral.mapping import local_map
 from distspectral.orchestration.engine import LocalEngine
 from distspectral.orchestration.observer import SilentObserver
 from distspectral.orchestration.pipeline import Pipeline, run
-from distspectral.report import collect as report
+from distspectral.report.rows import Most, row_sample
 from distspectral.stages.pack import PackConfig, pack
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.quarantine import FOLDER
@@ -98,14 +98,14 @@ def test_metrics_and_report_say_how_many_are_missing_and_why(finished: Path) -> 
 
 def test_labels_in_the_report_belong_to_the_rows_that_are_left(finished: Path) -> None:
     output = Artifact(str(finished / "output"))
-    shown = report.scatter_sample(Artifact(str(finished / "vectors")), output, output.manifest(), 0)
+    shown, _ = row_sample(Artifact(str(finished / "vectors")), output, output.manifest(), 0)
     assert shown.labels == blobs(N_ROWS, DIM)[1][GOOD].tolist()
 
 
 def test_a_shard_without_rows_is_never_the_sample(finished: Path) -> None:
     vectors, output = (Artifact(str(finished / name)) for name in ("vectors", "output"))
-    samples = [report.scatter_sample(vectors, output, output.manifest(), seed, most_shards=1) for seed in range(8)]
-    assert {sample.n_rows_sampled for sample in samples} == {49, 39}
+    samples = [row_sample(vectors, output, output.manifest(), seed, Most(shards=1))[0] for seed in range(8)]
+    assert {sample.n_rows for sample in samples} == {49, 39}
 
 
 def test_other_rows_embedded_later_have_their_own_quarantine(finished: Path, tmp_path: Path) -> None:

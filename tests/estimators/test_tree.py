@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from scipy.cluster.hierarchy import is_monotonic, is_valid_linkage
 from sklearn.datasets import make_blobs
+from sklearn.exceptions import NotFittedError
 
 from distspectral import SpectralNet
 from distspectral.errors import ConfigError, TooManyClustersError
@@ -87,3 +89,13 @@ def test_outliers_of_the_training_rows_are_those_of_new_ones(rows, model, tmp_pa
     np.testing.assert_allclose(model.cluster_table_["outliers"], shares)
     model.save(tmp_path / "model.pt")
     np.testing.assert_array_equal(SpectralNet.load(tmp_path / "model.pt").outliers(far), model.outliers(far))
+
+
+def test_the_training_rows_are_drawn_by_cluster_or_by_labels_of_the_caller(rows, model):
+    ax = model.plot(ax=Figure().subplots())
+    np.testing.assert_array_equal(ax.collections[0].get_offsets(), model.embedding_[:, 1:3])
+    assert {text.get_text() for text in ax.texts} == {"0", "1", "2", "3"}
+    by_name = model.plot(["left" if x < 0 else "right" for x in rows[:, 0]], ax=Figure().subplots())
+    assert {text.get_text() for text in by_name.texts} == {"left", "right"}
+    with pytest.raises(NotFittedError):
+        SpectralNet().plot()

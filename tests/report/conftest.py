@@ -57,7 +57,6 @@ def values(n_clusters: int = 4, **changes: Any) -> dict[str, Any]:
         "spectrum": {
             "ritz_values": FINAL,
             "n_kept": 4,
-            "suggested_n_clusters": 4,
             "gaps": [0.0, 0.5, 0.33, 0.88, 0.17],
         },
         "clusters": {
@@ -69,12 +68,35 @@ def values(n_clusters: int = 4, **changes: Any) -> dict[str, Any]:
             "nearest": [-1] * n_clusters,
             "found_by": "7 of 10 runs of k-means reached the best solution",
         },
-        "scatter": {
+        "root": "/data/run's",
+        "fingerprint": "f00d",
+        "rows": {
             "x": rng.normal(size=N_SAMPLED).tolist(),
             "y": rng.normal(size=N_SAMPLED).tolist(),
             "cluster": clusters.tolist(),
+            "leaf": clusters.tolist(),
             "labels": [f"moon {cluster}" for cluster in clusters],
-            "n_rows_sampled": N_SAMPLED,
+            "ids": [f"row {row}" for row in range(N_SAMPLED)],
+            "columns": {
+                "text": [f"what row {row} says" for row in range(N_SAMPLED)],
+                "kind": ["even" if row % 2 else None for row in range(N_SAMPLED)],
+                "length": [None, *map(float, range(N_SAMPLED - 1))],
+            },
+        },
+        "exemplars": {
+            "cluster": list(range(n_clusters)),
+            "kind": ["central"] * n_clusters,
+            "ids": [str(cluster) for cluster in range(n_clusters)],
+            "columns": {"text": [f"exemplar {cluster}" for cluster in range(n_clusters)]},
+        },
+        "tree": chain(n_clusters),
+        "candidates": [
+            {"n_clusters": n_clusters, "score": 0.41, "rise": 0.4, "gap": 0.1, "stability": 0.95},
+            {"n_clusters": 7, "score": 0.2, "rise": 0.2, "gap": 0.0, "stability": 0.9},
+        ],
+        "confusion": {
+            "counts": [[60_000 if label == cluster else 5 for cluster in range(n_clusters)] for label in range(2)],
+            "classes": ["left", "right"],
         },
         "certificate": {
             "method": "polish",
@@ -85,19 +107,32 @@ def values(n_clusters: int = 4, **changes: Any) -> dict[str, Any]:
             "near_sin2": [0.0, 0.004, 0.003, 0.02],
             "words": "function 4 is mixed with 5, whose eigenvalue is near <at the cut>",
         },
-        "capacity": {
-            "widths": [20, 512, 256, 5],
-            "needed": 7000,
-            "sigmoid": 1e16,
-            "relu": 7.6e6,
-            "drawn": 0.0120,
-            "every": 0.0121,
-            "unseen": 0.64,
-            "advice": "they agree: both <are> low",
-        },
+        "edges": {"drawn": 0.0120, "every": 0.0121, "unseen": 0.64, "advice": "they agree: both <are> low"},
         "evaluation": {"acc": 0.6812, "nmi": 0.7656, "ari": 0.6021},
-        "notes": ["The graph has 3 components."],
+        "checks": [
+            {"title": "The learned functions", "status": "good", "words": "All 4 functions can be trusted."},
+            {
+                "title": "The graph",
+                "status": "look",
+                "words": "It is in 3 pieces.",
+                "remedies": ["Raise graph.n_neighbors."],
+                "clusters": [1],
+            },
+        ],
         **changes,
+    }
+
+
+def chain(n_leaves: int) -> dict[str, list[Any]]:
+    """A tree that merges one leaf after the other into the rest, a cluster in each leaf."""
+    ends = [(merger - 1 + n_leaves if merger else 0, merger + 1) for merger in range(n_leaves - 1)]
+    return {
+        "nodes": list(range(2 * n_leaves - 1)),
+        "children": [end for pair in ends for end in pair],
+        "rows": [10] * n_leaves + [10 * (merger + 2) for merger in range(n_leaves - 1)],
+        "affinity": [1 / (merger + 2) for merger in range(n_leaves - 1)],
+        "conductance": [0.1] * (2 * n_leaves - 1),
+        "clusters": list(range(n_leaves)),
     }
 
 

@@ -11,7 +11,8 @@ import pytest
 from distspectral.orchestration.pipeline import Pipeline
 from distspectral.report import collect as report
 from distspectral.report.metrics import run_metrics
-from tests.datasets import blobs
+from distspectral.report.rows import row_sample
+from distspectral.stages.tree import load_tree
 from tests.runs import DIM, N_ROWS, write_run
 from tests.stages.chain import opened
 
@@ -27,35 +28,6 @@ def pipeline(finished_run: Path) -> Pipeline:
 def output(pipeline: Pipeline) -> pa.Table:
     files = sorted(Path(pipeline.chain.artifact("embed").path).glob("*.parquet"))
     return pa.concat_tables([pq.read_table(file) for file in files])
-
-
-def sample(pipeline: Pipeline, seed: int = 0, **most: int) -> report.ScatterSample:
-    artifact = pipeline.chain.artifact("embed")
-    return report.scatter_sample(pipeline.chain.artifact("pack"), artifact, artifact.manifest(), seed, **most)
-
-
-def test_a_small_output_is_shown_whole_without_the_constant_column(pipeline: Pipeline, output: pa.Table) -> None:
-    shown = sample(pipeline)
-    embedding = np.stack(output["embedding"].to_pylist())
-    assert shown.n_rows_sampled == N_ROWS
-    assert np.array_equal(shown.x, embedding[:, 1])
-    assert np.array_equal(shown.y, embedding[:, 2])
-    assert shown.cluster == output["cluster"].to_pylist()
-    assert shown.labels == blobs(N_ROWS, DIM)[1].tolist()
-
-
-def test_a_large_output_is_sampled_with_labels_of_the_same_rows(pipeline: Pipeline, output: pa.Table) -> None:
-    most = {"most_rows": 20, "most_shards": 2}
-    shown = sample(pipeline, **most)
-    assert shown.n_rows_sampled == 20
-    assert shown == sample(pipeline, **most)
-    assert shown != sample(pipeline, seed=1, **most)
-    labels = blobs(N_ROWS, DIM)[1]
-    by_x = {np.float32(vector[1]): row for row, vector in enumerate(output["embedding"].to_pylist())}
-    rows = [by_x[np.float32(x)] for x in shown.x]
-    assert len(set(rows)) == 20
-    assert shown.labels == labels[rows].tolist()
-    assert shown.cluster == output["cluster"].take(rows).to_pylist()
 
 
 def collected(pipeline: Pipeline, *found: Any) -> report.ReportData:
@@ -88,12 +60,50 @@ def test_the_facts_shown_are_those_of_the_artifacts(pipeline: Pipeline, output: 
     assert metrics["seconds"] == {name: manifests[name].metrics["seconds"] for name in CHAIN}
     assert data.certificate is not None
     assert data.certificate.words == metrics["calibrate"]["certificate"]["words"]
-    assert data.capacity is not None
-    assert data.capacity.widths == [DIM, 16, 5]
-    assert data.capacity.needed == N_ROWS / 10
-    assert data.capacity.drawn == pytest.approx(sum(metrics["train"]["ritz_values"][:4]))
-    assert data.capacity.every == pytest.approx(sum(values[:4]))
-    assert data.capacity.unseen == pytest.approx(np.exp(-40 * 64 / (N_ROWS * 8)))
+    assert data.edges is not None
+    assert data.edges.drawn == pytest.approx(sum(metrics["train"]["ritz_values"][:4]))
+    assert data.edges.every == pytest.approx(sum(values[:4]))
+    assert data.edges.unseen == pytest.approx(np.exp(-40 * 64 / (N_ROWS * 8)))
+
+
+def remedies(data: report.ReportData) -> list[str]:
+    return [remedy for check in data.checks for remedy in check.remedies]
+
+
+def test_the_tree_exemplars_and_labels_are_those_of_the_run(pipeline: Pipeline, output: pa.Table) -> None:
+    manifests = {name: pipeline.chain.artifact(name).manifest() for name in CHAIN}
+    artifacts = {name: pipeline.chain.artifact(name) for name in CHAIN}
+    data = collected(pipeline, run_metrics("tiny", pipeline.chain.stages, manifests, 3), artifacts, manifests)
+    assert data.root == pipeline.config.root
+    assert data.fingerprint == manifests["exemplars"].fingerprint
+    assert data.tree is not None
+    assert data.exemplars is not None
+    of_leaf = np.asarray(data.tree.clusters)[data.rows.leaf]
+    assert of_leaf.tolist() == output["cluster"].to_pylist() == data.rows.cluster
+    assert data.tree.rows[-1] == N_ROWS
+    table = pq.read_table(f"{pipeline.config.root}/exemplars/exemplars.parquet")
+    assert data.exemplars.ids == [str(one) for one in table["id"].to_pylist()]
+    assert data.confusion is not None
+    assert np.asarray(data.confusion.counts).sum() == N_ROWS
+    assert data.row_pictures is None, "five features are no square"
+    assert data.checks[0].title == "The learned functions"
+
+
+def test_a_large_tree_is_shown_by_its_top_and_leaves_keep_their_clusters(pipeline: Pipeline) -> None:
+    tree = load_tree(pipeline.chain.artifact("tree"))[0]
+    assert tree.n_leaves > 6
+    facts, leaves = report.pruned(tree, 6)
+    assert len(facts.clusters) == 6
+    assert len(facts.rows) == len(facts.nodes) == 11
+    assert np.array_equal(np.asarray(facts.clusters)[leaves], tree.clusters)
+    assert np.array_equal(np.bincount(leaves, tree.rows[: tree.n_leaves]), facts.rows[:6])
+    by_cut = tree.labels(6)
+    assert len(set(zip(leaves, by_cut, strict=True))) == 6, "the leaves are the clusters of that cut"
+    for merger, (left, right) in enumerate(np.reshape(facts.children, (-1, 2)), 6):
+        assert facts.rows[merger] == facts.rows[left] + facts.rows[right]
+    whole, same = report.pruned(tree, 1000)
+    assert whole.nodes == list(range(2 * tree.n_leaves - 1))
+    assert np.array_equal(same, np.arange(tree.n_leaves))
 
 
 def test_ritz_sums_that_part_are_noted_and_other_graphs_edges_are_not_compared(pipeline: Pipeline) -> None:
@@ -101,18 +111,17 @@ def test_ritz_sums_that_part_are_noted_and_other_graphs_edges_are_not_compared(p
     artifacts = {name: pipeline.chain.artifact(name) for name in CHAIN}
     metrics = run_metrics("tiny", pipeline.chain.stages, manifests, 3)
     metrics["calibrate"]["edges"] |= {"drawn": 0.1, "every": 0.13, "unseen": 0.9}
-    notes = collected(pipeline, metrics, artifacts, manifests).notes
-    assert [note for note in notes if "30% above" in note and "stop earlier" in note]
+    told = remedies(collected(pipeline, metrics, artifacts, manifests))
+    assert [note for note in told if "30% above" in note and "stop earlier" in note]
     metrics["calibrate"]["edges"]["every"] = 0.105
-    assert not [
-        note for note in collected(pipeline, metrics, artifacts, manifests).notes if "above that of the edges" in note
-    ]
+    told = remedies(collected(pipeline, metrics, artifacts, manifests))
+    assert not [note for note in told if "above that of the edges" in note]
     training = manifests["train"]
     inside = training.config | {"affinity": training.config["affinity"] | {"scope": "batch"}}
     manifests["train"] = training.model_copy(update={"config": inside})
     metrics = run_metrics("tiny", pipeline.chain.stages, manifests, 3)
     assert "edges" not in metrics["calibrate"]
-    assert collected(pipeline, metrics, artifacts, manifests).capacity is None
+    assert collected(pipeline, metrics, artifacts, manifests).edges is None
 
 
 def test_a_run_whose_rows_lack_some_labels_is_scored_and_drawn(tmp_path: Path) -> None:
@@ -123,6 +132,7 @@ def test_a_run_whose_rows_lack_some_labels_is_scored_and_drawn(tmp_path: Path) -
     pq.write_table(table.set_column(table.schema.get_field_index("label"), "label", labels), shard)
     pipeline = opened(path)
     assert "agreement" in pipeline.run()["embed"]
-    shown = sample(pipeline)
-    assert set(shown.labels) == {"0", "1", "2", "no label"}
+    artifact = pipeline.chain.artifact("embed")
+    shown, _ = row_sample(pipeline.chain.artifact("pack"), artifact, artifact.manifest(), 0)
+    assert set(shown.labels or []) == {"0", "1", "2", "no label"}
     assert "no label" in (tmp_path / "root/report.html").read_text()

@@ -8,7 +8,7 @@ import matplotlib
 import pytest
 
 from distspectral.report import plots
-from distspectral.report.data import ClusterFacts, Histogram, ReportData, SpectrumFacts, TrainingWindow
+from distspectral.report.data import Histogram, ReportData, SpectrumFacts, TrainingWindow
 
 
 def texts(svg: str) -> list[str]:
@@ -41,16 +41,12 @@ def test_time_axis_takes_the_fitting_unit(longest: float, unit: str) -> None:
     assert f"wall-clock time ({unit})" in texts(plots.stage_seconds({"train": longest}))
 
 
-def test_spectrum_names_the_suggested_number() -> None:
-    facts = SpectrumFacts(ritz_values=[0.0, 0.01, 0.5], n_kept=2, suggested_n_clusters=2, gaps=[0.1, 0.9])
-    assert "suggests 2 clusters" in texts(plots.spectrum(facts))
-
-
-@pytest.mark.parametrize("suggested", [None, 0, 3, 9])
-def test_spectrum_without_a_gap_inside_marks_none(suggested: int | None) -> None:
-    facts = SpectrumFacts(ritz_values=[0.0, 0.01, 0.5], n_kept=3, suggested_n_clusters=suggested)
+def test_spectrum_shows_what_was_dropped_and_suggests_nothing() -> None:
+    facts = SpectrumFacts(ritz_values=[0.0, 0.01, 0.5], n_kept=2, gaps=[0.1, 0.9])
+    assert "dropped" in texts(plots.spectrum(facts))
     assert not any("suggests" in text for text in texts(plots.spectrum(facts)))
-    assert "dropped" not in texts(plots.spectrum(facts))
+    kept = SpectrumFacts(ritz_values=[0.0, 0.01, 0.5], n_kept=3)
+    assert "dropped" not in texts(plots.spectrum(kept))
 
 
 def test_loss_is_logarithmic_only_if_positive_over_a_decade() -> None:
@@ -72,33 +68,6 @@ def test_ritz_curves_bear_values_at_and_below_zero() -> None:
     assert {"Ritz value, log scale", "kept", "dropped"} <= set(labels)
 
 
-@pytest.mark.parametrize("n_groups", [30, 31])
-def test_scatter_names_groups_only_while_they_fit(n_groups: int) -> None:
-    groups = [f"group {index}" for index in range(n_groups)]
-    named = texts(plots.scatter(range(n_groups), range(n_groups), groups, "label"))
-    assert ("group 0" in named) == (n_groups <= plots.MAX_NAMED_GROUPS)
-
-
-def test_scatter_takes_numbers_and_words_as_labels() -> None:
-    svg = plots.scatter([0.0, 1.0, 2.0], [0.0, 1.0, 2.0], [1, "one", 0], "label")
-    assert {"0", "1", "one"} <= set(texts(svg))
-
-
-def test_scatter_weighs_little_with_many_points() -> None:
-    many = [float(index % 997) for index in range(20_000)]
-    assert len(plots.scatter(many, many[::-1], [index % 10 for index in range(20_000)], "cluster")) < 600_000
-
-
-@pytest.mark.parametrize("sizes", [[5], [5, 0], [3] * 60, [3] * 61, [*range(1, 1001)], [0] * 70, [0, 100] * 40])
-def test_cluster_sizes_bear_any_sizes(sizes: list[int]) -> None:
-    told: dict[str, list[Any]] = {
-        name: [0] * len(sizes) for name in ("mean_distance", "silhouette", "conductance", "nearest")
-    }
-    facts = ClusterFacts(n_clusters=len(sizes), sizes=sizes, found_by="k-means ran once", **told)
-    labels = texts(plots.cluster_sizes(facts))
-    assert ("cluster" in labels) == (len(sizes) <= plots.MAX_BARS)
-
-
 def test_degree_histogram_turns_logarithmic_with_its_data() -> None:
     even = texts(plots.degree_histogram(Histogram(counts=[5, 6], edges=[0.0, 1.0, 2.0])))
     skewed = texts(plots.degree_histogram(Histogram(counts=[1, 9000], edges=[0.1, 1.0, 1000.0])))
@@ -106,7 +75,7 @@ def test_degree_histogram_turns_logarithmic_with_its_data() -> None:
     assert "rows, log scale" in skewed
 
 
-@pytest.mark.parametrize(("part", "field"), [("clusters", "sizes"), ("scatter", "labels"), ("spectrum", "gaps")])
+@pytest.mark.parametrize(("part", "field"), [("clusters", "sizes"), ("rows", "labels"), ("spectrum", "gaps")])
 def test_lists_of_unequal_length_are_refused(values: Any, part: str, field: str) -> None:
     data = values()
     data[part][field] = data[part][field] * 3

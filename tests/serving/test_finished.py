@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from matplotlib.figure import Figure
 
 from distspectral import Run
 from distspectral.config import load_config
@@ -94,3 +95,24 @@ def test_a_metric_run_has_an_embedding_and_no_clusters(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.embed(rows)["embedding"], found.embedding(), rtol=1e-4, atol=1e-5)
     with pytest.raises(ConfigError, match="which has no clusters"):
         found.clusters()
+    ax = found.plot(ax=Figure().subplots())
+    np.testing.assert_array_equal(ax.collections[0].get_offsets(), found.embedding()[:, :2])
+    assert len(ax.texts) == 20, "coloured by label"
+
+
+def test_rows_are_drawn_by_their_first_two_eigenfunctions_or_by_their_map(root: Path, tmp_path: Path) -> None:
+    ax = Figure().subplots()
+    assert Run(root).plot(ax=ax) is ax
+    np.testing.assert_array_equal(ax.collections[0].get_offsets(), Run(root).map())
+    assert ax.get_xlabel() == "map, x"
+    assert {text.get_text() for text in ax.texts} == {"0", "1", "2"}
+    with pytest.raises(ConfigError, match="wrote no column 'colour'"):
+        Run(root).plot("colour", ax=ax)
+    shutil.copytree(root, tmp_path / "root")
+    for file in (tmp_path / "root/output").glob("*.parquet"):
+        table = pq.read_table(file)
+        pq.write_table(table.drop_columns(["x", "y"]), file)
+    without = Run(tmp_path / "root")
+    without._output = lambda: (Run(tmp_path / "root")._root.child("output"), Run(root)._output()[1])  # type: ignore[method-assign]
+    drawn = without.plot("leaf", ax=Figure().subplots())
+    np.testing.assert_allclose(drawn.collections[0].get_offsets(), without.embedding()[:, 1:3])

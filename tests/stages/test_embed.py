@@ -16,7 +16,7 @@ from distspectral.errors import ConfigError, FingerprintMismatchError, NonFinite
 from distspectral.mapping import local_map
 from distspectral.models.embedder import Embedder
 from distspectral.report.agreement import agreement
-from distspectral.report.collect import scatter_sample
+from distspectral.report.rows import row_sample
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.cluster import load_assigner
 from distspectral.stages.embed import EmbedConfig, embed, embed_part
@@ -181,7 +181,7 @@ def test_without_a_cluster_column_rows_are_evaluated_but_not_joined_or_drawn(fin
     assert agreement(artifact, None, "id", "label").scores()["n_rows"] == N_ROWS
     with pytest.raises(ConfigError, match=r"without the column cluster; add it to embed\.columns"):
         agreement(artifact, str(tmp_path), "id", "label")
-    assert scatter_sample(finished.chain.artifact("pack"), artifact, manifest, 0).n_rows_sampled == 0
+    assert row_sample(finished.chain.artifact("pack"), artifact, manifest, 0)[0].n_rows == 0
 
 
 @pytest.mark.parametrize("columns", [[], ["cluster", "cluster"], ["clusters"]])

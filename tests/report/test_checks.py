@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from distspectral.report.checks import checks, headline
+from distspectral.report.data import Check
+
+
+def metrics(**changes: Any) -> dict[str, Any]:
+    clusters = {"conductance": [0.1, 0.2], "rows": [5, 5]}
+    found: dict[str, Any] = {
+        "calibrate": {"certificate": {"verdict": "good", "words": "all 3 functions can be trusted"}},
+        "graph": {"components": 1, "largest_component_share": 1.0},
+        "neighbors": {},
+        "cluster": {"asked": 2, "n_clusters": 2},
+        "tree": {"clusters": clusters},
+        "embed": {},
+    }
+    return found | changes
+
+
+def by_title(found: list[Check]) -> dict[str, Check]:
+    return {check.title: check for check in found}
+
+
+def test_a_run_without_warnings_is_trusted() -> None:
+    found = checks(metrics(), {}, "graph")
+    assert {check.status for check in found} == {"good"}
+    assert found[0].words == "All 3 functions can be trusted."
+    assert headline(found).startswith("Yes")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "status", "said"),
+    [("mixed", "good", "Yes"), ("bad", "look", "Look before"), ("unproven", "open", "nothing is known of the learned")],
+)
+def test_the_certificate_decides_what_is_said_first(verdict: str, status: str, said: str) -> None:
+    certificate = {"verdict": verdict, "words": "words"}
+    found = checks(metrics(calibrate={"certificate": certificate}), {}, "graph")
+    assert found[0].status == status
+    assert said in headline(found)
+
+
+def test_each_note_stands_beside_its_question_and_none_is_lost() -> None:
+    notes = {"cluster": ["ask for another"], "pack": ["rows are missing", "repair them"], "reweight": ["pieces"]}
+    told = metrics(reweight={"components": 3, "largest_component_share": 0.5})
+    found = by_title(checks(told, notes, "reweight"))
+    assert found["The number of clusters"].remedies == ["ask for another"]
+    assert found["The graph"].words == "It is in 3 pieces; the largest holds 50% of the rows."
+    assert found["The graph"].remedies == ["pieces"]
+    assert found["The rows as they were read"].words == "rows are missing"
+    assert found["The rows as they were read"].remedies == ["repair them"]
+    assert {found[title].status for title in ("The number of clusters", "The graph")} == {"look"}
+
+
+def test_missed_neighbours_ask_for_more_cells() -> None:
+    found = by_title(checks(metrics(neighbors={"reached_recall": 0.9}), {}, "graph"))["The neighbours"]
+    assert found.status == "look"
+    assert "graph.target_recall" in found.remedies[0]
+    assert by_title(checks(metrics(neighbors={"reached_recall": 0.99}), {}, "graph"))["The neighbours"].status == "good"
+
+
+def test_clusters_that_leak_or_depend_on_chance_are_named_the_worst_first() -> None:
+    clusters = {"conductance": [0.6, 0.1, 0.9], "rows": [1, 1, 1], "stability": [0.9, None, 0.2]}
+    found = by_title(checks(metrics(tree={"clusters": clusters}), {}, "graph"))
+    assert found["The clusters"].clusters == [2, 0]
+    assert found["Stability"].clusters == [2]
+    assert found["Stability"].status == "look"
+    assert "Stability" not in by_title(checks(metrics(), {}, "graph"))
+
+
+def test_the_number_of_clusters_stands_out_or_not() -> None:
+    more = {"rise": 0.1, "gap": 0.0, "stability": 0.9}
+    candidates = [{"n_clusters": 4, "score": 0.1, **more}, {"n_clusters": 9, "score": 0.05, **more}]
+    found = by_title(checks(metrics(cluster={"asked": "auto", "n_clusters": 4, "candidates": candidates}), {}, "graph"))
+    assert found["The number of clusters"].words == "4 was taken and does not stand out."
+    candidates[0]["score"] = 0.3
+    found = by_title(checks(metrics(cluster={"asked": "auto", "n_clusters": 4, "candidates": candidates}), {}, "graph"))
+    assert found["The number of clusters"].words == (
+        "4 stands out among the candidates (score, stability): 4 (0.30, 0.90), 9 (0.05, 0.90)."
+    )
+    candidates[0]["stability"] = 0.5
+    found = by_title(checks(metrics(cluster={"asked": "auto", "n_clusters": 4, "candidates": candidates}), {}, "graph"))
+    assert "does not stand out" in found["The number of clusters"].words
+
+
+def test_what_a_remedy_says_is_not_said_twice() -> None:
+    note = "The learned functions are not the graph's: too wrong. Train longer."
+    certificate = {"verdict": "bad", "words": "too wrong"}
+    found = checks(metrics(calibrate={"certificate": certificate}), {"calibrate": [note]}, "graph")
+    assert found[0].words == "They are not the graph's."
+    both = {"graph": ["3 components"], "reweight": ["3 components"]}
+    told = checks(metrics(reweight={"components": 3, "largest_component_share": 0.5}), both, "reweight")
+    assert [check.remedies for check in told if check.title == "The graph"] == [["3 components"]]
+
+
+def test_outliers_and_drift_are_told_where_they_are_known() -> None:
+    drift = {"energy_ratio": 4.0, "distance_ratio": None, "drifted": True}
+    found = by_title(checks(metrics(outlier_share=0.2, embed={"drift": drift}), {}, "graph"))
+    assert found["Outliers"].status == found["Drift"].status == "look"
+    assert "4 times" in found["Drift"].words
