@@ -425,7 +425,8 @@ def _cost(bill: Bill) -> None:
     (seen, graph), cluster = bill.recipe.learns_from["train"], bill.settings["cluster"]
     assert graph is not None, "eigenfunctions are those of a graph"
     rows = min(bill.n_rows, rows_per_task(math.ceil(bill.n_rows)))
-    bill.through(("train",), bill.us("placing rows"), bill.us("adding up edges"), bill.n_rows / rows)
+    edges_us = bill.us("adding up edges") + (bill.us(ADDING_FINE) if has_fine(cluster) else 0.0)
+    bill.through(("train",), bill.us("placing rows"), edges_us, bill.n_rows / rows)
     bill.alone()
     bill.read = bill.kept_by(*seen, graph) + 4 * bill.n_rows
     bill.written = bill.scratch = 4 * bill.n_rows
@@ -436,7 +437,6 @@ def _cost(bill: Bill) -> None:
     bill.worker_bytes += 4 * bill.n_rows + 32 * BLOCK_EDGES + 16 * n_leaves**2
     if has_fine(cluster):
         bill.driver({TYING: bill.us(TYING)})
-        bill.cores({ADDING_FINE: bill.us(ADDING_FINE)})
         bill.written += 4 * bill.n_rows
         bill.driver_bytes += FINE_ROW_BYTES * bill.n_rows
 
