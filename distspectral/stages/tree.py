@@ -59,7 +59,7 @@ Reference: Radicchi, Castellano, Cecconi, Loreto, Parisi, Defining and identifyi
 DISSOLVED = 0.5
 """Stability up to which a cluster is dissolved in other data, by the reference of :func:`stability`."""
 MANY_OUTLIERS = 0.05
-"""Share of rows above which a report tells of outliers; of clean data up to .02 are taken for some."""
+"""Share of rows above which a report tells of outliers; of clean data up to .015 were taken for some."""
 
 
 def tree(
