@@ -12,9 +12,11 @@ from scipy import sparse
 from torch import Tensor
 
 from distspectral.embedding.forward import rows_of_block
+from distspectral.embedding.transfer import gathered
 from distspectral.models.assigner import Assigner
 from distspectral.models.outliers import FARTHEST, Outliers
 from distspectral.spectral.fences import fences
+from distspectral.storage.rows.joined import sparse_rows
 from distspectral.storage.rows.vectors import Vectors
 
 ROW_STEPS, LEAF_STEPS = 2.0, 3.5
@@ -45,11 +47,12 @@ def fitted_outliers(assigner: Assigner, embedding: Tensor, seen: Vectors, rows: 
     for part in parts:
         ones, own = np.ones(len(labels[part]), np.float32), labels[part]
         members = sparse.csr_array((ones, (own, np.arange(len(own)))), (n_clusters, len(own)))
-        sums += members @ seen.gather(rows[part])
+        thin = sparse_rows(seen, rows[part])
+        sums += members @ seen.gather(rows[part]) if thin is None else (members @ thin).toarray()
     counts = np.bincount(labels, minlength=n_clusters)
     found = Outliers.none(n_clusters, seen.dim)
     found.means = torch.from_numpy((sums / np.maximum(counts, 1)[:, None]).astype(np.float32))
-    far = [found.distances(torch.from_numpy(seen.gather(rows[part])), cluster[part]).numpy() for part in parts]
+    far = [found.distances(gathered(seen, rows[part]), cluster[part]).numpy() for part in parts]
     logs = np.log(np.maximum(near, LEAST_DISTANCE))
     reaches = fences(np.concatenate(far), labels, n_clusters, ROW_STEPS)
     leaf_reaches = np.exp(fences(logs, labels, n_clusters, LEAF_STEPS))
