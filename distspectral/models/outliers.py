@@ -50,14 +50,13 @@ class Outliers(nn.Module):
 
     def distances(self, seen: Tensor, cluster: Tensor) -> Tensor:
         """Return the distance (B,) of rows (B, S), dense or a COO tensor, from the mean of their cluster (B,)."""
-        means = self.means[cluster]
         if seen.is_sparse:  # |x|^2 - 2 x m + |m|^2, no row made dense
             rows, columns = seen.indices()
             values = seen.values()
-            sums = values.square() - 2 * values * means[rows, columns]
-            squared = torch.zeros(len(means), device=sums.device).index_add(0, rows, sums) + means.square().sum(1)
+            sums = values.square() - 2 * values * self.means[cluster[rows], columns]
+            squared = self.means.square().sum(1)[cluster].index_add(0, rows, sums)
             return squared.clamp(min=0).sqrt()
-        distances: Tensor = (seen - means).norm(dim=1)
+        distances: Tensor = (seen - self.means[cluster]).norm(dim=1)
         return distances
 
     def excess(self, seen: Tensor, cluster: Tensor, leaf_distance: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from distspectral.graph.fine import fine_groups
-from distspectral.graph.store import Graph, MappedGraph
+from distspectral.graph.store import Graph, MappedGraph, StreamedGraph
 from distspectral.mapping import Mapper
 from distspectral.spectral.tree import Tree, refined
 from distspectral.storage.artifact.directory import Artifact
@@ -29,6 +29,11 @@ ROWS = "fine-{:05d}.parquet"
 """The fine leaf of each row, a file for each shard."""
 ROW_GROUPS = "row-groups.npy"
 """The same of all rows for the tasks that add up edges; removed at the end."""
+TYING, ADDING_FINE = "tying rows", "adding up fine edges"
+FINE_ROW_BYTES = 100
+"""Of the driver, while the groups are still rows."""
+TIED_ROWS = 100
+"""Of a group, where the work is timed."""
 BLOCK_EDGES = 1 << 20
 BLOCK_ROWS = 1 << 18
 
@@ -44,7 +49,7 @@ def fine_tree(
 ) -> tuple[Tree, NDArray[np.int64], NDArray[np.int64]]:
     """Return the tree over fine leaves, the leaf (F,) that each is inside, and the fine leaf (N,) of every row.
 
-    The driver holds 40 bytes a row, and the affinities between fine leaves of one leaf.
+    The driver holds :data:`FINE_ROW_BYTES` a row, and the affinities between fine leaves of one leaf.
 
     Args:
         coarse: over the M leaves.
@@ -62,10 +67,15 @@ def fine_tree(
     owners[groups], owners[n_found:] = leaves, empty
     artifact.write_file(ROW_GROUPS, functools.partial(np.save, arr=groups))
     within, mass = sparse.csr_array((len(rows), len(rows))), np.zeros(len(rows))
-    for part, degrees in mapper(functools.partial(_of_range, graph, artifact, owners), ranges, "adding up fine edges"):
+    for part, degrees in mapper(functools.partial(_of_range, graph, artifact, owners), ranges, ADDING_FINE):
         within, mass = within + part, mass + degrees
     artifact.delete_file(ROW_GROUPS)
     return refined(coarse, (within + within.T).tocsr(), mass, rows, owners), owners, groups
+
+
+def tied(graph: StreamedGraph) -> NDArray[np.int64]:
+    """Return groups of a hundred rows: the work that a plan times."""
+    return fine_groups(graph, np.zeros(graph.n_rows, np.int8), graph.n_rows // TIED_ROWS)
 
 
 def affinities_within(

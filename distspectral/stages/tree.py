@@ -34,8 +34,9 @@ from distspectral.spectral.tree import Tree, cluster_facts, grown
 from distspectral.stages.calibrate import load_calibrated_network, rows_per_task
 from distspectral.stages.cluster import embedded, load_assigner
 from distspectral.stages.encoding import forward_piece
+from distspectral.stages.fine import ADDING_FINE, FINE_ROW_BYTES, OWNER, TYING, fine_tree, tied, write_rows
 from distspectral.stages.fine import NODES as FINE_NODES
-from distspectral.stages.fine import OWNER, fine_tree, write_rows
+from distspectral.stages.graph import fact_piece
 from distspectral.stages.stability import stability
 from distspectral.stages.stage import Manifests, Piece, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
@@ -58,7 +59,7 @@ Reference: Radicchi, Castellano, Cecconi, Loreto, Parisi, Defining and identifyi
 DISSOLVED = 0.5
 """Stability up to which a cluster is dissolved in other data, by the reference of :func:`stability`."""
 MANY_OUTLIERS = 0.05
-"""Share of rows above which a report tells of outliers; of clean data up to .02 are taken for some."""
+"""Share of rows above which a report tells of outliers; of clean data up to .015 were taken for some."""
 
 
 def tree(
@@ -123,7 +124,8 @@ def tree(
     artifact.delete_file(ROW_LEAVES)
     files = [LEAVES, OUTLIERS, NODES, AFFINITIES]
     n_fine = 0
-    if isinstance(config.n_leaves, int) and config.n_leaves > MOST_MICRO_CLUSTERS:
+    if has_fine(config):
+        assert isinstance(config.n_leaves, int), config
         finer, owners, groups = fine_tree(grown_tree, leaves, graph, artifact, config.n_leaves, ranges, mapper)
         unknown = np.full(len(finer.rows), np.nan)
         unknown[-len(grown_tree.children) :] = found_again[grown_tree.n_leaves :]
@@ -158,6 +160,11 @@ def with_leaves(
     found, owners = leaf_centroids(points.numpy(), labels.numpy(), assigner.centroids.numpy(), n_leaves, seed)
     leaves = {"leaves": torch.from_numpy(found), "owners": torch.from_numpy(owners)}
     return Assigner.from_state(assigner.state() | leaves)
+
+
+def has_fine(config: ClusterConfig) -> bool:
+    """Whether more leaves are wished for than the model may have."""
+    return isinstance(config.n_leaves, int) and config.n_leaves > MOST_MICRO_CLUSTERS
 
 
 class Placed(NamedTuple):
@@ -418,7 +425,8 @@ def _cost(bill: Bill) -> None:
     (seen, graph), cluster = bill.recipe.learns_from["train"], bill.settings["cluster"]
     assert graph is not None, "eigenfunctions are those of a graph"
     rows = min(bill.n_rows, rows_per_task(math.ceil(bill.n_rows)))
-    bill.through(("train",), bill.us("placing rows"), bill.us("adding up edges"), bill.n_rows / rows)
+    edges_us = bill.us("adding up edges") + (bill.us(ADDING_FINE) if has_fine(cluster) else 0.0)
+    bill.through(("train",), bill.us("placing rows"), edges_us, bill.n_rows / rows)
     bill.alone()
     bill.read = bill.kept_by(*seen, graph) + 4 * bill.n_rows
     bill.written = bill.scratch = 4 * bill.n_rows
@@ -427,10 +435,18 @@ def _cost(bill: Bill) -> None:
     n_leaves = number_of_leaves(math.ceil(bill.n_rows), n_clusters, cluster.n_leaves)
     bill.driver_bytes += 4 * bill.n_rows + 4 * sample_rows * 3 * n_functions + 3 * 8 * n_leaves**2
     bill.worker_bytes += 4 * bill.n_rows + 32 * BLOCK_EDGES + 16 * n_leaves**2
+    if has_fine(cluster):
+        bill.driver({TYING: bill.us(TYING)})
+        bill.written += 4 * bill.n_rows
+        bill.driver_bytes += FINE_ROW_BYTES * bill.n_rows
 
 
 def _pieces(work: Work) -> dict[str, Piece]:
-    return forward_piece(load_calibrated_network(work.artifacts["calibrate"]).perceptron, work.seen)
+    pieces = forward_piece(load_calibrated_network(work.artifacts["calibrate"]).perceptron, work.seen)
+    if has_fine(work.settings["cluster"]):
+        assert work.graph is not None, "eigenfunctions are those of a graph"
+        pieces[TYING] = fact_piece(tied, work.graph)
+    return pieces
 
 
 def _facts(manifests: Manifests) -> dict[str, Any]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from scipy import sparse
 
 from distspectral.embedding.outliers import fitted_outliers
 from distspectral.models.assigner import Assigner
+from distspectral.storage.rows.sparse import SparseVectors
 from distspectral.storage.rows.vectors import ArrayVectors
 
 
@@ -28,3 +30,16 @@ def test_planted_rows_are_told_and_few_others(monkeypatch):
     again = fitted_outliers(assigner, embedding, ArrayVectors(rows), sampled)
     for name, value in found.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], value)
+
+
+def test_sparse_rows_are_fitted_as_dense_ones():
+    rng = np.random.default_rng(1)
+    rows = (rng.random((200, 40)) * (rng.random((200, 40)) < 0.05)).astype(np.float32)
+    embedding = torch.from_numpy(rng.normal(size=(200, 2)).astype(np.float32))
+    assigner = Assigner(torch.ones(2), torch.tensor([[-1.0, 0], [1, 0]]), False, 1.0)
+    dense, thin = (
+        fitted_outliers(assigner, embedding, vectors, np.arange(200))
+        for vectors in (ArrayVectors(rows), SparseVectors(sparse.csr_matrix(rows)))
+    )
+    for name, value in dense.state_dict().items():
+        torch.testing.assert_close(thin.state_dict()[name], value, rtol=1e-4, atol=1e-5)

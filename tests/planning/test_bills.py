@@ -223,3 +223,11 @@ def test_judging_a_metric_compares_all_pairs():
 def test_a_stage_holds_rows_as_wide_as_its_network_s_widest_layer():
     wide, narrow = (stages(autoencoder={"hidden": [500, width]})["codes"].worker_bytes for width in (2000, 1000))
     assert wide - narrow == pytest.approx(BLOCK_ROWS * 4 * 2 * 1000)
+
+
+def test_fine_leaves_are_told_in_the_driver_and_take_memory_there():
+    found = rates(core_us={"tree": {"tying rows": 20.0, "adding up fine edges": 1.0}})
+    coarse, fine = (stages(1e8, found, cluster={"n_leaves": n_leaves})["tree"] for n_leaves in (4_096, 1_000_000))
+    assert term(fine, "driver").seconds == pytest.approx(1e8 * 20e-6)
+    assert term(fine, "cores").seconds == pytest.approx(term(coarse, "cores").seconds + 1e8 * 1e-6 / 4)
+    assert fine.driver_bytes - coarse.driver_bytes == pytest.approx(100e8)
