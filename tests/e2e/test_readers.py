@@ -93,7 +93,9 @@ def test_the_output_opens_by_its_folder(roots: dict[str, Path], reader: str) -> 
 
 def datasets_file(file: str) -> int:
     datasets = pytest.importorskip("datasets")
-    return len(datasets.load_dataset("parquet", data_files=file, split="train", cache_dir=f"{Path(file).parent}/../cache"))
+    return len(
+        datasets.load_dataset("parquet", data_files=file, split="train", cache_dir=f"{Path(file).parent}/../cache")
+    )
 
 
 FILES = ("exemplars/exemplars.parquet", "tree/nodes.parquet", "tree/affinities.parquet", "clusters/lineage.parquet")
