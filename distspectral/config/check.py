@@ -25,7 +25,7 @@ from distspectral.graph.given import GivenGraph
 from distspectral.recipes import Recipe
 from distspectral.stages import FOLDERS
 from distspectral.storage.artifact.directory import Artifact
-from distspectral.storage.filesystems import absolute, join, resolve
+from distspectral.storage.filesystems import absolute, join, require_answer, resolve
 from distspectral.storage.source.dataset import Source
 from distspectral.storage.source.listing import real_place, would_find
 
@@ -199,6 +199,7 @@ def check_writable(root: str) -> None:
         if root.startswith("hf://"):
             raise OutputNotWritableError(f"root {root}: hf:// is for reading; choose another root")
         if not isinstance(filesystem, fs.LocalFileSystem):
+            require_answer(root)
             filesystem.get_file_info(path)
             return
         existing = Path(path)

@@ -19,6 +19,11 @@ CONNECT_TIMEOUT_S = 10.0
 REQUEST_TIMEOUT_S = 60.0
 GCS_RETRY_S = 60
 
+FIRST_ATTEMPTS, FIRST_CONNECT_TIMEOUT_S, FIRST_GCS_RETRY_S = 3, 3.0, 8
+"""For a store that has answered nothing yet: whoever mistypes an endpoint hears of it in some ten seconds."""
+SILENCE = re.compile(r"Could(n't| not) (connect|resolve)|Failed to connect|Connection timed out|Retry policy exhausted")
+"""What pyarrow says where nobody listens. An endpoint that answers late, or with an error, is not meant."""
+
 ENCODED = ("s3", "gs", "abfs", "abfss", "hdfs", "file")
 """Schemes whose paths Arrow takes percent-encoded; fsspec takes them as they are."""
 
@@ -123,6 +128,31 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
     if type(filesystem) is fs.S3FileSystem:
         filesystem = PatientS3FileSystem(**_options(filesystem))
     return filesystem, path
+
+
+def require_answer(uri: str) -> None:
+    """Refuse a store at which nobody listens, sooner than the many tries of a run do.
+
+    Raises:
+        OSError: just that.
+        ConfigError, MissingDependencyError: see :func:`resolve`.
+    """
+    filesystem, path = resolve(uri)
+    place, options = split_options(uri)
+    if isinstance(filesystem, PatientS3FileSystem):
+        strategy = fs.AwsStandardS3RetryStrategy(max_attempts=FIRST_ATTEMPTS)
+        brief = {"connect_timeout": FIRST_CONNECT_TIMEOUT_S, "retry_strategy": strategy}
+        filesystem = fs.S3FileSystem(**{**_options(filesystem), **brief})
+    elif isinstance(filesystem, fs.GcsFileSystem):
+        options = f"{options}{'&' if options else '?'}retry_limit_seconds={FIRST_GCS_RETRY_S}"
+        filesystem, path = resolve(place + options)
+    else:
+        return
+    try:
+        filesystem.get_file_info(path)
+    except OSError as error:  # anything else is told by who asks next
+        if SILENCE.search(str(error)):
+            raise
 
 
 def join(uri: str, name: str) -> str:

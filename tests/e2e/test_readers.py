@@ -40,8 +40,10 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     metric = write_metric_run(tmp_path_factory.mktemp("metric"))
     for path in (config, metric):
         run(load_config(path), LocalEngine(), SilentObserver())
+    again = folder / "again"
+    run(load_config(config, [f"start_from={folder / 'root'}", f"root={again}"]), LocalEngine(), SilentObserver())
     places = {path.name: path for path in (folder / "root").iterdir()}
-    return places | {"embedding": metric.parent / "root/embedding"}
+    return places | {"embedding": metric.parent / "root/embedding", "clusters": again / "clusters"}
 
 
 def n_rows(artifact: str) -> int:
@@ -87,6 +89,32 @@ PARQUET: dict[str, Callable[[str], int]] = {
 @pytest.mark.parametrize("reader", PARQUET)
 def test_the_output_opens_by_its_folder(roots: dict[str, Path], reader: str) -> None:
     assert PARQUET[reader](str(roots["output"])) == n_rows("output")
+
+
+def datasets_file(file: str) -> int:
+    datasets = pytest.importorskip("datasets")
+    return len(
+        datasets.load_dataset("parquet", data_files=file, split="train", cache_dir=f"{Path(file).parent}/../cache")
+    )
+
+
+FILES = ("exemplars/exemplars.parquet", "tree/nodes.parquet", "tree/affinities.parquet", "clusters/lineage.parquet")
+OF_FILES: dict[str, Callable[[str], int]] = {
+    "pandas": pandas_parquet,
+    "polars": lambda file: int(pytest.importorskip("polars").scan_parquet(file).collect().height),
+    "pyarrow.dataset": PARQUET["pyarrow.dataset"],
+    "duckdb": lambda file: int(pytest.importorskip("duckdb").sql(f"SELECT count(*) FROM '{file}'").fetchall()[0][0]),
+    "datasets": datasets_file,
+}
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("reader", OF_FILES)
+def test_tables_of_clusters_open_by_their_names(roots: dict[str, Path], reader: str, file: str) -> None:
+    artifact, _, name = file.partition("/")
+    place = roots[artifact] / name
+    n_rows = pq.read_metadata(place).num_rows
+    assert OF_FILES[reader](str(place)) == n_rows > 0
 
 
 def pandas_arrow(folder: str) -> int:

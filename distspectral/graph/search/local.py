@@ -58,7 +58,8 @@ def require(solver: LocalSolver) -> None:
     """Raise :class:`MissingDependencyError` if the solver's package is not installed."""
     if solver == "nn_descent" and not has_nn_descent():
         raise MissingDependencyError(
-            "graph.solver is nn_descent: pip install pynndescent, or set it to auto", parameters=["graph.solver"]
+            "graph.solver is nn_descent, and pynndescent is not installed: pip install '.[cpu]', or set it to auto",
+            parameters=["graph.solver"],
         )
 
 

@@ -102,7 +102,8 @@ class ArrayRows:
 
     def take(self, start: int, stop: int) -> NDArray[Any]:
         """Return some rows; see :class:`Rows`."""
-        return self._taken(self._array[start:stop])
+        with _as_value_errors("an array"):
+            return self._taken(self._array[start:stop])
 
 
 class SparseRows:
@@ -202,9 +203,11 @@ def open_hdf5(stream: IO[bytes], name: str) -> Iterator[dict[str, Rows]]:
             known = node["categories"][:] if names is None else names
             arrays[place] = ArrayRows(node["codes"], _Categories(known), known.dtype)
 
-    with h5py.File(stream, "r") as file:
-        file.visititems(visit)
-        index = file["obs"].attrs.get("_index") if "obs" in file and isinstance(file["obs"], h5py.Group) else None
+    with contextlib.ExitStack() as opened:
+        with _as_value_errors(name):
+            file = opened.enter_context(h5py.File(stream, "r"))
+            file.visititems(visit)
+            index = file["obs"].attrs.get("_index") if "obs" in file and isinstance(file["obs"], h5py.Group) else None
         if index in arrays:
             arrays["obs_names"] = arrays[index]
         yield arrays
@@ -269,7 +272,10 @@ def open_torch(stream: IO[bytes], name: str, path: str | None) -> Iterator[dict[
 def _as_value_errors(name: str) -> Iterator[None]:
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, KeyError) as error:
+    except (
+        *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError),
+        *(KeyError, IndexError, TypeError, AttributeError),
+    ) as error:
         raise ValueError(f"{name} is damaged: {first_line(error)}") from error
 
 

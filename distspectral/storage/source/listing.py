@@ -14,7 +14,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from distspectral.errors import ConfigError, CorruptShardError, DistSpectralError, NoShardsError, first_line
-from distspectral.storage.filesystems import SECRET_HINTS, resolve, split_options
+from distspectral.storage.filesystems import SECRET_HINTS, require_answer, resolve, split_options
 from distspectral.storage.source import tables
 
 LISTING_HINT = "data.path is a file, a folder, a glob or a URI such as s3://bucket/folder, or a list of these"
@@ -119,10 +119,13 @@ def find_files(
     found: dict[str, ShardFile] = {}
     for path in paths:
         try:
+            require_answer(path)
             listed, refusals = _list(path)
         except DistSpectralError:
             raise
-        except (OSError, ValueError, pa.ArrowException) as error:
+        except Exception as error:
+            if not isinstance(error, (OSError, ValueError, pa.ArrowException)) and "://" not in path:
+                raise  # those of fsspec's filesystems are of any kind
             secret = SECRET_HINTS.get(path.partition("://")[0])
             hint = LISTING_HINT if secret is None else f"check the place, and the credentials given {secret}"
             message = f"{path}: cannot be listed ({first_line(error)}); {hint}"

@@ -120,6 +120,6 @@ def test_distances_beyond_float32_are_an_error(monkeypatch, n_gpus, n_rows):
 def test_nn_descent_needs_its_package(monkeypatch):
     require("hnsw")
     monkeypatch.setitem(sys.modules, "pynndescent", None)
-    with pytest.raises(MissingDependencyError, match=r"graph.solver.*pip install pynndescent") as refused:
+    with pytest.raises(MissingDependencyError, match=r"graph.solver.*pip install '\.\[cpu\]'") as refused:
         require("nn_descent")
     assert refused.value.parameters == ("graph.solver",)

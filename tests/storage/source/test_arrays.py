@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import torch
 
 from distspectral.errors import (
     CorruptShardError,
+    DistSpectralError,
     MissingDependencyError,
     SourceError,
     UnknownColumnError,
@@ -180,3 +183,23 @@ def test_tables_beside_shards_are_no_shards(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("kind\n1\n")
     torch.save({"weight": torch.ones(3)}, tmp_path / "model.pt")
     assert len(Source.open(SourceConfig(path=str(tmp_path))).files) == 1
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_a_damaged_file_is_read_or_refused_by_an_error_of_ours(tmp_path: Path, form: str) -> None:
+    name, write = WRITERS[form]
+    write(tmp_path / name)
+    whole, outcomes = (tmp_path / name).read_bytes(), Counter[str]()
+    for seed in range(60):
+        rng = random.Random(seed)
+        content = bytearray(whole)
+        for _ in range(rng.choice((1, 2, 8))):
+            place = rng.randrange(len(content))
+            content[place : place + 8] = rng.randbytes(rng.choice((1, 8)))
+        (tmp_path / name).write_bytes(content)
+        try:
+            read(tmp_path, id_column="id", label_column="kind")
+            outcomes["read"] += 1
+        except DistSpectralError as error:
+            outcomes[type(error).__name__] += 1
+    assert outcomes["CorruptShardError"] > 6

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import http.server
 import json
+import socket
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from distspectral.errors import ConfigError, MissingDependencyError, NoShardsError, TableError
+from distspectral.storage.filesystems import require_answer
 from distspectral.storage.source.listing import find_files
 
 PARQUET = frozenset({".parquet"})
@@ -260,7 +264,56 @@ def test_a_bucket_that_is_refused_is_told_with_where_credentials_come_from(monke
         raise PermissionError("AWS Error ACCESS_DENIED during HeadObject operation\nrequest id: 7")
 
     monkeypatch.setattr("distspectral.storage.source.listing._list", refused)
+    monkeypatch.setattr("distspectral.storage.source.listing.require_answer", lambda uri: None)
     message = r"s3://b/x: cannot be listed \(AWS Error ACCESS_DENIED.*\); check the place, .*by AWS_ACCESS_KEY_ID and"
     with pytest.raises(NoShardsError, match=message) as told:
         find_files(["s3://b/x"], None)
     assert "\n" not in str(told.value)
+
+
+def endpoint(port: int) -> str:
+    return f"s3://b/x?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
+
+
+def test_an_endpoint_nobody_listens_at_is_refused_before_the_many_tries(
+    monkeypatch: pytest.MonkeyPatch, secrets: None
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    monkeypatch.setattr("distspectral.storage.source.listing._list", lambda path: pytest.fail("asked patiently"))
+    with pytest.raises(NoShardsError, match=r"s3://b/x.*cannot be listed \(.*connect.*check the place, and the cred"):
+        find_files([endpoint(port)], None)
+
+
+@pytest.mark.parametrize("status", [403, 404, 503])
+def test_an_endpoint_that_answers_with_an_error_is_left_to_who_asks_next(status: int, secrets: None) -> None:
+    class Refusing(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        require_answer(endpoint(server.server_port))
+        server.shutdown()
+
+
+@pytest.fixture
+def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: str) -> object:
+        raise RuntimeError("Name or service not known\nand more")
+
+    monkeypatch.setattr("distspectral.storage.source.listing._list", refused)
+    monkeypatch.setattr("distspectral.storage.source.listing.require_answer", lambda uri: None)
+    with pytest.raises(
+        NoShardsError, match=r"^hf://datasets/a/b: cannot be listed \(Name or service not known\); .*HF_TOK"
+    ):
+        find_files(["hf://datasets/a/b"], None)
