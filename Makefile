@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # faiss-cpu or, on a machine with CUDA 12, `make demo FAISS=gpu`.
 FAISS ?= cpu
-# Without CUDA, PyTorch is a tenth of the size; FAISS=gpu takes it from PyPI.
+# PyTorch without CUDA, which brings several GB; FAISS=gpu takes it from PyPI.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # Of `make image`: where it will be pushed to.
 REGISTRY ?= REGISTRY
@@ -56,7 +56,7 @@ image:
 	docker build -f cluster_configs/Dockerfile --build-arg DEVICE=$(FAISS) \
 		-t $(REGISTRY)/distspectral-$(FAISS):$(VERSION) .
 
-# What users install, none of the tools for tests: a fifth of the time.
+# What users install, none of the tools for tests.
 .venv/demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 ifeq ($(FAISS),cpu)
