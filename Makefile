@@ -3,12 +3,18 @@ PYTHON ?= python3
 BIN := .venv/bin
 # faiss-cpu or, on a machine with CUDA 12, `make demo FAISS=gpu`.
 FAISS ?= cpu
+# PyTorch without CUDA, which brings several GB; FAISS=gpu takes it from PyPI.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# Of `make image`: where it will be pushed to.
+REGISTRY ?= REGISTRY
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' distspectral/__init__.py)
+INSTALL := $(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt
 # OpenMP threads that spin while they wait slow each other down ten times over on busy cores.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-clusters test-ray test-others fuzz gpu-check lint docs clean
+.PHONY: demo test test-clusters test-ray test-others fuzz gpu-check lint docs wheel image clean
 
-demo: .venv/installed
+demo: .venv/demo
 	$(BIN)/distspectral demo --root runs/demo
 
 # Tests of clusters mostly wait, for processes to start and die: the others run beside them.
@@ -41,15 +47,33 @@ lint: .venv/installed
 docs: .venv/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+# dist/distspectral-VERSION-py3-none-any.whl
+wheel:
+	$(PYTHON) -m pip wheel --disable-pip-version-check --quiet --no-deps --wheel-dir dist .
+
+# What nodes of a cluster run; `make image FAISS=gpu REGISTRY=...` for those with cards.
+image:
+	docker build -f cluster_configs/Dockerfile --build-arg DEVICE=$(FAISS) \
+		-t $(REGISTRY)/distspectral-$(FAISS):$(VERSION) .
+
+# What users install, none of the tools for tests.
+.venv/demo: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+ifeq ($(FAISS),cpu)
+	$(INSTALL) --extra-index-url $(TORCH_INDEX) torch
+endif
+	$(INSTALL) --editable ".[$(FAISS)]"
+	touch $@
+
 .venv/docs: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable ".[$(FAISS),docs]"
+	$(INSTALL) --editable ".[$(FAISS),docs]"
 	touch $@
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable ".[$(FAISS),dev]"
+	$(INSTALL) --editable ".[$(FAISS),dev]"
 	touch $@
 
 clean:
-	rm -rf .venv runs build site *.egg-info
+	rm -rf .venv runs build dist site *.egg-info

@@ -13,7 +13,7 @@ import yaml
 Resource = dict[str, Any]
 KEYS = {"apiVersion", "kind", "namespace", "resources", "components", "patches", "images", "configMapGenerator"}
 KEYS |= {"generatorOptions"}
-CLUSTER_SCOPED = {"Namespace"}
+CLUSTER_SCOPED = {"Namespace", "PriorityClass", "StorageClass"}
 
 
 def render(folder: Path) -> list[Resource]:

@@ -24,6 +24,41 @@ KUBERNETES_VERSION = "1.32"
 SCHEMAS = Path(os.environ.get("DISTSPECTRAL_SCHEMAS", ROOT.parent / "shared" / "schemas"))
 LONGEST_RAY_JOB_NAME = 47
 CUSTOM_KINDS = {"RayCluster", "RayJob"}
+TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
+POD_MONITOR: dict[str, Any] = {
+    "type": "object",
+    "required": ["apiVersion", "kind", "metadata", "spec"],
+    "properties": {
+        "apiVersion": {"const": "monitoring.coreos.com/v1"},
+        "kind": {"const": "PodMonitor"},
+        "metadata": {
+            "type": "object",
+            "required": ["name"],
+            "properties": {"name": {"type": "string"}, "namespace": {"type": "string"}, "labels": TEXTS},
+        },
+        "spec": {
+            "type": "object",
+            "required": ["selector", "podMetricsEndpoints"],
+            "properties": {
+                "selector": {"type": "object", "properties": {"matchLabels": TEXTS}},
+                "podTargetLabels": {"type": "array", "items": {"type": "string"}},
+                "podMetricsEndpoints": {
+                    "type": "array",
+                    "minItems": 1,
+                    "items": {
+                        "type": "object",
+                        "required": ["port"],
+                        "properties": {
+                            "port": {"type": "string"},
+                            "interval": {"type": "string", "pattern": r"^\d+(ms|s|m)$"},
+                        },
+                    },
+                },
+            },
+        },
+    },
+}
+"""As much of the Prometheus operator's schema as we use; whatever else is said is refused."""
 
 
 @functools.cache
@@ -54,6 +89,9 @@ def check(resource: dict[str, Any]) -> None:
     """Raise if the resource would be refused, or would not do what it says."""
     resource = copy.deepcopy(resource)
     kind, name = resource["kind"], resource["metadata"]["name"]
+    if kind == "PodMonitor":
+        jsonschema.Draft202012Validator(closed(POD_MONITOR)).validate(resource)
+        return
     if kind not in CUSTOM_KINDS:
         kubernetes_validate.validate(resource, KUBERNETES_VERSION, strict=True)
         return

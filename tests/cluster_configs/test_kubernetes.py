@@ -77,6 +77,50 @@ def test_the_offered_options_are_valid_too(with_options: Path) -> None:
             assert "secretKeyRef" in ray["spec"]["gcsFaultToleranceOptions"]["redisPassword"]["valueFrom"]
 
 
+def test_prometheus_finds_the_port_of_every_pod_and_the_way_is_open(with_options: Path) -> None:
+    for what in ("job", "cluster"):
+        resources = render(with_options / "overlays/gke" / what)
+        (monitor,) = [one for one in resources if one["kind"] == "PodMonitor"]
+        chosen = monitor["spec"]["selector"]["matchLabels"].items()
+        (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+        (policy,) = [one for one in resources if one["kind"] == "NetworkPolicy"]
+        (rule,) = [one for one in policy["spec"]["ingress"] if "prometheus" in str(one["from"])]
+        spec = cluster_spec(ray_resource(with_options / "overlays/gke" / what))
+        assert monitor["metadata"]["namespace"] == policy["metadata"]["namespace"], "it selects pods beside it"
+        for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+            assert chosen <= group["template"]["metadata"]["labels"].items()
+            ports = {one["name"]: one["containerPort"] for one in group["template"]["spec"]["containers"][0]["ports"]}
+            assert ports[endpoint["port"]] in {one["port"] for one in rule["ports"]}
+
+
+def test_every_priority_that_pods_name_is_defined_and_the_heads_is_highest(with_options: Path) -> None:
+    for folder in sorted(with_options.glob("overlays/*/*")):
+        if "local-kind" in folder.parts:
+            continue
+        values = {one["metadata"]["name"]: one["value"] for one in render(folder) if one["kind"] == "PriorityClass"}
+        spec = cluster_spec(ray_resource(folder))
+        head = spec["headGroupSpec"]["template"]["spec"]["priorityClassName"]
+        for group in spec["workerGroupSpecs"]:
+            assert values[group["template"]["spec"]["priorityClassName"]] < values[head]
+
+
+def test_openshift_lets_the_images_user_in() -> None:
+    for what in ("job", "cluster"):
+        resources = render(KUBERNETES / "overlays/openshift" / what)
+        (binding,) = [one for one in resources if one["kind"] == "RoleBinding"]
+        bound = {one["name"] for one in binding["subjects"]}
+        accounts = {one["metadata"]["name"] for one in resources if one["kind"] == "ServiceAccount"}
+        assert bound >= accounts
+        pods = [one["template"]["spec"] for one in groups(ray_resource(KUBERNETES / "overlays/openshift" / what))]
+        assert {pod["serviceAccountName"] for pod in pods} == accounts
+        assert all(pod["securityContext"]["runAsNonRoot"] for pod in pods)
+
+
+def groups(resource: dict[str, Any]) -> list[dict[str, Any]]:
+    spec = cluster_spec(resource)
+    return [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+
+
 @pytest.mark.parametrize(
     ("path", "wrong", "found"),
     [
@@ -206,7 +250,7 @@ def nodes_started_for(
     return {launch.instance_type: launch.count for launch in reply.to_launch if launch.instance_type != "headgroup"}
 
 
-@pytest.mark.parametrize("platform", ["gke", "eks"])
+@pytest.mark.parametrize("platform", ["gke", "eks", "aks", "openshift"])
 def test_rays_autoscaler_starts_gpu_nodes_only_for_stages_that_ask_for_gpus(platform: str) -> None:
     spec = cluster_spec(ray_resource(KUBERNETES / "overlays" / platform / "job"))
     assert nodes_started_for(spec, []) == {}

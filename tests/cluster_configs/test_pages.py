@@ -18,7 +18,7 @@ def test_files_that_the_pages_name_are_there() -> None:
     names = set(re.findall(r"(?:cluster_configs|jobs)/[\w./-]+\w", TEXT))
     assert len(names) >= 6
     assert [name for name in names if not (ROOT / name).exists()] == []
-    for platform in ("gke", "eks", "local-kind"):
+    for platform in ("gke", "eks", "aks", "openshift", "local-kind"):
         assert f"`{platform}`" in TEXT
         assert (KUBERNETES / "components" / platform).is_dir()
         assert (KUBERNETES / "overlays" / platform / "job" / "kustomization.yaml").exists()
@@ -27,7 +27,7 @@ def test_files_that_the_pages_name_are_there() -> None:
 def test_options_that_the_page_names_are_components() -> None:
     page = (ROOT / "docs/how-to/kubernetes.md").read_text("utf-8")
     components = re.findall(r"^\| `([\w-]+)` \|", page, re.M)
-    assert len(components) == 3
+    assert len(components) == 5
     assert [name for name in components if not (KUBERNETES / "components" / name).is_dir()] == []
 
 

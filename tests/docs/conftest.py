@@ -78,8 +78,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def workshop(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the folder, as the working directory."""
+def workshop(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_log: None) -> Path:
+    """A copy of the folder, as the working directory; a page may write a log, which the next test does not."""
+    del own_log
     shutil.copytree(finished, tmp_path / "work")
     monkeypatch.chdir(tmp_path / "work")
     return tmp_path / "work"
