@@ -58,7 +58,7 @@ def test_a_run_alone_embeds_rows_of_other_column_names(alone: Path, tmp_path: Pa
     (output,) = (alone / "embedded").iterdir()
     assert output.name.startswith("new-")
     rows = pq.read_table(output)
-    assert rows.column_names == ["id", "embedding", "cluster", "distance", "margin", "leaf", "text"]
+    assert rows.column_names == ["id", "embedding", "cluster", "distance", "margin", "leaf", "x", "y", "text"]
     assert rows["id"].to_pylist()[::89] == ["u0", "u89"]
 
 
