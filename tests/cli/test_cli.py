@@ -234,14 +234,14 @@ def test_inspect_shows_an_artifact_or_a_whole_run(finished: Path, tmp_path: Path
 
 def test_the_demo_runs_its_config_on_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     brief = {"max_steps": 60, "hidden": [64]}
-    learned = {"autoencoder": brief, "siamese": brief, "train": {"max_steps": 60}, "network": {"hidden": [64]}}
-    small = digits_values(str(tmp_path)) | learned
+    learned = {"autoencoder": brief, "siamese": brief, "map": brief, "train": {"max_steps": 60}}
+    small = digits_values(str(tmp_path)) | learned | {"network": {"hidden": [64]}}
     monkeypatch.setattr("distspectral.cli.demo.digits_values", lambda root: small)
     first = invoke("demo", "--root", tmp_path, "--local", "--json")
     assert first.exit_code == 0, first.stderr
     assert json.loads(first.stdout)["n_rows"] == 1797
     second = invoke("demo", "--root", tmp_path, "--local")
-    assert second.stderr.count("up to date") == 12
+    assert second.stderr.count("up to date") == 13
 
 
 def test_the_help_of_stage_lists_all_of_them() -> None:

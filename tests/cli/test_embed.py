@@ -58,7 +58,8 @@ def test_a_run_alone_embeds_rows_of_other_column_names(alone: Path, tmp_path: Pa
     (output,) = (alone / "embedded").iterdir()
     assert output.name.startswith("new-")
     rows = pq.read_table(output)
-    assert rows.column_names == ["id", "embedding", "cluster", "distance", "margin", "leaf", "is_outlier", "text"]
+    columns = ["embedding", "cluster", "distance", "margin", "leaf", "is_outlier", "x", "y"]
+    assert rows.column_names == ["id", *columns, "text"]
     assert rows["id"].to_pylist()[::89] == ["u0", "u89"]
 
 
