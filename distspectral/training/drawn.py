@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from distspectral.comm import collectives
-from distspectral.objectives.batches import EdgeBatch, PairBatch, ReconstructionBatch
+from distspectral.objectives.batches import EdgeBatch, MapBatch, PairBatch, ReconstructionBatch
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.shard_rows import ShardRows
 from distspectral.storage.rows.vectors import Vectors
+from distspectral.training.map_sampling import map_batch
 from distspectral.training.row_sampling import RowSampler, pair_batch, require_pairs
 from distspectral.training.sampling import edge_batch, share
 
@@ -103,6 +104,29 @@ class DrawnEdgeSampler:
         found = np.concatenate([self.vectors.records(*place) for place in places])[first]
         n_edges = self.growth * self.vectors.n_records // 2
         return edge_batch(torch.from_numpy(found), np.ascontiguousarray(inverse.reshape(-1, 2).T), 1.0 / n_edges)
+
+
+class DrawnMapSampler:
+    """Gives edges drawn with probability proportional to affinity, and random rows that all ranks share.
+
+    Args:
+        vectors: all N rows and the batches of :class:`~distspectral.training.draws.MapDraws`.
+        n_edges: M, of all ranks together.
+    """
+
+    def __init__(self, vectors: DrawnVectors, n_edges: int) -> None:
+        self.vectors, self.n_edges = vectors, n_edges
+        self.first, self.last = share(n_edges, collectives.rank(), collectives.world_size())
+
+    def batch(self, step: int) -> MapBatch:
+        """Return the edges of ``step`` on this rank, and the random rows of all."""
+        places = [(step, 2 * self.first, 2 * self.last), (step, 2 * self.n_edges, self.vectors.n_records)]
+        edges, strangers = (self.vectors.rows(*place) for place in places)
+        rows = np.concatenate([edges[::2], edges[1::2], strangers])
+        _, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
+        ends, others = (self.vectors.records(*place) for place in places)
+        found = np.concatenate([ends[::2], ends[1::2], others])[first]
+        return map_batch(torch.from_numpy(found), inverse, self.last - self.first, 1.0 / self.n_edges)
 
 
 class DrawnPairSampler:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from distspectral.graph.store import MappedGraph
 from distspectral.training.growth import N_JUDGED
+from distspectral.training.map_sampling import strangers_of
 from distspectral.training.row_sampling import learned_rows, neighbors_asked, strangers_asked
 from distspectral.training.sampling import cumulative_affinity, edges_at, stratified
 
@@ -161,6 +162,32 @@ class EdgeDraws(_Draws):
         cumulative = cumulative_affinity(shard.graph, 0, shard.stop - shard.start)
         rows, others = edges_at(shard.graph, cumulative, 0, np.concatenate(targets))
         return _joined([Drawn(heads, rows + shard.start), Drawn(heads + 1, others)])
+
+
+@dataclasses.dataclass(frozen=True)
+class MapDraws(EdgeDraws):
+    """Edges by affinity, and behind them random rows. See :class:`~distspectral.training.map_sampling.MapSampler`.
+
+    Args:
+        n_strangers: S, random rows of a batch, the same for all ranks.
+    """
+
+    n_strangers: int = 1
+
+    @property
+    def n_records(self) -> int:
+        """R."""
+        return 2 * self.batch_size + self.n_strangers
+
+    def of_shard(self, shard: RowsOfShard) -> Drawn:
+        """Return both records of the edges whose first end lies in the shard, and the random rows in it."""
+        found = [super().of_shard(shard)]
+        for batch in range(self.n_batches):
+            rows = strangers_of(self.n_rows, self.n_strangers, self.seed, batch)
+            first, last = np.searchsorted(rows, (shard.start, shard.stop))
+            behind = batch * self.n_records + 2 * self.batch_size
+            found.append(Drawn(behind + np.arange(first, last), rows[first:last]))
+        return _joined(found)
 
 
 @dataclasses.dataclass(frozen=True)

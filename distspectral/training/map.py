@@ -18,7 +18,9 @@ from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.vectors import Vectors
 from distspectral.training.checkpoint import restored
 from distspectral.training.config import TrainConfig
-from distspectral.training.loop import Trainer
+from distspectral.training.drawn import DrawnMapSampler, DrawnVectors
+from distspectral.training.draws import MapDraws
+from distspectral.training.loop import Sampler, Trainer
 from distspectral.training.map_sampling import MapSampler
 from distspectral.training.settings import TrainSettings
 
@@ -66,6 +68,11 @@ class MapSettings(TrainSettings):
         sampler = build_map_sampler(vectors, graph, self)
         return Trainer(model, network, MapObjective(model), sampler, train, vectors.n_rows)
 
+    def draws(self, n_rows: int) -> MapDraws:
+        """Return the edges and random rows of all batches; see :meth:`TrainSettings.draws`."""
+        train, n_strangers = self.train, min(self.train.n_strangers, n_rows)
+        return MapDraws(n_rows, train.batch_size, train.steps(n_rows), self.seed, n_strangers)
+
     @property
     def shape(self) -> dict[str, Any]:
         """Width of the hidden layers."""
@@ -83,7 +90,9 @@ def build_map(dim: int, n_functions: int, settings: MapSettings) -> MapNetwork:
         return MapNetwork.untrained(dim, n_functions, settings.train.hidden)
 
 
-def build_map_sampler(vectors: Vectors, graph: Graph, settings: MapSettings) -> MapSampler:
+def build_map_sampler(vectors: Vectors, graph: Graph, settings: MapSettings) -> Sampler[MapBatch]:
     """Return this rank's sampler."""
     train = settings.train
+    if isinstance(vectors, DrawnVectors):
+        return DrawnMapSampler(vectors, train.batch_size)
     return MapSampler(vectors, graph, batch_size=train.batch_size, n_strangers=train.n_strangers, seed=settings.seed)

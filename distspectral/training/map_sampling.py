@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from distspectral.embedding.transfer import gathered
 from distspectral.graph.store import Graph
@@ -42,15 +44,31 @@ class MapSampler:
     def batch(self, step: int) -> MapBatch:
         """Return the edges of ``step`` on this rank, and the strangers of all."""
         heads, tails = self.edges.ends(step)
-        generator = np.random.default_rng((self.seed, step, ALL_RANKS))
-        strangers = (stratified(self.n_strangers, generator) * self.edges.graph.n_rows).astype(np.int64)
+        strangers = strangers_of(self.edges.graph.n_rows, self.n_strangers, self.seed, step)
         rows, inverse = np.unique(np.concatenate([heads, tails, strangers]), return_inverse=True)
-        n = len(heads)
-        ends = torch.from_numpy(inverse)
-        return MapBatch(
-            vectors=gathered(self.vectors, rows),
-            heads=ends[:n],
-            tails=ends[n : 2 * n],
-            strangers=ends[2 * n :],
-            weights=torch.full((n,), self.edges.affinity_share / n, dtype=torch.float64),
-        )
+        return map_batch(gathered(self.vectors, rows), inverse, len(heads), self.edges.affinity_share / len(heads))
+
+
+def strangers_of(n_rows: int, n_strangers: int, seed: int, step: int) -> NDArray[np.int64]:
+    """Return the random rows (S,) of a step, ascending, one from each S-th of the N rows."""
+    generator = np.random.default_rng((seed, step, ALL_RANKS))
+    return (stratified(n_strangers, generator) * n_rows).astype(np.int64)
+
+
+def map_batch(vectors: Tensor, places: NDArray[np.int64], n_edges: int, weight: float) -> MapBatch:
+    """Return edges of equal weight and random rows.
+
+    Args:
+        vectors: (B, D), each row once.
+        places: (2 M + S,) row in ``vectors`` of all first ends, of all second ends, of the random rows.
+        n_edges: M.
+        weight: of each edge.
+    """
+    ends = torch.from_numpy(places)
+    return MapBatch(
+        vectors=vectors,
+        heads=ends[:n_edges],
+        tails=ends[n_edges : 2 * n_edges],
+        strangers=ends[2 * n_edges :],
+        weights=torch.full((n_edges,), weight, dtype=torch.float64),
+    )

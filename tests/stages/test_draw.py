@@ -19,7 +19,7 @@ from distspectral.training.growth import N_JUDGED
 from tests.runs import LEARNED
 from tests.stages.chain import pipeline_upto
 
-STAGES = ("autoencoder", "siamese", "train")
+STAGES = ("autoencoder", "siamese", "train", "map")
 
 
 class Killed(BaseException):
@@ -32,7 +32,7 @@ class Trial:
     def __init__(self, pipeline, name):
         work = pipeline.work(name)
         self.vectors, self.graph = work.learned_from(name)
-        self.output, self.settings = pipeline.chain.outputs[name], work.settings[name]
+        self.output, self.settings = pipeline.chain.outputs[name], work.training_of(name)
         self.artifact = self.output.artifact
 
     @property
@@ -57,11 +57,11 @@ class Trial:
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory):
-    """All that three trainings learn from, small shards among it."""
+    """All that the trainings learn from, small shards among it."""
     folder = tmp_path_factory.mktemp("draw")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exact, "MIN_TASK_ROWS", 32)
-        found = pipeline_upto(folder, "reweight", sizes=(50, 1, 30, 39), **LEARNED)
+        found = pipeline_upto(folder, "calibrate", sizes=(50, 1, 30, 39), **LEARNED)
     assert [len(found.chain.artifact(name).manifest().shards) for name in ("pack", "reweight")] == [4, 4]
     return found
 
@@ -93,13 +93,14 @@ def in_order(rows):
     return rows[np.lexsort(rows.T)]
 
 
-@pytest.mark.parametrize("name", ["autoencoder", "train"])
+@pytest.mark.parametrize("name", ["autoencoder", "train", "map"])
 def test_batches_are_those_of_one_rank_that_reads_everything(pipeline, name):
     trial = Trial(pipeline, name)
     stage.forget(trial.artifact)
     trial.draw()
     drawn, mapped = trial.sampler(), trial.sampler(drawn=False)
-    for step in (0, 3, trial.settings.train.max_steps, trial.settings.train.max_steps + N_JUDGED - 1):
+    n_steps = trial.settings.train.steps(trial.rows.n_rows)
+    for step in (0, 3, n_steps, n_steps + N_JUDGED - 1):
         ours, theirs = drawn.batch(step), mapped.batch(step)
         for field, value in vars(theirs).items():
             assert torch.equal(getattr(ours, field), value), (step, field)
@@ -132,9 +133,11 @@ def test_ranks_share_a_batch(trial, world_size, monkeypatch):
         return
     together = np.concatenate([pairs_of(part) for part in parts])
     np.testing.assert_array_equal(in_order(together), in_order(pairs_of(alone)))
-    if hasattr(alone, "weights"):
-        assert sum(float(part.weights.sum()) for part in parts) == pytest.approx(1)
-        assert sum(float(part.mass.sum()) for part in parts) == pytest.approx(1)
+    for name in {"weights", "mass"} & set(vars(alone)):
+        assert sum(float(getattr(part, name).sum()) for part in parts) == pytest.approx(1)
+    if hasattr(alone, "strangers"):
+        for part in parts:
+            assert torch.equal(part.vectors[part.strangers], alone.vectors[alone.strangers])
 
 
 def test_a_batch_that_has_grown_takes_in_others_of_the_training(pipeline):
