@@ -31,7 +31,7 @@ from torch.multiprocessing.spawn import spawn
 from distspectral.bench.train import compared_settings, ring
 from distspectral.comm import collectives
 from distspectral.datasets import Mixture
-from distspectral.embedding.columns import DEFAULT_COLUMNS, RowColumns
+from distspectral.embedding.columns import RowColumns, columns_of
 from distspectral.embedding.stream import Clock, stream
 from distspectral.graph.search.exact import squared_distances
 from distspectral.graph.search.faiss_search import GpuSearch, Search, import_faiss, knn, select_search
@@ -255,9 +255,10 @@ def embeddings(card: Card, n_rows: int) -> Iterator[Line]:
     copied = card.copied()
     yield Line("copy from page-locked memory", f"{copied / 1e9:,.1f} GB/s")
     precisions: tuple[Precision, ...] = ("float32", "bfloat16")
+    without_map = columns_of("auto", has_map=False)
     for dim, precision in itertools.product((96, 768), precisions):
         rows = Mixture(dim).rows(0, BATCH_ROWS)[0]
-        columns = RowColumns(_embedder(dim, precision), DEFAULT_COLUMNS, 1).eval().to(card.torch_device)
+        columns = RowColumns(_embedder(dim, precision), without_map, 1).eval().to(card.torch_device)
         n_batches = max(1, n_rows // BATCH_ROWS)
 
         def through(rows: NDArray[np.float32] = rows, columns: RowColumns = columns, n: int = n_batches) -> None:
