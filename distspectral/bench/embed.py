@@ -37,7 +37,7 @@ from distspectral.models.networks import torch_device
 from distspectral.orchestration.memory import PeakMemory
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.embed import EmbedConfig, embed
-from distspectral.stages.tree import LEAVES, OUTLIERS
+from distspectral.stages.tree_files import LEAVES, OUTLIERS
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.frame import Frame

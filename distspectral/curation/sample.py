@@ -24,7 +24,8 @@ from distspectral.errors import ConfigError, MissingArtifactError, TooFewRowsErr
 from distspectral.recipes import SpectralRecipe
 from distspectral.spectral.balance import cut, expected_rows, whole_numbers
 from distspectral.stages import folder_of, kind_of
-from distspectral.stages.tree import NODES, TREE
+from distspectral.stages.tree import TREE
+from distspectral.stages.tree_files import NODES
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
 
 Balance = Literal["tree", "clusters", "none"]

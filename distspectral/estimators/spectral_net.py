@@ -45,8 +45,8 @@ from distspectral.spectral.tree import grown
 from distspectral.stages.calibrate import calibrated, edge_sums
 from distspectral.stages.certify import RowSample, can_polish
 from distspectral.stages.cluster import fit_assigner
+from distspectral.stages.leaves import leaf_affinities, placed, quality, symmetric, together, with_leaves
 from distspectral.stages.stability import stability
-from distspectral.stages.tree import leaf_affinities, placed, quality, symmetric, together, with_leaves
 from distspectral.storage.rows.vectors import ArrayVectors, Vectors
 from distspectral.training.modes import plain_torch
 from distspectral.training.run_log import OnWindow

@@ -44,7 +44,7 @@ from distspectral.stages.cluster import way_in_words
 from distspectral.stages.exemplars import FILE
 from distspectral.stages.fragmentation import Fragmentation
 from distspectral.stages.stage import Stage
-from distspectral.stages.tree import load_tree
+from distspectral.stages.tree_files import load_tree
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.rows.vectors import MappedVectors

@@ -24,7 +24,7 @@ from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.embed_metric import load_metric
 from distspectral.stages.map import load_map
 from distspectral.stages.pack import PACK
-from distspectral.stages.tree import load_leaves, load_outliers
+from distspectral.stages.tree_files import load_leaves, load_outliers
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.rows.frame import Frame

@@ -36,7 +36,7 @@ from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.encoding import forward_piece
 from distspectral.stages.map import load_map
 from distspectral.stages.stage import Manifests, Piece, Stage, Unfinished, Work
-from distspectral.stages.tree import load_leaves, load_outliers
+from distspectral.stages.tree_files import load_leaves, load_outliers
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import SOURCE, Output

@@ -6,52 +6,65 @@ Shape letters: N rows, P components, C clusters, M leaves.
 from __future__ import annotations
 
 import functools
-import io
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
-from numpy.typing import NDArray
 from scipy import sparse
-from torch import Tensor
 
-from distspectral.clusters import MOST_MICRO_CLUSTERS, ClusterConfig, leaf_centroids, number_of_leaves
+from distspectral.clusters import MOST_MICRO_CLUSTERS, ClusterConfig, number_of_leaves
 from distspectral.costs.bill import Bill
 from distspectral.embedding.forward import forward, rows_of_block
 from distspectral.embedding.outliers import fitted_outliers
 from distspectral.embedding.transfer import as_tensor
-from distspectral.graph.store import Graph, MappedGraph
+from distspectral.graph.store import MappedGraph
 from distspectral.mapping import Mapper, local_map
-from distspectral.models.assigner import Assigner
 from distspectral.models.networks import Perceptron, torch_device
-from distspectral.models.outliers import Outliers
 from distspectral.spectral.exemplars import first_of_each
-from distspectral.spectral.tree import Tree, cluster_facts, grown
+from distspectral.spectral.tree import Tree, grown
 from distspectral.stages.calibrate import load_calibrated_network, rows_per_task
 from distspectral.stages.cluster import embedded, load_assigner
 from distspectral.stages.encoding import forward_piece
 from distspectral.stages.fine import ADDING_FINE, FINE_ROW_BYTES, OWNER, TYING, fine_tree, tied, write_rows
 from distspectral.stages.fine import NODES as FINE_NODES
 from distspectral.stages.graph import fact_piece
+from distspectral.stages.leaves import (
+    BLOCK_EDGES,
+    Placed,
+    leaf_affinities,
+    nothing_between,
+    placed,
+    quality,
+    symmetric,
+    together,
+    with_leaves,
+)
 from distspectral.stages.stability import stability
 from distspectral.stages.stage import Manifests, Piece, Stage, Work
+from distspectral.stages.tree_files import (
+    AFFINITIES,
+    LEAVES,
+    NODES,
+    OUTLIERS,
+    affinity_table,
+    load_leaves,
+    load_outliers,
+    node_table,
+    write_table,
+)
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.joined import open_vectors
 from distspectral.storage.rows.packed import read_column
-from distspectral.training.checkpoint import restored, write_state
+from distspectral.training.checkpoint import write_state
 
-LEAVES, OUTLIERS, NODES, AFFINITIES = "leaves.pt", "outliers.pt", "nodes.parquet", "affinities.parquet"
 ROW_LEAVES = "row-leaves.npy"
 """Leaf of every row, which the tasks that add up edges map; removed at the end."""
 
-BLOCK_EDGES = 1 << 20
-"""Edges that are added up at a time."""
 LEAKING = 0.5
 """Conductance above which a cluster has more affinity to others than inside: no community, even in the weak sense.
 
@@ -114,7 +127,7 @@ def tree(
     step = rows_per_task(n_rows)
     ranges = [(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
     adding = functools.partial(_mapped_affinities, graph, artifact, len(silhouettes))
-    between = symmetric(sum(mapper(adding, ranges, "adding up edges"), start=_none(len(silhouettes))))
+    between = symmetric(sum(mapper(adding, ranges, "adding up edges"), start=nothing_between(len(silhouettes))))
     counts = np.bincount(leaves, minlength=len(silhouettes))
     grown_tree = grown(between, counts, assigner.owners.numpy())
     found_again = stability(grown_tree, assigner, embed, MappedGraph(graph), rows, seed)
@@ -143,131 +156,9 @@ def tree(
     return output.commit([], properties, {}, files=tuple(files))
 
 
-def with_leaves(
-    assigner: Assigner, embedding: Tensor, n_rows: int, wished: int | Literal["auto"], seed: int
-) -> Assigner:
-    """Return the assigner with leaves inside its clusters, fitted to sampled rows.
-
-    Args:
-        assigner: of the clusters.
-        embedding: (n, P) of the sampled rows.
-        n_rows: N, which decides how many leaves ``auto`` are.
-        wished: leaves, or ``auto``.
-        seed: of the leaves.
-    """
-    points, labels = assigner.coordinates(embedding), assigner(embedding)[0]
-    n_leaves = number_of_leaves(n_rows, len(assigner.centroids), wished)
-    found, owners = leaf_centroids(points.numpy(), labels.numpy(), assigner.centroids.numpy(), n_leaves, seed)
-    leaves = {"leaves": torch.from_numpy(found), "owners": torch.from_numpy(owners)}
-    return Assigner.from_state(assigner.state() | leaves)
-
-
 def has_fine(config: ClusterConfig) -> bool:
     """Whether more leaves are wished for than the model may have."""
     return isinstance(config.n_leaves, int) and config.n_leaves > MOST_MICRO_CLUSTERS
-
-
-class Placed(NamedTuple):
-    """What is known of rows by their leaves.
-
-    Attributes:
-        leaves: (n,) int32.
-        distances: (n,) from the leaf's centroid.
-        are_outliers: (n,).
-        silhouettes: (M,) summed by leaf.
-        outliers: (M,) counted by leaf.
-    """
-
-    leaves: NDArray[np.int32]
-    distances: NDArray[np.float32]
-    are_outliers: NDArray[np.bool_]
-    silhouettes: NDArray[np.float64]
-    outliers: NDArray[np.float64]
-
-
-def placed(assigner: Assigner, outliers: Outliers, embedding: Tensor, seen: Tensor) -> Placed:
-    """Return the leaves of embedded rows (n, P), their simplified silhouettes, and which are outliers.
-
-    A silhouette is 1 - distance to the own centroid over that to the next: 0 half-way between two clusters, and 1 at a
-    centroid or where there is no other.
-    Reference: Hruschka, de Castro, Campello, Evolutionary algorithms for clustering gene-expression data, ICDM 2004.
-
-    Args:
-        assigner: with leaves.
-        outliers: fitted with it.
-        embedding: (n, P).
-        seen: (n, S) the rows as the network sees them.
-    """
-    cluster, _ = assigner(embedding)
-    leaf = assigner.leaf(embedding, cluster)
-    leaves = leaf.numpy()
-    distances = assigner.leaf_distances(embedding, leaf)
-    strange = outliers(seen, cluster, distances).numpy()
-    silhouette = torch.ones(len(embedding))
-    if len(assigner.centroids) > 1:
-        near = assigner.squared_distances(embedding).topk(2, dim=1, largest=False).values.sqrt()
-        silhouette = 1 - near[:, 0] / near[:, 1].clamp(min=torch.finfo(near.dtype).tiny)
-    weights, n_leaves = (silhouette.double().numpy(), strange.astype(np.float64)), len(assigner.leaves)
-    sums = (np.bincount(leaves, one, n_leaves).astype(np.float64) for one in weights)
-    return Placed(leaves.astype(np.int32), distances.numpy(), strange, *sums)
-
-
-def leaf_affinities(
-    graph: Graph, leaves: NDArray[np.integer[Any]], n_leaves: int, start: int, stop: int
-) -> sparse.csr_array:
-    """Return the affinity (M, M) from leaf to leaf, added up over the edges of rows [start, stop).
-
-    Args:
-        graph: of all N rows.
-        leaves: (N,) of every row.
-        n_leaves: M.
-        start: first row.
-        stop: behind the last row.
-    """
-    found = _none(n_leaves)
-    step = max(1, BLOCK_EDGES // graph.n_neighbors)
-    for first in range(start, stop, step):
-        last = min(first + step, stop)
-        neighbors, affinities = graph.block(first, last)
-        heads = np.repeat(leaves[first:last], neighbors.shape[1])
-        ends = (heads, leaves[neighbors.ravel()])
-        found += sparse.coo_array((affinities.ravel().astype(float), ends), (n_leaves, n_leaves)).tocsr()
-    return found
-
-
-def symmetric(directed: sparse.csr_array) -> sparse.csr_array:
-    """Return affinities (M, M) counted from both ends, so that the diagonal holds twice what is inside a leaf."""
-    return (directed + directed.T).tocsr()
-
-
-def quality(
-    tree: Tree,
-    affinities: sparse.csr_array,
-    stability: NDArray[np.float64],
-    silhouettes: NDArray[np.float64],
-    outliers: NDArray[np.float64],
-) -> dict[str, list[Any]]:
-    """Return how good each of the run's clusters is without labels, lists of C by what is told.
-
-    Args:
-        tree: of M leaves.
-        affinities: (M, M) of :func:`symmetric`.
-        stability: (2M - 1,) of each node, nan where it is not known.
-        silhouettes: (M,) summed.
-        outliers: (M,) rows that are some.
-    """
-    labels, n_clusters = tree.clusters, tree.n_clusters
-    facts = cluster_facts(affinities, tree.rows[: tree.n_leaves], labels)
-    for name, sums in (("silhouette", silhouettes), ("outliers", outliers)):
-        facts[name] = np.bincount(labels, sums, n_clusters) / np.maximum(facts["rows"], 1)
-    found = stability[tree.nodes(n_clusters)].tolist()
-    return {name: column.tolist() for name, column in facts.items()} | {
-        "stability": [None if math.isnan(value) else value for value in found]
-    }
-
-
-def _none(n_leaves: int) -> sparse.csr_array:
-    return sparse.csr_array((n_leaves, n_leaves))
 
 
 def _place_shard(
@@ -308,13 +199,6 @@ def node_exemplars(tree: Tree, nearest: pa.Table) -> pa.ChunkedArray:
     return nearest["id"].take(pa.array(places, mask=places < 0))
 
 
-def together(parts: Sequence[Placed]) -> Placed:
-    """Return consecutive rows as one."""
-    *rows, silhouettes, outliers = zip(*parts, strict=True)
-    sums = (np.sum(one, axis=0) for one in (silhouettes, outliers))
-    return Placed(*(np.concatenate(one) for one in rows), *sums)
-
-
 def _nothing(n_leaves: int) -> Placed:
     return Placed(np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0, bool), *np.zeros((2, n_leaves)))
 
@@ -322,92 +206,6 @@ def _nothing(n_leaves: int) -> Placed:
 def _mapped_affinities(graph: Artifact, tree: Artifact, n_leaves: int, rows: tuple[int, int]) -> sparse.csr_array:
     """Return :func:`leaf_affinities` of a range of rows; one task."""
     return leaf_affinities(MappedGraph(graph), tree.load_array(ROW_LEAVES), n_leaves, *rows)
-
-
-# ---- files -----------------------------------------------------------------------------------------------------
-
-
-def load_leaves(clusters: Artifact, tree: Artifact) -> Assigner:
-    """Return the assigner of ``clusters`` with the leaves of ``tree``, on the CPU."""
-    state = load_assigner(clusters).state()
-    return restored(tree, LEAVES, lambda leaves: Assigner.from_state(state | leaves))
-
-
-def load_outliers(tree: Artifact) -> Outliers:
-    """Return what tells outliers, on the CPU."""
-    return restored(tree, OUTLIERS, Outliers.from_state)
-
-
-def node_table(tree: Tree, stability: NDArray[np.float64]) -> pa.Table:
-    """Return a tree, and the stability (2M - 1,) of its nodes, as a table, one row per node in their order."""
-    none = [None] * tree.n_leaves
-    left, right = ([*none, *column] for column in tree.children.T.tolist())
-    parents = [parent if parent >= 0 else None for parent in tree.parents().tolist()]
-    n_nodes = len(tree.rows)
-    return pa.table(
-        {
-            "node": pa.array(range(n_nodes), pa.int64()),
-            "left": pa.array(left, pa.int64()),
-            "right": pa.array(right, pa.int64()),
-            "parent": pa.array(parents, pa.int64()),
-            "rows": pa.array(tree.rows, pa.int64()),
-            "mass": pa.array(tree.mass, pa.float64()),
-            "height": pa.array(tree.height, pa.float64()),
-            "affinity": pa.array([*none, *tree.affinity.tolist()], pa.float64()),
-            "conductance": pa.array(tree.conductance, pa.float64()),
-            "stability": pa.array(stability, pa.float64(), from_pandas=True),
-        }
-    )
-
-
-def affinity_table(affinities: sparse.csr_array) -> pa.Table:
-    """Return symmetric affinities (M, M) as a table of the pairs of leaves that edges join, each once."""
-    upper = sparse.triu(affinities, format="coo")
-    leaf, other = upper.coords
-    return pa.table(
-        {
-            "leaf": pa.array(leaf, pa.int32()),
-            "other": pa.array(other, pa.int32()),
-            "affinity": pa.array(upper.data, pa.float64()),
-        }
-    )
-
-
-def write_table(artifact: Artifact, name: str, table: pa.Table) -> None:
-    """Write a table as one Parquet file, whole or not at all."""
-    artifact.write_file(name, functools.partial(pq.write_table, table))
-
-
-def read_table(artifact: Artifact, name: str) -> pa.Table:
-    """Return a Parquet file of an artifact."""
-    return pq.read_table(io.BytesIO(artifact.read_bytes(name)))
-
-
-def load_fine_tree(tree: Artifact) -> Tree | None:
-    """Return the tree over the fine leaves of a finished ``tree`` artifact; None where it has none."""
-    manifest = tree.manifest()
-    if not manifest.properties["n_fine"]:
-        return None
-    nodes, coarse = read_table(tree, FINE_NODES), restored(tree, LEAVES, lambda leaves: leaves["owners"].numpy())
-    return _read_tree(nodes, coarse[nodes[OWNER].drop_null().to_numpy()])
-
-
-def load_tree(tree: Artifact) -> tuple[Tree, sparse.csr_array]:
-    """Return the tree of a finished ``tree`` artifact and the affinities (M, M) between its leaves."""
-    nodes, pairs = read_table(tree, NODES), read_table(tree, AFFINITIES)
-    owners = restored(tree, LEAVES, lambda leaves: leaves["owners"].numpy())
-    n_leaves = len(owners)
-    leaf, other, weights = (pairs[name].to_numpy() for name in ("leaf", "other", "affinity"))
-    upper = sparse.coo_array((weights, (leaf, other)), (n_leaves, n_leaves)).tocsr()
-    between = (upper + sparse.triu(upper, 1).T).tocsr()
-    return _read_tree(nodes, owners), between
-
-
-def _read_tree(nodes: pa.Table, clusters: NDArray[np.int64]) -> Tree:
-    n_leaves = len(clusters)
-    columns = {name: nodes[name].to_numpy() for name in ("rows", "mass", "height", "conductance")}
-    children = np.column_stack([nodes[name][n_leaves:].to_numpy().astype(np.int64) for name in ("left", "right")])
-    return Tree(children=children, affinity=nodes["affinity"][n_leaves:].to_numpy(), clusters=clusters, **columns)
 
 
 # ---- the declaration -------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from distspectral.orchestration.pipeline import Pipeline
 from distspectral.report import collect as report
 from distspectral.report.metrics import run_metrics
 from distspectral.report.rows import row_sample
-from distspectral.stages.tree import load_tree
+from distspectral.stages.tree_files import load_tree
 from tests.runs import DIM, N_ROWS, write_run
 from tests.stages.chain import opened
 

@@ -14,7 +14,8 @@ from distspectral.cli.app import EXIT_REFUSED, app
 from distspectral.clusters import ClusterConfig
 from distspectral.graph.store import MappedGraph
 from distspectral.stages.fine import ROW_GROUPS, affinities_within
-from distspectral.stages.tree import load_fine_tree, load_tree, tree
+from distspectral.stages.tree import tree
+from distspectral.stages.tree_files import load_fine_tree, load_tree
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.output import Output
 from tests.runs import N_ROWS
