@@ -73,7 +73,7 @@ def test_words_are_parameters_by_settings_that_exist(kind: type[NetworkEstimator
         assert section in sections
         assert not field or field in sections[section], key
     untold = parameters - set(kind.WORDS.values())
-    own = {"verbose", "include_constant", "y", "X"}
+    own = {"verbose", "include_constant", "on_window", "y", "X"}
     assert untold <= own, "every parameter that a run has too can be named in its errors"
 
 
