@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from scipy.sparse.csgraph import connected_components
 
 from distspectral.errors import TooManyClustersError
 
@@ -343,8 +344,8 @@ def cluster_facts(affinities: Matrix, rows: NDArray[np.int64], labels: NDArray[n
         labels: (M,) cluster of each leaf, from 0.
 
     Returns:
-        ``rows``, their ``share``, ``conductance``, the ``nearest`` other cluster by affinity relative to chance (-1
-        where there is none), and that ``affinity``.
+        ``rows``, their ``share``, ``conductance``, the ``pieces`` that edges between its leaves join it into, the
+        ``nearest`` other cluster by affinity relative to chance (-1 where there is none), and that ``affinity``.
     """
     n_clusters = int(labels.max()) + 1
     one_hot = sparse.csr_array((np.ones(len(labels)), (labels, np.arange(len(labels)))), (n_clusters, len(labels)))
@@ -359,6 +360,19 @@ def cluster_facts(affinities: Matrix, rows: NDArray[np.int64], labels: NDArray[n
         "rows": counts,
         "share": counts / max(counts.sum(), 1),
         "conductance": conductances(leaving, mass, float(total)),
+        "pieces": pieces(affinities, rows, labels),
         "nearest": np.where(relative.max(1) > 0, relative.argmax(1), -1),
         "affinity": np.maximum(relative.max(1), 0),
     }
+
+
+def pieces(affinities: Matrix, rows: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the components (C,) of each cluster's leaves that have rows; arguments as of :func:`cluster_facts`."""
+    edges = sparse.coo_array(affinities)
+    inside = (edges.data > 0) & (labels[edges.row] == labels[edges.col])
+    ends = edges.row[inside], edges.col[inside]
+    kept = sparse.csr_array((np.ones(len(ends[0])), ends), (len(labels), len(labels)))
+    component = connected_components(kept, directed=False)[1]
+    first = np.unique(component[rows > 0], return_index=True)[1]
+    counts: NDArray[np.int64] = np.bincount(labels[rows > 0][first], minlength=int(labels.max()) + 1)
+    return counts

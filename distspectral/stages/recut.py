@@ -160,6 +160,7 @@ def _table(facts: dict[str, Any]) -> pa.Table:
         "conductance": pa.array(facts["conductance"], pa.float64()),
     }
     if "nearest" in facts:
+        columns["pieces"] = pa.array(facts["pieces"], pa.int32())
         columns["nearest"] = pa.array(facts["nearest"], pa.int32(), mask=facts["nearest"] < 0)
         columns["affinity"] = pa.array(facts["affinity"], pa.float64())
     return pa.table(columns)

@@ -65,7 +65,9 @@ def test_what_is_no_number_of_clusters_is_refused(model, n_clusters):
 def test_clusters_are_told_in_numbers(model):
     table = model.cluster_table_
     np.testing.assert_array_equal(table["rows"], np.bincount(model.labels_))
-    assert set(table) == {"rows", "share", "conductance", "nearest", "affinity", "silhouette", "outliers", "stability"}
+    of_edges = {"conductance", "pieces", "nearest", "affinity"}
+    assert set(table) == {"rows", "share", "silhouette", "outliers", "stability", *of_edges}
+    assert (table["pieces"] == 1).all()
     assert (table["stability"] > 0.9).all(), "four blobs"
     assert all(len(column) == 4 for column in table.values())
     assert (table["silhouette"] > 0.5).all()

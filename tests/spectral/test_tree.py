@@ -165,6 +165,19 @@ def test_facts_of_a_cut_are_those_of_its_edges():
     assert cluster_facts(between, ROWS, np.zeros(30, np.int64))["nearest"] == [-1]
 
 
+def test_a_cluster_is_in_as_many_pieces_as_its_edges_leave():
+    between = np.kron(np.diag([1.0, 1.0, 1.0]), np.ones((4, 4)))
+    rows, labels = np.ones(12, np.int64), np.repeat([0, 0, 1], 4)
+    assert cluster_facts(between, rows, labels)["pieces"].tolist() == [2, 1]
+    between[0, 4] = between[4, 0] = 1e-9
+    assert cluster_facts(between, rows, labels)["pieces"].tolist() == [1, 1]
+    between[0, 4] = between[4, 0] = 0
+    between[0, 8] = between[8, 0] = between[4, 8] = between[8, 4] = 1  # by way of another cluster
+    assert cluster_facts(between, rows, labels)["pieces"].tolist() == [2, 1]
+    rows[4:8] = 0  # leaves without rows are no piece
+    assert cluster_facts(between, rows, labels)["pieces"].tolist() == [1, 1]
+
+
 def test_what_no_edge_joins_is_merged_last():
     between = np.kron(np.eye(3), np.ones((4, 4))) + 1e-3 * np.kron([[0, 1, 0], [1, 0, 0], [0, 0, 0]], np.ones((4, 4)))
     tree = grown(between, np.ones(12, np.int64), np.arange(12) // 4)
