@@ -106,7 +106,8 @@ class SpectralNet(FittedSpectral):
         cluster_table_: facts of the clusters by name, (C,) each: ``rows``, ``share``; ``conductance``, the share of
             affinity that leads out; the ``pieces`` that edges join it into; the ``nearest`` other cluster, -1 where
             there is none, and the ``affinity`` to it, 1 being what chance gives; mean ``silhouette``, 0 half-way to
-            another cluster and 1 at the centroid; the share of ``outliers``; ``stability``, how well it is found again in half of the rows, from 0 to 1.
+            another cluster and 1 at the centroid; the share of ``outliers``; ``stability``, how well it is found again
+            in half of the rows, from 0 to 1.
         cluster_centers_: (C, P) float32, in the coordinates clusters are sought in: functions scaled by
             diffusion time, rows scaled to length 1 unless clusters without that cut far less of the graph.
         n_clusters_: C; fewer than ``n_clusters`` where rows or functions tell fewer apart, of which a

@@ -155,7 +155,7 @@ class ClusterFacts(_Facts):
     conductance: list[float] = Field(description="share of the affinity that leads out")
     nearest: list[int] = Field(description="other cluster by affinity relative to chance; -1: no edge leads out")
     found_by: str = Field(description="how they were found, and how far the runs of k-means agreed, in words")
-    stability: list[float] | None = Field(None, description="share of a cluster that is found again, where known")
+    stability: list[float | None] | None = Field(None, description="share of a cluster found again, where known")
 
     @model_validator(mode="after")
     def _one_entry_per_cluster(self) -> Self:
