@@ -238,6 +238,13 @@ def test_a_run_with_hardly_anything_has_a_page(values: Any) -> None:
     assert "Configuration" not in page
 
 
+def test_few_rows_do_not_tell_how_stable_clusters_are(values: Any) -> None:
+    data = values()
+    n_clusters = data["clusters"]["n_clusters"]
+    data["clusters"]["stability"] = [None] * (n_clusters - 1) + [0.5]
+    assert '"stability": [null, ' in render(ReportData.model_validate(data))
+
+
 def test_the_metric_that_a_trial_chose_is_told_with_its_numbers(values: Any) -> None:
     data = values()
     by = {"l2": {"orphans": 0.42, "skewness": 17.9}, "centered_cosine": {"orphans": 0.02, "skewness": 2.1}}
