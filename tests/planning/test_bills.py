@@ -168,8 +168,8 @@ def test_more_rows_never_cost_less(shape):
     for before, after in itertools.pairwise(plans):
         for name, bill in before.items():
             for value in ("seconds", "kept", "moved", "worker_bytes", "driver_bytes", "node_hours"):
-                # drawing batches before a training is hardly dearer than reading what it is drawn from instead
-                least = 0.95 if name in ("autoencoder", "siamese", "train", "map") else 1 - 1e-9
+                # drawing batches may be cheaper than what it replaces: one worker that scans all edges by itself
+                least = 0.9 if name in ("autoencoder", "siamese", "train", "map") else 1 - 1e-9
                 assert getattr(after[name], value) >= getattr(bill, value) * least, (name, value)
 
 
