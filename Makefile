@@ -3,7 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # faiss-cpu or, on a machine with CUDA 12, `make demo FAISS=gpu`.
 FAISS ?= cpu
-# PyTorch without CUDA, which brings several GB; FAISS=gpu takes it from PyPI.
+# PyTorch without CUDA, which brings several GB; FAISS=gpu takes it from PyPI. Where the index cannot be reached, pip asks
+# twice for each package that PyTorch needs, not six times, and goes on without it.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # Of `make image`: where it will be pushed to.
 REGISTRY ?= REGISTRY
@@ -60,7 +61,7 @@ image:
 .venv/demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 ifeq ($(FAISS),cpu)
-	$(INSTALL) --extra-index-url $(TORCH_INDEX) torch
+	$(INSTALL) --retries 1 --extra-index-url $(TORCH_INDEX) torch
 endif
 	$(INSTALL) --editable ".[$(FAISS)]"
 	touch $@
