@@ -25,8 +25,8 @@ logarithms, for the latter spread over orders of magnitude.
 
 Of 500 uniform rows in the box of digits, MNIST, USPS and a mixture, which the model never saw, .92 to 1.00 were found;
 of 1 to 5% that it was trained on among a mixture all, with .96 precision and more, among digits .67. Of clean rows it
-takes .1% (mixture) to 2.7% (70,000 images of MNIST). With the first distance alone .09 of the rows beside USPS were found, with the
-second alone .3 to .6 of those trained on."""
+takes .1% (mixture) to 2.7% (70,000 images of MNIST). With the first distance alone .09 of the rows beside USPS were
+found, with the second alone .3 to .6 of those trained on."""
 LEAST_DISTANCE = 1e-9
 
 
