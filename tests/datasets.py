@@ -46,6 +46,16 @@ def ring_and_blobs(
     return (centres + ring * (labels == 0)[:, None] + noise).astype(np.float32), labels.astype(np.int64)
 
 
+def drowned(n_rows: int, dim: int) -> NDArray[np.float32]:
+    """Return logarithms of counts (N, D) of five kinds of rows, each marked by a few features below much noise."""
+    rng = np.random.default_rng(0)
+    marks = np.where(rng.random((5, dim)) < 0.04, rng.lognormal(0.9, 0.5, (5, dim)), 1)
+    kinds = rng.lognormal(-1, 1, dim) * marks
+    depth = rng.lognormal(0, 0.3, (n_rows, 1))
+    rows: NDArray[np.float32] = np.log1p(rng.poisson(kinds[rng.integers(0, 5, n_rows)] * depth)).astype(np.float32)
+    return rows
+
+
 def as_lists(matrix: NDArray[Any], kind: str = "fixed") -> pa.Array:
     """Return a matrix as a FixedSizeList, List or LargeList column."""
     values = pa.array(matrix.reshape(-1))

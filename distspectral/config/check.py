@@ -24,6 +24,7 @@ from distspectral.graph.config import check as check_affinity
 from distspectral.graph.given import GivenGraph
 from distspectral.recipes import Recipe
 from distspectral.stages import FOLDERS
+from distspectral.stages.known import as_begun
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.filesystems import absolute, join, require_answer, resolve
 from distspectral.storage.source.dataset import Source
@@ -183,7 +184,7 @@ def _check_start(config: RunConfig, recipe: Recipe) -> None:
             "run another root",
             ["start_from"],
         )
-    recipe.check_start()
+    as_begun(recipe).check_start()
 
 
 def check_writable(root: str) -> None:

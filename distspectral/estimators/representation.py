@@ -17,6 +17,7 @@ from distspectral.estimators.trainings import Trainings
 from distspectral.graph.knn import knn_graph
 from distspectral.graph.search.lists import Neighbors
 from distspectral.graph.store import ArrayGraph
+from distspectral.graph.trial import tried
 from distspectral.graph.weights import median_squared_distance, reweighted_rows
 from distspectral.models.autoencoder import Autoencoder
 from distspectral.models.encoded import Space
@@ -64,15 +65,20 @@ def represent_rows(
     spaces: dict[Space, Vectors] = {"vector": rows}
     networks: dict[str, Perceptron] = {}
     explained: dict[str, Any] = {}
+    trial = None
+    if recipe.is_tried:
+        trial = trainings.trial or tried(rows, recipe.open_spaces, recipe.graph, recipe.pca.n_components)
+        explained, recipe = {"trial": dataclasses.asdict(trial)}, recipe.knowing(trial=trial)
     if recipe.makes_codes:
         model = _coder(rows, recipe, trainings)
         kept = explained_variance(model.encoder, model.decoder, rows)
-        explained, recipe = {"explained_variance": kept}, recipe.knowing(kept)
+        explained, recipe = explained | {"explained_variance": kept}, recipe.knowing(kept, trial)
         if recipe.searches_codes:
             networks[recipe.coder] = model.encoder
             spaces["code"] = _encoded(model.encoder, rows, recipe.coder)
     searched = spaces["code" if recipe.searches_codes else "vector"]
-    graph, facts = knn_graph(searched, recipe.graph, recipe.affinity, lists)
+    search = recipe.graph.model_copy(update={"metric": recipe.metric_of("neighbors")})
+    graph, facts = knn_graph(searched, search, recipe.affinity, lists)
     if recipe.makes_features:
         siamese = recipe.trainings["siamese"].trainer(searched, graph)
         trainings.fit("siamese", siamese)
@@ -81,7 +87,6 @@ def represent_rows(
         if recipe.embedded_graph == "reweight":
             judged = None
             if recipe.affinity.space == "auto":
-                search = recipe.graph.model_copy(update={"metric": facts["metric"]})
                 asked = (search, recipe.affinity, recipe.cluster.n_clusters, recipe.seed)
                 judged = fragmentation(searched, features, graph, *asked)
                 explained["fragmentation"] = dataclasses.asdict(judged)

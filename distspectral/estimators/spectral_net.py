@@ -32,6 +32,7 @@ from distspectral.graph.config import AffinitySpace, Connect, Metric
 from distspectral.graph.search.duplicates import surplus_duplicates
 from distspectral.graph.search.faiss_search import select_search
 from distspectral.graph.search.lists import Neighbors
+from distspectral.graph.trial import Trial
 from distspectral.models.assigner import Assigner
 from distspectral.models.embedder import Embedder
 from distspectral.models.encoded import EncodedNetwork
@@ -66,8 +67,9 @@ class SpectralNet(FittedSpectral):
         n_clusters: C, or ``auto``: the first of ``candidates_``; of fewer than 200 rows, at the largest relative gap
             of the eigenvalues.
         representation: what neighbours are searched in: ``input``, ``code`` (of an autoencoder), ``pca`` (the first 50
-            principal components), or ``auto``: codes where they keep at least 70% of the variance of rows that the
-            autoencoder never saw, there are 10,000 rows, and rows have at most 32,768 features.
+            principal components), or ``auto``: components where a trial on sampled rows finds that neighbours among
+            them tell clearly more of a row; else codes where they keep at least 70% of the variance of rows that the
+            autoencoder never saw, there are 10,000 rows, and rows have at most 32,768 features; else ``input``.
         affinity_space: whose distances weigh the edges: ``euclidean``; ``siamese``, a network trained on the graph's
             edges; or ``auto``: siamese, unless clusters by these weights are more uneven, for they then fragment it.
         n_components: P, eigenfunctions kept, the constant one included, which alone tells nothing apart; None chooses
@@ -75,8 +77,8 @@ class SpectralNet(FittedSpectral):
         n_neighbors: neighbours of each row in the graph; at most N - 1 are used,
             half as many where ``affinity`` does not fall with distance.
         metric: what is near: ``l2``, ``cosine``, ``centered_cosine`` (between rows around the mean of all),
-            ``inner_product``, or ``auto``: centred cosine where hubs rule the Euclidean neighbours of a sample, else
-            ``l2``.
+            ``inner_product``, or ``auto``: ``l2``, or centred cosine where that trial finds that its neighbours tell
+            clearly more.
         connect: ``nearest`` links the graph's components to their nearest others until one is left; ``none``.
         affinity: ``self_tuning``, ``fuzzy``, ``gaussian``, ``uniform``, ``shared_neighbors``, or ``precomputed``: those
             of the ``graph`` that ``fit`` is given.
@@ -123,9 +125,9 @@ class SpectralNet(FittedSpectral):
         history_: one dict of metrics per window of training steps.
         frame_: what was taken away from the rows, in float64, before they were cast to float32.
         graph_: facts of the graph: components, share of the largest, degrees; of how many rows one is a neighbour at
-            most, the skewness of that, the share that is nobody's (``orphans``); ``metric`` and, if a trial chose it,
-            what was found (``hubs``); ``explained_variance`` of codes; ``fragmentation``, what decided whose distances
-            weigh the edges.
+            most, the skewness of that, the share that is nobody's (``orphans``); ``metric`` and, where it was open,
+            the ``trial``; ``explained_variance`` of codes; ``fragmentation``, what decided whose distances weigh the
+            edges.
         map_: see :meth:`map`.
         model_: torch module, (B, D) to embedding, cluster, distance, leaf, and whether it is an outlier.
 
@@ -242,7 +244,8 @@ class SpectralNet(FittedSpectral):
         moved = frame.properties() != anew.frame_.properties()
         with told_in(self.WORDS):
             lists = given_lists(graph, rows.n_rows, self.affinity)
-            anew._learn(rows, Trainings(self.verbose, on_window, self._weights, moved), lists, earlier)
+            trial = Trial.of(told) if (told := self.graph_.get("trial")) else None
+            anew._learn(rows, Trainings(self.verbose, on_window, self._weights, moved, trial), lists, earlier)
         self.__dict__.update(vars(anew))
         return self
 

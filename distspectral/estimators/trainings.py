@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from distspectral.errors import ConfigError, first_line
 from distspectral.estimators.base import WindowPrinter
+from distspectral.graph.trial import Trial
 from distspectral.stages.train import take_weights
 from distspectral.training.loop import Trainer
 from distspectral.training.run_log import OnWindow
@@ -24,6 +25,7 @@ class Trainings:
         on_window: hears of each window.
         begun: weights by stage to begin with; None: random ones.
         moved: whether the rows that those were learned from lay in another frame.
+        trial: what decided on the space that those know; None: it is decided anew.
 
     Attributes:
         weights: by stage, on the CPU.
@@ -36,8 +38,9 @@ class Trainings:
         on_window: OnWindow | None = None,
         begun: Mapping[str, Weights] | None = None,
         moved: bool = False,
+        trial: Trial | None = None,
     ) -> None:
-        self.verbose, self.on_window, self.begun, self.moved = verbose, on_window, begun, moved
+        self.verbose, self.on_window, self.begun, self.moved, self.trial = verbose, on_window, begun, moved, trial
         self.weights: dict[str, Weights] = {}
         self.histories: dict[str, list[dict[str, Any]]] = {}
 

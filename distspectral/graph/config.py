@@ -38,8 +38,8 @@ class GraphConfig(FrozenModel):
     metric: Metric = Field(
         "auto",
         description="l2: Euclidean; cosine: Euclidean between rows of length 1; centered_cosine: the same after the "
-        "mean of all rows was subtracted; inner_product: largest first; auto: l2, or centered_cosine where hubs rule "
-        "the Euclidean neighbours of a sample.",
+        "mean of all rows was subtracted; inner_product: largest first; auto: l2, or centered_cosine where a trial on "
+        "sampled rows finds that its neighbours tell clearly more of a row.",
     )
     method: Literal["auto", "exact", "cells"] = Field(
         "auto",

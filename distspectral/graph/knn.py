@@ -15,7 +15,6 @@ from distspectral.graph.config import AffinityConfig, GraphConfig, check, refuse
 from distspectral.graph.distances import under_metric
 from distspectral.graph.facts import graph_facts
 from distspectral.graph.links import Links, find_links, link_facts
-from distspectral.graph.metric import chosen_metric
 from distspectral.graph.search.all_pairs import all_pairs, joined, searches_products
 from distspectral.graph.search.exact import query_blocks
 from distspectral.graph.search.lists import Neighbors
@@ -35,13 +34,13 @@ def knn_graph(
 
     Args:
         vectors: (N, D).
-        graph_config: the search.
+        graph_config: the search; a metric left open is Euclidean.
         affinity_config: the weights.
         lists: neighbours and squared distances, (N, K) each, that were found elsewhere; None searches.
 
     Returns:
         graph: (N, K) neighbours and affinities.
-        facts: see :func:`graph_facts` and :func:`distspectral.graph.metric.chosen_metric`.
+        facts: see :func:`graph_facts`; ``metric``, and what a search through cells found.
 
     Raises:
         ConfigError: the configs contradict each other, or the device cannot do it.
@@ -56,14 +55,13 @@ def searched_graph(
     vectors: Vectors, graph_config: GraphConfig, affinity_config: AffinityConfig, given: Neighbors | None = None
 ) -> tuple[ArrayGraph, dict[str, Any]]:
     """Return the graph of :func:`knn_graph`, and of its facts those that the search tells."""
+    searched: dict[str, Any] = {"metric": graph_config.stated_metric}
+    graph_config = graph_config.model_copy(update=searched)
     if given is not None:
         check(given[0].shape[1], affinity_config)
-        searched: dict[str, Any] = {"metric": graph_config.stated_metric}
-        graph_config = graph_config.model_copy(update=searched)
     else:
         check(graph_config.n_neighbors, affinity_config)
         refuse_too_few(vectors.n_rows, graph_config.n_neighbors)
-        graph_config, searched = chosen_metric(vectors, graph_config)
     if given is not None:
         neighbors, squared_distances = given
     elif graph_config.searches_cells(vectors.n_rows) and not searches_products(vectors):

@@ -22,9 +22,10 @@ from distspectral.orchestration.stragglers import Timed, Timing, report
 from distspectral.recipes import Recipe
 from distspectral.report.metrics import CONFIG, METRICS, PAGE, run_metrics
 from distspectral.stages.cluster import CLUSTER
-from distspectral.stages.codes import known_variance
+from distspectral.stages.known import as_begun, knowing
 from distspectral.stages.pack import PACK
 from distspectral.stages.stage import Work
+from distspectral.stages.trial import TRIAL
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.artifact.holding import Hold
 from distspectral.storage.artifact.manifest import Manifest
@@ -81,6 +82,7 @@ class Pipeline:
         if as_told:
             self.chain = self._chain(packed.inputs[SOURCE])
         else:
+            self._decide({TRIAL.name: self._root.child(TRIAL.folder)})
             self.chain = Chain.standing(self.recipe, self._root, self._settings)
         self.observe(observer)
         return self
@@ -93,7 +95,7 @@ class Pipeline:
         self._core_seconds = self._core_seconds_here = 0.0  # of the workers of the stage under way
 
     def _shape(self, dim: int, n_rows: int) -> None:
-        self.recipe = self.config.recipe(dim, n_rows)
+        self.recipe = as_begun(self.config.recipe(dim, n_rows))
         self._settings: Mapping[str, Any] = self.config.settings(self.recipe)
 
     @property
@@ -108,6 +110,20 @@ class Pipeline:
         self._events = MetricsObserver(observer, self.config.name, self.chain.last.fingerprint)
 
     def _chain(self, source: str) -> Chain:
+        """Return the chain of the run, the one that its trial decided on if that stands."""
+        chain = self._chain_so_far(source)
+        tried = chain.outputs.get(TRIAL.name)
+        if tried is None or not tried.artifact.is_current(tried.fingerprint):
+            return chain
+        self._decide({TRIAL.name: tried.artifact})
+        return self._chain_so_far(source)
+
+    def _decide(self, artifacts: Mapping[str, Artifact]) -> None:
+        """Take the recipe that finished artifacts decide on."""
+        self.recipe = knowing(self.recipe, artifacts)
+        self._settings = self.config.settings(self.recipe)
+
+    def _chain_so_far(self, source: str) -> Chain:
         starts = {stage: Artifact(uri).manifest().fingerprint for stage, uri in self.recipe.starts.items()}
         if self.recipe.follows is not None:
             clusters = Artifact(self.recipe.follows).child(CLUSTER.folder)
@@ -130,17 +146,33 @@ class Pipeline:
                 self._events.skipped(name)
             return metrics
         with self.held():
-            due = self._due()
-            for name in due:
-                self.chain.outputs[name].forget_damaged()
             self._write_config()
-            self.engine.start([self.chain.stages[name] for name in due])
-            for name, output in self.chain.outputs.items():
-                if name in due:
-                    self._work(output)
-                else:
-                    self._events.skipped(name)
+            first = list(self.chain.outputs)[: list(self.chain.outputs).index(TRIAL.name) + 1] if self._is_open else []
+            self._bring_up_to_date(first)
+            if first:
+                self.chain = self._chain(self.source.fingerprint())
+                self.observe(self.observer)
+            self._bring_up_to_date([name for name in self.chain.outputs if name not in first])
             return self.report()
+
+    @property
+    def _is_open(self) -> bool:
+        """Whether a trial is due that decides on the stages after it."""
+        tried = self.chain.outputs.get(TRIAL.name)
+        return tried is not None and not tried.artifact.is_current(tried.fingerprint)
+
+    def _bring_up_to_date(self, names: Sequence[str]) -> None:
+        """Run those of some stages that have work, in order."""
+        due = [name for name in self._due() if name in names]
+        for name in due:
+            self.chain.outputs[name].forget_damaged()
+        if due:
+            self.engine.start([self.chain.stages[name] for name in due])
+        for name in names:
+            if name in due:
+                self._work(self.chain.outputs[name])
+            else:
+                self._events.skipped(name)
 
     def held(self) -> Hold:
         """Return the context in which this process alone writes the run's directory; it may be entered again."""
@@ -347,7 +379,7 @@ class Pipeline:
 
     def _knowing_recipe(self) -> Recipe:
         """Return the recipe, knowing what the artifacts tell."""
-        return self.recipe.knowing(known_variance(self.chain.artifacts))
+        return knowing(self.recipe, self.chain.artifacts)
 
     def _watched(self, mapper: Mapper) -> Mapper:
         """Return the mapper, reporting each item to the observer, and at the end those that took far too long."""

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from distspectral.errors import ConfigError
 from distspectral.frozen import FrozenModel, Seed
+from distspectral.graph.trial import Trial
 from distspectral.models.encoded import Space
 from distspectral.models.networks import NetworkConfig
 from distspectral.models.orthonorm_layer import OrthonormConfig
@@ -118,9 +119,9 @@ class Recipe(Sections, ABC):
     def learned(self) -> str:
         """What the run learns, in words and numbers."""
 
-    def knowing(self, kept_variance: float | None) -> Self:
-        """Return the recipe once it is known how much of the rows' variance the codes keep."""
-        del kept_variance
+    def knowing(self, kept_variance: float | None = None, trial: Trial | None = None) -> Self:
+        """Return the recipe once it is known what a trial decided and how much of the rows' variance codes keep."""
+        del kept_variance, trial
         return self
 
     @abstractmethod

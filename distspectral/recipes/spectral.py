@@ -13,11 +13,13 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field
 
 from distspectral.clusters import ClusterConfig
-from distspectral.embedding.pca import PcaConfig
+from distspectral.embedding.pca import WIDEST, PcaConfig
 from distspectral.errors import ConfigError, TooFewRowsError, TooManyClustersError
-from distspectral.graph.config import AffinityConfig, GraphConfig
+from distspectral.graph.config import AffinityConfig, GraphConfig, Metric
 from distspectral.graph.config import check as check_affinity
 from distspectral.graph.given import fingerprint
+from distspectral.graph.trial import LEAST_DIM, Trial, ways
+from distspectral.graph.trial import Space as SearchSpace
 from distspectral.models.encoded import Space
 from distspectral.objectives.spectral import SpectralConfig, default_n_components
 from distspectral.recipes.recipe import Recipe, Sections
@@ -56,9 +58,10 @@ class SpectralSections(Sections):
     representation: Representation = Field(
         "auto",
         description="what neighbours are searched in: input = the vectors; code = codes of an autoencoder; pca = their "
-        "first principal components; auto = "
-        f"codes where they keep at least {ENOUGH_VARIANCE:.0%} of the variance of rows that the autoencoder never saw, "
-        f"there are {CODED_ROWS:,} rows, and rows have at most {WIDEST_CODED:,} features",
+        "first principal components; auto = components where a trial on sampled rows finds that neighbours among them "
+        f"tell clearly more of a row; else codes where they keep at least {ENOUGH_VARIANCE:.0%} of the variance of "
+        f"rows that the autoencoder never saw, there are {CODED_ROWS:,} rows, and rows have at most "
+        f"{WIDEST_CODED:,} features; else the vectors",
     )
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     pca: PcaConfig = PcaConfig()
@@ -77,10 +80,13 @@ class SpectralRecipe(SpectralSections, Recipe):
     Attributes:
         kept_variance: share of the variance that the codes keep, None as long as nobody knows; ``representation:
             auto`` is decided by it.
+        trial: of what neighbours are searched in, None as long as there was none; it decides ``representation: auto``
+            and ``graph.metric: auto``.
         graph_given: whether the graph is one in memory, as :attr:`brings_graph`.
     """
 
     kept_variance: float | None = None
+    trial: Trial | None = None
     graph_given: bool = False
 
     kind: ClassVar = "spectral"
@@ -94,32 +100,67 @@ class SpectralRecipe(SpectralSections, Recipe):
         return self.graph_given or self.graph.path is not None
 
     @property
+    def open_spaces(self) -> tuple[SearchSpace, ...]:
+        """What neighbours may be searched in before any code is known, the simplest first; none among codes alone.
+
+        ``auto`` leaves components open where there are at most half as many as features.
+        """
+        if self.brings_graph or self.representation == "code":
+            return ()
+        if self.representation == "pca":
+            return ("components",)
+        has_fewer = 2 * self.pca.n_components <= self.dim <= WIDEST and self.graph.metric != "inner_product"
+        return ("rows", "components") if self.representation == "auto" and has_fewer else ("rows",)
+
+    @property
+    def is_tried(self) -> bool:
+        """Whether a trial decides what neighbours are searched in or by which distance."""
+        return self.dim >= LEAST_DIM and len(ways(self.open_spaces, self.graph.metric)) > 1
+
+    @property
+    def decided(self) -> Representation:
+        """``representation``, with what the trial decided of ``auto``."""
+        in_components = self.trial is not None and self.trial.space == "components"
+        return "pca" if self.representation == "auto" and in_components else self.representation
+
+    def metric_of(self, stage: str) -> Metric:
+        """Return the distance of a stage that searches; ``auto`` is Euclidean unless the trial of the rows says else.
+
+        Args:
+            stage: the first search, or the one among Siamese features.
+        """
+        among_coded = self.searches_codes and self.coder != "pca"
+        if self.graph.metric != "auto" or self.trial is None or stage != "neighbors" or among_coded:
+            return self.graph.stated_metric
+        return self.trial.metric
+
+    @property
     def makes_codes(self) -> bool:
         """Whether rows are encoded; ``auto`` leaves few, narrow and very wide ones as they are."""
-        if self.representation == "auto":
+        if self.decided == "auto":
             are_many = self.n_rows is None or self.n_rows >= CODED_ROWS
             return not self.brings_graph and are_many and self.autoencoder.n_components < self.dim <= WIDEST_CODED
-        return self.representation in ("code", "pca")
+        return self.decided in ("code", "pca")
 
     @property
     def coder(self) -> str:
         """Stage that makes the encoder of codes, where there are any."""
-        return "pca" if self.representation == "pca" else "autoencoder"
+        return "pca" if self.decided == "pca" else "autoencoder"
 
     @property
     def searches_codes(self) -> bool:
         """Whether neighbours are searched among the codes; ``auto`` takes them if as much is known as can be hoped."""
         kept = 1.0 if self.kept_variance is None else self.kept_variance
-        return self.makes_codes and (self.representation != "auto" or kept >= ENOUGH_VARIANCE)
+        return self.makes_codes and (self.decided != "auto" or kept >= ENOUGH_VARIANCE)
 
     @property
     def makes_features(self) -> bool:
         """Whether a Siamese network is trained, whose distances weigh, or may weigh, the edges."""
         return self.affinity.space == "siamese" or (self.affinity.space == "auto" and not self.brings_graph)
 
-    def knowing(self, kept_variance: float | None) -> Self:
-        """Return the recipe with the share of the variance that the codes keep, which decides ``auto``."""
-        return self.model_copy(update={"kept_variance": kept_variance})
+    def knowing(self, kept_variance: float | None = None, trial: Trial | None = None) -> Self:
+        """Return the recipe with what decides ``auto``: the trial, and the share of the variance that codes keep."""
+        return self.model_copy(update={"kept_variance": kept_variance, "trial": trial})
 
     @property
     def searched(self) -> str:
@@ -131,7 +172,7 @@ class SpectralRecipe(SpectralSections, Recipe):
         """Stages of which :attr:`searched` may be one, whatever the variance that codes turn out to keep."""
         if not self.makes_codes:
             return ("pack",)
-        return ("pack", "codes") if self.representation == "auto" else ("codes",)
+        return ("pack", "codes") if self.decided == "auto" else ("codes",)
 
     @property
     def searches(self) -> dict[str, str]:
@@ -176,6 +217,7 @@ class SpectralRecipe(SpectralSections, Recipe):
     @property
     def chain(self) -> tuple[str, ...]:
         """Names of the stages, in order."""
+        tried = ("trial",) if self.is_tried else ()
         codes = (self.coder, "codes") if self.makes_codes else ()
         features: tuple[str, ...] = ()
         if self.makes_features:
@@ -184,6 +226,7 @@ class SpectralRecipe(SpectralSections, Recipe):
         drawn = ("map",) if self.map.enabled else ()
         return (
             "pack",
+            *tried,
             *codes,
             "neighbors",
             "graph",
@@ -401,9 +444,9 @@ class SpectralRecipe(SpectralSections, Recipe):
 
     @property
     def starts(self) -> dict[str, str]:
-        """See :attr:`Recipe.starts`; principal components are taken over, for the other weights know no others."""
-        begun = self._first_weights("pca") if "pca" in self.chain else None
-        return {**({} if begun is None else {"pca": begun}), **super().starts}
+        """See :attr:`Recipe.starts`; a trial and principal components are taken over: the weights know no others."""
+        begun = {stage: self._first_weights(stage) for stage in ("trial", "pca") if stage in self.chain}
+        return {**{stage: uri for stage, uri in begun.items() if uri is not None}, **super().starts}
 
     @property
     def follows(self) -> str | None:
@@ -417,7 +460,11 @@ class SpectralRecipe(SpectralSections, Recipe):
         return {"neighbors": fingerprint(absolute(path), precomputed=self.affinity.kind == "precomputed")}
 
     def _shape(self, stage: str) -> dict[str, Any]:
+        if stage == "trial":
+            return {}
         return {"n_components": self.widths["codes"]} if stage == "pca" else super()._shape(stage)
 
     def _sees_rows_alone(self, stage: str) -> bool:
+        if stage == "trial":
+            return False
         return stage in ("autoencoder", "pca") or not (self.makes_codes or self.makes_features)

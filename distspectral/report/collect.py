@@ -5,6 +5,7 @@ Shape letters: N rows, S sampled rows, E components, M leaves.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from distspectral import __version__
 from distspectral.embedding.scores import tally
+from distspectral.graph.trial import Trial
 from distspectral.recipes import Recipe
 from distspectral.report.checks import checks
 from distspectral.report.data import (
@@ -205,7 +207,9 @@ def _graph(manifests: Mapping[str, Manifest], recipe: Recipe, affinity: Mapping[
         if "pca" in manifests:
             explained = f"{codes.properties['dim']} principal components, which keep {kept} of the variance"
         space = f"{'codes' if recipe.searched == 'codes' else 'the vectors'}; {explained}"
-    named = {"n_neighbors": facts["k"], "affinity": weights, "space": space}
+    named: dict[str, Any] = {"n_neighbors": facts["k"], "affinity": weights, "space": space}
+    if (trial := manifests.get("trial")) is not None:
+        named["trial"] = dataclasses.asdict(Trial.of(trial.properties))
     return GraphFacts.model_validate({**search, **facts, **named})
 
 

@@ -40,7 +40,7 @@ class GraphFacts(_Facts):
     space: str = Field("the vectors", description="what neighbours were searched in")
     metric: Metric = Field("l2", description="by which they were searched")
     given: str | None = Field(None, description="where the graph lies, if it was made elsewhere")
-    hubs: dict[str, Any] | None = Field(None, description="what a trial of metrics found, if there was one")
+    trial: dict[str, Any] | None = Field(None, description="what decided in what and by which distance, if it was open")
     components: int
     largest_component_share: float = Field(description="share of the rows in the largest component, 0 to 1")
     in_degree_max: int | None = Field(None, description="rows of which one is a neighbour, at most")

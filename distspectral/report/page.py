@@ -19,7 +19,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
-from distspectral.graph.metric import metric_in_words
+from distspectral.graph.trial import NAMES, Trial
 from distspectral.plotting import CATEGORIES
 from distspectral.report import plots
 from distspectral.report.certificate import CAPTION, certificate_facts
@@ -277,7 +277,7 @@ def _graph_facts(graph: GraphFacts) -> list[tuple[str, str]]:
     search = "every row against every row"
     if graph.cells > 1:
         search = f"in {count(graph.cells)} overlapping cells, a row in {number(graph.copies)} of them"
-    words = metric_in_words(graph.model_dump())
+    words = NAMES[graph.metric] if graph.trial is None else f"{NAMES[graph.metric]}. {Trial.of(graph.trial).in_words}"
     facts = [("Neighbours were searched", search), ("Among", graph.space), ("Distances", words)]
     if graph.given is not None:
         facts = [("Neighbours were made elsewhere", graph.given)]

@@ -25,6 +25,7 @@ from distspectral.stages.siamese import SIAMESE
 from distspectral.stages.stage import Stage
 from distspectral.stages.train import TRAIN
 from distspectral.stages.tree import TREE
+from distspectral.stages.trial import TRIAL
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
 
 
@@ -35,6 +36,7 @@ def _by_name(*stages: Stage) -> Mapping[str, Stage]:
 STAGES: Mapping[str, Mapping[str, Stage]] = {
     SpectralRecipe.kind: _by_name(
         PACK,
+        TRIAL,
         AUTOENCODER,
         PCA,
         CODES,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from distspectral.models.networks import Perceptron
 from distspectral.recipes import SpectralRecipe
 from distspectral.stages.encoding import encoding_stage
 from distspectral.stages.stage import Manifests, Work
-from distspectral.storage.artifact.directory import MANIFEST, Artifact
+from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.vectors import MappedVectors, Vectors
@@ -76,18 +75,6 @@ def load_encoder(coder: Artifact, part: str = ENCODER) -> Perceptron:
         return Perceptron.from_state({k.removeprefix(part): v for k, v in state.items() if k.startswith(part)})
 
     return restored(coder, "model.pt", made)
-
-
-def known_variance(artifacts: Mapping[str, Artifact]) -> float | None:
-    """Return the share of the variance that a run's codes keep, None where it makes none or has not yet.
-
-    Args:
-        artifacts: of the run, by stage.
-    """
-    codes = artifacts.get(CODES.name)
-    if codes is None or not codes.has(MANIFEST):
-        return None
-    return float(codes.manifest().properties["explained_variance"])
 
 
 def _coder(work: Work) -> str:

@@ -22,10 +22,10 @@ from distspectral.clusters import ClusterConfig, diffusion_scale, fit_centroids
 from distspectral.errors import ConstantDataError
 from distspectral.graph.config import AffinityConfig, GraphConfig
 from distspectral.graph.knn import searched_graph
-from distspectral.graph.metric import trial_rows
 from distspectral.graph.search.sampling import sampled
 from distspectral.graph.spectrum import exact_spectrum
 from distspectral.graph.store import ArrayGraph, Graph
+from distspectral.graph.trial import trial_rows
 from distspectral.graph.weights import median_squared_distance, reweighted_rows
 from distspectral.models.assigner import clustering_coordinates
 from distspectral.objectives.spectral import default_n_components
@@ -35,6 +35,8 @@ from distspectral.stages.candidates import candidates
 from distspectral.storage.rows.joined import subset
 from distspectral.storage.rows.vectors import Vectors
 
+TRIAL_ROWS = 10_000
+"""Rows of a trial at most."""
 CANDIDATES = 3
 """Numbers of clusters that are tried where none is asked for; fewer than there are make any weights look uneven."""
 TRIALS = 3
@@ -96,7 +98,7 @@ def fragmentation(
         n_clusters: C; ``auto``: that of the first candidates by distances under which the learned weights do best.
         seed: of the sample and of k-means.
     """
-    if graph.n_rows > (most := trial_rows(rows, search)):  # exact eigenvectors of so many take some seconds
+    if graph.n_rows > (most := trial_rows(rows, search, TRIAL_ROWS)):  # exact eigenvectors of so many take some seconds
         sample = sampled(graph.n_rows, most, seed)
         rows, features = subset(rows, sample), subset(features, sample)
         try:

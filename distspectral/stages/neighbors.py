@@ -14,7 +14,6 @@ from distspectral.graph.config import GraphConfig, refuse_too_few
 from distspectral.graph.distances import under_metric
 from distspectral.graph.given import GivenGraph
 from distspectral.graph.links import find_links, link_facts
-from distspectral.graph.metric import TRIAL_ROWS, chosen_metric, metric_in_words
 from distspectral.graph.search.exact import ExactSolver, exact_solver, query_blocks
 from distspectral.graph.search.sampling import LEAST_CELL_ROWS
 from distspectral.graph.search.through_cells import search_cells, sweep
@@ -31,7 +30,6 @@ from distspectral.storage.rows.shard_rows import bare
 from distspectral.storage.rows.vectors import FleetingVectors, MappedVectors
 
 LINKS = ".links.npz"
-TRYING = "trying metrics"
 GIVEN_ROWS, GIVEN_BYTES = 1 << 20, 128
 """Of a given graph: most rows of a shard, and bytes that a task takes for each neighbour, about."""
 
@@ -44,14 +42,13 @@ def neighbors(
     Args:
         vectors: the finished ``vectors`` artifact.
         output: where ``neighbors`` is written.
-        config: the section ``graph``.
+        config: the section ``graph``; a metric left open is Euclidean.
         mapper: runs the tasks.
         precomputed: whether a graph that ``config`` names has affinities.
 
     Returns:
         The manifest; properties ``k``, ``n_rows``, and ``searched``, the stage that wrote the rows, or ``given``;
-        metrics of the search, and ``metric``, see
-        :func:`distspectral.graph.metric.chosen_metric`.
+        metrics of the search, and ``metric``.
 
     Raises:
         TooFewRowsError, ConstantDataError: the data has no such graph.
@@ -61,19 +58,19 @@ def neighbors(
     """
     n_rows = vectors.manifest().n_rows
     k, searched = config.n_neighbors, vectors.manifest().stage
+    config = config.model_copy(update={"metric": config.stated_metric})
     if config.path is not None:
         given = GivenGraph.open(absolute(config.path), precomputed=precomputed)
         given.require_rows(n_rows)
-        k, searched, config = given.n_neighbors, "given", config.model_copy(update={"metric": config.stated_metric})
+        k, searched = given.n_neighbors, "given"
         shards, metrics = _given(given, output.artifact, output.begin(), config, mapper)
         done: dict[str, Shard] = {}
     else:
         refuse_too_few(n_rows, config.n_neighbors)
         done = output.begin()
-        config, chosen = _under_its_metric(vectors, config, mapper)
         search = _through_cells if config.searches_cells(n_rows) else _exactly
         shards, metrics = search(vectors, output.artifact, done, config, mapper)
-        metrics = chosen | metrics
+        metrics = {"metric": config.metric} | metrics
     files: tuple[str, ...] = ()
     if config.connect == "nearest":
         metrics |= _link(vectors, output.artifact, shards, config)
@@ -105,19 +102,6 @@ def _take_over(spans: list[tuple[str, int, int]], *, graph: GivenGraph, output: 
         write_rows(output, name, graph.n_rows, {IDS: ids, SQUARED_DISTANCES: squared})
         for (name, _, _), (ids, squared) in zip(spans, blocks, strict=True)
     ]
-
-
-def _under_its_metric(vectors: Artifact, config: GraphConfig, mapper: Mapper) -> tuple[GraphConfig, dict[str, Any]]:
-    """Return what :func:`chosen_metric` does; a trial is a task, because it reads rows."""
-    if config.metric != "auto":
-        return config, {"metric": config.metric}
-    decided: tuple[GraphConfig, dict[str, Any]]
-    (decided,) = mapper(functools.partial(_try_metrics, config=config), [vectors], TRYING)
-    return decided
-
-
-def _try_metrics(vectors: Artifact, *, config: GraphConfig) -> tuple[GraphConfig, dict[str, Any]]:
-    return chosen_metric(MappedVectors(vectors), config)
 
 
 def _through_cells(
@@ -160,7 +144,6 @@ def _search(
 FOUND = (
     "given",
     "metric",
-    "hubs",
     "cells",
     "copies",
     "predicted_copies",
@@ -187,11 +170,8 @@ def _cost(bill: Bill) -> None:
         return
     bill.read, bill.written = 2 * searched, bill.kept
     sample_rows = bill.rates.sample_rows
-    trial_s = bill.us(TRYING) * sample_rows / 1e6 * min(rows, TRIAL_ROWS) / min(sample_rows, TRIAL_ROWS)
     if not config.searches_cells(int(rows)):
         bill.cores({"all pairs": rate.pair_us * rows})
-        if trial_s:
-            bill.driver({}, trial_s)  # one task, all else waits
         return
     gpu, workers = bill.machines.gpu, bill.machines.workers
     join = expected_join(rate, config, rows, sample_rows, gpu is not None)
@@ -206,9 +186,8 @@ def _cost(bill: Bill) -> None:
     bill.cores(parts)
     pooled = pooled_rows(config, rate.dim, rows, join.cells)
     more = max(pooled / pooled_rows(config, rate.dim, sample_rows, rate.cells), 1.0)
-    bill.driver(
-        {}, trial_s + bill.alone_s + more * bill.us("choosing cells") * sample_rows / 1e6
-    )  # one task, all else waits
+    choosing_s = more * bill.us("choosing cells") * sample_rows / 1e6  # one task, all else waits
+    bill.driver({}, bill.alone_s + choosing_s)
     drawn = min(pooled_rows(config, rate.dim, rows, rows / LEAST_CELL_ROWS) / rows, 1.0)
     bill.scratch = join.copies * (searched + rows * (40 + 8.0 * config.n_neighbors)) + drawn * searched
     bill.read, bill.written = bill.read + bill.scratch, bill.written + bill.scratch
@@ -218,7 +197,9 @@ def _stage(name: str, purpose: str, inputs: Callable[[SpectralRecipe], tuple[str
     """Return a stage that searches among the rows that the recipe names for it."""
 
     def run(work: Work) -> Manifest:
-        searched, config = work.artifacts[work.recipe.searches[name]], work.settings["graph"]
+        searched = work.artifacts[work.recipe.searches[name]]
+        assert isinstance(work.recipe, SpectralRecipe), "only such a run searches neighbours"
+        config = work.settings["graph"].model_copy(update={"metric": work.recipe.metric_of(name)})
         if name != "neighbors":  # which are always searched
             config = config.model_copy(update={"path": None})
         precomputed = work.settings["affinity"].kind == "precomputed"
@@ -239,11 +220,14 @@ def _stage(name: str, purpose: str, inputs: Callable[[SpectralRecipe], tuple[str
         run=run,
         cost=_cost,
         facts=facts,
-        lines=lambda facts: {"distances": metric_in_words(facts)} if facts["metric"] == "centered_cosine" else {},
     )
 
 
-NEIGHBORS = _stage("neighbors", "Search every row's nearest neighbours.", lambda recipe: recipe.may_search)
+NEIGHBORS = _stage(
+    "neighbors",
+    "Search every row's nearest neighbours.",
+    lambda recipe: (*recipe.may_search, *(("trial",) if recipe.is_tried else ())),
+)
 SIAMESE_NEIGHBORS = _stage(
     "siamese_neighbors",
     "Search the neighbours anew, in the Siamese space.",

@@ -14,11 +14,10 @@ import numpy as np
 
 from distspectral.costs.bill import Bill
 from distspectral.graph.facts import degree_facts, graph_facts
-from distspectral.graph.metric import TRIAL_ROWS
 from distspectral.graph.store import AFFINITIES, NEIGHBORS, MappedGraph, write_rows
 from distspectral.graph.weights import MEDIAN_ROWS, median_squared_distance, reweighted_rows
 from distspectral.mapping import Mapper, local_map
-from distspectral.stages.fragmentation import Fragmentation, fragmentation
+from distspectral.stages.fragmentation import TRIAL_ROWS, Fragmentation, fragmentation
 from distspectral.stages.graph import driver_cost, fact_piece, graph_stage
 from distspectral.stages.stage import Piece, Work
 from distspectral.storage.artifact.directory import Artifact

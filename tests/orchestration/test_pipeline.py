@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from distspectral.config import load_config
 from distspectral.datasets import write_vectors
@@ -33,10 +34,30 @@ from distspectral.storage.artifact.holding import Hold
 from distspectral.storage.rows.vectors import MappedVectors
 from distspectral.storage.source.dataset import Source
 from distspectral.training.checkpoint import read_state
-from tests.datasets import blobs
+from tests.datasets import blobs, drowned
 from tests.runs import DIM, LEARNED, N_ROWS, moved, write_metric_run, write_run
 
 CHAIN = ("pack", "neighbors", "graph", "train", "calibrate", "cluster", "tree", "map", "embed", "exemplars")
+
+
+def write_drowned_run(folder: Path) -> Path:
+    """Write rows that noise drowns, and the config of a short run on them by Euclidean distance; return its path."""
+    write_vectors(str(folder / "data"), drowned(800, 600))
+    path = folder / "run.yaml"
+    brief = {"max_steps": 4, "window_steps": 2, "warmup_steps": 1}
+    values = {
+        "name": "drowned",
+        "root": str(folder / "root"),
+        "data": {"path": str(folder / "data")},
+        "graph": {"metric": "l2"},
+        "affinity": {"space": "euclidean"},
+        "network": {"hidden": [8]},
+        "cluster": {"n_clusters": 5},
+        "train": brief,
+        "map": {"enabled": False},
+    }
+    path.write_text(yaml.safe_dump(values))
+    return path
 
 
 class Recorder:
@@ -127,6 +148,49 @@ def test_metrics_and_report_stand_at_the_root(finished: Path) -> None:
     assert len(metrics["train"]["ritz_values"]) == 6
     assert set(metrics["embed"]["agreement"]) == {"acc", "nmi", "ari"}
     assert "<svg" in (root / "report.html").read_text()
+
+
+def test_a_trial_decides_on_the_stages_after_it(tmp_path: Path) -> None:
+    path = write_drowned_run(tmp_path)
+    metrics, recorder = run_local(path)
+    assert metrics["trial"]["space"] == "components"
+    assert recorder.worked[:5] == ["pack", "trial", "pca", "codes", "neighbors"]
+    assert list(metrics["seconds"]) == recorder.worked
+    assert metrics["neighbors"]["metric"] == metrics["trial"]["metric"]
+    assert "among principal components" in (tmp_path / "root/report.html").read_text()
+
+    again, recorder = run_local(path)
+    assert (again, recorder.worked) == (metrics, [])
+    config = load_config(path)
+    source = Source.open(config.data)
+    finished = Pipeline.finished(config, IdleEngine(), SilentObserver())
+    assert "pca" in finished.chain.outputs
+    embedded = Pipeline.finished(config, LocalEngine(), SilentObserver()).embed_other(source, str(tmp_path / "new"))
+    assert embedded.n_rows == source.n_rows
+
+    for folder in ("trial", "neighbors"):
+        shutil.rmtree(tmp_path / "root" / folder)
+    _, recorder = run_local(path)  # decides alike, so what stands is what it made before
+    assert recorder.worked == ["trial", "neighbors"]
+
+    follower = ("root=" + str(tmp_path / "next"), "start_from=" + str(tmp_path / "root"), "graph.seed=7")
+    assert run_local(path, *follower)[0]["trial"] == metrics["trial"]
+
+
+def test_a_killed_trial_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_drowned_run(tmp_path)
+    monkeypatch.setattr("distspectral.stages.trial.tried", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run_local(path)
+    monkeypatch.undo()
+    pipeline = Pipeline(load_config(path), Source.open(load_config(path).data), LocalEngine(), SilentObserver())
+    with pytest.raises(MissingArtifactError, match="trial"):
+        pipeline.stage("neighbors")
+    pipeline.stage("trial")
+    recorder = Recorder()
+    run(load_config(path), LocalEngine(), recorder)
+    assert recorder.up_to_date[:2] == ["pack", "trial"]
+    assert recorder.worked[0] == "pca"
 
 
 def test_every_row_is_in_the_output_once_and_in_order(finished: Path) -> None:

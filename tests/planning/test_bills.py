@@ -8,6 +8,7 @@ import pytest
 from distspectral.embedding.forward import BLOCK_ROWS
 from distspectral.planning.bills import stage_bills
 from distspectral.planning.machines import machines_named, this_machine
+from distspectral.stages.trial import TRYING
 from distspectral.training.growth import N_JUDGED
 from tests.planning.constructed import CORE_US, SEARCH, config, machines, rates
 
@@ -147,9 +148,9 @@ def test_cells_are_chosen_in_a_time_that_grows_with_their_number():
     assert more > 10 * as_measured
 
 
-def test_metrics_are_tried_on_as_many_rows_whatever_the_rows():
-    found = rates(core_us=CORE_US | {"neighbors": {"trying metrics": 50.0}}, alone_s={})
-    few, some, many = (term(stages(n, found)["neighbors"], "driver").seconds for n in (5_000, 40_000, 1e8))
+def test_ways_are_tried_on_as_many_rows_whatever_the_rows():
+    found = rates(core_us=CORE_US | {"trial": {TRYING: 50.0}}, alone_s={})
+    few, some, many = (term(stages(n, found)["trial"], "driver").seconds for n in (2_000, 40_000, 1e8))
     assert few == pytest.approx(some / 2)
     assert some == many == pytest.approx(40_000 * 50 / 1e6)  # measured on a sample of more than are tried
 

@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from distspectral.errors import ConfigError, DistSpectralError, TooFewRowsError, TooManyClustersError
+from distspectral.graph.trial import Trial
 from distspectral.recipes import SpectralRecipe
 from distspectral.recipes.spectral import ENOUGH_VARIANCE
 
@@ -25,11 +26,11 @@ def recipe(dim: int = WIDE, kept_variance: float | None = None, **sections: Any)
 @pytest.mark.parametrize(
     ("variant", "chain", "graph"),
     [
-        ({"representation": "input", **EUCLIDEAN}, ("pack", "neighbors", "graph"), "graph"),
+        ({"representation": "input", **EUCLIDEAN}, ("pack", "trial", "neighbors", "graph"), "graph"),
         ({"representation": "code", **EUCLIDEAN}, CODES, "graph"),
         (
             {"representation": "input"},
-            ("pack", "neighbors", "graph", "siamese", "features", "reweight"),
+            ("pack", "trial", "neighbors", "graph", "siamese", "features", "reweight"),
             "reweight",
         ),
         ({"representation": "code"}, (*CODES, "siamese", "features", "reweight"), "reweight"),
@@ -248,16 +249,57 @@ def test_a_recipe_is_frozen_and_knows_its_sections_only() -> None:
 
 def test_components_are_encoded_like_codes_and_taken_over_from_the_run_to_start_from() -> None:
     one = recipe(representation="pca", start_from="s3://bucket/before")
-    assert one.chain[:4] == ("pack", "pca", "codes", "neighbors")
+    assert one.chain[:5] == ("pack", "trial", "pca", "codes", "neighbors")
     assert (one.searched, one.encoders["encoder"], one.layers["pca"]) == ("codes", "pca", (WIDE, min(50, WIDE)))
     assert "autoencoder" not in one.trainings
     assert one.may_search == ("codes",)
     assert one.starts == {
+        "trial": "s3://bucket/before/trial",
         "pca": "s3://bucket/before/pca",
         "siamese": "s3://bucket/before/siamese",
         "train": "s3://bucket/before/training",
     }
     assert recipe(representation="pca", dim=NARROW).widths["codes"] == NARROW
+
+
+@pytest.mark.parametrize(
+    ("sections", "spaces", "is_tried"),
+    [
+        ({}, ("rows", "components"), True),
+        ({"graph": {"metric": "l2"}}, ("rows", "components"), True),
+        ({"graph": {"metric": "inner_product"}}, ("rows",), False),
+        ({"pca": {"n_components": 61}}, ("rows",), True),
+        ({"representation": "input"}, ("rows",), True),
+        ({"representation": "input", "graph": {"metric": "cosine"}}, ("rows",), False),
+        ({"representation": "pca"}, ("components",), True),
+        ({"representation": "code"}, (), False),
+        ({"graph_given": True}, (), False),
+        ({"dim": 9}, ("rows",), False),
+    ],
+)
+def test_a_trial_decides_what_the_config_leaves_open(
+    sections: dict[str, Any], spaces: tuple[str, ...], is_tried: bool
+) -> None:
+    one = recipe(**{"dim": 120, **sections})
+    assert one.open_spaces == spaces
+    assert ("trial" in one.chain) == one.is_tried == is_tried
+
+
+def test_what_a_trial_decided_is_searched() -> None:
+    open_one = recipe(dim=120)
+    rows, components = (Trial(space, "centered_cosine", 500, {}) for space in ("rows", "components"))
+    one = open_one.knowing(trial=components)
+    assert one.chain[:5] == ("pack", "trial", "pca", "codes", "neighbors")
+    assert (one.searched, one.may_search, one.seen["code"]) == ("codes", ("codes",), "codes")
+    assert one.metric_of("neighbors") == "centered_cosine"
+    assert one.metric_of("siamese_neighbors") == "l2"
+    assert "autoencoder" not in one.trainings
+    as_they_are = open_one.knowing(0.5, rows)
+    assert as_they_are.chain[:4] == ("pack", "trial", "autoencoder", "codes")
+    assert (as_they_are.searched, as_they_are.metric_of("neighbors")) == ("pack", "centered_cosine")
+    coded = open_one.knowing(0.9, rows)
+    assert (coded.searched, coded.metric_of("neighbors")) == ("codes", "l2"), "the trial was of rows"
+    assert recipe(dim=120, graph={"metric": "cosine"}).knowing(0.9, rows).metric_of("neighbors") == "cosine"
 
 
 @pytest.mark.parametrize(

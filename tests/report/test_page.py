@@ -245,12 +245,14 @@ def test_few_rows_do_not_tell_how_stable_clusters_are(values: Any) -> None:
     assert '"stability": [null, ' in render(ReportData.model_validate(data))
 
 
-def test_the_metric_that_a_trial_chose_is_told_with_its_numbers(values: Any) -> None:
+def test_what_a_trial_chose_is_told_with_its_numbers(values: Any) -> None:
     data = values()
-    by = {"l2": {"orphans": 0.42, "skewness": 17.9}, "centered_cosine": {"orphans": 0.02, "skewness": 2.1}}
-    data["graph"] |= {"metric": "centered_cosine", "hubs": {"n_rows": 4186, **by}}
+    predicted = {"rows, l2": 0.109, "rows, centered_cosine": 0.15}
+    trial = {"space": "rows", "metric": "centered_cosine", "n_rows": 4000, "predicted": predicted}
+    data["graph"] |= {"metric": "centered_cosine", "trial": trial}
     page = render(ReportData.model_validate(data))
-    assert "centred cosine, because of 4,186 sampled rows 42.0% are nobody" in page
+    assert "half of the features of 4,000 rows" in page
+    assert "10.9% by Euclidean of rows, 15.0% by centred cosine of rows" in page
 
 
 def test_rising_ritz_sum_is_called_rising(values: Any) -> None:

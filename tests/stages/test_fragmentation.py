@@ -7,7 +7,6 @@ import pytest
 from scipy import sparse
 
 from distspectral import SpectralNet
-from distspectral.graph import metric
 from distspectral.graph.config import AffinityConfig, GraphConfig
 from distspectral.graph.knn import knn_graph
 from distspectral.graph.search.sampling import sampled
@@ -69,7 +68,7 @@ def test_the_border_is_a_share_of_the_clusters_by_distances():
 
 
 def test_of_many_rows_a_sample_is_judged(rows, monkeypatch):
-    monkeypatch.setattr(metric, "TRIAL_ROWS", 400)
+    monkeypatch.setattr(module, "TRIAL_ROWS", 400)
     mixed = np.random.default_rng(2).permutation(len(rows))
     features, seen = specks(rows)[mixed], []
     monkeypatch.setattr(module, "median_squared_distance", lambda graph, those: seen.append(those.block(0, 400)) or 1.0)
@@ -81,7 +80,7 @@ def test_of_many_rows_a_sample_is_judged(rows, monkeypatch):
 
 
 def test_a_sample_of_thin_rows_stays_thin_and_warns_of_nothing(rows, monkeypatch, caplog):
-    monkeypatch.setattr(metric, "TRIAL_ROWS", 400)
+    monkeypatch.setattr(module, "TRIAL_ROWS", 400)
     apart = sparse.csr_matrix(np.kron(np.repeat(np.eye(CLUSTERS), EACH, 0), np.ones(5)) * np.tile(rows + 20, CLUSTERS))
     wide = SparseVectors(sparse.hstack([apart, sparse.csr_matrix((len(rows), 400))]))
     search, affinity = GraphConfig(metric="l2"), AffinityConfig()
@@ -96,7 +95,7 @@ def test_a_sample_of_thin_rows_stays_thin_and_warns_of_nothing(rows, monkeypatch
 
 
 def test_next_to_equal_rows_are_not_judged(rows, monkeypatch):
-    monkeypatch.setattr(metric, "TRIAL_ROWS", 400)
+    monkeypatch.setattr(module, "TRIAL_ROWS", 400)
     alike = np.zeros((20_000, 2), np.float32)
     alike[-1] = 1
     assert not judged(alike, alike).fragments
