@@ -28,6 +28,7 @@ from distspectral.estimators.representation import represent_rows
 from distspectral.estimators.stored import plain
 from distspectral.estimators.trainings import Trainings
 from distspectral.graph.certified import certified
+from distspectral.graph.components import component_labels
 from distspectral.graph.config import AffinitySpace, Connect, Metric
 from distspectral.graph.search.duplicates import surplus_duplicates
 from distspectral.graph.search.faiss_search import select_search
@@ -305,7 +306,7 @@ class SpectralNet(FittedSpectral):
             recipe.cluster.n_clusters,
             recipe.cluster,
             recipe.seed,
-            in_parts=self.graph_["components"] > 1,
+            components=component_labels(represented.graph).__getitem__ if self.graph_["components"] > 1 else None,
             suggested=suggested_n_clusters(ritz_values, settings.n_components, len(ritz_values) == n_distinct),
         )
         self.candidates_ = facts.get("candidates", [])

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from distspectral.graph.config import GraphConfig, Metric
-from distspectral.graph.facts import hub_facts, hubs_rule
+from distspectral.graph.facts import hubs_rule, tally_of
 from distspectral.graph.search.all_pairs import all_pairs
 from distspectral.graph.search.duplicates import row_hashes, sparse_row_hashes
 from distspectral.graph.search.sampling import sampled
@@ -107,7 +107,7 @@ def _trial(vectors: Vectors, config: GraphConfig) -> dict[str, Any]:
     for metric in tried:
         # on the CPU wherever it runs, so that another machine goes on with the same metric
         brief = config.model_copy(update={"metric": metric, "n_neighbors": k, "device": "cpu", "block_rows": None})
-        found = hub_facts(ArrayGraph(*all_pairs(sample, brief)))
+        found = tally_of(ArrayGraph(*all_pairs(sample, brief))).hub_facts()
         hubs[metric] = {"orphans": found["orphans"], "skewness": found["in_degree_skewness"]}
         if not hubs_rule(found):
             break

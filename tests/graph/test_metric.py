@@ -12,6 +12,7 @@ from distspectral import SpectralNet
 from distspectral.datasets import two_moons
 from distspectral.graph import metric as module
 from distspectral.graph.config import AffinityConfig, GraphConfig
+from distspectral.graph.facts import Tally
 from distspectral.graph.knn import knn_graph
 from distspectral.graph.metric import TRIAL_ROWS, chosen_metric, metric_in_words
 from distspectral.mapping import local_map
@@ -59,7 +60,7 @@ def test_rows_without_hubs_are_compared_as_they_are() -> None:
 
 def test_centred_cosine_must_leave_fewer_orphans(monkeypatch: pytest.MonkeyPatch) -> None:
     orphans = iter([0.3, 0.3])
-    monkeypatch.setattr(module, "hub_facts", lambda _: {"orphans": next(orphans), "in_degree_skewness": 9.0})
+    monkeypatch.setattr(Tally, "hub_facts", lambda _: {"orphans": next(orphans), "in_degree_skewness": 9.0})
     config, facts = chosen_metric(ArrayVectors(RIDDEN), AUTO)
     assert config.metric == "l2"
     assert facts["hubs"]["centered_cosine"] == {"orphans": 0.3, "skewness": 9.0}
