@@ -40,6 +40,7 @@ from distspectral.stages.stage import Manifests, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
+from distspectral.storage.rows.drawing import drawn_rows
 from distspectral.training.checkpoint import restored, write_state
 
 FEWER_CUTS = 0.4
@@ -159,7 +160,7 @@ def fit_assigner(
     """
     facts: dict[str, Any] = {}
     generator = np.random.default_rng(seed)
-    rows = np.sort(generator.choice(graph.n_rows, min(config.sample_rows, graph.n_rows), replace=False))
+    rows = drawn_rows(graph.n_rows, config.sample_rows, generator)
     parts = None if components is None else components(rows)
     if isinstance(n_clusters, int):
         number = n_clusters

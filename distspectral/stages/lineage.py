@@ -27,6 +27,7 @@ from distspectral.models.assigner import Assigner
 from distspectral.spectral.lineage import EVENTS, UNKNOWN, Lineage, lineage
 from distspectral.stages.few_rows import ids_of
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
+from distspectral.storage.rows.drawing import drawn_rows
 
 FILE = "lineage.parquet"
 OUTPUT = "output"
@@ -84,7 +85,7 @@ def followed(
     """
     rng = np.random.default_rng(seed + SEED_STEP)
     n_rows = vectors.manifest().n_rows
-    rows = np.sort(rng.choice(n_rows, min(n_sampled, n_rows), replace=False))
+    rows = drawn_rows(n_rows, n_sampled, rng)
     old = earlier_clusters(before, ids_of(vectors, rows, mapper), mapper)
     new = assigner(torch.from_numpy(embed(rows)))[0].numpy()
     found = lineage(old, new, int(before.manifest().properties["n_clusters"]), len(assigner.centroids))

@@ -62,6 +62,7 @@ from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.by_row import ByRow, write_part
+from distspectral.storage.rows.drawing import drawn_rows
 from distspectral.storage.rows.joined import open_vectors
 from distspectral.storage.rows.packed import read_column
 from distspectral.training.checkpoint import write_state
@@ -108,7 +109,7 @@ def tree(
     artifact, n_rows = output.artifact, vectors[0].manifest().n_rows
     loader = Loader(("perceptron", model.uri, model.manifest().fingerprint), functools.partial(_perceptron, model))
     generator = np.random.default_rng(seed)
-    rows = np.sort(generator.choice(n_rows, min(config.sample_rows, n_rows), replace=False))
+    rows = drawn_rows(n_rows, config.sample_rows, generator)
     embed = EmbeddedRows(tuple(vectors), loader, mapper)
     sample = torch.from_numpy(embed(rows))
     assigner = with_leaves(load_assigner(clusters), sample, n_rows, config.n_leaves, seed)
