@@ -45,8 +45,8 @@ FIRST_EDGES = 2
 
 POINTING, FOLLOWING, JOINING = "pointing rows", "following rows", "joining row numbers"
 CONTRACTING, MERGING, NAMING = "contracting edges", "merging components", "naming components"
-BY_ROW = (POINTING, FOLLOWING, CONTRACTING)
-"""Tasks that every row passes."""
+BY_ROW = (POINTING, FOLLOWING, CONTRACTING, MERGING, NAMING)
+"""Tasks whose work grows with the rows."""
 
 STARS, SIZES = 0, 1
 """Pieces of a contracted run's file: roots (n,) beside the smallest (n,) that each is joined with, where that is

@@ -26,7 +26,7 @@ from distspectral.storage.rows.vectors import FleetingVectors
 
 COUNTING, ASKING, READING, LINKING = "counting members", "choosing members", "reading members", "linking components"
 LINK_TASKS = (*BY_ROW, COUNTING, ASKING, LINKING)
-"""Tasks that every row passes."""
+"""Tasks whose work grows with the rows."""
 TASK_ROWS = 8 * BASE_ROWS
 """Rows that one task compares with those that ask."""
 
