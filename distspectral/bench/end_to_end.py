@@ -1,7 +1,8 @@
 """The whole pipeline on generated rows of known intrinsic dimension, size after size, each run in a process of its own.
 
-How cost grows is the slope of log seconds over log rows. At the smallest size the learned functions are compared with
-the exact eigenvectors of the same graph.
+How cost grows is the slope of log seconds over log rows. What the driver itself takes, which starts tasks and adds up
+what they return, is told apart: under Ray it is a process of its own. At the smallest size the learned functions are
+compared with the exact eigenvectors of the same graph.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def compare_sizes(
             sizes[0]["exact"] = compare_with_exact(Artifact(f"{root}/run-{n_rows}"))
         on_result(sizes[-1])
     shape = {"dim": mixture.dim, "intrinsic_dim": mixture.intrinsic_dim, "n_clusters": mixture.n_clusters}
-    return {"data": shape, "overrides": list(overrides), "sizes": sizes, "exponents": exponents(sizes)}
+    found = {"data": shape, "overrides": list(overrides), "sizes": sizes, "exponents": exponents(sizes)}
+    return found | {"driver_growth": driver_growth(sizes)}
 
 
 def exponents(sizes: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -70,6 +72,21 @@ def exponents(sizes: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     }
 
 
+def driver_growth(sizes: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return what the driver itself took for one more row, from the smallest size to the largest; none of one size.
+
+    ``core_seconds`` are those of all stages, ``bytes`` those of the stage in which it held most.
+    """
+    if len(sizes) < 2:
+        return {}
+    first, last = sizes[0], sizes[-1]
+    rows = last["rows"] - first["rows"]
+    return {
+        "core_seconds": (last["driver_core_seconds"] - first["driver_core_seconds"]) / rows,
+        "bytes": (last["driver_bytes"] - first["driver_bytes"]) / rows,
+    }
+
+
 def _facts(metrics: Mapping[str, Any]) -> dict[str, Any]:
     graph = metrics["graph"]
     return {
@@ -77,6 +94,9 @@ def _facts(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "seconds": metrics["seconds"],
         "busy": metrics["busy"],
         "peak_rss_bytes": metrics["peak_rss_bytes"],
+        "driver": metrics["driver"],
+        "driver_core_seconds": sum(one["core_seconds"] for one in metrics["driver"].values()),
+        "driver_bytes": max(one["bytes"] for one in metrics["driver"].values()),
         "recall": graph.get("reached_recall", 1.0),  # below the size that is cut into cells, search is exact
         "components": graph["components"],
         "edges_per_second": metrics["train"]["edges_per_second"],

@@ -18,6 +18,7 @@ from sklearn.metrics.cluster import contingency_matrix
 from distspectral.clusters import ClusterConfig
 from distspectral.embedding.columns import require_column
 from distspectral.errors import ConfigError
+from distspectral.graph.components import component_labels
 from distspectral.graph.spectrum import exact_spectrum
 from distspectral.graph.store import Graph, MappedGraph
 from distspectral.recipes import SpectralRecipe
@@ -88,8 +89,8 @@ def _exact_clusters(
     """Return the clusters (N,) that the recipe of a run's ``clusters`` finds in the exact eigenvectors."""
     config = ClusterConfig.model_validate({key: value for key, value in made.config.items() if key != "seed"})
     n_clusters, in_parts = made.properties["n_clusters"], made.properties["parts"] > 1
-    embed = vectors.__getitem__
-    assigner, _ = fit_assigner(embed, graph, values, n_clusters, config, made.config["seed"], in_parts=in_parts)
+    embed, components = vectors.__getitem__, component_labels(graph).__getitem__ if in_parts else None
+    assigner, _ = fit_assigner(embed, graph, values, n_clusters, config, made.config["seed"], components=components)
     clusters: NDArray[np.int64] = assigner(torch.from_numpy(vectors))[0].numpy()
     return clusters
 

@@ -28,6 +28,7 @@ from distspectral.estimators.representation import represent_rows
 from distspectral.estimators.stored import plain
 from distspectral.estimators.trainings import Trainings
 from distspectral.graph.certified import certified
+from distspectral.graph.components import component_labels
 from distspectral.graph.config import AffinitySpace, Connect, Metric
 from distspectral.graph.search.duplicates import surplus_duplicates
 from distspectral.graph.search.faiss_search import select_search
@@ -48,6 +49,7 @@ from distspectral.stages.certify import RowSample, can_polish
 from distspectral.stages.cluster import fit_assigner
 from distspectral.stages.leaves import leaf_affinities, placed, quality, symmetric, together, with_leaves
 from distspectral.stages.stability import stability
+from distspectral.storage.rows.drawing import drawn_rows
 from distspectral.storage.rows.vectors import ArrayVectors, Vectors
 from distspectral.training.modes import plain_torch
 from distspectral.training.run_log import OnWindow
@@ -308,7 +310,7 @@ class SpectralNet(FittedSpectral):
             recipe.cluster.n_clusters,
             recipe.cluster,
             recipe.seed,
-            in_parts=self.graph_["components"] > 1,
+            components=component_labels(represented.graph).__getitem__ if self.graph_["components"] > 1 else None,
             suggested=suggested_n_clusters(ritz_values, settings.n_components, len(ritz_values) == n_distinct),
         )
         self.candidates_ = facts.get("candidates", [])
@@ -385,7 +387,7 @@ class SpectralNet(FittedSpectral):
     def _grow_tree(self, represented: Represented, recipe: SpectralRecipe) -> None:
         """Part the clusters into leaves and merge these; find rows that belong nowhere."""
         n_rows, generator = len(self.labels_), np.random.default_rng(recipe.seed)
-        rows = np.sort(generator.choice(n_rows, min(recipe.cluster.sample_rows, n_rows), replace=False))
+        rows = drawn_rows(n_rows, recipe.cluster.sample_rows, generator)
         sample = torch.from_numpy(self.embedding_[rows])
         assigner = with_leaves(self._model.assigner, sample, n_rows, recipe.cluster.n_leaves, recipe.seed)
         seen, graph, step = represented.seen, represented.graph, rows_of_block(represented.seen.dim)

@@ -1,6 +1,7 @@
 """What a finished graph is like: its components, its hubs, and the degrees of its symmetrised form, as it streams by.
 
-Shape letters: N rows, K neighbours.
+Components are those of all rows. Hubs and degrees are counted for sampled rows, all of them where they are few.
+Shape letters: N rows, B rows of a block, K neighbours, S sampled rows.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from distspectral.graph.components import component_labels
 from distspectral.graph.store import StreamedGraph, edge_blocks
+from distspectral.graph.stratified import SAMPLED_ROWS, StratifiedRows
 
 logger = logging.getLogger(__name__)
 
@@ -29,17 +31,34 @@ EDGE_FACTS = ("components", "largest_component_share", "in_degree_max", "in_degr
 
 
 def graph_facts(graph: StreamedGraph, of_same_edges: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return ``k``, :func:`edge_facts` and :func:`degree_facts`; warn where the graph falls apart or hubs rule it.
+    """Return ``k``, :func:`component_facts` and what a :class:`Tally` tells; warn of what is wrong.
 
     Args:
         graph: N rows.
         of_same_edges: facts of a graph with the same edges and other weights, whose :data:`EDGE_FACTS` these are.
     """
-    known = of_same_edges and {name: of_same_edges[name] for name in EDGE_FACTS}
-    facts = {"k": graph.n_neighbors, **(known or edge_facts(graph)), **degree_facts(graph)}
-    if not known and (words := hubs_in_words(facts)):
+    tally = tally_of(graph)
+    return all_facts(tally, graph.n_neighbors, None if of_same_edges else component_facts(graph), of_same_edges)
+
+
+def all_facts(
+    tally: Tally, n_neighbors: int, components: Mapping[str, Any] | None, of_same_edges: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the facts of :func:`graph_facts`; warn where the graph falls apart or hubs rule it.
+
+    Args:
+        tally: of the whole graph.
+        n_neighbors: K.
+        components: of :func:`component_facts`; None where ``of_same_edges`` has them.
+        of_same_edges: see :func:`graph_facts`.
+    """
+    if components is None:
+        assert of_same_edges is not None, "somebody knows the components"
+        return {"k": n_neighbors, **{name: of_same_edges[name] for name in EDGE_FACTS}, **tally.degree_facts()}
+    facts = {"k": n_neighbors, **components, **tally.hub_facts(), **tally.degree_facts()}
+    if words := hubs_in_words(facts):
         logger.warning("%s", words)
-    if not known and facts["components"] > 1:
+    if facts["components"] > 1:
         logger.warning(
             "The graph has %d connected components, the largest with %.1f%% of the rows: the eigenvalue 0 is "
             "repeated and the first functions only tell components apart. More neighbours per row, or a link from "
@@ -50,39 +69,110 @@ def graph_facts(graph: StreamedGraph, of_same_edges: Mapping[str, Any] | None = 
     return facts
 
 
-def edge_facts(graph: StreamedGraph) -> dict[str, Any]:
-    """Return :data:`EDGE_FACTS`: :func:`component_facts` and :func:`hub_facts`."""
-    return component_facts(graph) | hub_facts(graph)
+class Tally:
+    """Degrees, and numbers of rows that a row is a neighbour of, of sampled rows, added up as a graph streams by.
 
+    Args:
+        n_rows: N.
+        count: S at most, of sampled rows.
 
-def hub_facts(graph: StreamedGraph) -> dict[str, Any]:
-    """Return how unevenly rows are neighbours of others, whatever the edges weigh.
-
-    ``in_degree_max``: of how many rows one row is a neighbour, at most. ``in_degree_skewness``: third standardised
-    moment of that number, 0 where all have the same. ``orphans``: share of the rows that are nobody's neighbour.
-
-    Reference: Radovanovic, Nanopoulos, Ivanovic, *Hubs in space*, JMLR 2010.
+    Attributes:
+        rows: which they are.
+        incoming: (S,) int64 of how many rows each is a neighbour, whatever the edges weigh.
+        degree: (S,) float64 weight going out plus weight coming in: row sums of W + W'.
+        total: weight of all edges.
     """
-    in_degree = np.zeros(graph.n_rows, np.int64)
-    for start, neighbors, _ in edge_blocks(graph):
-        others = neighbors != np.arange(start, start + len(neighbors))[:, None]  # a missing neighbour is the row itself
-        np.add.at(in_degree, neighbors[others], 1)
-    deviation = in_degree - in_degree.mean()
-    spread = float(np.square(deviation).mean())
-    return {
-        "in_degree_max": int(in_degree.max()),
-        "in_degree_skewness": float((deviation**3).mean() / spread**1.5) if spread else 0.0,
-        "orphans": float(np.mean(in_degree == 0)),
-    }
+
+    def __init__(self, n_rows: int, count: int = SAMPLED_ROWS) -> None:
+        self.rows = StratifiedRows(n_rows, count)
+        self.incoming = np.zeros(len(self.rows), np.int64)
+        self.degree = np.zeros(len(self.rows))
+        self.total = 0.0
+
+    def add(self, start: int, neighbors: NDArray[np.int64], affinities: NDArray[np.float32]) -> None:
+        """Take a block of the graph.
+
+        Args:
+            start: its first row.
+            neighbors: (B, K).
+            affinities: (B, K).
+        """
+        weights = affinities.astype(np.float64)
+        sums, own = weights.sum(axis=1), self.rows.stretch(start, start + len(neighbors))
+        self.total += float(sums.sum())
+        self.degree[own] += sums[self.rows.rows[own] - start]
+        hits, places = self.rows.found(neighbors.ravel())
+        # not bincount over all S: with small blocks that would be S work a block
+        np.add.at(self.degree, places, weights.ravel()[hits])
+        others = self.rows.rows[places] != start + hits // neighbors.shape[1]  # a missing neighbour is the row itself
+        np.add.at(self.incoming, places[others], 1)
+
+    def part(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], float]:
+        """Return the places (any,) that were touched with what was counted there, and the weight of all edges."""
+        touched = np.flatnonzero((self.incoming > 0) | (self.degree > 0))
+        return touched, self.incoming[touched], self.degree[touched], self.total
+
+    def merge(self, part: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], float]) -> None:
+        """Add what another task counted for the same rows."""
+        places, incoming, degree, total = part
+        self.incoming[places] += incoming
+        self.degree[places] += degree
+        self.total += total
+
+    def hub_facts(self) -> dict[str, Any]:
+        """Return how unevenly the sampled rows are neighbours of others, whatever the edges weigh.
+
+        ``in_degree_max``: of how many rows one of them is a neighbour, at most. ``in_degree_skewness``: third
+        standardised moment of that number, 0 where all have the same. ``orphans``: share of them that are nobody's
+        neighbour.
+
+        Reference: Radovanovic, Nanopoulos, Ivanovic, *Hubs in space*, JMLR 2010.
+        """
+        deviation = self.incoming - self.incoming.mean()
+        spread = float(np.square(deviation).mean())
+        return {
+            "in_degree_max": int(self.incoming.max()),
+            "in_degree_skewness": float((deviation**3).mean() / spread**1.5) if spread else 0.0,
+            "orphans": float(np.mean(self.incoming == 0)),
+        }
+
+    def degree_facts(self) -> dict[str, Any]:
+        """Return ``total_affinity``, the weight of all edges, and of the sampled rows the degrees.
+
+        That is ``counted_rows``, how many they are, the smallest, median and largest degree, and a histogram.
+        """
+        counts, edges = np.histogram(self.degree, bins=HISTOGRAM_BINS)
+        return {
+            "total_affinity": self.total,
+            "counted_rows": len(self.rows),
+            "degree_min": float(self.degree.min()),
+            "degree_median": float(np.median(self.degree)),
+            "degree_max": float(self.degree.max()),
+            "degree_histogram": {"counts": counts.tolist(), "edges": edges.tolist()},
+        }
+
+
+def tally_of(graph: StreamedGraph, block_rows: int | None = None, count: int = SAMPLED_ROWS) -> Tally:
+    """Return the tally of a whole graph.
+
+    Args:
+        graph: N rows.
+        block_rows: rows read at a time; by default about four million edges.
+        count: S at most.
+    """
+    tally = Tally(graph.n_rows, count)
+    for start, neighbors, affinities in edge_blocks(graph, block_rows):
+        tally.add(start, neighbors, affinities)
+    return tally
 
 
 def hubs_rule(facts: Mapping[str, Any]) -> bool:
-    """Return whether hubs decide who is near, by :func:`hub_facts`."""
+    """Return whether hubs decide who is near, by :meth:`Tally.hub_facts`."""
     return bool(facts["orphans"] > HUB_ORPHANS and facts["in_degree_skewness"] > HUB_SKEWNESS)
 
 
 def hubs_in_words(facts: Mapping[str, Any]) -> str | None:
-    """Return what :func:`hub_facts` that call for it mean and what helped most, None where all is well."""
+    """Return what :meth:`Tally.hub_facts` that call for it mean and what helped most, None where all is well."""
     if not hubs_rule(facts):
         return None
     return (
@@ -98,33 +188,4 @@ def component_facts(graph: StreamedGraph) -> dict[str, Any]:
     return {
         "components": int(np.count_nonzero(sizes)),
         "largest_component_share": float(sizes.max() / graph.n_rows),
-    }
-
-
-def degrees(graph: StreamedGraph, block_rows: int | None = None) -> NDArray[np.float64]:
-    """Return (N,) degrees, weight going out plus weight coming in: the row sums of W + W'.
-
-    Args:
-        graph: N rows.
-        block_rows: rows read at a time; by default about four million edges.
-    """
-    total = np.zeros(graph.n_rows)
-    for start, neighbors, affinities in edge_blocks(graph, block_rows):
-        weights = affinities.astype(np.float64)
-        total[start : start + len(weights)] += weights.sum(axis=1)
-        # not bincount over all N: with small blocks of a large graph that would be N work a block
-        np.add.at(total, neighbors.ravel(), weights.ravel())
-    return total
-
-
-def degree_facts(graph: StreamedGraph) -> dict[str, Any]:
-    """Return ``total_affinity`` (sum of all weights), the smallest, median and largest degree, and a histogram."""
-    degree = degrees(graph)
-    counts, edges = np.histogram(degree, bins=HISTOGRAM_BINS)
-    return {
-        "total_affinity": float(degree.sum() / 2),
-        "degree_min": float(degree.min()),
-        "degree_median": float(np.median(degree)),
-        "degree_max": float(degree.max()),
-        "degree_histogram": {"counts": counts.tolist(), "edges": edges.tolist()},
     }

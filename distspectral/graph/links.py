@@ -115,11 +115,31 @@ def find_links(lists: StreamedGraph, vectors: Vectors) -> Links:
 def _with_more(links: Links, vectors: Vectors, labels: NDArray[np.int64], small: NDArray[np.int64]) -> Links:
     """Return the links and one more from each of the ``small`` components."""
     queries = _asking(labels, small[:MOST_QUERIES])
-    targets, distances = _nearest_outside(vectors, queries, labels)
+    own = labels[queries]
+    targets, distances = nearest_outside(vectors, vectors.gather(queries), own, labels, 0, vectors.n_rows)
+    return with_links(links, queries, own, targets, distances)
+
+
+def with_links(
+    links: Links,
+    queries: NDArray[np.int64],
+    own: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    distances: NDArray[np.float32],
+) -> Links:
+    """Return links and the shortest one more from each component that asks.
+
+    Args:
+        links: so far.
+        queries: (Q,) rows that ask.
+        own: (Q,) their components.
+        targets: (Q,) the nearest row of another component, negative where there is none.
+        distances: (Q,) squared.
+    """
     found = targets >= 0  # else all others are infinitely far
-    queries, targets, distances = queries[found], targets[found], distances[found]
-    order = np.lexsort((targets, queries, distances, labels[queries]))
-    first = order[np.unique(labels[queries[order]], return_index=True)[1]]
+    queries, own, targets, distances = queries[found], own[found], targets[found], distances[found]
+    order = np.lexsort((targets, queries, distances, own))
+    first = order[np.unique(own[order], return_index=True)[1]]
     rows = np.concatenate([links.rows, queries[first]])
     order = np.argsort(rows, kind="stable")
     return Links(
@@ -132,34 +152,59 @@ def _with_more(links: Links, vectors: Vectors, labels: NDArray[np.int64], small:
 
 def _asking(labels: NDArray[np.int64], components: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return some rows of each component, evenly spread over its row numbers, ascending."""
-    most = max(1, min(MOST_OF_ONE, MOST_QUERIES // len(components)))
     members = np.flatnonzero(np.isin(labels, components))
     members = members[np.argsort(labels[members], kind="stable")]
     starts = np.flatnonzero(np.diff(labels[members], prepend=-1))
     sizes = np.diff(starts, append=len(members))
-    kept = [
-        start + np.arange(min(size, most)) * size // min(size, most) for start, size in zip(starts, sizes, strict=True)
-    ]
+    kept = [start + kept_members(size, len(components)) for start, size in zip(starts, sizes, strict=True)]
     rows: NDArray[np.int64] = np.sort(members[np.concatenate(kept)])
     return rows
 
 
-def _nearest_outside(
-    vectors: Vectors, queries: NDArray[np.int64], labels: NDArray[np.int64]
+def kept_members(size: int, n_components: int) -> NDArray[np.int64]:
+    """Return which rows of a component ask, by their place among all of its rows, ascending.
+
+    Args:
+        size: its rows.
+        n_components: that ask.
+    """
+    most = min(size, max(1, min(MOST_OF_ONE, MOST_QUERIES // n_components)))
+    return np.arange(most) * size // most
+
+
+def nearest_outside(
+    vectors: Vectors,
+    at: NDArray[np.float32],
+    own: NDArray[np.int64],
+    labels: NDArray[np.integer[Any]],
+    first: int,
+    last: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the nearest row (Q,) of another component and its squared distance, ties by row number."""
-    at, mean, own = vectors.gather(queries), vectors.mean.astype(np.float32), labels[queries]
-    best = np.full(len(queries), -1, np.int64)
-    distances = np.full(len(queries), np.inf, np.float32)
-    for start in range(0, vectors.n_rows, BASE_ROWS):
-        stop = min(start + BASE_ROWS, vectors.n_rows)
-        block = np.ascontiguousarray(vectors.block(start, stop))
+    """Return the nearest row (Q,) of another component among some rows, and its squared distance, ties by row number.
+
+    Args:
+        vectors: (N, D).
+        at: (Q, D) rows that ask.
+        own: (Q,) their components.
+        labels: (last - first,) components of the rows.
+        first: of the rows.
+        last: behind them.
+
+    Returns:
+        Row numbers, negative where there is none, and distances.
+    """
+    mean = vectors.mean.astype(np.float32)
+    best = np.full(len(at), -1, np.int64)
+    distances = np.full(len(at), np.inf, np.float32)
+    for start in range(first, last, BASE_ROWS):
+        stop = min(start + BASE_ROWS, last)
+        block, others = np.ascontiguousarray(vectors.block(start, stop)), labels[start - first : stop - first]
         centred = block - mean
         lengths = np.einsum("ij,ij->i", centred, centred)
-        for low in range(0, len(queries), QUERY_ROWS):
+        for low in range(0, len(at), QUERY_ROWS):
             part = slice(low, low + QUERY_ROWS)
             scores = lengths - 2 * (at[part] - mean) @ centred.T
-            scores[own[part, None] == labels[None, start:stop]] = np.inf
+            scores[own[part, None] == others] = np.inf
             near = np.argmin(scores, axis=1)
             found = squared_distances(at[part], block, near[:, None])[:, 0]
             nearer = np.isfinite(scores[np.arange(len(near)), near]) & (found < distances[part])

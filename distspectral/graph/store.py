@@ -48,8 +48,26 @@ class StreamedGraph(Protocol):
         ...
 
 
+class GatheredEdges(Protocol):
+    """A graph whose rows are read at random: what samples need."""
+
+    @property
+    def n_rows(self) -> int:
+        """N."""
+        ...
+
+    @property
+    def n_neighbors(self) -> int:
+        """K."""
+        ...
+
+    def gather(self, rows: NDArray[np.int64]) -> Edges:
+        """Return neighbours (B, K) int64 and affinities (B, K) float32 of any rows, in any order, repeats allowed."""
+        ...
+
+
 class Graph(StreamedGraph, Protocol):
-    """A graph whose rows are also read at random: what training and calibration need."""
+    """A graph whose rows are read both ways: what training and calibration need."""
 
     def gather(self, rows: NDArray[np.int64]) -> Edges:
         """Return the same of any rows, in any order, repeats allowed."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from distspectral.graph.config import AffinityConfig
 from distspectral.graph.store import Graph
+from distspectral.graph.stratified import StratifiedRows
 from distspectral.spectral import affinity
 from distspectral.storage.rows.vectors import Vectors
 
@@ -33,9 +34,21 @@ def row_scales(squared_distances: NDArray[np.float32], config: AffinityConfig) -
 
 
 def all_scales(scales: NDArray[np.float32], config: AffinityConfig) -> NDArray[np.float32]:
-    """Return (N,) positive scales of all rows from those of :func:`row_scales`."""
-    completed: NDArray[np.float32] = affinity.complete_scales(_tensor(scales), config.kind).numpy()
-    return completed
+    """Return (N,) positive scales of all rows from those of :func:`row_scales`, by the median of sampled rows."""
+    return completed(scales, config, median_scale(scales[StratifiedRows(len(scales)).rows]))
+
+
+def median_scale(scales: NDArray[np.float32]) -> float:
+    """Return the median of the scales (n,) of rows; those that have none are left out."""
+    return float(affinity.median_scale(_tensor(scales)))
+
+
+def completed(scales: NDArray[np.float32], config: AffinityConfig, median: float) -> NDArray[np.float32]:
+    """Return (B,) positive scales from those of :func:`row_scales`, by :func:`median_scale`."""
+    found: NDArray[np.float32] = affinity.complete_scales(
+        _tensor(scales), config.kind, torch.tensor(median, dtype=torch.float32)
+    ).numpy()
+    return found
 
 
 def block_affinities(

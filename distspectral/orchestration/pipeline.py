@@ -329,6 +329,7 @@ class Pipeline:
             "core_seconds": {"workers": self._core_seconds, "driver": max(here, 0.0)},
             "slots": self.engine.slots(),
             "peak_rss_bytes": memory.peak_bytes,
+            "driver_bytes": memory.own_bytes,
         }
         manifest = manifest.model_copy(update={"metrics": manifest.metrics | cost})
         self._hold.require()

@@ -46,7 +46,7 @@ def neighbor_scales(squared_distances: Tensor, scale_neighbor: int) -> Tensor:
     """Return the distance of each row to its ``scale_neighbor``-th neighbour.
 
     Where that neighbour coincides with the row, its smallest positive distance is taken instead, and where there is
-    none 0, which :func:`complete_scales` fills in once all rows are known.
+    none 0, which :func:`complete_scales` fills in once the median is known.
 
     Args:
         squared_distances: (B, K) float, ascending; infinity: no neighbour.
@@ -61,20 +61,30 @@ def neighbor_scales(squared_distances: Tensor, scale_neighbor: int) -> Tensor:
     return torch.where(scale > 0, scale, _smallest_positive(squared_distances)).sqrt()
 
 
-def complete_scales(scales: Tensor, kind: AffinityKind) -> Tensor:
-    """Return the scales of all rows as the kernel needs them.
+def median_scale(scales: Tensor) -> Tensor:
+    """Return the median () of the positive scales, 1 where there are none.
+
+    Args:
+        scales: (n,) from :func:`neighbor_scales`, of all rows or of a sample.
+    """
+    positive = scales[scales > 0]
+    return positive.median() if len(positive) else scales.new_ones(())
+
+
+def complete_scales(scales: Tensor, kind: AffinityKind, median: Tensor | None = None) -> Tensor:
+    """Return scales as the kernel needs them.
 
     A row all of whose neighbours coincide with it has no scale of its own (0) and takes the median of the others'.
 
     Args:
-        scales: (N,) from :func:`neighbor_scales`.
+        scales: (B,) from :func:`neighbor_scales`.
         kind: ``gaussian`` makes every scale the median, the one global bandwidth.
+        median: of :func:`median_scale`; None: of these scales, which are then all there are.
 
     Returns:
-        (N,) positive scales.
+        (B,) positive scales.
     """
-    positive = scales[scales > 0]
-    median = positive.median() if len(positive) else scales.new_ones(())
+    median = median_scale(scales) if median is None else median
     return median.expand_as(scales).clone() if kind == "gaussian" else torch.where(scales > 0, scales, median)
 
 

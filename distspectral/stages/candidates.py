@@ -18,7 +18,7 @@ from distspectral.clusters import (
     leaf_centroids,
     nearest_centroids,
 )
-from distspectral.graph.store import Graph
+from distspectral.graph.store import GatheredEdges
 from distspectral.models.assigner import clustering_coordinates
 from distspectral.spectral.candidates import Candidate, ranked
 from distspectral.stages.sampled_edges import CUT_ROWS, Embed, sampled_edges, some_of
@@ -30,7 +30,7 @@ SHOWN_CANDIDATES = 3
 
 def candidates(
     embed: Embed,
-    graph: Graph,
+    graph: GatheredEdges,
     ritz_values: NDArray[np.float64],
     config: ClusterConfig,
     seed: int,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from distspectral.clusters import (
     FRAGMENT,
@@ -21,25 +22,25 @@ from distspectral.clusters import (
     micro_clusters,
 )
 from distspectral.costs.bill import Bill
-from distspectral.embedding.forward import BLOCK_ROWS, forward
-from distspectral.graph.components import component_labels
-from distspectral.graph.store import Graph, MappedGraph
+from distspectral.embedding.forward import BLOCK_ROWS as FORWARD_ROWS
+from distspectral.embedding.loading import Loader
+from distspectral.graph.store import GatheredEdges
+from distspectral.mapping import Mapper, local_map
 from distspectral.models.assigner import Assigner, clustering_coordinates, squared_distances
-from distspectral.models.networks import torch_device
 from distspectral.spectral.candidates import Candidate
 from distspectral.spectral.diagnostics import cut_share, modularity, normalized_cut
 from distspectral.spectral.lineage import EVENTS
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.candidates import SHOWN_CANDIDATES, candidates, candidates_in_words
-from distspectral.stages.graph import DRIVER_ROW_BYTES, fact_piece
+from distspectral.stages.few_rows import EMBEDDING, READING_EDGES, EmbeddedRows, GatheredGraph, numbers_of
 from distspectral.stages.lineage import FILE as LINEAGE
 from distspectral.stages.lineage import earlier_output, followed, write_lineage
 from distspectral.stages.sampled_edges import CUT_ROWS, Embed, SampledEdges, sampled_edges, some_of
-from distspectral.stages.stage import Manifests, Piece, Stage, Work
+from distspectral.stages.stage import Manifests, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
-from distspectral.storage.rows.vectors import MappedVectors, Vectors
+from distspectral.storage.rows.drawing import drawn_rows
 from distspectral.training.checkpoint import restored, write_state
 
 FEWER_CUTS = 0.4
@@ -71,6 +72,7 @@ def cluster(
     config: ClusterConfig,
     seed: int,
     before: Artifact | None = None,
+    mapper: Mapper = local_map,
 ) -> Manifest:
     """Write the artifact ``clusters``: how coordinates are scaled, and the centroids.
 
@@ -83,29 +85,31 @@ def cluster(
         seed: of the sample and of k-means.
         before: ``output`` artifact of the run to start from, whose numbers clusters keep where they hold the same rows;
             what became of its clusters is written beside.
+        mapper: runs the tasks that read sampled rows and edges.
 
     Raises:
         TooManyClustersError: more clusters than rows.
     """
     output.begin()
-    properties = model.manifest().properties
-    in_parts = graph.manifest().properties["components"] > 1
-    network = load_calibrated_network(model).to(torch_device("auto"))
-    mapped = MappedVectors(vectors)
-    embed = functools.partial(embedded, network, mapped)
+    made, edges = model.manifest(), graph.manifest()
+    properties, component_file = made.properties, edges.properties["component_file"]
+    loader = Loader((model.uri, made.fingerprint), functools.partial(load_calibrated_network, model))
+    embed = EmbeddedRows((vectors,), loader, mapper)
     assigner, facts = fit_assigner(
         embed,
-        MappedGraph(graph, reread=in_parts),
+        GatheredGraph(graph, mapper),
         np.asarray(properties["ritz_values"][: properties["n_components"]]),
         config.n_clusters,
         config,
         seed,
-        in_parts=in_parts,
+        components=None if component_file is None else numbers_of(graph, component_file, mapper),
         suggested=properties["suggested_n_clusters"],
     )
     files = ["clusters.pt"]
     if before is not None:
-        assigner, lineage, facts["lineage"] = followed(before, mapped, embed, assigner, config.sample_rows, seed)
+        assigner, lineage, facts["lineage"] = followed(
+            before, vectors, embed, assigner, config.sample_rows, seed, mapper
+        )
         write_lineage(output.artifact, lineage)
         files.append(LINEAGE)
     write_state(output.artifact, "clusters.pt", assigner.state())
@@ -114,13 +118,13 @@ def cluster(
 
 def fit_assigner(
     embed: Embed,
-    graph: Graph,
+    graph: GatheredEdges,
     ritz_values: NDArray[np.float64],
     n_clusters: int | Literal["auto"],
     config: ClusterConfig,
     seed: int,
     *,
-    in_parts: bool,
+    components: Callable[[NDArray[np.int64]], NDArray[Any]] | None,
     suggested: int = 1,
 ) -> tuple[Assigner, dict[str, Any]]:
     """Return the assigner fitted to a seeded sample of the rows, and facts of the fit.
@@ -142,7 +146,8 @@ def fit_assigner(
         n_clusters: C; ``auto``: the first of :func:`distspectral.spectral.candidates.ranked`.
         config: coordinates, method and k-means.
         seed: of the sample and of k-means.
-        in_parts: whether the graph has several components; none of these is merged while another is split.
+        components: returns the graph's component that each of some rows is in; none of these is merged while another is
+            split. None: there is but one.
         suggested: C of ``auto`` where rows are too few for candidates.
 
     Returns:
@@ -155,8 +160,8 @@ def fit_assigner(
     """
     facts: dict[str, Any] = {}
     generator = np.random.default_rng(seed)
-    rows = np.sort(generator.choice(graph.n_rows, min(config.sample_rows, graph.n_rows), replace=False))
-    parts = component_labels(graph)[rows] if in_parts else None
+    rows = drawn_rows(graph.n_rows, config.sample_rows, generator)
+    parts = None if components is None else components(rows)
     if isinstance(n_clusters, int):
         number = n_clusters
     else:
@@ -252,12 +257,6 @@ def _candidate(
     return _Candidate(assigner, told, smallest >= FRAGMENT * len(points) / sample.n_clusters)
 
 
-def embedded(network: nn.Module, vectors: Vectors, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return the network's outputs (n, P) at some rows (n,), ascending."""
-    starts = range(0, len(rows), BLOCK_ROWS)
-    return np.concatenate([forward(network, vectors.gather(rows[i : i + BLOCK_ROWS])) for i in starts])
-
-
 def load_assigner(clusters: Artifact) -> Assigner:
     """Return the assigner of a finished ``clusters`` artifact on the CPU."""
     return restored(clusters, "clusters.pt", Assigner.from_state)
@@ -267,26 +266,20 @@ def _run(work: Work) -> Manifest:
     assert work.graph is not None, "eigenfunctions are those of a graph"
     vectors, model = work.artifacts["pack"], work.artifacts["calibrate"]
     before = None if work.recipe.follows is None else earlier_output(Artifact(work.recipe.follows))
-    return cluster(vectors, model, work.graph, work.output, work.settings["cluster"], work.settings["seed"], before)
+    settings, seed = work.settings["cluster"], work.settings["seed"]
+    return cluster(vectors, model, work.graph, work.output, settings, seed, before, work.mapper)
 
 
 def _cost(bill: Bill) -> None:
-    sample_rows = bill.settings["cluster"].sample_rows
-    seen, timed = min(bill.n_rows, sample_rows), min(bill.rates.sample_rows, sample_rows)
-    us = bill.alone_s * 1e6 / timed
+    sample_rows, sampled = bill.settings["cluster"].sample_rows, bill.rates.sample_rows
+    seen, timed = min(bill.n_rows, sample_rows), min(sampled, sample_rows)
+    us = (bill.alone_s * 1e6 + (bill.us(EMBEDDING) + bill.us(READING_EDGES)) * sampled) / timed
     bill.add("driver", seen * us / 1e6, f"{seen:,.0f} rows x {us:.3g} us")
-    _, graph = bill.recipe.learns_from["train"]
-    assert graph is not None, "eigenfunctions are those of a graph"
-    bill.driver({"components": bill.us("components")})  # as far as the graph has several
-    bill.read = bill.kept_by(graph)
-    judged = min(bill.n_rows, seen + min(seen, CUT_ROWS) * bill.settings["graph"].n_neighbors)
-    bill.driver_bytes += 4 * judged * (bill.recipe.dim + 2 * bill.settings["train"].n_functions)
-    bill.driver_bytes += DRIVER_ROW_BYTES * bill.n_rows
-
-
-def _pieces(work: Work) -> dict[str, Piece]:
-    assert work.graph is not None, "eigenfunctions are those of a graph"
-    return {"components": fact_piece(component_labels, work.graph)}
+    n_neighbors = bill.settings["graph"].n_neighbors
+    judged = min(bill.n_rows, seen + min(seen, CUT_ROWS) * n_neighbors)
+    bill.read = judged * 4 * bill.recipe.dim
+    bill.driver_bytes += 4 * judged * 2 * bill.settings["train"].n_functions + 12 * CUT_ROWS * n_neighbors
+    bill.worker_bytes += 4 * FORWARD_ROWS * bill.recipe.dim
 
 
 def _facts(manifests: Manifests) -> dict[str, Any]:
@@ -372,9 +365,9 @@ CLUSTER = Stage(
     inputs=lambda recipe: ("pack", recipe.embedded_graph, "calibrate"),
     sections=("cluster", "seed"),
     harmless=("cluster.n_leaves",),
+    workers="tasks",
     run=_run,
     cost=_cost,
-    pieces=_pieces,
     facts=_facts,
     lines=_lines,
     notes=_notes,

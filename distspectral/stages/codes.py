@@ -25,6 +25,7 @@ from distspectral.training.row_sampling import held_out_rows
 ENCODER, DECODER = "encoder.", "decoder."
 
 JUDGED_ROWS = 10_000
+JUDGING = "judging codes"
 
 
 def encode_codes(
@@ -44,9 +45,14 @@ def encode_codes(
     Raises:
         CollapsedError: all rows have one code.
     """
-    explained = explained_variance(load_encoder(coder), load_encoder(coder, DECODER), MappedVectors(vectors))
+    (explained,) = mapper(functools.partial(_judge, coder), [vectors], JUDGING)
     load, trained = functools.partial(load_encoder, coder), coder.manifest().stage
     return encode((vectors,), output, load, device, mapper, {"explained_variance": explained}, trained)
+
+
+def _judge(coder: Artifact, vectors: Artifact) -> float:
+    """Return :func:`explained_variance`; a task, because it reads rows."""
+    return explained_variance(load_encoder(coder), load_encoder(coder, DECODER), MappedVectors(vectors))
 
 
 def explained_variance(encoder: Perceptron, decoder: Perceptron, vectors: Vectors) -> float:
@@ -57,8 +63,9 @@ def explained_variance(encoder: Perceptron, decoder: Perceptron, vectors: Vector
         decoder: (B, E) to (B, D), standardised as the encoder standardises.
         vectors: (N, D) those trained on.
     """
-    rows = held_out_rows(vectors.n_rows)
-    rows = rows[np.unique(np.linspace(0, len(rows) - 1, JUDGED_ROWS).astype(np.int64))]
+    held_out = held_out_rows(vectors.n_rows)
+    judged = np.unique(np.linspace(0, len(held_out) - 1, JUDGED_ROWS).astype(np.int64))
+    rows = held_out.start + held_out.step * judged
     squared_error, sums, squares = 0.0, np.zeros(vectors.dim), 0.0
     for part in np.array_split(rows, -(-len(rows) // rows_of_block(vectors.dim))):
         block = vectors.gather(part)
@@ -101,6 +108,7 @@ CODES = encoding_stage(
     done="encoded",
     inputs=lambda recipe: ("pack", recipe.coder),
     run=_run,
+    judging=JUDGING,
     facts=_facts,
     lines=lambda facts: {"codes keep": f"{facts['explained_variance']:.1%} of the variance"},
 )

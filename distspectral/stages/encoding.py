@@ -28,6 +28,7 @@ def encoding_stage(
     coder: Callable[[Any], str],
     load: Callable[[Work], nn.Module],
     rows: Callable[[Any], str] | None = None,
+    judging: str | None = None,
     **more: Any,
 ) -> Stage:
     """Return a stage that sends rows through a network and writes what comes out, with its cost.
@@ -37,6 +38,7 @@ def encoding_stage(
         coder: of a recipe, the stage that makes the network.
         load: returns the network on the CPU.
         rows: of a recipe, the stage whose rows pass the network; by default ``pack``.
+        judging: kind of a task before all others, on some rows whatever their number; None: there is none.
         more: of the declaration.
     """
     source = rows or (lambda recipe: "pack")
@@ -44,7 +46,8 @@ def encoding_stage(
     def cost(bill: Bill) -> None:
         made = coder(bill.recipe)
         bill.through((made,), bill.us("encoding"))
-        bill.alone()
+        judged_s = 0.0 if judging is None else bill.us(judging) * bill.rates.sample_rows / 1e6
+        bill.driver({}, bill.alone_s + judged_s)
         bill.read, bill.written = bill.kept_by(source(bill.recipe)), bill.kept
         bill.worker_bytes += WRITER_BYTES + held_bytes(
             rows_of_block(bill.recipe.dim), bill.recipe.dim, bill.widest(made)

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from distspectral.graph.fine import fine_groups
-from distspectral.graph.store import Graph, MappedGraph, StreamedGraph
+from distspectral.graph.store import Graph, MappedGraph
 from distspectral.mapping import Mapper
 from distspectral.spectral.tree import Tree, refined
 from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.manifest import Shard
 from distspectral.storage.rows.packed import read_column
 
 NODES, OWNER = "fine-nodes.parquet", "leaf"
@@ -29,53 +30,56 @@ ROWS = "fine-{:05d}.parquet"
 """The fine leaf of each row, a file for each shard."""
 ROW_GROUPS = "row-groups.npy"
 """The same of all rows for the tasks that add up edges; removed at the end."""
-TYING, ADDING_FINE = "tying rows", "adding up fine edges"
+TYING, ADDING_FINE, WRITING = "tying rows", "adding up fine edges", "writing fine leaves"
 FINE_ROW_BYTES = 100
-"""Of the driver, while the groups are still rows."""
-TIED_ROWS = 100
-"""Of a group, where the work is timed."""
+"""Of one worker, while the groups are still rows."""
 BLOCK_EDGES = 1 << 20
 BLOCK_ROWS = 1 << 18
 
 
 def fine_tree(
     coarse: Tree,
-    leaves: NDArray[np.int32],
     graph: Artifact,
-    artifact: Artifact,
+    by_row: Artifact,
+    row_leaves: str,
     n_fine: int,
     ranges: Sequence[tuple[int, int]],
     mapper: Mapper,
-) -> tuple[Tree, NDArray[np.int64], NDArray[np.int64]]:
-    """Return the tree over fine leaves, the leaf (F,) that each is inside, and the fine leaf (N,) of every row.
+) -> tuple[Tree, NDArray[np.int64]]:
+    """Return the tree over fine leaves, and the leaf (F,) that each is inside; write the fine leaf (N,) of every row.
 
-    The driver holds :data:`FINE_ROW_BYTES` a row, and the affinities between fine leaves of one leaf.
+    One task ties rows and holds :data:`FINE_ROW_BYTES` of each. The driver holds the affinities between fine leaves of
+    one leaf.
 
     Args:
         coarse: over the M leaves.
-        leaves: (N,) of every row.
         graph: whose edges count.
-        artifact: where tasks find the fine leaves of rows.
+        by_row: where numbers of all rows are, and fine leaves are written as :data:`ROW_GROUPS`.
+        row_leaves: file of the leaf (N,) of every row.
         n_fine: F, wished for; more where too few edges stay inside leaves.
         ranges: of rows, one for each task.
         mapper: runs the tasks.
     """
+    tying = functools.partial(_tie, graph, by_row, row_leaves, n_fine, coarse.n_leaves)
+    ((rows, owners),) = mapper(tying, [ROW_GROUPS], TYING)
+    within, mass = sparse.csr_array((len(rows), len(rows))), np.zeros(len(rows))
+    for part, degrees in mapper(functools.partial(_of_range, graph, by_row, owners), ranges, ADDING_FINE):
+        within, mass = within + part, mass + degrees
+    return refined(coarse, (within + within.T).tocsr(), mass, rows, owners), owners
+
+
+def _tie(
+    graph: Artifact, by_row: Artifact, row_leaves: str, n_fine: int, n_leaves: int, name: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Write the fine leaf of every row; return the rows (F,) of each, and the leaf (F,) that it is inside; one task."""
+    leaves = by_row.load_array(row_leaves)
     groups = fine_groups(MappedGraph(graph), leaves, n_fine)
-    empty = np.setdiff1d(np.arange(coarse.n_leaves), leaves)  # leaves without rows are one fine leaf each
+    empty = np.setdiff1d(np.arange(n_leaves), leaves)  # leaves without rows are one fine leaf each
     n_found = int(groups.max()) + 1
     rows, owners = np.bincount(groups, minlength=n_found + len(empty)), np.empty(n_found + len(empty), np.int64)
     owners[groups], owners[n_found:] = leaves, empty
-    artifact.write_file(ROW_GROUPS, functools.partial(np.save, arr=groups))
-    within, mass = sparse.csr_array((len(rows), len(rows))), np.zeros(len(rows))
-    for part, degrees in mapper(functools.partial(_of_range, graph, artifact, owners), ranges, ADDING_FINE):
-        within, mass = within + part, mass + degrees
-    artifact.delete_file(ROW_GROUPS)
-    return refined(coarse, (within + within.T).tocsr(), mass, rows, owners), owners, groups
-
-
-def tied(graph: StreamedGraph) -> NDArray[np.int64]:
-    """Return groups of a hundred rows: the work that a plan times."""
-    return fine_groups(graph, np.zeros(graph.n_rows, np.int8), graph.n_rows // TIED_ROWS)
+    by_row.write_file(name, functools.partial(np.save, arr=groups))
+    return rows, owners
 
 
 def affinities_within(
@@ -105,32 +109,34 @@ def affinities_within(
 
 
 def _of_range(
-    graph: Artifact, artifact: Artifact, owners: NDArray[np.int64], rows: tuple[int, int]
+    graph: Artifact, by_row: Artifact, owners: NDArray[np.int64], rows: tuple[int, int]
 ) -> tuple[sparse.csr_array, NDArray[np.float64]]:
     """Return :func:`affinities_within` of a range of rows; one task."""
-    return affinities_within(MappedGraph(graph), artifact.load_array(ROW_GROUPS), owners, *rows)
+    return affinities_within(MappedGraph(graph), by_row.load_array(ROW_GROUPS), owners, *rows)
 
 
-def write_rows(vectors: Artifact, artifact: Artifact, groups: NDArray[np.int64]) -> list[str]:
+def write_rows(vectors: Artifact, artifact: Artifact, by_row: Artifact, mapper: Mapper) -> list[str]:
     """Write the fine leaf of every row, ``id`` and ``fine``, a Parquet file per shard; return their names."""
-    names, first = [], 0
-    for index, shard in enumerate(vectors.manifest().shards):
-        ids = read_column(vectors, [shard.name], "id")
-        part, name = groups[first : first + shard.n_rows], ROWS.format(index)
-        schema = pa.schema([("id", ids.type), ("fine", pa.int32())])
+    shards = vectors.manifest().shards
+    starts = np.cumsum([0, *(shard.n_rows for shard in shards)]).tolist()
+    items = [
+        (ROWS.format(index), shard, start) for index, (shard, start) in enumerate(zip(shards, starts, strict=False))
+    ]
+    list(mapper(functools.partial(_write_shard, vectors, artifact, by_row), items, WRITING))
+    return [name for name, _, _ in items]
 
-        def write(
-            sink: IO[bytes],
-            ids: pa.ChunkedArray = ids,
-            part: NDArray[np.int64] = part,
-            schema: pa.Schema = schema,
-        ) -> None:
-            with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
-                for start in range(0, len(part), BLOCK_ROWS):
-                    own = part[start : start + BLOCK_ROWS].astype(np.int32)
-                    writer.write_table(pa.table([ids.slice(start, len(own)), own], schema=schema))
 
-        artifact.write_file(name, write)
-        names.append(name)
-        first += shard.n_rows
-    return names
+def _write_shard(vectors: Artifact, artifact: Artifact, by_row: Artifact, item: tuple[str, Shard, int]) -> None:
+    """Write the fine leaves of one shard's rows; one task."""
+    name, shard, first = item
+    ids = read_column(vectors, [shard.name], "id")
+    part = by_row.load_array(ROW_GROUPS)[first : first + shard.n_rows]
+    schema = pa.schema([("id", ids.type), ("fine", pa.int32())])
+
+    def write(sink: IO[bytes]) -> None:
+        with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+            for start in range(0, len(part), BLOCK_ROWS):
+                own = part[start : start + BLOCK_ROWS].astype(np.int32)
+                writer.write_table(pa.table([ids.slice(start, len(own)), own], schema=schema))
+
+    artifact.write_file(name, write)

@@ -4,31 +4,37 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distspectral.costs.bill import Bill
-from distspectral.embedding.forward import BLOCK_ROWS
 from distspectral.graph.config import AffinityConfig, check
-from distspectral.graph.facts import EDGE_FACTS, degree_facts, edge_facts, graph_facts, hubs_in_words
+from distspectral.graph.contraction import BY_ROW as CONTRACTION
+from distspectral.graph.contraction import JOINING, contracted
+from distspectral.graph.facts import EDGE_FACTS, Tally, all_facts, hubs_in_words
 from distspectral.graph.links import Links
+from distspectral.graph.runs import BLOCK_ROWS, Lists, Run, shard_runs
 from distspectral.graph.store import AFFINITIES, NEIGHBORS, SQUARED_DISTANCES, MappedGraph, write_rows
-from distspectral.graph.weights import all_scales, block_affinities, row_scales
+from distspectral.graph.stratified import StratifiedRows
+from distspectral.graph.weights import block_affinities, completed, median_scale, row_scales
 from distspectral.mapping import Mapper, local_map
 from distspectral.spectral.affinity import needs_scales
 from distspectral.stages.neighbors import LINKS
-from distspectral.stages.stage import Manifests, Piece, Stage, Work
+from distspectral.stages.stage import Manifests, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import Output
+from distspectral.storage.rows.by_row import ByRow, read_parts, write_part
 from distspectral.storage.rows.shard_rows import ShardRows
 
-SCALES = ".scales.npy"
-DRIVER_ROW_BYTES = 32
-"""Of a row at the peak of finding components: four numbers of eight bytes."""
+SCALES = "scales.npy"
+COMPONENTS = "component"
+SCALING, JOINING_SCALES, COUNTING = "taking scales", "joining scales", "counting degrees"
+TALLY_BYTES = 1 << 27
+"""Of the driver and of a worker that count for sampled rows, about, whatever the rows."""
 
 
 def affinities(neighbors: Artifact, output: Output, config: AffinityConfig, mapper: Mapper = local_map) -> Manifest:
@@ -41,8 +47,8 @@ def affinities(neighbors: Artifact, output: Output, config: AffinityConfig, mapp
         mapper: runs the tasks.
 
     Returns:
-        The manifest; properties ``k``, ``n_rows``, ``total_affinity``, those of :data:`EDGE_FACTS`,
-        ``degree_min``, ``degree_median``, ``degree_max``, ``degree_histogram`` (``counts``, ``edges``).
+        The manifest; properties ``k``, ``n_rows``, those of :data:`EDGE_FACTS`, those of
+        :meth:`distspectral.graph.facts.Tally.degree_facts`, and ``component_file`` (see :func:`finished`).
 
     Raises:
         ConfigError: the scale neighbour is beyond the neighbours there are.
@@ -50,21 +56,74 @@ def affinities(neighbors: Artifact, output: Output, config: AffinityConfig, mapp
     source = neighbors.manifest()
     check(source.properties["k"], config)
     done = output.begin()
-    if needs_scales(config.kind) and not output.artifact.has(SCALES):
-        scales = all_scales(_scales(neighbors, source, config, mapper), config)
-        output.artifact.write_file(SCALES, functools.partial(np.save, arr=scales))
+    rows = ByRow(output)
+    if needs_scales(config.kind):
+        task = functools.partial(_shard_scales, neighbors=neighbors, artifact=rows.artifact, config=config)
+        items = [(f"scales-{index:05d}.arrow", run) for index, run in enumerate(shard_runs(source.shards))]
+        change = functools.partial(_completed, config=config)
+        rows.join(SCALES, rows.run(task, items, mapper, SCALING), mapper, JOINING_SCALES, change=change)
     missing = [item for item in _items(source) if item[0].name not in done]
-    links = Links.none()
-    if LINKS in source.files:
-        with np.load(io.BytesIO(neighbors.read_bytes(LINKS))) as arrays:
-            links = Links.of(arrays)
     task = functools.partial(
-        _weigh, neighbors=neighbors, output=output.artifact, n_rows_global=source.n_rows, config=config, links=links
+        _weigh,
+        neighbors=neighbors,
+        output=output.artifact,
+        scales=rows.artifact,
+        n_rows_global=source.n_rows,
+        config=config,
+        links=read_links(neighbors, source),
     )
     done |= {shard.name: shard for shard in mapper(task, missing, "weighing edges")}
-    shards = [done[shard.name] for shard in source.shards]
-    facts = graph_facts(MappedGraph(output.artifact, shards, reread=True))
-    return output.commit(shards, properties={"n_rows": source.n_rows, **facts}, metrics={})
+    return finished(output, [done[shard.name] for shard in source.shards], rows, mapper)
+
+
+def finished(
+    output: Output,
+    shards: list[Shard],
+    rows: ByRow,
+    mapper: Mapper,
+    of_same_edges: tuple[Artifact, Manifest] | None = None,
+    **told: Any,
+) -> Manifest:
+    """Take the facts of a graph whose shards are written, and write its manifest.
+
+    Args:
+        output: where it is.
+        shards: in row order.
+        rows: where numbers of rows are written, which are no longer wanted.
+        mapper: runs the tasks.
+        of_same_edges: graph with the same edges and other weights, and its manifest, whose facts on edges these are.
+        told: further properties.
+
+    Returns:
+        The manifest; property ``component_file`` names the file with the component of each row, None of a graph in one.
+    """
+    runs, n_rows = shard_runs(shards), sum(shard.n_rows for shard in shards)
+    lists = Lists(output.artifact, n_rows, AFFINITIES)
+    tally = Tally(n_rows)
+    for part in sorted(mapper(functools.partial(_count, lists=lists), runs, COUNTING), key=lambda part: part[0]):
+        tally.merge(part[1])
+    n_neighbors = MappedGraph(output.artifact, shards[:1]).n_neighbors
+    if of_same_edges is None:
+        found = contracted(lists, runs, rows, mapper, name=COMPONENTS, to=output.artifact)
+        file = found.labels
+        components = {"components": found.components, "largest_component_share": found.largest / n_rows}
+        facts = all_facts(tally, n_neighbors, components)
+    else:
+        graph, manifest = of_same_edges
+        if (file := manifest.properties["component_file"]) is not None and not output.artifact.has(file):
+            list(mapper(functools.partial(_copy, graph, output.artifact), [file], "copying components"))
+        facts = all_facts(tally, n_neighbors, None, manifest.properties)
+    properties = {"n_rows": n_rows, **facts, "component_file": file, **told}
+    rows.forget()
+    return output.commit(shards, properties, {}, files=() if file is None else (file,))
+
+
+def read_links(neighbors: Artifact, source: Manifest) -> Links:
+    """Return the links beside the lists of a finished ``neighbors`` artifact, none where there are none."""
+    if LINKS not in source.files:
+        return Links.none()
+    with np.load(io.BytesIO(neighbors.read_bytes(LINKS))) as arrays:
+        return Links.of(arrays)
 
 
 def _items(source: Manifest) -> list[tuple[Shard, int]]:
@@ -73,26 +132,25 @@ def _items(source: Manifest) -> list[tuple[Shard, int]]:
     return list(zip(source.shards, starts, strict=False))
 
 
-def _scales(neighbors: Artifact, source: Manifest, config: AffinityConfig, mapper: Mapper) -> NDArray[np.float32]:
-    """Return the scale (N,) of every row that its own list tells."""
-    scales = np.empty(source.n_rows, np.float32)
-    task = functools.partial(_shard_scales, neighbors=neighbors, config=config)
-    for start, found in mapper(task, _items(source), "taking scales"):
-        scales[start : start + len(found)] = found
-    return scales
+# ---- tasks -------------------------------------------------------------------------------------------------------
 
 
-def _shard_scales(
-    item: tuple[Shard, int], *, neighbors: Artifact, config: AffinityConfig
-) -> tuple[int, NDArray[np.float32]]:
-    shard, start = item
-    (squared_distances,) = ShardRows(neighbors, [shard], [SQUARED_DISTANCES]).block(0, shard.n_rows)
-    return start, row_scales(squared_distances, config)
+def _shard_scales(item: tuple[str, Run], *, neighbors: Artifact, artifact: Artifact, config: AffinityConfig) -> Shard:
+    """Write the scale of every row of a run that its own list tells."""
+    name, run = item
+    lists = (ShardRows(neighbors, [shard], [SQUARED_DISTANCES]).block(0, shard.n_rows)[0] for shard in run.shards)
+    return write_part(artifact, name, np.concatenate([row_scales(one, config) for one in lists]))
 
 
-def _read_scales(output: Artifact) -> NDArray[np.float32]:
-    """Return the scales (N,) of all rows, mapped: where they are remote, a node fetches them once for all its tasks."""
-    return output.load_array(SCALES)
+def _completed(
+    artifact: Artifact, parts: Sequence[Shard], *, config: AffinityConfig
+) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """Return what makes scales positive: by the median of sampled rows."""
+    sample, start, found = StratifiedRows(sum(part.n_rows for part in parts)), 0, []
+    for scales in read_parts(artifact, parts):
+        found.append(scales[sample.rows[sample.stretch(start, start + len(scales))] - start])
+        start += len(scales)
+    return functools.partial(completed, config=config, median=median_scale(np.concatenate(found)))
 
 
 def _weigh(
@@ -100,40 +158,52 @@ def _weigh(
     *,
     neighbors: Artifact,
     output: Artifact,
+    scales: Artifact,
     n_rows_global: int,
     config: AffinityConfig,
     links: Links,
 ) -> Shard:
+    """Write one shard; where scales are remote, a node fetches them once for all its tasks."""
     shard, start = item
     ids, squared_distances = MappedGraph(neighbors, [shard], SQUARED_DISTANCES).block(0, shard.n_rows)
     ids, squared_distances = links.applied(start, ids, squared_distances)
-    scales = _read_scales(output) if needs_scales(config.kind) else None
+    all_scales = scales.load_array(SCALES) if needs_scales(config.kind) else None
     lists = MappedGraph(neighbors, weights=SQUARED_DISTANCES) if config.kind == "shared_neighbors" else None
-    weights = block_affinities(start, ids, squared_distances, scales, config, lists)
+    weights = block_affinities(start, ids, squared_distances, all_scales, config, lists)
     return write_rows(output, shard.name, n_rows_global, {NEIGHBORS: ids, AFFINITIES: weights})
+
+
+def _count(run: Run, *, lists: Lists) -> tuple[int, tuple[NDArray[np.int64], NDArray[np.int64], Any, float]]:
+    """Return a run's first row and what its edges add to the tally of sampled rows."""
+    tally = Tally(lists.n_rows)
+    for start, edges in lists.blocks(run):
+        tally.add(start, *edges)
+    return run.start, tally.part()
+
+
+def _copy(graph: Artifact, output: Artifact, name: str) -> None:
+    """Copy the numbers of all rows from graph to graph."""
+    array = graph.load_array(name)
+    output.write_file(name, functools.partial(np.save, arr=array))
 
 
 # ---- the declarations ----------------------------------------------------------------------------------------
 
 
-def driver_cost(bill: Bill, *pieces: str, fixed_s: float = 0.0) -> None:
-    """Add what a stage does one after the other with a graph.
+def facts_cost(bill: Bill, parts: dict[str, float], joins: tuple[str, ...] = (), fixed_s: float = 0.0) -> None:
+    """Add what it takes to weigh edges and to tell what the graph is like.
 
     Args:
         bill: of the stage.
-        pieces: what the driver does for every row; what else it does is taken to be the same whatever the rows.
-        fixed_s: beyond that, seconds whatever the rows.
+        parts: core-microseconds of a row in tasks, by what they do.
+        joins: kinds of tasks that work alone, one for all rows.
+        fixed_s: seconds of one task alone, whatever the rows.
     """
-    parts = {name: bill.us(name) for name in pieces}
-    bill.driver(parts, fixed_s + max(bill.alone_s - sum(parts.values()) * bill.rates.sample_rows / 1e6, 0.0))
-    bill.worker_bytes += 24 * BLOCK_ROWS * bill.settings["graph"].n_neighbors
-    bill.driver_bytes += DRIVER_ROW_BYTES * bill.n_rows
-
-
-def fact_piece(facts: Callable[[MappedGraph], Any], graph: Artifact) -> Piece:
-    """Return facts of a finished graph as a piece of work."""
-    mapped = MappedGraph(graph, reread=True)
-    return Piece(lambda: facts(mapped), mapped.n_rows)
+    bill.cores(parts | {"count": bill.us(COUNTING)})
+    bill.driver({name: bill.us(name) for name in joins}, fixed_s + bill.alone_s)
+    # files with a number for every row are mapped, and shared by all tasks of a node
+    bill.worker_bytes += 40 * BLOCK_ROWS * bill.settings["graph"].n_neighbors + TALLY_BYTES
+    bill.driver_bytes += TALLY_BYTES
 
 
 def graph_stage(
@@ -200,14 +270,11 @@ def _weighing(name: str, purpose: str, lists: str) -> Stage:
         return affinities(work.artifacts[lists], work.output, work.settings["affinity"], work.mapper)
 
     def cost(bill: Bill) -> None:
-        bill.cores({"scales": bill.us("taking scales"), "weigh": bill.us("weighing edges")})
-        driver_cost(bill, "components", "degrees")
-        bill.read = 2 * bill.kept_by(lists) + 2 * bill.kept
-        bill.written = bill.kept + 4 * bill.n_rows
-
-    def pieces(work: Work) -> dict[str, Piece]:
-        graph = work.artifacts[name]
-        return {"components": fact_piece(edge_facts, graph), "degrees": fact_piece(degree_facts, graph)}
+        join = sum(map(bill.us, CONTRACTION))
+        parts = {"scales": bill.us(SCALING), "weigh": bill.us("weighing edges"), "components": join}
+        facts_cost(bill, parts, (JOINING_SCALES, JOINING))
+        bill.read = 2 * bill.kept_by(lists) + 4 * bill.kept + 24 * bill.n_rows
+        bill.written, bill.scratch = bill.kept + 24 * bill.n_rows, 24 * bill.n_rows
 
     return graph_stage(
         name,
@@ -215,7 +282,6 @@ def _weighing(name: str, purpose: str, lists: str) -> Stage:
         lambda recipe: (lists,),
         run,
         cost=cost,
-        pieces=pieces,
         sections=("affinity",),
         harmless=("affinity.scope", "affinity.space"),
     )

@@ -9,6 +9,7 @@ Shape letters: n sampled rows, C clusters.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -21,10 +22,12 @@ import torch
 from numpy.typing import NDArray
 
 from distspectral.embedding.columns import written_columns
+from distspectral.mapping import Mapper, local_map
 from distspectral.models.assigner import Assigner
 from distspectral.spectral.lineage import EVENTS, UNKNOWN, Lineage, lineage
+from distspectral.stages.few_rows import ids_of
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
-from distspectral.storage.rows.vectors import MappedVectors
+from distspectral.storage.rows.drawing import drawn_rows
 
 FILE = "lineage.parquet"
 OUTPUT = "output"
@@ -57,21 +60,23 @@ def earlier_output(root: Artifact) -> Artifact | None:
 
 def followed(
     before: Artifact,
-    vectors: MappedVectors,
+    vectors: Artifact,
     embed: Callable[[NDArray[np.int64]], NDArray[np.float32]],
     assigner: Assigner,
     n_sampled: int,
     seed: int,
+    mapper: Mapper,
 ) -> tuple[Assigner, Lineage, dict[str, Any]]:
     """Return the assigner with its clusters numbered anew, what became of the earlier ones, and facts of that.
 
     Args:
         before: ``output`` artifact of the run to start from, with the column ``cluster``.
-        vectors: of this run, N rows.
+        vectors: finished ``vectors`` artifact of this run, N rows.
         embed: returns the P components (n, P) of rows (n,), ascending.
         assigner: fitted.
         n_sampled: rows that are looked for, at most.
         seed: of their choice.
+        mapper: runs the tasks that read ids.
 
     Returns:
         assigner: the same with its centroids in another order.
@@ -79,8 +84,9 @@ def followed(
         facts: ``sampled_rows``, ``known_rows`` of them, and how often each event happened.
     """
     rng = np.random.default_rng(seed + SEED_STEP)
-    rows = np.sort(rng.choice(vectors.n_rows, min(n_sampled, vectors.n_rows), replace=False))
-    old = earlier_clusters(before, vectors.ids().take(pa.array(rows)).combine_chunks())
+    n_rows = vectors.manifest().n_rows
+    rows = drawn_rows(n_rows, n_sampled, rng)
+    old = earlier_clusters(before, ids_of(vectors, rows, mapper), mapper)
     new = assigner(torch.from_numpy(embed(rows)))[0].numpy()
     found = lineage(old, new, int(before.manifest().properties["n_clusters"]), len(assigner.centroids))
     order = torch.from_numpy(np.argsort(found.numbers))
@@ -92,23 +98,32 @@ def followed(
     return renumbered, found, {"sampled_rows": len(rows), "known_rows": known, **counts}
 
 
-def earlier_clusters(output: Artifact, ids: pa.Array) -> NDArray[np.int64]:
+def earlier_clusters(output: Artifact, ids: pa.Array, mapper: Mapper = local_map) -> NDArray[np.int64]:
     """Return the cluster (n,) that each row has in an output, by its id; :data:`UNKNOWN` of one that it lacks.
 
     Args:
         output: finished ``output`` artifact.
         ids: (n,) different ones.
+        mapper: runs a task for each shard.
     """
     found = np.full(len(ids), UNKNOWN, np.int64)
-    for shard in output.manifest().shards:
-        with output.filesystem.open_input_file(output.file_path(shard.name)) as file:
-            for batch in pq.ParquetFile(file).iter_batches(columns=["id", "cluster"]):
-                if batch.column("id").type != ids.type:  # none is the same
-                    return found
-                places = pc.index_in(batch.column("id"), value_set=ids)
-                has = places.is_valid().to_numpy(zero_copy_only=False)
-                found[places.drop_null().to_numpy()] = batch.column("cluster").to_numpy()[has]
+    names = [shard.name for shard in output.manifest().shards]
+    for places, clusters in mapper(functools.partial(_looked_up, output, ids), names, "looking up ids"):
+        found[places] = clusters
     return found
+
+
+def _looked_up(output: Artifact, ids: pa.Array, name: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the places (any,) of ids that a shard of an output has, and their clusters."""
+    places, clusters = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    with output.filesystem.open_input_file(output.file_path(name)) as file:
+        for batch in pq.ParquetFile(file).iter_batches(columns=["id", "cluster"]):
+            if batch.column("id").type != ids.type:  # none is the same
+                break
+            at = pc.index_in(batch.column("id"), value_set=ids)
+            places.append(at.drop_null().to_numpy().astype(np.int64))
+            clusters.append(batch.column("cluster").to_numpy()[at.is_valid().to_numpy(zero_copy_only=False)])
+    return np.concatenate(places), np.concatenate(clusters)
 
 
 def write_lineage(artifact: Artifact, found: Lineage) -> None:

@@ -13,12 +13,14 @@ from distspectral.costs.search import GPU_FEED_US, expected_join, gpu_copy_bytes
 from distspectral.graph.config import GraphConfig, refuse_too_few
 from distspectral.graph.distances import under_metric
 from distspectral.graph.given import GivenGraph
-from distspectral.graph.links import find_links, link_facts
+from distspectral.graph.linking import LINK_TASKS, find_links
+from distspectral.graph.links import link_facts
+from distspectral.graph.runs import Lists, shard_runs
 from distspectral.graph.search.exact import ExactSolver, exact_solver, query_blocks
 from distspectral.graph.search.sampling import LEAST_CELL_ROWS
 from distspectral.graph.search.through_cells import search_cells, sweep
 from distspectral.graph.store import NEIGHBORS as IDS
-from distspectral.graph.store import SQUARED_DISTANCES, MappedGraph, write_rows
+from distspectral.graph.store import SQUARED_DISTANCES, write_rows
 from distspectral.mapping import Mapper, local_map
 from distspectral.recipes import SpectralRecipe
 from distspectral.stages.stage import Manifests, Stage, Work
@@ -26,8 +28,9 @@ from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.filesystems import absolute
+from distspectral.storage.rows.by_row import ByRow
 from distspectral.storage.rows.shard_rows import bare
-from distspectral.storage.rows.vectors import FleetingVectors, MappedVectors
+from distspectral.storage.rows.vectors import MappedVectors
 
 LINKS = ".links.npz"
 GIVEN_ROWS, GIVEN_BYTES = 1 << 20, 128
@@ -73,7 +76,7 @@ def neighbors(
         metrics = {"metric": config.metric} | metrics
     files: tuple[str, ...] = ()
     if config.connect == "nearest":
-        metrics |= _link(vectors, output.artifact, shards, config)
+        metrics |= _link(vectors, output, shards, config, mapper)
         files = (LINKS,)
     properties = {"k": k, "n_rows": n_rows, "searched": searched}
     manifest = output.commit([bare(shard) for shard in shards], properties, metrics, files)
@@ -124,11 +127,15 @@ def _exactly(
     return [found[name] for name in names], {"surplus_duplicates": len(solver.surplus)}
 
 
-def _link(vectors: Artifact, output: Artifact, shards: list[Shard], config: GraphConfig) -> dict[str, Any]:
+def _link(
+    vectors: Artifact, output: Output, shards: list[Shard], config: GraphConfig, mapper: Mapper
+) -> dict[str, Any]:
     """Write the links that connect the graph and return what was linked."""
-    lists = MappedGraph(output, shards, SQUARED_DISTANCES, reread=True)
-    links = find_links(lists, under_metric(FleetingVectors(vectors), config.metric))
-    output.write_file(LINKS, lambda stream: np.savez(stream, **links.arrays()))  # type: ignore[arg-type]
+    lists = Lists(output.artifact, sum(shard.n_rows for shard in shards), SQUARED_DISTANCES)
+    rows = ByRow(output)
+    links = find_links(lists, shard_runs(shards), vectors, config.metric, rows, mapper)
+    output.artifact.write_file(LINKS, lambda stream: np.savez(stream, **links.arrays()))  # type: ignore[arg-type]
+    rows.forget()
     return link_facts(links)
 
 
@@ -165,17 +172,20 @@ def _cost(bill: Bill) -> None:
     rows, rate, config = bill.n_rows, bill.rates.searches[bill.stage], bill.settings["graph"]
     searched = bill.kept_by(bill.recipe.searches[bill.stage])
     bill.worker_bytes += config.task_memory
+    linked = {"link": sum(map(bill.us, LINK_TASKS))} if config.connect == "nearest" else {}
     if config.path is not None and bill.stage == "neighbors":
         bill.read, bill.written = bill.kept, bill.kept
+        if linked:
+            bill.cores(linked)
         return
     bill.read, bill.written = 2 * searched, bill.kept
     sample_rows = bill.rates.sample_rows
     if not config.searches_cells(int(rows)):
-        bill.cores({"all pairs": rate.pair_us * rows})
+        bill.cores({"all pairs": rate.pair_us * rows} | linked)
         return
     gpu, workers = bill.machines.gpu, bill.machines.workers
     join = expected_join(rate, config, rows, sample_rows, gpu is not None)
-    parts = dict(join.parts_us)
+    parts = dict(join.parts_us) | linked
     if gpu is not None:
         del parts["solve"]
         parts["feed"] = GPU_FEED_US * join.copies

@@ -17,7 +17,7 @@ from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import SOURCE, Output
 from distspectral.storage.artifact.quarantine import FOLDER, quarantine_files, quarantine_metrics
 from distspectral.storage.rows.frame import Frame, StoredType
-from distspectral.storage.rows.ids import refuse_duplicates
+from distspectral.storage.rows.ids import COMPARING, PART_ROWS, SORTING, refuse_duplicates
 from distspectral.storage.rows.moments import Moments, is_constant
 from distspectral.storage.rows.packed import BATCH_BYTES
 from distspectral.storage.rows.shard_rows import bare
@@ -27,9 +27,6 @@ from distspectral.storage.source.packing import pack_shard
 
 DETAILS = ".shards.json"
 """What the receipts said of each shard, for a later run over more shards."""
-
-DRIVER_ROW_BYTES = 9
-"""Of a row whose id must be compared: its digest, and whether the next is the same."""
 
 
 class PackConfig(FrozenModel):
@@ -116,12 +113,14 @@ def _run(work: Work) -> Manifest:
 
 def _cost(bill: Bill) -> None:
     parts = {"read": bill.rates.read_us, "pack": bill.us("packing")}
-    if compared := bill.us("comparing ids"):
+    bill.read, bill.written = bill.n_rows * bill.rates.source_bytes, bill.kept
+    if compared := bill.us(COMPARING) + bill.us(SORTING):
         parts["compare ids"] = compared
-        bill.driver_bytes += DRIVER_ROW_BYTES * bill.n_rows
+        bill.scratch = 8 * bill.n_rows
+        bill.read, bill.written = bill.read + bill.scratch, bill.written + bill.scratch
+        bill.worker_bytes += 4 * 8 * PART_ROWS
     bill.cores(parts)
     bill.alone()
-    bill.read, bill.written = bill.n_rows * bill.rates.source_bytes, bill.kept
     bill.worker_bytes += 2 * min(BATCH_BYTES, 4 * bill.recipe.dim * bill.n_rows)
 
 

@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 
 from distspectral.costs.bill import Bill
-from distspectral.graph.facts import degree_facts, graph_facts
 from distspectral.graph.store import AFFINITIES, NEIGHBORS, MappedGraph, write_rows
 from distspectral.graph.weights import MEDIAN_ROWS, median_squared_distance, reweighted_rows
 from distspectral.mapping import Mapper, local_map
 from distspectral.stages.fragmentation import TRIAL_ROWS, Fragmentation, fragmentation
-from distspectral.stages.graph import driver_cost, fact_piece, graph_stage
-from distspectral.stages.stage import Piece, Work
+from distspectral.stages.graph import facts_cost, finished, graph_stage
+from distspectral.stages.stage import Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import Output
+from distspectral.storage.rows.by_row import ByRow
 from distspectral.storage.rows.vectors import MappedVectors
 
 Judge = Callable[[Artifact], Fragmentation]
@@ -61,9 +61,8 @@ def reweight(
     task = functools.partial(_reweigh, graph=graph, features=features, output=output.artifact, median=median)
     done |= {shard.name: shard for shard in mapper(task, missing, "reweighting edges")}
     shards = [done[shard.name] for shard in source.shards]
-    facts = graph_facts(MappedGraph(output.artifact, shards, reread=True), of_same_edges=source.properties)
-    facts |= {} if judged is None else {"fragmentation": dataclasses.asdict(judged)}
-    return output.commit(shards, properties={"n_rows": source.n_rows, **facts}, metrics={})
+    told = {} if judged is None else {"fragmentation": dataclasses.asdict(judged)}
+    return finished(output, shards, ByRow(output), mapper, (graph, source), **told)
 
 
 def _median(graph: Artifact, *, features: Artifact) -> float:
@@ -105,17 +104,13 @@ def _run(work: Work) -> Manifest:
 
 
 def _cost(bill: Bill) -> None:
-    bill.cores({"reweight": bill.us("reweighting edges")})
     median_s = bill.us("taking the median") * min(bill.n_rows, MEDIAN_ROWS) / 1e6  # one task, before all others
     judging_s = bill.us("judging weights") * min(bill.n_rows, TRIAL_ROWS) / 1e6  # likewise
-    driver_cost(bill, "degrees", fixed_s=median_s + judging_s)  # the edges are the same: their components are known
+    # the edges are the same: their components are known
+    facts_cost(bill, {"reweight": bill.us("reweighting edges")}, fixed_s=median_s + judging_s)
     bill.worker_bytes = max(bill.worker_bytes, float(bill.settings["graph"].task_memory))  # of the trial
     bill.read = bill.kept_by("graph", "features") + 2 * bill.kept
     bill.written = bill.kept
-
-
-def _pieces(work: Work) -> dict[str, Piece]:
-    return {"degrees": fact_piece(degree_facts, work.artifacts["reweight"])}
 
 
 def _note(facts: dict[str, Any]) -> str | None:
@@ -130,7 +125,6 @@ REWEIGHT = graph_stage(
     lambda recipe: ("neighbors", "graph", "features", *recipe.may_search),
     _run,
     cost=_cost,
-    pieces=_pieces,
     sections=("affinity.space", "cluster.n_clusters", "seed"),
     told=("fragmentation",),
     note=_note,

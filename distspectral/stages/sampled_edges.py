@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distspectral.clusters import nearest_centroids
-from distspectral.graph.store import Graph
+from distspectral.graph.store import GatheredEdges
 from distspectral.models.assigner import Assigner
 
 Embed = Callable[[NDArray[np.int64]], NDArray[np.float32]]
@@ -54,7 +54,7 @@ class SampledEdges(NamedTuple):
 
 
 def sampled_edges(
-    embed: Embed, graph: Graph, rows: NDArray[np.int64], anchors: NDArray[np.int64]
+    embed: Embed, graph: GatheredEdges, rows: NDArray[np.int64], anchors: NDArray[np.int64]
 ) -> tuple[SampledEdges, Tensor]:
     """Return the edges of anchors, and the embedding (n, P) of sampled rows.
 

@@ -15,7 +15,7 @@ from distspectral.clusters import (
     leaf_centroids,
     nearest_centroids,
 )
-from distspectral.graph.store import Graph
+from distspectral.graph.store import GatheredEdges
 from distspectral.models.assigner import Assigner
 from distspectral.spectral.stability import best_matches
 from distspectral.spectral.tree import Tree, grown
@@ -32,7 +32,7 @@ FEWEST = 200
 
 
 def stability(
-    tree: Tree, assigner: Assigner, embed: Embed, graph: Graph, rows: NDArray[np.int64], seed: int
+    tree: Tree, assigner: Assigner, embed: Embed, graph: GatheredEdges, rows: NDArray[np.int64], seed: int
 ) -> NDArray[np.float64]:
     """Return how well each node (2M - 1,) of a tree is found again in half of the rows, from 0 to 1.
 

@@ -8,29 +8,32 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from scipy import sparse
 
 from distspectral.clusters import MOST_MICRO_CLUSTERS, ClusterConfig, number_of_leaves
 from distspectral.costs.bill import Bill
 from distspectral.embedding.forward import forward, rows_of_block
+from distspectral.embedding.loading import Loader
 from distspectral.embedding.outliers import fitted_outliers
 from distspectral.embedding.transfer import as_tensor
 from distspectral.graph.store import MappedGraph
 from distspectral.mapping import Mapper, local_map
+from distspectral.models.assigner import Assigner
 from distspectral.models.networks import Perceptron, torch_device
 from distspectral.spectral.exemplars import first_of_each
 from distspectral.spectral.tree import Tree, grown
 from distspectral.stages.calibrate import load_calibrated_network, rows_per_task
-from distspectral.stages.cluster import embedded, load_assigner
+from distspectral.stages.cluster import load_assigner
 from distspectral.stages.encoding import forward_piece
-from distspectral.stages.fine import ADDING_FINE, FINE_ROW_BYTES, OWNER, TYING, fine_tree, tied, write_rows
+from distspectral.stages.few_rows import EMBEDDING, READING_EDGES, EmbeddedRows, GatheredGraph
+from distspectral.stages.fine import ADDING_FINE, FINE_ROW_BYTES, OWNER, TYING, fine_tree, write_rows
 from distspectral.stages.fine import NODES as FINE_NODES
-from distspectral.stages.graph import fact_piece
 from distspectral.stages.leaves import (
     BLOCK_EDGES,
     Placed,
@@ -56,14 +59,17 @@ from distspectral.stages.tree_files import (
     write_table,
 )
 from distspectral.storage.artifact.directory import Artifact
-from distspectral.storage.artifact.manifest import Manifest
+from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import Output
+from distspectral.storage.rows.by_row import ByRow, write_part
+from distspectral.storage.rows.drawing import drawn_rows
 from distspectral.storage.rows.joined import open_vectors
 from distspectral.storage.rows.packed import read_column
 from distspectral.training.checkpoint import write_state
 
 ROW_LEAVES = "row-leaves.npy"
 """Leaf of every row, which the tasks that add up edges map; removed at the end."""
+FITTING_OUTLIERS, JOINING_LEAVES = "fitting outliers", "joining leaves"
 
 LEAKING = 0.5
 """Conductance above which a cluster has more affinity to others than inside: no community, even in the weak sense.
@@ -101,51 +107,52 @@ def tree(
     """
     output.begin()
     artifact, n_rows = output.artifact, vectors[0].manifest().n_rows
-    network = load_calibrated_network(model).perceptron.to(torch_device("auto"))
+    loader = Loader(("perceptron", model.uri, model.manifest().fingerprint), functools.partial(_perceptron, model))
     generator = np.random.default_rng(seed)
-    rows = np.sort(generator.choice(n_rows, min(config.sample_rows, n_rows), replace=False))
-    seen = open_vectors(vectors)
-    embed = functools.partial(embedded, network, seen)
+    rows = drawn_rows(n_rows, config.sample_rows, generator)
+    embed = EmbeddedRows(tuple(vectors), loader, mapper)
     sample = torch.from_numpy(embed(rows))
     assigner = with_leaves(load_assigner(clusters), sample, n_rows, config.n_leaves, seed)
     write_state(artifact, LEAVES, assigner.leaf_state())
-    write_state(artifact, OUTLIERS, fitted_outliers(assigner, sample, seen, rows).state_dict())
+    fit = functools.partial(_fit_outliers, tuple(vectors), assigner.state() | assigner.leaf_state(), sample.numpy())
+    (state,) = mapper(fit, [rows], FITTING_OUTLIERS)
+    write_state(artifact, OUTLIERS, state)
 
-    shards = vectors[0].manifest().shards
+    by_row, shards = ByRow(output), vectors[0].manifest().shards
     starts = np.cumsum([0, *(shard.n_rows for shard in shards)]).tolist()
-    items = [(shard.name, start) for shard, start in zip(shards, starts, strict=False)]
-    placing = functools.partial(_place_shard, tuple(vectors), model, clusters, artifact)
-    leaves, silhouettes, outliers = np.empty(n_rows, np.int32), *np.zeros((2, len(assigner.leaves)))
-    nearest = []
-    for start, found, nearest_of_shard in mapper(placing, items, "placing rows", on_gpu=True):
-        nearest.append(nearest_of_shard)
-        leaves[start : start + len(found.leaves)] = found.leaves
-        silhouettes += found.silhouettes
-        outliers += found.outliers
-    artifact.write_file(ROW_LEAVES, functools.partial(np.save, arr=leaves))
+    items = [
+        (f"leaves-{index:05d}.arrow", shard.name, start)
+        for index, (shard, start) in enumerate(zip(shards, starts, strict=False))
+        if shard.n_rows
+    ]
+    placing = functools.partial(_place_shard, tuple(vectors), model, clusters, artifact, by_row.artifact)
+    placed_shards = sorted(mapper(placing, items, "placing rows", on_gpu=True), key=lambda one: one.shard.name)
+    counts, silhouettes, outliers = (
+        np.sum([getattr(one, name) for one in placed_shards], axis=0) for name in ("counts", "silhouettes", "outliers")
+    )
+    by_row.join(ROW_LEAVES, [one.shard for one in placed_shards], mapper, JOINING_LEAVES)
 
     step = rows_per_task(n_rows)
     ranges = [(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
-    adding = functools.partial(_mapped_affinities, graph, artifact, len(silhouettes))
+    adding = functools.partial(_mapped_affinities, graph, by_row.artifact, len(silhouettes))
     between = symmetric(sum(mapper(adding, ranges, "adding up edges"), start=nothing_between(len(silhouettes))))
-    counts = np.bincount(leaves, minlength=len(silhouettes))
     grown_tree = grown(between, counts, assigner.owners.numpy())
-    found_again = stability(grown_tree, assigner, embed, MappedGraph(graph), rows, seed)
-    exemplars = node_exemplars(grown_tree, pa.concat_tables(nearest))
+    found_again = stability(grown_tree, assigner, embed, GatheredGraph(graph, mapper), rows, seed)
+    exemplars = node_exemplars(grown_tree, pa.concat_tables([one.nearest for one in placed_shards]))
     write_table(artifact, NODES, node_table(grown_tree, found_again).append_column("exemplar", exemplars))
     write_table(artifact, AFFINITIES, affinity_table(between))
-    artifact.delete_file(ROW_LEAVES)
     files = [LEAVES, OUTLIERS, NODES, AFFINITIES]
     n_fine = 0
     if has_fine(config):
         assert isinstance(config.n_leaves, int), config
-        finer, owners, groups = fine_tree(grown_tree, leaves, graph, artifact, config.n_leaves, ranges, mapper)
+        finer, owners = fine_tree(grown_tree, graph, by_row.artifact, ROW_LEAVES, config.n_leaves, ranges, mapper)
         unknown = np.full(len(finer.rows), np.nan)
         unknown[-len(grown_tree.children) :] = found_again[grown_tree.n_leaves :]
         inside = pa.array([*owners.tolist(), *[None] * (len(owners) - 1)], pa.int32())
         write_table(artifact, FINE_NODES, node_table(finer, unknown).append_column(OWNER, inside))
-        files += [FINE_NODES, *write_rows(vectors[0], artifact, groups)]
+        files += [FINE_NODES, *write_rows(vectors[0], artifact, by_row.artifact, mapper)]
         n_fine = len(owners)
+    by_row.forget()
     properties = {
         "n_leaves": len(silhouettes),
         "n_fine": n_fine,
@@ -161,12 +168,47 @@ def has_fine(config: ClusterConfig) -> bool:
     return isinstance(config.n_leaves, int) and config.n_leaves > MOST_MICRO_CLUSTERS
 
 
+def _perceptron(model: Artifact) -> Perceptron:
+    return load_calibrated_network(model).perceptron
+
+
+def _fit_outliers(
+    vectors: tuple[Artifact, ...], assigner: dict[str, Any], sample: NDArray[np.float32], rows: NDArray[np.int64]
+) -> dict[str, Any]:
+    """Return the state of what tells outliers, fitted to sampled rows (n,) and their embedding (n, P); one task."""
+    fitted = Assigner.from_state(assigner)
+    return fitted_outliers(fitted, torch.from_numpy(sample), open_vectors(vectors), rows).state_dict()
+
+
+class _PlacedShard(NamedTuple):
+    """What a shard's rows come to.
+
+    Attributes:
+        shard: of the file with the leaf of each row.
+        counts: (M,) rows of each leaf.
+        silhouettes: (M,) summed.
+        outliers: (M,) rows that are some.
+        nearest: the nearest row to each leaf that has any, with its ``id``.
+    """
+
+    shard: Shard
+    counts: NDArray[np.int64]
+    silhouettes: NDArray[np.float64]
+    outliers: NDArray[np.float64]
+    nearest: pa.Table
+
+
 def _place_shard(
-    vectors: tuple[Artifact, ...], model: Artifact, clusters: Artifact, tree: Artifact, item: tuple[str, int]
-) -> tuple[int, Placed, pa.Table]:
-    """Return a shard's first row, the leaves of its rows, and the id of the nearest row to each leaf; one task."""
-    name, start = item
-    network: Perceptron = load_calibrated_network(model).perceptron.to(torch_device("auto"))
+    vectors: tuple[Artifact, ...],
+    model: Artifact,
+    clusters: Artifact,
+    tree: Artifact,
+    by_row: Artifact,
+    item: tuple[str, str, int],
+) -> _PlacedShard:
+    """Write the leaf of each row of a shard, and return what these come to; one task."""
+    part, name, start = item
+    network = _perceptron(model).to(torch_device("auto"))
     assigner, outliers, rows = load_leaves(clusters, tree), load_outliers(tree), open_vectors(vectors, only=name)
     step = rows_of_block(rows.dim)
     found = [_nothing(len(assigner.leaves))]
@@ -177,7 +219,9 @@ def _place_shard(
     nearest = first_of_each(whole.leaves, whole.distances, np.arange(len(whole.leaves)), 1)
     ids = read_column(vectors[0], [name], "id").take(pa.array(nearest))
     columns = {"leaf": whole.leaves[nearest], "distance": whole.distances[nearest], "row": start + nearest, "id": ids}
-    return start, whole._replace(distances=np.empty(0, np.float32)), pa.table(columns)
+    counts = np.bincount(whole.leaves, minlength=len(assigner.leaves))
+    shard = write_part(by_row, part, whole.leaves)
+    return _PlacedShard(shard, counts, whole.silhouettes, whole.outliers, pa.table(columns))
 
 
 def node_exemplars(tree: Tree, nearest: pa.Table) -> pa.ChunkedArray:
@@ -203,9 +247,9 @@ def _nothing(n_leaves: int) -> Placed:
     return Placed(np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0, bool), *np.zeros((2, n_leaves)))
 
 
-def _mapped_affinities(graph: Artifact, tree: Artifact, n_leaves: int, rows: tuple[int, int]) -> sparse.csr_array:
+def _mapped_affinities(graph: Artifact, by_row: Artifact, n_leaves: int, rows: tuple[int, int]) -> sparse.csr_array:
     """Return :func:`leaf_affinities` of a range of rows; one task."""
-    return leaf_affinities(MappedGraph(graph), tree.load_array(ROW_LEAVES), n_leaves, *rows)
+    return leaf_affinities(MappedGraph(graph), by_row.load_array(ROW_LEAVES), n_leaves, *rows)
 
 
 # ---- the declaration -------------------------------------------------------------------------------------------
@@ -225,26 +269,27 @@ def _cost(bill: Bill) -> None:
     rows = min(bill.n_rows, rows_per_task(math.ceil(bill.n_rows)))
     edges_us = bill.us("adding up edges") + (bill.us(ADDING_FINE) if has_fine(cluster) else 0.0)
     bill.through(("train",), bill.us("placing rows"), edges_us, bill.n_rows / rows)
-    bill.alone()
-    bill.read = bill.kept_by(*seen, graph) + 4 * bill.n_rows
-    bill.written = bill.scratch = 4 * bill.n_rows
     sample_rows, n_functions = min(bill.n_rows, cluster.sample_rows), bill.settings["train"].n_functions
+    sampled_us = sum(map(bill.us, (EMBEDDING, READING_EDGES, FITTING_OUTLIERS)))
+    sample_s = (
+        sampled_us * bill.rates.sample_rows / min(bill.rates.sample_rows, cluster.sample_rows) * sample_rows / 1e6
+    )
+    alone = {JOINING_LEAVES: bill.us(JOINING_LEAVES)}
+    bill.read = bill.kept_by(*seen, graph) + 12 * bill.n_rows
+    bill.written = bill.scratch = 8 * bill.n_rows
     n_clusters = n_functions if cluster.n_clusters == "auto" else cluster.n_clusters
     n_leaves = number_of_leaves(math.ceil(bill.n_rows), n_clusters, cluster.n_leaves)
-    bill.driver_bytes += 4 * bill.n_rows + 4 * sample_rows * 3 * n_functions + 3 * 8 * n_leaves**2
+    bill.driver_bytes += 4 * sample_rows * 3 * n_functions + 3 * 8 * n_leaves**2
     bill.worker_bytes += 4 * bill.n_rows + 32 * BLOCK_EDGES + 16 * n_leaves**2
     if has_fine(cluster):
-        bill.driver({TYING: bill.us(TYING)})
+        alone[TYING] = bill.us(TYING)
         bill.written += 4 * bill.n_rows
-        bill.driver_bytes += FINE_ROW_BYTES * bill.n_rows
+        bill.worker_bytes += FINE_ROW_BYTES * bill.n_rows
+    bill.driver(alone, bill.alone_s + sample_s)
 
 
 def _pieces(work: Work) -> dict[str, Piece]:
-    pieces = forward_piece(load_calibrated_network(work.artifacts["calibrate"]).perceptron, work.seen)
-    if has_fine(work.settings["cluster"]):
-        assert work.graph is not None, "eigenfunctions are those of a graph"
-        pieces[TYING] = fact_piece(tied, work.graph)
-    return pieces
+    return forward_piece(load_calibrated_network(work.artifacts["calibrate"]).perceptron, work.seen)
 
 
 def _facts(manifests: Manifests) -> dict[str, Any]:

@@ -25,10 +25,9 @@ HELD_OUT = 20
 """One row in so many is never drawn by :class:`RowSampler`, so that what was learned can be judged by it."""
 
 
-def held_out_rows(n_rows: int) -> NDArray[np.int64]:
+def held_out_rows(n_rows: int) -> range:
     """Return the rows that the autoencoder never sees, ascending; all of them where there are too few to spare any."""
-    rows = np.arange(HELD_OUT - 1, n_rows, HELD_OUT)
-    return rows if len(rows) else np.arange(n_rows)
+    return range(HELD_OUT - 1, n_rows, HELD_OUT) if n_rows >= HELD_OUT else range(n_rows)
 
 
 def learned_rows(n_rows: int, n: int, generator: np.random.Generator) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from distspectral.bench import timed_run
-from distspectral.bench.end_to_end import exponents
+from distspectral.bench.end_to_end import driver_growth, exponents
 from distspectral.cli.app import app
 from distspectral.report.formats import duration
 
@@ -70,6 +70,8 @@ def test_sizes_are_run_one_after_the_other_and_kept(monkeypatch, tmp_path):
     assert found["sizes"][0]["exact"]["n_rows"] == 300
     assert "exact" not in found["sizes"][1]
     assert set(found["exponents"]) == set(found["sizes"][0]["seconds"])
+    assert set(found["driver_growth"]) == {"core_seconds", "bytes"}
+    assert all(set(size["driver"]) == set(size["seconds"]) for size in found["sizes"])
     again = CliRunner().invoke(app, arguments, env={"COLUMNS": "150"})
     assert "Spectrum at 300 rows" in again.stdout
     seconds = found["sizes"][1]["seconds"]["graph"]
@@ -88,3 +90,12 @@ def test_exponents_are_slopes_between_logarithms():
     sizes = [{"rows": n, "seconds": {"graph": 2e-3 * n**1.5, "train": 7.0}} for n in (100, 1000, 10_000)]
     assert exponents(sizes) == pytest.approx({"graph": 1.5, "train": 0.0})
     assert exponents(sizes[:1]) == {}
+
+
+def test_growth_of_the_driver_is_that_of_one_more_row():
+    sizes = [
+        {"rows": 100, "driver_core_seconds": 1.0, "driver_bytes": 1000.0},
+        {"rows": 300, "driver_core_seconds": 3.0, "driver_bytes": 1100.0},
+    ]
+    assert driver_growth(sizes) == {"core_seconds": 0.01, "bytes": 0.5}
+    assert driver_growth(sizes[:1]) == {}

@@ -8,12 +8,10 @@ import scipy.stats
 from distspectral.graph.facts import (
     EDGE_FACTS,
     HISTOGRAM_BINS,
+    Tally,
     component_facts,
-    degree_facts,
-    degrees,
-    edge_facts,
     graph_facts,
-    hub_facts,
+    tally_of,
 )
 from distspectral.graph.store import ArrayGraph
 
@@ -22,24 +20,41 @@ IDS = RNG.integers(0, 200, (200, 5))
 WEIGHTS = RNG.random((200, 5)).astype(np.float32)
 
 
-def test_degrees_are_row_sums_of_the_symmetrised_matrix():
+def degrees():
     w = scipy.sparse.coo_array(
         (WEIGHTS.ravel().astype(float), (np.repeat(np.arange(200), 5), IDS.ravel())), shape=(200, 200)
     ).toarray()
-    np.testing.assert_allclose(degrees(ArrayGraph(IDS, WEIGHTS), block_rows=6), (w + w.T).sum(axis=1), rtol=1e-12)
+    return (w + w.T).sum(axis=1)
+
+
+def test_degrees_are_row_sums_of_the_symmetrised_matrix():
+    tally = tally_of(ArrayGraph(IDS, WEIGHTS), block_rows=6)
+    np.testing.assert_allclose(tally.degree, degrees(), rtol=1e-12)
 
 
 def test_facts_agree_with_the_degrees():
-    facts = degree_facts(ArrayGraph(IDS, WEIGHTS))
-    degree = degrees(ArrayGraph(IDS, WEIGHTS))
+    facts, degree = tally_of(ArrayGraph(IDS, WEIGHTS)).degree_facts(), degrees()
     assert np.isclose(facts["total_affinity"], WEIGHTS.sum(dtype=np.float64), rtol=1e-12)
-    assert (facts["degree_min"], facts["degree_median"], facts["degree_max"]) == (
-        degree.min(),
-        np.median(degree),
-        degree.max(),
+    assert (facts["degree_min"], facts["degree_median"], facts["degree_max"]) == pytest.approx(
+        (degree.min(), np.median(degree), degree.max()), rel=1e-12
     )
-    assert sum(facts["degree_histogram"]["counts"]) == 200
+    assert sum(facts["degree_histogram"]["counts"]) == facts["counted_rows"] == 200
     assert len(facts["degree_histogram"]["edges"]) == HISTOGRAM_BINS + 1
+
+
+def test_of_many_rows_some_are_counted_by_whoever_reads_their_edges_and_all_weight_is():
+    whole = Tally(200, 30)
+    for start in (0, 80, 150):
+        stop = min(start + (80 if start == 0 else 70), 200)
+        part = Tally(200, 30)
+        part.add(start, IDS[start:stop], WEIGHTS[start:stop])
+        whole.merge(part.part())
+    everything = tally_of(ArrayGraph(IDS, WEIGHTS))
+    assert len(whole.rows) == 30
+    np.testing.assert_allclose(whole.degree, degrees()[whole.rows.rows], rtol=1e-12)
+    np.testing.assert_array_equal(whole.incoming, everything.incoming[whole.rows.rows])
+    assert whole.degree_facts()["counted_rows"] == 30
+    assert whole.total == pytest.approx(everything.total, rel=1e-12)
 
 
 def test_components_are_counted_and_the_largest_measured():
@@ -51,11 +66,11 @@ def test_hubs_are_told_by_the_lists_alone():
     ids = IDS.copy()
     ids[:3] = np.arange(3)[:, None]  # no neighbours
     counts = np.bincount(ids[3:][ids[3:] != np.arange(3, 200)[:, None]], minlength=200)
-    facts = hub_facts(ArrayGraph(ids, np.zeros((200, 5), np.float32)))
+    facts = tally_of(ArrayGraph(ids, np.zeros((200, 5), np.float32))).hub_facts()
     assert facts["in_degree_max"] == counts.max()
     assert facts["in_degree_skewness"] == pytest.approx(scipy.stats.skew(counts))
     assert facts["orphans"] == pytest.approx(np.mean(counts == 0))
-    assert set(edge_facts(ArrayGraph(ids, WEIGHTS))) == set(EDGE_FACTS)
+    assert set(EDGE_FACTS) == {*facts, *component_facts(ArrayGraph(ids, WEIGHTS))}
 
 
 def test_a_graph_that_hubs_rule_is_warned_of_with_the_remedy_and_once(caplog):
@@ -69,6 +84,6 @@ def test_a_graph_that_hubs_rule_is_warned_of_with_the_remedy_and_once(caplog):
     assert "centered_cosine" in message
     graph_facts(ArrayGraph(star, WEIGHTS), of_same_edges=ruled)
     assert len(caplog.messages) == 1
-    even = hub_facts(ArrayGraph((np.arange(9)[:, None] + np.arange(1, 3)) % 9, np.ones((9, 2))))
+    even = tally_of(ArrayGraph((np.arange(9)[:, None] + np.arange(1, 3)) % 9, np.ones((9, 2)))).hub_facts()
     assert even == {"in_degree_max": 2, "in_degree_skewness": 0.0, "orphans": 0.0}
     assert facts["orphans"] < 0.1

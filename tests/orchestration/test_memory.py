@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 from distspectral.orchestration.memory import resident_bytes
 
@@ -19,10 +20,12 @@ with PeakMemory(interval_s=60) as memory:
     memory.sample()
     del block
 assert resident_bytes() < before + {CHUNK} * 0.5
-print(memory.peak_bytes - before)
+print(memory.peak_bytes - before, memory.own_bytes)
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert int(ran.stdout) >= CHUNK * 0.9
+    peak, own = map(int, ran.stdout.split())
+    assert peak >= CHUNK * 0.9
+    assert own >= CHUNK * 0.9
 
 
 def test_children_and_their_children_are_counted() -> None:
@@ -35,6 +38,24 @@ def test_children_and_their_children_are_counted() -> None:
         assert process.stdout.readline() == "ready\n"
         assert resident_bytes() >= CHUNK * 0.9 + resident_bytes_alone()
         process.communicate("\n")
+
+
+def test_neither_children_nor_mapped_files_are_the_process_own(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(CHUNK))
+    program = f"""
+import mmap
+from distspectral.orchestration.memory import own_bytes, resident_bytes
+
+before = own_bytes(), resident_bytes()
+with open({str(tmp_path / "file")!r}, "rb") as file:
+    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    total = sum(mapped[::4096])
+    print(own_bytes() - before[0], resident_bytes() - before[1])
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    own, resident = map(int, ran.stdout.split())
+    assert own < CHUNK * 0.1
+    assert resident > CHUNK * 0.9
 
 
 def resident_bytes_alone() -> int:

@@ -13,7 +13,13 @@ from distspectral.costs.rates import Rates, SearchRate, StepRate
 
 ROWS = ("pack", "codes", "neighbors", "graph", "features", "reweight", "embed")
 LISTS = ("neighbors", "graph", "siamese_neighbors", "siamese_graph", "reweight")
-FACTS = {"components": 0.6, "degrees": 0.4}
+FACTS = {
+    "pointing rows": 0.25,
+    "following rows": 0.25,
+    "contracting edges": 0.5,
+    "joining row numbers": 0.02,
+    "counting degrees": 0.25,
+}
 SEARCH = SearchRate(
     dim=10,
     truth_us=2,
@@ -30,9 +36,9 @@ CORE_US = {
     "pack": {"packing": 4.0},
     "codes": {"encoding": 4.0, "network": 3.0},
     "features": {"encoding": 4.0, "network": 3.0},
-    "graph": {"weighing edges": 4.0, "taking scales": 0.5, **FACTS},
-    "siamese_graph": {"weighing edges": 4.0, "taking scales": 0.5, **FACTS},
-    "reweight": {"reweighting edges": 4.0, "degrees": 0.4},
+    "graph": {"weighing edges": 4.0, "taking scales": 0.5, "joining scales": 0.01, **FACTS},
+    "siamese_graph": {"weighing edges": 4.0, "taking scales": 0.5, "joining scales": 0.01, **FACTS},
+    "reweight": {"reweighting edges": 4.0, "counting degrees": 0.25},
     "train": {"scan": 4.0},
     "map": {"scan": 4.0},
     "calibrate": {"encoding": 4.0, "calibrating": 4.0, "certifying": 4.0, "network": 3.0},

@@ -5,6 +5,7 @@ import pytest
 
 from distspectral.config.load import load_config
 from distspectral.errors import ConfigError
+from distspectral.graph.contraction import BY_ROW as CONTRACTION
 from distspectral.planning.bills import stage_bills
 from distspectral.planning.machines import this_machine
 from distspectral.planning.measure import measure
@@ -40,15 +41,21 @@ def test_every_rate_that_the_formulas_ask_for_is_measured(learned):
     kinds = {
         "pack": {"packing"},
         "autoencoder": set(),
-        "codes": {"encoding", "network"},
-        "graph": {"weighing edges", "taking scales", "components", "degrees"},
+        "codes": {"encoding", "network", "judging codes"},
+        "graph": {
+            *("weighing edges", "taking scales", "joining scales", "counting degrees"),
+            *("joining row numbers", *CONTRACTION),
+        },
         "siamese": set(),
         "features": {"encoding", "network"},
-        "reweight": {"reweighting edges", "taking the median", "degrees"},
+        "reweight": {"reweighting edges", "taking the median", "counting degrees", "copying components"},
         "train": {"scan"},
         "calibrate": {"encoding", "calibrating", "certifying", "network"},
-        "cluster": {"components"},
-        "tree": {"placing rows", "adding up edges", "network"},
+        "cluster": {"embedding a sample", "reading sampled edges", "reading row numbers"},
+        "tree": {
+            *("placing rows", "joining leaves", "adding up edges", "fitting outliers", "network"),
+            *("embedding a sample", "reading sampled edges"),
+        },
         "map": {"scan"},
         "embed": {"embedding", "network"},
         "exemplars": {"finding exemplars"},

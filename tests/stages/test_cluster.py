@@ -51,7 +51,7 @@ def fitted(sizes, normalize_rows, method="auto", pairs=()):
     """Return the adjusted Rand index of the clusters with the Gaussians, and the facts of the fit."""
     vectors, graph, values, labels = overlapping(sizes, pairs)
     config = ClusterConfig(normalize_rows=normalize_rows, method=method, restarts=3)
-    assigner, facts = fit_assigner(vectors.__getitem__, graph, values, len(sizes), config, 0, in_parts=False)
+    assigner, facts = fit_assigner(vectors.__getitem__, graph, values, len(sizes), config, 0, components=None)
     return adjusted_rand_score(labels, assigner(torch.from_numpy(vectors))[0]), facts
 
 
@@ -72,7 +72,7 @@ def test_a_speck_is_no_cluster_however_little_it_cuts(in_speck, normalized):
     )
     values, vectors, _ = exact_spectrum(graph, 5)
     embed = vectors.astype(np.float32).__getitem__
-    _, facts = fit_assigner(embed, graph, values, 2, ClusterConfig(restarts=3), 0, in_parts=False)
+    _, facts = fit_assigner(embed, graph, values, 2, ClusterConfig(restarts=3), 0, components=None)
     assert facts["normalized_cuts"][1] < 0.1 * facts["normalized_cuts"][0]
     assert facts["normalize_rows"] is normalized
 
@@ -110,7 +110,7 @@ def test_clusters_of_uneven_size_stay_those_of_k_means_where_merging_cuts_more()
 def test_the_number_of_clusters_is_the_first_of_ranked_candidates():
     vectors, graph, values, labels = overlapping((300, 250, 200, 280))
     embed, config = vectors.__getitem__, ClusterConfig(restarts=3)
-    assigner, facts = fit_assigner(embed, graph, values, "auto", config, 0, in_parts=False, suggested=2)
+    assigner, facts = fit_assigner(embed, graph, values, "auto", config, 0, components=None, suggested=2)
     assert facts["candidates"][0]["n_clusters"] == facts["n_clusters"] == 4
     assert len(facts["candidates"]) == 3
     assert adjusted_rand_score(labels, assigner(torch.from_numpy(vectors))[0]) > 0.9
@@ -119,7 +119,9 @@ def test_the_number_of_clusters_is_the_first_of_ranked_candidates():
 
 def test_few_rows_take_the_number_that_the_spectrum_suggests():
     vectors, graph, values, _ = overlapping((40, 40, 40))
-    _, facts = fit_assigner(vectors.__getitem__, graph, values, "auto", ClusterConfig(), 0, in_parts=False, suggested=3)
+    _, facts = fit_assigner(
+        vectors.__getitem__, graph, values, "auto", ClusterConfig(), 0, components=None, suggested=3
+    )
     assert (facts["candidates"], facts["n_clusters"]) == ([], 3)
 
 
@@ -139,7 +141,7 @@ def test_the_edges_of_a_sample_of_the_rows_do(monkeypatch):
 
     counted = Counted(*graph.block(0, graph.n_rows))
     config = ClusterConfig(restarts=3, sample_rows=700)
-    assigner, facts = fit_assigner(embed, counted, values, 6, config, 0, in_parts=False)
+    assigner, facts = fit_assigner(embed, counted, values, 6, config, 0, components=None)
     assert gathered == [600]
     assert len(embedded) == 1, "rows and their neighbours are embedded together"
     assert 700 < embedded[0] <= len(labels)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from distspectral.errors import ConfigError, ConstantDataError, TooFewRowsError
+from distspectral.graph.components import component_labels
 from distspectral.graph.config import AffinityConfig, GraphConfig
 from distspectral.graph.knn import knn_graph
 from distspectral.graph.store import MappedGraph
@@ -55,7 +56,7 @@ class Fragile:
         self.n_asked: list[int] = []
 
     def __call__(self, function, items, description, *, on_gpu=False):
-        if description in ("taking scales", "trying metrics"):
+        if description not in ("searching neighbours", "weighing edges"):
             yield from map(function, reversed(items))
             return
         self.n_asked.append(len(items))
@@ -78,7 +79,10 @@ def test_stages_write_the_graph_of_the_estimator(tmp_path, vectors, kind):
     graph = MappedGraph(Artifact(str(tmp_path / "graph")))
     for found, wanted in zip(graph.block(0, 100), expected.block(0, 100), strict=True):
         np.testing.assert_array_equal(found, wanted)
-    assert {**manifest.properties, "metric": "l2"} == {"n_rows": 100, **facts}
+    assert {**manifest.properties, "metric": "l2"} == {"n_rows": 100, "component_file": ".component.npy", **facts}
+    labels = Artifact(str(tmp_path / "graph")).load_array(".component.npy")
+    np.testing.assert_array_equal(labels, component_labels(expected))
+    assert len(np.unique(labels)) == 3
     assert [shard.name for shard in manifest.shards] == [f"part-{i:05d}.arrow" for i in range(5)]
     assert [shard.n_rows for shard in manifest.shards] == [23, 23, 23, 23, 8]
 
@@ -132,7 +136,7 @@ def test_scale_beyond_the_neighbours_is_refused(tmp_path, vectors):
 
 
 def test_remote_lists_and_scales_are_fetched_once_for_all_tasks(tmp_path, vectors, s3):
-    root, cache = s3.uri("weighed"), NodeCache(str(tmp_path / "cache"), 1 << 30)
+    cache = NodeCache(str(tmp_path / "cache"), 1 << 30)
 
     def remote(stage: str) -> Output:
         return Output(Artifact(s3.uri(f"weighed/{stage}"), cache), stage, "fingerprint", {}, {})
@@ -144,8 +148,8 @@ def test_remote_lists_and_scales_are_fetched_once_for_all_tasks(tmp_path, vector
     for request in s3.log[before:]:
         if request.method == "GET":
             fetched[request.key.removeprefix("weighed/")] += request.n_bytes
-    scales, graph_bytes = len(Artifact(root).read_bytes("graph/.scales.npy")), 100 * 5 * (4 + 2)
-    assert fetched["graph/.scales.npy"] == scales, "ten tasks weigh edges"
+    scales, graph_bytes = 128 + 100 * 4, 100 * 5 * (4 + 2)
+    assert fetched["graph/.by-row/scales.npy"] == scales, "ten tasks weigh edges"
     lists = sum(n_bytes for key, n_bytes in fetched.items() if key.startswith("neighbors/part"))
     assert lists == 100 * 5 * (4 + 4 + 4), "distances for the scales, then both columns"
     whole = [shard.n_bytes for shard in Artifact(s3.uri("weighed/graph")).manifest().shards]
@@ -156,3 +160,12 @@ def test_remote_lists_and_scales_are_fetched_once_for_all_tasks(tmp_path, vector
         strict=True,
     ):
         np.testing.assert_array_equal(found, wanted)
+
+
+def test_numbers_of_all_rows_are_gone_when_the_graph_is_done_and_a_graph_in_one_keeps_none(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(120, 2)).astype(np.float32)
+    manifest = run(tmp_path, packed(tmp_path, rows), affinity=AFFINITY, graph=GraphConfig(n_neighbors=9))
+    assert manifest.properties["component_file"] is None
+    assert manifest.files == {}
+    names = {path.name for path in (tmp_path / "graph").iterdir()}
+    assert names == {".config.yaml", ".manifest.json", *(shard.name for shard in manifest.shards)}

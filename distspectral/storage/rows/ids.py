@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -16,10 +17,18 @@ from distspectral.errors import DuplicateIdError
 from distspectral.mapping import Mapper, local_map
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Shard
+from distspectral.storage.rows.arrays import Piece, piece_offsets, pieces_at, read_pieces, write_pieces
 from distspectral.storage.rows.packed import read_column
 
 SUSPECTS = 1000
 """Repeated digests whose ids are looked up: far more than ever belong to different ids."""
+PART_ROWS = 1 << 22
+"""Rows whose digests one task sorts, on average."""
+FOLDER = ".ids"
+DIGEST = "digest"
+COMPARING, SORTING = "comparing ids", "sorting ids"
+MIX = np.uint64(0x9E3779B97F4A7C15)
+"""Spreads ids that are numbers over the parts (Fibonacci hashing)."""
 
 
 class IdRange:
@@ -52,8 +61,8 @@ def refuse_duplicates(
     """Check that no id occurs twice.
 
     Shards are grouped by overlapping ranges; a shard alone in its range whose ids increase is proven already. Of the
-    others each task reads the ids of one shard and returns eight bytes a row, which are sorted here; so that is what
-    the caller's process must hold, and no ids.
+    others each task reads the ids of one shard and deals eight bytes of each to parts, by their hash; then each task
+    sorts one part. So the caller's process holds nothing that grows with the rows.
 
     Args:
         artifact: holds the packed shards.
@@ -83,13 +92,7 @@ def refuse_duplicates(
 
 def _compare(artifact: Artifact, shards: Sequence[Shard], places: Sequence[tuple[str, int]], mapper: Mapper) -> None:
     names = [shard.name for shard in shards]
-    digests = np.empty(sum(shard.n_rows for shard in shards), np.uint64)
-    n_seen = 0
-    for found in mapper(functools.partial(_digests, artifact), names, "comparing ids"):
-        digests[n_seen : n_seen + len(found)] = found
-        n_seen += len(found)
-    digests.sort()
-    repeated = np.unique(digests[1:][digests[1:] == digests[:-1]])[:SUSPECTS]
+    repeated = _repeated(artifact, names, sum(shard.n_rows for shard in shards), mapper)
     if not len(repeated):
         return
     occurring: dict[Any, list[tuple[int, int]]] = {}
@@ -105,6 +108,44 @@ def _compare(artifact: Artifact, shards: Sequence[Shard], places: Sequence[tuple
             "remove one row or leave out data.id_column",
             parameters=["data.id_column"],
         )
+
+
+def _repeated(artifact: Artifact, names: Sequence[str], n_rows: int, mapper: Mapper) -> NDArray[np.uint64]:
+    """Return digests that occur more than once in shards of so many rows, at most :data:`SUSPECTS`, ascending."""
+    scratch = artifact.child(FOLDER)
+    _forget(scratch)  # of an interrupted run
+    scratch.filesystem.create_dir(scratch.path, recursive=True)
+    try:
+        n_parts = -(-n_rows // PART_ROWS)
+        deal = functools.partial(_deal, artifact, scratch, n_parts)
+        dealt = sorted(mapper(deal, names, COMPARING), key=lambda shard: shard.name)
+        offsets, files = piece_offsets(dealt), [shard.name for shard in dealt]
+        parts = [pieces_at(files, offsets[:, part : part + 2]) for part in range(n_parts)]
+        found = list(mapper(functools.partial(_repeated_of, scratch), parts, SORTING))
+    finally:
+        _forget(scratch)
+    return np.unique(np.concatenate(found))[:SUSPECTS]
+
+
+def _forget(scratch: Artifact) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        scratch.filesystem.delete_dir(scratch.path)
+
+
+def _deal(artifact: Artifact, scratch: Artifact, n_parts: int, name: str) -> Shard:
+    """Write the digests of a shard's ids, those of each part together; one task."""
+    digests = _digests(artifact, name)
+    parts = ((digests * MIX) >> np.uint64(32)) * np.uint64(n_parts) >> np.uint64(32)
+    order = np.argsort(parts, kind="stable")
+    cuts = np.searchsorted(parts[order], np.arange(1, n_parts))
+    return write_pieces(scratch, name, ({DIGEST: piece} for piece in np.split(digests[order], cuts)))
+
+
+def _repeated_of(scratch: Artifact, pieces: Sequence[Piece]) -> NDArray[np.uint64]:
+    """Return the first repeated digests of one part; one task."""
+    read = [np.empty(0, np.uint64), *(piece[DIGEST] for piece in read_pieces(scratch, pieces))]
+    digests = np.sort(np.concatenate(read))
+    return np.unique(digests[1:][digests[1:] == digests[:-1]])[:SUSPECTS]
 
 
 def _digests(artifact: Artifact, name: str) -> NDArray[np.uint64]:

@@ -1,0 +1,128 @@
+"""Some rows among all, by number: tasks read them, their edges and what the network makes of them.
+
+The process that runs a stage neither opens the vectors nor the graph for its samples.
+Shape letters: N rows, n rows asked for, K neighbours, P components.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from distspectral.embedding.forward import BLOCK_ROWS, forward
+from distspectral.embedding.loading import Loader
+from distspectral.graph.store import Edges, MappedGraph
+from distspectral.mapping import Mapper
+from distspectral.models.networks import torch_device
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.rows.by_row import load_rows
+from distspectral.storage.rows.joined import open_vectors
+from distspectral.storage.rows.packed import read_column
+
+EMBEDDING, READING_EDGES = "embedding a sample", "reading sampled edges"
+READING_NUMBERS, READING_IDS = "reading row numbers", "reading ids"
+EDGE_ROWS = 1 << 14
+"""Rows whose edges one task reads."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbeddedRows:
+    """What a network makes of rows; a task embeds one block of them.
+
+    Attributes:
+        vectors: finished ``vectors`` artifacts that the network sees, side by side.
+        loader: of the network.
+        mapper: runs the tasks.
+    """
+
+    vectors: tuple[Artifact, ...]
+    loader: Loader[Any]
+    mapper: Mapper
+
+    def __call__(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the outputs (n, P) at rows (n,), ascending."""
+        task = functools.partial(_embed, vectors=self.vectors, loader=self.loader)
+        return np.concatenate(_in_order(task, rows, BLOCK_ROWS, self.mapper, EMBEDDING, on_gpu=True))
+
+
+class GatheredGraph:
+    """A graph whose rows are read at random, by tasks.
+
+    Args:
+        graph: finished ``graph`` artifact.
+        mapper: runs the tasks.
+    """
+
+    def __init__(self, graph: Artifact, mapper: Mapper) -> None:
+        manifest = graph.manifest()
+        self.n_rows, self.n_neighbors = manifest.n_rows, int(manifest.properties["k"])
+        self._graph, self._mapper = graph, mapper
+
+    def gather(self, rows: NDArray[np.int64]) -> Edges:
+        """Return neighbours (n, K) and affinities (n, K) of rows (n,)."""
+        task = functools.partial(_edges, graph=self._graph)
+        found = _in_order(task, rows, EDGE_ROWS, self._mapper, READING_EDGES)
+        neighbors, affinities = (np.concatenate(column) for column in zip(*found, strict=True))
+        return neighbors, affinities
+
+
+def numbers_of(artifact: Artifact, name: str, mapper: Mapper) -> Callable[[NDArray[np.int64]], NDArray[Any]]:
+    """Return what gives the numbers (n,) of rows (n,) in a file of :mod:`distspectral.storage.rows.by_row`."""
+
+    def gather(rows: NDArray[np.int64]) -> NDArray[Any]:
+        (found,) = mapper(functools.partial(load_rows, artifact, name), [rows], READING_NUMBERS)
+        return np.asarray(found)
+
+    return gather
+
+
+def ids_of(vectors: Artifact, rows: NDArray[np.int64], mapper: Mapper) -> pa.Array:
+    """Return the ids (n,) of rows (n,), ascending; a task reads those of one shard."""
+    shards = vectors.manifest().shards
+    cuts = np.searchsorted(rows, np.cumsum([0, *(shard.n_rows for shard in shards)]))
+    starts = np.cumsum([0, *(shard.n_rows for shard in shards)])
+    items = [
+        (index, shard.name, rows[cuts[index] : cuts[index + 1]] - starts[index])
+        for index, shard in enumerate(shards)
+        if cuts[index + 1] > cuts[index]
+    ]
+    found = dict(mapper(functools.partial(_ids, vectors=vectors), items, READING_IDS))
+    return pa.concat_arrays([found[index] for index, _, _ in items])
+
+
+def _in_order(
+    task: Callable[[tuple[int, NDArray[np.int64]]], tuple[int, Any]],
+    rows: NDArray[np.int64],
+    step: int,
+    mapper: Mapper,
+    description: str,
+    *,
+    on_gpu: bool = False,
+) -> list[Any]:
+    """Return what a task makes of each ``step`` rows, in order."""
+    items = [(start, rows[start : start + step]) for start in range(0, len(rows), step)]
+    found = dict(mapper(task, items, description, on_gpu=on_gpu))
+    return [found[start] for start, _ in items]
+
+
+def _embed(
+    item: tuple[int, NDArray[np.int64]], *, vectors: tuple[Artifact, ...], loader: Loader[Any]
+) -> tuple[int, NDArray[np.float32]]:
+    start, rows = item
+    return start, forward(loader.on(torch_device("auto")), open_vectors(vectors).gather(rows))
+
+
+def _edges(item: tuple[int, NDArray[np.int64]], *, graph: Artifact) -> tuple[int, Edges]:
+    start, rows = item
+    return start, MappedGraph(graph).gather(rows)
+
+
+def _ids(item: tuple[int, str, NDArray[np.int64]], *, vectors: Artifact) -> tuple[int, pa.Array]:
+    index, name, rows = item
+    return index, read_column(vectors, [name], "id").take(pa.array(rows)).combine_chunks()
