@@ -97,9 +97,9 @@ def label_records(
 ) -> list[dict[str, Any]]:
     """Return what a viewer writes where: a record for each label that has rows, with the keys Embedding Atlas reads.
 
-    ``x`` and ``y``: of the leaf's middle that lies nearest to the middle of all rows; ``text``: the name, or the label;
-    ``level``: 0 for the coarsest layer, which shows first; ``priority``: rows. Besides these ``layer``, ``label`` and
-    ``node``.
+    ``x`` and ``y``: of the leaf's middle that lies nearest to the middle of all rows; ``text``: the name, or a word and
+    the label, for the atlas takes text of digits for numbers; ``level``: 0 for the coarsest layer, which shows first;
+    ``priority``: rows. Besides these ``layer``, ``label`` and ``node``.
 
     Args:
         layers: the finest first.
@@ -124,7 +124,7 @@ def label_records(
                 {
                     "x": x,
                     "y": y,
-                    "text": names.get(node, str(label)),
+                    "text": names.get(node, f"cluster {label}"),
                     "level": len(layers) - 1 - number,
                     "priority": int(totals[label]),
                     "layer": number,

@@ -51,7 +51,7 @@ def test_a_label_stands_in_its_leaf_nearest_to_its_middle_under_its_name() -> No
     assert [(one["layer"], one["level"]) for one in records] == [(0, 1)] * 7 + [(1, 0)] * 2
     left, right = records[7:]
     assert (left["text"], left["x"], left["priority"]) == ("<b>left", 1.0, 3)
-    assert (right["text"], right["x"], right["priority"]) == ("1", 7.0, 23)
+    assert (right["text"], right["x"], right["priority"]) == ("cluster 1", 7.0, 23)
 
 
 def test_names_are_those_that_the_page_saves(tmp_path: Path) -> None:
