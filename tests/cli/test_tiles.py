@@ -7,12 +7,14 @@ import os
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.dataset
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
 from distspectral.cli.app import EXIT_REFUSED, app
-from tests.runs import N_ROWS
+from tests.runs import N_ROWS, write_run
 
 
 def invoke(*arguments: object) -> Result:
@@ -91,6 +93,19 @@ def test_the_atlas_gets_the_coarse_levels_the_places_and_the_labels(
     invoke("view", root, "--atlas", "--rows", 1)
     assert pyarrow.dataset.dataset(atlas.read_text().splitlines()[:-6]).count_rows() == levels[0]["rows"]
     assert not list(Path.cwd().glob("pwned"))
+
+
+def test_the_atlas_searches_the_first_carried_text(tmp_path: Path, atlas: Path) -> None:
+    config = write_run(
+        tmp_path / "texts", data={"path": str(tmp_path / "texts/data"), "carry": ["label", "$(touch pwned)"]}
+    )
+    for shard in (tmp_path / "texts/data").iterdir():
+        table = pq.read_table(shard)
+        pq.write_table(table.append_column("$(touch pwned)", pa.array(["text"] * len(table))), shard)
+    assert invoke("run", config, "--local", "--quiet").exit_code == 0
+    assert invoke("tiles", tmp_path / "texts/root", "--carry", "all").exit_code == 0
+    invoke("view", tmp_path / "texts/root", "--atlas")
+    assert atlas.read_text().splitlines()[-2:] == ["--text", "$(touch pwned)"]
 
 
 def test_without_tiles_or_atlas_the_remedy_is_named(

@@ -27,6 +27,7 @@ from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.tiles import build
 from distspectral.tiles.build import DENSITY, LABELS, MappedRun, Wish, make_tiles, tiles_output
+from distspectral.tiles.plane import Plane
 from tests.runs import N_ROWS, write_metric_run, write_run
 
 HOSTILE = "<img src=x onerror=alert(1)>'\"; DROP TABLE rows"
@@ -104,6 +105,8 @@ def test_every_row_is_there_once_on_the_level_and_tile_that_it_names(root: Artif
         part = pq.read_table(f"{root.path}/tiles/{shard.name}")
         assert shard.name.startswith(f"level-{shard.details['level']:02d}-")
         assert set(part["level"].to_pylist()) == {shard.details["level"]}
+        along = Plane(left, lower, side).morton(part["x"].to_numpy(), part["y"].to_numpy()).astype(np.int64)
+        assert (np.diff(along) >= 0).all(), "rows follow the curve"
     assert pa.dataset.dataset(f"{root.path}/tiles").count_rows() == N_ROWS, "the folder opens"
 
 
