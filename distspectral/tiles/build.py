@@ -209,22 +209,23 @@ def make_tiles(run: MappedRun, wish: Wish, output: Output, mapper: Mapper = loca
     files_missing = [(name, *rest) for name, rest in named.items() if name not in done]
     done |= {shard.name: shard for shard in mapper(write, files_missing, "writing tiles")}
     shards = [done[name] for name in named]
-    levels = _levels(shards, plan.detail.n_levels)
     properties = {
         "n_rows": sum(shard.n_rows for shard in shards),
         "square": [plan.plane.x, plan.plane.y, plan.plane.side],
         "layers": [len(layer.nodes) for layer in layers],
         "carried": list(wish.carry),
-        "levels": levels,
+        "levels": _levels(shards),
     }
     manifest = output.commit(shards, properties, {}, files=(LABELS, DENSITY))
     _tidy(artifact)
     return manifest
 
 
-def _levels(shards: Sequence[Shard], n_levels: int) -> list[dict[str, int]]:
-    """Return rows, files and bytes of each level."""
-    of = [[shard for shard in shards if shard.details["level"] == level] for level in range(n_levels)]
+def _levels(shards: Sequence[Shard]) -> list[dict[str, int]]:
+    """Return rows, files and bytes of each level, to the last that has any."""
+    of: list[list[Shard]] = [[] for _ in range(1 + max(shard.details["level"] for shard in shards))]
+    for shard in shards:
+        of[shard.details["level"]].append(shard)
     return [
         {
             "rows": sum(shard.n_rows for shard in one),

@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distspectral.tiles.plane import AXIS_BITS
+from distspectral.tiles.plane import AXIS_BITS, cell_of
 
 TILE_ROWS = 4096
 """Rows that a tile shows, about."""
 PART_BITS = 5
 """A tile's rows are spread over 2^5 by 2^5 parts of it."""
+SHIFTS = 3
+"""Of tiles along each axis, over which what they show is averaged."""
 ROWS_PER_CELL = 8
 """Of the grid that strata lie on, on average, unless the grid is as fine as it may be."""
 LEAST_BITS, MOST_BITS = 5, 10
@@ -135,16 +137,25 @@ def levels_of_detail(strata: Strata, tile_rows: int, file_rows: int) -> Detail:
 
 
 def _shown(strata: Strata, rest: NDArray[np.float64], level: int, tile_rows: int) -> NDArray[np.float64]:
-    """Return how many rows (S,) of each stratum a level shows, of those that are left."""
+    """Return how many rows (S,) of each stratum a level shows, of those that are left.
+
+    The mean of what tiles of the same size show that are shifted against the level's own: where one that shows all its
+    rows lies beside one that cannot, no border is seen between them. Each part is shifted a little otherwise.
+    """
     part_bits = min(level + PART_BITS, strata.bits)
     cells, clusters = np.divmod(strata.keys, strata.n_clusters)
     parts = (cells >> 2 * (strata.bits - part_bits)) * strata.n_clusters + clusters
     found, group = np.unique(parts, return_inverse=True)
     left = np.bincount(group, rest).astype(np.float64)
-    tile = np.unique((found // strata.n_clusters) >> 2 * (part_bits - level), return_inverse=True)[1]
-    quota = filled(left, np.sqrt(left), tile, tile_rows)
-    share = np.divide(quota, left, out=np.zeros(len(left)), where=left > 0)
-    shown: NDArray[np.float64] = rest * share[group]
+    shares = np.zeros(len(left))
+    places = np.stack(cell_of((found // strata.n_clusters << 2 * (AXIS_BITS - part_bits)).astype(np.uint32), part_bits))
+    side, generator = 2 ** (part_bits - level), np.random.default_rng(level)
+    for shift in np.ndindex(SHIFTS, SHIFTS):
+        moves = (np.array(shift)[:, None] + generator.random(places.shape)) / SHIFTS - 0.5
+        across, up = np.clip(places + np.floor(moves * side).astype(np.int64), 0, 2**part_bits - 1) // side
+        quota = filled(left, np.sqrt(left), up << level | across, tile_rows)
+        shares += np.divide(quota, left, out=np.zeros(len(left)), where=left > 0)  # exactly 1 of what is shown in full
+    shown: NDArray[np.float64] = rest * (shares / SHIFTS**2)[group]
     return shown
 
 

@@ -40,7 +40,7 @@ def test_tiles_hold_about_as_many_rows_as_asked_and_all_rows_are_shown() -> None
     for one in range(detail.n_levels - 1):  # the last takes what is left
         across, up = cell_of(morton[level == one], one)
         sizes = np.unique(across.astype(int) << 20 | up, return_counts=True)[1]
-        assert sizes.max() < 100 + 5 * 10  # binomial
+        assert sizes.max() < 2 * 100  # beside a tile with few rows it shows some more
     assert 50 < (level == 0).sum() < 150
     rare = (level[cluster == 2] == 0).mean()
     assert rare > 5 * (level[cluster == 0] == 0).mean(), "a crowd does not hide what is rare"
