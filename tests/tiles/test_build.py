@@ -129,16 +129,18 @@ def test_labels_are_cuts_of_the_tree_the_finest_first_and_outliers_have_none(roo
 
 @pytest.mark.usefixtures("small")
 def test_labels_have_places_and_cells_have_counts(root: Artifact) -> None:
-    _, table = made(root, Wish(names={0: HOSTILE}))
+    opened, wish = MappedRun.of(root), Wish(names={0: HOSTILE})
+    rewrite(root, "is_outlier", True, 5)
+    left, lower, side = make_tiles(opened, wish, tiles_output(opened, wish, root.child("tiles"))).properties["square"]
+    table = pa.dataset.dataset(f"{root.path}/tiles").to_table()
     records = json.loads(Path(f"{root.path}/tiles/{LABELS}").read_text())
     assert {one["text"] for one in records if one["node"] == 0} == {HOSTILE}
     for one in records:
         mine = table.filter(pa.compute.field(f"label_{one['layer']}") == one["label"])
-        assert one["priority"] == mine.num_rows
+        assert one["priority"] == mine.num_rows, "outliers count for no label"
         assert mine["x"].to_numpy().min() <= one["x"] <= mine["x"].to_numpy().max()
     density = np.load(f"{root.path}/tiles/{DENSITY}")
     assert density.sum() == N_ROWS
-    left, lower, side = made(root, Wish(names={0: HOSTILE}))[0].properties["square"]
     x, y = table["x"].to_numpy(), table["y"].to_numpy()
     edges = [[lower, lower + side], [left, left + side]]
     assert (density == np.histogram2d(y, x, bins=density.shape, range=edges)[0]).mean() > 0.99  # but for edges of cells
