@@ -20,7 +20,7 @@ LAYERS = (
     ("recipes",),
     ("costs",),
     ("stages",),
-    ("curation", "report", "estimators", "config"),
+    ("curation", "report", "estimators", "config", "tiles"),
     ("serving", "scanpy"),
     ("orchestration",),
     ("planning",),

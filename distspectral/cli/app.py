@@ -27,6 +27,7 @@ from distspectral.cli import (
     serve,
     stage,
     submit,
+    tiles,
     validate,
     view,
 )
@@ -127,6 +128,7 @@ for module in (
     evaluate,
     dedup,
     sample,
+    tiles,
     export,
     graph,
     serve,

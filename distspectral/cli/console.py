@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,6 +27,7 @@ from distspectral.report.formats import duration, n_bytes, percent
 from distspectral.secrets import redacted, redacted_values
 
 if TYPE_CHECKING:
+    from distspectral.mapping import Mapper
     from distspectral.stages.stage import Stage
     from distspectral.storage.artifact.manifest import Manifest
 
@@ -134,6 +135,19 @@ class StageProgress:
             self._bar.update(self._tasks["training"], description=f"training  {text}")
         else:
             self._console.print(f"  {text}")
+
+
+def watched(progress: StageProgress, hand_out: Mapper) -> Mapper:
+    """Return the mapper, showing how far it is."""
+
+    def mapper(
+        function: Callable[[Any], Any], items: Sequence[Any], description: str, *, on_gpu: bool = False
+    ) -> Iterator[Any]:
+        for done, result in enumerate(hand_out(function, items, description, on_gpu=on_gpu), 1):
+            progress.progress(description, done, len(items))
+            yield result
+
+    return mapper
 
 
 def fact_table(title: str, facts: Iterable[tuple[str, str]] = ()) -> Table:

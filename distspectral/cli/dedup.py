@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from distspectral.cli.console import StageProgress, fact_table, print_json, print_note, print_table, record_table
+from distspectral.cli.console import (
+    StageProgress,
+    fact_table,
+    print_json,
+    print_note,
+    print_table,
+    record_table,
+    watched,
+)
 from distspectral.cli.options import AsJson, Local, Quiet, RunPath, engine_of_run
 
 if TYPE_CHECKING:
     from distspectral.curation.lists import RunLists
     from distspectral.graph.near import Measure
-    from distspectral.mapping import Mapper
 
 Threshold = Annotated[
     float | None,
@@ -79,7 +85,7 @@ def dedup(
     with Hold(artifact, f"dedup of {root.uri}"), StageProgress(quiet) as progress, contextlib.closing(engine):
         if not artifact.is_current(output.fingerprint):
             engine.start([NEIGHBORS])
-        manifest = find_duplicates(lists, threshold, output, _watched(progress, engine.mapper(NEIGHBORS)))
+        manifest = find_duplicates(lists, threshold, output, watched(progress, engine.mapper(NEIGHBORS)))
     if as_json:
         print_json(manifest.model_dump())
         return
@@ -93,19 +99,6 @@ def dedup(
         ("written to", artifact.uri),
     ]
     print_table(fact_table(f"Near-duplicates of {run}", facts))
-
-
-def _watched(progress: StageProgress, hand_out: Mapper) -> Mapper:
-    """Return the mapper, showing how far it is."""
-
-    def mapper(
-        function: Callable[[Any], Any], items: Sequence[Any], description: str, *, on_gpu: bool = False
-    ) -> Iterator[Any]:
-        for done, result in enumerate(hand_out(function, items, description, on_gpu=on_gpu), 1):
-            progress.progress(description, done, len(items))
-            yield result
-
-    return mapper
 
 
 def _show_survey(run: str, lists: RunLists, as_json: bool) -> None:

@@ -27,6 +27,7 @@ def steps(data: ReportData) -> list[Step]:
     run, others = shlex.quote(data.root), [one.n_clusters for one in data.candidates[1:]]
     n_clusters = others[0] if others else 2 * data.clusters.n_clusters
     new = shlex.quote(f"{data.root}-new")
+    walk = [Step("Walk through all rows of the map, by level of detail", f"distspectral tiles {run}")]
     return [
         Step("Cut the tree elsewhere: more or fewer clusters within seconds, nothing is trained",
              f"distspectral recut {run} --n-clusters {n_clusters}"),
@@ -34,6 +35,7 @@ def steps(data: ReportData) -> list[Step]:
         Step("Compare the clusters with labels that lie elsewhere", f"distspectral evaluate {run} --labels LABELS.csv"),
         Step("Draw rows evenly over the tree, say to label them", f"distspectral sample {run} --rows 1000"),
         Step("Find near-duplicates", f"distspectral dedup {run}"),
+        *(walk if data.rows.place == "map" else []),
         Step("Take the model elsewhere, as torch.export and ONNX programs", f"distspectral export {run}"),
         Step("Answer rows by HTTP", f"distspectral serve {run}"),
     ]  # fmt: skip

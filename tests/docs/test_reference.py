@@ -120,6 +120,12 @@ def test_columns_of_the_output_are_all_that_can_be_written(workshop: Path) -> No
     compare(described, columns(workshop / "all/part-00000.parquet"))
 
 
+def test_columns_of_the_tiles_are_those_of_a_real_run(workshop: Path) -> None:
+    result = run_here(["tiles", "runs/demo", "--layers", "10,2"])
+    assert result.exit_code == 0, result.output
+    compare(described_columns("tiles"), columns(workshop / "runs/demo/tiles/level-00-00000.parquet"))
+
+
 def test_columns_of_the_quarantine_are_those_of_a_real_run(tmp_path: Path) -> None:
     config = write_run(tmp_path)
     vectors, labels = blobs(120, 5)

@@ -296,3 +296,10 @@ def test_the_certificate_says_what_it_judged_by_and_what_it_does_not_see(full_pa
     unfinished = values()["certificate"] | {"converged": False}
     assert "did not converge" in render(ReportData.model_validate(values(certificate=unfinished)))
     assert "Error of each function" not in render(ReportData.model_validate(values(certificate=None)))
+
+
+def test_a_run_with_a_map_is_told_of_tiles(values: Any) -> None:
+    told = values()
+    assert "distspectral tiles" not in render(ReportData.model_validate(told))
+    told["rows"]["place"] = "map"
+    assert "distspectral tiles &#39;/data/run&#39;" in render(ReportData.model_validate(told))
