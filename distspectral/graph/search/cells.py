@@ -173,3 +173,8 @@ def assign_us(n_cells: int, dim: int) -> float:
     if n_cells <= TWO_LEVEL_CELLS:
         return query_us(dim) + pair_us(dim) * n_cells
     return 2 * query_us(dim) + pair_us(dim) * (n_regions(n_cells) + LISTED * n_cells / n_regions(n_cells))
+
+
+def cell_bytes(dim: int) -> int:
+    """Return what a cell takes in every process that routes rows: its centroid, and the lists of regions it is in."""
+    return 4 * dim + 4 * LISTED
