@@ -16,6 +16,7 @@ from distspectral.graph.given import GivenGraph
 from distspectral.graph.linking import LINK_TASKS, find_links
 from distspectral.graph.links import link_facts
 from distspectral.graph.runs import Lists, shard_runs
+from distspectral.graph.search.cells import cell_bytes
 from distspectral.graph.search.exact import ExactSolver, exact_solver, query_blocks
 from distspectral.graph.search.sampling import LEAST_CELL_ROWS
 from distspectral.graph.search.through_cells import search_cells, sweep
@@ -194,6 +195,7 @@ def _cost(bill: Bill) -> None:
         formula = f"N x ({pairs:,.0f} pairs x {words} / {GPU_SHARE:g} + {sent:,.0f} B / {PCIE:.2g}) / {workers} GPUs"
         bill.add("GPUs", rows * (pairs * pair_s / GPU_SHARE + sent / PCIE) / workers, formula)
     bill.cores(parts)
+    bill.driver_bytes += join.cells * cell_bytes(rate.dim)
     pooled = pooled_rows(config, rate.dim, rows, join.cells)
     more = max(pooled / pooled_rows(config, rate.dim, sample_rows, rate.cells), 1.0)
     choosing_s = more * bill.us("choosing cells") * sample_rows / 1e6  # one task, all else waits

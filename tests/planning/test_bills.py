@@ -155,6 +155,12 @@ def test_cells_are_chosen_in_a_time_that_grows_with_their_number():
     assert more > 10 * as_measured
 
 
+def test_the_driver_holds_cells_and_not_rows_of_the_search():
+    few, many = (stages(n)["neighbors"] for n in (1e6, 1e8))
+    assert few.driver_bytes - 4e8 == pytest.approx(1e6 / (40_000 / SEARCH.cells) * (4 * SEARCH.dim + 4 * 64), rel=0.01)
+    assert few.driver_bytes < many.driver_bytes < 4e8 + 1e9
+
+
 def test_ways_are_tried_on_as_many_rows_whatever_the_rows():
     found = rates(core_us=CORE_US | {"trial": {TRYING: 50.0}}, alone_s={})
     few, some, many = (term(stages(n, found)["trial"], "driver").seconds for n in (2_000, 40_000, 1e8))

@@ -10,7 +10,6 @@ Shape letters: N rows, B rows of a block, C cells, D features, M cells looked at
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 
 import numpy as np
@@ -19,13 +18,12 @@ from numpy.typing import NDArray
 from distspectral.errors import SearchFailedError
 from distspectral.graph.search.costs import pair_us, query_us
 from distspectral.graph.search.exact import nearest_by_products, squared_distances
-from distspectral.graph.search.faiss_search import fast_products, knn
+from distspectral.graph.search.faiss_search import fast_products
 from distspectral.graph.search.lists import Neighbors
+from distspectral.graph.search.regions import LISTED, Regions, n_regions
 
-TWO_LEVEL_CELLS = 2000
-"""Above it, centroids are looked for through centroids of centroids."""
-LISTED = 8
-"""Lists that a centroid is in, so that one list has nearly all that are near any row of its region."""
+TWO_LEVEL_CELLS = 5000
+"""Above it, a row's cells are looked for through regions."""
 TWO_STEP_CELLS = 300
 """Above it, k-means runs inside the cells of a coarser k-means."""
 ITERATIONS = 10
@@ -84,7 +82,7 @@ def _split(
 ) -> NDArray[np.float32]:
     if not rounds:
         return centroids
-    home = Cells(centroids, 0, 0.0, fit_coarse(centroids, seed)).nearest(rows, 1)[0][:, 0]
+    home = Cells(centroids, 0, 0.0, fit_regions(centroids, seed)).nearest(rows, 1)[0][:, 0]
     counts = np.bincount(home, minlength=len(centroids))
     members = np.split(np.argsort(home, kind="stable"), np.cumsum(counts)[:-1])
     large = np.flatnonzero((counts > most) & (counts > 1))
@@ -104,13 +102,13 @@ class Cells:
         centroids: (C, D) float32.
         max_extra: cells beyond the nearest that a row may be in.
         eps: how far away their border may be, as a share of the distance to the nearest centroid.
-        coarse: (A, D) centroids of the centroids, of :func:`fit_coarse`.
+        regions: of :func:`fit_regions`.
     """
 
     centroids: NDArray[np.float32]
     max_extra: int
     eps: float
-    coarse: NDArray[np.float32] | None = None
+    regions: Regions | None = None
 
     def __len__(self) -> int:
         return len(self.centroids)
@@ -126,7 +124,7 @@ class Cells:
         """
         rows = np.ascontiguousarray(rows)
         n_nearest = min(n_nearest, len(self))
-        cells, distances = self._among_all(rows, n_nearest) if self.coarse is None else self._listed(rows, n_nearest)
+        cells, distances = self._among_all(rows, n_nearest) if self.regions is None else self._listed(rows, n_nearest)
         nearest = distances[:, :1]
         apart = squared_distances(self.centroids[cells[:, 0]], self.centroids, np.maximum(cells, 0))
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -138,15 +136,6 @@ class Cells:
         cells, borders = self.nearest(rows, 1 + self.max_extra)
         cells[borders > self.eps] = NO_CELL
         return cells
-
-    @functools.cached_property
-    def _lists(self) -> list[NDArray[np.int64]]:
-        """Per centroid of centroids, the cells that have it among their nearest; ascending."""
-        assert self.coarse is not None
-        near = knn(self.centroids, self.coarse, min(LISTED, len(self.coarse)))[1]
-        order = np.argsort(near.ravel(), kind="stable")
-        stops = np.cumsum(np.bincount(near.ravel(), minlength=len(self.coarse)))
-        return np.split(order // near.shape[1], stops[:-1])
 
     def _among_all(self, rows: NDArray[np.float32], n_nearest: int) -> Neighbors:
         """Return the nearest cells (B, M), ascending, and squared distances."""
@@ -164,35 +153,28 @@ class Cells:
 
     def _listed(self, rows: NDArray[np.float32], n_nearest: int) -> Neighbors:
         """Return the nearest cells (B, M) of those that the rows' regions list, and squared distances."""
-        proposed = self._propose(rows, min(n_nearest + MARGIN, len(self)))
+        assert self.regions is not None
+        proposed = self.regions.nearest(rows, self.centroids, min(n_nearest + MARGIN, len(self)))
         distances = squared_distances(rows, self.centroids, np.maximum(proposed, 0))
         distances[proposed < 0] = np.inf
         order = np.lexsort((proposed, distances), axis=1)[:, :n_nearest]
         return np.take_along_axis(proposed, order, axis=1), np.take_along_axis(distances, order, axis=1)
 
-    def _propose(self, rows: NDArray[np.float32], n_nearest: int) -> NDArray[np.int64]:
-        assert self.coarse is not None
-        region = knn(rows, self.coarse, 1)[1][:, 0]
-        proposed = np.full((len(rows), n_nearest), NO_CELL, np.int64)
-        order = np.argsort(region, kind="stable")
-        for part in np.split(order, np.flatnonzero(np.diff(region[order])) + 1):
-            listed = self._lists[region[part[0]]]
-            found = knn(rows[part], self.centroids[listed], min(n_nearest, len(listed)))[1]
-            proposed[part, : found.shape[1]] = listed[found]
-        return proposed
 
-
-def fit_coarse(centroids: NDArray[np.float32], seed: int) -> NDArray[np.float32] | None:
-    """Return (A, D) centroids of centroids for two-level assignment, None where one level is cheaper."""
-    return fit_centroids(centroids, _n_coarse(len(centroids)), seed) if len(centroids) > TWO_LEVEL_CELLS else None
-
-
-def _n_coarse(n_cells: int) -> int:
-    return int(np.sqrt(LISTED * n_cells))
+def fit_regions(centroids: NDArray[np.float32], seed: int) -> Regions | None:
+    """Return regions of cells at ``centroids`` (C, D), None where cells are so few that all are looked at."""
+    if len(centroids) <= TWO_LEVEL_CELLS:
+        return None
+    return Regions.of(centroids, fit_centroids(centroids, n_regions(len(centroids)), seed))
 
 
 def assign_us(n_cells: int, dim: int) -> float:
     """Return core-microseconds of assigning one row."""
     if n_cells <= TWO_LEVEL_CELLS:
         return query_us(dim) + pair_us(dim) * n_cells
-    return 2 * query_us(dim) + pair_us(dim) * (_n_coarse(n_cells) + LISTED * n_cells / _n_coarse(n_cells))
+    return 2 * query_us(dim) + pair_us(dim) * (n_regions(n_cells) + LISTED * n_cells / n_regions(n_cells))
+
+
+def cell_bytes(dim: int) -> int:
+    """Return what a cell takes in every process that routes rows: its centroid, and the lists of regions it is in."""
+    return 4 * dim + 4 * LISTED

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from distspectral.errors import ConfigError
 from distspectral.graph.config import GraphConfig, LocalSolver
-from distspectral.graph.search.cells import EXTRA, Cells, assign_us, fit_centroids, fit_coarse, split_large
+from distspectral.graph.search.cells import EXTRA, Cells, assign_us, fit_centroids, fit_regions, split_large
 from distspectral.graph.search.costs import (
     COMPILE_US,
     HNSW_RATIO,
@@ -37,6 +37,7 @@ from distspectral.graph.search.counting import count_cells
 from distspectral.graph.search.cuts import GROUPS
 from distspectral.graph.search.faiss_search import uses_gpu
 from distspectral.graph.search.local import has_nn_descent, require
+from distspectral.graph.search.regions import Regions
 from distspectral.graph.search.routing import bisect
 from distspectral.graph.search.sampling import LEAST_CELL_ROWS, Rows, Sample, most_cells, n_fitted, sampled
 from distspectral.storage.artifact.directory import Artifact
@@ -46,6 +47,7 @@ logger = logging.getLogger(__name__)
 
 SETTING = ".setting.json"
 CELLS = ".cells.npz"
+REGIONS = "regions_"
 MIN_GROUP_ROWS = 1 << 14
 MAX_CELL_ROWS = 1 << 18
 """A cell is one task's work: larger ones would leave workers idle."""
@@ -106,8 +108,9 @@ class Setting:
         """Write it where :meth:`read` finds it: the cells first, so that a file of values means that all is there."""
         cells = self.cells
         arrays: dict[str, Any] = {"groups": self.groups, "centroids": cells.centroids}
-        if cells.coarse is not None:
-            arrays["coarse"] = cells.coarse
+        if cells.regions is not None:
+            regions = vars(cells.regions)
+            arrays |= {REGIONS + name: array for name, array in regions.items()}
         artifact.write_file(CELLS, lambda stream: np.savez(stream, **arrays))
         values = {"solver": self.solver, "local_target": self.local_target, "max_extra": cells.max_extra}
         artifact.write_json(SETTING, {**values, "eps": cells.eps, "forecast": dataclasses.asdict(self.forecast)})
@@ -120,7 +123,9 @@ class Setting:
         values = artifact.read_json(SETTING)
         forecast = Forecast(**values.pop("forecast"))
         with np.load(io.BytesIO(artifact.read_bytes(CELLS))) as arrays:
-            cells = Cells(arrays["centroids"], values.pop("max_extra"), values.pop("eps"), arrays.get("coarse"))
+            regions = {name.removeprefix(REGIONS): arrays[name] for name in arrays if name.startswith(REGIONS)}
+            overlap = values.pop("max_extra"), values.pop("eps")
+            cells = Cells(arrays["centroids"], *overlap, Regions(**regions) if regions else None)
             return cls(cells=cells, groups=arrays["groups"], forecast=forecast, **values)
 
 
@@ -286,9 +291,9 @@ def _overlaps(
     """Return, per ``max_extra``, the cells with the smallest eps that suffices."""
     (n_cells, dim), n_rows = centroids.shape, sample.n_rows
     wanted = config.target_recall / _local_target(config, solver)
-    coarse = fit_coarse(centroids, config.seed)
+    regions = fit_regions(centroids, config.seed)
     looked_at = min(1 + max(EXTRA), n_cells)
-    needed = _needed_eps(Cells(centroids, 0, 0.0, coarse), sample, looked_at)
+    needed = _needed_eps(Cells(centroids, 0, 0.0, regions), sample, looked_at)
     options: list[tuple[Cells, NDArray[np.bool_]]] = []
     for extra in EXTRA:
         if extra >= looked_at and extra != EXTRA[0]:
@@ -298,7 +303,7 @@ def _overlaps(
         eps = float(np.sort(pairs)[int(np.ceil(wanted * len(pairs))) - 1])
         if np.isfinite(eps):
             eps = eps * (1 + 1e-6) + 1e-6
-            options.append((Cells(centroids, extra, eps, coarse), pairs <= eps))
+            options.append((Cells(centroids, extra, eps, regions), pairs <= eps))
     counts = count_cells([cells for cells, _ in options], sample.seen, n_rows, config.seed + 3)
     overlaps = []
     for (cells, found), count in zip(options, counts, strict=True):

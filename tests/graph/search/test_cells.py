@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from distspectral.errors import SearchFailedError
-from distspectral.graph.search.cells import NO_CELL, TWO_STEP_CELLS, Cells, fit_centroids, fit_coarse, split_large
+from distspectral.graph.search.cells import NO_CELL, TWO_STEP_CELLS, Cells, fit_centroids, fit_regions, split_large
 from tests.datasets import blobs
 
 ROWS, _ = blobs(2000, 8, 6)
@@ -43,11 +43,11 @@ def test_assignment_does_not_depend_on_the_block():
 def test_two_levels_find_nearly_the_same_cells(monkeypatch):
     monkeypatch.setattr("distspectral.graph.search.cells.TWO_LEVEL_CELLS", 500)
     centroids = np.unique(ROWS[:900], axis=0)
-    assert fit_coarse(centroids[:100], 0) is None
-    coarse = fit_coarse(centroids, 0)
-    assert len(coarse) < 200
+    assert fit_regions(centroids[:100], 0) is None
+    regions = fit_regions(centroids, 0)
+    assert len(regions) < 300
     expected, _ = Cells(centroids, 0, 0.0).nearest(ROWS, 3)
-    found, borders = Cells(centroids, 0, 0.0, coarse).nearest(ROWS, 3)
+    found, borders = Cells(centroids, 0, 0.0, regions).nearest(ROWS, 3)
     assert np.mean(found[:, 0] == expected[:, 0]) > 0.98
     assert np.mean(found == expected) > 0.95
     assert (borders >= 0).all()

@@ -54,6 +54,17 @@ def test_a_group_reads_each_of_its_rows_once_in_row_order(tmp_path, half, runs):
         np.testing.assert_array_equal(members.vectors(some), rows[expected[some]])
 
 
+@pytest.mark.parametrize(("at_once", "expected"), [(5000, [1000]), (300, [301, 699])])
+def test_blocks_of_a_task_look_for_their_cells_together(tmp_path, monkeypatch, at_once, expected):
+    asked, assign = [], Cells.assign
+    monkeypatch.setattr(Cells, "assign", lambda cells, rows: asked.append(len(rows)) or assign(cells, rows))
+    monkeypatch.setattr("distspectral.graph.search.routing.ASSIGNED_ROWS", at_once)
+    pieces = routed(Artifact(str(tmp_path)), ROWS, [CUTS])
+    assert asked == expected
+    members = RoutedGroup(Artifact(str(tmp_path)), pieces[0], 6)
+    np.testing.assert_array_equal(members.cells, assign(CELLS, ROWS)[members.ids])
+
+
 def test_surplus_duplicates_stay_behind_block_by_block_whatever_a_task_reads(tmp_path):
     rows = ROWS.copy()
     rows[np.random.default_rng(0).permutation(1000)[:700]] = rows[3]

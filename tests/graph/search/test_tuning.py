@@ -8,7 +8,7 @@ import pytest
 
 from distspectral.errors import ConfigError
 from distspectral.graph.config import GraphConfig
-from distspectral.graph.search.cells import NO_CELL, Cells, fit_centroids, fit_coarse
+from distspectral.graph.search.cells import NO_CELL, Cells, fit_centroids, fit_regions
 from distspectral.graph.search.sampling import Sample
 from distspectral.graph.search.tuning import FILL, SETTING, Forecast, Setting, candidates, most_rows, tune
 from distspectral.storage.artifact.directory import Artifact
@@ -89,18 +89,21 @@ def test_cells_are_no_smaller_than_a_task_s_memory_can_fit():
 def test_a_setting_is_read_as_it_was_written(tmp_path, monkeypatch, n_cells):
     monkeypatch.setattr("distspectral.graph.search.cells.TWO_LEVEL_CELLS", 500)
     centroids = fit_centroids(blobs(1500, 4)[0], n_cells, 0)
-    coarse = fit_coarse(centroids, 0)
-    assert (coarse is None) == (n_cells == 20)
+    regions = fit_regions(centroids, 0)
+    assert (regions is None) == (n_cells == 20)
     groups = np.arange(len(centroids), dtype=np.int32) // 7
     forecast = Forecast(0.987, 0.001, 1.5, 0.01, 90.0, 99.0, 12.0)
-    written = Setting(Cells(centroids, 2, 0.25, coarse), groups, "hnsw", 0.99, forecast)
+    written = Setting(Cells(centroids, 2, 0.25, regions), groups, "hnsw", 0.99, forecast)
     artifact = Artifact(str(tmp_path))
     assert Setting.read(artifact) is None
     written.write(artifact)
     assert artifact.has(SETTING)
     found = Setting.read(artifact)
-    for name in ("centroids", "coarse", "max_extra", "eps"):
+    for name in ("centroids", "max_extra", "eps"):
         np.testing.assert_array_equal(getattr(found.cells, name), getattr(written.cells, name))
+    assert (found.cells.regions is None) == (regions is None)
+    for name in ("centroids", "cells", "stops") if regions else ():
+        np.testing.assert_array_equal(getattr(found.cells.regions, name), getattr(regions, name))
     np.testing.assert_array_equal(found.groups, groups)
     for name in ("solver", "local_target", "forecast"):
         assert getattr(found, name) == getattr(written, name)
