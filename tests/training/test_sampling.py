@@ -9,7 +9,7 @@ from distspectral.comm import collectives
 from distspectral.spectral.rayleigh import dirichlet_energy, gram
 from distspectral.storage.rows.sparse import SparseVectors
 from distspectral.storage.rows.vectors import ArrayVectors
-from distspectral.training.sampling import EdgeSampler, InBatchSampler, share, stratified
+from distspectral.training.sampling import SIZES, EdgeSampler, InBatchSampler, filled_up, share, stratified
 from tests.oracles import all_edges, random_graph
 
 N, K, SEED = 60, 5, 3
@@ -125,3 +125,22 @@ def test_thin_rows_are_drawn_as_they_are_held(graph):
     assert thin.vectors.is_sparse
     assert torch.equal(thin.vectors.to_dense(), one.vectors)
     assert torch.equal(thin.mass, one.mass)
+
+
+def test_batches_are_of_few_sizes_and_no_row_is_lost():
+    sizes = {len(filled_up(np.arange(n))) for n in range(1025, 4097)}
+    assert len(sizes) == 2 * SIZES
+    for n in (1, 2, 30, 33, 1963, 2048, 2049):
+        filled = filled_up(np.arange(n))
+        np.testing.assert_array_equal(filled[:n], np.arange(n))
+        assert (filled[n:] == n - 1).all()
+        assert n <= len(filled) <= n * (1 + 1 / SIZES)
+
+
+@pytest.mark.parametrize("laplacian", ["random_walk", "unnormalized"])
+def test_rows_that_fill_a_batch_up_have_no_mass(vectors, graph, laplacian):
+    batch = sampler(vectors, graph, laplacian).batch(0)
+    n_distinct = len(torch.unique(batch.vectors, dim=0))
+    assert n_distinct < len(batch.vectors), "the batch shows something"
+    assert len(batch.mass) == len(batch.vectors)
+    assert (batch.mass[n_distinct:] == 0).all()
