@@ -102,7 +102,8 @@ class Perceptron(Standardized):
                 first = self._first_layer(x)
             outputs: Tensor = self.head(self.trunk[1:](first)) if len(self.trunk) else first
         elif learns_rounded(x):
-            parameters = [*self.trunk.parameters(), *self.head.parameters()]
+            layers = [layer for layer in (*self.trunk, self.head) if isinstance(layer, nn.Linear)]
+            parameters = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
             outputs = rounded_outputs(x, self.input_mean, self.input_scale, parameters)
         else:
             outputs = self.head(self.trunk(self.standardize(x)))
