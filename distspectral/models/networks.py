@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from distspectral.devices import gpus_are_hidden
 from distspectral.frozen import FrozenModel
+from distspectral.models.rounded import learns_rounded, rounded_outputs
 
 
 class NetworkConfig(FrozenModel):
@@ -100,6 +101,10 @@ class Perceptron(Standardized):
             with torch.autocast(x.device.type, enabled=False):  # torch multiplies sparse rows in float32 only
                 first = self._first_layer(x)
             outputs: Tensor = self.head(self.trunk[1:](first)) if len(self.trunk) else first
+        elif learns_rounded(x):
+            layers = [layer for layer in (*self.trunk, self.head) if isinstance(layer, nn.Linear)]
+            parameters = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
+            outputs = rounded_outputs(x, self.input_mean, self.input_scale, parameters)
         else:
             outputs = self.head(self.trunk(self.standardize(x)))
         return outputs

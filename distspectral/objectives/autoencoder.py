@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from distspectral.errors import NonFiniteStepError
 from distspectral.models.autoencoder import Autoencoder
@@ -30,10 +31,11 @@ class ReconstructionObjective:
 
     def local_sums(self, outputs: Tensor, batch: ReconstructionBatch) -> dict[str, Tensor]:
         """Return this rank's squared error and number of values, () float64 each; gradient flows to ``outputs``."""
-        error = outputs - self.model.encoder.standardize(batch.targets)
+        targets = self.model.encoder.standardize(batch.targets)
+        of_rows = functional.mse_loss(outputs, targets, reduction="none").sum(1)
         return {
-            "squared_error": error.square().sum(dtype=torch.float64),
-            "n_values": torch.tensor(float(error.numel()), dtype=torch.float64, device=error.device),
+            "squared_error": of_rows.sum(dtype=torch.float64),
+            "n_values": torch.tensor(float(outputs.numel()), dtype=torch.float64, device=outputs.device),
         }
 
     def propose(self, local: dict[str, Tensor], total: dict[str, Tensor]) -> Proposal:

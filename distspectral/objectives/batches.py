@@ -38,7 +38,7 @@ class EdgeBatch(_Tensors):
     """Edges of this rank with the vectors they touch. Weights and masses of all ranks together sum to 1.
 
     Attributes:
-        vectors: (B, D) float32, each row once.
+        vectors: (B, D) float32, each row once and the last one maybe again, of no mass.
         heads: (M,) int64, row in ``vectors`` of each edge's first end.
         tails: (M,) int64, row in ``vectors`` of each edge's second end.
         weights: (M,) float64, weight of each edge.
@@ -85,7 +85,7 @@ class PairBatch(_Tensors):
     """Pairs of rows of this rank, neighbours in the graph and strangers.
 
     Attributes:
-        vectors: (B, D) float32, each row once.
+        vectors: (B, D) float32, each row once and the last one maybe again.
         heads: (M,) int64, row in ``vectors`` of each pair's first end.
         tails: (M,) int64, row in ``vectors`` of each pair's second end.
         is_neighbor: (M,) bool.
@@ -102,7 +102,7 @@ class MapBatch(_Tensors):
     """Edges of this rank, and rows that all of them are repelled from. Weights of all ranks together sum to 1.
 
     Attributes:
-        vectors: (B, D) float32, each row once.
+        vectors: (B, D) float32, each row once and the last one maybe again.
         heads: (M,) int64, row in ``vectors`` of each edge's first end.
         tails: (M,) int64, row in ``vectors`` of each edge's second end.
         strangers: (S,) int64, row in ``vectors`` of each random row; the same rows on all ranks.

@@ -80,9 +80,10 @@ class SpectralObjective:
 
     def local_sums(self, outputs: Tensor, batch: EdgeBatch) -> dict[str, Tensor]:
         """Return this rank's shares of energy and Gram, (E, E) float64 each; gradient flows to ``outputs``."""
+        functions = outputs.double()
         return {
-            "energy": dirichlet_energy(outputs, batch.heads, batch.tails, batch.weights),
-            "gram": gram(outputs, batch.mass),
+            "energy": dirichlet_energy(functions, batch.heads, batch.tails, batch.weights),
+            "gram": gram(functions, batch.mass),
         }
 
     def propose(self, local: dict[str, Tensor], total: dict[str, Tensor]) -> Proposal:

@@ -38,7 +38,8 @@ def dirichlet_energy(f: Tensor, heads: Tensor, tails: Tensor, weights: Tensor) -
 
     Communication: none, the caller adds ranks. Gradient: flows to ``f``.
     """
-    difference = f[heads].double() - f[tails].double()
+    f = f.double()
+    difference = f.index_select(0, heads) - f.index_select(0, tails)
     return difference.T @ (difference * weights[:, None]) / 2
 
 
@@ -110,8 +111,10 @@ def linearize(
     if objective == "trace":
         value, derivative = quotient.trace(), identity
     else:
-        loaded = quotient + epsilon * identity  # positive definite: the unchecked inverse spares a read of its status
-        value, derivative = torch.logdet(loaded), torch.linalg.inv_ex(loaded).inverse
+        # positive definite: the unchecked factor spares a read of its status
+        root = torch.linalg.cholesky_ex(quotient + epsilon * identity).L
+        half = torch.linalg.solve_triangular(root, identity, upper=False)
+        value, derivative = 2 * root.diagonal().log().sum(), half.T @ half
     inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
     return Linearization(
         value=value,

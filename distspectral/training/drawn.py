@@ -16,7 +16,7 @@ from distspectral.storage.rows.shard_rows import ShardRows
 from distspectral.storage.rows.vectors import Vectors
 from distspectral.training.map_sampling import map_batch
 from distspectral.training.row_sampling import RowSampler, pair_batch, require_pairs
-from distspectral.training.sampling import edge_batch, share
+from distspectral.training.sampling import edge_batch, filled_up, share
 
 VECTOR, ROW = "vector", "row"
 """Columns of the records."""
@@ -101,7 +101,7 @@ class DrawnEdgeSampler:
         places = [(batch, 2 * self.first, 2 * self.last) for batch in (step, *others)]
         rows = np.concatenate([self.vectors.rows(*place) for place in places])
         _, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
-        found = np.concatenate([self.vectors.records(*place) for place in places])[first]
+        found = np.concatenate([self.vectors.records(*place) for place in places])[filled_up(first)]
         n_edges = self.growth * self.vectors.n_records // 2
         return edge_batch(torch.from_numpy(found), np.ascontiguousarray(inverse.reshape(-1, 2).T), 1.0 / n_edges)
 
@@ -125,7 +125,7 @@ class DrawnMapSampler:
         rows = np.concatenate([edges[::2], edges[1::2], strangers])
         _, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
         ends, others = (self.vectors.records(*place) for place in places)
-        found = np.concatenate([ends[::2], ends[1::2], others])[first]
+        found = np.concatenate([ends[::2], ends[1::2], others])[filled_up(first)]
         return map_batch(torch.from_numpy(found), inverse, self.last - self.first, 1.0 / self.n_edges)
 
 
@@ -161,7 +161,7 @@ class DrawnPairSampler:
             pairs.append(rows[kind, found[first:last]])
         ends = np.concatenate(pairs)
         _, places, inverse = np.unique(ends, return_index=True, return_inverse=True)
-        found_vectors = np.concatenate(vectors).reshape(-1, self.vectors.dim)[places]
+        found_vectors = np.concatenate(vectors).reshape(-1, self.vectors.dim)[filled_up(places)]
         return pair_batch(
             torch.from_numpy(found_vectors), np.ascontiguousarray(inverse.reshape(-1, 2).T), len(pairs[0])
         )

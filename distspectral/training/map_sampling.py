@@ -17,7 +17,7 @@ from distspectral.embedding.transfer import gathered
 from distspectral.graph.store import Graph
 from distspectral.objectives.batches import MapBatch
 from distspectral.storage.rows.vectors import Vectors
-from distspectral.training.sampling import EdgeSampler, stratified
+from distspectral.training.sampling import EdgeSampler, filled_up, stratified
 
 ALL_RANKS = 2**32 - 1
 """In place of a rank's number in the seed of what all ranks draw alike."""
@@ -45,8 +45,10 @@ class MapSampler:
         """Return the edges of ``step`` on this rank, and the strangers of all."""
         heads, tails = self.edges.ends(step)
         strangers = strangers_of(self.edges.graph.n_rows, self.n_strangers, self.seed, step)
-        rows, inverse = np.unique(np.concatenate([heads, tails, strangers]), return_inverse=True)
-        return map_batch(gathered(self.vectors, rows), inverse, len(heads), self.edges.affinity_share / len(heads))
+        distinct, inverse = np.unique(np.concatenate([heads, tails, strangers]), return_inverse=True)
+        return map_batch(
+            gathered(self.vectors, filled_up(distinct)), inverse, len(heads), self.edges.affinity_share / len(heads)
+        )
 
 
 def strangers_of(n_rows: int, n_strangers: int, seed: int, step: int) -> NDArray[np.int64]:
@@ -59,7 +61,7 @@ def map_batch(vectors: Tensor, places: NDArray[np.int64], n_edges: int, weight: 
     """Return edges of equal weight and random rows.
 
     Args:
-        vectors: (B, D), each row once.
+        vectors: (B, D), each row once and the last one maybe again.
         places: (2 M + S,) row in ``vectors`` of all first ends, of all second ends, of the random rows.
         n_edges: M.
         weight: of each edge.

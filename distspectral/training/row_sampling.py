@@ -19,7 +19,7 @@ from distspectral.errors import NoEdgesError
 from distspectral.graph.store import Graph
 from distspectral.objectives.batches import PairBatch, ReconstructionBatch
 from distspectral.storage.rows.vectors import Vectors
-from distspectral.training.sampling import share, stratified
+from distspectral.training.sampling import filled_up, share, stratified
 
 HELD_OUT = 20
 """One row in so many is never drawn by :class:`RowSampler`, so that what was learned can be judged by it."""
@@ -98,8 +98,8 @@ class PairSampler:
         first, last = share(len(heads), self.rank, self.world_size)
         begin, end = share(len(rows), self.rank, self.world_size)
         pairs = np.concatenate([heads[first:last], rows[begin:end], tails[first:last], strangers[begin:end]])
-        unique, inverse = np.unique(pairs, return_inverse=True)
-        return pair_batch(gathered(self.vectors, unique), inverse.reshape(2, -1), last - first)
+        distinct, inverse = np.unique(pairs, return_inverse=True)
+        return pair_batch(gathered(self.vectors, filled_up(distinct)), inverse.reshape(2, -1), last - first)
 
     def _neighbors(self, generator: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return (M,) rows and one near neighbour of each, missing slots left out."""
@@ -150,7 +150,7 @@ def pair_batch(vectors: Tensor, ends: NDArray[np.int64], n_neighbors: int) -> Pa
     """Return pairs of rows.
 
     Args:
-        vectors: (B, D), each row once.
+        vectors: (B, D), each row once and the last one maybe again.
         ends: (2, M) row in ``vectors`` of the first and the second of each pair.
         n_neighbors: how many of the pairs, the first ones, are neighbours.
     """

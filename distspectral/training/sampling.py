@@ -26,6 +26,8 @@ from distspectral.storage.rows.vectors import Vectors
 
 SCAN_ROWS = 1 << 18
 """Rows of the graph read at a time while affinities are accumulated."""
+SIZES = 16
+"""Sizes of batches between one power of two and the next; see :func:`filled_up`."""
 
 
 def share(total: int, rank: int, world_size: int) -> tuple[int, int]:
@@ -36,6 +38,17 @@ def share(total: int, rank: int, world_size: int) -> tuple[int, int]:
 def stratified(n: int, generator: np.random.Generator) -> NDArray[np.float64]:
     """Return ``n`` ascending numbers in [0, 1), one uniform in each n-th of the interval."""
     return (np.arange(n) + generator.random(n)) / n
+
+
+def filled_up(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the rows (B,), the last of them as often again as makes B one of few sizes, at most a sixteenth larger.
+
+    Which rows are drawn twice differs from step to step. CPUs compile a product in bfloat16 for each size it has, which
+    takes as long as several products, and keep a thousand.
+    """
+    power = 1 << (max(len(rows) - 1, 1).bit_length() - 1)  # of two, the last one below B
+    filling = -len(rows) % max(power // SIZES, 1)
+    return np.concatenate([rows, np.repeat(rows[-1:], filling)])
 
 
 def cumulative_affinity(graph: StreamedGraph, start: int, stop: int) -> NDArray[np.float64]:
@@ -75,7 +88,7 @@ def edge_batch(
     """Return edges of equal weight.
 
     Args:
-        vectors: (B, D), each row once.
+        vectors: (B, D), each row once and the last one maybe again.
         ends: (2, M) row in ``vectors`` of the edges' first and second ends.
         weight: of each edge.
         mass: (B,) of each row; None: half the weights of its edges.
@@ -132,7 +145,8 @@ class EdgeSampler:
         generator = np.random.default_rng((self.seed, step, self.rank))
         heads, tails = self._edges(generator)
         uniform = self._uniform_rows(generator) if self.laplacian == "unnormalized" else heads[:0]
-        rows, inverse = np.unique(np.concatenate([heads, tails, uniform]), return_inverse=True)
+        distinct, inverse = np.unique(np.concatenate([heads, tails, uniform]), return_inverse=True)
+        rows = filled_up(distinct)
         n, mass = len(heads), None
         if self.laplacian == "unnormalized":
             row_share = (self.stop - self.start) / self.graph.n_rows

@@ -9,7 +9,7 @@ from distspectral.comm import collectives
 from distspectral.spectral.rayleigh import dirichlet_energy, gram
 from distspectral.storage.rows.sparse import SparseVectors
 from distspectral.storage.rows.vectors import ArrayVectors
-from distspectral.training.sampling import EdgeSampler, InBatchSampler, share, stratified
+from distspectral.training.sampling import SIZES, EdgeSampler, InBatchSampler, filled_up, share, stratified
 from tests.oracles import all_edges, random_graph
 
 N, K, SEED = 60, 5, 3
@@ -88,8 +88,10 @@ def test_weights_and_masses_of_one_process_sum_to_one(vectors, graph, laplacian)
 
 
 def test_each_row_of_a_batch_comes_once(vectors, graph):
-    ids = ids_of(sampler(vectors, graph).batch(0), vectors)
-    assert len(np.unique(ids)) == len(ids)
+    batch = sampler(vectors, graph).batch(0)
+    ends = torch.unique(torch.cat([batch.heads, batch.tails])).numpy()
+    ids = ids_of(batch, vectors)
+    assert len(np.unique(ids[ends])) == len(ends)
 
 
 def test_shares_cut_everything_without_gaps():
@@ -125,3 +127,25 @@ def test_thin_rows_are_drawn_as_they_are_held(graph):
     assert thin.vectors.is_sparse
     assert torch.equal(thin.vectors.to_dense(), one.vectors)
     assert torch.equal(thin.mass, one.mass)
+
+
+def test_batches_are_of_few_sizes_and_no_row_is_lost():
+    sizes = {len(filled_up(np.arange(n))) for n in range(1025, 4097)}
+    assert len(sizes) == 2 * SIZES
+    for n in (1, 2, 30, 33, 1963, 2048, 2049):
+        filled = filled_up(np.arange(n))
+        np.testing.assert_array_equal(filled[:n], np.arange(n))
+        assert (filled[n:] == n - 1).all()
+        assert n <= len(filled) <= n * (1 + 1 / SIZES)
+
+
+@pytest.mark.parametrize("laplacian", ["random_walk", "unnormalized"])
+def test_rows_that_fill_a_batch_up_have_no_mass(vectors, graph, laplacian):
+    drawn, n_filled = sampler(vectors, graph, laplacian), 0
+    for step in range(8):
+        batch = drawn.batch(step)
+        n_distinct = len(torch.unique(batch.vectors, dim=0))
+        n_filled += len(batch.vectors) - n_distinct
+        assert len(batch.mass) == len(batch.vectors)
+        assert (batch.mass[n_distinct:] == 0).all()
+    assert n_filled, "the batches show something"
