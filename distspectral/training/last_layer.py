@@ -28,8 +28,9 @@ from distspectral.training.growth import N_JUDGED, GrowingSampler
 EDGES_PER_UNIT = 512
 """Edges summed for each unit of the last hidden layer, at most."""
 
-DEPENDENT = 1e-6
-"""Share of a unit's mass below which a direction among the units is rounding to a network of float32."""
+DEPENDENT = 1e-5
+"""Share of a unit's mass below which a direction among the units is none. Coefficients of weaker ones are large, and
+halves round them: on Reuters this costs the mean sin^2 of .0050 nothing and spares halves a third of their error."""
 
 Sums = dict[str, Tensor]
 
@@ -71,6 +72,7 @@ class LastLayer:
         self.sampler.growth = self.growth
         n_batches = math.ceil(wanted / (self.growth * self.batch_size))
         learned = self._sums((step % self.n_steps for step in range(n_batches)), device)
+        self.sampler.growth = 1  # grown ones would hold edges of other steps
         judged = self._sums(range(self.n_steps, self.n_steps + N_JUDGED), device)
         self.sampler.growth = before
         values, solved = self._solved(learned)
