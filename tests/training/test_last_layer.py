@@ -15,7 +15,7 @@ from distspectral.comm import collectives
 from distspectral.objectives.batches import EdgeBatch
 from distspectral.storage.rows.vectors import ArrayVectors
 from distspectral.training.growth import N_JUDGED
-from distspectral.training.last_layer import EDGES_PER_UNIT
+from distspectral.training.last_layer import EDGES_PER_UNIT, FEW_ROWS, MANY_EDGES
 from distspectral.training.loop import Trainer, WindowRecorder
 from distspectral.training.spectral import SpectralSettings
 from tests.oracles import all_edges, dense_laplacian, random_graph
@@ -117,14 +117,24 @@ def test_units_that_carry_fewer_functions_leave_the_layer_as_it_is():
     assert torch.equal(one.model.network.perceptron.head.weight, weights)
 
 
-def test_edges_are_as_many_as_the_units_need_and_others_judge():
+@pytest.mark.parametrize(("n_rows", "growth"), [(N, MANY_EDGES // 64), (FEW_ROWS + 1, 2)])
+def test_edges_are_as_many_as_the_units_need_and_others_judge(n_rows: int, growth: int):
     sampler = Whole(random_graph(N, 4))
     one = trained(sampler, max_growth=2)
     sampler.asked.clear()
-    one.finish()
-    n_batches = -(-min(EDGES_PER_UNIT * 13, 4 * N * 4) // (2 * 64))
-    assert sampler.asked == [(step, 2) for step in range(n_batches)] + [(30 + n, 1) for n in range(N_JUDGED)]
+    dataclasses.replace(one.finish, n_rows=n_rows, n_edges=10**6)()
+    n_batches = -(-EDGES_PER_UNIT * 13 // (growth * 64))
+    solved = [(step % 30, growth) for step in range(n_batches)]
+    assert sampler.asked == solved + [(30 + n, 1) for n in range(N_JUDGED)]
     assert sampler.growth == 1
+
+
+def test_few_edges_are_not_drawn_many_times():
+    sampler = Whole(random_graph(N, 4))
+    one = trained(sampler)
+    sampler.asked.clear()
+    dataclasses.replace(one.finish, n_rows=10**6, max_growth=1)()
+    assert len(sampler.asked) == 4 * 4 * N / 64 + N_JUDGED
 
 
 def test_a_training_ends_with_the_layer_solved_and_says_so_in_its_last_window():
