@@ -73,7 +73,7 @@ class LastLayer:
         Communication: one all-reduce of the sums of either kind, one of the solution.
         """
         device, before = next(self.model.parameters()).device, self.sampler.growth
-        wanted = min(EDGES_PER_UNIT * (1 + self.model.network.perceptron.head.in_features), 4 * self.n_edges)
+        wanted = n_wanted(self.model.network.perceptron.head.in_features, self.n_edges)
         self.sampler.growth = growth = self._growth
         n_batches = math.ceil(wanted / (growth * self.batch_size))
         learned = self._sums((step % self.n_steps for step in range(n_batches)), device)
@@ -128,6 +128,11 @@ class LastLayer:
         constant = torch.zeros_like(learned[:, :1])
         constant[0] = 1
         return torch.cat([constant, learned], dim=1)
+
+
+def n_wanted(n_units: int, n_edges: float) -> int:
+    """Return how many edges the layer behind so many units is solved by, of a graph of ``n_edges``."""
+    return int(min(EDGES_PER_UNIT * (1 + n_units), 4 * n_edges))
 
 
 def ritz_values(sums: Sums, coefficients: Tensor) -> Tensor:

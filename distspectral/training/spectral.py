@@ -18,8 +18,8 @@ from distspectral.storage.rows.vectors import Vectors
 from distspectral.training.config import TrainConfig
 from distspectral.training.drawn import DrawnEdgeSampler, DrawnVectors
 from distspectral.training.draws import EdgeDraws
-from distspectral.training.growth import GrowingSampler
-from distspectral.training.last_layer import LastLayer
+from distspectral.training.growth import N_JUDGED, GrowingSampler
+from distspectral.training.last_layer import LastLayer, n_wanted
 from distspectral.training.loop import Trainer
 from distspectral.training.sampling import EdgeSampler, InBatchSampler
 from distspectral.training.settings import TrainSettings
@@ -78,6 +78,11 @@ class SpectralSettings(TrainSettings):
         if self.spectral.laplacian == "unnormalized" or self.affinity.scope == "batch":
             return None
         return EdgeDraws(n_rows, self.train.batch_size, self.train.steps(n_rows), self.seed)
+
+    def n_finishing(self, n_rows: int) -> int:
+        """Return how many edges the last layer is solved and judged by."""
+        n_edges = n_rows * self.n_neighbors
+        return n_wanted(self.network.hidden[-1], n_edges) + N_JUDGED * self.train.batch_size
 
     @property
     def shape(self) -> dict[str, Any]:
