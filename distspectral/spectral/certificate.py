@@ -125,7 +125,13 @@ class Certificate:
         return dataclasses.asdict(self) | {"verdict": self.verdict, "words": self.in_words}
 
 
-def as_note(facts: Mapping[str, Any], steps: int, stopped_because: str, names: Mapping[str, str] | None = None) -> str:
+def as_note(
+    facts: Mapping[str, Any],
+    steps: int,
+    stopped_because: str,
+    names: Mapping[str, str] | None = None,
+    n_clusters: int | None = None,
+) -> str:
     """Return what to tell of functions that cannot be trusted, with the remedy.
 
     Args:
@@ -133,6 +139,7 @@ def as_note(facts: Mapping[str, Any], steps: int, stopped_because: str, names: M
         steps: of the training.
         stopped_because: as trainings say it.
         names: of settings, where they are called otherwise than in a config.
+        n_clusters: C, where it is known: clusters lie above all in as many functions.
     """
     if "plateau" not in stopped_because:
         remedy = f"Training ended by its budget of {steps:,} steps, before a plateau; raise train.max_steps"
@@ -153,7 +160,11 @@ def as_note(facts: Mapping[str, Any], steps: int, stopped_because: str, names: M
             f"Whether the learned functions are the graph's is {facts['words']}. The truth may be far below this "
             f"bound. {remedy}, if the clusters look wrong."
         )
-    return f"The learned functions are not the graph's: {facts['words']}. {remedy}."
+    note = f"The learned functions are not the graph's: {facts['words']}. {remedy}."
+    doubtful = [number for number, sin2 in enumerate(facts["near_sin2"], 1) if sin2 > FUNCTION_LIMIT]
+    if n_clusters is not None and doubtful and doubtful[0] > n_clusters:
+        note += f" The first {n_clusters}, in which as many clusters lie above all, can be trusted."
+    return note
 
 
 def _within(mean: float, each: Sequence[float]) -> bool:

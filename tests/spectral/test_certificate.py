@@ -218,12 +218,21 @@ def test_near_values_leave_one_to_bound_by():
 
 
 def test_the_remedy_follows_from_how_training_ended():
-    facts = {"words": "bad", "missed": [], "converged": True}
+    facts = {"words": "bad", "missed": [], "converged": True, "near_sin2": [0.0, 0.1, 0.3]}
     assert "budget of 100 steps, before a plateau; raise max_steps" in as_note(
         facts, 100, "max_steps was reached", {"train.max_steps": "max_steps"}
     )
     assert "widen the network" in as_note(facts, 100, "ritz_sum reached a plateau")
     assert "oversampling" in as_note(facts | {"missed": [3]}, 100, "ritz_sum reached a plateau")
+
+
+def test_a_note_says_that_the_doubtful_functions_lie_beyond_the_clusters():
+    facts = {"words": "bad", "missed": [], "converged": True, "near_sin2": [0.0, 0.1, 0.3]}
+    words = "The first 2, in which as many clusters lie above all, can be trusted."
+    assert as_note(facts, 100, "max_steps was reached", n_clusters=2).endswith(words)
+    assert words not in as_note(facts, 100, "max_steps was reached", n_clusters=3)
+    assert words not in as_note(facts | {"near_sin2": [0.0, 0.1, 0.1]}, 100, "max_steps was reached", n_clusters=2)
+    assert words not in as_note(facts, 100, "max_steps was reached")
 
 
 def test_numbers_are_written_as_runs():
