@@ -29,7 +29,8 @@ EDGES_PER_UNIT = 512
 """Edges summed for each unit of the last hidden layer, at most."""
 
 FEW_ROWS, MANY_EDGES = 1 << 14, 1 << 14
-"""Rows up to which a batch has so many edges: it then holds most rows once, where small batches hold them again."""
+"""Rows up to which a batch has so many edges: it then holds most rows once, where small batches hold them again. Of
+more rows batches are those of the training, drawn before it or not."""
 
 DEPENDENT = 1e-5
 """Share of a unit's mass below which a direction among the units is none. Coefficients of weaker ones are large, and
@@ -50,7 +51,6 @@ class LastLayer:
         n_steps: of the training at most; batches from there on judge.
         n_rows: N.
         n_edges: of the graph.
-        max_growth: how many times larger batches may be, where rows are many.
     """
 
     model: SpectralModel
@@ -60,7 +60,6 @@ class LastLayer:
     n_steps: int
     n_rows: int
     n_edges: int
-    max_growth: int
 
     @torch.no_grad()
     def __call__(self) -> dict[str, Any]:
@@ -92,9 +91,7 @@ class LastLayer:
 
     @property
     def _growth(self) -> int:
-        if self.n_rows > FEW_ROWS:
-            return self.max_growth
-        return max(self.max_growth, MANY_EDGES // self.batch_size)
+        return max(1, MANY_EDGES // self.batch_size) if self.n_rows <= FEW_ROWS else 1
 
     def _sums(self, steps: Iterable[int], device: torch.device) -> Sums:
         """Return the units' mean energy and Gram (1 + H, 1 + H) over the edges of batches, of all ranks together."""

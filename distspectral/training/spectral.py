@@ -67,7 +67,7 @@ class SpectralSettings(TrainSettings):
         objective = SpectralObjective(self.spectral, model.orthonormal, self.n_components)
         sampler, train, n_rows = build_sampler(vectors, graph, self), self.train, vectors.n_rows
         n_steps, n_edges = train.steps(n_rows), n_rows * graph.n_neighbors
-        finish = LastLayer(model, objective, sampler, train.batch_size, n_steps, n_rows, n_edges, train.max_growth)
+        finish = LastLayer(model, objective, sampler, train.batch_size, n_steps, n_rows, n_edges)
         return Trainer(model, model.network, objective, sampler, train, n_rows, train.max_growth, finish)
 
     def draws(self, n_rows: int) -> EdgeDraws | None:

@@ -117,10 +117,10 @@ def test_units_that_carry_fewer_functions_leave_the_layer_as_it_is():
     assert torch.equal(one.model.network.perceptron.head.weight, weights)
 
 
-@pytest.mark.parametrize(("n_rows", "growth"), [(N, MANY_EDGES // 64), (FEW_ROWS + 1, 2)])
+@pytest.mark.parametrize(("n_rows", "growth"), [(N, MANY_EDGES // 64), (FEW_ROWS + 1, 1)])
 def test_edges_are_as_many_as_the_units_need_and_others_judge(n_rows: int, growth: int):
     sampler = Whole(random_graph(N, 4))
-    one = trained(sampler, max_growth=2)
+    one = trained(sampler)
     sampler.asked.clear()
     dataclasses.replace(one.finish, n_rows=n_rows, n_edges=10**6)()
     n_batches = -(-EDGES_PER_UNIT * 13 // (growth * 64))
@@ -133,7 +133,7 @@ def test_few_edges_are_not_drawn_many_times():
     sampler = Whole(random_graph(N, 4))
     one = trained(sampler)
     sampler.asked.clear()
-    dataclasses.replace(one.finish, n_rows=10**6, max_growth=1)()
+    dataclasses.replace(one.finish, n_rows=10**6)()
     assert len(sampler.asked) == 4 * 4 * N / 64 + N_JUDGED
 
 
