@@ -127,3 +127,21 @@ def npy_claiming(shape: str, values: NDArray[Any], dtype: str = "'<f4'") -> byte
     """Return a .npy file of values whose header claims a shape and a type, both as Python writes them."""
     header = f"{{'descr': {dtype}, 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
     return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + values.tobytes()
+
+
+def hard_parts(n_clusters: int, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return rows and labels of three far parts of Gaussian clusters, the largest ten times the smallest.
+
+    Beside them lie rows between the clusters of a part, which are near to many, and a fifth of all are exact copies.
+    """
+    rng, dim = np.random.default_rng(seed), 16
+    sizes = rng.permutation(np.geomspace(40, 400, n_clusters).astype(int))
+    centres = np.linalg.qr(rng.normal(size=(dim, dim)))[0][:n_clusters] * 5
+    parts = np.arange(n_clusters) % 3
+    centres[np.arange(n_clusters), parts] += 80
+    labels = np.repeat(np.arange(n_clusters), sizes)
+    rows = centres[labels] + rng.normal(size=(len(labels), dim))
+    hubs = np.concatenate([centres[parts == part].mean(0) + 0.1 * rng.normal(size=(3, dim)) for part in range(3)])
+    rows, labels = np.vstack([rows, hubs]), np.append(labels, np.repeat(np.arange(3), 3))
+    kept = np.where(rng.random(len(rows)) < 0.2, rng.integers(0, len(rows), len(rows)), np.arange(len(rows)))
+    return rows[kept].astype(np.float32), labels[kept]

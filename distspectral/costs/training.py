@@ -78,6 +78,9 @@ def training(bill: Bill, mirrored: bool = False) -> None:
         step, words = step + reduce, f"{words}, {reduce * 1e3:.2g} ms of all-reduce"
         bill.sent = n_steps * 2.0 * gradient * (workers - 1)
     bill.add("steps", n_steps * step, f"{n_steps:,} steps x {step * 1e3:.3g} ms ({words})")
+    if n_items := bill.settings[bill.stage].n_finishing(round(bill.n_rows)):
+        words = f"{n_items:,} {'edges' if ends == 2 else 'rows'} forward, a third of a step for {train.batch_size:,}"
+        bill.add("finish", n_items / train.batch_size * step / 3, words)
     scan = bill.us(SCAN)
     if scan and not batches:
         bill.add("scan", bill.n_rows * scan / workers / 1e6, f"N x {scan:.3g} us / {workers} workers")

@@ -298,7 +298,8 @@ class SpectralNet(FittedSpectral):
         self.certificate_ = certificate.facts()
         if certificate.verdict in ("bad", "unproven"):
             ended = trainer.schedule.ended_because(trainer.objective.watched)
-            note = as_note(self.certificate_, trainer.step, ended, self.WORDS)
+            n_clusters = None if recipe.cluster.n_clusters == "auto" else recipe.cluster.n_clusters
+            note = as_note(self.certificate_, trainer.step, ended, self.WORDS, n_clusters)
             warnings.warn(note, ConvergenceWarning, stacklevel=5)
         network = EncodedNetwork(perceptron, **represented.encoders)
         self.eigenvalues_ = ritz_values[: settings.n_components]

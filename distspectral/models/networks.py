@@ -97,17 +97,25 @@ class Perceptron(Standardized):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs (B, n_outputs) at rows ``x`` (B, D), dense or a COO tensor."""
+        if not len(self.trunk) and x.is_sparse:
+            with torch.autocast(x.device.type, enabled=False):
+                return self._first_layer(x)
+        if not x.is_sparse and learns_rounded(x):
+            layers = [layer for layer in (*self.trunk, self.head) if isinstance(layer, nn.Linear)]
+            parameters = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
+            return rounded_outputs(x, self.input_mean, self.input_scale, parameters)
+        outputs: Tensor = self.head(self.units(x))
+        return outputs
+
+    def units(self, x: Tensor) -> Tensor:
+        """Return what the output layer multiplies (B, H): units of the last hidden layer, else the scaled input."""
         if x.is_sparse:
             with torch.autocast(x.device.type, enabled=False):  # torch multiplies sparse rows in float32 only
                 first = self._first_layer(x)
-            outputs: Tensor = self.head(self.trunk[1:](first)) if len(self.trunk) else first
-        elif learns_rounded(x):
-            layers = [layer for layer in (*self.trunk, self.head) if isinstance(layer, nn.Linear)]
-            parameters = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
-            outputs = rounded_outputs(x, self.input_mean, self.input_scale, parameters)
+            units: Tensor = self.trunk[1:](first)
         else:
-            outputs = self.head(self.trunk(self.standardize(x)))
-        return outputs
+            units = self.trunk(self.standardize(x))
+        return units
 
     def _first_layer(self, x: Tensor) -> Tensor:
         """Return W (x - m) / s + b at sparse rows, multiplied out: centred, they would be dense."""
@@ -140,6 +148,18 @@ class SpectralNetwork(nn.Module):
         """Return the functions (B, E) at rows ``x`` (B, D)."""
         learned = self.perceptron(x)
         return torch.cat([learned.new_ones(len(learned), 1), learned], dim=1)
+
+    def units(self, x: Tensor) -> Tensor:
+        """Return the constant 1 and the units of the last hidden layer (B, 1 + H), which every function is made of."""
+        units = self.perceptron.units(x)
+        return torch.cat([units.new_ones(len(units), 1), units], dim=1)
+
+    @torch.no_grad()
+    def set_head(self, coefficients: Tensor) -> None:
+        """Make the functions ``units @ coefficients``, (1 + H, E) float64, of which the first column is left out."""
+        head = self.perceptron.head
+        head.weight.copy_(coefficients[1:, 1:].T)
+        head.bias.copy_(coefficients[0, 1:])
 
     @torch.no_grad()
     def folded(self, rotation: Tensor) -> Perceptron:

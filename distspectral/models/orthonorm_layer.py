@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from distspectral.frozen import FrozenModel
 from distspectral.models.networks import SpectralNetwork
-from distspectral.spectral.checks import Check
+from distspectral.spectral.checks import Check, raise_first
 from distspectral.spectral.orthonormalize import bias, checked_cholesky, moving_average, whiten
 
 
@@ -86,6 +86,17 @@ class OrthonormalLayer(nn.Module):
         self.gram_average.copy_(average.gram_average)
         self.cholesky_factor.copy_(average.cholesky_factor)
         self.n_updates.copy_(average.n_updates)
+
+    @torch.no_grad()
+    def set_gram(self, gram: Tensor) -> None:
+        """Make the average the Gram (E, E) of other functions, after as many updates as before.
+
+        Raises:
+            RankDeficientError: not positive definite after jitter.
+        """
+        factor, check = checked_cholesky(gram, jitter=self.config.jitter)
+        raise_first([check])
+        self.take(Average(gram * bias(self.n_updates, self.config.decay), factor, self.n_updates, check))
 
     def forward(self, f: Tensor) -> Tensor:
         """Return the functions (B, E), orthonormal under the averaged Gram. Gradient: flows to ``f``."""

@@ -111,7 +111,7 @@ class EdgeFacts(_Facts):
     """The Ritz sum of all edges beside that of the edges drawn last.
 
     Attributes:
-        drawn: Ritz sum in the last window of training.
+        drawn: Ritz sum that the last window of training tells.
         every: over every edge.
         unseen: share of the edges that no step drew.
         advice: what to do about it.

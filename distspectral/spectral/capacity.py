@@ -63,10 +63,10 @@ def least_factor(n_rows: float, widths: Sequence[int]) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class EdgeCheck:
-    """The Ritz sum over edges training mostly never drew, beside the one over those it drew last.
+    """The Ritz sum over edges training mostly never drew, beside the one over those its last layer was solved by.
 
     Attributes:
-        drawn: sum of the kept Ritz values in the last window of training.
+        drawn: sum of the kept Ritz values over the edges that the last layer was solved by, else of the last window.
         every: the same over every edge of the graph.
         unseen: expected share of the edges that no step drew, were all equally heavy.
     """
@@ -99,7 +99,7 @@ def edge_check(
     """Return the check.
 
     Args:
-        window: Ritz values of the last window of training, ascending.
+        window: Ritz values that the last window of training tells, ascending.
         every: Ritz values over all edges, ascending.
         n_kept: how many are kept.
         edges_drawn: edges drawn in all of training, repeats counted.

@@ -125,7 +125,13 @@ class Certificate:
         return dataclasses.asdict(self) | {"verdict": self.verdict, "words": self.in_words}
 
 
-def as_note(facts: Mapping[str, Any], steps: int, stopped_because: str, names: Mapping[str, str] | None = None) -> str:
+def as_note(
+    facts: Mapping[str, Any],
+    steps: int,
+    stopped_because: str,
+    names: Mapping[str, str] | None = None,
+    n_clusters: int | None = None,
+) -> str:
     """Return what to tell of functions that cannot be trusted, with the remedy.
 
     Args:
@@ -133,6 +139,7 @@ def as_note(facts: Mapping[str, Any], steps: int, stopped_because: str, names: M
         steps: of the training.
         stopped_because: as trainings say it.
         names: of settings, where they are called otherwise than in a config.
+        n_clusters: C, where it is known: clusters lie above all in as many functions.
     """
     if "plateau" not in stopped_because:
         remedy = f"Training ended by its budget of {steps:,} steps, before a plateau; raise train.max_steps"
@@ -153,7 +160,11 @@ def as_note(facts: Mapping[str, Any], steps: int, stopped_because: str, names: M
             f"Whether the learned functions are the graph's is {facts['words']}. The truth may be far below this "
             f"bound. {remedy}, if the clusters look wrong."
         )
-    return f"The learned functions are not the graph's: {facts['words']}. {remedy}."
+    note = f"The learned functions are not the graph's: {facts['words']}. {remedy}."
+    doubtful = [number for number, sin2 in enumerate(facts["near_sin2"], 1) if sin2 > FUNCTION_LIMIT]
+    if n_clusters is not None and doubtful and doubtful[0] > n_clusters:
+        note += f" The first {n_clusters}, in which as many clusters lie above all, can be trusted."
+    return note
 
 
 def _within(mean: float, each: Sequence[float]) -> bool:
@@ -241,8 +252,8 @@ def of_polish(
     n_passes = most_passes(entries * (functions.shape[1] + 4))
     needed = math.log(CONFIDENCE * math.sqrt(len(functions)))
     for state in polished(product, functions, kernel, n_kept - n_known, most, seed):
-        found, certificate = _compared(kernel, state, own, n_kept)
-        converged = found and state.gain >= needed
+        found, certificate = _compared(kernel, state, own, n_kept, needed)
+        converged = found and state.gain(certificate.eigenvalues[:n_kept][-1]) >= needed
         if converged or state.n_passes >= n_passes:
             break
     return dataclasses.replace(certificate, converged=converged)
@@ -259,8 +270,42 @@ def most_passes(entries: float) -> int:
     return int(min(max(WORK / entries, FEWEST_PASSES), MOST_PASSES))
 
 
-def _compared(kernel: Floats, state: Polished, own: RitzPairs, n_kept: int) -> tuple[bool, Certificate]:
-    """Return whether the polished functions are exact enough to judge by, and the certificate if they are."""
+def errors_of_block(residuals: Floats, values: Floats, n_exact: int, n_inside: int) -> tuple[Floats, float]:
+    """Return the bound (n,) of the errors of the first n of m Ritz vectors, and a lower bound of the eigenvalue beyond.
+
+    A residual is orthogonal to all m vectors, so it points beyond them, where the gap is wide. With ``outer`` no larger
+    than any eigenvalue but the lowest m, t, the sum of (r_i / (outer - lambda_i))^2 over all m, bounds the squares of
+    the tilt between their span and that of the exact m. The part of vector i outside the exact m is bounded by its own
+    summand. Its part among the exact n + 1 to m is bounded by t (r_i / (next - lambda_i))^2, for these leave the span
+    by no more than the tilt. The operator is at least (1 - t) outer on what is orthogonal to the m vectors; a Schur
+    complement then leaves ``next``, the eigenvalue n + 1, no further below its Ritz value than the sum of r_i^2 over
+    the distance from there.
+
+    Args:
+        residuals: (B,) of all Ritz vectors.
+        values: (B,) ascending, no eigenvalue is negative.
+        n_exact: n.
+        n_inside: m, from n to B - 1.
+    """
+    first, outer = values[:n_exact], values[n_inside] - residuals[n_inside]
+    outside = errors(residuals[:n_exact], first, float(outer))
+    beyond = values[n_exact] - residuals[n_exact]
+    if n_inside == n_exact:
+        return outside, float(beyond)
+    tilt = float(errors(residuals[:n_inside], values[:n_inside], float(outer)).sum())
+    distance = (1 - tilt) * outer - values[n_exact]
+    if distance > 0:
+        beyond = max(beyond, values[n_exact] - np.square(residuals[:n_inside]).sum() / distance)
+    gaps = np.maximum(beyond - first, 1e-100)
+    among = tilt * np.square(residuals[:n_exact] / gaps)
+    return np.minimum(outside + among, 1), float(beyond)
+
+
+def _compared(kernel: Floats, state: Polished, own: RitzPairs, n_kept: int, needed: float) -> tuple[bool, Certificate]:
+    """Return whether the polished functions are exact enough to judge by, and the certificate if they are.
+
+    ``needed`` is the gain from which on no eigenvector of a value so small is thought to be missed.
+    """
     kept, residuals = own.vectors[:, :n_kept], own.residuals[:n_kept]
     zeros = np.zeros(kernel.shape[1])
     values = np.append(zeros, state.pairs.values)
@@ -272,8 +317,9 @@ def _compared(kernel: Floats, state: Polished, own: RitzPairs, n_kept: int) -> t
         apart = np.maximum(1 - inside[:n_exact].sum(axis=0), 0)
         if n_exact >= len(values):  # the rows carry no more
             return apart, 0.0, float(apart.mean())
-        beyond = float(values[n_exact] - exact_residuals[n_exact])
-        inexact = float(errors(exact_residuals[:n_exact], values[:n_exact], beyond).sum())
+        sure = [m for m in range(n_exact + 1, len(values)) if state.gain(float(values[m - 1])) >= needed]
+        bounds = [errors_of_block(exact_residuals, values, n_exact, m) for m in (n_exact, *sure)]
+        inexact, beyond = min(float(each.sum()) for each, _ in bounds), max(value for _, value in bounds)
         by_angle = np.minimum(np.sqrt(apart) + math.sqrt(inexact), 1) ** 2
         by_residual = errors(residuals, own.values[:n_kept], beyond)
         mean = min((math.sqrt(float(apart.sum())) + math.sqrt(inexact)) ** 2 / n_kept, 1.0)

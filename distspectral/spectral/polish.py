@@ -60,13 +60,22 @@ class Polished:
     Attributes:
         pairs: the block, without the kernel.
         n_passes: products of the whole block so far, the ones for bounds included.
-        gain: natural logarithm of how much more the filters have lifted the eigenvectors up to the value of the last
-            one wanted than those beyond the block; of rows whose whole spectrum was computed, infinity.
+        bands: where the filters so far damped, from and to; None of rows whose whole spectrum was computed.
     """
 
     pairs: RitzPairs
     n_passes: int
-    gain: float
+    bands: tuple[tuple[float, float], ...] | None
+
+    def gain(self, value: float) -> float:
+        """Return the natural logarithm of how much more the filters have lifted eigenvectors up to a value.
+
+        Against those beyond the block, which they damp; infinity where nothing lies beyond it.
+        """
+        if self.bands is None:
+            return math.inf
+        places = ((high + low - 2 * value) / (high - low) for low, high in self.bands)
+        return sum(DEGREE * math.acosh(max(place, 1.0)) for place in places)
 
 
 def ritz_pairs(block: Floats, images: Floats) -> RitzPairs:
@@ -93,7 +102,7 @@ def polished(
         product: with the operator.
         guesses: (N, E) of the eigenvectors, in any basis; rows of zeros stay zero.
         kernel: (N, M) orthonormal, eigenvectors of the value 0, all of them; they are kept out of the block.
-        n_wanted: eigenpairs outside the kernel of which ``gain`` tells, at least 1 and at most B.
+        n_wanted: eigenpairs outside the kernel, which the filters leave alone, at least 1 and at most B.
         most: no eigenvalue is larger.
         seed: of the random columns.
     """
@@ -103,23 +112,23 @@ def polished(
     if 3 * (guesses.shape[1] + N_RANDOM) >= n_alive:  # a block nearly as wide as the space: decompose it whole
         whole = np.eye(len(alive))[:, alive]
         whole = whole - kernel @ (kernel.T @ whole)
-        yield Polished(ritz_pairs(whole, product(whole)), 1, math.inf)
+        yield Polished(ritz_pairs(whole, product(whole)), 1, None)
         return
     guesses = _outside_kernel(guesses, kernel)
     block = np.hstack([guesses, rng.normal(size=(len(alive), N_RANDOM)) * alive[:, None]])
     high = min(most, _upper_bound(product, rng.normal(size=(len(alive), 1)) * alive[:, None]))
-    n_passes, gain = 1, 0.0
+    n_passes, bands = 1, tuple[tuple[float, float], ...]()
     while True:
         block = block - kernel @ (kernel.T @ block)
         pairs = ritz_pairs(block, product(block))
         n_passes += 1
-        yield Polished(pairs, n_passes, gain)
+        yield Polished(pairs, n_passes, bands)
         low = float(pairs.values[min(guesses.shape[1], len(pairs.values) - 1)])
         last = float(pairs.values[min(n_wanted, len(pairs.values)) - 1])
         low = min(max(low, 1.01 * last, 1e-12 * high), 0.9 * high)
         block = _filtered(product, pairs, low, high)
         n_passes += DEGREE - 1
-        gain += DEGREE * math.acosh(max((high + low - 2 * last) / (high - low), 1.0))
+        bands = (*bands, (low, high))
 
 
 def _outside_kernel(guesses: Floats, kernel: Floats) -> Floats:

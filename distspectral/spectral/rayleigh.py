@@ -182,12 +182,12 @@ def independent_basis(gram: Tensor, tolerance: float) -> Tensor:
             "train.learning_rate",
             ["train.learning_rate"],
         )
-    scale = mass.sqrt().clamp(min=torch.finfo(gram.dtype).tiny)  # dependence knows no units
-    correlation = gram / scale / scale[:, None]
+    inverse = torch.where(mass > 0, mass.rsqrt(), 0.0)  # dependence knows no units; a function that is 0 adds nothing
+    correlation = gram * inverse * inverse[:, None]
     first = correlation[0, 1:]
     shares, directions = torch.linalg.eigh(correlation[1:, 1:] - first[:, None] * first)
     kept = shares > tolerance
     others = directions[:, kept] / shares[kept].sqrt()
     basis = torch.zeros(len(gram), 1 + others.shape[1], dtype=gram.dtype, device=gram.device)
     basis[0, 0], basis[0, 1:], basis[1:, 1:] = 1.0, -(first @ others), others
-    return (basis / scale[:, None])[:, int(mass[0] == 0) :]
+    return (basis * inverse[:, None])[:, int(mass[0] == 0) :]

@@ -324,10 +324,11 @@ def _notes(metrics: dict[str, Any]) -> list[str]:
             f"and {found['n_components']} are kept: few rows differ, or the network's last layer is narrow."
         )
     if found["certificate"]["verdict"] in ("bad", "unproven"):
-        notes.append(as_note(found["certificate"], metrics["train"]["steps"], metrics["train"]["stopped_because"]))
+        ended, n_clusters = metrics["train"]["stopped_because"], metrics.get("cluster", {}).get("n_clusters")
+        notes.append(as_note(found["certificate"], metrics["train"]["steps"], ended, n_clusters=n_clusters))
     if "edges" in found and (check := EdgeCheck(**found["edges"])).excess > PARTED:
         notes.append(
-            f"The Ritz sum of all edges is {check.excess:.0%} above that of the edges that training drew last: "
+            f"The Ritz sum of all edges is {check.excess:.0%} above that of the edges that training ended with: "
             f"{check.advice}."
         )
     return notes

@@ -118,6 +118,7 @@ class Trainer(Generic[ModelT, BatchT]):
         config: length, rates, windows.
         n_rows: N, on which the length may depend.
         max_growth: how many times larger batches may become in the cool-down, if the objective judges them.
+        finish: called after the last step; what it returns replaces metrics of the last window.
     """
 
     def __init__(
@@ -129,6 +130,7 @@ class Trainer(Generic[ModelT, BatchT]):
         config: TrainConfig,
         n_rows: int,
         max_growth: int = 1,
+        finish: Callable[[], dict[str, Any]] | None = None,
     ) -> None:
         self.model, self.objective, self.sampler, self.config = model, objective, sampler, config
         self.network = parallelize(network)
@@ -141,7 +143,7 @@ class Trainer(Generic[ModelT, BatchT]):
             tolerance=config.tolerance,
         )
         self.skipped = SkippedSteps(config, self.schedule.max_steps)
-        self.step, self.growth, self.max_growth = 0, 1, max_growth
+        self.step, self.growth, self.max_growth, self.finish = 0, 1, max_growth, finish
 
     def fit(self, observer: TrainingObserver) -> None:
         """Train to the end of the schedule, from wherever the state stands.
@@ -182,9 +184,10 @@ class Trainer(Generic[ModelT, BatchT]):
                 self.skipped.taken()
             self.step += 1
             done = self.step == self.schedule.last_step
+            finished = self.finish() if done and self.finish else {}
             # a window of skipped steps only goes on into the next one
             if window.n_steps and (done or self.step % self.config.window_steps == 0):
-                record = window.record(self.step, self.objective, self.batch_size, learning_rate)
+                record = window.record(self.step, self.objective, self.batch_size, learning_rate) | finished
                 record["skipped_steps"] = self.skipped.total
                 for name, tensor in self.objective.shared_state().items():
                     collectives.check_identical(tensor, name)

@@ -59,6 +59,11 @@ class TrainSettings(FrozenModel, ABC):
         del n_rows
         return None
 
+    def n_finishing(self, n_rows: int) -> int:
+        """Return how many items pass the network once more after the last step of a training on N rows, at most."""
+        del n_rows
+        return 0
+
     @property
     @abstractmethod
     def shape(self) -> dict[str, Any]:

@@ -18,7 +18,9 @@ from distspectral.storage.rows.vectors import Vectors
 from distspectral.training.config import TrainConfig
 from distspectral.training.drawn import DrawnEdgeSampler, DrawnVectors
 from distspectral.training.draws import EdgeDraws
-from distspectral.training.loop import Sampler, Trainer
+from distspectral.training.growth import N_JUDGED, GrowingSampler
+from distspectral.training.last_layer import LastLayer, n_wanted
+from distspectral.training.loop import Trainer
 from distspectral.training.sampling import EdgeSampler, InBatchSampler
 from distspectral.training.settings import TrainSettings
 
@@ -63,8 +65,10 @@ class SpectralSettings(TrainSettings):
         model.network.perceptron.standardize_by(vectors.mean, vectors.scale)
         model.to(torch_device(self.train.device))
         objective = SpectralObjective(self.spectral, model.orthonormal, self.n_components)
-        sampler, train = build_sampler(vectors, graph, self), self.train
-        return Trainer(model, model.network, objective, sampler, train, vectors.n_rows, train.max_growth)
+        sampler, train, n_rows = build_sampler(vectors, graph, self), self.train, vectors.n_rows
+        n_steps, n_edges = train.steps(n_rows), n_rows * graph.n_neighbors
+        finish = LastLayer(model, objective, sampler, train.batch_size, n_steps, n_rows, n_edges)
+        return Trainer(model, model.network, objective, sampler, train, n_rows, train.max_growth, finish)
 
     def draws(self, n_rows: int) -> EdgeDraws | None:
         """Return the edges of all batches; see :meth:`TrainSettings.draws`.
@@ -74,6 +78,11 @@ class SpectralSettings(TrainSettings):
         if self.spectral.laplacian == "unnormalized" or self.affinity.scope == "batch":
             return None
         return EdgeDraws(n_rows, self.train.batch_size, self.train.steps(n_rows), self.seed)
+
+    def n_finishing(self, n_rows: int) -> int:
+        """Return how many edges the last layer is solved and judged by."""
+        n_edges = n_rows * self.n_neighbors
+        return n_wanted(self.network.hidden[-1], n_edges) + N_JUDGED * self.train.batch_size
 
     @property
     def shape(self) -> dict[str, Any]:
@@ -97,7 +106,7 @@ def build_model(dim: int, settings: SpectralSettings) -> SpectralModel:
     return SpectralModel(network, OrthonormalLayer(settings.n_functions, settings.orthonorm))
 
 
-def build_sampler(vectors: Vectors, graph: Graph, settings: SpectralSettings) -> Sampler[EdgeBatch]:
+def build_sampler(vectors: Vectors, graph: Graph, settings: SpectralSettings) -> GrowingSampler:
     """Return this rank's sampler for ``affinity.scope``."""
     train, affinity = settings.train, settings.affinity
     if isinstance(vectors, DrawnVectors):

@@ -41,6 +41,15 @@ def test_folded_network_emits_the_rotated_functions(network, rows, n_kept):
     assert folded.head.weight.dtype == torch.float32
 
 
+def test_every_function_is_made_of_the_units_and_the_constant(network, rows):
+    units = network.units(rows)
+    coefficients = torch.randn(units.shape[1], 6, dtype=torch.float64)
+    coefficients[:, 0] = 0
+    coefficients[0, 0] = 1
+    network.set_head(coefficients)
+    torch.testing.assert_close(network(rows), units @ coefficients.float())
+
+
 def test_folding_leaves_the_network_alone(network, rows):
     before = network(rows)
     folded = network.folded(torch.eye(6, dtype=torch.float64))

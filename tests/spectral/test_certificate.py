@@ -10,7 +10,7 @@ from distspectral.graph import certified as graph_certified
 from distspectral.graph.certified import certified
 from distspectral.graph.store import ArrayGraph
 from distspectral.spectral import certificate, polish
-from distspectral.spectral.certificate import as_note, errors, n_near, numbers, of_residuals
+from distspectral.spectral.certificate import as_note, errors, errors_of_block, n_near, numbers, of_residuals
 from distspectral.spectral.polish import polished, ritz_pairs
 from tests.oracles import dense_laplacian, dense_spectrum, random_graph
 
@@ -184,18 +184,55 @@ def test_error_is_one_without_a_gap_and_zero_without_a_residual():
     np.testing.assert_array_equal(errors(np.array([0.0, 0.1, 0.1]), np.array([0.0, 0.2, 0.3]), 0.25), [0, 1, 1])
 
 
+@pytest.mark.parametrize("gap", [0.001, 0.02, 0.5])
+def test_errors_of_a_block_are_bounded_through_the_gap_behind_it(gap):
+    rng, n_exact, n_inside = np.random.default_rng(0), 3, 6
+    values = np.array([0.0, 0.1, 0.2, 0.2 * (1 + gap), 0.31, 0.32, 1.0, *np.linspace(1.0, 2.0, 40)])
+    for size in (1e-4, 1e-3):
+        block = np.eye(len(values))[:, : n_inside + 1] + size * rng.normal(size=(len(values), n_inside + 1))
+        pairs = ritz_pairs(block, values[:, None] * block)
+        true = 1 - np.square(pairs.vectors[:n_exact, :n_exact]).sum(axis=0)
+        bound, beyond = errors_of_block(pairs.residuals, pairs.values, n_exact, n_inside)
+        assert np.all(bound >= true - 1e-12)
+        assert pairs.values[n_exact] - pairs.residuals[n_exact] <= beyond <= values[n_exact]
+        if size <= gap / 100:
+            assert bound.sum() < 5 * true.sum()
+        if size < gap < 0.1:
+            assert bound.sum() < 0.1 * errors_of_block(pairs.residuals, pairs.values, n_exact, n_exact)[0].sum()
+
+
+def test_a_block_is_no_wider_than_the_filters_have_searched(monkeypatch):
+    asked = []
+    whole = certificate.errors_of_block
+    monkeypatch.setattr(certificate, "errors_of_block", lambda *of: (asked.append(of[2:]), whole(*of))[1])
+    graph = neighbor_graph(blobs(0))
+    functions = perturbed(dense_spectrum(graph).vectors, "rough", 0.3, np.random.default_rng(0))
+    judged(graph, functions)
+    assert asked[0] == (P, P), "before a filter nothing has grown, and a missed function may lie anywhere"
+    assert any(n_exact < n_inside for n_exact, n_inside in asked)
+
+
 def test_near_values_leave_one_to_bound_by():
     assert n_near(np.array([0.0, 1.0, 1.05, 1.2]), 2) == 3
     assert n_near(np.array([0.0, 1.0, 1.05]), 2) == 2
 
 
 def test_the_remedy_follows_from_how_training_ended():
-    facts = {"words": "bad", "missed": [], "converged": True}
+    facts = {"words": "bad", "missed": [], "converged": True, "near_sin2": [0.0, 0.1, 0.3]}
     assert "budget of 100 steps, before a plateau; raise max_steps" in as_note(
         facts, 100, "max_steps was reached", {"train.max_steps": "max_steps"}
     )
     assert "widen the network" in as_note(facts, 100, "ritz_sum reached a plateau")
     assert "oversampling" in as_note(facts | {"missed": [3]}, 100, "ritz_sum reached a plateau")
+
+
+def test_a_note_says_that_the_doubtful_functions_lie_beyond_the_clusters():
+    facts = {"words": "bad", "missed": [], "converged": True, "near_sin2": [0.0, 0.1, 0.3]}
+    words = "The first 2, in which as many clusters lie above all, can be trusted."
+    assert as_note(facts, 100, "max_steps was reached", n_clusters=2).endswith(words)
+    assert words not in as_note(facts, 100, "max_steps was reached", n_clusters=3)
+    assert words not in as_note(facts | {"near_sin2": [0.0, 0.1, 0.1]}, 100, "max_steps was reached", n_clusters=2)
+    assert words not in as_note(facts, 100, "max_steps was reached")
 
 
 def test_numbers_are_written_as_runs():
