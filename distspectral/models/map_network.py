@@ -89,6 +89,28 @@ class MapNetwork(nn.Module):
         return cls(Perceptron.from_state(parts["trunk"]), head, start).eval()
 
 
+def by_other_functions(state: Mapping[str, Tensor], combination: Tensor) -> dict[str, Tensor]:
+    """Return the state dict of the same map of rows by other functions, of which its own are a combination.
+
+    Args:
+        state: of a :class:`MapNetwork` on P functions.
+        combination: (Q, P); ``others @ combination`` are the P functions. The first of either kind is the constant 1.
+    """
+    first = "trunk.trunk.0" if "trunk.trunk.0.weight" in state else "trunk.head"
+    weight, onto = state[f"{first}.weight"], combination.T.to(state["start.weight"])
+    dim, n_more = weight.shape[1] - len(onto) + 1, onto.shape[1] - 1
+    of_others = weight[:, dim:] @ onto[1:]
+    mean, scale = state["trunk.input_mean"][:dim], state["trunk.input_scale"][:dim]
+    return {
+        **state,
+        f"{first}.weight": torch.cat([weight[:, :dim], of_others[:, 1:]], dim=1),
+        f"{first}.bias": state[f"{first}.bias"] + of_others[:, 0],
+        "start.weight": state["start.weight"] @ onto,
+        "trunk.input_mean": torch.cat([mean, mean.new_zeros(n_more)]),
+        "trunk.input_scale": torch.cat([scale, scale.new_ones(n_more)]),
+    }
+
+
 class MapOfFunctions(nn.Module):
     """The map in training: functions from a finished network, which learns no more.
 

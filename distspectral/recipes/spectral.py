@@ -263,8 +263,13 @@ class SpectralRecipe(SpectralSections, Recipe):
                 train=self.siamese, seed=self.seed, start_from=self._first_weights("siamese")
             )
         made["train"] = self.functions
-        if self.map.enabled:  # never from another run's weights: they know that run's functions, by sign and order
-            made["map"] = MapSettings(train=self.map, seed=self.seed)
+        if self.map.enabled:
+            made["map"] = MapSettings(
+                train=self.map,
+                seed=self.seed,
+                start_from=self._first_weights("map"),
+                start_model=self._first_weights("model"),
+            )
         return made
 
     @property

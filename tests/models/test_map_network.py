@@ -3,11 +3,12 @@ from __future__ import annotations
 import copy
 
 import numpy as np
+import pytest
 import torch
 from scipy import sparse
 
 from distspectral.embedding.transfer import sparse_tensor
-from distspectral.models.map_network import MapNetwork, MapOfFunctions
+from distspectral.models.map_network import MapNetwork, MapOfFunctions, by_other_functions
 from distspectral.models.networks import Perceptron
 from distspectral.storage.rows.sparse import SparseVectors
 
@@ -80,3 +81,15 @@ def test_the_functions_learn_nothing():
     whole(torch.randn(5, D)).square().sum().backward()
     assert all(parameter.grad is None for parameter in whole.functions.parameters())
     assert all(parameter.grad is not None for parameter in whole.network.parameters())
+
+
+@pytest.mark.parametrize("hidden", [(8,), (16, 8)])
+@pytest.mark.parametrize("n_others", [P, P + 2])
+def test_a_map_by_other_functions_places_rows_where_it_did(hidden: tuple[int, ...], n_others: int):
+    made, seen = network(hidden).eval(), torch.randn(7, D)
+    others = torch.cat([torch.ones(7, 1), torch.randn(7, n_others - 1)], dim=1)
+    combination = torch.randn(n_others, P)
+    combination[:, 0] = torch.eye(n_others)[0]  # of the constant 1
+    again = MapNetwork.from_state(by_other_functions(made.state_dict(), combination))
+    with torch.no_grad():
+        torch.testing.assert_close(again(seen, others), made(seen, others @ combination), rtol=1e-4, atol=1e-4)
