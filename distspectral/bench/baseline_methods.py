@@ -198,7 +198,7 @@ def parametric_umap(rows: Rows, new: Rows, seed: int) -> Layout:
         logs = torch.nn.functional.logsigmoid
         loss = -torch.cat([logs(near), logs(far) - far]).mean()
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_value_(network.parameters(), 4.0)
         optimizer.step()
     with torch.no_grad():

@@ -19,6 +19,7 @@ from distspectral.graph.config import AffinityConfig, GraphConfig
 from distspectral.graph.config import check as check_affinity
 from distspectral.graph.given import fingerprint
 from distspectral.models.encoded import Space
+from distspectral.models.map_network import N_ANCHORS
 from distspectral.objectives.spectral import SpectralConfig, default_n_components
 from distspectral.recipes.recipe import Recipe, Sections
 from distspectral.spectral.affinity import falls_with_distance
@@ -292,7 +293,7 @@ class SpectralRecipe(SpectralSections, Recipe):
             "autoencoder": (self.dim, *code.widths(self.dim), code.n_components),
             "siamese": (widths[self.searched], *siamese.hidden, siamese.n_components),
             "train": (n_seen, *self.network.hidden, self.n_functions - 1),
-            "map": (n_seen + self.n_components - 1, *self.map.hidden, 2),
+            "map": (n_seen + self.n_components - 1, *self.map.hidden, N_ANCHORS, 2),
         }
         linear = {"pca": (self.dim, widths["codes"])} if "pca" in self.chain else {}
         return {**linear, **{stage: made[stage] for stage in self.trainings}}

@@ -34,6 +34,7 @@ class MapConfig(TrainConfig):
     """A map of the rows in two coordinates to look at, and the training of its network (YAML section ``map``)."""
 
     section: ClassVar[str] = "map"
+    most_steps: ClassVar[int] = 1200
 
     batch_size: PositiveInt = Field(512, description="edges per step, all workers together")
     learning_rate: PositiveFloat = Field(4e-3, description="of Adam, between warm-up and cool-down")

@@ -25,10 +25,19 @@ def network(hidden: tuple[int, ...] = (16, 8)) -> MapNetwork:
 def test_it_begins_as_the_first_functions_that_are_not_constant():
     made, functions = network(), torch.randn(9, P)
     with torch.no_grad():
-        made.head.weight.zero_()
+        made.head.weight.zero_()  # all anchors alike
         made.head.bias.zero_()
         places = made(torch.randn(9, D), functions)
     torch.testing.assert_close(places, functions[:, 1:3])
+
+
+def test_beside_the_functions_a_row_lies_among_the_anchors_at_the_one_that_is_decided_for():
+    made, rows = network(), torch.randn(9, D)
+    with torch.no_grad():
+        made.head.weight *= 1e6
+        chosen = made.head(made.trunk(torch.cat([rows, torch.zeros(9, P - 1)], dim=1)).relu()).argmax(1)
+        places = made(rows, torch.zeros(9, P))
+    torch.testing.assert_close(places, made.anchors.detach()[chosen])
 
 
 def test_features_seen_are_standardised_and_functions_are_not():
@@ -55,7 +64,7 @@ def test_its_state_is_all_of_it():
 def test_places_are_added_up_in_float32_where_products_are_rounded():
     made, rows, functions = network(), torch.randn(64, D), torch.randn(64, P)
     with torch.no_grad():
-        made.head.bias += 100.0
+        made.anchors += 100.0
         with torch.autocast("cpu", torch.bfloat16):
             rounded = made(rows, functions)
         exact = made(rows, functions)
