@@ -170,6 +170,65 @@ def umap(rows: Rows, new: Rows, seed: int) -> Layout:
     return fitted.embedding_, lambda: fitted.transform(new)
 
 
+def parametric_umap(rows: Rows, new: Rows, seed: int) -> Layout:
+    """ParametricUMAP by the recipe of umap-learn 0.5.12, re-made in torch; its own needs TensorFlow.
+
+    UMAP's graph, each edge as often as UMAP would draw it, all of them shuffled into batches of 1,000, with five
+    random others of the batch to each; three hidden layers of 100; Adam at 1e-3, gradients cut off at 4.
+    Reference: Sainburg, McInnes, Gentner, Parametric UMAP embeddings for representation and semisupervised learning,
+    Neural Computation 2021.
+    """
+    import torch
+    from umap import UMAP
+
+    fitted = UMAP(random_state=seed, n_jobs=1, transform_mode="graph").fit(rows)
+    edges = fitted.graph_.tocoo()
+    often = (500 if len(rows) <= 10_000 else 200) * edges.data
+    often[often < edges.data.max()] = 0
+    order = np.random.default_rng(seed).permutation(np.repeat(np.arange(edges.nnz), often.astype(int)))
+    torch.manual_seed(seed)
+    network, ends = _perceptron(rows.shape[1]), torch.from_numpy(np.stack([edges.row, edges.col]).astype(np.int64))
+    optimizer, vectors = torch.optim.Adam(network.parameters(), lr=1e-3, eps=1e-7), torch.from_numpy(rows)
+    batch = min(1_000, len(rows))
+    for first in range(0, len(order) - batch + 1, batch):
+        to, from_ = network(vectors[ends[:, order[first : first + batch]]])
+        others = from_.repeat_interleave(5, 0)[torch.randperm(5 * batch)]
+        apart = [(to - from_).norm(dim=1), (to.repeat_interleave(5, 0) - others).norm(dim=1)]
+        near, far = (-torch.log1p(fitted._a * one.clamp(min=1e-6) ** (2 * fitted._b)) for one in apart)
+        logs = torch.nn.functional.logsigmoid
+        loss = -torch.cat([logs(near), logs(far) - far]).mean()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_value_(network.parameters(), 4.0)
+        optimizer.step()
+    with torch.no_grad():
+        places = network(vectors).numpy()
+
+    def place_new() -> Any:
+        with torch.no_grad():
+            return network(torch.from_numpy(new)).numpy()
+
+    return places, place_new
+
+
+def _perceptron(dim: int) -> Any:
+    """Return the untrained network of ParametricUMAP, with the first weights that Keras draws."""
+    from torch import nn
+
+    layers: list[Any] = []
+    for n_in, n_out in ((dim, 100), (100, 100), (100, 100), (100, 2)):
+        layers += [nn.Linear(n_in, n_out), nn.ReLU()]
+        nn.init.xavier_uniform_(layers[-2].weight)
+        nn.init.zeros_(layers[-2].bias)
+    return nn.Sequential(*layers[:-1])
+
+
+def _warm_parametric_umap(rows: Rows, new: Rows, seed: int) -> Layout:
+    """Import and compile all that it calls, without its training, which compiles nothing."""
+    importlib.import_module("torch")
+    return umap(rows, new, seed)
+
+
 def opentsne(rows: Rows, new: Rows, seed: int) -> Layout:
     """t-SNE of the package openTSNE with its defaults, new rows by its ``transform``."""
     fitted = importlib.import_module("openTSNE").TSNE(random_state=seed, n_jobs=1).fit(rows)
@@ -182,8 +241,15 @@ def pacmap(rows: Rows, new: Rows, seed: int) -> Layout:
     return reducer.fit_transform(rows), lambda: np.full((len(new), 2), np.nan)
 
 
-LAYOUTS: dict[str, Callable[[Rows, Rows, int], Layout]] = {"umap": umap, "opentsne": opentsne, "pacmap": pacmap}
+LAYOUTS: dict[str, Callable[[Rows, Rows, int], Layout]] = {
+    "umap": umap,
+    "parametric-umap": parametric_umap,
+    "opentsne": opentsne,
+    "pacmap": pacmap,
+}
 """Methods that lay rows out in the plane, each compiled for on its first 5,000 rows."""
+LAYOUT_WARM_UPS = {"parametric-umap": _warm_parametric_umap}
+"""What compiles in place of the method itself."""
 
 METHODS: dict[str, Callable[[Rows, int, int], Labels]] = {
     "k-means": kmeans,
@@ -231,7 +297,10 @@ def answer(name: str, asked: dict[str, Any], warm_for: set[int]) -> dict[str, An
     rows, seed = np.load(asked["rows"]), asked["seed"]
     try:
         if name in LAYOUTS:
-            return _lay_out(LAYOUTS[name], rows, asked, len(rows) not in warm_for, warm_for)
+            if len(rows) not in warm_for:
+                LAYOUT_WARM_UPS.get(name, LAYOUTS[name])(rows[:WARM_UP_ROWS], np.load(asked["new"]), seed)[1]()
+                warm_for.add(len(rows))
+            return _lay_out(LAYOUTS[name], rows, asked)
         n_clusters = asked["n_clusters"]
         if len(rows) not in warm_for:
             WARM_UPS[name](rows, n_clusters, seed)
@@ -248,14 +317,9 @@ def answer(name: str, asked: dict[str, Any], warm_for: set[int]) -> dict[str, An
     return took
 
 
-def _lay_out(
-    method: Callable[[Rows, Rows, int], Layout], rows: Rows, asked: dict[str, Any], cold: bool, warm_for: set[int]
-) -> dict[str, Any]:
+def _lay_out(method: Callable[[Rows, Rows, int], Layout], rows: Rows, asked: dict[str, Any]) -> dict[str, Any]:
     """Write the places of all rows, the new ones last; return what each part took."""
     new, seed = np.load(asked["new"]), asked["seed"]
-    if cold:
-        method(rows[:WARM_UP_ROWS], new, seed)[1]()
-        warm_for.add(len(rows))
     spent, clock = core_seconds(), time.perf_counter()
     places, place_new = method(rows, new, seed)
     took = {"core_seconds": core_seconds() - spent, "seconds": time.perf_counter() - clock}

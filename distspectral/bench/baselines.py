@@ -37,6 +37,7 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
 """What each method of the script needs, for pip."""
 LAYOUTS: dict[str, tuple[str, ...]] = {
     "umap": UMAP,
+    "parametric-umap": (*UMAP, "torch==2.13.0"),
     "opentsne": (*SCIKIT_LEARN, "openTSNE==1.0.4"),
     "pacmap": (*SCIKIT_LEARN, "pacmap==0.9.1", "numba==0.68.1"),
 }

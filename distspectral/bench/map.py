@@ -38,6 +38,7 @@ TITLES = {
     "distspectral": "**the map**, all defaults",
     "eigenfunctions": "two eigenfunctions",
     "umap": "UMAP",
+    "parametric-umap": "ParametricUMAP, re-made in torch",
     "opentsne": "openTSNE",
     "pacmap": "PaCMAP",
 }

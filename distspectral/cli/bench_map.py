@@ -17,7 +17,8 @@ LayoutMethods = Annotated[
     typer.Option(
         "--method",
         metavar="NAME",
-        help="distspectral, eigenfunctions, umap, opentsne or pacmap; may be repeated. (default: the first three)",
+        help="distspectral, eigenfunctions, umap, parametric-umap, opentsne or pacmap; may be repeated. (default: the "
+        "first three)",
     ),
 ]
 MostRows = Annotated[

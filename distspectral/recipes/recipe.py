@@ -26,7 +26,7 @@ class Sections(FrozenModel):
     start_from: str | None = Field(
         None,
         description="directory or URI of a finished run of the same settings on other rows, say before more arrived: "
-        "every training but the map's begins with its weights, and clusters that hold the same rows keep their numbers",
+        "every training begins with its weights, and clusters that hold the same rows keep their numbers",
     )
     network: NetworkConfig = NetworkConfig()
     orthonorm: OrthonormConfig = OrthonormConfig()

@@ -21,6 +21,7 @@ from distspectral.graph.given import fingerprint
 from distspectral.graph.trial import LEAST_DIM, Trial, ways
 from distspectral.graph.trial import Space as SearchSpace
 from distspectral.models.encoded import Space
+from distspectral.models.map_network import N_ANCHORS
 from distspectral.objectives.spectral import SpectralConfig, default_n_components
 from distspectral.recipes.recipe import Recipe, Sections
 from distspectral.spectral.affinity import falls_with_distance
@@ -306,8 +307,13 @@ class SpectralRecipe(SpectralSections, Recipe):
                 train=self.siamese, seed=self.seed, start_from=self._first_weights("siamese")
             )
         made["train"] = self.functions
-        if self.map.enabled:  # never from another run's weights: they know that run's functions, by sign and order
-            made["map"] = MapSettings(train=self.map, seed=self.seed)
+        if self.map.enabled:
+            made["map"] = MapSettings(
+                train=self.map,
+                seed=self.seed,
+                start_from=self._first_weights("map"),
+                start_model=self._first_weights("model"),
+            )
         return made
 
     @property
@@ -330,7 +336,7 @@ class SpectralRecipe(SpectralSections, Recipe):
             "autoencoder": (self.dim, *code.widths(self.dim), code.n_components),
             "siamese": (widths[self.searched], *siamese.hidden, siamese.n_components),
             "train": (n_seen, *self.network.hidden, self.n_functions - 1),
-            "map": (n_seen + self.n_components - 1, *self.map.hidden, 2),
+            "map": (n_seen + self.n_components - 1, *self.map.hidden, N_ANCHORS, 2),
         }
         linear = {"pca": (self.dim, widths["codes"])} if "pca" in self.chain else {}
         return {**linear, **{stage: made[stage] for stage in self.trainings}}

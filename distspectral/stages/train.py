@@ -153,7 +153,9 @@ def open_trainer(
     if settings.start_from is not None:
         start = Artifact(settings.start_from)
         try:
-            take_weights(trainer.model, read_state(start, MODEL_FILE), _is_moved(start, vectors[0]))
+            moved = _is_moved(start, vectors[0])
+            weights = settings.first_weights(read_state(start, MODEL_FILE), trainer, moved)
+            take_weights(trainer.model, weights, moved)
         except RuntimeError as error:  # torch lists every tensor
             raise ConfigError(
                 f"start_from: the weights of {settings.start_from} do not fit this network "

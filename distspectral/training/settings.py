@@ -10,6 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
+from torch import Tensor
+
 from distspectral.frozen import FrozenModel
 from distspectral.graph.store import Graph
 from distspectral.storage.artifact.directory import Artifact
@@ -50,6 +52,22 @@ class TrainSettings(FrozenModel, ABC):
 
         Communication: that of the sampler's construction, and DDP's broadcast of the initial weights.
         """
+
+    def first_weights(
+        self, weights: Mapping[str, Tensor], trainer: Trainer[Any, Any], moved: bool
+    ) -> Mapping[str, Tensor]:
+        """Return the weights of ``start_from`` in the terms of this training: as they are, or as they must be changed.
+
+        Args:
+            weights: state dict of the finished training's model.
+            trainer: at step 0.
+            moved: whether that training's rows lay in another frame.
+
+        Raises:
+            RuntimeError: the finished model has another shape.
+        """
+        del trainer, moved
+        return weights
 
     def draws(self, n_rows: int) -> Draws | None:
         """Return what the training draws of N rows, should its batches be drawn before it begins.

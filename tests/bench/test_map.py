@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
+import types
 
 import numpy as np
 import pytest
+from scipy import sparse
 from typer.testing import CliRunner
 
 from distspectral.bench import baseline_methods as script
@@ -82,6 +85,49 @@ def test_a_layouts_process_answers_with_old_places_and_new_ones(tmp_path, monkey
     took = script.answer("umap", {**files, "seed": 1}, set())
     assert set(took) == {"core_seconds", "seconds", "new_core_seconds"}
     np.testing.assert_array_equal(np.load(files["places"]), [*(2 * rows[:, :2] + 1), *(3 * rows[:1, :2])])
+
+
+def test_a_layout_compiles_by_what_stands_in_for_it_once_for_each_number_of_rows(tmp_path, monkeypatch):
+    called = []
+
+    def layout(name):
+        return lambda rows, new, seed: (called.append(name), (rows[:, :2], lambda: new[:, :2]))[1]
+
+    monkeypatch.setitem(script.LAYOUTS, "parametric-umap", layout("itself"))
+    monkeypatch.setitem(script.LAYOUT_WARM_UPS, "parametric-umap", layout("compiles"))
+    rows = np.arange(12, dtype=np.float32).reshape(4, 3)
+    asked = {name: str(tmp_path / f"{name}.npy") for name in ("rows", "new", "places")} | {"seed": 0}
+    np.save(asked["rows"], rows)
+    np.save(asked["new"], rows)
+    warm_for = set()
+    for _ in range(2):
+        assert "error" not in script.answer("parametric-umap", asked, warm_for)
+    assert called == ["compiles", "itself", "itself"]
+
+
+def test_parametric_umap_learns_a_network_that_places_new_rows_among_their_like(monkeypatch):
+    rows, labels = plane(160)
+    old, new = rows[:120], rows[120:]
+
+    class Fitted:
+        """Stands for UMAP, which the tests' environment lacks: a graph of like rows and its default curve."""
+
+        def __init__(self, **settings):
+            assert settings["transform_mode"] == "graph"
+
+        def fit(self, fitted):
+            near = np.argsort(np.square(fitted[:, None] - fitted[None]).sum(2), axis=1)[:, 1:6]
+            heads = np.repeat(np.arange(len(fitted)), 5)
+            self.graph_ = sparse.csr_matrix((np.full(heads.size, 0.2), (heads, near.ravel())))
+            self._a, self._b = 1.577, 0.895
+            return self
+
+    monkeypatch.setitem(sys.modules, "umap", types.SimpleNamespace(UMAP=Fitted))
+    places, place_new = script.parametric_umap(old, new, 0)
+    found = layout_scores(old, places, labels[:120], (new, place_new(), labels[120:]))
+    assert found["accuracy"] > 0.95
+    assert found["new_accuracy"] > 0.95
+    assert found["kept"] > 0.3
 
 
 def test_our_map_is_drawn_judged_and_remembered(tmp_path):

@@ -39,6 +39,12 @@ def test_every_training_begins_with_the_weights_of_the_run_before(before, tmp_pa
         for name, found in trainer.model.state_dict().items():
             assert torch.equal(found, expected[name]), (stage, name)
         assert trainer.step == 0
+    values = later.recipe.trainings["map"].upon(later.chain.artifacts)
+    vectors = [later.chain.artifact(name) for name in ("codes", "features")]
+    trainer = open_trainer(vectors, later.chain.artifact("reweight"), values)
+    expected, found = read_state(before.chain.artifact("map"), "model.pt"), trainer.model.state_dict()
+    assert torch.equal(found["head.weight"], expected["head.weight"])
+    assert not torch.equal(found["start.weight"], expected["start.weight"]), "it knows functions that have turned since"
     assert later.chain.artifact("embed").manifest().metrics["agreement"]["acc"] > 0.95
     assert before.chain.outputs["autoencoder"].fingerprint != later.chain.outputs["autoencoder"].fingerprint
 

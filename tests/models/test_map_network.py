@@ -3,11 +3,12 @@ from __future__ import annotations
 import copy
 
 import numpy as np
+import pytest
 import torch
 from scipy import sparse
 
 from distspectral.embedding.transfer import sparse_tensor
-from distspectral.models.map_network import MapNetwork, MapOfFunctions
+from distspectral.models.map_network import MapNetwork, MapOfFunctions, by_other_functions
 from distspectral.models.networks import Perceptron
 from distspectral.storage.rows.sparse import SparseVectors
 
@@ -24,10 +25,19 @@ def network(hidden: tuple[int, ...] = (16, 8)) -> MapNetwork:
 def test_it_begins_as_the_first_functions_that_are_not_constant():
     made, functions = network(), torch.randn(9, P)
     with torch.no_grad():
-        made.head.weight.zero_()
+        made.head.weight.zero_()  # all anchors alike
         made.head.bias.zero_()
         places = made(torch.randn(9, D), functions)
     torch.testing.assert_close(places, functions[:, 1:3])
+
+
+def test_beside_the_functions_a_row_lies_among_the_anchors_at_the_one_that_is_decided_for():
+    made, rows = network(), torch.randn(9, D)
+    with torch.no_grad():
+        made.head.weight *= 1e6
+        chosen = made.head(made.trunk(torch.cat([rows, torch.zeros(9, P - 1)], dim=1)).relu()).argmax(1)
+        places = made(rows, torch.zeros(9, P))
+    torch.testing.assert_close(places, made.anchors.detach()[chosen])
 
 
 def test_features_seen_are_standardised_and_functions_are_not():
@@ -54,7 +64,7 @@ def test_its_state_is_all_of_it():
 def test_places_are_added_up_in_float32_where_products_are_rounded():
     made, rows, functions = network(), torch.randn(64, D), torch.randn(64, P)
     with torch.no_grad():
-        made.head.bias += 100.0
+        made.anchors += 100.0
         with torch.autocast("cpu", torch.bfloat16):
             rounded = made(rows, functions)
         exact = made(rows, functions)
@@ -80,3 +90,15 @@ def test_the_functions_learn_nothing():
     whole(torch.randn(5, D)).square().sum().backward()
     assert all(parameter.grad is None for parameter in whole.functions.parameters())
     assert all(parameter.grad is not None for parameter in whole.network.parameters())
+
+
+@pytest.mark.parametrize("hidden", [(8,), (16, 8)])
+@pytest.mark.parametrize("n_others", [P, P + 2])
+def test_a_map_by_other_functions_places_rows_where_it_did(hidden: tuple[int, ...], n_others: int):
+    made, seen = network(hidden).eval(), torch.randn(7, D)
+    others = torch.cat([torch.ones(7, 1), torch.randn(7, n_others - 1)], dim=1)
+    combination = torch.randn(n_others, P)
+    combination[:, 0] = torch.eye(n_others)[0]  # of the constant 1
+    again = MapNetwork.from_state(by_other_functions(made.state_dict(), combination))
+    with torch.no_grad():
+        torch.testing.assert_close(again(seen, others), made(seen, others @ combination), rtol=1e-4, atol=1e-4)

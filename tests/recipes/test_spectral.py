@@ -221,13 +221,13 @@ def test_every_worker_needs_a_share_of_every_batch_that_the_run_makes() -> None:
         recipe(WIDE, **few).check_workers(2)
 
 
-def test_every_training_but_the_maps_begins_with_the_weights_of_the_run_to_start_from() -> None:
+def test_every_training_begins_with_the_weights_of_the_run_to_start_from() -> None:
     starts = {name: one.start_from for name, one in recipe(start_from="s3://bucket/before").trainings.items()}
     assert starts == {
         "autoencoder": "s3://bucket/before/autoencoder",
         "siamese": "s3://bucket/before/siamese",
         "train": "s3://bucket/before/training",
-        "map": None,
+        "map": "s3://bucket/before/map",
     }
     assert {one.start_from for one in recipe().trainings.values()} == {None}
 
@@ -258,6 +258,7 @@ def test_components_are_encoded_like_codes_and_taken_over_from_the_run_to_start_
         "pca": "s3://bucket/before/pca",
         "siamese": "s3://bucket/before/siamese",
         "train": "s3://bucket/before/training",
+        "map": "s3://bucket/before/map",
     }
     assert recipe(representation="pca", dim=NARROW).widths["codes"] == NARROW
 

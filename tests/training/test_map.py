@@ -11,10 +11,14 @@ import torch
 
 from distspectral.comm import collectives
 from distspectral.graph.store import ArrayGraph
+from distspectral.models.encoded import EncodedNetwork
 from distspectral.models.networks import Perceptron
 from distspectral.objectives.batches import MapBatch
 from distspectral.objectives.map import MapObjective
+from distspectral.stages.train import take_weights
+from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.vectors import ArrayVectors
+from distspectral.training.checkpoint import write_state
 from distspectral.training.loop import Trainer, WindowRecorder
 from distspectral.training.map import MapConfig, MapSettings, build_map
 from distspectral.training.map_sampling import MapSampler
@@ -123,6 +127,47 @@ def test_it_goes_on_from_a_state_as_if_never_interrupted():
     for name, tensor in whole.model.state_dict().items():
         assert torch.equal(again.model.state_dict()[name], tensor)
     assert not torch.equal(states[0]["model"]["head.weight"], whole.model.head.weight)
+
+
+# ---- weights of an earlier run ---------------------------------------------------------------------------------------
+
+
+def rotated(functions: Perceptron, offset: float) -> Perceptron:
+    """Return the same functions of rows that lie elsewhere by ``offset``: two of them rotated, one mirrored."""
+    sin, cos, state = np.sin(0.7), np.cos(0.7), functions.state_dict()
+    rotation = torch.tensor([[1, 0, 0], [0, -sin, cos], [0, cos, sin]], dtype=torch.float32)
+    head = {name: rotation @ state[name] for name in ("head.weight", "head.bias")}
+    return Perceptron.from_state({**state, **head, "input_mean": state["input_mean"] + offset})
+
+
+def begun(place: str, offset: float) -> dict[str, Any]:
+    """Return the places on an earlier map, and on the next one as it begins, whose rows lie elsewhere by ``offset``."""
+    first = functions()
+    with torch.no_grad():  # as calibration leaves it
+        first.head.weight[0], first.head.bias[0] = 0.0, 1.0
+    write_state(Artifact(place), "model.pt", EncodedNetwork(first).state())
+    earlier = SETTINGS.trainer_upon(first, rows(), graph())
+    settings = SETTINGS.model_copy(update={"start_model": place})
+    elsewhere = ArrayVectors(rows().gather(np.arange(N)) + np.float32(offset))
+    later = settings.trainer_upon(rotated(first, offset), elsewhere, graph())
+    take_weights(later.model, settings.first_weights(earlier.model.state_dict(), later, offset != 0), offset != 0)
+    places = {}
+    for name, made, seen in (("before", earlier, rows()), ("after", later, elsewhere)):
+        with torch.no_grad():
+            places[name] = made.network(torch.from_numpy(seen.gather(np.arange(N))))
+    return places | {"weights": later.model.trunk.head.weight.detach()}
+
+
+@pytest.mark.parametrize("offset", [0.0, 10.0])
+def test_a_map_goes_on_where_the_earlier_one_was_though_functions_have_turned(offset: float, tmp_path: Path):
+    found = begun(str(tmp_path / "model"), offset)
+    assert float(found["before"].std()) > 0.1, "nothing was compared"
+    torch.testing.assert_close(found["after"], found["before"], atol=1e-3, rtol=1e-3)  # float32 at an offset of 10
+
+
+def test_ranks_begin_with_the_same_weights(tmp_path: Path):
+    one, two = run_ranks(begun, 2, tmp_path, str(tmp_path / "model"), 0.0)
+    assert torch.equal(one["weights"], two["weights"])
 
 
 # ---- ranks ---------------------------------------------------------------------------------------------------------
