@@ -25,7 +25,9 @@ from distspectral.embedding.forward import in_blocks
 from distspectral.errors import ConfigError, MissingDependencyError
 from distspectral.models.networks import NetworkConfig, Standardized
 from distspectral.models.trunks import embedding_network
-from distspectral.spectral import DSCLLoss
+from distspectral.spectral import ClassSoftmaxLoss, DSCLLoss
+from distspectral.spectral.class_softmax import RIDGE, metric_map, unit_rows
+from distspectral.spectral.rayleigh import gram
 from distspectral.stages.evaluate import EvaluateConfig, UnitRows, comparison, scores_of
 from distspectral.storage.rows.vectors import ArrayVectors
 from distspectral.storage.source.dataset import Source, SourceConfig
@@ -43,22 +45,33 @@ WARMUP_STEPS = 20
 
 
 class Recipe(NamedTuple):
-    """A loss by the name of its class, its learning rate, and the factor on it for the loss's own proxies."""
+    """How a loss is trained and judged.
+
+    Attributes:
+        loss: name of its class.
+        options: its arguments.
+        learning_rate: of the network.
+        proxy_factor: on the learning rate for the loss's own proxies.
+        ridge: outputs are compared in the metric of the training rows with this ridge; None = as they are.
+    """
 
     loss: str
     options: dict[str, Any]
     learning_rate: float
     proxy_factor: float = 1.0
+    ridge: float | None = None
 
 
 RECIPES = {
     "dscl": Recipe("DSCLLoss", {}, 2e-2),
+    "dscl-softmax": Recipe("ClassSoftmaxLoss", {}, 2e-2, ridge=RIDGE),
     "proxy-anchor": Recipe("ProxyAnchorLoss", {}, 1e-3, 100.0),
-    "multi-similarity": Recipe("MultiSimilarityLoss", {}, 1e-2),
+    "multi-similarity": Recipe("MultiSimilarityLoss", {}, 2e-2),
     "normalized-softmax": Recipe("NormalizedSoftmaxLoss", {}, 1e-2, 10.0),
     "contrastive": Recipe("ContrastiveLoss", {}, 1e-2),
 }
 """Options are pytorch-metric-learning's defaults. Learning rates: best on the validation classes."""
+OWN: dict[str, Callable[..., nn.Module]] = {"DSCLLoss": DSCLLoss, "ClassSoftmaxLoss": ClassSoftmaxLoss}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,8 +212,8 @@ def make_loss(recipe: Recipe, n_classes: int, width: int = WIDTH) -> nn.Module:
     Raises:
         MissingDependencyError: pytorch-metric-learning is not installed.
     """
-    if recipe.loss == "DSCLLoss":
-        return DSCLLoss()
+    if (own := OWN.get(recipe.loss)) is not None:
+        return own(**recipe.options)
     try:
         from pytorch_metric_learning import losses
     except ImportError as error:
@@ -237,7 +250,18 @@ def _one(images: Images, recipe: Recipe, comparison: Comparison, steps: int, see
     )
     began = time.process_time()
     train(network, loss, recipe, sampler, labels, steps)
-    return {"core_seconds": time.process_time() - began, **_scores(network, images, seed)}
+    mapped = _mapped(images, network, recipe.ridge)
+    core_seconds = time.process_time() - began
+    return {"core_seconds": core_seconds, **_scores(in_blocks(network, images.test) @ mapped, images, seed)}
+
+
+def _mapped(images: Images, network: Standardized, ridge: float | None) -> NDArray[np.float32]:
+    """Return what outputs (M, E) are multiplied by, (E, P), before cosines compare them."""
+    if ridge is None:
+        return np.eye(network(torch.zeros(1, images.train.dim)).shape[1], dtype=np.float32)
+    rows = unit_rows(torch.from_numpy(in_blocks(network, images.train)))
+    of_rows = torch.ones_like(rows[:, 0])
+    return metric_map(gram(rows, of_rows), of_rows.sum(), ridge).float().numpy()
 
 
 def train(
@@ -266,8 +290,8 @@ def train(
     network.eval()
 
 
-def _scores(network: Standardized, images: Images, seed: int) -> dict[str, Any]:
-    embedding, rows = ArrayVectors(in_blocks(network, images.test)), np.arange(images.test.n_rows)
+def _scores(outputs: NDArray[np.float32], images: Images, seed: int) -> dict[str, Any]:
+    embedding, rows = ArrayVectors(outputs), np.arange(len(outputs))
     return {
         name: scores_of(
             UnitRows(embedding, rows, *comparison(embedding, rows, name == "spectral_step")),

@@ -86,7 +86,7 @@ def test_the_loss_by_its_name():
 
 
 def test_an_unknown_loss_is_refused(folder, tmp_path):
-    with pytest.raises(ConfigError, match="'triplet' is none of dscl, proxy-anchor"):
+    with pytest.raises(ConfigError, match="'triplet' is none of dscl, dscl-softmax, proxy-anchor"):
         bench.compare_losses(of(folder), tmp_path, ["triplet"], [0], [1])
 
 
