@@ -13,7 +13,8 @@ class is not asked.
 
 S, B and n_c are sums over ranks, as for the projector loss, so the class sums are those of all ranks together. The
 loss's derivatives by S and B are sums over rows too: one more all-reduce of as many numbers makes the gradient exact.
-The cost is linear in the rows. The ridge bounds the eigenvalues from below, so the metric needs no pseudo-inverse.
+The cost is that of S and of the products of rows and class sums, B E (E + C). The ridge bounds the eigenvalues from
+below, so the metric needs no pseudo-inverse.
 
 Shape letters: B rows of a batch, E embedding width, C classes.
 """
