@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from distspectral.errors import NonFiniteStepError, TooFewClassesError
 from distspectral.models.orthonorm_layer import OrthonormalLayer, OrthonormConfig
@@ -75,3 +76,17 @@ def test_sums_that_are_not_finite_are_refused(bad):
 def test_one_class_is_refused():
     with pytest.raises(TooFewClassesError, match="1 class"):
         step(make(), batch(n_classes=1))
+
+
+def operations(n_rows: int) -> int:
+    """Return the floating-point operations in products of a step on so many rows of eight classes."""
+    one = LabeledBatch(torch.randn(n_rows, E), torch.arange(n_rows) % 8, 8)
+    with FlopCounterMode(display=False) as counter:
+        step(make(), one)
+    return counter.get_total_flops()
+
+
+def test_the_cost_of_a_step_is_linear_in_the_batch():
+    assert operations(4 * 256) == pytest.approx(4 * operations(256), rel=0.05), (
+        "not sixteen times, as of n x n matrices"
+    )
