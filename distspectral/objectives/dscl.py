@@ -24,8 +24,8 @@ class DSCLConfig(FrozenModel):
     loss: Literal["projector", "softmax"] = Field(
         "projector",
         description="projector = the paper's; softmax = each row is asked for its class among the class sums of its "
-        "batch, in the projector's metric: better for many classes (Omniglot, R@1 .761 for .682 after 300 steps), worse "
-        "for six (Fashion-MNIST, .919 for .941)",
+        "batch, in the projector's metric: better for many classes (Omniglot, R@1 .761 for .682 after 300 steps), "
+        "worse for six (Fashion-MNIST, .919 for .941)",
     )
     ridge: PositiveFloat = Field(
         RIDGE,
