@@ -8,8 +8,10 @@ Shape letters: N rows, B rows of a batch, D features, E embedding width, C class
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,11 +20,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn, optim
 
 from distspectral.bench.seeds import over_seeds
+from distspectral.bench.suite import Results, markdown, shown_score
 from distspectral.embedding.forward import in_blocks
 from distspectral.errors import ConfigError, MissingDependencyError
 from distspectral.models.networks import NetworkConfig, Standardized
 from distspectral.models.trunks import embedding_network
-from distspectral.spectral import DSCLLoss
+from distspectral.spectral import ClassSoftmaxLoss, DSCLLoss
+from distspectral.spectral.class_softmax import RIDGE, metric_map, unit_rows
+from distspectral.spectral.rayleigh import gram
 from distspectral.stages.evaluate import EvaluateConfig, UnitRows, comparison, scores_of
 from distspectral.storage.rows.vectors import ArrayVectors
 from distspectral.storage.source.dataset import Source, SourceConfig
@@ -30,6 +35,7 @@ from distspectral.training.class_sampling import ClassSampler
 from distspectral.training.classes import split_classes
 from distspectral.training.schedule import PlateauSchedule
 
+RESULTS = "losses.jsonl"
 WIDTH = 64
 ROWS_PER_CLASS = 5
 BATCH_SIZE = 640
@@ -39,22 +45,33 @@ WARMUP_STEPS = 20
 
 
 class Recipe(NamedTuple):
-    """A loss by the name of its class, its learning rate, and the factor on it for the loss's own proxies."""
+    """How a loss is trained and judged.
+
+    Attributes:
+        loss: name of its class.
+        options: its arguments.
+        learning_rate: of the network.
+        proxy_factor: on the learning rate for the loss's own proxies.
+        ridge: outputs are compared in the metric of the training rows with this ridge; None = as they are.
+    """
 
     loss: str
     options: dict[str, Any]
     learning_rate: float
     proxy_factor: float = 1.0
+    ridge: float | None = None
 
 
 RECIPES = {
     "dscl": Recipe("DSCLLoss", {}, 2e-2),
+    "dscl-softmax": Recipe("ClassSoftmaxLoss", {}, 2e-2, ridge=RIDGE),
     "proxy-anchor": Recipe("ProxyAnchorLoss", {}, 1e-3, 100.0),
-    "multi-similarity": Recipe("MultiSimilarityLoss", {}, 1e-2),
+    "multi-similarity": Recipe("MultiSimilarityLoss", {}, 2e-2),
     "normalized-softmax": Recipe("NormalizedSoftmaxLoss", {}, 1e-2, 10.0),
     "contrastive": Recipe("ContrastiveLoss", {}, 1e-2),
 }
 """Options are pytorch-metric-learning's defaults. Learning rates: best on the validation classes."""
+OWN: dict[str, Callable[..., nn.Module]] = {"DSCLLoss": DSCLLoss, "ClassSoftmaxLoss": ClassSoftmaxLoss}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,68 +110,100 @@ def read_images(folder: str, train_classes: int, validate: bool) -> Images:
     return Images(ArrayVectors(vectors[learned], classes[learned]), ArrayVectors(vectors[~learned]), test_classes)
 
 
-def compare_losses(
-    folder: str,
-    names: Iterable[str],
-    seeds: Iterable[int],
-    *,
-    steps: int,
-    train_classes: int,
-    image_shape: tuple[int, int, int],
-    validate: bool = False,
-    learning_rate: float | None = None,
-    width: int = WIDTH,
-    batch_size: int = BATCH_SIZE,
-    on_result: Callable[[dict[str, Any]], None] = lambda result: None,
-) -> list[dict[str, Any]]:
-    """Return one result per loss and seed: scores with and without the spectral step, and seconds.
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What all losses have in common.
 
-    Args:
+    Attributes:
         folder: shards of images.
-        names: of :data:`RECIPES`.
-        seeds: of weights and batches; the same for every loss.
-        steps: of training.
         train_classes: classes to learn from, the first in sorted order; the others judge.
         image_shape: channels, height and width.
         validate: judge by the last fifth of the training classes instead.
-        learning_rate: in place of the recipes'.
         width: E.
         batch_size: B.
-        on_result: called with each result as it comes.
+        rows_per_class: rows of each class in a batch.
+    """
+
+    folder: str
+    train_classes: int
+    image_shape: tuple[int, int, int]
+    validate: bool = False
+    width: int = WIDTH
+    batch_size: int = BATCH_SIZE
+    rows_per_class: int = ROWS_PER_CLASS
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What tells its results from others in one file."""
+        values = dataclasses.asdict(self)
+        return {**values, "folder": Path(self.folder).name, "image_shape": list(self.image_shape)}
+
+
+def compare_losses(
+    comparison: Comparison,
+    root: Path,
+    names: Sequence[str],
+    seeds: Iterable[int],
+    steps: Iterable[int],
+    learning_rate: float | None = None,
+    on_result: Callable[[dict[str, Any]], None] = lambda result: None,
+) -> list[dict[str, Any]]:
+    """Return one result per length, seed and loss, those of earlier calls among them: scores and core-seconds.
+
+    Args:
+        comparison: what all have in common.
+        root: of the file of results, :data:`RESULTS`.
+        names: of :data:`RECIPES`.
+        seeds: of weights and batches; the same for every loss.
+        steps: lengths of training.
+        learning_rate: in place of the recipes'.
+        on_result: called with each result that is new.
 
     Raises:
         ConfigError: there is no such loss.
         MissingDependencyError: pytorch-metric-learning is not installed.
     """
-    names = list(names)
     if unknown := [name for name in names if name not in RECIPES]:
         raise ConfigError(f"--loss: {unknown[0]!r} is none of {', '.join(RECIPES)}")
-    images = read_images(folder, train_classes, validate)
-    network = NetworkConfig(
-        trunk="distspectral.models.trunks:conv_trunk",
-        trunk_options={"image_shape": list(image_shape), "channels": list(CHANNELS)},
-    )
-    results = []
-    for seed in seeds:
-        for name in names:
-            recipe = RECIPES[name]
-            if learning_rate is not None:
-                recipe = recipe._replace(learning_rate=learning_rate)
-            result = {"loss": name, "seed": seed, **_one(images, recipe, network, width, batch_size, steps, seed)}
-            on_result(result)
-            results.append(result)
-    return results
+    results, images = Results(root / RESULTS, on_result), None
+    asked: list[dict[str, Any]] = []
+    for n_steps, seed, name in itertools.product(steps, seeds, names):
+        recipe = RECIPES[name]
+        if learning_rate is not None:
+            recipe = recipe._replace(learning_rate=learning_rate)
+        key = {"loss": name, "seed": seed, "steps": n_steps, "learning_rate": recipe.learning_rate, **comparison.key}
+        if not results.of(key):
+            images = images or read_images(comparison.folder, comparison.train_classes, comparison.validate)
+            results.add(key | _one(images, recipe, comparison, n_steps, seed))
+        asked += results.of(key)
+    return asked
 
 
-def summary(results: Iterable[dict[str, Any]]) -> dict[str, dict[str, tuple[float, float]]]:
-    """Return by loss and score the mean over seeds and the standard deviation (0 of a single seed)."""
-    by_loss: list[tuple[str, dict[str, float]]] = []
+def summary(results: Iterable[dict[str, Any]]) -> dict[int, dict[str, dict[str, tuple[float, float]]]]:
+    """Return by steps, loss and score the mean over seeds and the standard deviation (0 of a single seed)."""
+    by_steps: dict[int, list[tuple[str, dict[str, float]]]] = {}
     for result in results:
         scores = {f"R@{cut}": value for cut, value in result["plain"]["recall_at"].items()}
         scores |= {"NMI": result["plain"]["nmi"], "MAP@R": result["plain"]["map_at_r"]}
         scores["R@1, spectral step"] = result["spectral_step"]["recall_at"]["1"]
-        by_loss.append((result["loss"], scores))
-    return over_seeds(by_loss)
+        scores["core-seconds"] = result["core_seconds"]
+        by_steps.setdefault(result["steps"], []).append((result["loss"], scores))
+    return {steps: over_seeds(found) for steps, found in sorted(by_steps.items())}
+
+
+def table(results: Iterable[dict[str, Any]]) -> str:
+    """Return the scores by steps and loss, best Recall@1 first, as a table in Markdown."""
+    columns = {"R@1": "Recall@1", "NMI": "NMI", "MAP@R": "MAP@R", "R@1, spectral step": "Recall@1, spectral step"}
+    rows = [["steps", "loss", *columns.values(), "core-seconds"]]
+    for steps, losses in summary(results).items():
+        for loss, scores in sorted(losses.items(), key=lambda item: -item[1]["R@1"][0]):
+            rows.append([f"{steps:,}", loss, *(_cell(*scores[column]) for column in columns)])
+            rows[-1].append(f"{scores['core-seconds'][0]:.0f}")
+    return markdown(rows)
+
+
+def _cell(mean: float, deviation: float) -> str:
+    return f"{shown_score(mean)} ({shown_score(deviation)})" if deviation else shown_score(mean)
 
 
 def make_loss(recipe: Recipe, n_classes: int, width: int = WIDTH) -> nn.Module:
@@ -163,8 +212,8 @@ def make_loss(recipe: Recipe, n_classes: int, width: int = WIDTH) -> nn.Module:
     Raises:
         MissingDependencyError: pytorch-metric-learning is not installed.
     """
-    if recipe.loss == "DSCLLoss":
-        return DSCLLoss()
+    if (own := OWN.get(recipe.loss)) is not None:
+        return own(**recipe.options)
     try:
         from pytorch_metric_learning import losses
     except ImportError as error:
@@ -179,22 +228,40 @@ def make_loss(recipe: Recipe, n_classes: int, width: int = WIDTH) -> nn.Module:
     return loss
 
 
-def _one(
-    images: Images, recipe: Recipe, config: NetworkConfig, width: int, batch_size: int, steps: int, seed: int
-) -> dict[str, Any]:
-    """Train one loss with one seed and return its scores."""
-    labels = images.train.labels()
+def _one(images: Images, recipe: Recipe, comparison: Comparison, steps: int, seed: int) -> dict[str, Any]:
+    """Train one loss with one seed and return its scores, with and without the spectral step, and core-seconds."""
+    labels, width = images.train.labels(), comparison.width
     assert labels is not None, "read_images keeps labels"
+    config = NetworkConfig(
+        trunk="distspectral.models.trunks:conv_trunk",
+        trunk_options={"image_shape": list(comparison.image_shape), "channels": list(CHANNELS)},
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = embedding_network(images.train.dim, width, config)
         loss = make_loss(recipe, int(labels.max()) + 1, width)
     network.standardize_by(images.train.mean, images.train.scale)
-    sampler = ClassSampler(images.train, labels, batch_size=batch_size, rows_per_class=ROWS_PER_CLASS, seed=seed)
-    began = time.perf_counter()
+    sampler = ClassSampler(
+        images.train,
+        labels,
+        batch_size=comparison.batch_size,
+        rows_per_class=comparison.rows_per_class,
+        seed=seed,
+    )
+    began = time.process_time()
     train(network, loss, recipe, sampler, labels, steps)
-    seconds = time.perf_counter() - began
-    return {"seconds": seconds, "learning_rate": recipe.learning_rate, **_scores(network, images, seed)}
+    mapped = _mapped(images, network, recipe.ridge)
+    core_seconds = time.process_time() - began
+    return {"core_seconds": core_seconds, **_scores(in_blocks(network, images.test) @ mapped, images, seed)}
+
+
+def _mapped(images: Images, network: Standardized, ridge: float | None) -> NDArray[np.float32]:
+    """Return what outputs (M, E) are multiplied by, (E, P), before cosines compare them."""
+    if ridge is None:
+        return np.eye(network(torch.zeros(1, images.train.dim)).shape[1], dtype=np.float32)
+    rows = unit_rows(torch.from_numpy(in_blocks(network, images.train)))
+    of_rows = torch.ones_like(rows[:, 0])
+    return metric_map(gram(rows, of_rows), of_rows.sum(), ridge).float().numpy()
 
 
 def train(
@@ -223,8 +290,8 @@ def train(
     network.eval()
 
 
-def _scores(network: Standardized, images: Images, seed: int) -> dict[str, Any]:
-    embedding, rows = ArrayVectors(in_blocks(network, images.test)), np.arange(images.test.n_rows)
+def _scores(outputs: NDArray[np.float32], images: Images, seed: int) -> dict[str, Any]:
+    embedding, rows = ArrayVectors(outputs), np.arange(len(outputs))
     return {
         name: scores_of(
             UnitRows(embedding, rows, *comparison(embedding, rows, name == "spectral_step")),

@@ -151,7 +151,12 @@ ImageFolder = Annotated[
 Losses = Annotated[
     list[str] | None, typer.Option("--loss", metavar="NAME", help="One loss; may be repeated. (default: all)")
 ]
-Steps = Annotated[int, typer.Option("--steps", min=1, help="Steps of training, 640 rows each.")]
+Lengths = Annotated[
+    list[int] | None, typer.Option("--steps", min=1, help="Of training; may be repeated. (default: 300)")
+]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=4, help="Rows of a batch.")]
+RowsPerClass = Annotated[int, typer.Option("--rows-per-class", min=2, help="Of a batch.")]
+Components = Annotated[int, typer.Option("--width", min=1, help="Of the embedding.")]
 TrainClasses = Annotated[int, typer.Option("--train-classes", min=5, help="Classes learned from; the others judge.")]
 Side = Annotated[int, typer.Option("--side", min=1, help="Images are so many pixels high and wide, in grey.")]
 Validate = Annotated[
@@ -166,32 +171,38 @@ def dscl(
     folder: ImageFolder,
     losses: Losses = None,
     seeds: Seeds = None,
-    steps: Steps = 300,
+    steps: Lengths = None,
     train_classes: TrainClasses = 964,
     side: Side = 28,
+    width: Components = 64,
+    batch_size: BatchSize = 640,
+    rows_per_class: RowsPerClass = 5,
     validate: Validate = False,
     learning_rate: LearningRate = None,
+    root: Root = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train DSCL and four other losses alike and compare them on classes that none has seen (defaults: Omniglot)."""
-    from distspectral.bench.dscl import RECIPES, compare_losses, summary
+    """Train DSCL and four other losses alike and compare them on classes that none has seen (defaults: Omniglot).
 
-    results = compare_losses(
-        folder,
-        losses or list(RECIPES),
-        (0, 1, 2) if seeds is None else seeds,
-        steps=steps,
-        train_classes=train_classes,
-        image_shape=(1, side, side),
-        validate=validate,
-        learning_rate=learning_rate,
-        on_result=tell,
-    )
-    scores = summary(results)
+    Results are kept in ROOT/losses.jsonl; those that are there already are not made again.
+    """
+    from distspectral.bench.dscl import RECIPES, Comparison, compare_losses, summary, table
+
+    comparison = Comparison(folder, train_classes, (1, side, side), validate, width, batch_size, rows_per_class)
+    with folder_of_results(root) as kept:
+        found = compare_losses(
+            comparison,
+            Path(kept),
+            losses or list(RECIPES),
+            (0, 1, 2) if seeds is None else seeds,
+            steps or (300,),
+            learning_rate,
+            tell,
+        )
     if as_json:
-        print_json({"results": results, "summary": scores})
+        print_json({"results": found, "summary": summary(found)})
     else:
-        print_result("Unseen classes", {"mean and standard deviation over seeds": scores})
+        print_note(table(found))
 
 
 Batches = Annotated[

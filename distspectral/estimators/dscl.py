@@ -67,6 +67,7 @@ class DSCL(NetworkEstimator):
         trunk_options: keyword arguments of the trunk.
         batch_size: rows per step.
         rows_per_class: rows of each class in a batch, as far as a class has them.
+        loss: ``projector``, the paper's, or ``softmax``, which asks each row for its class among the batch's.
         max_steps: budget of steps; training ends earlier on a plateau.
         learning_rate: of Adam, between warm-up and cool-down.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -97,6 +98,7 @@ class DSCL(NetworkEstimator):
         "network.trunk": "trunk",
         "network.trunk_options": "trunk_options",
         "dscl.rows_per_class": "rows_per_class",
+        "dscl.loss": "loss",
         **{f"train.{name}": name for name in TRAIN},
         "data.label_column": "y",
         "data.path": "X",
@@ -112,6 +114,7 @@ class DSCL(NetworkEstimator):
         trunk_options: dict[str, Any] | None = None,
         batch_size: int = DEFAULTS.train.batch_size,
         rows_per_class: int = DEFAULTS.dscl.rows_per_class,
+        loss: Literal["projector", "softmax"] = DEFAULTS.dscl.loss,
         max_steps: int | Literal["auto"] = DEFAULTS.train.max_steps,
         learning_rate: float = DEFAULTS.train.learning_rate,
         device: Literal["auto", "cpu", "cuda"] = "auto",
@@ -124,6 +127,7 @@ class DSCL(NetworkEstimator):
         self.trunk_options = trunk_options
         self.batch_size = batch_size
         self.rows_per_class = rows_per_class
+        self.loss = loss
         self.max_steps = max_steps
         self.learning_rate = learning_rate
         self.device = device
@@ -199,6 +203,7 @@ class DSCL(NetworkEstimator):
             "dscl": {
                 "n_components": plain(n_components),
                 "rows_per_class": plain(self.rows_per_class),
+                "loss": plain(self.loss),
                 "train_classes": "all",
             },
             "train": {**MetricRecipe.budget, **{name: plain(getattr(self, name)) for name in TRAIN}},

@@ -92,10 +92,10 @@ class MetricRecipe(MetricSections, Recipe):
             raise ConfigError(
                 "train.inputs: is for objective spectral; a metric sees the vectors, so leave it out", ["train.inputs"]
             )
-        if self.train.precision == "bfloat16":
+        if self.train.precision == "bfloat16" and dscl.loss == "projector":
             raise ConfigError(
-                "train.precision: is bfloat16, but objective dscl tells independent columns from float32's rounding; "
-                "leave it out",
+                "train.precision: is bfloat16, but dscl.loss = projector tells independent columns from float32's "
+                "rounding; leave it out",
                 ["train.precision"],
             )
         if batch_size < 2 * dscl.rows_per_class:
@@ -104,7 +104,7 @@ class MetricRecipe(MetricSections, Recipe):
                 f"needs 2 classes, so at least {2 * dscl.rows_per_class} rows",
                 ["train.batch_size", "dscl.rows_per_class"],
             )
-        if dscl.n_components >= batch_size:
+        if dscl.loss == "projector" and dscl.n_components >= batch_size:
             raise ConfigError(
                 f"dscl.n_components: is {dscl.n_components} for batches of {batch_size} rows (train.batch_size); as "
                 "many columns as rows span everything, so the loss is 0 whatever is learned: lower it, or raise the "

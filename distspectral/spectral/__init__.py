@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from distspectral.spectral.class_softmax import ClassSoftmaxLoss
 from distspectral.spectral.dscl import DSCLLoss
 
-__all__ = ["DSCLLoss"]
+__all__ = ["ClassSoftmaxLoss", "DSCLLoss"]

@@ -164,7 +164,7 @@ def project(
     present = counts > 0
     n_present = present.sum()
     checks = (
-        Check(torch.where(n_present < 2, 1 + n_present, 0), _too_few_classes),
+        enough_classes(counts),
         finite(NonFiniteStepError("the embedding of the batch holds NaN or infinity"), gram, class_sums),
     )
     cutoff = eigenvalue_cutoff(counts.sum(), len(gram), dtype)
@@ -177,6 +177,12 @@ def project(
     scaled = torch.where(present, 1 / counts.clamp(min=1), 0)[:, None] * projected
     value = n_present - (scaled * class_sums).sum()
     return Projection(value, is_certain, projected.T @ scaled, -2 * scaled, checks)
+
+
+def enough_classes(counts: Tensor) -> Check:
+    """Return the check that rows are of two classes at least, by the number (C,) of each."""
+    n_present = (counts > 0).sum()
+    return Check(torch.where(n_present < 2, 1 + n_present, 0), _too_few_classes)
 
 
 def _too_few_classes(code: int) -> TooFewClassesError:
@@ -230,13 +236,23 @@ class DSCLLoss(nn.Module):
             TooFewClassesError: all rows are of one class.
             ValueError: the shapes do not fit, or a miner's pairs were given.
         """
-        if embeddings.ndim != 2 or labels.shape != embeddings.shape[:1]:
-            raise ValueError(
-                f"DSCLLoss: embeddings have shape {tuple(embeddings.shape)} and labels {tuple(labels.shape)}; "
-                "expected (B, E) and (B,)"
-            )
-        if indices_tuple is not None:
-            raise ValueError("DSCLLoss: got the pairs of a miner, but the loss is of the whole batch; leave it out")
-        found, classes = torch.unique(labels, return_inverse=True)
-        loss: Tensor = _ClosedForm.apply(embeddings, classes, len(found))  # type: ignore[no-untyped-call]
+        classes, n_classes = batch_classes(type(self).__name__, embeddings, labels, indices_tuple)
+        loss: Tensor = _ClosedForm.apply(embeddings, classes, n_classes)  # type: ignore[no-untyped-call]
         return loss
+
+
+def batch_classes(name: str, embeddings: Tensor, labels: Tensor, indices_tuple: Any) -> tuple[Tensor, int]:
+    """Return the classes (B,) in [0, C) of what a training loop gives the loss called ``name``, and C.
+
+    Raises:
+        ValueError: the shapes do not fit, or a miner's pairs were given.
+    """
+    if embeddings.ndim != 2 or labels.shape != embeddings.shape[:1]:
+        raise ValueError(
+            f"{name}: embeddings have shape {tuple(embeddings.shape)} and labels {tuple(labels.shape)}; "
+            "expected (B, E) and (B,)"
+        )
+    if indices_tuple is not None:
+        raise ValueError(f"{name}: got the pairs of a miner, but the loss is of the whole batch; leave it out")
+    found, classes = torch.unique(labels, return_inverse=True)
+    return classes, len(found)

@@ -15,6 +15,7 @@ from distspectral.models.networks import NetworkConfig, torch_device
 from distspectral.models.orthonorm_layer import OrthonormalLayer, OrthonormalModel, OrthonormConfig
 from distspectral.models.trunks import embedding_network
 from distspectral.objectives.batches import LabeledBatch
+from distspectral.objectives.class_softmax import ClassSoftmaxObjective
 from distspectral.objectives.dscl import DSCLConfig, DSCLObjective
 from distspectral.storage.rows.vectors import Labeled, Vectors
 from distspectral.training.class_sampling import ClassSampler
@@ -44,7 +45,7 @@ class DSCLSettings(TrainSettings):
         sampler = ClassSampler(
             vectors, classes, batch_size=train.batch_size, rows_per_class=self.dscl.rows_per_class, seed=self.seed
         )
-        if width >= sampler.smallest_batch:
+        if self.dscl.loss == "projector" and width >= sampler.smallest_batch:
             raise ConfigError(
                 f"dscl.n_components: is {width}, but a batch can hold as few as {sampler.smallest_batch} rows "
                 f"({sampler.classes_per_batch} classes of at most {self.dscl.rows_per_class}); that many columns span "
@@ -55,8 +56,13 @@ class DSCLSettings(TrainSettings):
         model.network.standardize_by(vectors.mean, vectors.scale)  # type: ignore[operator]
         model.to(torch_device(train.device))
         network = self._synchronized(model.network)
-        objective = DSCLObjective(model.orthonormal, next(network.parameters()).dtype)
-        return Trainer(model, network, objective, sampler, train, vectors.n_rows)
+        return Trainer(model, network, self.objective(model), sampler, train, vectors.n_rows)
+
+    def objective(self, model: OrthonormalModel) -> DSCLObjective | ClassSoftmaxObjective:
+        """Return what a step on the model minimises."""
+        if self.dscl.loss == "softmax":
+            return ClassSoftmaxObjective(model.orthonormal, self.dscl)
+        return DSCLObjective(model.orthonormal, next(model.network.parameters()).dtype)
 
     @property
     def shape(self) -> dict[str, Any]:
@@ -98,7 +104,10 @@ def build_model(dim: int, settings: DSCLSettings) -> OrthonormalModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         network = embedding_network(dim, width, settings.network)
-    return OrthonormalModel(network, OrthonormalLayer(width, settings.orthonorm))
+    orthonorm = settings.orthonorm
+    if settings.dscl.loss == "softmax":  # so that the layer's outputs are compared in the metric of the loss
+        orthonorm = orthonorm.model_copy(update={"jitter": settings.dscl.ridge})
+    return OrthonormalModel(network, OrthonormalLayer(width, orthonorm))
 
 
 def labels_of(vectors: Vectors) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -31,6 +32,10 @@ def folder(tmp_path_factory):
     return str(path)
 
 
+def of(folder):
+    return bench.Comparison(folder, 15, (1, SIDE, SIDE), width=8, batch_size=60)
+
+
 def test_classes_to_judge_by_are_never_learned_from(folder):
     images = bench.read_images(folder, 15, validate=False)
     assert np.unique(images.train.labels()).tolist() == list(range(15))
@@ -48,18 +53,30 @@ def test_validation_judges_by_training_classes_only(folder):
 
 
 @pytest.mark.parametrize("name", bench.RECIPES)
-def test_every_loss_learns_in_the_same_loop(name, folder):
+def test_every_loss_learns_in_the_same_loop(name, folder, tmp_path):
     if name != "dscl":
         pytest.importorskip("pytorch_metric_learning")
     heard = []
-    arguments = {"steps": 20, "train_classes": 15, "image_shape": (1, SIDE, SIDE), "width": 8, "batch_size": 60}
-    (result,) = bench.compare_losses(folder, [name], [0], on_result=heard.append, **arguments)
+    (result,) = bench.compare_losses(of(folder), tmp_path, [name], [0], [20], on_result=heard.append)
     assert heard == [result]
     assert result["plain"]["recall_at"]["1"] > 0.35, "one in five by chance"
     assert set(result["plain"]) == set(result["spectral_step"]) == {"recall_at", "nmi", "map_at_r"}
-    again, other = bench.compare_losses(folder, [name], [0, 1], **arguments)
+    again, other = bench.compare_losses(of(folder), tmp_path / "new", [name], [0, 1], [20])
     assert again["plain"] == result["plain"]
     assert other["plain"] != result["plain"]
+
+
+def test_what_is_in_the_file_is_not_trained_again(folder, tmp_path):
+    heard = []
+    first = bench.compare_losses(of(folder), tmp_path, ["dscl"], [0], [1, 2], on_result=heard.append)
+    assert heard == first
+    again = bench.compare_losses(of(folder), tmp_path, ["dscl"], [0, 1], [1], on_result=heard.append)
+    assert again[0] == first[0]
+    assert heard[2:] == again[1:]
+    for change in ({"width": 6}, {"rows_per_class": 3}, {"validate": True}):
+        changed = dataclasses.replace(of(folder), **change)
+        assert bench.compare_losses(changed, tmp_path, ["dscl"], [0], [1]) != first[:1]
+    assert bench.compare_losses(of(folder), tmp_path, ["dscl"], [0], [1], 1e-3) != first[:1]
 
 
 def test_the_loss_by_its_name():
@@ -68,20 +85,32 @@ def test_the_loss_by_its_name():
     assert next(iter(bench.make_loss(bench.RECIPES["proxy-anchor"], 5).parameters())).shape == (5, bench.WIDTH)
 
 
-def test_an_unknown_loss_is_refused(folder):
-    with pytest.raises(ConfigError, match="'triplet' is none of dscl, proxy-anchor"):
-        bench.compare_losses(folder, ["triplet"], [0], steps=1, train_classes=15, image_shape=(1, SIDE, SIDE))
+def test_an_unknown_loss_is_refused(folder, tmp_path):
+    with pytest.raises(ConfigError, match="'triplet' is none of dscl, dscl-softmax, proxy-anchor"):
+        bench.compare_losses(of(folder), tmp_path, ["triplet"], [0], [1])
+
+
+def result(value, loss="x", steps=300):
+    scores = {"recall_at": {"1": value}, "nmi": 2 * value, "map_at_r": 0.0}
+    return {"loss": loss, "steps": steps, "plain": scores, "spectral_step": scores, "core_seconds": 10 * value}
 
 
 def test_a_summary_has_mean_and_sample_deviation():
-    def result(value):
-        scores = {"recall_at": {"1": value}, "nmi": 2 * value, "map_at_r": 0.0}
-        return {"loss": "x", "plain": scores, "spectral_step": scores}
-
-    found = bench.summary([result(0.1), result(0.2), result(0.3)])["x"]
+    found = bench.summary([result(0.1), result(0.2), result(0.3)])[300]["x"]
     assert found["R@1"] == pytest.approx((0.2, 0.1))
     assert found["NMI"] == pytest.approx((0.4, 0.2))
-    assert bench.summary([result(0.1)])["x"]["R@1"] == (0.1, 0.0)
+    assert bench.summary([result(0.1)])[300]["x"]["R@1"] == (0.1, 0.0)
+
+
+def test_the_table_goes_by_steps_and_then_by_recall():
+    found = [result(0.4, steps=900), result(0.1), result(0.2), result(0.3, "y")]
+    _, _, *rows = bench.table(found).splitlines()
+    assert [row.split(" | ")[:3] for row in rows] == [
+        ["| 300", "y", ".300"],
+        ["| 300", "x", ".150 (.071)"],
+        ["| 900", "x", ".400"],
+    ]
+    assert rows[1].endswith(" | 2 |"), "core-seconds"
 
 
 def test_the_command_prints_a_table_or_json(folder):
@@ -91,8 +120,9 @@ def test_the_command_prints_a_table_or_json(folder):
     assert printed.exit_code == 0, printed.stderr
     assert "MAP@R" in printed.stdout
     assert "dscl, seed 0" in printed.stderr
+    assert "| 2 | dscl | ." in printed.stdout
     values = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
-    assert set(values["summary"]) == {"dscl"}
+    assert set(values["summary"]["2"]) == {"dscl"}
 
 
 def test_cost_is_told_beside_a_resnet18s():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -58,12 +58,12 @@ def own_share(batch: LabeledBatch) -> LabeledBatch:
     return LabeledBatch(batch.vectors[own], batch.classes[own], batch.n_classes)
 
 
-def few_steps(dtype: torch.dtype, width: int) -> Result:
+def few_steps(dtype: torch.dtype, width: int, loss: Literal["projector", "softmax"]) -> Result:
     """Take plain gradient steps; sixteen hidden units and a bias give at most seventeen independent columns."""
-    chosen = settings().model_copy(update={"dscl": DSCLConfig(n_components=width)})
+    chosen = settings().model_copy(update={"dscl": DSCLConfig(n_components=width, loss=loss)})
     model = build_model(DIM, chosen)
     network = parallelize(model.network.to(dtype))
-    objective = DSCLObjective(model.orthonormal, dtype)
+    objective = chosen.objective(model)
     # In float32 a step's rounding would grow from step to step: every batch meets the same weights there.
     optimizer = optim.SGD(model.network.parameters(), lr=1e-2 if dtype == torch.float64 else 0.0)
     losses, gradients = [], []
@@ -122,11 +122,16 @@ def batch_norm_error() -> str:
     return "no error"
 
 
-CASES = [(dtype, width) for dtype in (torch.float32, torch.float64) for width in (6, 24)]
+CASES = [
+    (dtype, width, loss)
+    for dtype in (torch.float32, torch.float64)
+    for width in (6, 24)
+    for loss in ("projector", "softmax")
+]
 
 
 def everything() -> Result:
-    results: Result = {f"{dtype}-{width}": few_steps(dtype, width) for dtype, width in CASES}
+    results: Result = {f"{case}": few_steps(*case) for case in CASES}
     return results | {
         "training": whole_training(),
         "nan": message_of_poison(batches()[0], "nan"),
@@ -145,15 +150,16 @@ def together(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return run_ranks(everything, request.param, tmp_path_factory.mktemp("ranks"))
 
 
-@pytest.mark.parametrize(("dtype", "width"), CASES)
-def test_loss_gradients_and_factor_equal_those_of_one_process(alone, together, dtype, width):
+@pytest.mark.parametrize("case", CASES)
+def test_loss_gradients_and_factor_equal_those_of_one_process(alone, together, case):
     # Rounding of the network's own products: 6e-8 in float32, 1e-16 in float64; sums are float64 on both. Where rank
     # is lost, the smallest direction that counts has a singular value of 1e-3 and magnifies that.
+    dtype, width, _ = case
     tolerance = {torch.float32: 1e-6, torch.float64: 1e-10}[dtype] * (100 if width > 17 else 1)
-    expected = alone[f"{dtype}-{width}"]
+    expected = alone[f"{case}"]
     assert float(expected["gradients"].norm()) > 1e-3, "nothing was compared"
     for rank in together:
-        for name, tensor in rank[f"{dtype}-{width}"].items():
+        for name, tensor in rank[f"{case}"].items():
             error = float((tensor - expected[name]).norm() / expected[name].norm())
             assert error < tolerance, f"{name} is off by {error:.1e}"
 

@@ -51,6 +51,12 @@ def test_classes_never_seen_are_told_apart_better_than_before(noisy, fitted):
     assert after > 0.9, f"{before:.3f} before, {after:.3f} after"
 
 
+def test_the_softmax_tells_unseen_classes_apart_too(noisy):
+    X, y = noisy
+    model = DSCL(n_components=12, loss="softmax", **SMALL | {"max_steps": 300}).fit(X[y < 30], y[y < 30])
+    assert recall_at_1(model.transform(X[y >= 30]), y[y >= 30]) > 0.9
+
+
 def test_the_loss_falls_and_is_told(fitted):
     losses = [record["loss"] for record in fitted.history_]
     assert losses[-1] < 0.6 * losses[0]

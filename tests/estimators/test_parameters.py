@@ -40,6 +40,7 @@ WRONG_METRIC = BOTH | {
     "trunk": [3, "x", "no.such:module", ("a", "b"), True],
     "trunk_options": ["x", [1], 3],
     "rows_per_class": [*COUNT, 1],
+    "loss": ["triplet", None, 1],
     "max_steps": COUNT,
     "learning_rate": [0, -1.0, NAN, INF, "a", None, True],
 }
@@ -67,6 +68,7 @@ RIGHT_METRIC: dict[str, list[Any]] = {
     "trunk": [np.str_("distspectral.models.trunks:conv_trunk")],
     "trunk_options": [{}, None, {"image_shape": np.array([1, 2, 2])}],
     "rows_per_class": [np.int64(4)],
+    "loss": [np.str_("softmax")],
     "batch_size": [np.int64(40)],
     "learning_rate": [np.float32(0.01), 1, np.int64(1)],
 }

@@ -69,6 +69,11 @@ def test_what_is_bound_to_fail_is_refused_by_the_names_of_its_parameters(
     assert all(name in str(caught.value) for name in parameters), str(caught.value)
 
 
+def test_the_softmax_bears_rounding_and_any_width() -> None:
+    train = {"batch_size": 50, "precision": "bfloat16"}
+    recipe(train=train, dscl={"loss": "softmax", "n_components": 50}).check(100, has_labels=True)
+
+
 def test_a_trunk_that_cannot_be_imported_is_refused_before_anything_runs() -> None:
     with pytest.raises(ConfigError, match=r"network\.trunk: 'nowhere:net' cannot be imported"):
         recipe(network={"trunk": "nowhere:net"}).check(100, has_labels=True)
