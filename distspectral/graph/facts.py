@@ -24,7 +24,18 @@ HUB_ORPHANS, HUB_SKEWNESS = 0.1, 3.0
 
 Measured on six sets of images, texts and cells: the one whose edges hubs spoil has .42 and 18, all others at most .014
 and 4.3. Few neighbours a row make orphans without hubs, and copies of rows both."""
-EDGE_FACTS = ("components", "largest_component_share", "in_degree_max", "in_degree_skewness", "orphans")
+NAMED = 5
+"""Rows of a kind, and components, that facts name at most."""
+EDGE_FACTS = (
+    "components",
+    "largest_component_share",
+    "small_components",
+    "in_degree_max",
+    "in_degree_skewness",
+    "hub_rows",
+    "orphans",
+    "orphan_rows",
+)
 """Facts that weights do not change."""
 
 
@@ -59,7 +70,9 @@ def hub_facts(graph: StreamedGraph) -> dict[str, Any]:
     """Return how unevenly rows are neighbours of others, whatever the edges weigh.
 
     ``in_degree_max``: of how many rows one row is a neighbour, at most. ``in_degree_skewness``: third standardised
-    moment of that number, 0 where all have the same. ``orphans``: share of the rows that are nobody's neighbour.
+    moment of that number, 0 where all have the same. ``hub_rows``: the numbers of the :data:`NAMED` rows that are
+    neighbours of most, these first. ``orphans``: share of the rows that are nobody's neighbour; ``orphan_rows``: the
+    first of them.
 
     Reference: Radovanovic, Nanopoulos, Ivanovic, *Hubs in space*, JMLR 2010.
     """
@@ -72,8 +85,17 @@ def hub_facts(graph: StreamedGraph) -> dict[str, Any]:
     return {
         "in_degree_max": int(in_degree.max()),
         "in_degree_skewness": float((deviation**3).mean() / spread**1.5) if spread else 0.0,
+        "hub_rows": _largest(in_degree, min(NAMED, len(in_degree))),
         "orphans": float(np.mean(in_degree == 0)),
+        "orphan_rows": np.flatnonzero(in_degree == 0)[:NAMED].tolist(),
     }
+
+
+def _largest(values: NDArray[np.int64], n: int) -> list[int]:
+    """Return where the ``n`` largest values are, these first, ties by place."""
+    places = np.flatnonzero(values >= np.partition(values, len(values) - n)[len(values) - n])
+    largest: list[int] = places[np.argsort(-values[places], kind="stable")[:n]].tolist()
+    return largest
 
 
 def hubs_rule(facts: Mapping[str, Any]) -> bool:
@@ -93,11 +115,20 @@ def hubs_in_words(facts: Mapping[str, Any]) -> str | None:
 
 
 def component_facts(graph: StreamedGraph) -> dict[str, Any]:
-    """Return ``components``, their number, and ``largest_component_share``, the largest one's share of all rows."""
-    sizes = np.bincount(component_labels(graph), minlength=graph.n_rows)
+    """Return ``components``, their number, and ``largest_component_share``, the largest one's share of all rows.
+
+    ``small_components`` names the :data:`NAMED` largest others: ``size``, and the numbers of the first ``rows``.
+    """
+    labels = component_labels(graph)
+    sizes = np.bincount(labels, minlength=graph.n_rows)
+    n_components = int(np.count_nonzero(sizes))
     return {
-        "components": int(np.count_nonzero(sizes)),
+        "components": n_components,
         "largest_component_share": float(sizes.max() / graph.n_rows),
+        "small_components": [
+            {"size": int(sizes[one]), "rows": np.flatnonzero(labels == one)[:NAMED].tolist()}
+            for one in _largest(sizes, min(n_components, NAMED + 1))[1:]
+        ],
     }
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from distspectral import __version__
 from distspectral.embedding.scores import tally
 from distspectral.recipes import Recipe
+from distspectral.report.causes import causes
 from distspectral.report.checks import checks
 from distspectral.report.data import (
     ClusterFacts,
@@ -104,6 +105,7 @@ def collect(
     notes = {stage.name: stage.notes(metrics) for stage in stages.values() if stage.name in metrics}
     outliers = {} if sample.outlier is None else {"outlier_share": float(np.mean(sample.outlier))}
     assert recipe.embedded_graph is not None, "the page is of a run with a graph"
+    named = causes(metrics, recipe.embedded_graph, (artifacts["pack"], manifests["pack"]), sample, rows)
     shown = {
         "created_at": datetime.now(UTC),
         "version": __version__,
@@ -124,7 +126,7 @@ def collect(
         "tree": tree,
         "confusion": _confusion(output),
         "evaluation": scores(metrics).get("agreement"),
-        "checks": checks(metrics | outliers, notes, recipe.embedded_graph),
+        "checks": checks(metrics | outliers, notes, recipe.embedded_graph, named),
     }
     return ReportData.model_validate(metrics | shown)
 

@@ -280,7 +280,11 @@ class Page {
 
   find(text) {
     const row = this.rows.ids?.indexOf(text.trim()) ?? -1;
-    if (row < 0) return this.hover(-1);
+    return row < 0 ? this.hover(-1) : this.reveal(row);
+  }
+
+  /** Show a row on the map, with what is known of it. */
+  reveal(row) {
     const [x, y] = [this.rows.x[row] / 65535, this.rows.y[row] / 65535];
     this.map.zoom = Math.max(this.map.zoom, 4);
     this.map.centre(x, y);
@@ -310,6 +314,11 @@ class Page {
     colour.replaceChildren(...modes.map(([value, text]) => element("option", { value }, text)));
     colour.addEventListener("change", () => { this.mode = colour.value; this.paint(); });
     byId("find").addEventListener("input", (event) => this.find(event.target.value));
+    document.querySelectorAll("[data-row]").forEach((chip) => chip.addEventListener("click", () => {
+      this.map.holder.scrollIntoView({ block: "center" });
+      this.reveal(Number(chip.dataset.row));
+      this.map.holder.focus({ preventScroll: true });
+    }));
     if (!this.tree || !rows.leaf) return;
     const cut = byId("cut");
     cut.max = Math.min(this.tree.nLeaves, Math.max(60, 2 * this.nOwn), Math.max(MOST_CLUSTERS, this.nOwn));

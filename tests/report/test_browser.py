@@ -123,6 +123,20 @@ def test_every_way_to_colour_has_a_legend(values: Any, tmp_path: Path) -> None:
     in_browser(tmp_path, data, visit)
 
 
+def test_a_row_behind_a_warning_is_shown_on_the_map(values: Any, tmp_path: Path) -> None:
+    rows = [{"id": "row 7", "drawn": 7}, {"id": "far away", "drawn": None}]
+    check = {"title": "Outliers", "status": "look", "words": "Many.", "causes": [{"words": "Farthest", "rows": rows}]}
+
+    async def visit(own: Tab) -> None:
+        assert await own.value("document.querySelectorAll('.cause button').length") == 1
+        assert await told(own, ".row-id") == "far away"
+        await own.value("document.querySelector('.cause button').click()")
+        assert (await told(own, "#tip")).startswith("idrow 7")
+        assert await own.value("document.activeElement.id") == "map"
+
+    in_browser(tmp_path, values(checks=[check]), visit)
+
+
 def test_nothing_hostile_runs(values: Any, tmp_path: Path) -> None:
     hostile, short = HOSTILE, HOSTILE[:40]
     data = values(name=hostile, root=f"/data/{hostile}")
@@ -131,6 +145,9 @@ def test_nothing_hostile_runs(values: Any, tmp_path: Path) -> None:
     data["rows"]["columns"] = {hostile: [f"{hostile} {row}" for row in range(200)]}
     data["exemplars"] |= {"ids": [hostile] * 4, "columns": {hostile: [hostile] * 4}}
     data["confusion"]["classes"] = [hostile, f"{hostile}2"]
+    rows = [{"id": hostile, "drawn": 0}, {"id": hostile}]
+    causes = [{"words": hostile, "rows": rows}]
+    data["checks"] = [{"title": hostile, "status": "look", "words": hostile, "causes": causes}]
 
     async def visit(own: Tab) -> None:
         find = f"(() => {{ const find = document.getElementById('find'); find.value = {json.dumps(hostile + '7')};"

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from distspectral.report.checks import checks, headline
-from distspectral.report.data import Check
+from distspectral.report.data import Cause, CauseRow, Check
 
 
 def metrics(**changes: Any) -> dict[str, Any]:
@@ -96,8 +96,14 @@ def test_what_a_remedy_says_is_not_said_twice() -> None:
     assert [check.remedies for check in told if check.title == "The graph"] == [["3 components"]]
 
 
-def test_outliers_and_drift_are_told_where_they_are_known() -> None:
-    drift = {"energy_ratio": 4.0, "distance_ratio": None, "drifted": True}
-    found = by_title(checks(metrics(outlier_share=0.2, embed={"drift": drift}), {}, "graph"))
-    assert found["Outliers"].status == found["Drift"].status == "look"
-    assert "4 times" in found["Drift"].words
+def test_outliers_are_told_where_they_are_known() -> None:
+    assert by_title(checks(metrics(outlier_share=0.2), {}, "graph"))["Outliers"].status == "look"
+    assert by_title(checks(metrics(outlier_share=0.02), {}, "graph"))["Outliers"].status == "good"
+
+
+def test_warnings_name_the_rows_that_cause_them_and_good_answers_none() -> None:
+    cause = [Cause(words="Farthest", rows=[CauseRow(id="a", drawn=3)])]
+    named = {"Outliers": cause, "The graph": cause}
+    found = by_title(checks(metrics(outlier_share=0.2), {}, "graph", named))
+    assert found["Outliers"].causes == cause
+    assert found["The graph"].causes == []
