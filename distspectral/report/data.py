@@ -180,10 +180,11 @@ class Density(_Facts):
 
 
 class Pictures(_Facts):
-    """Pictures (n, height, width) of every ``step``-th row, uint8, deflated, in base64."""
+    """Pictures (n, height, width, channels) of every ``step``-th row, uint8, deflated, in base64; 1 channel or 3."""
 
     height: int
     width: int
+    channels: int = 1
     step: int
     data: str
 

@@ -148,7 +148,7 @@ def retrieved(vectors: Artifact, embedding: Artifact, config: Mapping[str, Any])
     labels = [str(one) for one in shortened([str(one) for one in column.take(rows).to_pylist()], LONGEST_NAME)]
     ids = [str(one) for one in shortened(as_text(mapped.ids().take(rows)), LONGEST_NAME)]
     raw = MappedVectors(vectors)
-    look = picture_look(raw)
+    look = picture_look(raw, config["data"]["image_shape"])
 
     def found(row: int, near: Sequence[int] = ()) -> Found:
         picture = None if look is None else as_png(raw, look, int(rows[row]))

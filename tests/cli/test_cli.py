@@ -170,6 +170,8 @@ def test_stages_run_in_order_and_demand_their_inputs(tmp_path: Path) -> None:
         assert json.loads(result.stdout)["stage"] == stage
     assert not (tmp_path / "root/report.html").exists()
     assert json.loads(invoke("report", path, "--json").stdout)["n_rows"] == N_ROWS
+    assert "root/figures" in invoke("report", path, "--figures").stdout.replace("\n", "")
+    assert (path.parent / "root/figures/map.png").stat().st_size > 1000
     assert (tmp_path / "root/report.html").exists()
 
 
