@@ -43,6 +43,13 @@ def in_browser(folder: Path, data: dict[str, Any], visit: Callable[[Tab], Awaita
     asyncio.run(opened())
 
 
+async def key(own: Tab, name: str, code: int, text: str = "") -> None:
+    """Press a key and let it go."""
+    for kind in ("keyDown" if text else "rawKeyDown", "keyUp"):
+        more = {"text": text} if text and kind == "keyDown" else {}
+        await own.call("Input.dispatchKeyEvent", type=kind, key=name, code=name, windowsVirtualKeyCode=code, **more)
+
+
 async def told(own: Tab, selector: str) -> str:
     text: str = await own.value(f"document.querySelector({json.dumps(selector)}).textContent")
     return text
@@ -137,6 +144,37 @@ def test_a_row_behind_a_warning_is_shown_on_the_map(values: Any, tmp_path: Path)
     in_browser(tmp_path, values(checks=[check]), visit)
 
 
+def test_the_table_is_sorted_and_a_cluster_chosen_and_named_by_keys_alone(values: Any, tmp_path: Path) -> None:
+    data = values()
+    data["clusters"]["conductance"] = [0.2, 0.4, 0.1, 0.3]
+    data["clusters"]["nearest"] = [1, -1, 3, 0]
+    order = "[...document.querySelectorAll('#clusters tbody tr')].map((line) => line.dataset.cluster).join('')"
+    focused = "document.activeElement.dataset.key"
+
+    async def visit(own: Tab) -> None:
+        await own.value("document.querySelector('[data-key=\"sort Conductance\"]').focus()")
+        for expected in ("1302", "2031"):
+            await key(own, "Enter", 13, "\r")
+            assert await own.value(order) == expected
+            assert await own.value(focused) == "sort Conductance"
+        assert await own.value("document.querySelector('th[aria-sort]').getAttribute('aria-sort')") == "ascending"
+        await key(own, "Tab", 9)
+        assert await own.value(focused) == "sort Nearest"
+        await key(own, "Enter", 13, "\r")
+        assert await own.value(order) == "3021", "a cluster without a nearest one comes last"
+        await own.value("document.querySelector('[data-key=\"line 2\"]').focus()")
+        await key(own, " ", 32, " ")
+        assert await own.value(CHOSEN) == ["2"]
+        assert await own.value(focused) == "line 2"
+        await key(own, "Tab", 9)
+        await own.call("Input.insertText", text="mine")
+        await key(own, "Tab", 9)
+        assert await own.value(focused) == "line 1", "typing a name does not lose the place"
+        assert (await told(own, "#chosen h3")).startswith("mine")
+
+    in_browser(tmp_path, data, visit)
+
+
 def test_nothing_hostile_runs(values: Any, tmp_path: Path) -> None:
     hostile, short = HOSTILE, HOSTILE[:40]
     data = values(name=hostile, root=f"/data/{hostile}")
@@ -155,7 +193,7 @@ def test_nothing_hostile_runs(values: Any, tmp_path: Path) -> None:
         assert short in await told(own, "#tip")
         name = "(() => { const name = document.querySelector('#clusters input');"
         await own.value(f"{name} name.value = {json.dumps(hostile)}; name.dispatchEvent(new Event('change')); }})()")
-        await own.value("document.querySelector('#clusters tr button').click()")
+        await own.value("document.querySelector('#clusters tbody tr button').click()")
         assert short in await told(own, "#chosen")
         assert await told(own, "h1") == hostile
         assert await own.value("document.querySelectorAll('script').length") == 2
