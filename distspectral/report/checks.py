@@ -12,7 +12,7 @@ from distspectral.report.data import Cause, Check
 from distspectral.report.formats import count, number, percent, plural
 from distspectral.spectral.candidates import Candidate
 from distspectral.stages.candidates import candidates_in_words
-from distspectral.stages.tree import LEAKING
+from distspectral.stages.tree import DISSOLVED, LEAKING
 
 Status = Literal["good", "look", "open"]
 STATUS: Mapping[str, Status] = {"good": "good", "mixed": "good", "bad": "look", "unproven": "open"}
@@ -149,6 +149,8 @@ def _clusters(facts: Mapping[str, list[Any]], notes: list[str]) -> Check:
     leaking = sorted(
         (one for one in range(len(conductance)) if conductance[one] > LEAKING), key=lambda one: -conductance[one]
     )
+    stability = facts.get("stability") or []
+    dissolved = [one for one, found in enumerate(stability) if found and found < DISSOLVED and one not in leaking]
     worst = max(range(len(conductance)), key=conductance.__getitem__)
     words = f"The one that leaks most, {worst}, has {percent(conductance[worst])} of its affinity to others."
     return Check(
@@ -156,7 +158,7 @@ def _clusters(facts: Mapping[str, list[Any]], notes: list[str]) -> Check:
         status="look" if notes or leaking else "good",
         words=words,
         remedies=notes,
-        clusters=leaking[:SHOWN],
+        clusters=[*leaking, *dissolved][:SHOWN],
     )
 
 

@@ -18,7 +18,7 @@ function fillTable(table, told) {
 function sortable(heading, { sorting, sortBy }) {
   const isSorted = sorting.by === heading, way = sorting.isFalling ? "descending" : "ascending";
   const button = element("button", { type: "button", class: "sort", "data-key": `sort ${heading}` }, heading,
-    isSorted ? element("span", { "aria-hidden": "true" }, sorting.isFalling ? " ↓" : " ↑") : null);
+    isSorted ? element("span", { "aria-hidden": "true" }, sorting.isFalling ? "\u00a0↓" : "\u00a0↑") : null);
   button.addEventListener("click", () => sortBy(heading));
   return element("th", { scope: "col", "aria-sort": isSorted ? way : null }, button);
 }

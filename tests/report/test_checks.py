@@ -65,9 +65,12 @@ def test_missed_neighbours_ask_for_more_cells() -> None:
 def test_clusters_that_leak_or_depend_on_chance_are_named_the_worst_first() -> None:
     clusters = {"conductance": [0.6, 0.1, 0.9], "rows": [1, 1, 1], "stability": [0.9, None, 0.2]}
     found = by_title(checks(metrics(tree={"clusters": clusters}), {}, "graph"))
-    assert found["The clusters"].clusters == [2, 0]
+    assert found["The clusters"].clusters == [2, 0], "that it is dissolved, too, is no second cause"
     assert found["Stability"].clusters == [2]
     assert found["Stability"].status == "look"
+    clusters = {"conductance": [0.1, 0.1], "rows": [1, 1], "stability": [0.9, 0.3]}
+    noted = checks(metrics(tree={"clusters": clusters}), {"tree": ["not found again: 1"]}, "graph")
+    assert by_title(noted)["The clusters"].clusters == [1]
     assert "Stability" not in by_title(checks(metrics(), {}, "graph"))
 
 
