@@ -10,9 +10,11 @@ from sklearn.datasets import load_digits
 
 from distspectral import SpectralNet
 from distspectral.datasets import two_moons
-from distspectral.report.drawing import BLUE, INK, MUTED, ORANGE, PAPER
+from distspectral.plotting import CATEGORIES
+from distspectral.report.drawing import BLUE, INK, MUTED, PAPER
 
 ASSETS = Path(__file__).parent / "assets"
+ORANGE = CATEGORIES[3]
 COLOURS = np.array([BLUE, ORANGE])
 
 

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 SHOWN_CLUSTERS = 15
 """Of more, the terminal shows the largest; the report has them all."""
-QUALITY = ("rows", "share", "silhouette", "conductance", "stability", "nearest")
+QUALITY = ("rows", "share", "silhouette", "conductance", "stability", "nearest", "label", "label_share")
 """What the terminal shows of each, as far as it is known."""
+LONGEST_LABEL = 24
 
 
 def register(app: typer.Typer) -> None:
@@ -53,7 +54,15 @@ def by_cluster(columns: dict[str, list[Any]]) -> dict[str, dict[str, Any]]:
     found = {f"cluster {cluster}": {name: columns[name][cluster] for name in told} for cluster in shown}
     for one in found.values():
         one["nearest"] = "none" if one["nearest"] < 0 else str(one["nearest"])
+        if "label" in one:
+            one["label"] = _printable(one["label"])
     return found
+
+
+def _printable(name: str) -> str:
+    """Return a label in one line that no terminal obeys."""
+    line = "".join(letter if letter.isprintable() else " " for letter in name)
+    return line if len(line) <= LONGEST_LABEL else f"{line[: LONGEST_LABEL - 1]}…"
 
 
 def clusters_title(n_clusters: int) -> str:
@@ -72,8 +81,9 @@ def show(config: RunConfig, metrics: dict[str, Any], as_json: bool) -> None:
         return
     recipe = config.recipe(metrics["dim"], metrics["n_rows"])
     print_table(results_table(metrics, stages_of(recipe)))
+    labels = metrics.get("embed", {}).get("labels", {})
     if clusters := metrics.get("tree", {}).get("clusters"):
-        print_table(record_table(clusters_title(len(clusters["rows"])), by_cluster(clusters)))
+        print_table(record_table(clusters_title(len(clusters["rows"])), by_cluster(clusters | labels)))
     if certificate := metrics.get("calibrate", {}).get("certificate"):
         print_note(f"verdict: {certificate['verdict']}, {certificate['words']}")
     print_note(f"report: {join(config.root, PAGE)}")

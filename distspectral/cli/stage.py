@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.core
 
-from distspectral.cli.console import StageProgress, print_manifest
+from distspectral.cli.console import StageProgress, print_manifest, print_note
 from distspectral.cli.options import AsJson, ConfigPath, Local, Overrides, Quiet, engine_of, load, require_stage
 from distspectral.cli.run import show
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from distspectral.orchestration.pipeline import Pipeline
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the stage; see below.", show_default=False)]
+
+Figures = Annotated[bool, typer.Option("--figures", help="Write map, tree, spectrum and more as SVG into figures/.")]
 
 
 class ListsStages(typer.core.TyperCommand):
@@ -58,13 +60,17 @@ def stage(
     print_manifest(manifest, as_json)
 
 
-def report(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def report(config: ConfigPath, overrides: Overrides = None, figures: Figures = False, as_json: AsJson = False) -> None:
     """Write metrics.json and report.html anew from the finished artifacts."""
     from distspectral.orchestration.engine import LocalEngine
     from distspectral.orchestration.observer import SilentObserver
+    from distspectral.report.figures import FOLDER
+    from distspectral.storage.filesystems import join
 
     loaded = load(config, overrides)
-    show(loaded, checked_pipeline(loaded, LocalEngine(), SilentObserver()).report(), as_json)
+    show(loaded, checked_pipeline(loaded, LocalEngine(), SilentObserver()).report(figures), as_json)
+    if figures and not as_json:
+        print_note(f"figures: {join(loaded.root, FOLDER)}")
 
 
 def checked_pipeline(config: RunConfig, engine: Engine, observer: Observer) -> Pipeline:

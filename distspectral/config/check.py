@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ from distspectral.stages import FOLDERS
 from distspectral.stages.known import as_begun
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.filesystems import absolute, join, require_answer, resolve
-from distspectral.storage.source.dataset import Source
+from distspectral.storage.source.dataset import Source, SourceConfig
 from distspectral.storage.source.listing import real_place, would_find
 
 MOST_BYTES = 1 << 40
@@ -61,6 +62,7 @@ def check(config: RunConfig, source: Source, *, imports: bool = True) -> None:
     recipe.check_workers((config.ray.max_workers or 1) if config.ray.enabled else 1)
     recipe.check_batches()
     _check_graph(config, source)
+    _check_pictures(config.data, source.dim)
     _check_columns(config, source)
     _check_sizes(config, recipe)
     if imports:
@@ -83,6 +85,24 @@ def _check_graph(config: RunConfig, source: Source) -> None:
         if config.data.on_bad_rows == "error":
             given.require_rows(source.n_rows)
         check_affinity(given.n_neighbors, config.affinity)
+
+
+def _check_pictures(config: SourceConfig, dim: int) -> None:
+    """Refuse a shape of pictures that rows of ``dim`` features do not have."""
+    if (shape := config.image_shape) is None:
+        return
+    words = " x ".join(map(str, shape))
+    if math.prod(shape) != dim:
+        raise ConfigError(
+            f"data.image_shape: {words} makes {math.prod(shape):,} values, rows have {dim:,}; give height, width and "
+            "channels of a row, or leave it out",
+            ["data.image_shape"],
+        )
+    if len(shape) == 3 and not {1, 3} & {shape[0], shape[2]}:
+        raise ConfigError(
+            f"data.image_shape: is {words}, expected 1 or 3 channels, first or last; leave it out if rows have others",
+            ["data.image_shape"],
+        )
 
 
 def _check_columns(config: RunConfig, source: Source) -> None:

@@ -5,6 +5,8 @@ Shape letters: L classes, C clusters.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,6 +29,20 @@ def tally(shards: list[Shard], n_clusters: int) -> tuple[NDArray[np.int64], NDAr
     contingency = np.zeros((len(classes), n_clusters), dtype=np.int64)
     np.add.at(contingency, (rows, list(clusters)), list(counts))
     return contingency, classes
+
+
+def frequent_labels(shards: list[Shard], n_clusters: int) -> dict[str, list[Any]]:
+    """Return by cluster (C,) the most frequent ``label`` and its ``label_share``, from 0 to 1; nothing without labels.
+
+    Args:
+        shards: see :func:`tally`.
+        n_clusters: likewise.
+    """
+    if (found := tally(shards, n_clusters)) is None:
+        return {}
+    counts, classes = found
+    shares = counts.max(0) / np.maximum(counts.sum(0), 1)
+    return {"label": classes[counts.argmax(0)].tolist(), "label_share": shares.tolist()}
 
 
 def evaluate(shards: list[Shard], n_clusters: int) -> dict[str, float] | None:

@@ -7,7 +7,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -38,9 +38,7 @@ from distspectral.storage.rows.moments import is_constant
 from distspectral.storage.rows.sparse import SparseVectors
 from distspectral.storage.rows.vectors import ArrayVectors, Vectors
 from distspectral.training.checkpoint import read_state, write_state
-from distspectral.training.loop import WindowRecorder
 from distspectral.training.modes import plain_torch
-from distspectral.training.run_log import OnWindow
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -52,7 +50,7 @@ class Conduct(FrozenModel):
     """Parameters that no recipe has."""
 
     random_state: Annotated[int, Field(ge=0, lt=2**32)] | InstanceOf[np.random.RandomState] | None
-    verbose: bool | NonNegativeInt
+    verbose: bool | NonNegativeInt | Literal["auto"]
     include_constant: bool = False
 
 
@@ -280,20 +278,3 @@ def framed(array: Any, frame: Frame, labels: NDArray[Any] | None = None) -> Arra
             return ArrayVectors(rows, labels)
         row, feature, problem = frame.first_misfit(dense, rows)
     raise NonFiniteRowError(f"X: row {row}, feature {feature}: {problem}; drop or repair the row")
-
-
-class WindowPrinter(WindowRecorder):
-    """Keeps the history and, if asked, prints a line per window, headed by what is trained, and tells a listener."""
-
-    def __init__(self, verbose: bool | int, trained: str, on_window: OnWindow | None = None) -> None:
-        super().__init__()
-        self.verbose, self.trained, self.on_window = verbose, trained, on_window
-
-    def window(self, record: dict[str, Any]) -> None:
-        """Keep, print and tell one window."""
-        super().window(record)
-        if self.on_window is not None:
-            self.on_window({"training": self.trained, **record})
-        if self.verbose:
-            ritz_sum = f"  Ritz sum {record['ritz_sum']:.5f}" if "ritz_sum" in record else ""
-            print(f"{self.trained} step {record['step']:>6}  loss {record['loss']:.4f}{ritz_sum}")

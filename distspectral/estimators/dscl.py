@@ -18,7 +18,6 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from distspectral.embedding.forward import in_blocks
 from distspectral.estimators.base import (
     NetworkEstimator,
-    WindowPrinter,
     framed,
     refuse_equal,
     refuse_no_features,
@@ -26,6 +25,7 @@ from distspectral.estimators.base import (
     warn_of_far,
 )
 from distspectral.estimators.inputs import as_rows
+from distspectral.estimators.progress import Verbose, fit_shown
 from distspectral.estimators.stored import plain
 from distspectral.models.networks import torch_device
 from distspectral.recipes import MetricRecipe
@@ -73,7 +73,8 @@ class DSCL(NetworkEstimator):
         device: ``auto``, ``cpu`` or ``cuda``.
         random_state: seed, None or a RandomState; the same seed gives the same result on one machine with one number
             of threads. Sums are rounded in another order with another number; ``OMP_NUM_THREADS`` fixes it.
-        verbose: print a line per window of steps.
+        verbose: ``auto`` shows a progress bar of each training in a terminal, or in a notebook that has ``ipywidgets``,
+            and nothing elsewhere; True prints a line per window of steps, False nothing.
 
     Attributes:
         classes_: (C,) labels learned from, sorted.
@@ -119,7 +120,7 @@ class DSCL(NetworkEstimator):
         learning_rate: float = DEFAULTS.train.learning_rate,
         device: Literal["auto", "cpu", "cuda"] = "auto",
         random_state: int | np.random.RandomState | None = None,
-        verbose: bool | int = False,
+        verbose: Verbose = "auto",
     ) -> None:
         self.n_components = n_components
         self.hidden = hidden
@@ -162,9 +163,7 @@ class DSCL(NetworkEstimator):
                 settings = settings.model_copy(update={"dscl": settings.dscl.model_copy(update=width)})
             self.n_components_ = settings.dscl.n_components
             trainer = settings.trainer(rows)
-            observer = WindowPrinter(self.verbose, "train", on_window)
-            trainer.fit(observer)
-        self.history_ = observer.history
+            self.history_ = fit_shown(trainer, "train", self.verbose, on_window)
         self._set_model(trainer.model.network)
         return self
 

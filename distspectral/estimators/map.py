@@ -14,7 +14,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from distspectral.embedding.forward import in_blocks
 from distspectral.errors import MissingArtifactError
-from distspectral.estimators.base import NetworkEstimator, WindowPrinter
+from distspectral.estimators.base import NetworkEstimator
+from distspectral.estimators.progress import fit_shown
 from distspectral.graph.store import Graph
 from distspectral.models.encoded import EncodedNetwork
 from distspectral.models.map_network import MapNetwork
@@ -78,7 +79,7 @@ class MapMixin(NetworkEstimator):
             )
         seen, graph, settings = self._map_basis
         trainer = settings.trainer_upon(self._model.network.perceptron, seen, graph)
-        trainer.fit(WindowPrinter(self.verbose, "map"))
+        fit_shown(trainer, "map", self.verbose)
         self.map_ = in_blocks(trainer.network, seen)
         self._map_network, self._map_basis = trainer.model.cpu(), None
 

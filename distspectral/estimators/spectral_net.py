@@ -23,6 +23,7 @@ from distspectral.errors import TooFewRowsError
 from distspectral.estimators.base import told_in
 from distspectral.estimators.fitted import FittedSpectral
 from distspectral.estimators.given import given_lists, on_given
+from distspectral.estimators.progress import Verbose
 from distspectral.estimators.representation import Representation as Represented
 from distspectral.estimators.representation import represent_rows
 from distspectral.estimators.stored import plain
@@ -94,7 +95,8 @@ class SpectralNet(FittedSpectral):
         device: ``auto``, ``cpu`` or ``cuda``, for search and training.
         random_state: seed, None or a RandomState; the same seed gives the same result on one machine with one number
             of threads. Sums are rounded in another order with another number; ``OMP_NUM_THREADS`` fixes it.
-        verbose: print a line per window of steps.
+        verbose: ``auto`` shows a progress bar of each training in a terminal, or in a notebook that has ``ipywidgets``,
+            and nothing elsewhere; True prints a line per window of steps, False nothing.
 
     Attributes:
         eigenvalues_: (P,) float64 Ritz values of the kept functions, ascending; the first is 0. Those of the
@@ -179,7 +181,7 @@ class SpectralNet(FittedSpectral):
         include_constant: bool = False,
         device: Literal["auto", "cpu", "cuda"] = "auto",
         random_state: int | np.random.RandomState | None = None,
-        verbose: bool | int = False,
+        verbose: Verbose = "auto",
     ) -> None:
         self.n_clusters = n_clusters
         self.representation = representation

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from distspectral.errors import ConfigError, first_line
-from distspectral.estimators.base import WindowPrinter
+from distspectral.estimators.progress import Verbose, fit_shown
 from distspectral.graph.trial import Trial
 from distspectral.stages.train import take_weights
 from distspectral.training.loop import Trainer
@@ -21,7 +21,7 @@ class Trainings:
     """Trains networks, and keeps their weights and windows by the stage that trains them in a run.
 
     Args:
-        verbose: print a line per window.
+        verbose: see :func:`distspectral.estimators.progress.fit_shown`.
         on_window: hears of each window.
         begun: weights by stage to begin with; None: random ones.
         moved: whether the rows that those were learned from lay in another frame.
@@ -34,7 +34,7 @@ class Trainings:
 
     def __init__(
         self,
-        verbose: bool | int = False,
+        verbose: Verbose = "auto",
         on_window: OnWindow | None = None,
         begun: Mapping[str, Weights] | None = None,
         moved: bool = False,
@@ -52,9 +52,7 @@ class Trainings:
             NonFiniteStepError, RankDeficientError: training cannot go on.
         """
         self._begin(stage, trainer.model)
-        observer = WindowPrinter(self.verbose, stage, self.on_window)
-        trainer.fit(observer)
-        self.histories[stage] = observer.history
+        self.histories[stage] = fit_shown(trainer, stage, self.verbose, self.on_window)
         self._keep(stage, trainer.model)
 
     def take(self, stage: str, model: nn.Module) -> None:

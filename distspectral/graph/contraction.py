@@ -27,6 +27,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 from scipy.sparse import csgraph
 
+from distspectral.graph.facts import NAMED, largest
 from distspectral.graph.runs import Lists, Run
 from distspectral.mapping import Mapper
 from distspectral.storage.artifact.directory import Artifact
@@ -40,6 +41,8 @@ FEWER = 0.5
 """Share of the roots that a further round must leave at most, or it was the last."""
 FAN_IN = 16
 """Contracted runs that one task contracts to one."""
+LABELS_READ = 1 << 20
+"""Labels of rows that are looked through at a time."""
 FIRST_EDGES = 2
 """Edges of a row that are joined before all others: they join most."""
 
@@ -118,6 +121,25 @@ def component_sizes(artifact: Artifact, found: Contracted) -> tuple[NDArray[np.i
     """Return the components (C,), ascending, each named by its smallest row, and how many rows each has."""
     (sizes,) = _read(artifact, [found.sizes], SIZES)
     return sizes["label"].astype(np.int64), sizes["number"].astype(np.int64)
+
+
+def small_components(
+    lists: Lists, found: Contracted, rows: ByRow, mapper: Mapper, labels: Artifact
+) -> list[dict[str, Any]]:
+    """Return the largest components but one, as :func:`distspectral.graph.facts.component_facts` names them.
+
+    Args:
+        lists: (N, K).
+        found: their components.
+        rows: where the numbers of rows that found them are.
+        mapper: runs the one task.
+        labels: where the labels are.
+    """
+    if found.labels is None:
+        return []
+    task = functools.partial(_small, sizes=rows.artifact, labels=labels, n_rows=lists.n_rows)
+    (named,) = mapper(task, [found], "naming small components")
+    return list(named)
 
 
 def _followed(
@@ -222,6 +244,21 @@ def _name(item: tuple[str, Run], *, artifact: Artifact, labels: str, whole: Shar
     for piece in _read(artifact, [whole], STARS):
         roots, smallest = piece["label"], piece["number"]
     return write_part(artifact, name, _renamed(artifact.load_array(labels)[run.start : run.stop], roots, smallest))
+
+
+def _small(found: Contracted, *, sizes: Artifact, labels: Artifact, n_rows: int) -> list[dict[str, Any]]:
+    """Return the size and the first rows of the largest components but one."""
+    assert found.labels is not None, "there are several"
+    names, counts = component_sizes(sizes, found)
+    places = largest(counts, min(len(counts), NAMED + 1))[1:]
+    of_rows, first = labels.load_array(found.labels), {int(names[place]): list[int]() for place in places}
+    for start in range(0, n_rows, LABELS_READ):
+        block = np.asarray(of_rows[start : start + LABELS_READ])
+        for name, told in first.items():
+            told += (start + np.flatnonzero(block == name)[: NAMED - len(told)]).tolist()
+        if all(len(told) == min(NAMED, counts[place]) for told, place in zip(first.values(), places, strict=True)):
+            break
+    return [{"size": int(counts[place]), "rows": first[int(names[place])]} for place in places]
 
 
 # ---- roots -------------------------------------------------------------------------------------------------------

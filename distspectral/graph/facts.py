@@ -26,7 +26,18 @@ HUB_ORPHANS, HUB_SKEWNESS = 0.1, 3.0
 
 Measured on six sets of images, texts and cells: the one whose edges hubs spoil has .42 and 18, all others at most .014
 and 4.3. Few neighbours a row make orphans without hubs, and copies of rows both."""
-EDGE_FACTS = ("components", "largest_component_share", "in_degree_max", "in_degree_skewness", "orphans")
+NAMED = 5
+"""Rows of a kind, and components, that facts name at most."""
+EDGE_FACTS = (
+    "components",
+    "largest_component_share",
+    "small_components",
+    "in_degree_max",
+    "in_degree_skewness",
+    "hub_rows",
+    "orphans",
+    "orphan_rows",
+)
 """Facts that weights do not change."""
 
 
@@ -123,8 +134,9 @@ class Tally:
         """Return how unevenly the sampled rows are neighbours of others, whatever the edges weigh.
 
         ``in_degree_max``: of how many rows one of them is a neighbour, at most. ``in_degree_skewness``: third
-        standardised moment of that number, 0 where all have the same. ``orphans``: share of them that are nobody's
-        neighbour.
+        standardised moment of that number, 0 where all have the same. ``hub_rows``: the numbers of the :data:`NAMED`
+        of them that are neighbours of most, these first. ``orphans``: share of them that are nobody's neighbour;
+        ``orphan_rows``: the first of these.
 
         Reference: Radovanovic, Nanopoulos, Ivanovic, *Hubs in space*, JMLR 2010.
         """
@@ -133,7 +145,9 @@ class Tally:
         return {
             "in_degree_max": int(self.incoming.max()),
             "in_degree_skewness": float((deviation**3).mean() / spread**1.5) if spread else 0.0,
+            "hub_rows": self.rows.rows[largest(self.incoming, min(NAMED, len(self.rows)))].tolist(),
             "orphans": float(np.mean(self.incoming == 0)),
+            "orphan_rows": self.rows.rows[np.flatnonzero(self.incoming == 0)[:NAMED]].tolist(),
         }
 
     def degree_facts(self) -> dict[str, Any]:
@@ -166,6 +180,13 @@ def tally_of(graph: StreamedGraph, block_rows: int | None = None, count: int = S
     return tally
 
 
+def largest(values: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """Return where the ``n`` largest values (any,) are, these first, ties by place."""
+    places = np.flatnonzero(values >= np.partition(values, len(values) - n)[len(values) - n])
+    found: NDArray[np.int64] = places[np.argsort(-values[places], kind="stable")[:n]]
+    return found
+
+
 def hubs_rule(facts: Mapping[str, Any]) -> bool:
     """Return whether hubs decide who is near, by :meth:`Tally.hub_facts`."""
     return bool(facts["orphans"] > HUB_ORPHANS and facts["in_degree_skewness"] > HUB_SKEWNESS)
@@ -183,9 +204,18 @@ def hubs_in_words(facts: Mapping[str, Any]) -> str | None:
 
 
 def component_facts(graph: StreamedGraph) -> dict[str, Any]:
-    """Return ``components``, their number, and ``largest_component_share``, the largest one's share of all rows."""
-    sizes = np.bincount(component_labels(graph), minlength=graph.n_rows)
+    """Return ``components``, their number, and ``largest_component_share``, the largest one's share of all rows.
+
+    ``small_components`` names the :data:`NAMED` largest others: ``size``, and the numbers of the first ``rows``.
+    """
+    labels = component_labels(graph)
+    sizes = np.bincount(labels, minlength=graph.n_rows)
+    n_components = int(np.count_nonzero(sizes))
     return {
-        "components": int(np.count_nonzero(sizes)),
+        "components": n_components,
         "largest_component_share": float(sizes.max() / graph.n_rows),
+        "small_components": [
+            {"size": int(sizes[one]), "rows": np.flatnonzero(labels == one)[:NAMED].tolist()}
+            for one in largest(sizes, min(n_components, NAMED + 1))[1:]
+        ],
     }

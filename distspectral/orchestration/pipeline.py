@@ -282,22 +282,26 @@ class Pipeline:
             self.engine.start([self.chain.stages[name]])
             return self._timed(output.stage, lambda: run_part(self._work_of(output, source, {}), shards))[0]
 
-    def report(self) -> dict[str, Any]:
+    def report(self, figures: bool = False) -> dict[str, Any]:
         """Write ``metrics.json`` and ``report.html``; return the metrics.
+
+        Args:
+            figures: write the page's pictures as files, too.
 
         Raises:
             ArtifactError: a stage has not been run, or with another config.
+            ConfigError: figures are asked for of a run without a graph.
         """
         manifests = {name: self.chain.require(name) for name in self.chain.outputs}
         with self.held():
-            return self._report(manifests)
+            return self._report(manifests, figures)
 
-    def _report(self, manifests: Mapping[str, Manifest]) -> dict[str, Any]:
+    def _report(self, manifests: Mapping[str, Manifest], figures: bool = False) -> dict[str, Any]:
         metrics = run_metrics(self.config.name, self.chain.stages, manifests, len(self.source.shards))
         from distspectral.report.collect import write_report
 
         config, stages, artifacts = self.config.model_dump(mode="json"), self.chain.stages, self.chain.artifacts
-        write_report(self._root, config, self._knowing_recipe(), stages, metrics, artifacts, manifests)
+        write_report(self._root, config, self._knowing_recipe(), stages, metrics, artifacts, manifests, figures)
         self._root.write_json(METRICS, metrics)
         return metrics
 

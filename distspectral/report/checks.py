@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from distspectral.report.data import Check
+from distspectral.report.data import Cause, Check
 from distspectral.report.formats import count, number, percent, plural
 from distspectral.spectral.candidates import Candidate
 from distspectral.stages.candidates import candidates_in_words
-from distspectral.stages.tree import LEAKING
+from distspectral.stages.tree import DISSOLVED, LEAKING
 
 Status = Literal["good", "look", "open"]
 STATUS: Mapping[str, Status] = {"good": "good", "mixed": "good", "bad": "look", "unproven": "open"}
@@ -35,16 +35,25 @@ TITLES = {
     "train": "The training",
     "embed": "The rows in the clusters",
     "exemplars": "The exemplars",
+    "outliers": "Outliers",
 }
+"""By stage; outliers have none."""
 
 
-def checks(metrics: Mapping[str, Any], notes: Mapping[str, list[str]], embedded_graph: str) -> list[Check]:
+def checks(
+    metrics: Mapping[str, Any],
+    notes: Mapping[str, list[str]],
+    embedded_graph: str,
+    causes: Mapping[str, list[Cause]] | None = None,
+) -> list[Check]:
     """Return what is to be said of a run, what matters most first.
 
     Args:
         metrics: of the run, as in ``metrics.json``.
         notes: by stage, what its declaration says of these metrics.
         embedded_graph: stage that writes the graph whose functions are learned.
+        causes: by the title of a check, rows that would cause a warning; see
+            :func:`distspectral.report.causes.causes`.
     """
     left = {stage: list(told) for stage, told in notes.items()}
     found = [
@@ -55,14 +64,17 @@ def checks(metrics: Mapping[str, Any], notes: Mapping[str, list[str]], embedded_
         _clusters(metrics["tree"]["clusters"], left.pop("tree", [])),
         *_stability(metrics["tree"]["clusters"]),
         *_outliers(metrics),
-        *_drift(metrics["embed"]),
     ]
     others = [
         Check(title=TITLES.get(stage, f"The stage {stage}"), status="look", words=told[0], remedies=told[1:])
         for stage, told in left.items()
         if told
     ]
-    return found + others
+    known = {} if causes is None else causes
+    return [
+        one.model_copy(update={"causes": known[one.title]}) if one.status == "look" and one.title in known else one
+        for one in found + others
+    ]
 
 
 def headline(found: list[Check]) -> str:
@@ -137,6 +149,8 @@ def _clusters(facts: Mapping[str, list[Any]], notes: list[str]) -> Check:
     leaking = sorted(
         (one for one in range(len(conductance)) if conductance[one] > LEAKING), key=lambda one: -conductance[one]
     )
+    stability = facts.get("stability") or []
+    dissolved = [one for one, found in enumerate(stability) if found and found < DISSOLVED and one not in leaking]
     worst = max(range(len(conductance)), key=conductance.__getitem__)
     words = f"The one that leaks most, {worst}, has {percent(conductance[worst])} of its affinity to others."
     return Check(
@@ -144,7 +158,7 @@ def _clusters(facts: Mapping[str, list[Any]], notes: list[str]) -> Check:
         status="look" if notes or leaking else "good",
         words=words,
         remedies=notes,
-        clusters=leaking[:SHOWN],
+        clusters=[*leaking, *dissolved][:SHOWN],
     )
 
 
@@ -185,16 +199,7 @@ def _outliers(metrics: Mapping[str, Any]) -> list[Check]:
     if share > MANY_OUTLIERS:
         remedies = ["Colour the map by outlier: rows that lie together are a cluster of their own, so ask for more."]
     words = f"{percent(share)} of the rows drawn are marked as outliers."
-    return [Check(title="Outliers", status="look" if remedies else "good", words=words, remedies=remedies)]
-
-
-def _drift(facts: Mapping[str, Any]) -> list[Check]:
-    if not (drift := facts.get("drift")):
-        return []
-    ratios = [drift[name] for name in ("energy_ratio", "distance_ratio") if drift[name] is not None]
-    words = f"To their neighbours they have {number(max(ratios, default=1.0))} times what training rows have."
-    remedies = ["They have left the training distribution: train on them, too."] if drift["drifted"] else []
-    return [Check(title="Drift", status="look" if drift["drifted"] else "good", words=words, remedies=remedies)]
+    return [Check(title=TITLES["outliers"], status="look" if remedies else "good", words=words, remedies=remedies)]
 
 
 def _listed(words: list[str]) -> str:

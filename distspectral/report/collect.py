@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 
 from distspectral import __version__
 from distspectral.embedding.scores import tally
+from distspectral.errors import ConfigError
 from distspectral.graph.trial import Trial
 from distspectral.recipes import Recipe
+from distspectral.report.causes import causes
 from distspectral.report.checks import checks
 from distspectral.report.data import (
     ClusterFacts,
@@ -34,6 +36,7 @@ from distspectral.report.data import (
     TrainingFacts,
     TreeFacts,
 )
+from distspectral.report.figures import write_figures
 from distspectral.report.metrics import PAGE, scores
 from distspectral.report.page import render
 from distspectral.report.pictures import Look, picture_look, pictures, row_pictures
@@ -69,12 +72,24 @@ def write_report(
     metrics: dict[str, Any],
     artifacts: Mapping[str, Artifact],
     manifests: Mapping[str, Manifest],
+    figures: bool = False,
 ) -> None:
-    """Write the page to ``report.html`` in the run's root, whole or not at all; arguments as of :func:`collect`."""
+    """Write the page to ``report.html`` in the run's root, whole or not at all; arguments as of :func:`collect`.
+
+    With ``figures``, its pictures are files, too; see :func:`distspectral.report.figures.write_figures`.
+
+    Raises:
+        ConfigError: figures are asked for of a run without a graph, which has none.
+    """
     if recipe.embedded_graph is None:
+        if figures:
+            raise ConfigError(f"--figures: are those of objective spectral; {root.uri} is of {recipe.kind}")
         page = metric_page(config, metrics, artifacts, manifests)
     else:
-        page = render(collect(config, recipe, stages, metrics, artifacts, manifests))
+        data = collect(config, recipe, stages, metrics, artifacts, manifests)
+        page = render(data)
+        if figures:
+            write_figures(root, data)
     root.write_bytes(PAGE, page.encode())
 
 
@@ -99,13 +114,14 @@ def collect(
     vectors, output = MappedVectors(artifacts["pack"]), manifests["embed"]
     sample, rows = row_sample(artifacts["pack"], artifacts["embed"], output, config["seed"])
     exemplars, exemplar_ids = _exemplars(artifacts["exemplars"], manifests["exemplars"])
-    look = picture_look(vectors)
+    look = picture_look(vectors, config["data"]["image_shape"])
     tree, leaves = pruned(load_tree(artifacts["tree"])[0], MOST_LEAVES)
     if sample.leaf is not None:
         sample = sample.model_copy(update={"leaf": leaves[np.asarray(sample.leaf, np.int64)].tolist()})
     notes = {stage.name: stage.notes(metrics) for stage in stages.values() if stage.name in metrics}
     outliers = {} if sample.outlier is None else {"outlier_share": float(np.mean(sample.outlier))}
     assert recipe.embedded_graph is not None, "the page is of a run with a graph"
+    named = causes(metrics, recipe.embedded_graph, (artifacts["pack"], manifests["pack"]), sample, rows)
     shown = {
         "created_at": datetime.now(UTC),
         "version": __version__,
@@ -126,7 +142,7 @@ def collect(
         "tree": tree,
         "confusion": _confusion(output),
         "evaluation": scores(metrics).get("agreement"),
-        "checks": checks(metrics | outliers, notes, recipe.embedded_graph),
+        "checks": checks(metrics | outliers, notes, recipe.embedded_graph, named),
     }
     return ReportData.model_validate(metrics | shown)
 

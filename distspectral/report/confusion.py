@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from distspectral.report.drawing import GRID, INK, MUTED, PAPER, drawing, printable
+from distspectral.report.drawing import alone, drawing, printable
 
 MAX_NUMBERS = 20
 """Up to this many clusters each field carries its number."""
@@ -42,6 +42,4 @@ def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str], clusters
                 if n:
                     colour = "white" if shares[row, column] > 0.5 else "black"
                     ax.text(column, row, f"{n:,}", ha="center", va="center", fontsize=7.5, color=colour)
-    variables = {"--ink": INK, "--muted": MUTED, "--line": GRID, "--card": PAPER}
-    style = ";".join(f"{name}:{colour}" for name, colour in variables.items())
-    return result.svg.replace("<svg", f'<svg style="{style};background:white"', 1)
+    return alone(result.svg)

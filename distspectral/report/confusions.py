@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distspectral.report.agreement import Agreement
 from distspectral.report.data import Confusion
@@ -50,10 +51,17 @@ class Confusions(NamedTuple):
     n: str
 
 
+def in_order(found: Confusion) -> tuple[NDArray[np.int64], list[int]]:
+    """Return rows (L, C) by class and cluster, and the numbers of the clusters, in the order of the best matching."""
+    counts = np.asarray(found.counts)
+    order = Agreement(counts, tuple(found.classes)).matched_clusters()
+    return counts[:, order], order.tolist()
+
+
 def confusions(found: Confusion) -> Confusions:
     """Return the table of labels and clusters, and the pairs of them that most rows stray into."""
     counts, names = np.asarray(found.counts), [str(one) for one in shortened(found.classes, LONGEST_NAME)]
-    order = Agreement(counts, tuple(found.classes)).matched_clusters()
+    order = in_order(found)[1]
     totals, best = np.maximum(counts.sum(1), 1), counts.argmax(0)
     table = []
     if max(counts.shape) <= MOST_SIDES:
@@ -75,4 +83,4 @@ def confusions(found: Confusion) -> Confusions:
                 f"{plural(n, 'row')} of {names[label]} ({percent(n / totals[label])} of them) in cluster {cluster}, "
                 f"which is mostly {names[best[cluster]]}"
             )
-    return Confusions(order.tolist(), table, pairs, f"{count(len(names))} x {count(counts.shape[1])}")
+    return Confusions(order, table, pairs, f"{count(len(names))} x {count(counts.shape[1])}")

@@ -180,10 +180,11 @@ class Density(_Facts):
 
 
 class Pictures(_Facts):
-    """Pictures (n, height, width) of every ``step``-th row, uint8, deflated, in base64."""
+    """Pictures (n, height, width, channels) of every ``step``-th row, uint8, deflated, in base64; 1 channel or 3."""
 
     height: int
     width: int
+    channels: int = 1
     step: int
     data: str
 
@@ -205,6 +206,7 @@ class RowSample(_Facts):
         ids: as text.
         columns: carried from the source, by name: numbers, or text.
         density: of more rows than are drawn.
+        farthest: places (at most 5) in this sample of the outliers farthest from their centroids, these first.
     """
 
     x: list[float]
@@ -217,6 +219,7 @@ class RowSample(_Facts):
     ids: list[str] = Field(default_factory=list)
     columns: dict[str, list[Cell]] = Field(default_factory=dict)
     density: Density | None = None
+    farthest: list[int] = Field(default_factory=list)
 
     @property
     def n_rows(self) -> int:
@@ -275,6 +278,20 @@ class Confusion(_Facts):
     classes: list[str]
 
 
+class CauseRow(_Facts):
+    """A row by its id, and its place among the rows drawn; None where it is not drawn."""
+
+    id: str
+    drawn: int | None = None
+
+
+class Cause(_Facts):
+    """Rows that cause a warning, the first of them, and what they are."""
+
+    words: str
+    rows: list[CauseRow]
+
+
 class Check(_Facts):
     """One question that a run answers of itself.
 
@@ -284,6 +301,7 @@ class Check(_Facts):
         words: what was found.
         remedies: what to do, none where all is well.
         clusters: whose rows cause it.
+        causes: rows that do, where it is single ones.
     """
 
     title: str
@@ -291,6 +309,7 @@ class Check(_Facts):
     words: str
     remedies: list[str] = Field(default_factory=list)
     clusters: list[int] = Field(default_factory=list)
+    causes: list[Cause] = Field(default_factory=list)
 
 
 class Scores(_Facts):

@@ -62,7 +62,7 @@ class Drawing:
 
 
 @contextmanager
-def drawing(description: str, height: float = 3.6) -> Iterator[Drawing]:
+def drawing(description: str, height: float = 3.6, dpi: int = 160) -> Iterator[Drawing]:
     """Yield a figure in the page's style and turn it into SVG at the end of the block.
 
     The same calls give the same bytes: ids come from the description, no date is written.
@@ -70,6 +70,7 @@ def drawing(description: str, height: float = 3.6) -> Iterator[Drawing]:
     Args:
         description: what a screen reader says of the figure.
         height: in inches; the width is the same for all figures, so that text has one size on the page.
+        dpi: of what is drawn as pixels.
     """
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": description}):
         result = Drawing(Figure(figsize=(_WIDTH_INCHES, height), layout="constrained"))
@@ -78,7 +79,7 @@ def drawing(description: str, height: float = 3.6) -> Iterator[Drawing]:
         metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         with warnings.catch_warnings():  # a label's script may be missing here; the browser has its own fonts
             warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
-            result.figure.savefig(buffer, format="svg", metadata=metadata, dpi=160)
+            result.figure.savefig(buffer, format="svg", metadata=metadata, dpi=dpi)
     result.svg = _inline(buffer.getvalue(), description)
 
 
@@ -93,6 +94,15 @@ def _inline(document: str, description: str) -> str:
         body = body.replace(colour, variable)
     head += ' stroke-linejoin="round" stroke-linecap="butt"'
     return f'{head} role="img" aria-label="{html.escape(description)}">{body}'
+
+
+def alone(svg: str) -> str:
+    """Return a figure of the page as a file that stands alone: of a size and with colours and fonts of its own."""
+    for colour, variable in _PAGE_COLOURS.items():
+        svg = svg.replace(variable, colour)
+    width, height = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)[0]
+    svg = svg.replace("'DejaVu Sans'", "'DejaVu Sans', Helvetica, Arial, sans-serif")
+    return svg.replace("<svg ", f'<svg width="{width}pt" height="{height}pt" style="background: white" ', 1)
 
 
 def printable(text: object, limit: int = 18) -> str:

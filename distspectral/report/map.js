@@ -13,7 +13,9 @@ void main() {
   if (alpha <= 0.0) discard;
   seen = vec4(tint.rgb * alpha, alpha);
 }`;
-const MOST_ZOOM = 400, GRID = 256, REACH = 14;
+const MOST_ZOOM = 400, GRID = 256, REACH = 14, MOST_RATIO = 2;
+/* While the map moves, frames that take longer are drawn with fewer points, so many at least; at rest it has them all. */
+const SLOW_MS = 24, FAST_MS = 18, FEWEST = 8000, REST_MS = 160;
 
 class RowMap {
   /**
@@ -21,7 +23,7 @@ class RowMap {
    * heard: {hover(row, x, y), click(row)}; row is -1 where there is none.
    */
   constructor(holder, rows, heard) {
-    Object.assign(this, { holder, rows, heard, names: [], marked: -1, zoom: 1, x: 0.5, y: 0.5 });
+    Object.assign(this, { holder, rows, heard, names: [], marked: -1, zoom: 1, x: 0.5, y: 0.5, share: 1, nDim: 0 });
     [this.below, this.points, this.above] = [0, 1, 2].map(() => element("canvas", { "aria-hidden": "true" }));
     holder.prepend(this.below, this.points, this.above);
     this.gl = this.points.getContext("webgl2", { antialias: false });
@@ -75,6 +77,7 @@ class RowMap {
       (isAbove(row) ? high : dim).push(row);
     }
     this.order = Uint32Array.from(dim.concat(high));
+    this.nDim = dim.length;
     this.recolour();
   }
 
@@ -87,7 +90,7 @@ class RowMap {
   }
 
   resize() {
-    const ratio = window.devicePixelRatio || 1, { clientWidth, clientHeight } = this.holder;
+    const ratio = Math.min(MOST_RATIO, window.devicePixelRatio || 1), { clientWidth, clientHeight } = this.holder;
     Object.assign(this, { width: clientWidth, height: clientHeight, ratio });
     for (const canvas of [this.below, this.points, this.above]) {
       canvas.width = clientWidth * ratio;
@@ -117,10 +120,37 @@ class RowMap {
   }
 
   redraw() {
-    this.frame ??= requestAnimationFrame(() => {
+    this.frame ??= requestAnimationFrame((now) => {
       this.frame = null;
+      if (this.rest) this.pace(now);
       this.draw();
     });
+  }
+
+  /** Redraw what is in motion, and all of it once it rests. */
+  move() {
+    clearTimeout(this.rest);
+    this.rest = setTimeout(() => {
+      this.rest = this.last = null;
+      this.redraw();
+    }, REST_MS);
+    this.redraw();
+  }
+
+  /** Let the share of points that is drawn follow the time that the last frame of a movement took. */
+  pace(now) {
+    const took = now - (this.last ?? now - FAST_MS);
+    this.last = now;
+    if (took > REST_MS) return; // it stood still
+    if (took > SLOW_MS) this.share = Math.max(Math.min(1, FEWEST / this.order.length), 0.7 * this.share);
+    else if (took < FAST_MS) this.share = Math.min(1, 1.05 * this.share);
+  }
+
+  /** Where the order begins and ends that is drawn now: rows below, then those above; either order favours no row. */
+  get parts() {
+    const share = this.rest ? this.share : 1, { nDim, order } = this;
+    if (share === 1) return [[0, order.length]];
+    return [[0, Math.ceil(share * nDim)], [nDim, nDim + Math.ceil(share * (order.length - nDim))]];
   }
 
   get pointSize() {
@@ -144,7 +174,7 @@ class RowMap {
       gl.uniform2f(this.uniforms.scale, (2 * wide) / width, (2 * high) / height);
       gl.uniform2f(this.uniforms.shift, (-2 * wide * this.x) / width, (-2 * high * this.y) / height);
       gl.uniform1f(this.uniforms.size, size * ratio);
-      gl.drawElements(gl.POINTS, this.order.length, gl.UNSIGNED_INT, 0);
+      for (const [first, end] of this.parts) gl.drawElements(gl.POINTS, end - first, gl.UNSIGNED_INT, 4 * first);
     } else this.drawPlainly(size);
     this.drawNames();
     if (!this.drawn) performance.mark("map drawn");
@@ -155,7 +185,8 @@ class RowMap {
     const context = this.points.getContext("2d"), { x, y } = this.rows, { colours, ratio } = this;
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, this.width, this.height);
-    for (const row of this.order) {
+    const shown = this.parts.flatMap(([first, end]) => [...this.order.subarray(first, end)]);
+    for (const row of shown) {
       const [left, top] = this.seen(x[row] / 65535, y[row] / 65535);
       if (left < -9 || top < -9 || left > this.width + 9 || top > this.height + 9) continue;
       const [red, green, blue, alpha] = colours.subarray(4 * row, 4 * row + 4);
@@ -231,7 +262,7 @@ class RowMap {
   centre(x, y) {
     this.x = Math.min(1, Math.max(0, x));
     this.y = Math.min(1, Math.max(0, y));
-    this.redraw();
+    this.move();
   }
 
   showAll() {
@@ -246,6 +277,8 @@ class RowMap {
 
   /** Save what is seen as a picture. */
   save(name) {
+    clearTimeout(this.rest);
+    this.rest = this.last = null;
     this.draw(); // what WebGL drew is there until the browser has shown it
     const whole = element("canvas");
     [whole.width, whole.height] = [this.points.width, this.points.height];

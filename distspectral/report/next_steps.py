@@ -26,7 +26,7 @@ def steps(data: ReportData) -> list[Step]:
     """Return commands for a spectral run."""
     run, others = shlex.quote(data.root), [one.n_clusters for one in data.candidates[1:]]
     n_clusters = others[0] if others else 2 * data.clusters.n_clusters
-    new = shlex.quote(f"{data.root}-new")
+    new, config = shlex.quote(f"{data.root}-new"), shlex.quote(f"{data.root}/config.yaml")
     walk = [Step("Walk through all rows of the map, by level of detail", f"distspectral tiles {run}")]
     return [
         Step("Cut the tree elsewhere: more or fewer clusters within seconds, nothing is trained",
@@ -38,6 +38,7 @@ def steps(data: ReportData) -> list[Step]:
         *(walk if data.rows.place == "map" else []),
         Step("Take the model elsewhere, as torch.export and ONNX programs", f"distspectral export {run}"),
         Step("Answer rows by HTTP", f"distspectral serve {run}"),
+        Step("Save the pictures of this page for a paper, into figures/", f"distspectral report {config} --figures"),
     ]  # fmt: skip
 
 

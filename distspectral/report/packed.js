@@ -31,9 +31,9 @@ async function json(text) {
 async function pictures(found) {
   if (!found) return null;
   const tones = new Uint8Array(await unpacked(found.data));
-  const { width, height, step } = found, pixels = width * height;
+  const { width, height, channels, step } = found, size = width * height * channels;
   return {
-    has: (row) => row % step === 0 && (row / step + 1) * pixels <= tones.length,
+    has: (row) => row % step === 0 && (row / step + 1) * size <= tones.length,
     /** Return a canvas with the picture of a row. */
     canvas(row, name) {
       const canvas = document.createElement("canvas");
@@ -43,9 +43,9 @@ async function pictures(found) {
       canvas.setAttribute("role", "img");
       canvas.setAttribute("aria-label", name);
       const context = canvas.getContext("2d"), image = context.createImageData(width, height);
-      const first = (row / step) * pixels;
-      for (let pixel = 0; pixel < pixels; pixel++) {
-        image.data.fill(tones[first + pixel], 4 * pixel, 4 * pixel + 3);
+      const first = (row / step) * size;
+      for (let pixel = 0; pixel < width * height; pixel++) {
+        for (let part = 0; part < 3; part++) image.data[4 * pixel + part] = tones[first + pixel * channels + part % channels];
         image.data[4 * pixel + 3] = 255;
       }
       context.putImageData(image, 0, 0);

@@ -42,6 +42,7 @@ class Page {
     this.nOwn = data.clusters.n_clusters;
     this.chosen = new Set();
     this.mode = "cluster";
+    this.sorting = { by: "Cluster", isFalling: false };
     this.key = `distspectral ${data.fingerprint}`;
     this.names = {};
     try {
@@ -101,7 +102,7 @@ class Page {
     try {
       localStorage.setItem(this.key, JSON.stringify(this.names));
     } catch { /* as above */ }
-    this.show();
+    setTimeout(() => this.show()); // once the focus has moved on
   }
 
   colour(cluster) {
@@ -148,15 +149,17 @@ class Page {
   }
 
   get columns() {
-    const known = (name, heading) => ({ heading, text: (facts) => shown(facts[name]) });
+    const known = (name, heading) => ({ heading, text: (facts) => shown(facts[name]), value: (facts) => facts[name] });
     const columns = [known("conductance", "Conductance")];
     if (!this.isOwn) return columns;
     columns.unshift(known("silhouette", "Silhouette"));
     if (this.data.clusters.stability) columns.push(known("stability", "Stability"));
-    columns.push({ heading: "Nearest", text: (facts) => (facts.nearest >= 0 ? String(facts.nearest) : "–") });
+    columns.push({ heading: "Nearest", text: (facts) => (facts.nearest >= 0 ? String(facts.nearest) : "–"),
+      value: (facts) => (facts.nearest >= 0 ? facts.nearest : null) });
     if (this.data.labels) {
       const words = ({ name, share }) => `${name} (${percent(share)})`;
-      columns.push({ heading: "Most frequent label", text: (_, cluster) => words(this.data.labels[cluster]) });
+      columns.push({ heading: "Most frequent label", text: (_, cluster) => words(this.data.labels[cluster]),
+        value: (_, cluster) => this.data.labels[cluster].name });
     }
     return columns;
   }
@@ -188,7 +191,7 @@ class Page {
   // ---- everything anew -----------------------------------------------------------------------------------
 
   show() {
-    const { chosen } = this, numbers = this.sorted();
+    const { chosen } = this, numbers = this.sorted(), focused = document.activeElement?.dataset?.key;
     if (this.map) this.paint();
     if (this.tree) {
       const below = byId("tree"), isFew = this.nClusters <= MOST_DRAWN;
@@ -200,20 +203,38 @@ class Page {
     fillTable(byId("clusters"), { ...this.told(), numbers });
     fillChosen(byId("chosen"), [...chosen], this.told());
     const title = `${count(this.nClusters)} clusters`;
-    byId("table-title").textContent = numbers.length > MOST_LINES ? `The ${MOST_LINES} largest of ${title}` : title;
+    byId("table-title").textContent = this.nClusters > MOST_LINES ? `The ${MOST_LINES} largest of ${title}` : title;
     document.querySelectorAll("[data-cut]").forEach((chip) => chip.setAttribute("aria-pressed", String(+chip.dataset.cut === this.nClusters)));
+    if (focused) document.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
   }
 
+  /** Return the clusters in the order of the table; those without a value come last either way. */
   sorted() {
-    const numbers = Array.from({ length: this.nClusters }, (_, cluster) => cluster);
-    if (this.nClusters > MOST_LINES) numbers.sort((a, b) => this.facts(b).rows - this.facts(a).rows);
-    return numbers;
+    const numbers = Array.from({ length: this.nClusters }, (_, cluster) => cluster), { by, isFalling } = this.sorting;
+    if (this.nClusters > MOST_LINES) numbers.sort((a, b) => this.facts(b).rows - this.facts(a).rows).splice(MOST_LINES);
+    const own = { Name: (_, cluster) => this.given(cluster), Rows: (facts) => facts.rows, Share: (facts) => facts.share };
+    const value = own[by] ?? this.columns.find((column) => column.heading === by)?.value ?? ((_, cluster) => cluster);
+    const values = new Map(numbers.map((cluster) => [cluster, value(this.facts(cluster), cluster)]));
+    const isMissing = (one) => one === null || one === undefined || one === "" || Number.isNaN(one);
+    return numbers.sort((a, b) => {
+      const [first, second] = [values.get(a), values.get(b)];
+      if (isMissing(first) || isMissing(second)) return isMissing(first) - isMissing(second) || a - b;
+      const rising = typeof first === "string" ? first.localeCompare(second, "en", { numeric: true }) : first - second;
+      return (isFalling ? -rising : rising) || a - b;
+    });
+  }
+
+  /** Sort by a column: numbers from the largest, texts and the clusters' own numbers from the first. */
+  sortBy(heading) {
+    const isSame = this.sorting.by === heading, isText = ["Cluster", "Name", "Nearest", "Most frequent label"].includes(heading);
+    this.sorting = { by: heading, isFalling: isSame ? !this.sorting.isFalling : !isText };
+    this.show();
   }
 
   told() {
     const shares = Array.from({ length: this.nClusters }, (_, cluster) => this.facts(cluster).share);
-    const told = { columns: this.columns, largest: shares.reduce((most, share) => Math.max(most, share), 1e-9), colour: (cluster) => css(this.colour(cluster)) };
-    for (const name of ["facts", "given", "name", "rename", "isChosen", "choose", "examples"]) told[name] = this[name].bind(this);
+    const told = { columns: this.columns, sorting: this.sorting, largest: shares.reduce((most, share) => Math.max(most, share), 1e-9), colour: (cluster) => css(this.colour(cluster)) };
+    for (const name of ["facts", "given", "name", "rename", "isChosen", "choose", "examples", "sortBy"]) told[name] = this[name].bind(this);
     return told;
   }
 
@@ -244,7 +265,7 @@ class Page {
     const chips = groups.slice(0, MOST_COLOURS).map(([name, colour], at) => {
       const parts = [swatch(css(colour)), clipped(name, 24)];
       if (this.mode !== "cluster") return element("span", { class: "entry" }, ...parts);
-      const chip = element("button", { type: "button", class: "entry", "aria-pressed": String(this.chosen.has(at)) }, ...parts);
+      const chip = element("button", { type: "button", class: "entry", "aria-pressed": String(this.chosen.has(at)), "data-key": `legend ${at}` }, ...parts);
       chip.addEventListener("click", () => this.choose([at]));
       return chip;
     });
@@ -280,7 +301,11 @@ class Page {
 
   find(text) {
     const row = this.rows.ids?.indexOf(text.trim()) ?? -1;
-    if (row < 0) return this.hover(-1);
+    return row < 0 ? this.hover(-1) : this.reveal(row);
+  }
+
+  /** Show a row on the map, with what is known of it. */
+  reveal(row) {
     const [x, y] = [this.rows.x[row] / 65535, this.rows.y[row] / 65535];
     this.map.zoom = Math.max(this.map.zoom, 4);
     this.map.centre(x, y);
@@ -310,6 +335,11 @@ class Page {
     colour.replaceChildren(...modes.map(([value, text]) => element("option", { value }, text)));
     colour.addEventListener("change", () => { this.mode = colour.value; this.paint(); });
     byId("find").addEventListener("input", (event) => this.find(event.target.value));
+    document.querySelectorAll("[data-row]").forEach((chip) => chip.addEventListener("click", () => {
+      this.map.holder.scrollIntoView({ block: "center" });
+      this.reveal(Number(chip.dataset.row));
+      this.map.holder.focus({ preventScroll: true });
+    }));
     if (!this.tree || !rows.leaf) return;
     const cut = byId("cut");
     cut.max = Math.min(this.tree.nLeaves, Math.max(60, 2 * this.nOwn), Math.max(MOST_CLUSTERS, this.nOwn));

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from distspectral import __version__
 from distspectral.errors import ConfigError, TooFewClassesError
@@ -62,11 +63,13 @@ class Retrieved:
         queries: a random choice.
         misses: those whose nearest is of another class.
         pairs: classes taken for one another, in words.
+        chance: share of queries whose nearest would be of their class if any row were as near; None without rows.
     """
 
     queries: Sequence[Found] = ()
     misses: Sequence[Found] = ()
     pairs: Sequence[str] = ()
+    chance: float | None = None
 
 
 def metric_page(
@@ -107,7 +110,7 @@ def metric_page(
         sections=SECTIONS,
         cards=_cards(metrics),
         **vars(found),
-        headline=_headline(told),
+        headline=_headline(told, found.chance),
         scores=_scores(told),
         steps=metric_steps(artifacts["embed"].uri.rpartition("/")[0]),
         trained=bool(windows),
@@ -148,7 +151,7 @@ def retrieved(vectors: Artifact, embedding: Artifact, config: Mapping[str, Any])
     labels = [str(one) for one in shortened([str(one) for one in column.take(rows).to_pylist()], LONGEST_NAME)]
     ids = [str(one) for one in shortened(as_text(mapped.ids().take(rows)), LONGEST_NAME)]
     raw = MappedVectors(vectors)
-    look = picture_look(raw)
+    look = picture_look(raw, config["data"]["image_shape"])
 
     def found(row: int, near: Sequence[int] = ()) -> Found:
         picture = None if look is None else as_png(raw, look, int(rows[row]))
@@ -158,11 +161,23 @@ def retrieved(vectors: Artifact, embedding: Artifact, config: Mapping[str, Any])
     wrong = np.flatnonzero(names[nearest[:, 0]] != names[queries])
     confused = Counter((labels[queries[one]], labels[nearest[one, 0]]) for one in wrong)
     chosen = np.sort(generator.choice(len(queries), min(len(queries), SHOWN), replace=False))
+    sizes = np.unique(names, return_counts=True)[1]
     return Retrieved(
         queries=[found(int(queries[one]), nearest[one].tolist()) for one in chosen],
-        misses=[found(int(queries[one]), nearest[one].tolist()) for one in wrong[:SHOWN]],
-        pairs=[f"{own} taken for {other}, {plural(n, 'time')}" for (own, other), n in confused.most_common(PAIRS)],
+        misses=[found(int(queries[one]), nearest[one].tolist()) for one in _spread(wrong, names[queries[wrong]])],
+        pairs=[
+            f"{own} taken for {other}, {plural(n, 'time')} of {(names[queries] == own).sum()}"
+            for (own, other), n in confused.most_common(PAIRS)
+        ],
+        chance=float((sizes * (sizes - 1)).sum() / (len(names) * (len(names) - 1))),
     )
+
+
+def _spread(misses: NDArray[np.int64], classes: NDArray[np.str_]) -> NDArray[np.int64]:
+    """Return so many misses as are shown, of as many classes as there are."""
+    first = np.sort(np.unique(classes, return_index=True)[1])
+    order = np.concatenate([first, np.setdiff1d(np.arange(len(misses)), first)])
+    return np.sort(misses[order[:SHOWN]])
 
 
 def _windows(training: Artifact) -> list[TrainingWindow]:
@@ -180,11 +195,12 @@ def _cards(metrics: Mapping[str, Any]) -> list[Card]:
     return [*cards, Card(duration(sum(metrics["seconds"].values())), "total time")]
 
 
-def _headline(told: Mapping[str, Any]) -> str:
+def _headline(told: Mapping[str, Any], chance: float | None) -> str:
     if (scores := told.get("retrieval")) is None:
         return f"Nothing is known: {told['not_evaluated']}."
     share = percent(scores["recall_at"]["1"])
-    return f"Of rows whose class training never saw, {share} have a nearest row of the same class."
+    by_chance = "" if chance is None else f" By chance, {percent(chance)} would."
+    return f"Of rows whose class training never saw, {share} have a nearest row of the same class.{by_chance}"
 
 
 def _scores(told: Mapping[str, Any]) -> list[tuple[str, str]]:

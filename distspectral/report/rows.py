@@ -30,6 +30,8 @@ DENSITY_SIDE = 192
 MARGIN = 0.03
 """Of the square, around the rows."""
 Place = Literal["map", "eigenfunctions"]
+FARTHEST = 5
+"""Outliers that are named."""
 LONGEST_TEXT = 300
 """Characters of a carried text that are kept."""
 
@@ -77,7 +79,7 @@ def row_sample(
         drawn = np.sort(generator.choice(counted, most.drawn, replace=False, shuffle=False))
 
     carried = [name for name in manifest.properties.get("carried", ()) if name in names]
-    told = ["id", "cluster", *(name for name in ("leaf", "is_outlier") if name in own)]
+    told = ["id", "cluster", *(name for name in ("leaf", "is_outlier", "distance") if name in own)]
     table, rows = _read(output, manifest, chosen, starts, drawn, [*places, *told, *carried])
     x, y = _places(table, place)
     density = None
@@ -97,8 +99,17 @@ def row_sample(
         ids=as_text(table["id"]),
         columns=columns,
         density=density,
+        farthest=_farthest(table) if {"is_outlier", "distance"} <= set(told) else [],
     )
     return sample, rows
+
+
+def _farthest(table: pa.Table) -> list[int]:
+    """Return where the outliers farthest from their centroids are."""
+    outliers = np.flatnonzero(table["is_outlier"].fill_null(False).to_numpy())
+    order = np.argsort(-table["distance"].to_numpy()[outliers], kind="stable")[:FARTHEST]
+    places: list[int] = outliers[order].tolist()
+    return places
 
 
 class Square:

@@ -4,22 +4,31 @@ const FEW = 6, MANY = 10, MOST_LINES = 500, LONGEST = 160;
 
 /**
  * Fill the table. told: {numbers, facts(cluster), examples(cluster, kind, n), name, colour, isChosen, choose, rename,
- * columns}.
+ * columns, sorting, sortBy}.
  */
 function fillTable(table, told) {
-  const headings = ["Cluster", "Name", "Rows", "Share", ...told.columns.map((column) => column.heading), "Examples"];
-  const head = element("tr", {}, ...headings.map((heading) => element("th", { scope: "col" }, heading)));
-  const lines = told.numbers.slice(0, MOST_LINES).map((cluster) => tableLine(cluster, told));
+  const headings = ["Cluster", "Name", "Rows", "Share", ...told.columns.map((column) => column.heading)];
+  const head = element("tr", {}, ...headings.map((heading) => sortable(heading, told)), element("th", { scope: "col" }, "Examples"));
+  const lines = told.numbers.map((cluster) => tableLine(cluster, told));
   table.tHead.replaceChildren(head);
   table.tBodies[0].replaceChildren(...lines);
 }
 
+/** Return a heading that sorts the table by its column, and the other way round when pressed again. */
+function sortable(heading, { sorting, sortBy }) {
+  const isSorted = sorting.by === heading, way = sorting.isFalling ? "descending" : "ascending";
+  const button = element("button", { type: "button", class: "sort", "data-key": `sort ${heading}` }, heading,
+    isSorted ? element("span", { "aria-hidden": "true" }, sorting.isFalling ? "\u00a0↓" : "\u00a0↑") : null);
+  button.addEventListener("click", () => sortBy(heading));
+  return element("th", { scope: "col", "aria-sort": isSorted ? way : null }, button);
+}
+
 function tableLine(cluster, told) {
   const facts = told.facts(cluster), isChosen = told.isChosen(cluster);
-  const button = element("button", { type: "button", class: "cluster", "aria-pressed": String(isChosen) },
+  const button = element("button", { type: "button", class: "cluster", "aria-pressed": String(isChosen), "data-key": `line ${cluster}` },
     swatch(told.colour(cluster)), String(cluster));
   button.addEventListener("click", () => told.choose([cluster]));
-  const name = element("input", { type: "text", "aria-label": `Name of cluster ${cluster}`, maxlength: 80, placeholder: "name it" });
+  const name = element("input", { type: "text", "aria-label": `Name of cluster ${cluster}`, maxlength: 80, placeholder: "name it", "data-key": `name ${cluster}` });
   name.value = told.given(cluster);
   name.addEventListener("change", () => told.rename(cluster, name.value));
   const bar = element("span", { class: "bar", style: `--share:${facts.share / told.largest}` }, percent(facts.share));

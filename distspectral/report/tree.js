@@ -58,7 +58,7 @@ class Tree {
       const ends = [0, 1].map((side) => this.child(node, side)), x = across(node), found = this.below(node, number);
       const path = ends.map((end) => `M${x} ${place.get(node)}V${place.get(end)}H${across(end)}`).join("");
       svg.append(make("path", { d: path, class: found.every(told.isChosen) ? "branch chosen" : "branch" }));
-      const joint = make("circle", { cx: x, cy: place.get(node), r: 5, class: "joint", tabindex: 0, role: "button",
+      const joint = make("circle", { cx: x, cy: place.get(node), r: 5, class: "joint", tabindex: 0, role: "button", "data-key": `node ${node}`,
         "aria-label": `${found.length} clusters, affinity ${shown(this.affinity[node - this.nLeaves])}` });
       joint.append(titled(`${found.length} clusters, ${count(this.rows[node])} rows; affinity ${
         shown(this.affinity[node - this.nLeaves])} times what chance gives`));
@@ -68,7 +68,7 @@ class Tree {
     walk(root);
     for (const node of lines) {
       const cluster = number.get(node), y = place.get(node), isChosen = told.isChosen(cluster);
-      const group = make("g", { class: isChosen ? "leaf chosen" : "leaf", tabindex: 0, role: "button", "aria-pressed": isChosen });
+      const group = make("g", { class: isChosen ? "leaf chosen" : "leaf", tabindex: 0, role: "button", "aria-pressed": isChosen, "data-key": `node ${node}` });
       group.append(make("rect", { x: width - names + 2, y: y - height / 2, width: names - 4, height, class: "hit" }),
         make("circle", { cx: width - names + 10, cy: y, r: 5, fill: told.colour(cluster) }));
       const text = make("text", { x: width - names + 20, y: y + 4 });

@@ -24,7 +24,7 @@ from distspectral.embedding.columns import (
 )
 from distspectral.embedding.drift import measure_drift
 from distspectral.embedding.loading import Loader
-from distspectral.embedding.scores import evaluate
+from distspectral.embedding.scores import evaluate, frequent_labels
 from distspectral.embedding.shard import embed_shard
 from distspectral.embedding.stream import busy_seconds, held_bytes
 from distspectral.errors import ConfigError, ShardWidthError
@@ -303,7 +303,10 @@ def _facts(manifests: Manifests) -> dict[str, Any]:
     output = manifests["embed"]
     counts = np.sum([shard.details["cluster_counts"] for shard in output.shards], axis=0)
     facts: dict[str, Any] = {"clusters_found": int(np.count_nonzero(counts))}
-    return facts | ({"agreement": output.metrics["agreement"]} if "agreement" in output.metrics else {})
+    if "agreement" in output.metrics:
+        labels = frequent_labels(output.shards, output.properties["n_clusters"])
+        facts |= {"agreement": output.metrics["agreement"], "labels": labels}
+    return facts
 
 
 def _lines(facts: dict[str, Any]) -> dict[str, str]:

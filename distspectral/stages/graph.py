@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from distspectral.costs.bill import Bill
 from distspectral.graph.config import AffinityConfig, check
 from distspectral.graph.contraction import BY_ROW as CONTRACTION
-from distspectral.graph.contraction import JOINING, contracted
+from distspectral.graph.contraction import JOINING, contracted, small_components
 from distspectral.graph.facts import EDGE_FACTS, Tally, all_facts, hubs_in_words
 from distspectral.graph.links import Links
 from distspectral.graph.runs import BLOCK_ROWS, Lists, Run, shard_runs
@@ -106,7 +106,11 @@ def finished(
     if of_same_edges is None:
         found = contracted(lists, runs, rows, mapper, name=COMPONENTS, to=output.artifact)
         file = found.labels
-        components = {"components": found.components, "largest_component_share": found.largest / n_rows}
+        components = {
+            "components": found.components,
+            "largest_component_share": found.largest / n_rows,
+            "small_components": small_components(lists, found, rows, mapper, output.artifact),
+        }
         facts = all_facts(tally, n_neighbors, components)
     else:
         graph, manifest = of_same_edges

@@ -60,6 +60,7 @@ def test_a_run_prints_a_table_and_where_the_report_is(finished: Path) -> None:
     assert "conductance" in result.stdout
     assert "cluster 2" in result.stdout
     assert "verdict: " in result.stdout
+    assert "label share" in result.stdout
     assert f"report: {finished.parent}/root/report.html" in result.stdout
 
 
@@ -77,6 +78,11 @@ def test_of_many_clusters_the_terminal_shows_the_largest() -> None:
     few = {name: column[:3] for name, column in columns.items()}
     assert list(by_cluster(few)) == ["cluster 0", "cluster 1", "cluster 2"]
     assert by_cluster(few)["cluster 0"]["nearest"] == "none"
+    labels = {"label": ["\x1b[31mred\n", "x" * 99, "[bold]"], "label_share": [1.0, 0.5, 0.25]}
+    named = by_cluster(few | labels)
+    assert named["cluster 0"]["label"] == " [31mred ", "no terminal obeys a label"
+    assert len(named["cluster 1"]["label"]) == 24
+    assert named["cluster 2"]["label_share"] == 0.25
 
 
 def test_a_log_tells_each_window_of_training(tmp_path: Path) -> None:
@@ -170,6 +176,8 @@ def test_stages_run_in_order_and_demand_their_inputs(tmp_path: Path) -> None:
         assert json.loads(result.stdout)["stage"] == stage
     assert not (tmp_path / "root/report.html").exists()
     assert json.loads(invoke("report", path, "--json").stdout)["n_rows"] == N_ROWS
+    assert "root/figures" in invoke("report", path, "--figures").stdout.replace("\n", "")
+    assert (path.parent / "root/figures/map.png").stat().st_size > 1000
     assert (tmp_path / "root/report.html").exists()
 
 

@@ -119,6 +119,17 @@ def test_a_metric_carries_no_columns(tmp_path: Path) -> None:
         check(config, Source.open(config.data))
 
 
+def test_pictures_have_as_many_values_as_rows_and_one_channel_or_three(data: Path, tmp_path: Path) -> None:
+    checked(data, "data.image_shape=[1,3]")
+    checked(data, "data.image_shape=[3,1,1]")
+    with pytest.raises(ConfigError, match=r"data\.image_shape: 2 x 3 makes 6 values, rows have 3"):
+        checked(data, "data.image_shape=[2,3]")
+    wide = tmp_path / "wide"
+    write_vectors(str(wide), np.random.default_rng(0).standard_normal((N_ROWS, 20)).astype(np.float32))
+    with pytest.raises(ConfigError, match="is 2 x 5 x 2, expected 1 or 3 channels"):
+        checked(wide, "data.image_shape=[2,5,2]")
+
+
 def test_carried_columns_with_a_name_of_ours_are_refused_before_the_run(tmp_path: Path) -> None:
     config = load_config(write_run(tmp_path), ["data.carry=[id]", "data.id_column=label"])
     with pytest.raises(ConfigError, match=r"the column 'id' of .* rename it there"):

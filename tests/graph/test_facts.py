@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -59,7 +61,21 @@ def test_of_many_rows_some_are_counted_by_whoever_reads_their_edges_and_all_weig
 
 def test_components_are_counted_and_the_largest_measured():
     facts = component_facts(ArrayGraph(np.array([[1], [0], [1], [4], [3]]), np.ones((5, 1))))
-    assert facts == {"components": 2, "largest_component_share": 0.6}
+    assert facts == {
+        "components": 2,
+        "largest_component_share": 0.6,
+        "small_components": [{"size": 2, "rows": [3, 4]}],
+    }
+
+
+def test_small_components_are_named_the_largest_first_and_few_rows_of_each():
+    sizes = [9, 1, 2, 3, 4, 5, 7]
+    starts = np.cumsum([0, *sizes])
+    ids = np.concatenate([np.roll(np.arange(a, b), 1) for a, b in itertools.pairwise(starts)])[:, None]
+    facts = component_facts(ArrayGraph(ids, np.ones((len(ids), 1))))
+    assert [one["size"] for one in facts["small_components"]] == [7, 5, 4, 3, 2]
+    assert facts["small_components"][0]["rows"] == list(range(24, 29))
+    assert component_facts(ArrayGraph(ids[:9], np.ones((9, 1))))["small_components"] == []
 
 
 def test_hubs_are_told_by_the_lists_alone():
@@ -70,6 +86,8 @@ def test_hubs_are_told_by_the_lists_alone():
     assert facts["in_degree_max"] == counts.max()
     assert facts["in_degree_skewness"] == pytest.approx(scipy.stats.skew(counts))
     assert facts["orphans"] == pytest.approx(np.mean(counts == 0))
+    assert facts["hub_rows"] == np.argsort(-counts, kind="stable")[:5].tolist()
+    assert facts["orphan_rows"] == np.flatnonzero(counts == 0)[:5].tolist()
     assert set(EDGE_FACTS) == {*facts, *component_facts(ArrayGraph(ids, WEIGHTS))}
 
 
@@ -85,5 +103,6 @@ def test_a_graph_that_hubs_rule_is_warned_of_with_the_remedy_and_once(caplog):
     graph_facts(ArrayGraph(star, WEIGHTS), of_same_edges=ruled)
     assert len(caplog.messages) == 1
     even = tally_of(ArrayGraph((np.arange(9)[:, None] + np.arange(1, 3)) % 9, np.ones((9, 2)))).hub_facts()
-    assert even == {"in_degree_max": 2, "in_degree_skewness": 0.0, "orphans": 0.0}
+    none = {"hub_rows": [0, 1, 2, 3, 4], "orphan_rows": []}
+    assert even == {"in_degree_max": 2, "in_degree_skewness": 0.0, "orphans": 0.0, **none}
     assert facts["orphans"] < 0.1

@@ -43,6 +43,13 @@ def in_browser(folder: Path, data: dict[str, Any], visit: Callable[[Tab], Awaita
     asyncio.run(opened())
 
 
+async def key(own: Tab, name: str, code: int, text: str = "") -> None:
+    """Press a key and let it go."""
+    for kind in ("keyDown" if text else "rawKeyDown", "keyUp"):
+        more = {"text": text} if text and kind == "keyDown" else {}
+        await own.call("Input.dispatchKeyEvent", type=kind, key=name, code=name, windowsVirtualKeyCode=code, **more)
+
+
 async def told(own: Tab, selector: str) -> str:
     text: str = await own.value(f"document.querySelector({json.dumps(selector)}).textContent")
     return text
@@ -123,6 +130,51 @@ def test_every_way_to_colour_has_a_legend(values: Any, tmp_path: Path) -> None:
     in_browser(tmp_path, data, visit)
 
 
+def test_a_row_behind_a_warning_is_shown_on_the_map(values: Any, tmp_path: Path) -> None:
+    rows = [{"id": "row 7", "drawn": 7}, {"id": "far away", "drawn": None}]
+    check = {"title": "Outliers", "status": "look", "words": "Many.", "causes": [{"words": "Farthest", "rows": rows}]}
+
+    async def visit(own: Tab) -> None:
+        assert await own.value("document.querySelectorAll('.cause button').length") == 1
+        assert await told(own, ".row-id") == "far away"
+        await own.value("document.querySelector('.cause button').click()")
+        assert (await told(own, "#tip")).startswith("idrow 7")
+        assert await own.value("document.activeElement.id") == "map"
+
+    in_browser(tmp_path, values(checks=[check]), visit)
+
+
+def test_the_table_is_sorted_and_a_cluster_chosen_and_named_by_keys_alone(values: Any, tmp_path: Path) -> None:
+    data = values()
+    data["clusters"]["conductance"] = [0.2, 0.4, 0.1, 0.3]
+    data["clusters"]["nearest"] = [1, -1, 3, 0]
+    order = "[...document.querySelectorAll('#clusters tbody tr')].map((line) => line.dataset.cluster).join('')"
+    focused = "document.activeElement.dataset.key"
+
+    async def visit(own: Tab) -> None:
+        await own.value("document.querySelector('[data-key=\"sort Conductance\"]').focus()")
+        for expected in ("1302", "2031"):
+            await key(own, "Enter", 13, "\r")
+            assert await own.value(order) == expected
+            assert await own.value(focused) == "sort Conductance"
+        assert await own.value("document.querySelector('th[aria-sort]').getAttribute('aria-sort')") == "ascending"
+        await key(own, "Tab", 9)
+        assert await own.value(focused) == "sort Nearest"
+        await key(own, "Enter", 13, "\r")
+        assert await own.value(order) == "3021", "a cluster without a nearest one comes last"
+        await own.value("document.querySelector('[data-key=\"line 2\"]').focus()")
+        await key(own, " ", 32, " ")
+        assert await own.value(CHOSEN) == ["2"]
+        assert await own.value(focused) == "line 2"
+        await key(own, "Tab", 9)
+        await own.call("Input.insertText", text="mine")
+        await key(own, "Tab", 9)
+        assert await own.value(focused) == "line 1", "typing a name does not lose the place"
+        assert (await told(own, "#chosen h3")).startswith("mine")
+
+    in_browser(tmp_path, data, visit)
+
+
 def test_nothing_hostile_runs(values: Any, tmp_path: Path) -> None:
     hostile, short = HOSTILE, HOSTILE[:40]
     data = values(name=hostile, root=f"/data/{hostile}")
@@ -131,6 +183,9 @@ def test_nothing_hostile_runs(values: Any, tmp_path: Path) -> None:
     data["rows"]["columns"] = {hostile: [f"{hostile} {row}" for row in range(200)]}
     data["exemplars"] |= {"ids": [hostile] * 4, "columns": {hostile: [hostile] * 4}}
     data["confusion"]["classes"] = [hostile, f"{hostile}2"]
+    rows = [{"id": hostile, "drawn": 0}, {"id": hostile}]
+    causes = [{"words": hostile, "rows": rows}]
+    data["checks"] = [{"title": hostile, "status": "look", "words": hostile, "causes": causes}]
 
     async def visit(own: Tab) -> None:
         find = f"(() => {{ const find = document.getElementById('find'); find.value = {json.dumps(hostile + '7')};"
@@ -138,7 +193,7 @@ def test_nothing_hostile_runs(values: Any, tmp_path: Path) -> None:
         assert short in await told(own, "#tip")
         name = "(() => { const name = document.querySelector('#clusters input');"
         await own.value(f"{name} name.value = {json.dumps(hostile)}; name.dispatchEvent(new Event('change')); }})()")
-        await own.value("document.querySelector('#clusters tr button').click()")
+        await own.value("document.querySelector('#clusters tbody tr button').click()")
         assert short in await told(own, "#chosen")
         assert await told(own, "h1") == hostile
         assert await own.value("document.querySelectorAll('script').length") == 2

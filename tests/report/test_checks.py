@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from distspectral.report.checks import checks, headline
-from distspectral.report.data import Check
+from distspectral.report.data import Cause, CauseRow, Check
 
 
 def metrics(**changes: Any) -> dict[str, Any]:
@@ -65,9 +65,12 @@ def test_missed_neighbours_ask_for_more_cells() -> None:
 def test_clusters_that_leak_or_depend_on_chance_are_named_the_worst_first() -> None:
     clusters = {"conductance": [0.6, 0.1, 0.9], "rows": [1, 1, 1], "stability": [0.9, None, 0.2]}
     found = by_title(checks(metrics(tree={"clusters": clusters}), {}, "graph"))
-    assert found["The clusters"].clusters == [2, 0]
+    assert found["The clusters"].clusters == [2, 0], "that it is dissolved, too, is no second cause"
     assert found["Stability"].clusters == [2]
     assert found["Stability"].status == "look"
+    clusters = {"conductance": [0.1, 0.1], "rows": [1, 1], "stability": [0.9, 0.3]}
+    noted = checks(metrics(tree={"clusters": clusters}), {"tree": ["not found again: 1"]}, "graph")
+    assert by_title(noted)["The clusters"].clusters == [1]
     assert "Stability" not in by_title(checks(metrics(), {}, "graph"))
 
 
@@ -96,8 +99,14 @@ def test_what_a_remedy_says_is_not_said_twice() -> None:
     assert [check.remedies for check in told if check.title == "The graph"] == [["3 components"]]
 
 
-def test_outliers_and_drift_are_told_where_they_are_known() -> None:
-    drift = {"energy_ratio": 4.0, "distance_ratio": None, "drifted": True}
-    found = by_title(checks(metrics(outlier_share=0.2, embed={"drift": drift}), {}, "graph"))
-    assert found["Outliers"].status == found["Drift"].status == "look"
-    assert "4 times" in found["Drift"].words
+def test_outliers_are_told_where_they_are_known() -> None:
+    assert by_title(checks(metrics(outlier_share=0.2), {}, "graph"))["Outliers"].status == "look"
+    assert by_title(checks(metrics(outlier_share=0.02), {}, "graph"))["Outliers"].status == "good"
+
+
+def test_warnings_name_the_rows_that_cause_them_and_good_answers_none() -> None:
+    cause = [Cause(words="Farthest", rows=[CauseRow(id="a", drawn=3)])]
+    named = {"Outliers": cause, "The graph": cause}
+    found = by_title(checks(metrics(outlier_share=0.2), {}, "graph", named))
+    assert found["Outliers"].causes == cause
+    assert found["The graph"].causes == []

@@ -174,6 +174,7 @@ def test_hostile_strings_stay_text(values: Any) -> None:
         seconds=dict.fromkeys([HOSTILE, *HOSTILE_LABELS], 1.0),
         checks=[{"title": HOSTILE, "status": "look", "words": HOSTILE, "remedies": [HOSTILE]}],
     )
+    data["checks"][0]["causes"] = [{"words": HOSTILE, "rows": [{"id": HOSTILE, "drawn": 0}, {"id": HOSTILE}]}]
     data["graph"]["affinity"] = HOSTILE
     data["training"]["stopped_because"] = HOSTILE
     data["rows"]["labels"] = [*HOSTILE_LABELS, *data["rows"]["labels"][len(HOSTILE_LABELS) :]]

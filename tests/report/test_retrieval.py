@@ -56,6 +56,16 @@ def test_nearest_rows_are_those_of_the_largest_cosine_and_of_unseen_classes(fini
     right = metrics["evaluate"]["retrieval"]["recall_at"]["1"]
     assert 0 < right < 1
     assert len(found.misses) == min(retrieval.SHOWN, round((1 - right) * unseen.sum()))
+    sizes = np.unique(np.array(labels)[unseen], return_counts=True)[1]
+    assert found.chance == pytest.approx((sizes * (sizes - 1)).sum() / (unseen.sum() * (unseen.sum() - 1)))
+
+
+def test_misses_are_of_as_many_classes_as_there_are() -> None:
+    classes = np.array(["a"] * 30 + ["b", "a", "c", "c"])
+    shown = retrieval._spread(np.arange(100, 134), classes)
+    assert len(shown) == retrieval.SHOWN
+    assert {100, 130, 132} <= set(shown.tolist())
+    assert retrieval._spread(np.array([5]), np.array(["a"])).tolist() == [5]
 
 
 def test_the_page_tells_the_scores_and_runs_no_script(finished: Any) -> None:

@@ -114,6 +114,17 @@ def test_columns_of_the_source_that_are_called_like_a_map_are_none(
     assert shown.columns["x"] == rows.tolist()
 
 
+def test_the_farthest_outliers_are_known_by_their_places(pipeline: Pipeline, output: pa.Table, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    distance, is_outlier = rng.random(N_ROWS), np.arange(N_ROWS) % 3 == 0
+    table = output
+    for name, column in (("distance", distance.astype(np.float32)), ("is_outlier", is_outlier)):
+        table = table.set_column(table.schema.get_field_index(name), name, pa.array(column))
+    artifact, manifest = rewritten(pipeline, table, tmp_path)
+    shown, _ = row_sample(pipeline.chain.artifact("pack"), artifact, manifest, 0)
+    assert shown.farthest == np.argsort(-np.where(is_outlier, distance, -1))[:5].tolist()
+
+
 def test_a_map_keeps_its_unit_and_eigenfunctions_stand_by_rank() -> None:
     x, y = np.array([0.0, 10.0, 1e-3]), np.array([1.0, 2.0, 1.5])
     on_map = Square(x, y, "map").places(x, y)

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from distspectral.errors import EmptyShardError, ShardWidthError, UnknownColumnError, UnsupportedTypeError
 from distspectral.frozen import FrozenModel
@@ -69,6 +69,12 @@ class SourceConfig(FrozenModel):
         False, description="Take symbolic links that lead out of the folder they are found in; else they are refused."
     )
     scale: float = Field(1.0, gt=0, allow_inf_nan=False, description="Factor for every value, e.g. 1/255 for pixels.")
+    image_shape: tuple[PositiveInt, PositiveInt] | tuple[PositiveInt, PositiveInt, PositiveInt] | None = Field(
+        None,
+        description="Shape of the picture that a row is, such as [28, 28] or [32, 32, 3]: height, width and, for "
+        "colours, 3 channels, before these or after, as the values lie row by row. The report then shows rows as "
+        "pictures. null: it does if they are grey squares by their numbers.",
+    )
 
     @property
     def columns(self) -> Columns:
@@ -190,8 +196,8 @@ class Source:
     def fingerprint(self) -> str:
         """Return the digest of every shard's name, size and time of change, and of how they are read.
 
-        What is carried is left out, because only the output depends on it. Names are relative to what ``data.path``
-        names, so a dataset moved with its times keeps its fingerprint.
+        What is carried is left out, because only the output depends on it, and so is the shape of pictures. Names
+        are relative to what ``data.path`` names, so a dataset moved with its times keeps its fingerprint.
         """
         return self._digest([_identity(shard) for shard in self.shards])
 
@@ -201,7 +207,7 @@ class Source:
         return [self._digest([*_identity(shard), shard.first_row if numbered else None]) for shard in self.shards]
 
     def _digest(self, files: list[Any]) -> str:
-        config = self.config.model_dump(exclude={"path", "follow_links", "carry"})
+        config = self.config.model_dump(exclude={"path", "follow_links", "carry", "image_shape"})
         frame = {} if self.reader.frame.is_plain else {"frame": self.reader.frame.properties()}
         text = json.dumps({"files": files, "config": config, **frame}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
