@@ -249,7 +249,7 @@ def test_the_demo_runs_its_config_on_digits(tmp_path: Path, monkeypatch: pytest.
     assert first.exit_code == 0, first.stderr
     assert json.loads(first.stdout)["n_rows"] == 1797
     second = invoke("demo", "--root", tmp_path, "--local")
-    assert second.stderr.count("up to date") == 13
+    assert second.stderr.count("up to date") == 14
 
 
 def test_the_help_of_stage_lists_all_of_them() -> None:
@@ -282,7 +282,7 @@ def test_learned_spaces_have_their_stages(tmp_path: Path) -> None:
     assert "stage codes: is none of this run, whose stages are pack, neighbors, graph, train" in refused.stderr
     unknown = invoke("stage", "represent", path)
     assert unknown.exit_code == EXIT_REFUSED
-    assert "stage represent: is none; there are pack, autoencoder, pca, codes," in unknown.stderr
+    assert "stage represent: is none; there are pack, trial, autoencoder, pca, codes," in unknown.stderr
 
 
 def test_the_demo_runs_on_generated_rows_beside_that_of_the_digits(

@@ -10,6 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
 
 from distspectral import SpectralNet
+from distspectral.graph.components import component_labels
 from distspectral.graph.knn import knn_graph
 from distspectral.graph.spectrum import exact_spectrum
 from distspectral.stages.cluster import fit_assigner
@@ -32,7 +33,8 @@ def test_learned_and_exact_clusters_agree_on_parts_of_uneven_clusters_with_hubs_
     assert facts["components"] == 3
     values, vectors, _ = exact_spectrum(graph, recipe.n_components)
     functions = vectors.astype(np.float32)
-    assigner, _ = fit_assigner(functions.__getitem__, graph, values, C, recipe.cluster, recipe.seed, in_parts=True)
+    parts = component_labels(graph).__getitem__
+    assigner, _ = fit_assigner(functions.__getitem__, graph, values, C, recipe.cluster, recipe.seed, components=parts)
     exact = assigner(torch.from_numpy(functions))[0].numpy()
     assert adjusted_rand_score(exact, learner.labels_) >= 0.95
     assert adjusted_rand_score(labels, learner.labels_) >= 0.95

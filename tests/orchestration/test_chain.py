@@ -10,7 +10,7 @@ from distspectral.orchestration.chain import Chain
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 
-SPECTRAL = ["pack", "neighbors", "graph", "train", "calibrate", "cluster", "tree", "map", "embed", "exemplars"]
+SPECTRAL = ["pack", "trial", "neighbors", "graph", "train", "calibrate", "cluster", "tree", "map", "embed", "exemplars"]
 PLAIN = "representation: input\naffinity: {space: euclidean}"
 
 
@@ -35,7 +35,7 @@ def test_weights_to_begin_with_are_known_by_what_they_are_and_not_by_where_they_
     text = f"name: x\ndata: {{path: shards}}\ncluster: {{n_clusters: 3}}\n{PLAIN}"
 
     def prints(place: str, weights: str) -> list[str]:
-        chain = chain_of(f"start_from={place}", text=text, starts={"train": weights})
+        chain = chain_of(f"start_from={place}", text=text, starts={"trial": "t", "train": weights, "map": "m"})
         return [output.fingerprint for output in chain.outputs.values()]
 
     assert prints("a", "of seed 0") == prints("b", "of seed 0")
@@ -50,7 +50,7 @@ AFTER_GRAPH = ["train", "calibrate", "cluster", "tree", "map", "embed", "exempla
     ("override", "stages"),
     [
         ("pack.dtype=float16", SPECTRAL),
-        ("graph.n_neighbors=9", ["neighbors", "graph", *AFTER_GRAPH]),
+        ("graph.n_neighbors=9", ["trial", "neighbors", "graph", *AFTER_GRAPH]),
         ("graph.block_rows=9", ["neighbors", "graph", *AFTER_GRAPH]),
         ("affinity.kind=uniform", ["graph", *AFTER_GRAPH]),
         ("affinity.scope=batch", AFTER_GRAPH),

@@ -140,7 +140,7 @@ def test_metrics_and_report_stand_at_the_root(finished: Path) -> None:
     assert list(metrics["seconds"]) == list(CHAIN)
     assert all(seconds > 0 for seconds in metrics["seconds"].values())
     assert metrics["peak_rss_bytes"] > 10 << 20
-    hubs = {"in_degree_max", "in_degree_skewness", "orphans"}
+    hubs = {"in_degree_max", "in_degree_skewness", "orphans", "hub_rows", "orphan_rows", "small_components"}
     assert set(metrics["graph"]) == {"k", "components", "largest_component_share"} | hubs
     assert metrics["neighbors"] == {"surplus_duplicates": 0, "metric": "l2"}
     assert metrics["train"]["steps"] == 40

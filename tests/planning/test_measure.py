@@ -44,7 +44,7 @@ def test_every_rate_that_the_formulas_ask_for_is_measured(learned):
         "codes": {"encoding", "network", "judging codes"},
         "graph": {
             *("weighing edges", "taking scales", "joining scales", "counting degrees"),
-            *("joining row numbers", *CONTRACTION),
+            *("joining row numbers", "naming small components", *CONTRACTION),
         },
         "siamese": set(),
         "features": {"encoding", "network"},
