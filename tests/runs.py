@@ -11,7 +11,7 @@ import yaml
 from numpy.typing import NDArray
 
 from distspectral.datasets import write_vectors
-from tests.datasets import as_lists, blobs
+from tests.datasets import as_lists, blobs, drowned
 
 N_ROWS = 120
 DIM = 5
@@ -80,3 +80,23 @@ def moved(folder: Path, offset: float) -> NDArray[np.float64]:
         rows.append(np.stack(table["vector"].to_numpy()).astype(np.float64) + offset)
         pq.write_table(table.set_column(table.schema.get_field_index("vector"), "vector", as_lists(rows[-1])), path)
     return np.concatenate(rows)
+
+
+def write_drowned_run(folder: Path) -> Path:
+    """Write rows that noise drowns, and the config of a short run on them by Euclidean distance; return its path."""
+    write_vectors(str(folder / "data"), drowned(800, 600))
+    path = folder / "run.yaml"
+    brief = {"max_steps": 4, "window_steps": 2, "warmup_steps": 1}
+    values = {
+        "name": "drowned",
+        "root": str(folder / "root"),
+        "data": {"path": str(folder / "data")},
+        "graph": {"metric": "l2"},
+        "affinity": {"space": "euclidean"},
+        "network": {"hidden": [8]},
+        "cluster": {"n_clusters": 5},
+        "train": brief,
+        "map": {"enabled": False},
+    }
+    path.write_text(yaml.safe_dump(values))
+    return path

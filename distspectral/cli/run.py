@@ -72,6 +72,7 @@ def clusters_title(n_clusters: int) -> str:
 
 def show(config: RunConfig, metrics: dict[str, Any], as_json: bool) -> None:
     """Print a run's metrics, and for people where its report is."""
+    from distspectral.graph.trial import Trial
     from distspectral.report.metrics import PAGE
     from distspectral.stages import stages_of
     from distspectral.storage.filesystems import join
@@ -79,7 +80,8 @@ def show(config: RunConfig, metrics: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(metrics)
         return
-    recipe = config.recipe(metrics["dim"], metrics["n_rows"])
+    trial = Trial.of(metrics["trial"]) if "trial" in metrics else None
+    recipe = config.recipe(metrics["dim"], metrics["n_rows"]).knowing(trial=trial)
     print_table(results_table(metrics, stages_of(recipe)))
     labels = metrics.get("embed", {}).get("labels", {})
     if clusters := metrics.get("tree", {}).get("clusters"):

@@ -19,7 +19,7 @@ from distspectral.datasets import write_vectors
 from distspectral.errors import ConfigError
 from distspectral.stages import STAGES
 from distspectral.storage.source.dataset import Source
-from tests.runs import LEARNED, N_ROWS, write_run
+from tests.runs import LEARNED, N_ROWS, write_drowned_run, write_run
 
 WIDE = {"COLUMNS": "200"}
 
@@ -299,3 +299,10 @@ def test_the_demo_runs_on_generated_rows_beside_that_of_the_digits(
     assert result.exit_code == 0, result.stderr
     assert small == [(f"{tmp_path}/demo-300", 20, 300, True)]
     assert not (tmp_path / "demo").exists()
+
+
+def test_the_table_that_ends_a_run_is_of_the_stages_that_its_trial_decided_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("distspectral.recipes.spectral.CODED_ROWS", 100)  # undecided, it would have an autoencoder
+    told = invoke("run", write_drowned_run(tmp_path), "--local")
+    assert told.exit_code == 0, told.output
+    assert re.search(r"principal components +│ 50 ", told.output)

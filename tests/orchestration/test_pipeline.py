@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import yaml
 
 from distspectral.config import load_config
 from distspectral.datasets import write_vectors
@@ -34,30 +33,10 @@ from distspectral.storage.artifact.holding import Hold
 from distspectral.storage.rows.vectors import MappedVectors
 from distspectral.storage.source.dataset import Source
 from distspectral.training.checkpoint import read_state
-from tests.datasets import blobs, drowned
-from tests.runs import DIM, LEARNED, N_ROWS, moved, write_metric_run, write_run
+from tests.datasets import blobs
+from tests.runs import DIM, LEARNED, N_ROWS, moved, write_drowned_run, write_metric_run, write_run
 
 CHAIN = ("pack", "neighbors", "graph", "train", "calibrate", "cluster", "tree", "map", "embed", "exemplars")
-
-
-def write_drowned_run(folder: Path) -> Path:
-    """Write rows that noise drowns, and the config of a short run on them by Euclidean distance; return its path."""
-    write_vectors(str(folder / "data"), drowned(800, 600))
-    path = folder / "run.yaml"
-    brief = {"max_steps": 4, "window_steps": 2, "warmup_steps": 1}
-    values = {
-        "name": "drowned",
-        "root": str(folder / "root"),
-        "data": {"path": str(folder / "data")},
-        "graph": {"metric": "l2"},
-        "affinity": {"space": "euclidean"},
-        "network": {"hidden": [8]},
-        "cluster": {"n_clusters": 5},
-        "train": brief,
-        "map": {"enabled": False},
-    }
-    path.write_text(yaml.safe_dump(values))
-    return path
 
 
 class Recorder:
