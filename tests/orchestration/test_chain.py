@@ -99,6 +99,7 @@ def test_each_stage_has_a_directory_and_its_resolved_config() -> None:
     chain = spectral()
     assert [Path(chain.artifact(name).path).name for name in SPECTRAL] == [
         "vectors",
+        "trial",
         "neighbors",
         "graph",
         "training",
