@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from distspectral.devices import gpus_are_hidden
 from distspectral.frozen import FrozenModel
-from distspectral.models.rounded import learns_rounded, rounded_outputs
 
 
 class NetworkConfig(FrozenModel):
@@ -100,10 +99,6 @@ class Perceptron(Standardized):
         if not len(self.trunk) and x.is_sparse:
             with torch.autocast(x.device.type, enabled=False):
                 return self._first_layer(x)
-        if not x.is_sparse and learns_rounded(x):
-            layers = [layer for layer in (*self.trunk, self.head) if isinstance(layer, nn.Linear)]
-            parameters = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
-            return rounded_outputs(x, self.input_mean, self.input_scale, parameters)
         outputs: Tensor = self.head(self.units(x))
         return outputs
 
