@@ -17,4 +17,4 @@ def test_every_objective_is_timed_beside_its_bare_network():
             assert rates["steps_per_second"] > 0
             expected = rates["steps_per_second"] / rates["bare_steps_per_second"]
             assert rates["ratio_to_bare"] == pytest.approx(expected)
-            assert 0 < rates["bare_share_of_product"] < 1
+            assert rates["bare_share_of_product"] > 0  # how much is a matter of what else the machine does
