@@ -49,11 +49,15 @@ class Tab:
         for domain in ("Page", "Runtime", "Network", "Log"):
             await self.call(f"{domain}.enable")
         await self.call("Page.navigate", url=page.as_uri())
+        await self.until("document.documentElement?.dataset.state === 'ready'")
+
+    async def until(self, script: str) -> None:
+        """Wait until a script comes to something true: a page does some of its work after it has answered."""
         for _ in range(300):
-            if await self.value("document.documentElement?.dataset.state === 'ready'"):
+            if await self.value(script):
                 return
             await asyncio.sleep(0.1)
-        raise AssertionError(f"the page is not ready: {self.trouble()}")
+        raise AssertionError(f"never true: {script}; the page said {self.trouble()}")
 
     async def mouse(self, kind: str, x: float, y: float, **more: Any) -> None:
         await self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **more)
