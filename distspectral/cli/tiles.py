@@ -58,8 +58,9 @@ def tiles(
     from distspectral.stages.embed import EMBED
     from distspectral.storage.artifact.directory import Artifact
     from distspectral.storage.artifact.holding import Hold
-    from distspectral.tiles.build import MappedRun, Wish, make_tiles, tiles_output
+    from distspectral.tiles.build import Wish, make_tiles, tiles_output
     from distspectral.tiles.layers import read_names
+    from distspectral.tiles.mapped_run import MappedRun
 
     root = Artifact(run)
     mapped = MappedRun.of(root)

@@ -71,7 +71,7 @@ def atlas_words(tiles: Artifact, most_rows: int) -> list[str]:
     import pyarrow.parquet as pq
 
     from distspectral.storage.filesystems import join
-    from distspectral.tiles.build import LABELS
+    from distspectral.tiles.plan import LABELS
 
     manifest = tiles.require(tiles.manifest().fingerprint)
     levels, n_levels, n_rows = manifest.properties["levels"], 0, 0

@@ -75,7 +75,7 @@ def atlas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_atlas_gets_the_coarse_levels_the_places_and_the_labels(
     root: Path, atlas: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("distspectral.tiles.build.TILE_ROWS", 10)
+    monkeypatch.setattr("distspectral.tiles.plan.TILE_ROWS", 10)
     levels = json.loads(invoke("tiles", root, "--json").stdout)["properties"]["levels"]
     assert len(levels) > 2
     served = invoke("view", root, "--atlas")

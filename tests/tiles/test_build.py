@@ -25,8 +25,10 @@ from distspectral.stages.recut import CLUSTERS, recut
 from distspectral.stages.recut import Wish as CutWish
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
-from distspectral.tiles import build
-from distspectral.tiles.build import DENSITY, LABELS, MappedRun, Wish, make_tiles, tiles_output
+from distspectral.tiles import build, plan
+from distspectral.tiles.build import Wish, make_tiles, tiles_output
+from distspectral.tiles.mapped_run import MappedRun
+from distspectral.tiles.plan import DENSITY, LABELS
 from distspectral.tiles.plane import Plane
 from tests.runs import N_ROWS, write_metric_run, write_run
 
@@ -56,8 +58,9 @@ def root(finished: Path, tmp_path: Path) -> Artifact:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that 120 rows fill some levels and files."""
-    for name, value in {"TILE_ROWS": 10, "FILE_ROWS": 20, "BLOCK_ROWS": 7, "GROUP_ROWS": 8}.items():
-        monkeypatch.setattr(build, name, value)
+    for name, value in {"TILE_ROWS": 10, "FILE_ROWS": 20, "BLOCK_ROWS": 7}.items():
+        monkeypatch.setattr(plan, name, value)
+    monkeypatch.setattr(build, "GROUP_ROWS", 8)
 
 
 def made(root: Artifact, wish: Wish | None = None, mapper: Any = local_map) -> tuple[Manifest, pa.Table]:
@@ -149,14 +152,15 @@ def test_labels_have_places_and_cells_have_counts(root: Artifact) -> None:
 @pytest.mark.usefixtures("small")
 def test_no_task_holds_more_than_a_block_or_a_file(root: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
-    blocks = build._blocks
+    blocks = build.blocks
 
     def counted(*arguments: Any) -> Iterator[pa.RecordBatch]:
         for block in blocks(*arguments):
             read.append(block.num_rows)
             yield block
 
-    monkeypatch.setattr(build, "_blocks", counted)
+    monkeypatch.setattr(build, "blocks", counted)
+    monkeypatch.setattr(plan, "blocks", counted)
     manifest, _ = made(root)
     assert max(read) == 7
     assert max(shard.n_rows for shard in manifest.shards) < 20 + 5 * 5
@@ -168,7 +172,7 @@ def test_no_task_holds_more_than_a_block_or_a_file(root: Artifact, monkeypatch: 
 @pytest.mark.usefixtures("small")
 def test_blocks_decide_nothing(root: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
     _, table = made(root)
-    monkeypatch.setattr(build, "BLOCK_ROWS", 1000)
+    monkeypatch.setattr(plan, "BLOCK_ROWS", 1000)
     shutil.rmtree(f"{root.path}/tiles")
     assert made(root)[1].equals(table)
 
@@ -236,7 +240,7 @@ def test_carried_columns_come_along_whatever_they_are_called(root: Artifact) -> 
 
 
 def test_wide_rows_make_smaller_files(root: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "FILE_BYTES", 30 * build.OWN_BYTES)
+    monkeypatch.setattr(plan, "FILE_BYTES", 30 * plan.OWN_BYTES)
     assert len(made(root)[0].shards) == 4
     shutil.rmtree(f"{root.path}/tiles")
     assert len(made(root, Wish(carry=(HOSTILE,)))[0].shards) > 4
