@@ -9,7 +9,8 @@ from typing import Literal
 
 from distspectral.recipes.metric import MetricRecipe, MetricSections
 from distspectral.recipes.recipe import Recipe
-from distspectral.recipes.spectral import Representation, SpectralRecipe, SpectralSections
+from distspectral.recipes.spectral import SpectralRecipe
+from distspectral.recipes.spectral_sections import Representation, SpectralSections
 
 Objective = Literal["spectral", "dscl"]
 RECIPES: dict[Objective, type[Recipe]] = {"spectral": SpectralRecipe, "dscl": MetricRecipe}

@@ -8,71 +8,33 @@ Siamese features.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
-from pydantic import Field
-
-from distspectral.clusters import ClusterConfig
-from distspectral.embedding.pca import WIDEST, PcaConfig
+from distspectral.embedding.pca import WIDEST
 from distspectral.errors import ConfigError, TooFewRowsError, TooManyClustersError
-from distspectral.graph.config import AffinityConfig, GraphConfig, Metric
+from distspectral.graph.config import Metric
 from distspectral.graph.config import check as check_affinity
 from distspectral.graph.given import fingerprint
 from distspectral.graph.trial import LEAST_DIM, Trial, ways
 from distspectral.graph.trial import Space as SearchSpace
 from distspectral.models.encoded import Space
 from distspectral.models.map_network import N_ANCHORS
-from distspectral.objectives.spectral import SpectralConfig, default_n_components
-from distspectral.recipes.recipe import Recipe, Sections
+from distspectral.objectives.spectral import default_n_components
+from distspectral.recipes.recipe import Recipe
+from distspectral.recipes.spectral_sections import (
+    CODED_ROWS,
+    ENOUGH_VARIANCE,
+    WIDEST_CODED,
+    Representation,
+    SpectralSections,
+)
 from distspectral.spectral.affinity import falls_with_distance
 from distspectral.storage.filesystems import absolute
-from distspectral.training.autoencoder import AutoencoderConfig, AutoencoderSettings
-from distspectral.training.map import MapConfig, MapSettings
+from distspectral.training.autoencoder import AutoencoderSettings
+from distspectral.training.map import MapSettings
 from distspectral.training.settings import TrainSettings
-from distspectral.training.siamese import SiameseConfig, SiameseSettings
-from distspectral.training.spectral import SpectralSettings, SpectralTrainConfig
-
-Representation = Literal["input", "code", "pca", "auto"]
-
-ENOUGH_VARIANCE = 0.7
-"""Share of the variance, of rows that the autoencoder never saw, above which ``auto`` takes the codes.
-
-Codes that lose much of what tells rows apart lose neighbourhoods too. They keep .81 of MNIST's variance and lift ACC.
-They keep .66 of spoken letters, .53 of sentence embeddings and a third of tf-idf text, and lower it. Conductance and
-stability of the clusters were tried first: both prefer codes always, for neighbourhoods in ten dimensions are tight
-whatever they mean."""
-
-CODED_ROWS = 10_000
-"""Rows from which ``auto`` makes codes: an autoencoder learns from rows, and few teach it too little.
-
-10,000 rows of MNIST reach .95 ACC among their codes and .83 as they are. On seven sets of fewer rows codes gave .04
-less on average, on COIL-20 .10. No number that we tried tells without labels which of two sets wants codes."""
-
-WIDEST_CODED = 1 << 15
-"""Features of a row beyond which ``auto`` makes no codes. Rows so wide are thin, such as counts of words, and an
-autoencoder rebuilds all of a row: at 100,000 features its last layer alone takes 3.2 GB with Adam's moments."""
-
-
-class SpectralSections(Sections):
-    """What a config says of a spectral run."""
-
-    representation: Representation = Field(
-        "auto",
-        description="what neighbours are searched in: input = the vectors; code = codes of an autoencoder; pca = their "
-        "first principal components; auto = components where a trial on sampled rows finds that neighbours among them "
-        f"tell clearly more of a row; else codes where they keep at least {ENOUGH_VARIANCE:.0%} of the variance of "
-        f"rows that the autoencoder never saw, there are {CODED_ROWS:,} rows, and rows have at most "
-        f"{WIDEST_CODED:,} features; else the vectors",
-    )
-    autoencoder: AutoencoderConfig = AutoencoderConfig()
-    pca: PcaConfig = PcaConfig()
-    graph: GraphConfig = GraphConfig()
-    affinity: AffinityConfig = AffinityConfig()
-    siamese: SiameseConfig = SiameseConfig()
-    spectral: SpectralConfig = SpectralConfig()
-    train: SpectralTrainConfig = SpectralTrainConfig()
-    cluster: ClusterConfig = ClusterConfig()
-    map: MapConfig = MapConfig()
+from distspectral.training.siamese import SiameseSettings
+from distspectral.training.spectral import SpectralSettings
 
 
 class SpectralRecipe(SpectralSections, Recipe):

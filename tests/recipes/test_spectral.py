@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from distspectral.errors import ConfigError, DistSpectralError, TooFewRowsError, TooManyClustersError
 from distspectral.graph.trial import Trial
 from distspectral.recipes import SpectralRecipe
-from distspectral.recipes.spectral import ENOUGH_VARIANCE
+from distspectral.recipes.spectral_sections import ENOUGH_VARIANCE
 
 WIDE, NARROW = 40, 5
 """Features of a row: more, or fewer, than the ten numbers of a code."""
