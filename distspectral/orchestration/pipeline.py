@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import logging
-import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import yaml
 
-from distspectral.costs.training import operations
 from distspectral.errors import ConfigError
-from distspectral.mapping import Mapper
 from distspectral.orchestration.chain import Chain
 from distspectral.orchestration.engine import Engine
 from distspectral.orchestration.gauges import MetricsObserver
-from distspectral.orchestration.memory import PeakMemory
 from distspectral.orchestration.observer import Observer
-from distspectral.orchestration.stragglers import Timed, Timing, report
+from distspectral.orchestration.stage_run import StageRun
 from distspectral.recipes import Recipe
 from distspectral.report.metrics import CONFIG, METRICS, PAGE, run_metrics
 from distspectral.stages.cluster import CLUSTER
@@ -33,7 +28,6 @@ from distspectral.storage.artifact.output import SOURCE, Output
 from distspectral.storage.filesystems import absolute
 from distspectral.storage.rows.frame import Frame
 from distspectral.storage.source.dataset import Source
-from distspectral.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from distspectral.config import RunConfig
@@ -92,7 +86,6 @@ class Pipeline:
         # absolute, for workers may have another working directory
         self._root = Artifact(absolute(config.root), config.storage.node_cache)
         self._hold = Hold(self._root, f"run `{config.name}`")
-        self._core_seconds = self._core_seconds_here = 0.0  # of the workers of the stage under way
 
     def _shape(self, dim: int, n_rows: int) -> None:
         self.recipe = as_begun(self.config.recipe(dim, n_rows))
@@ -263,8 +256,7 @@ class Pipeline:
             ArtifactError: the model is missing or made from another config, or another result stands in the output.
         """
         name = self.recipe.passage[-1]
-        run_part = self.chain.stages[name].run_part
-        if run_part is None:
+        if self.chain.stages[name].run_part is None:
             raise ConfigError("--shard-range: is for objective spectral; a metric embeds what `pack` wrote, as a whole")
         if source is None or directory is None:
             self._require_inputs(name)
@@ -280,7 +272,7 @@ class Pipeline:
         self._hold = Hold(held, self._hold.work, shared=True)
         with self.held():
             self.engine.start([self.chain.stages[name]])
-            return self._timed(output.stage, lambda: run_part(self._work_of(output, source, {}), shards))[0]
+            return self._stage_run(name).part(output, source, shards)
 
     def report(self, figures: bool = False) -> dict[str, Any]:
         """Write ``metrics.json`` and ``report.html``; return the metrics.
@@ -319,111 +311,25 @@ class Pipeline:
         for name in (one for one in self.chain.inputs(stage) if one not in others):
             self.chain.require(name)
 
+    def work(self, stage: str) -> Work:
+        """Return what a stage is run with."""
+        return self._stage_run(stage).work(self.chain.outputs[stage], self.source, {})
+
     def _work(
         self, output: Output, source: Source | None = None, made: Mapping[str, Artifact] | None = None
     ) -> Manifest:
-        """Run a stage, on other rows if given, and add to its manifest what it cost."""
-        stage, work = self.chain.stages[output.stage], self._work_of(output, source or self.source, made or {})
-        self._core_seconds, self._core_seconds_here, began = 0.0, 0.0, time.process_time()
-        with PeakMemory() as memory:
-            manifest, seconds = self._timed(output.stage, lambda: stage.run(work))
-        here = time.process_time() - began - self._core_seconds_here
-        cost = {
-            "seconds": seconds,
-            "core_seconds": {"workers": self._core_seconds, "driver": max(here, 0.0)},
-            "slots": self.engine.slots(),
-            "peak_rss_bytes": memory.peak_bytes,
-            "driver_bytes": memory.own_bytes,
-        }
-        manifest = manifest.model_copy(update={"metrics": manifest.metrics | cost})
-        self._hold.require()
-        output.artifact.write_json(MANIFEST, manifest.model_dump())
-        return manifest
+        """Run a stage, on other rows if given."""
+        return self._stage_run(output.stage).whole(output, source or self.source, made or {})
 
-    def _timed(self, stage: str, work: Callable[[], T]) -> tuple[T, float]:
-        """Return what the work returns and its seconds, the observer and the engine knowing of it."""
-        self._events.started(stage)
-        began = time.perf_counter()
-        done = work()
-        seconds = time.perf_counter() - began
-        self._events.finished(stage, seconds)
-        return done, seconds
-
-    def work(self, stage: str) -> Work:
-        """Return what a stage is run with."""
-        return self._work_of(self.chain.outputs[stage], self.source, {})
-
-    def _work_of(self, output: Output, source: Source, made: Mapping[str, Artifact]) -> Work:
-        """Return what a stage is run with.
-
-        Args:
-            output: where it writes.
-            source: the rows at hand, this run's or others.
-            made: artifacts of other rows, by stage, in place of this run's.
-        """
-        artifacts = self.chain.artifacts | dict(made)
-        are_others = source.fingerprint() != self.chain.source
-        return Work(
-            recipe=self._knowing_recipe(),
-            settings=self._settings,
-            artifacts=artifacts,
-            output=output,
-            source=source,
-            mapper=self._watched(self.engine.mapper(self.chain.stages[output.stage])),
-            train=self._train,
-            trained_on=self._trained_on() if are_others else None,
+    def _stage_run(self, stage: str) -> StageRun:
+        recipe = self._knowing_recipe()
+        return StageRun(
+            self.chain.stages[stage], self.chain, recipe, self._settings, self.engine, self._events, self._hold
         )
-
-    def _trained_on(self) -> Artifact | None:
-        """Return the vectors trained on, None where they are gone."""
-        packed = self.chain.outputs["pack"]
-        if not packed.artifact.is_current(packed.fingerprint):
-            logger.warning("%s: is not whole, so the new rows are not compared with it", packed.artifact.uri)
-            return None
-        return packed.artifact
 
     def _knowing_recipe(self) -> Recipe:
         """Return the recipe, knowing what the artifacts tell."""
         return knowing(self.recipe, self.chain.artifacts)
-
-    def _watched(self, mapper: Mapper) -> Mapper:
-        """Return the mapper, reporting each item to the observer, and at the end those that took far too long."""
-
-        def mapped(
-            function: Callable[[Any], Any], items: Sequence[Any], description: str, *, on_gpu: bool = False
-        ) -> Iterator[Any]:
-            self._events.progress(description, 0, len(items))
-            timings: list[Timing] = []
-            for timing, result in mapper(Timed(function), items, description, on_gpu=on_gpu):
-                timings.append(timing)
-                self._hold.require()
-                self._count(timing.core_seconds, is_here=self.engine.is_one_process)
-                self._events.progress(description, len(timings), len(items))
-                yield result
-            report(timings, description)
-
-        return mapped
-
-    def _train(
-        self, vectors: tuple[Artifact, ...], graph: Artifact | None, output: Output, settings: TrainSettings
-    ) -> Manifest:
-        """Train whatever the settings say, reporting each window to the observer."""
-        n_rows = vectors[0].manifest().n_rows
-        n_steps = settings.train.steps(n_rows)
-
-        def on_window(record: dict[str, Any]) -> None:
-            self._events.progress("training", record["step"], n_steps)
-            self._count(record["core_seconds"] * record.get("workers", 1), is_here="workers" not in record)
-            self._events.window(record)
-
-        layers = self._knowing_recipe().layers.get(output.stage)  # None of a module of the user's own
-        work = math.inf if layers is None else operations(layers, settings.train, n_rows)
-        return self.engine.train(vectors, graph, output, settings, work, on_window)
-
-    def _count(self, core_seconds: float, is_here: bool) -> None:
-        """Add to what workers took for the stage under way; what this process did in their place is no driver's."""
-        self._core_seconds += core_seconds
-        self._core_seconds_here += core_seconds * is_here
 
     def _chain_as_trained(self) -> Chain:
         """Return the chain of when the vectors were packed: the source may have gained shards since."""
