@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from distspectral.models.encoded import side_by_side
 from distspectral.models.networks import Perceptron
 
-N_ANCHORS, SPREAD = 64, 10.0
+N_ANCHORS, SPREAD = 128, 10.0
 """Places of which a row's is a mean, and their deviation from the middle before they learn."""
 
 

@@ -112,7 +112,7 @@ def _drawn(
     affinity = np.zeros(len(shards))
     if drawn.by_affinity:
         assert graph is not None, "affinity is that of edges"
-        for index, own in mapper(functools.partial(_weigh, graph), list(enumerate(shards)), "weighing shards"):
+        for index, own in mapper(functools.partial(_weigh, graph, drawn), list(enumerate(shards)), "weighing shards"):
             affinity[index] = own
     bounds = [0.0, *np.cumsum(affinity).tolist()]
     items = [
@@ -125,17 +125,17 @@ def _drawn(
     return records[order], rows[order]
 
 
-def _weigh(graph: Artifact, item: tuple[int, Shard]) -> tuple[int, float]:
+def _weigh(graph: Artifact, drawn: Draws, item: tuple[int, Shard]) -> tuple[int, float]:
     """Return a shard's number and its total affinity; one task."""
     index, shard = item
-    edges = MappedGraph(graph, [shard])
+    edges = drawn.graph(MappedGraph(graph, [shard]))
     return index, float(cumulative_affinity(edges, 0, edges.n_rows)[-1])
 
 
 def _draw_shard(graph: Artifact | None, drawn: Draws, item: tuple[Shard, int, tuple[float, float, float]]) -> Drawn:
     """Return what falls to a shard; one task."""
     shard, start, affinity = item
-    edges = None if graph is None else MappedGraph(graph, [shard])
+    edges = None if graph is None else drawn.graph(MappedGraph(graph, [shard]))
     return drawn.of_shard(RowsOfShard(start, start + shard.n_rows, edges, affinity))
 
 

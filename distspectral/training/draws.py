@@ -18,9 +18,9 @@ from typing import ClassVar, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from distspectral.graph.store import MappedGraph
+from distspectral.graph.store import Graph, MappedGraph
 from distspectral.training.growth import N_JUDGED
-from distspectral.training.map_sampling import strangers_of
+from distspectral.training.map_sampling import RootAffinities, strangers_of
 from distspectral.training.row_sampling import learned_rows, neighbors_asked, strangers_asked
 from distspectral.training.sampling import cumulative_affinity, edges_at, stratified
 
@@ -49,7 +49,7 @@ class RowsOfShard(NamedTuple):
 
     start: int
     stop: int
-    graph: MappedGraph | None = None
+    graph: Graph | None = None
     affinity: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
@@ -69,6 +69,9 @@ class Draws(Protocol):
     @property
     def n_batches(self) -> int:
         """Those of all steps, and those by which batches are judged."""
+
+    def graph(self, mapped: MappedGraph) -> Graph:
+        """Return the edges of a shard with the affinities by which they are drawn."""
 
     def of_shard(self, shard: RowsOfShard) -> Drawn:
         """Return the records that begin in the shard, in no order; the rows may be any."""
@@ -112,6 +115,10 @@ class _Draws:
     def n_batches(self) -> int:
         """Those of all steps, and those by which batches are judged."""
         return self.n_steps + N_JUDGED
+
+    def graph(self, mapped: MappedGraph) -> Graph:
+        """Return the edges of a shard with the affinities by which they are drawn: their own."""
+        return mapped
 
 
 class RowDraws(_Draws):
@@ -166,7 +173,9 @@ class EdgeDraws(_Draws):
 
 @dataclasses.dataclass(frozen=True)
 class MapDraws(EdgeDraws):
-    """Edges by affinity, and behind them random rows. See :class:`~distspectral.training.map_sampling.MapSampler`.
+    """Edges by the root of their affinity, and behind them random rows.
+
+    See :class:`~distspectral.training.map_sampling.MapSampler`.
 
     Args:
         n_strangers: S, random rows of a batch, the same for all ranks.
@@ -178,6 +187,10 @@ class MapDraws(EdgeDraws):
     def n_records(self) -> int:
         """R."""
         return 2 * self.batch_size + self.n_strangers
+
+    def graph(self, mapped: MappedGraph) -> Graph:
+        """Return the edges of a shard with the affinities by which they are drawn: the roots of their own."""
+        return RootAffinities(mapped)
 
     def of_shard(self, shard: RowsOfShard) -> Drawn:
         """Return both records of the edges whose first end lies in the shard, and the random rows in it."""

@@ -1,5 +1,8 @@
 """Batches of the map: edges of the graph, and random rows that all of them are repelled from.
 
+Edges are drawn by the root of their affinity. Neighbours in the plane are to be neighbours, whether near or not so
+near: by the affinity itself, new rows keep fewer of them. Drawn alike, they mix labels.
+
 (seed, step) decide the random rows, the same ones on all ranks, and the edges of a rank as for the eigenfunctions. So
 all ranks together minimise one sum over edges.
 
@@ -14,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distspectral.embedding.transfer import gathered
-from distspectral.graph.store import Graph
+from distspectral.graph.store import Edges, Graph
 from distspectral.objectives.batches import MapBatch
 from distspectral.storage.rows.vectors import Vectors
 from distspectral.training.sampling import EdgeSampler, filled_up, stratified
@@ -23,8 +26,26 @@ ALL_RANKS = 2**32 - 1
 """In place of a rank's number in the seed of what all ranks draw alike."""
 
 
+class RootAffinities:
+    """A graph with the root of each affinity."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self.n_rows, self.n_neighbors = graph.n_rows, graph.n_neighbors
+
+    def block(self, start: int, stop: int) -> Edges:
+        """Return neighbours (B, K) int64 and roots (B, K) float32 of rows ``start`` to ``stop``."""
+        neighbors, affinities = self._graph.block(start, stop)
+        return neighbors, np.sqrt(affinities)
+
+    def gather(self, rows: NDArray[np.int64]) -> Edges:
+        """Return the same of any rows, in any order, repeats allowed."""
+        neighbors, affinities = self._graph.gather(rows)
+        return neighbors, np.sqrt(affinities)
+
+
 class MapSampler:
-    """Draws edges with probability proportional to affinity, and rows uniformly.
+    """Draws edges with probability proportional to the root of their affinity, and rows uniformly.
 
     Args:
         vectors: all N rows.
@@ -38,7 +59,8 @@ class MapSampler:
 
     def __init__(self, vectors: Vectors, graph: Graph, *, batch_size: int, n_strangers: int, seed: int) -> None:
         self.vectors, self.seed = vectors, seed
-        self.edges = EdgeSampler(vectors, graph, batch_size=batch_size, laplacian="random_walk", seed=seed)
+        roots = RootAffinities(graph)
+        self.edges = EdgeSampler(vectors, roots, batch_size=batch_size, laplacian="random_walk", seed=seed)
         self.n_strangers = min(n_strangers, graph.n_rows)
 
     def batch(self, step: int) -> MapBatch:

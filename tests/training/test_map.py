@@ -81,6 +81,21 @@ def test_edges_are_the_graphs_and_strangers_any_rows():
     assert met == set(range(N))
 
 
+def test_edges_are_drawn_by_the_root_of_their_affinity():
+    neighbors = np.stack([(np.arange(N) + 1) % N, (np.arange(N) + 2) % N], axis=1)
+    affinities = np.full((N, 2), (0.09, 0.81), np.float32) * np.linspace(1, 4, N, dtype=np.float32)[:, None]
+    sampler = MapSampler(numbered(), ArrayGraph(neighbors, affinities), batch_size=30, n_strangers=S, seed=4)
+    drawn = np.zeros((N, 2))
+    for step in range(400):
+        batch = sampler.batch(step)
+        heads, tails = (batch.vectors[ends, 0].numpy().astype(int) for ends in (batch.heads, batch.tails))
+        np.add.at(drawn, (heads, (tails - heads) % N - 1), 1)
+    assert drawn[:, 1].sum() / drawn.sum() == pytest.approx(0.9 / 1.2, abs=0.01)
+    assert drawn[-N // 4 :].sum() / drawn[: N // 4].sum() == pytest.approx(
+        np.sqrt(affinities[-N // 4 :]).sum() / np.sqrt(affinities[: N // 4]).sum(), rel=0.05
+    )
+
+
 def test_few_rows_are_all_strangers():
     batch = MapSampler(numbered(), graph(), batch_size=30, n_strangers=1000, seed=0).batch(0)
     assert sorted(batch.vectors[batch.strangers, 0].tolist()) == list(range(N))
