@@ -6,6 +6,7 @@ import itertools
 import pytest
 
 from distspectral.embedding.forward import BLOCK_ROWS
+from distspectral.models.map_network import N_ANCHORS
 from distspectral.planning.bills import stage_bills
 from distspectral.planning.machines import machines_named, this_machine
 from distspectral.stages.trial import TRYING
@@ -32,7 +33,7 @@ ENCODER, SIAMESE, FUNCTIONS = (
     n_weights(24, 256, 256, 10),
     n_weights(34, 512, 256, 22),
 )
-MAP = n_weights(34 + 14, 512, 256, 64, 2)
+MAP = n_weights(34 + 14, 512, 256, N_ANCHORS, 2)
 
 
 def term(bill, resource):
