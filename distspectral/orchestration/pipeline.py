@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 
@@ -32,8 +32,6 @@ from distspectral.storage.source.dataset import Source
 if TYPE_CHECKING:
     from distspectral.config import RunConfig
     from distspectral.stages.stage import Unfinished
-
-T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
