@@ -11,7 +11,7 @@ from torch import Tensor
 
 from distspectral.graph.store import Graph
 from distspectral.models.encoded import EncodedNetwork
-from distspectral.models.map_network import MapNetwork, MapOfFunctions, by_other_functions
+from distspectral.models.map_network import N_ANCHORS, MapNetwork, MapOfFunctions, by_other_functions
 from distspectral.models.networks import Perceptron, torch_device
 from distspectral.objectives.batches import MapBatch
 from distspectral.objectives.map import MapObjective
@@ -105,8 +105,8 @@ class MapSettings(TrainSettings):
 
     @property
     def shape(self) -> dict[str, Any]:
-        """Width of the hidden layers."""
-        return {"hidden": list(self.train.hidden)}
+        """Width of the hidden layers, and of the softmax behind them."""
+        return {"hidden": list(self.train.hidden), "n_anchors": N_ANCHORS}
 
     def facts(self, vectors: Vectors) -> dict[str, Any]:
         """Return the network's shape."""
