@@ -21,6 +21,7 @@ from distspectral.embedding.outliers import fitted_outliers
 from distspectral.embedding.transfer import gathered
 from distspectral.errors import TooFewRowsError
 from distspectral.estimators.base import told_in
+from distspectral.estimators.distillation import distilled
 from distspectral.estimators.fitted import FittedSpectral
 from distspectral.estimators.given import given_lists, on_given
 from distspectral.estimators.progress import Verbose
@@ -44,9 +45,10 @@ from distspectral.spectral.affinity import AffinityKind
 from distspectral.spectral.certificate import as_note
 from distspectral.spectral.diagnostics import suggested_n_clusters
 from distspectral.spectral.lineage import lineage
+from distspectral.spectral.polish import can_polish
 from distspectral.spectral.tree import grown
-from distspectral.stages.calibrate import calibrated, edge_sums
-from distspectral.stages.certify import RowSample, can_polish
+from distspectral.stages.calibrate import calibrated, edge_sums, followed_by
+from distspectral.stages.certify import RowSample
 from distspectral.stages.cluster import fit_assigner
 from distspectral.stages.leaves import leaf_affinities, placed, quality, symmetric, together, with_leaves
 from distspectral.stages.stability import stability
@@ -57,6 +59,8 @@ from distspectral.training.run_log import OnWindow
 
 DEFAULTS = SpectralRecipe(dim=1)
 """A run's own, which the estimator shares."""
+TRAINED = ("autoencoder", "siamese", "train", "distill", "map")
+"""Stages of a run that train, which share the estimator's budget."""
 
 
 class SpectralNet(FittedSpectral):
@@ -90,7 +94,8 @@ class SpectralNet(FittedSpectral):
         batch_size: edges per step; up to four times as many while the rate falls, should small batches hide too
             much of the graph.
         max_steps: budget of steps of every training, which ends earlier on a plateau; ``auto``: grows with the root of
-            the rows, up to 1,200 of the map, 1,500 of the Siamese network and 2,000 of the others.
+            the rows, up to 600 of the distillation, 1,200 of the map, 1,500 of the Siamese network and 2,000 of the
+            others.
         include_constant: whether ``transform`` gives the constant function, too, which tells nothing apart.
         device: ``auto``, ``cpu`` or ``cuda``, for search and training.
         random_state: seed, None or a RandomState; the same seed gives the same result on one machine with one number
@@ -156,8 +161,8 @@ class SpectralNet(FittedSpectral):
         "spectral.laplacian": "laplacian",
         "network.hidden": "hidden",
         "train.batch_size": "batch_size",
-        **{f"{training}.max_steps": "max_steps" for training in ("autoencoder", "siamese", "train", "map")},
-        **{f"{section}.device": "device" for section in ("graph", "autoencoder", "siamese", "train", "map")},
+        **{f"{training}.max_steps": "max_steps" for training in TRAINED},
+        **{f"{section}.device": "device" for section in ("graph", *TRAINED)},
         "data.path": "X",
         "seed": "random_state",
         "representation": "representation",
@@ -211,7 +216,7 @@ class SpectralNet(FittedSpectral):
                 sparse rows, and no row is made dense but for codes.
             y: ignored.
             on_window: called with each window's metrics, as ``history_`` has them, and ``training``: ``autoencoder``,
-                ``siamese`` or ``train``.
+                ``siamese``, ``train`` or ``distill``.
             graph: (N, N) SciPy sparse matrix to learn on in place of a search, such as ``obsp["connectivities"]``:
                 affinities where ``affinity`` is ``precomputed``, else distances.
 
@@ -286,14 +291,18 @@ class SpectralNet(FittedSpectral):
         trainings.fit("train", trainer)
         self.history_, self._weights = trainings.histories["train"], trainings.weights
 
-        functions = ArrayVectors(in_blocks(trainer.model.network, represented.seen))
+        learned, beyond = trainer.model.network, np.empty(0)
+        if recipe.distills:
+            learned, beyond = distilled(learned, represented, recipe, trainings)
+        functions = ArrayVectors(in_blocks(learned, represented.seen))
         laplacian, n_functions = settings.spectral.laplacian, functions.dim
         polishes = can_polish(rows.n_rows, n_functions, represented.graph.n_neighbors)
         sample = None if polishes else RowSample.drawn(rows.n_rows, n_functions, recipe.seed)
         sums = edge_sums(functions, represented.graph, 0, rows.n_rows, laplacian, sample)
-        perceptron, ritz_values = calibrated(trainer.model.network.cpu(), *sums, rows.n_rows, settings)
+        perceptron, own_values = calibrated(learned.cpu(), *sums, rows.n_rows, settings)
+        ritz_values = followed_by(own_values, beyond)
         if sample is None:
-            n_kept = min(settings.n_components, len(ritz_values))
+            n_kept = min(settings.n_components, len(own_values))
             certificate = certified(functions.block(0, rows.n_rows), represented.graph, n_kept, laplacian)
         else:
             certificate = sample.certificate(*sums, rows.n_rows, settings)
@@ -304,7 +313,7 @@ class SpectralNet(FittedSpectral):
             note = as_note(self.certificate_, trainer.step, ended, self.WORDS, n_clusters)
             warnings.warn(note, ConvergenceWarning, stacklevel=5)
         network = EncodedNetwork(perceptron, **represented.encoders)
-        self.eigenvalues_ = ritz_values[: settings.n_components]
+        self.eigenvalues_ = own_values[: settings.n_components]
         self.embedding_ = in_blocks(network.to(torch_device(self.device)), rows)
         assigner, facts = fit_assigner(
             self.embedding_.__getitem__,
@@ -355,6 +364,7 @@ class SpectralNet(FittedSpectral):
             "spectral": {"n_components": plain(self.n_components), "laplacian": plain(self.laplacian)},
             "train": budget | {"batch_size": plain(self.batch_size)},
             "cluster": {"n_clusters": plain(self.n_clusters)},
+            "distill": budget,
             "map": budget,
         }
         return self._made(SpectralRecipe, values).for_rows(n_rows, n_distinct)

@@ -52,8 +52,16 @@ class Trainings:
             NonFiniteStepError, RankDeficientError: training cannot go on.
         """
         self._begin(stage, trainer.model)
-        self.histories[stage] = fit_shown(trainer, stage, self.verbose, self.on_window)
+        self.go_on(stage, trainer)
         self._keep(stage, trainer.model)
+
+    def go_on(self, stage: str, trainer: Trainer[Any, Any]) -> None:
+        """Train a network that goes on from what this fit has learned, so that an earlier one's weights are no help.
+
+        Raises:
+            NonFiniteStepError: training cannot go on.
+        """
+        self.histories[stage] = fit_shown(trainer, stage, self.verbose, self.on_window)
 
     def take(self, stage: str, model: nn.Module) -> None:
         """Give a model that nothing trains the earlier one's weights, which the networks behind it know.

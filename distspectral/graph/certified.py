@@ -1,12 +1,13 @@
-"""The certificate of functions on a graph in memory: the operator, its kernel, and what is known of it.
+"""Learned functions and the Laplacian of a graph in memory: how wrong they are, and nearly exact ones made of them.
 
-Shape letters: N rows, E functions trained, P kept.
+Shape letters: N rows, E functions trained, P kept, M components of the graph.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import scipy.sparse
@@ -17,30 +18,86 @@ from distspectral.graph.spectrum import component_vectors, symmetric_affinity
 from distspectral.graph.store import Graph
 from distspectral.spectral.certificate import Certificate, of_polish
 from distspectral.spectral.polish import Product
+from distspectral.spectral.sharpened import Sharpened, sharpened
+
+Kind = Literal["random_walk", "unnormalized"]
 
 
-def certified(
-    functions: NDArray[np.floating[Any]], graph: Graph, n_kept: int, laplacian: Literal["random_walk", "unnormalized"]
-) -> Certificate:
+@dataclasses.dataclass(frozen=True)
+class SymmetricLaplacian:
+    """The Laplacian in symmetric form: f is one of its eigenfunctions if sqrt(mass) f is one of the operator's.
+
+    Attributes:
+        product: with the operator. Values of the unnormalised Laplacian are divided by the mean degree.
+        mass: (N,) of the rows: their degrees, or the mean of these.
+        kernel: (N, M) SciPy sparse, orthonormal eigenvectors of the value 0, all of them, the heaviest first.
+        most: no eigenvalue is larger.
+        n_entries: of the operator.
+    """
+
+    product: Product
+    mass: NDArray[np.float64]
+    kernel: scipy.sparse.csc_matrix
+    most: float
+    n_entries: int
+
+    @classmethod
+    def of(cls, graph: Graph, laplacian: Kind) -> Self:
+        """Return that of a whole graph of N rows."""
+        affinity = symmetric_affinity(graph)
+        degree = np.asarray(affinity.sum(axis=1)).reshape(-1)
+        mass = degree if laplacian == "random_walk" else np.full(len(degree), degree.mean())
+        root = np.sqrt(mass)
+        inverse = np.divide(1, root, out=np.zeros_like(root), where=root > 0)
+        kernel = component_vectors(affinity, root)
+        scaled = scipy.sparse.diags(inverse) @ affinity @ scipy.sparse.diags(inverse)
+        operator = (scipy.sparse.diags(degree * inverse**2) - scaled).tocsr()
+        most = 2 * float((degree * inverse**2).max())  # Gershgorin
+        return cls(sparse_product(operator), mass, kernel, most, operator.nnz)
+
+    def symmetric(self, functions: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """Return sqrt(mass) f of functions (N, E)."""
+        return np.asarray(np.sqrt(self.mass)[:, None] * functions.astype(np.float64))
+
+
+def certified(functions: NDArray[np.floating[Any]], graph: Graph, n_kept: int, laplacian: Kind) -> Certificate:
     """Return the certificate of the lowest P Ritz functions of trained ones.
 
     Args:
         functions: (N, E) at all rows, in any basis.
         graph: N rows.
         n_kept: P.
-        laplacian: whose eigenfunctions they are; values of the unnormalised one are divided by the mean degree.
+        laplacian: whose eigenfunctions they are.
     """
-    affinity = symmetric_affinity(graph)
-    degree = np.asarray(affinity.sum(axis=1)).reshape(-1)
-    mass = degree if laplacian == "random_walk" else np.full(len(degree), degree.mean())
-    root = np.sqrt(mass)
-    inverse = np.divide(1, root, out=np.zeros_like(root), where=root > 0)
-    kernel = component_vectors(affinity, root)
-    scaled = scipy.sparse.diags(inverse) @ affinity @ scipy.sparse.diags(inverse)
-    operator = (scipy.sparse.diags(degree * inverse**2) - scaled).tocsr()
-    most = 2 * float((degree * inverse**2).max())  # Gershgorin
-    block = root[:, None] * functions.astype(np.float64)
-    return of_polish(sparse_product(operator), block, kernel, n_kept, most, operator.nnz)
+    own = SymmetricLaplacian.of(graph, laplacian)
+    return of_polish(own.product, own.symmetric(functions), own.kernel, n_kept, own.most, own.n_entries)
+
+
+def polished_functions(
+    functions: NDArray[np.floating[Any]], graph: Graph, n_kept: int, laplacian: Kind
+) -> tuple[NDArray[np.float32], NDArray[np.float64], Sharpened]:
+    """Return nearly exact eigenfunctions.
+
+    Args:
+        functions: (N, E) trained, at all rows, in any basis.
+        graph: N rows.
+        n_kept: P, at least 2.
+        laplacian: whose eigenfunctions they are.
+
+    Returns:
+        functions: (N, P - 1) all but the constant one, by rising eigenvalue; their squares, weighed by mass, have the
+            mean 1. Zeros where the rows carry no more.
+        mass: (N,) of mean 1.
+        sharpened: how they were found, and the eigenvalues.
+    """
+    own = SymmetricLaplacian.of(graph, laplacian)
+    mass = own.mass / own.mass.mean()
+    root = np.sqrt(mass)[:, None]
+    learned = own.symmetric(functions)
+    found = sharpened(own.product, learned, own.kernel, root[:, 0], n_kept, own.most, own.n_entries)
+    scaled = np.sqrt(len(mass)) * found.vectors[:, 1:]
+    exact = np.divide(scaled, root, out=np.zeros_like(scaled), where=root > 0)
+    return exact.astype(np.float32), mass, found
 
 
 def sparse_product(matrix: scipy.sparse.csr_matrix) -> Product:

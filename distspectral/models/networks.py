@@ -139,6 +139,14 @@ class SpectralNetwork(nn.Module):
         self.n_functions = n_functions
         self.perceptron = Perceptron(dim, n_functions - 1, hidden)
 
+    @classmethod
+    def of(cls, perceptron: Perceptron) -> SpectralNetwork:
+        """Return the network whose functions beside the constant one are a perceptron's outputs; it is not copied."""
+        with torch.device("meta"):  # as for the perceptron
+            network = cls(1, len(perceptron.head.weight) + 1, (1,))
+        network.perceptron = perceptron
+        return network
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the functions (B, E) at rows ``x`` (B, D)."""
         learned = self.perceptron(x)

@@ -8,6 +8,7 @@ it bit for bit.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -15,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from distspectral.frozen import FrozenModel
-from distspectral.models.networks import SpectralNetwork
+from distspectral.models.networks import Perceptron, SpectralNetwork
 from distspectral.spectral.checks import Check, raise_first
 from distspectral.spectral.orthonormalize import bias, checked_cholesky, moving_average, whiten
 
@@ -129,3 +130,10 @@ class SpectralModel(OrthonormalModel):
     """The model of eigenfunctions: calibration folds a rotation into its network."""
 
     network: SpectralNetwork
+
+    @staticmethod
+    def network_of_state(state: Mapping[str, Tensor]) -> SpectralNetwork:
+        """Return the network alone of a model with this state dict, ready to evaluate."""
+        own = "network.perceptron."
+        found = {name.removeprefix(own): tensor for name, tensor in state.items() if name.startswith(own)}
+        return SpectralNetwork.of(Perceptron.from_state(found)).eval()

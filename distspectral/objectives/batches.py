@@ -1,6 +1,6 @@
 """What one step sees: rows, and what the objective needs to know of them.
 
-Shape letters: B rows, D features, M edges, C classes, S strangers.
+Shape letters: B rows, D features, M edges, C classes, S strangers, P functions.
 """
 
 from __future__ import annotations
@@ -78,6 +78,26 @@ class ReconstructionBatch(_Tensors):
 
     vectors: Tensor
     targets: Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class TeachingBatch(_Tensors):
+    """Rows of this rank with the functions that a network is to emit at them.
+
+    Attributes:
+        vectors: (B, D) float32.
+        targets: (B, P - 1) float32, all functions but the constant one.
+        mass: (B,) float32, measure of each row.
+    """
+
+    vectors: Tensor
+    targets: Tensor
+    mass: Tensor
+
+    @classmethod
+    def of(cls, vectors: Tensor, columns: Tensor) -> Self:
+        """Return the batch of rows (B, D) and of what a ``polish`` artifact says of them (B, P), the mass first."""
+        return cls(vectors, columns[:, 1:], columns[:, 0])
 
 
 @dataclasses.dataclass(frozen=True)

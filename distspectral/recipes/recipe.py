@@ -87,6 +87,11 @@ class Recipe(Sections, ABC):
         return {}
 
     @property
+    def learned_by(self) -> str:
+        """Stage that trains the network whose outputs are the embedding, the last one that does."""
+        return "train"
+
+    @property
     def encoders(self) -> Mapping[str, str]:
         """What a raw row passes before the trained network: argument of ``EncodedNetwork``, stage that trains it."""
         return {}

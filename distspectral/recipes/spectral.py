@@ -29,8 +29,10 @@ from distspectral.recipes.spectral_sections import (
     SpectralSections,
 )
 from distspectral.spectral.affinity import falls_with_distance
+from distspectral.spectral.polish import can_polish
 from distspectral.storage.filesystems import absolute
 from distspectral.training.autoencoder import AutoencoderSettings
+from distspectral.training.distill import DistillSettings
 from distspectral.training.map import MapSettings
 from distspectral.training.settings import TrainSettings
 from distspectral.training.siamese import SiameseSettings
@@ -195,6 +197,7 @@ class SpectralRecipe(SpectralSections, Recipe):
             "graph",
             *features,
             "train",
+            *(("polish", "distill") if self.distills else ()),
             "calibrate",
             "cluster",
             "tree",
@@ -202,6 +205,20 @@ class SpectralRecipe(SpectralSections, Recipe):
             "embed",
             "exemplars",
         )
+
+    @property
+    def distills(self) -> bool:
+        """Whether trained functions are polished and taught: of a graph that fits into a task.
+
+        Edges made inside batches are those of another graph.
+        """
+        few = self.n_rows is None or can_polish(self.n_rows, self.n_functions, self.graph.n_neighbors)
+        return self.distill.enabled and self.affinity.scope == "global" and few
+
+    @property
+    def learned_by(self) -> str:
+        """See :attr:`Recipe.learned_by`; calibration takes that network."""
+        return "distill" if self.distills else "train"
 
     @property
     def embedded_graph(self) -> str:
@@ -269,6 +286,9 @@ class SpectralRecipe(SpectralSections, Recipe):
                 train=self.siamese, seed=self.seed, start_from=self._first_weights("siamese")
             )
         made["train"] = self.functions
+        if self.distills:
+            n_taught = max(self.n_components, 2)
+            made["distill"] = DistillSettings(train=self.distill, n_functions=n_taught, seed=self.seed)
         if self.map.enabled:
             made["map"] = MapSettings(
                 train=self.map,
@@ -285,6 +305,7 @@ class SpectralRecipe(SpectralSections, Recipe):
             "autoencoder": (("pack",), None),
             "siamese": ((self.searched,), "graph"),
             "train": (tuple(self.seen.values()), self.embedded_graph),
+            "distill": ((*self.seen.values(), "polish"), None),
             "map": (tuple(self.seen.values()), self.embedded_graph),
         }
         return {stage: made[stage] for stage in self.trainings}
@@ -298,6 +319,7 @@ class SpectralRecipe(SpectralSections, Recipe):
             "autoencoder": (self.dim, *code.widths(self.dim), code.n_components),
             "siamese": (widths[self.searched], *siamese.hidden, siamese.n_components),
             "train": (n_seen, *self.network.hidden, self.n_functions - 1),
+            "distill": (n_seen, *self.network.hidden, max(self.n_components, 2) - 1),
             "map": (n_seen + self.n_components - 1, *self.map.hidden, N_ANCHORS, 2),
         }
         linear = {"pca": (self.dim, widths["codes"])} if "pca" in self.chain else {}

@@ -12,6 +12,7 @@ from distspectral.graph.config import AffinityConfig, GraphConfig
 from distspectral.objectives.spectral import SpectralConfig
 from distspectral.recipes.recipe import Sections
 from distspectral.training.autoencoder import AutoencoderConfig
+from distspectral.training.distill import DistillConfig
 from distspectral.training.map import MapConfig
 from distspectral.training.siamese import SiameseConfig
 from distspectral.training.spectral import SpectralTrainConfig
@@ -55,5 +56,6 @@ class SpectralSections(Sections):
     siamese: SiameseConfig = SiameseConfig()
     spectral: SpectralConfig = SpectralConfig()
     train: SpectralTrainConfig = SpectralTrainConfig()
+    distill: DistillConfig = DistillConfig()
     cluster: ClusterConfig = ClusterConfig()
     map: MapConfig = MapConfig()

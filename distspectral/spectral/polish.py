@@ -29,6 +29,19 @@ DEPENDENT = 1e-10
 """Share of a column's square below which a direction is rounding."""
 BOUND_STEPS = 10
 """Of Lanczos, for the operator's largest eigenvalue."""
+POLISH_BYTES = 1 << 33
+"""Memory of a polish at most, since a task that needs more finds no place on common machines: some four million rows of
+23 functions and 15 neighbours."""
+
+
+def polish_bytes(n_rows: float, n_functions: int, n_neighbors: int) -> float:
+    """Return the memory of a polish: eight blocks of float64, and the symmetric graph while it is made."""
+    return n_rows * (8 * 8 * (n_functions + N_RANDOM) + 48 * n_neighbors)
+
+
+def can_polish(n_rows: float, n_functions: int, n_neighbors: int) -> bool:
+    """Return whether so many rows are polished."""
+    return polish_bytes(n_rows, n_functions, n_neighbors) <= POLISH_BYTES
 
 
 @dataclasses.dataclass(frozen=True)

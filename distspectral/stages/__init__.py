@@ -10,6 +10,7 @@ from distspectral.stages.autoencoder import AUTOENCODER
 from distspectral.stages.calibrate import CALIBRATE
 from distspectral.stages.cluster import CLUSTER
 from distspectral.stages.codes import CODES
+from distspectral.stages.distill import DISTILL
 from distspectral.stages.embed import EMBED
 from distspectral.stages.embed_metric import EMBED_METRIC
 from distspectral.stages.evaluate import EVALUATE
@@ -20,6 +21,7 @@ from distspectral.stages.map import MAP
 from distspectral.stages.neighbors import NEIGHBORS, SIAMESE_NEIGHBORS
 from distspectral.stages.pack import PACK
 from distspectral.stages.pca import PCA
+from distspectral.stages.polish import POLISH
 from distspectral.stages.reweight import REWEIGHT
 from distspectral.stages.siamese import SIAMESE
 from distspectral.stages.stage import Stage
@@ -48,6 +50,8 @@ STAGES: Mapping[str, Mapping[str, Stage]] = {
         SIAMESE_NEIGHBORS,
         SIAMESE_GRAPH,
         TRAIN,
+        POLISH,
+        DISTILL,
         CALIBRATE,
         CLUSTER,
         TREE,

@@ -27,8 +27,9 @@ from distspectral.models.networks import Perceptron, SpectralNetwork
 from distspectral.spectral.capacity import PARTED, EdgeCheck, edge_check
 from distspectral.spectral.certificate import Certificate, as_note
 from distspectral.spectral.diagnostics import suggested_n_clusters
+from distspectral.spectral.polish import POLISH_BYTES, can_polish, polish_bytes
 from distspectral.spectral.rayleigh import dirichlet_energy, gram, rayleigh_ritz
-from distspectral.stages.certify import POLISH_BYTES, SAMPLE_ROWS, RowSample, can_polish, polish_bytes
+from distspectral.stages.certify import SAMPLE_ROWS, RowSample
 from distspectral.stages.codes import load_encoder
 from distspectral.stages.encoding import WRITER_BYTES, forward_piece
 from distspectral.stages.features import load_siamese
@@ -39,7 +40,8 @@ from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.frame import Frame
 from distspectral.storage.rows.vectors import MappedVectors, Vectors
 from distspectral.training.checkpoint import restored, write_state
-from distspectral.training.spectral import SpectralSettings, build_model
+from distspectral.training.distill import load_trained_network
+from distspectral.training.spectral import SpectralSettings
 
 NO_ENCODERS: Mapping[str, Any] = {}
 
@@ -67,6 +69,7 @@ def calibrate(
     mapper: Mapper = local_map,
     encoders: Mapping[str, Any] = NO_ENCODERS,
     frame: Frame | None = None,
+    beyond: Sequence[float] | NDArray[np.float64] = (),
 ) -> Manifest:
     """Write the artifact ``model``: the calibrated network and its card.
 
@@ -75,13 +78,14 @@ def calibrate(
     Args:
         vectors: finished ``vectors`` artifacts that the network was trained on, side by side.
         graph: finished ``graph`` artifact over the same rows.
-        training: finished ``training`` artifact.
+        training: finished ``training`` or ``distilled`` artifact.
         output: where the artifact ``model`` goes.
-        settings: those the network was trained with.
+        settings: those of the training.
         mapper: hands out shards and row ranges.
         encoders: what the trained network needs before it: arguments of
             :class:`distspectral.models.encoded.EncodedNetwork`.
         frame: of the raw rows; None: they are as they were read.
+        beyond: eigenvalues of the graph behind those of the network's functions, ascending, as far as they are known.
 
     Raises:
         RankDeficientError: the trained functions are not finite over the dataset.
@@ -90,20 +94,22 @@ def calibrate(
     features = output.artifact.child("features")
     feature_output = Output(features, "features", output.fingerprint, {}, {})
     if not features.is_current(output.fingerprint):
-        load = functools.partial(load_trained_network, training, settings)
+        load = functools.partial(load_trained_network, training)
         encode(vectors, feature_output, load, settings.train.device, mapper)
     n_rows = vectors[0].manifest().n_rows
     step = rows_per_task(n_rows)
     ranges = [(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
-    n_functions, laplacian = settings.n_functions, settings.spectral.laplacian
+    trained, laplacian = load_trained_network(training), settings.spectral.laplacian
+    n_functions = trained.n_functions
     polishes = can_polish(n_rows, n_functions, graph.manifest().properties["k"])
     sample = None if polishes else RowSample.drawn(n_rows, n_functions, settings.seed)
     task = functools.partial(_mapped_sums, features, graph, laplacian, None if sample is None else sample.rows)
     parts = sorted(mapper(task, ranges, "calibrating"), key=lambda part: part[0])
     energy, gram_matrix = (torch.as_tensor(sum(part[index] for part in parts)) for index in (1, 2))
     sums = energy, gram_matrix, float(sum(part[3] for part in parts)), n_rows, settings
-    perceptron, ritz_values = calibrated(load_trained_network(training, settings), *sums)
-    network, n_kept = EncodedNetwork(perceptron, **encoders), min(settings.n_components, len(ritz_values))
+    perceptron, values = calibrated(trained, *sums)
+    ritz_values = followed_by(values, beyond)
+    network, n_kept = EncodedNetwork(perceptron, **encoders), min(settings.n_components, len(values))
     is_complete = len(ritz_values) < min(settings.n_functions, settings.network.hidden[-1] + 1)
     write_state(output.artifact, "model.pt", network.state())
     properties = {
@@ -126,6 +132,11 @@ def calibrate(
         certificate = sample.certificate(*sums)
     features.filesystem.delete_dir(features.path)
     return output.commit([], properties, {"certificate": certificate.facts()}, files=("model.pt", "model_card.json"))
+
+
+def followed_by(ritz_values: NDArray[np.float64], beyond: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return Ritz values and behind them eigenvalues of functions that were not learned, all of it ascending."""
+    return np.append(ritz_values, np.maximum(beyond, ritz_values[-1])) if len(beyond) else ritz_values
 
 
 def edge_sums(
@@ -214,13 +225,6 @@ def calibrated(
     return network.folded(rotation[:, : settings.n_components]), values.clamp(min=0).numpy()
 
 
-def load_trained_network(training: Artifact, settings: SpectralSettings) -> SpectralNetwork:
-    """Return the network of a finished ``training`` artifact on the CPU, ready to evaluate."""
-    model = build_model(training.manifest().properties["dim"], settings)
-    restored(training, "model.pt", model.load_state_dict)
-    return model.network.eval()
-
-
 def load_calibrated_network(model: Artifact) -> EncodedNetwork:
     """Return the network of a finished ``model`` artifact on the CPU, ready to evaluate."""
     return restored(model, "model.pt", EncodedNetwork.from_state)
@@ -262,9 +266,22 @@ def _run(work: Work) -> Manifest:
     recipe = work.recipe
     encoders: dict[str, Any] = {"inputs": tuple(recipe.seen)}
     encoders |= {name: LOADERS[name](work.artifacts[stage]) for name, stage in recipe.encoders.items()}
-    trained = work.artifacts["train"]
     frame = Frame.of_properties(work.artifacts["pack"].manifest().properties["frame"])
-    return calibrate(work.seen, work.graph, trained, work.output, work.settings["train"], work.mapper, encoders, frame)
+    beyond: list[float] = []
+    if recipe.learned_by == "distill":
+        known = work.artifacts["polish"].manifest().properties["eigenvalues"]
+        beyond = known[work.settings["distill"].n_functions :]
+    return calibrate(
+        work.seen,
+        work.graph,
+        work.artifacts[recipe.learned_by],
+        work.output,
+        work.settings["train"],
+        work.mapper,
+        encoders,
+        frame,
+        beyond,
+    )
 
 
 def _cost(bill: Bill) -> None:
@@ -286,17 +303,18 @@ def _cost(bill: Bill) -> None:
 
 
 def _pieces(work: Work) -> dict[str, Piece]:
-    return forward_piece(load_trained_network(work.artifacts["train"], work.settings["train"]), work.seen)
+    return forward_piece(load_trained_network(work.artifacts[work.recipe.learned_by]), work.seen)
 
 
 def _facts(manifests: Manifests) -> dict[str, Any]:
     """Return the spectrum and, of a training on edges of the whole graph, how it did on edges that it never drew."""
     trained, model = manifests["train"], manifests["calibrate"].properties
     facts = {key: model[key] for key in ("n_components", "inputs", "ritz_values", "suggested_n_clusters")}
-    facts["n_functions"] = trained.properties["n_functions"]
+    facts["n_functions"] = manifests.get("distill", trained).properties["n_functions"]
     facts["certificate"] = manifests["calibrate"].metrics["certificate"]
     drawn = trained.metrics.get("ritz_values")
-    if drawn is not None and trained.config["affinity"]["scope"] == "global":  # edges inside batches are other edges
+    # edges inside batches are other edges, and polished functions are not those of the edges drawn
+    if drawn is not None and trained.config["affinity"]["scope"] == "global" and "distill" not in manifests:
         n_drawn = trained.metrics["drawn"]
         graph = next(one for one in reversed(list(manifests.values())) if "largest_component_share" in one.properties)
         n_edges = graph.n_rows * graph.properties["k"]
@@ -339,7 +357,11 @@ CALIBRATE = Stage(
     folder="model",
     purpose="Make the network's outputs eigenfunctions, exactly orthonormal over the dataset.",
     done="calibrated",
-    inputs=lambda recipe: (*recipe.may_see, recipe.embedded_graph, "train"),
+    inputs=lambda recipe: (
+        *recipe.may_see,
+        recipe.embedded_graph,
+        *(("polish", "distill") if recipe.distills else ("train",)),
+    ),
     sections=("train.n_components",),
     workers="tasks",
     run=_run,

@@ -1,4 +1,4 @@
-"""The certificate of trained functions: by polish where the graph fits into one task, else by sampled residuals.
+"""The certificate of trained functions whose graph does not fit into one task: residuals at sampled rows.
 
 Shape letters: N rows, B rows of a block, S sampled rows, K neighbours, E functions trained.
 """
@@ -12,25 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distspectral.spectral.certificate import Certificate, of_residuals
-from distspectral.spectral.polish import N_RANDOM
 from distspectral.spectral.rayleigh import rayleigh_ritz
 from distspectral.training.spectral import SpectralSettings
 
-POLISH_BYTES = 1 << 33
-"""Memory of a polish at most, since a task that needs more finds no place on common machines: some four million rows of
-23 functions and 15 neighbours."""
 SAMPLE_ROWS = 1 << 14
 """Sampled rows: their residuals are known to some percent, and the edges to them fit into the driver."""
-
-
-def polish_bytes(n_rows: float, n_functions: int, n_neighbors: int) -> float:
-    """Return the memory of a polish: eight blocks of float64, and the symmetric graph while it is made."""
-    return n_rows * (8 * 8 * (n_functions + N_RANDOM) + 48 * n_neighbors)
-
-
-def can_polish(n_rows: int, n_functions: int, n_neighbors: int) -> bool:
-    """Return whether so many rows are polished."""
-    return polish_bytes(n_rows, n_functions, n_neighbors) <= POLISH_BYTES
 
 
 class RowSample:

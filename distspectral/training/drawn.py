@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from distspectral.comm import collectives
-from distspectral.objectives.batches import EdgeBatch, MapBatch, PairBatch, ReconstructionBatch
+from distspectral.objectives.batches import EdgeBatch, MapBatch, PairBatch, ReconstructionBatch, TeachingBatch
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.shard_rows import ShardRows
 from distspectral.storage.rows.vectors import Vectors
@@ -76,6 +76,25 @@ class DrawnRowSampler(RowSampler):
         first, last = share(self.batch_size, self.rank, self.world_size)
         targets = torch.from_numpy(np.array(self.vectors.records(step, first, last)))
         return self._corrupted(targets, first, generator)
+
+
+class DrawnTaughtRowSampler:
+    """Gives rows with the functions that are to be learned.
+
+    Args:
+        vectors: all N rows, the functions beside them, and the batches of
+            :class:`~distspectral.training.draws.TaughtRowDraws`.
+        n_functions: P.
+    """
+
+    def __init__(self, vectors: DrawnVectors, n_functions: int) -> None:
+        self.vectors, self.n_seen = vectors, vectors.dim - n_functions
+        self.first, self.last = share(vectors.n_records, collectives.rank(), collectives.world_size())
+
+    def batch(self, step: int) -> TeachingBatch:
+        """Return this rank's rows of ``step``, ascending."""
+        found = torch.from_numpy(np.array(self.vectors.records(step, self.first, self.last)))
+        return TeachingBatch.of(found[:, : self.n_seen].contiguous(), found[:, self.n_seen :])
 
 
 class DrawnEdgeSampler:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from distspectral.graph.store import Graph, MappedGraph
 from distspectral.training.growth import N_JUDGED
 from distspectral.training.map_sampling import RootAffinities, strangers_of
-from distspectral.training.row_sampling import learned_rows, neighbors_asked, strangers_asked
+from distspectral.training.row_sampling import learned_rows, neighbors_asked, strangers_asked, taught_rows
 from distspectral.training.sampling import cumulative_affinity, edges_at, stratified
 
 NUMBER_BYTES = 8
@@ -124,6 +124,10 @@ class _Draws:
 class RowDraws(_Draws):
     """Rows that are not held out: a record is one. See :class:`~distspectral.training.row_sampling.RowSampler`."""
 
+    def rows(self, batch: int) -> NDArray[np.int64]:
+        """Return the rows (R,) of a batch, ascending."""
+        return learned_rows(self.n_rows, self.batch_size, np.random.default_rng((self.seed, batch)))
+
     @property
     def n_records(self) -> int:
         """R."""
@@ -133,10 +137,18 @@ class RowDraws(_Draws):
         """Return the records that lie in the shard."""
         found = []
         for batch in range(self.n_batches):
-            rows = learned_rows(self.n_rows, self.batch_size, np.random.default_rng((self.seed, batch)))
+            rows = self.rows(batch)
             first, last = np.searchsorted(rows, (shard.start, shard.stop))
             found.append(Drawn(batch * self.n_records + np.arange(first, last), rows[first:last]))
         return _joined(found)
+
+
+class TaughtRowDraws(RowDraws):
+    """Likewise, held out ones to judge by. See :class:`~distspectral.training.row_sampling.TaughtRowSampler`."""
+
+    def rows(self, batch: int) -> NDArray[np.int64]:
+        """Return the rows (R,) of a batch, ascending."""
+        return taught_rows(self.n_rows, self.batch_size, self.n_steps, self.seed, batch)
 
 
 class EdgeDraws(_Draws):

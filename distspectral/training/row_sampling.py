@@ -17,16 +17,16 @@ from distspectral.comm import collectives
 from distspectral.embedding.transfer import gathered
 from distspectral.errors import NoEdgesError
 from distspectral.graph.store import Graph
-from distspectral.objectives.batches import PairBatch, ReconstructionBatch
+from distspectral.objectives.batches import PairBatch, ReconstructionBatch, TeachingBatch
 from distspectral.storage.rows.vectors import Vectors
 from distspectral.training.sampling import filled_up, share, stratified
 
 HELD_OUT = 20
-"""One row in so many is never drawn by :class:`RowSampler`, so that what was learned can be judged by it."""
+"""One row in so many is never learned from by what learns from rows, so that what was learned can be judged by it."""
 
 
 def held_out_rows(n_rows: int) -> range:
-    """Return the rows that the autoencoder never sees, ascending; all of them where there are too few to spare any."""
+    """Return the rows that trainings on rows never see, ascending; all of them where there are too few to spare any."""
     return range(HELD_OUT - 1, n_rows, HELD_OUT) if n_rows >= HELD_OUT else range(n_rows)
 
 
@@ -67,6 +67,40 @@ class RowSampler:
         chances = generator.random((self.batch_size, self.vectors.dim), dtype=np.float32)
         blank = torch.from_numpy(chances[first : first + len(targets)] < self.corruption)
         return ReconstructionBatch(torch.where(blank, self.means, targets), targets)
+
+
+class TaughtRowSampler:
+    """Draws rows uniformly, with the functions that are to be learned; judged is by rows that are held out.
+
+    Args:
+        vectors: all N rows as the network sees them.
+        functions: (N, P) of a ``polish`` artifact, the mass first.
+        batch_size: rows of a step, all ranks together.
+        n_steps: of the training at most; batches from there on judge.
+        seed: seed of the run.
+    """
+
+    def __init__(self, vectors: Vectors, functions: Vectors, *, batch_size: int, n_steps: int, seed: int) -> None:
+        self.vectors, self.functions = vectors, functions
+        self.batch_size, self.n_steps, self.seed = batch_size, n_steps, seed
+        self.first, self.last = share(batch_size, collectives.rank(), collectives.world_size())
+
+    def batch(self, step: int) -> TeachingBatch:
+        """Return this rank's rows of ``step``, ascending."""
+        rows = taught_rows(self.functions.n_rows, self.batch_size, self.n_steps, self.seed, step)[
+            self.first : self.last
+        ]
+        return TeachingBatch.of(gathered(self.vectors, rows), torch.from_numpy(self.functions.gather(rows)))
+
+
+def taught_rows(n_rows: int, batch_size: int, n_steps: int, seed: int, step: int) -> NDArray[np.int64]:
+    """Return the rows (B,) of a step, ascending: never those held out, until these judge what was learned."""
+    generator = np.random.default_rng((seed, step))
+    if step < n_steps:
+        return learned_rows(n_rows, batch_size, generator)
+    held_out = held_out_rows(n_rows)
+    places = (stratified(batch_size, generator) * len(held_out)).astype(np.int64)
+    return held_out.start + held_out.step * places
 
 
 class PairSampler:

@@ -1,0 +1,42 @@
+"""Polish and distillation of the eigenfunctions of rows in memory; the stages do the same over artifacts.
+
+Shape letters: P functions taught.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distspectral.embedding.forward import in_blocks
+from distspectral.estimators.representation import Representation
+from distspectral.estimators.trainings import Trainings
+from distspectral.graph.certified import polished_functions
+from distspectral.models.networks import SpectralNetwork
+from distspectral.recipes import SpectralRecipe
+from distspectral.storage.rows.joined import JoinedVectors
+from distspectral.storage.rows.vectors import ArrayVectors
+from distspectral.training.distill import DistillSettings
+
+
+def distilled(
+    trained: SpectralNetwork, represented: Representation, recipe: SpectralRecipe, trainings: Trainings
+) -> tuple[SpectralNetwork, NDArray[np.float64]]:
+    """Return the network that learned the polished functions, and eigenvalues behind those of the P functions.
+
+    Args:
+        trained: on the graph's edges; it is not changed.
+        represented: the graph, and the rows as the network sees them.
+        recipe: one that distills.
+        trainings: of this fit.
+    """
+    settings = recipe.trainings["distill"]
+    assert isinstance(settings, DistillSettings), settings
+    seen, n_functions = represented.seen, settings.n_functions
+    learned = in_blocks(trained, seen)
+    exact, mass, found = polished_functions(learned, represented.graph, n_functions, recipe.spectral.laplacian)
+    taught = ArrayVectors(np.column_stack([mass.astype(np.float32), exact]))
+    parts = seen.parts if isinstance(seen, JoinedVectors) else (seen,)
+    trainer = settings.trainer_upon(trained, JoinedVectors([*parts, taught]))
+    trainings.go_on("distill", trainer)
+    return trainer.model.network, found.values[n_functions:]

@@ -1,0 +1,111 @@
+"""Nearly exact eigenvectors of a graph's Laplacian, from functions that a network learned.
+
+Shape letters: N rows, E functions learned, P wanted, M known kernel vectors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from distspectral.spectral.certificate import CONFIDENCE, errors_of_block, most_passes, n_near
+from distspectral.spectral.polish import N_RANDOM, Floats, Polished, Product, polished
+
+ENOUGH = 1e-4
+"""Mean error of the functions at which they are exact enough to learn from: networks come no nearer than .001."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sharpened:
+    """Nearly exact eigenvectors.
+
+    Attributes:
+        vectors: (N, P) orthonormal, by rising eigenvalue, the constant function's first; zeros where there are no more.
+        values: (at least P, where there are so many) ascending, those of the kernel included.
+        n_passes: products with the operator that it took.
+        converged: whether they are as exact as was wanted; else the passes were spent before.
+    """
+
+    vectors: Floats
+    values: Floats
+    n_passes: int
+    converged: bool
+
+    def facts(self) -> dict[str, Any]:
+        """Return plain values, as they are stored; no vectors."""
+        return {"eigenvalues": self.values.tolist(), "passes": self.n_passes, "converged": self.converged}
+
+
+def sharpened(
+    product: Product,
+    functions: Floats,
+    kernel: Any,
+    constant: Floats,
+    n_kept: int,
+    most: float,
+    entries: int,
+    seed: int = 0,
+) -> Sharpened:
+    """Return the lowest eigenvectors.
+
+    Where the operator has as many eigenvectors of the value 0 as are wanted, any of their combinations is exact: those
+    are returned that lie nearest to what was learned.
+
+    Args:
+        product: with the operator.
+        functions: (N, E) learned, in any basis, E at least P.
+        kernel: (N, M) orthonormal, SciPy sparse, all eigenvectors of the value 0.
+        constant: (N,) the constant function in symmetric form, in the span of these.
+        n_kept: P.
+        most: no eigenvalue of the operator is larger.
+        entries: of the operator, on which the number of passes depends.
+        seed: of the random columns.
+    """
+    n_known = kernel.shape[1]
+    if n_known >= n_kept:
+        learned = np.linalg.svd(np.asarray(kernel.T @ functions), full_matrices=False)[0]
+        return Sharpened(_led_by(constant, kernel, learned)[:, :n_kept], np.zeros(n_known), 0, True)
+    needed = math.log(CONFIDENCE * math.sqrt(len(functions)))
+    n_passes = most_passes(entries * (functions.shape[1] + N_RANDOM))
+    for state in polished(product, functions, np.asarray(kernel.toarray()), n_kept - n_known, most, seed):
+        values = np.append(np.zeros(n_known), state.pairs.values)
+        converged = _are_exact(state, values, n_known, n_kept, needed)
+        if converged or state.n_passes >= n_passes:
+            break
+    found = np.hstack([_led_by(constant, kernel, np.eye(n_known)), state.pairs.vectors])[:, :n_kept]
+    vectors = np.pad(found, ((0, 0), (0, n_kept - found.shape[1])))
+    return Sharpened(vectors, values[: functions.shape[1]], state.n_passes, converged)
+
+
+def _led_by(constant: Floats, kernel: Any, coefficients: Floats) -> Floats:
+    """Return orthonormal combinations of kernel vectors, that of the constant function first.
+
+    Args:
+        constant: (N,) in the kernel's span.
+        kernel: (N, M).
+        coefficients: (M, any number) of the others, the most wanted first.
+    """
+    together = np.column_stack([np.asarray(kernel.T @ constant), coefficients])
+    return np.asarray(kernel @ np.linalg.qr(together)[0])
+
+
+def _are_exact(state: Polished, values: Floats, n_known: int, n_kept: int, needed: float) -> bool:
+    """Whether the lowest P functions are as exact as is wanted, and none is thought to be missed.
+
+    Those whose eigenvalues are near the P-th may be mixed with it.
+
+    Args:
+        state: of the polish.
+        values: of the kernel and of the block, ascending.
+        n_known: M.
+        n_kept: P.
+        needed: gain from which on no eigenvector of a value so small is thought to be missed.
+    """
+    if n_kept >= len(values):  # the rows carry no more
+        return True
+    residuals = np.append(np.zeros(n_known), state.pairs.residuals)
+    errors = (errors_of_block(residuals, values, n, n)[0].sum() for n in {n_kept, n_near(values, n_kept)})
+    return min(errors) <= ENOUGH * n_kept and state.gain(float(values[n_kept - 1])) >= needed

@@ -1,0 +1,108 @@
+"""The trained functions, polished with the whole graph to nearly exact eigenfunctions: what distillation teaches.
+
+Shape letters: N rows, E functions trained, P polished.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from distspectral.costs.bill import Bill
+from distspectral.embedding.encode import encode
+from distspectral.graph.certified import Kind, polished_functions
+from distspectral.graph.store import MappedGraph
+from distspectral.spectral.polish import polish_bytes
+from distspectral.stages.encoding import WRITER_BYTES, forward_piece
+from distspectral.stages.stage import Manifests, Piece, Stage, Work
+from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.manifest import Manifest, Shard
+from distspectral.storage.artifact.output import Output
+from distspectral.storage.rows.moments import Moments
+from distspectral.storage.rows.shard_rows import write_columns
+from distspectral.storage.rows.vectors import MappedVectors
+from distspectral.training.distill import load_trained_network
+
+POLISHING = "polishing"
+
+
+def _run(work: Work) -> Manifest:
+    """Write the artifact ``polished``: of each row its mass and P - 1 functions, the constant one left out."""
+    assert work.graph is not None, "eigenfunctions are those of a graph"
+    output, settings = work.output, work.settings["train"]
+    output.begin()
+    features = output.artifact.child("features")
+    feature_output = Output(features, "features", output.fingerprint, {}, {})
+    if not features.is_current(output.fingerprint):
+        load = functools.partial(load_trained_network, work.artifacts["train"])
+        encode(work.seen, feature_output, load, settings.train.device, work.mapper)
+    n_functions = work.settings["distill"].n_functions
+    task = functools.partial(_polish, features, work.graph, output.artifact, settings.spectral.laplacian)
+    ((shards, facts),) = work.mapper(task, [n_functions], POLISHING)
+    features.filesystem.delete_dir(features.path)
+    moments = Moments.of_shards(shards)
+    properties = {"dim": n_functions, "dtype": "float32", "mean": moments.mean.tolist(), "variance": moments.variance}
+    return output.commit(shards, properties | {"eigenvalues": facts.pop("eigenvalues")}, facts)
+
+
+def _polish(
+    features: Artifact, graph: Artifact, output: Artifact, laplacian: Kind, n_functions: int
+) -> tuple[list[Shard], dict[str, Any]]:
+    """Write the polished functions, shard for shard as the rows lie; one task, of the whole graph."""
+    rows = MappedVectors(features)
+    trained = rows.block(0, rows.n_rows)
+    exact, mass, found = polished_functions(trained, MappedGraph(graph), n_functions, laplacian)
+    columns = np.column_stack([mass.astype(np.float32), exact])
+    shards, start = [], 0
+    for shard in features.manifest().shards:
+        if shard.n_rows:
+            own = columns[start : start + shard.n_rows]
+            shards.append(write_columns(output, shard.name, {"vector": own}, Moments.of(own).details()))
+        start += shard.n_rows
+    return shards, found.facts()
+
+
+def _cost(bill: Bill) -> None:
+    (seen, graph), n_functions = bill.recipe.learns_from["train"], bill.settings["train"].n_functions
+    assert graph is not None, "eigenfunctions are those of a graph"
+    bill.through(("train",), bill.us("encoding"))
+    bill.alone()
+    features = bill.n_rows * (4 * n_functions + 16)
+    bill.read = bill.kept_by(*seen, graph) + features
+    bill.scratch, bill.written = features, features + bill.kept
+    bill.driver({}, bill.n_rows * bill.us(POLISHING) / 1e6)
+    bill.worker_bytes += max(WRITER_BYTES, polish_bytes(bill.n_rows, n_functions, bill.settings["graph"].n_neighbors))
+
+
+def _pieces(work: Work) -> dict[str, Piece]:
+    return forward_piece(load_trained_network(work.artifacts["train"]), work.seen)
+
+
+def _facts(manifests: Manifests) -> dict[str, Any]:
+    found = manifests["polish"]
+    return {key: found.metrics[key] for key in ("passes", "converged")} | {
+        "eigenvalues": found.properties["eigenvalues"]
+    }
+
+
+def _lines(facts: dict[str, Any]) -> dict[str, str]:
+    ended = "" if facts["converged"] else ", which did not suffice"
+    return {"polish": f"{facts['passes']} products with the graph{ended}"}
+
+
+POLISH = Stage(
+    name="polish",
+    folder="polished",
+    purpose="Polish the trained functions with the whole graph, to nearly exact eigenfunctions.",
+    done="polished",
+    inputs=lambda recipe: (*recipe.may_see, recipe.embedded_graph, "train"),
+    sections=("train.n_components",),
+    workers="tasks",
+    run=_run,
+    cost=_cost,
+    pieces=_pieces,
+    facts=_facts,
+    lines=_lines,
+)
