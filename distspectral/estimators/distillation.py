@@ -1,6 +1,6 @@
 """Polish and distillation of the eigenfunctions of rows in memory; the stages do the same over artifacts.
 
-Shape letters: P functions taught.
+Shape letters: N rows, E functions trained, P taught.
 """
 
 from __future__ import annotations
@@ -21,14 +21,19 @@ from distspectral.training.distill import DistillSettings
 
 def distilled(
     trained: SpectralNetwork, represented: Representation, recipe: SpectralRecipe, trainings: Trainings
-) -> tuple[SpectralNetwork, NDArray[np.float64]]:
-    """Return the network that learned the polished functions, and eigenvalues behind those of the P functions.
+) -> tuple[SpectralNetwork, NDArray[np.float32], NDArray[np.float64]]:
+    """Return the network that learned the first polished functions, and what lies behind these.
 
     Args:
         trained: on the graph's edges; it is not changed.
         represented: the graph, and the rows as the network sees them.
         recipe: one that distills.
         trainings: of this fit.
+
+    Returns:
+        network: of P functions.
+        functions: (N, E - P) polished ones that it did not learn.
+        values: at most (E - P,) their eigenvalues.
     """
     settings = recipe.trainings["distill"]
     assert isinstance(settings, DistillSettings), settings
@@ -39,4 +44,4 @@ def distilled(
     parts = seen.parts if isinstance(seen, JoinedVectors) else (seen,)
     trainer = settings.trainer_upon(trained, JoinedVectors([*parts, taught]))
     trainings.go_on("distill", trainer)
-    return trainer.model.network, found.values[n_functions:]
+    return trainer.model.network, exact[:, n_functions - 1 :], found.values[n_functions:]

@@ -291,9 +291,9 @@ class SpectralNet(FittedSpectral):
         trainings.fit("train", trainer)
         self.history_, self._weights = trainings.histories["train"], trainings.weights
 
-        learned, beyond = trainer.model.network, np.empty(0)
+        learned, beside, beyond = trainer.model.network, None, np.empty(0)
         if recipe.distills:
-            learned, beyond = distilled(learned, represented, recipe, trainings)
+            learned, beside, beyond = distilled(learned, represented, recipe, trainings)
         functions = ArrayVectors(in_blocks(learned, represented.seen))
         laplacian, n_functions = settings.spectral.laplacian, functions.dim
         polishes = can_polish(rows.n_rows, n_functions, represented.graph.n_neighbors)
@@ -303,7 +303,7 @@ class SpectralNet(FittedSpectral):
         ritz_values = followed_by(own_values, beyond)
         if sample is None:
             n_kept = min(settings.n_components, len(own_values))
-            certificate = certified(functions.block(0, rows.n_rows), represented.graph, n_kept, laplacian)
+            certificate = certified(functions.block(0, rows.n_rows), represented.graph, n_kept, laplacian, beside)
         else:
             certificate = sample.certificate(*sums, rows.n_rows, settings)
         self.certificate_ = certificate.facts()

@@ -60,7 +60,13 @@ class SymmetricLaplacian:
         return np.asarray(np.sqrt(self.mass)[:, None] * functions.astype(np.float64))
 
 
-def certified(functions: NDArray[np.floating[Any]], graph: Graph, n_kept: int, laplacian: Kind) -> Certificate:
+def certified(
+    functions: NDArray[np.floating[Any]],
+    graph: Graph,
+    n_kept: int,
+    laplacian: Kind,
+    beside: NDArray[np.floating[Any]] | None = None,
+) -> Certificate:
     """Return the certificate of the lowest P Ritz functions of trained ones.
 
     Args:
@@ -68,9 +74,11 @@ def certified(functions: NDArray[np.floating[Any]], graph: Graph, n_kept: int, l
         graph: N rows.
         n_kept: P.
         laplacian: whose eigenfunctions they are.
+        beside: (N, any) guesses of eigenfunctions behind those; they save passes over the graph.
     """
     own = SymmetricLaplacian.of(graph, laplacian)
-    return of_polish(own.product, own.symmetric(functions), own.kernel, n_kept, own.most, own.n_entries)
+    more = None if beside is None else own.symmetric(beside)
+    return of_polish(own.product, own.symmetric(functions), own.kernel, n_kept, own.most, own.n_entries, more)
 
 
 def polished_functions(
@@ -81,11 +89,11 @@ def polished_functions(
     Args:
         functions: (N, E) trained, at all rows, in any basis.
         graph: N rows.
-        n_kept: P, at least 2.
+        n_kept: P, of which it is decided when they are exact enough.
         laplacian: whose eigenfunctions they are.
 
     Returns:
-        functions: (N, P - 1) all but the constant one, by rising eigenvalue; their squares, weighed by mass, have the
+        functions: (N, E - 1) all but the constant one, by rising eigenvalue; their squares, weighed by mass, have the
             mean 1. Zeros where the rows carry no more.
         mass: (N,) of mean 1.
         sharpened: how they were found, and the eigenvalues.

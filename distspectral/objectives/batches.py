@@ -95,9 +95,9 @@ class TeachingBatch(_Tensors):
     mass: Tensor
 
     @classmethod
-    def of(cls, vectors: Tensor, columns: Tensor) -> Self:
-        """Return the batch of rows (B, D) and of what a ``polish`` artifact says of them (B, P), the mass first."""
-        return cls(vectors, columns[:, 1:], columns[:, 0])
+    def of(cls, vectors: Tensor, columns: Tensor, n_functions: int) -> Self:
+        """Return the batch of rows (B, D) and of what a ``polish`` artifact says of them (B, E), the mass first."""
+        return cls(vectors, columns[:, 1:n_functions], columns[:, 0])
 
 
 @dataclasses.dataclass(frozen=True)

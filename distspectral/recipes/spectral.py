@@ -36,7 +36,7 @@ from distspectral.training.distill import DistillSettings
 from distspectral.training.map import MapSettings
 from distspectral.training.settings import TrainSettings
 from distspectral.training.siamese import SiameseSettings
-from distspectral.training.spectral import SpectralSettings
+from distspectral.training.spectral import SpectralSettings, StartConfig
 
 
 class SpectralRecipe(SpectralSections, Recipe):
@@ -328,11 +328,12 @@ class SpectralRecipe(SpectralSections, Recipe):
     @property
     def functions(self) -> SpectralSettings:
         """All that decides the eigenfunctions besides the rows and their graph."""
+        train = StartConfig(**self.train.model_dump(exclude_unset=True)) if self.distills else self.train
         return SpectralSettings(
             network=self.network,
             spectral=self.spectral,
             orthonorm=self.orthonorm,
-            train=self.train,
+            train=train,
             affinity=self.affinity,
             n_neighbors=self.graph.n_neighbors,
             n_components=self.n_components,

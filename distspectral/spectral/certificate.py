@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from distspectral.spectral.polish import Floats, Polished, Product, RitzPairs, polished, ritz_pairs
+from distspectral.spectral.polish import N_RANDOM, Floats, Polished, Product, RitzPairs, polished, ritz_pairs
 
 MEAN_LIMIT = 0.02
 """Mean error above which functions are not trusted. On MNIST's graph .009 cost .005 of the accuracy, .1 cost .14."""
@@ -226,7 +226,14 @@ def of_residuals(values: Floats, residuals: Floats, n_kept: int, standard_errors
 
 
 def of_polish(
-    product: Product, functions: Floats, kernel: Any, n_kept: int, most: float, entries: int, seed: int = 0
+    product: Product,
+    functions: Floats,
+    kernel: Any,
+    n_kept: int,
+    most: float,
+    entries: int,
+    beside: Floats | None = None,
+    seed: int = 0,
 ) -> Certificate:
     """Return the certificate against polished functions.
 
@@ -237,6 +244,7 @@ def of_polish(
         n_kept: P.
         most: no eigenvalue of the operator is larger.
         entries: of the operator, on which the number of passes depends.
+        beside: (N, any) guesses of eigenvectors behind those trained, for a wider block ends in fewer passes.
         seed: of the random columns.
     """
     own = ritz_pairs(functions, product(functions))
@@ -249,9 +257,10 @@ def of_polish(
         missed = [int(n) + 1 for n in np.flatnonzero(1 - inside[:n_kept].sum(axis=1) > FUNCTION_LIMIT)]
         return _certificate(plain, wide, n_known, residuals[:n_kept], np.zeros(n_kept), missed)
     kernel = _dense(kernel)
-    n_passes = most_passes(entries * (functions.shape[1] + 4))
+    guesses = functions if beside is None else np.hstack([functions, beside])
+    n_passes = most_passes(entries * (guesses.shape[1] + N_RANDOM))
     needed = math.log(CONFIDENCE * math.sqrt(len(functions)))
-    for state in polished(product, functions, kernel, n_kept - n_known, most, seed):
+    for state in polished(product, guesses, kernel, n_kept - n_known, most, seed):
         found, certificate = _compared(kernel, state, own, n_kept, needed)
         converged = found and state.gain(certificate.eigenvalues[:n_kept][-1]) >= needed
         if converged or state.n_passes >= n_passes:

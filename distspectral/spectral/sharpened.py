@@ -23,8 +23,8 @@ class Sharpened:
     """Nearly exact eigenvectors.
 
     Attributes:
-        vectors: (N, P) orthonormal, by rising eigenvalue, the constant function's first; zeros where there are no more.
-        values: (at least P, where there are so many) ascending, those of the kernel included.
+        vectors: (N, E) orthonormal, by rising eigenvalue, the constant function's first; zeros where there are no more.
+        values: (E,) ascending, those of the kernel included; fewer where there are no more.
         n_passes: products with the operator that it took.
         converged: whether they are as exact as was wanted; else the passes were spent before.
     """
@@ -49,7 +49,7 @@ def sharpened(
     entries: int,
     seed: int = 0,
 ) -> Sharpened:
-    """Return the lowest eigenvectors.
+    """Return the lowest eigenvectors, as many as functions, of which the first P are to be exact.
 
     Where the operator has as many eigenvectors of the value 0 as are wanted, any of their combinations is exact: those
     are returned that lie nearest to what was learned.
@@ -64,20 +64,26 @@ def sharpened(
         entries: of the operator, on which the number of passes depends.
         seed: of the random columns.
     """
-    n_known = kernel.shape[1]
+    n_known, n_functions = kernel.shape[1], functions.shape[1]
     if n_known >= n_kept:
         learned = np.linalg.svd(np.asarray(kernel.T @ functions), full_matrices=False)[0]
-        return Sharpened(_led_by(constant, kernel, learned)[:, :n_kept], np.zeros(n_known), 0, True)
+        found = _padded(_led_by(constant, kernel, learned), n_functions)
+        return Sharpened(found, np.zeros(min(n_known, n_functions)), 0, True)
     needed = math.log(CONFIDENCE * math.sqrt(len(functions)))
-    n_passes = most_passes(entries * (functions.shape[1] + N_RANDOM))
+    n_passes = most_passes(entries * (n_functions + N_RANDOM))
     for state in polished(product, functions, np.asarray(kernel.toarray()), n_kept - n_known, most, seed):
         values = np.append(np.zeros(n_known), state.pairs.values)
         converged = _are_exact(state, values, n_known, n_kept, needed)
         if converged or state.n_passes >= n_passes:
             break
-    found = np.hstack([_led_by(constant, kernel, np.eye(n_known)), state.pairs.vectors])[:, :n_kept]
-    vectors = np.pad(found, ((0, 0), (0, n_kept - found.shape[1])))
-    return Sharpened(vectors, values[: functions.shape[1]], state.n_passes, converged)
+    found = np.hstack([_led_by(constant, kernel, np.eye(n_known)), state.pairs.vectors])
+    return Sharpened(_padded(found, n_functions), values[:n_functions], state.n_passes, converged)
+
+
+def _padded(vectors: Floats, n_functions: int) -> Floats:
+    """Return the first columns of vectors (N, any), zeros in place of missing ones."""
+    found = vectors[:, :n_functions]
+    return np.pad(found, ((0, 0), (0, n_functions - found.shape[1])))
 
 
 def _led_by(constant: Floats, kernel: Any, coefficients: Floats) -> Floats:

@@ -69,7 +69,7 @@ def calibrate(
     mapper: Mapper = local_map,
     encoders: Mapping[str, Any] = NO_ENCODERS,
     frame: Frame | None = None,
-    beyond: Sequence[float] | NDArray[np.float64] = (),
+    polished: Artifact | None = None,
 ) -> Manifest:
     """Write the artifact ``model``: the calibrated network and its card.
 
@@ -85,7 +85,7 @@ def calibrate(
         encoders: what the trained network needs before it: arguments of
             :class:`distspectral.models.encoded.EncodedNetwork`.
         frame: of the raw rows; None: they are as they were read.
-        beyond: eigenvalues of the graph behind those of the network's functions, ascending, as far as they are known.
+        polished: finished ``polished`` artifact over the same rows, from which those functions were learned.
 
     Raises:
         RankDeficientError: the trained functions are not finite over the dataset.
@@ -108,7 +108,8 @@ def calibrate(
     energy, gram_matrix = (torch.as_tensor(sum(part[index] for part in parts)) for index in (1, 2))
     sums = energy, gram_matrix, float(sum(part[3] for part in parts)), n_rows, settings
     perceptron, values = calibrated(trained, *sums)
-    ritz_values = followed_by(values, beyond)
+    known = [] if polished is None else polished.manifest().properties["eigenvalues"]
+    ritz_values = followed_by(values, known[n_functions:])
     network, n_kept = EncodedNetwork(perceptron, **encoders), min(settings.n_components, len(values))
     is_complete = len(ritz_values) < min(settings.n_functions, settings.network.hidden[-1] + 1)
     write_state(output.artifact, "model.pt", network.state())
@@ -124,7 +125,7 @@ def calibrate(
     }
     output.artifact.write_json("model_card.json", model_card(properties, settings, training.manifest(), n_rows))
     if sample is None:
-        judge = functools.partial(_mapped_certificate, features, graph, laplacian)
+        judge = functools.partial(_mapped_certificate, features, graph, laplacian, polished)
         (certificate,) = mapper(judge, [n_kept], "certifying")
     else:
         for part in parts:
@@ -191,11 +192,18 @@ def _mapped_sums(
 
 
 def _mapped_certificate(
-    features: Artifact, graph: Artifact, laplacian: Literal["random_walk", "unnormalized"], n_kept: int
+    features: Artifact,
+    graph: Artifact,
+    laplacian: Literal["random_walk", "unnormalized"],
+    polished: Artifact | None,
+    n_kept: int,
 ) -> Certificate:
     """Return the certificate of the lowest P functions; one task, of the whole graph."""
     functions = MappedVectors(features)
-    return certified(functions.block(0, functions.n_rows), MappedGraph(graph), n_kept, laplacian)
+    n_rows, beside = functions.n_rows, None
+    if polished is not None:
+        beside = MappedVectors(polished).block(0, n_rows)[:, functions.dim :]
+    return certified(functions.block(0, n_rows), MappedGraph(graph), n_kept, laplacian, beside)
 
 
 def calibrated(
@@ -267,10 +275,6 @@ def _run(work: Work) -> Manifest:
     encoders: dict[str, Any] = {"inputs": tuple(recipe.seen)}
     encoders |= {name: LOADERS[name](work.artifacts[stage]) for name, stage in recipe.encoders.items()}
     frame = Frame.of_properties(work.artifacts["pack"].manifest().properties["frame"])
-    beyond: list[float] = []
-    if recipe.learned_by == "distill":
-        known = work.artifacts["polish"].manifest().properties["eigenvalues"]
-        beyond = known[work.settings["distill"].n_functions :]
     return calibrate(
         work.seen,
         work.graph,
@@ -280,7 +284,7 @@ def _run(work: Work) -> Manifest:
         work.mapper,
         encoders,
         frame,
-        beyond,
+        work.artifacts.get("polish"),
     )
 
 

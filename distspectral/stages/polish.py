@@ -1,6 +1,6 @@
 """The trained functions, polished with the whole graph to nearly exact eigenfunctions: what distillation teaches.
 
-Shape letters: N rows, E functions trained, P polished.
+Shape letters: N rows, E functions trained, P kept.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ POLISHING = "polishing"
 
 
 def _run(work: Work) -> Manifest:
-    """Write the artifact ``polished``: of each row its mass and P - 1 functions, the constant one left out."""
+    """Write the artifact ``polished``: of each row its mass and E - 1 functions, the constant one left out."""
     assert work.graph is not None, "eigenfunctions are those of a graph"
     output, settings = work.output, work.settings["train"]
     output.begin()
@@ -38,22 +38,26 @@ def _run(work: Work) -> Manifest:
     if not features.is_current(output.fingerprint):
         load = functools.partial(load_trained_network, work.artifacts["train"])
         encode(work.seen, feature_output, load, settings.train.device, work.mapper)
-    n_functions = work.settings["distill"].n_functions
     task = functools.partial(_polish, features, work.graph, output.artifact, settings.spectral.laplacian)
-    ((shards, facts),) = work.mapper(task, [n_functions], POLISHING)
+    ((shards, facts),) = work.mapper(task, [settings.n_components], POLISHING)
     features.filesystem.delete_dir(features.path)
     moments = Moments.of_shards(shards)
-    properties = {"dim": n_functions, "dtype": "float32", "mean": moments.mean.tolist(), "variance": moments.variance}
+    properties = {
+        "dim": len(moments.mean),
+        "dtype": "float32",
+        "mean": moments.mean.tolist(),
+        "variance": moments.variance,
+    }
     return output.commit(shards, properties | {"eigenvalues": facts.pop("eigenvalues")}, facts)
 
 
 def _polish(
-    features: Artifact, graph: Artifact, output: Artifact, laplacian: Kind, n_functions: int
+    features: Artifact, graph: Artifact, output: Artifact, laplacian: Kind, n_kept: int
 ) -> tuple[list[Shard], dict[str, Any]]:
     """Write the polished functions, shard for shard as the rows lie; one task, of the whole graph."""
     rows = MappedVectors(features)
     trained = rows.block(0, rows.n_rows)
-    exact, mass, found = polished_functions(trained, MappedGraph(graph), n_functions, laplacian)
+    exact, mass, found = polished_functions(trained, MappedGraph(graph), n_kept, laplacian)
     columns = np.column_stack([mass.astype(np.float32), exact])
     shards, start = [], 0
     for shard in features.manifest().shards:

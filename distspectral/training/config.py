@@ -40,7 +40,8 @@ class TrainConfig(FrozenModel):
     max_steps: PositiveInt | Literal["auto"] = Field(
         "auto",
         description="budget of steps; a plateau ends training earlier; auto = grows with the root of the rows, up to "
-        "600 of the distillation, 1,200 of the map, 1,500 of the Siamese network and 2,000 of the others",
+        "600 of the eigenfunctions where distillation follows, 1,000 of that, 1,200 of the map, 1,500 of the Siamese "
+        "network and 2,000 of the others",
     )
     learning_rate: PositiveFloat = Field(2e-3, description="of Adam, between warm-up and cool-down")
     warmup_steps: NonNegativeInt = Field(50, description="steps of linear warm-up")

@@ -45,7 +45,7 @@ class DistillConfig(TrainConfig):
     """Polish and distillation of the eigenfunctions, where the graph fits into a task (YAML section ``distill``)."""
 
     section: ClassVar[str] = "distill"
-    most_steps: ClassVar[int] = 600
+    most_steps: ClassVar[int] = 1000
 
     batch_size: PositiveInt = Field(1024, description="rows per step, all workers together")
     learning_rate: PositiveFloat = Field(2e-3, description="of Adam, between warm-up and cool-down")
@@ -79,23 +79,26 @@ class DistillSettings(TrainSettings):
 
         Args:
             trained: emits at least P functions of what the network sees.
-            vectors: what the network sees, and beside it the P columns of a ``polish`` artifact.
+            vectors: what the network sees, and beside it the columns of a ``polish`` artifact.
         """
         train, n_rows = self.train, vectors.n_rows
         model = _with_functions(trained, self.n_functions).to(torch_device(train.device))
-        sampler, n_steps = self._sampler(vectors), train.steps(n_rows)
+        sampler = self._sampler(vectors, len(trained.perceptron.input_mean))
+        n_steps = train.steps(n_rows)
         objective = DistillationObjective(model.network.perceptron.head)
         solve_head(model.network, sampler, min(ALIGNED_BATCHES, n_steps))
         judge = _Judge(model, objective, sampler, n_steps)
         return Trainer(model, model.network.perceptron, objective, sampler, train, n_rows, finish=judge)
 
-    def _sampler(self, vectors: Vectors) -> Sampler[TeachingBatch]:
+    def _sampler(self, vectors: Vectors, n_seen: int) -> Sampler[TeachingBatch]:
+        """Return this rank's sampler; the network sees so many features."""
         if isinstance(vectors, DrawnVectors):
-            return DrawnTaughtRowSampler(vectors, self.n_functions)
+            return DrawnTaughtRowSampler(vectors, n_seen, self.n_functions)
         assert isinstance(vectors, JoinedVectors), "functions stand beside what the network sees"
         *seen, functions = vectors.parts
-        rows, n_steps = seen[0] if len(seen) == 1 else JoinedVectors(seen), self.train.steps(vectors.n_rows)
-        return TaughtRowSampler(rows, functions, batch_size=self.train.batch_size, n_steps=n_steps, seed=self.seed)
+        train, rows = self.train, seen[0] if len(seen) == 1 else JoinedVectors(seen)
+        size, n_steps = train.batch_size, train.steps(vectors.n_rows)
+        return TaughtRowSampler(rows, functions, self.n_functions, batch_size=size, n_steps=n_steps, seed=self.seed)
 
     def draws(self, n_rows: int) -> TaughtRowDraws:
         """Return the rows of all batches; see :meth:`TrainSettings.draws`."""
@@ -112,8 +115,8 @@ class DistillSettings(TrainSettings):
         return {"n_functions": self.n_functions}
 
     def facts(self, vectors: Vectors) -> dict[str, Any]:
-        """Return the network's shape."""
-        return {"dim": vectors.dim - self.n_functions, **self.shape}
+        """Return the functions taught."""
+        return self.shape
 
 
 def load_trained_network(training: Artifact) -> SpectralNetwork:

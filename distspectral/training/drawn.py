@@ -84,17 +84,18 @@ class DrawnTaughtRowSampler:
     Args:
         vectors: all N rows, the functions beside them, and the batches of
             :class:`~distspectral.training.draws.TaughtRowDraws`.
-        n_functions: P.
+        n_seen: D, features that the network sees; the columns of a ``polish`` artifact are behind them.
+        n_functions: P that are taught, the constant one included.
     """
 
-    def __init__(self, vectors: DrawnVectors, n_functions: int) -> None:
-        self.vectors, self.n_seen = vectors, vectors.dim - n_functions
+    def __init__(self, vectors: DrawnVectors, n_seen: int, n_functions: int) -> None:
+        self.vectors, self.n_seen, self.n_functions = vectors, n_seen, n_functions
         self.first, self.last = share(vectors.n_records, collectives.rank(), collectives.world_size())
 
     def batch(self, step: int) -> TeachingBatch:
         """Return this rank's rows of ``step``, ascending."""
         found = torch.from_numpy(np.array(self.vectors.records(step, self.first, self.last)))
-        return TeachingBatch.of(found[:, : self.n_seen].contiguous(), found[:, self.n_seen :])
+        return TeachingBatch.of(found[:, : self.n_seen].contiguous(), found[:, self.n_seen :], self.n_functions)
 
 
 class DrawnEdgeSampler:

@@ -74,14 +74,17 @@ class TaughtRowSampler:
 
     Args:
         vectors: all N rows as the network sees them.
-        functions: (N, P) of a ``polish`` artifact, the mass first.
+        functions: (N, E) of a ``polish`` artifact, the mass first.
+        n_functions: P of them that are taught, the constant one included.
         batch_size: rows of a step, all ranks together.
         n_steps: of the training at most; batches from there on judge.
         seed: seed of the run.
     """
 
-    def __init__(self, vectors: Vectors, functions: Vectors, *, batch_size: int, n_steps: int, seed: int) -> None:
-        self.vectors, self.functions = vectors, functions
+    def __init__(
+        self, vectors: Vectors, functions: Vectors, n_functions: int, *, batch_size: int, n_steps: int, seed: int
+    ) -> None:
+        self.vectors, self.functions, self.n_functions = vectors, functions, n_functions
         self.batch_size, self.n_steps, self.seed = batch_size, n_steps, seed
         self.first, self.last = share(batch_size, collectives.rank(), collectives.world_size())
 
@@ -90,7 +93,8 @@ class TaughtRowSampler:
         rows = taught_rows(self.functions.n_rows, self.batch_size, self.n_steps, self.seed, step)[
             self.first : self.last
         ]
-        return TeachingBatch.of(gathered(self.vectors, rows), torch.from_numpy(self.functions.gather(rows)))
+        columns = torch.from_numpy(self.functions.gather(rows))
+        return TeachingBatch.of(gathered(self.vectors, rows), columns, self.n_functions)
 
 
 def taught_rows(n_rows: int, batch_size: int, n_steps: int, seed: int, step: int) -> NDArray[np.int64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, PositiveInt
@@ -37,8 +37,16 @@ class SpectralTrainConfig(TrainConfig):
     max_growth: PositiveInt = Field(
         4,
         description="how many times larger batches of edges may become in the cool-down, where small ones hide too "
-        "much of the graph",
+        "much of the graph; 1 unless set where distillation follows",
     )
+
+
+class StartConfig(SpectralTrainConfig):
+    """Likewise, of a training that is a start, for a polish and a distillation follow."""
+
+    most_steps: ClassVar[int] = 600
+
+    max_growth: PositiveInt = 1
 
 
 class SpectralSettings(TrainSettings):
@@ -66,8 +74,10 @@ class SpectralSettings(TrainSettings):
         model.to(torch_device(self.train.device))
         objective = SpectralObjective(self.spectral, model.orthonormal, self.n_components)
         sampler, train, n_rows = build_sampler(vectors, graph, self), self.train, vectors.n_rows
-        n_steps, n_edges = train.steps(n_rows), n_rows * graph.n_neighbors
-        finish = LastLayer(model, objective, sampler, train.batch_size, n_steps, n_rows, n_edges)
+        finish: LastLayer | None = None
+        if not self.is_start:
+            n_steps, n_edges = train.steps(n_rows), n_rows * graph.n_neighbors
+            finish = LastLayer(model, objective, sampler, train.batch_size, n_steps, n_rows, n_edges)
         return Trainer(model, model.network, objective, sampler, train, n_rows, train.max_growth, finish)
 
     def draws(self, n_rows: int) -> EdgeDraws | None:
@@ -79,8 +89,15 @@ class SpectralSettings(TrainSettings):
             return None
         return EdgeDraws(n_rows, self.train.batch_size, self.train.steps(n_rows), self.seed)
 
+    @property
+    def is_start(self) -> bool:
+        """Whether a polish and a distillation follow, so that the last layer need not be solved."""
+        return isinstance(self.train, StartConfig)
+
     def n_finishing(self, n_rows: int) -> int:
         """Return how many edges the last layer is solved and judged by."""
+        if self.is_start:
+            return 0
         n_edges = n_rows * self.n_neighbors
         return n_wanted(self.network.hidden[-1], n_edges) + N_JUDGED * self.train.batch_size
 
