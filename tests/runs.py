@@ -35,6 +35,7 @@ def write_run(folder: Path, sizes: tuple[int, ...] = (50, 30, 40), **sections: A
         "network": {"hidden": [16]},
         "spectral": {"n_components": 4, "oversampling": 2},
         "train": {"batch_size": 64, "max_steps": 40, "window_steps": 20, "warmup_steps": 5, "device": "cpu"},
+        "distill": {"batch_size": 64, "max_steps": 40, "window_steps": 20, "warmup_steps": 5, "device": "cpu"},
         "cluster": {"n_clusters": 3, "restarts": 2, "iterations": 10},
         "map": {"hidden": [16], "batch_size": 64, "max_steps": 40, "window_steps": 20, "device": "cpu"},
         "ray": {"workers": 1},
@@ -96,6 +97,7 @@ def write_drowned_run(folder: Path) -> Path:
         "network": {"hidden": [8]},
         "cluster": {"n_clusters": 5},
         "train": brief,
+        "distill": brief,
         "map": {"enabled": False},
     }
     path.write_text(yaml.safe_dump(values))

@@ -31,7 +31,7 @@ def _notes(metrics: dict[str, Any]) -> list[str]:
         return []
     return [
         f"The functions of rows that were never taught are less exact: {found['held_out_loss']:.1%} of their squares "
-        f"are left unexplained, {found['loss']:.1%} of the others'. So it will be with new rows; more rows would help."
+        f"are left unexplained, {found['loss']:.1%} of the others'. New rows will fare no better; more rows would help."
     ]
 
 

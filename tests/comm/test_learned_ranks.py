@@ -1,4 +1,4 @@
-"""Autoencoder and Siamese network: two and three gloo ranks take the very steps of one."""
+"""Autoencoder, Siamese network and distillation: two and three gloo ranks take the very steps of one."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from torch import optim
 from distspectral.comm import collectives
 from distspectral.errors import NonFiniteStepError
 from distspectral.graph.store import ArrayGraph
+from distspectral.models.networks import SpectralNetwork
+from distspectral.storage.rows.joined import JoinedVectors
 from distspectral.storage.rows.vectors import ArrayVectors
 from distspectral.training.autoencoder import AutoencoderConfig, AutoencoderSettings
-from distspectral.training.loop import WindowRecorder
+from distspectral.training.distill import DistillConfig, DistillSettings
+from distspectral.training.loop import Trainer, WindowRecorder
 from distspectral.training.settings import TrainSettings
 from distspectral.training.siamese import SiameseConfig, SiameseSettings
 from distspectral.training.step import optimization_step
@@ -30,10 +33,30 @@ TRAIN: dict[str, Any] = {
     "precision": "float32",
     "device": "cpu",
 }
-SETTINGS = {
+
+
+class Taught(DistillSettings):
+    """Teaches what a function of the rows is, upon a network of random weights."""
+
+    def trainer(self, vectors: Any, graph: object = None) -> Trainer[Any, Any]:
+        rows = vectors.block(0, vectors.n_rows)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            trained = SpectralNetwork(vectors.dim, 5, (16,))
+        mass = np.linspace(0.5, 1.5, vectors.n_rows)[:, None]
+        taught = np.hstack([mass, np.sin(rows[:, :2]), np.cos(rows[:, :1])]).astype(np.float32)
+        return self.trainer_upon(trained, JoinedVectors([vectors, ArrayVectors(taught)]))
+
+
+SETTINGS: dict[str, TrainSettings] = {
     "autoencoder": AutoencoderSettings(train=AutoencoderConfig(n_components=3, corruption=0.2, **TRAIN)),
     "siamese": SiameseSettings(train=SiameseConfig(n_components=3, **TRAIN)),
+    "distill": Taught(
+        n_functions=3, train=DistillConfig(**{name: value for name, value in TRAIN.items() if name != "hidden"})
+    ),
 }
+ANEW = ("autoencoder", "siamese")
+"""Networks of random weights, which may be of float64."""
 Result = dict[str, Any]
 
 
@@ -75,6 +98,7 @@ def whole_training(name: str, settings: TrainSettings | None = None) -> Result:
     trainer.fit(observer)
     return {
         "losses": torch.tensor([record["loss"] for record in observer.history], dtype=torch.float64),
+        "judged": torch.tensor(observer.history[-1].get("held_out_loss", 0.0), dtype=torch.float64),
         "weights": torch.cat([p.detach().reshape(-1) for p in trainer.model.parameters()]),
         "state": trainer.state_dict(),
     }
@@ -108,7 +132,7 @@ def poisoned(name: str) -> str:
 def everything() -> Result:
     return {
         name: {
-            "steps": first_steps(name),
+            "steps": first_steps(name) if name in ANEW else {},
             "training": whole_training(name),
             "rounded": rounded_training(name),
             "timed": timed_training(name),
@@ -128,7 +152,7 @@ def together(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return run_ranks(everything, request.param, tmp_path_factory.mktemp("ranks"))
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", ANEW)
 def test_losses_and_gradients_equal_those_of_one_process(alone, together, name):
     expected = alone[name]["steps"]
     assert float(expected["gradients"].norm()) > 1e-3, "nothing was compared"
@@ -145,7 +169,8 @@ def test_ranks_train_to_the_weights_of_one_process(alone, together, name):
         error = float((found["weights"] - expected["weights"]).abs().max())
         assert error < 1e-3, "the same rows are drawn; Adam's first steps magnify float32 rounding of tiny gradients"
         assert torch.equal(found["weights"], first["weights"])
-        torch.testing.assert_close(found["losses"], expected["losses"], rtol=1e-4, atol=0)
+        for told in ("losses", "judged"):
+            torch.testing.assert_close(found[told], expected[told], rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("name", SETTINGS)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -19,11 +22,16 @@ from distspectral.training.growth import N_JUDGED
 from tests.runs import LEARNED
 from tests.stages.chain import pipeline_upto
 
-STAGES = ("autoencoder", "siamese", "train", "map")
+STAGES = ("autoencoder", "siamese", "train", "distill", "map")
 
 
 class Killed(BaseException):
     """Stands for the end of the process."""
+
+
+def trained_once(pipeline):
+    """Return a copy of the training as the chain left it."""
+    return Path(pipeline.chain.root.path, "trained-once")
 
 
 class Trial:
@@ -33,6 +41,8 @@ class Trial:
         work = pipeline.work(name)
         self.vectors, self.graph = work.learned_from(name)
         self.output, self.settings = pipeline.chain.outputs[name], work.training_of(name)
+        if name == "distill":  # upon the training, which others here begin anew
+            self.settings = self.settings.model_copy(update={"trained": str(trained_once(pipeline))})
         self.artifact = self.output.artifact
 
     @property
@@ -62,6 +72,7 @@ def pipeline(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exact, "MIN_TASK_ROWS", 32)
         found = pipeline_upto(folder, "calibrate", sizes=(50, 1, 30, 39), **LEARNED)
+    shutil.copytree(found.chain.artifact("train").path, trained_once(found))
     assert [len(found.chain.artifact(name).manifest().shards) for name in ("pack", "reweight")] == [4, 4]
     return found
 
@@ -78,6 +89,7 @@ def on_ranks(monkeypatch, world_size, make):
     found = []
     monkeypatch.setattr(loop, "parallelize", lambda network: network)
     monkeypatch.setattr(collectives, "world_size", lambda: world_size)
+    monkeypatch.setattr(collectives, "all_reduce_sum", lambda sums: sums)
     for rank in range(world_size):
         monkeypatch.setattr(collectives, "rank", lambda rank=rank: rank)
         found.append(make())
@@ -93,7 +105,7 @@ def in_order(rows):
     return rows[np.lexsort(rows.T)]
 
 
-@pytest.mark.parametrize("name", ["autoencoder", "train", "map"])
+@pytest.mark.parametrize("name", ["autoencoder", "train", "distill", "map"])
 def test_batches_are_those_of_one_rank_that_reads_everything(pipeline, name):
     trial = Trial(pipeline, name)
     stage.forget(trial.artifact)
@@ -157,7 +169,7 @@ def test_a_batch_that_has_grown_takes_in_others_of_the_training(pipeline):
     np.testing.assert_array_equal(in_order(pairs_of(grown)), in_order(whole))
 
 
-@pytest.mark.parametrize("name", ["autoencoder", "train"])
+@pytest.mark.parametrize("name", ["autoencoder", "train", "distill"])
 def test_what_is_learned_is_the_same_and_the_batches_are_gone(pipeline, name, monkeypatch):
     monkeypatch.setattr(last_layer, "FEW_ROWS", 0)  # batches that grow take edges in that no other part has drawn
     trial = Trial(pipeline, name)
