@@ -13,16 +13,19 @@ from distspectral.estimators.representation import Representation
 from distspectral.estimators.trainings import Trainings
 from distspectral.graph.certified import polished_functions
 from distspectral.models.networks import SpectralNetwork
+from distspectral.models.orthonorm_layer import SpectralModel
+from distspectral.objectives.batches import TeachingBatch
 from distspectral.recipes import SpectralRecipe
 from distspectral.storage.rows.joined import JoinedVectors
 from distspectral.storage.rows.vectors import ArrayVectors
 from distspectral.training.distill import DistillSettings
+from distspectral.training.loop import Trainer
 
 
 def distilled(
     trained: SpectralNetwork, represented: Representation, recipe: SpectralRecipe, trainings: Trainings
-) -> tuple[SpectralNetwork, NDArray[np.float32], NDArray[np.float64]]:
-    """Return the network that learned the first polished functions, and what lies behind these.
+) -> tuple[Trainer[SpectralModel, TeachingBatch], NDArray[np.float32], NDArray[np.float64]]:
+    """Return the trained network that learned the first polished functions, and what lies behind these.
 
     Args:
         trained: on the graph's edges; it is not changed.
@@ -31,7 +34,7 @@ def distilled(
         trainings: of this fit.
 
     Returns:
-        network: of P functions.
+        trainer: at its end, of a network of P functions.
         functions: (N, E - P) polished ones that it did not learn.
         values: at most (E - P,) their eigenvalues.
     """
@@ -44,4 +47,4 @@ def distilled(
     parts = seen.parts if isinstance(seen, JoinedVectors) else (seen,)
     trainer = settings.trainer_upon(trained, JoinedVectors([*parts, taught]))
     trainings.go_on("distill", trainer)
-    return trainer.model.network, exact[:, n_functions - 1 :], found.values[n_functions:]
+    return trainer, exact[:, n_functions - 1 :], found.values[n_functions:]

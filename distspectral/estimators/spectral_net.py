@@ -40,6 +40,7 @@ from distspectral.models.assigner import Assigner
 from distspectral.models.embedder import Embedder
 from distspectral.models.encoded import EncodedNetwork
 from distspectral.models.networks import torch_device
+from distspectral.models.orthonorm_layer import SpectralModel
 from distspectral.recipes import Representation, SpectralRecipe
 from distspectral.spectral.affinity import AffinityKind
 from distspectral.spectral.certificate import as_note
@@ -54,6 +55,7 @@ from distspectral.stages.leaves import leaf_affinities, placed, quality, symmetr
 from distspectral.stages.stability import stability
 from distspectral.storage.rows.drawing import drawn_rows
 from distspectral.storage.rows.vectors import ArrayVectors, Vectors
+from distspectral.training.loop import Trainer
 from distspectral.training.modes import plain_torch
 from distspectral.training.run_log import OnWindow
 
@@ -291,9 +293,11 @@ class SpectralNet(FittedSpectral):
         trainings.fit("train", trainer)
         self.history_, self._weights = trainings.histories["train"], trainings.weights
 
-        learned, beside, beyond = trainer.model.network, None, np.empty(0)
+        learner: Trainer[SpectralModel, Any] = trainer
+        beside, beyond = None, np.empty(0)
         if recipe.distills:
-            learned, beside, beyond = distilled(learned, represented, recipe, trainings)
+            learner, beside, beyond = distilled(trainer.model.network, represented, recipe, trainings)
+        learned = learner.model.network
         functions = ArrayVectors(in_blocks(learned, represented.seen))
         laplacian, n_functions = settings.spectral.laplacian, functions.dim
         polishes = can_polish(rows.n_rows, n_functions, represented.graph.n_neighbors)
@@ -308,9 +312,10 @@ class SpectralNet(FittedSpectral):
             certificate = sample.certificate(*sums, rows.n_rows, settings)
         self.certificate_ = certificate.facts()
         if certificate.verdict in ("bad", "unproven"):
-            ended = trainer.schedule.ended_because(trainer.objective.watched)
+            ended = learner.step, learner.schedule.ended_because(learner.objective.watched)
+            section: Literal["train", "distill"] = "distill" if recipe.distills else "train"
             n_clusters = None if recipe.cluster.n_clusters == "auto" else recipe.cluster.n_clusters
-            note = as_note(self.certificate_, trainer.step, ended, self.WORDS, n_clusters)
+            note = as_note(self.certificate_, *ended, section, self.WORDS, n_clusters)
             warnings.warn(note, ConvergenceWarning, stacklevel=5)
         network = EncodedNetwork(perceptron, **represented.encoders)
         self.eigenvalues_ = own_values[: settings.n_components]

@@ -129,6 +129,7 @@ def as_note(
     facts: Mapping[str, Any],
     steps: int,
     stopped_because: str,
+    section: Literal["train", "distill"] = "train",
     names: Mapping[str, str] | None = None,
     n_clusters: int | None = None,
 ) -> str:
@@ -138,11 +139,17 @@ def as_note(
         facts: of :meth:`Certificate.facts`.
         steps: of the training.
         stopped_because: as trainings say it.
+        section: of that training: descent, or the distillation that followed.
         names: of settings, where they are called otherwise than in a config.
         n_clusters: C, where it is known: clusters lie above all in as many functions.
     """
     if "plateau" not in stopped_because:
-        remedy = f"Training ended by its budget of {steps:,} steps, before a plateau; raise train.max_steps"
+        remedy = f"Training ended by its budget of {steps:,} steps, before a plateau; raise {section}.max_steps"
+    elif section == "distill":
+        remedy = (
+            "Distillation reached its plateau and functions are inexact; widen the network (network.hidden) or draw "
+            "more rows a step (distill.batch_size)"
+        )
     elif facts["missed"]:
         remedy = (
             "Training reached its plateau and functions are missing; train more beside those kept "

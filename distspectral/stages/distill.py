@@ -14,7 +14,7 @@ MUCH = 0.02
 
 def _facts(manifests: Manifests) -> dict[str, Any]:
     found = manifests["distill"].metrics
-    return {key: found[key] for key in ("steps", "rows_per_second", "loss", "held_out_loss")}
+    return {key: found[key] for key in ("steps", "stopped_because", "rows_per_second", "loss", "held_out_loss")}
 
 
 def _lines(facts: dict[str, Any]) -> dict[str, str]:

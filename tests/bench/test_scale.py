@@ -45,6 +45,8 @@ def test_a_plan_is_compared_stage_by_stage(monkeypatch):
         "neighbors",
         "graph",
         "train",
+        "polish",
+        "distill",
         "calibrate",
         "cluster",
         "tree",

@@ -10,7 +10,7 @@ from distspectral.orchestration.chain import Chain
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 
-SPECTRAL = ["pack", "trial", "neighbors", "graph", "train", "calibrate", "cluster", "tree", "map", "embed", "exemplars"]
+SPECTRAL = ["pack", "trial", "neighbors", "graph", "train", "polish", "distill", "calibrate", "cluster", "tree", "map", "embed", "exemplars"]
 PLAIN = "representation: input\naffinity: {space: euclidean}"
 
 
@@ -43,7 +43,7 @@ def test_weights_to_begin_with_are_known_by_what_they_are_and_not_by_where_they_
     assert dict(zip(SPECTRAL, differ, strict=True)) == {name: name in AFTER_GRAPH for name in SPECTRAL}
 
 
-AFTER_GRAPH = ["train", "calibrate", "cluster", "tree", "map", "embed", "exemplars"]
+AFTER_GRAPH = ["train", "polish", "distill", "calibrate", "cluster", "tree", "map", "embed", "exemplars"]
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,7 @@ AFTER_GRAPH = ["train", "calibrate", "cluster", "tree", "map", "embed", "exempla
         ("seed=1", AFTER_GRAPH),
         ("cluster.n_clusters=9", AFTER_GRAPH),  # it decides how many functions are kept
         ("cluster.restarts=9", ["cluster", "tree", "embed", "exemplars"]),
+        ("distill.max_steps=9", AFTER_GRAPH[2:]),
         ("map.n_strangers=9", ["map", "embed", "exemplars"]),
     ],
 )
@@ -75,6 +76,7 @@ def test_a_value_invalidates_what_it_can_change_and_nothing_before(override: str
         "train.device=cpu",
         "train.checkpoint_steps=9",
         "map.checkpoint_steps=9",
+        "distill.checkpoint_steps=9",
         "embed.batch_rows=9",
         "ray.workers=5",
         "ray.enabled=false",
@@ -103,6 +105,8 @@ def test_each_stage_has_a_directory_and_its_resolved_config() -> None:
         "neighbors",
         "graph",
         "training",
+        "polished",
+        "distilled",
         "model",
         "clusters",
         "tree",

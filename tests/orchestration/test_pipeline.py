@@ -36,7 +36,7 @@ from distspectral.training.checkpoint import read_state
 from tests.datasets import blobs
 from tests.runs import DIM, LEARNED, N_ROWS, moved, write_drowned_run, write_metric_run, write_run
 
-CHAIN = ("pack", "neighbors", "graph", "train", "calibrate", "cluster", "tree", "map", "embed", "exemplars")
+CHAIN = ("pack", "neighbors", "graph", "train", "polish", "distill", "calibrate", "cluster", "tree", "map", "embed", "exemplars")
 
 
 class Recorder:
@@ -214,7 +214,7 @@ def test_a_missing_metrics_file_is_written_again_with_the_seconds_of_then(own: P
 
 def test_only_stages_behind_a_change_run_again(own: Path) -> None:
     metrics, recorder = run_local(own, "cluster.n_clusters=4")
-    assert recorder.up_to_date == ["pack", "neighbors", "graph", "train", "calibrate", "map"]
+    assert recorder.up_to_date == ["pack", "neighbors", "graph", "train", "polish", "distill", "calibrate", "map"]
     assert recorder.worked == ["cluster", "tree", "embed", "exemplars"]
     assert metrics["cluster"]["n_clusters"] == 4
 
@@ -286,7 +286,7 @@ def test_a_run_whose_start_was_replaced_trains_again(own: Path, tmp_path: Path) 
     run_local(later)
     run_local(own, "affinity.kind=uniform")
     _, recorder = run_local(later)
-    assert recorder.worked == ["train", "calibrate", "cluster", "tree", "map", "embed", "exemplars"]
+    assert recorder.worked == ["train", "polish", "distill", "calibrate", "cluster", "tree", "map", "embed", "exemplars"]
     _, recorder = run_local(later)
     assert recorder.worked == []
 

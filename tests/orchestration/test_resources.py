@@ -43,7 +43,7 @@ def node(cpus: float, gpus: float = 0, alive: bool = True) -> dict[str, Any]:
 
 def test_gpus_are_asked_for_by_parts_that_are_faster_on_one_where_they_are_granted() -> None:
     eight = [node(112, 8)]
-    for stage in ("neighbors", "codes", "train", "calibrate"):
+    for stage in ("neighbors", "codes", "train", "polish", "distill", "calibrate"):
         assert request(RayConfig(), stage, on_gpu=True, nodes=eight).num_gpus == 1
         assert request(RayConfig(use_gpu=True), stage, on_gpu=False, nodes=eight).num_gpus == 0
         assert request(RayConfig(), stage, on_gpu=True, nodes=[node(112)]).num_gpus == 0

@@ -42,6 +42,8 @@ def test_config_windows_and_results_of_a_run_are_in_mlflow(store: str, tmp_path:
         "neighbors",
         "graph",
         "train",
+        "polish",
+        "distill",
         "calibrate",
         "cluster",
         "tree",

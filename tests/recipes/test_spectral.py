@@ -15,7 +15,7 @@ from distspectral.recipes.spectral_sections import ENOUGH_VARIANCE
 WIDE, NARROW = 40, 5
 """Features of a row: more, or fewer, than the ten numbers of a code."""
 EUCLIDEAN = {"affinity": {"space": "euclidean"}}
-TAIL = ("train", "calibrate", "cluster", "tree", "map", "embed", "exemplars")
+TAIL = ("train", "polish", "distill", "calibrate", "cluster", "tree", "map", "embed", "exemplars")
 CODES = ("pack", "autoencoder", "codes", "neighbors", "graph")
 
 

@@ -10,7 +10,7 @@ from distspectral.datasets import write_vectors
 from distspectral.embedding.forward import forward
 from distspectral.graph.store import MappedGraph
 from distspectral.mapping import local_map
-from distspectral.stages import certify
+from distspectral.spectral import polish
 from distspectral.stages.calibrate import (
     CALIBRATE,
     MAX_TASKS,
@@ -118,7 +118,7 @@ def test_the_certificate_holds_against_the_exact_functions(calibrated):
 
 
 def manifests_of(pipeline):
-    return {name: pipeline.chain.artifact(name).manifest() for name in ("graph", "train", "calibrate")}
+    return {name: pipeline.chain.artifact(name).manifest() for name in ("graph", "train", "polish", "distill", "calibrate")}
 
 
 def test_a_training_that_its_budget_ended_is_called_bad_with_the_remedy(tmp_path):
@@ -159,7 +159,7 @@ def test_sampled_rows_give_the_residuals_of_all_within_their_standard_error(cali
 
 
 def test_rows_beyond_a_polish_are_judged_by_a_sample(calibrated, tmp_path, monkeypatch):
-    monkeypatch.setattr(certify, "POLISH_BYTES", 0)
+    monkeypatch.setattr(polish, "POLISH_BYTES", 0)
     inputs = (
         (calibrated.chain.artifact("pack"),),
         calibrated.chain.artifact("graph"),
@@ -174,8 +174,8 @@ def test_rows_beyond_a_polish_are_judged_by_a_sample(calibrated, tmp_path, monke
 
 
 def test_a_polish_fits_into_the_memory_that_it_is_said_to_take():
-    assert certify.can_polish(3_500_000, 23, 15)
-    assert not certify.can_polish(4_000_000, 23, 15)
+    assert polish.can_polish(3_500_000, 23, 15)
+    assert not polish.can_polish(4_000_000, 23, 15)
 
 
 def test_a_network_of_dependent_functions_keeps_the_independent_ones_and_says_so(tmp_path):
