@@ -170,7 +170,20 @@ def test_stages_run_in_order_and_demand_their_inputs(tmp_path: Path) -> None:
     refused = invoke("stage", "neighbors", path, "--local")
     assert refused.exit_code == EXIT_REFUSED
     assert "vectors: holds no finished artifact" in refused.stderr
-    for stage in ("pack", "neighbors", "graph", "train", "polish", "distill", "calibrate", "cluster", "tree", "map", "embed", "exemplars"):
+    for stage in (
+        "pack",
+        "neighbors",
+        "graph",
+        "train",
+        "polish",
+        "distill",
+        "calibrate",
+        "cluster",
+        "tree",
+        "map",
+        "embed",
+        "exemplars",
+    ):
         result = invoke("stage", stage, path, "--local", "--json")
         assert result.exit_code == 0, result.stderr
         assert json.loads(result.stdout)["stage"] == stage

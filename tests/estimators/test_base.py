@@ -46,7 +46,9 @@ def test_spectral_net_does_what_a_run_does_unless_told_otherwise() -> None:
     assert (estimator.n_components, estimator.n_functions) == (run.n_components, run.n_functions)
     assert estimator.chain == run.chain
     budgets = {name: one.train.steps(10**9) for name, one in estimator.trainings.items()}
-    assert budgets == {"autoencoder": 2000, "siamese": 1500, "train": 600, "distill": 1000, "map": 1200}, "as documented"
+    assert budgets == {"autoencoder": 2000, "siamese": 1500, "train": 600, "distill": 1000, "map": 1200}, (
+        "as documented"
+    )
 
 
 def test_dscl_does_what_a_run_does_unless_told_otherwise() -> None:

@@ -23,6 +23,7 @@ from distspectral.errors import (
     MissingArtifactError,
     TooManyClustersError,
 )
+from distspectral.estimators import spectral_net
 from distspectral.spectral import polish
 from tests.datasets import ring_and_blobs
 
@@ -157,15 +158,24 @@ def test_a_fit_cut_short_warns_and_names_the_remedy():
     X, _ = load_digits(return_X_y=True)
     words = "The learned functions are not the graph's.*budget of 20 steps, before a plateau; raise max_steps"
     with pytest.warns(ConvergenceWarning, match=words):
-        model = SpectralNet(10, random_state=0, max_steps=20, **PLAIN).fit(X[:600])
+        model = SpectralNet(10, random_state=0, max_steps=20, hidden=(4,), **PLAIN).fit(X[:600])
     assert model.certificate_["verdict"] == "bad"
 
 
 def test_more_rows_than_are_polished_are_certified_by_a_sample(fitted, rows, monkeypatch):
-    monkeypatch.setattr(polish, "POLISH_BYTES", 0)
+    monkeypatch.setattr(spectral_net, "can_polish", lambda *_: False)
     found = SpectralNet(n_neighbors=40, **SMALL).fit(rows[0]).certificate_
     assert found["method"] == "residuals"
     np.testing.assert_allclose(found["residuals"], fitted.certificate_["residuals"], rtol=1e-3, atol=1e-5)
+
+
+def test_more_rows_than_are_polished_are_learned_by_descent_alone(fitted, rows, monkeypatch):
+    windows = []
+    monkeypatch.setattr(polish, "POLISH_BYTES", 0)
+    alone = SpectralNet(n_neighbors=40, **SMALL).fit(rows[0], on_window=windows.append)
+    assert {window["training"] for window in windows} == {"train"}
+    assert np.mean(fitted.certificate_["residuals"][:3]) < np.mean(alone.certificate_["residuals"][:3])
+    assert adjusted_rand_score(alone.labels_, fitted.labels_) == 1
 
 
 def test_predict_never_refits(rows, fitted):

@@ -10,7 +10,21 @@ from distspectral.orchestration.chain import Chain
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 
-SPECTRAL = ["pack", "trial", "neighbors", "graph", "train", "polish", "distill", "calibrate", "cluster", "tree", "map", "embed", "exemplars"]
+SPECTRAL = [
+    "pack",
+    "trial",
+    "neighbors",
+    "graph",
+    "train",
+    "polish",
+    "distill",
+    "calibrate",
+    "cluster",
+    "tree",
+    "map",
+    "embed",
+    "exemplars",
+]
 PLAIN = "representation: input\naffinity: {space: euclidean}"
 
 
@@ -53,7 +67,7 @@ AFTER_GRAPH = ["train", "polish", "distill", "calibrate", "cluster", "tree", "ma
         ("graph.n_neighbors=9", ["trial", "neighbors", "graph", *AFTER_GRAPH]),
         ("graph.block_rows=9", ["neighbors", "graph", *AFTER_GRAPH]),
         ("affinity.kind=uniform", ["graph", *AFTER_GRAPH]),
-        ("affinity.scope=batch", AFTER_GRAPH),
+        ("orthonorm.decay=0.5", AFTER_GRAPH),
         ("train.max_steps=9", AFTER_GRAPH),
         ("network.hidden=[9]", AFTER_GRAPH),
         ("spectral.laplacian=unnormalized", AFTER_GRAPH),
@@ -188,7 +202,7 @@ def test_variants_share_what_they_have_in_common() -> None:
     assert same == ["pack", "autoencoder", "codes", "neighbors", "graph", "siamese", "features"]
     assert plain.outputs["pack"].fingerprint == coded.outputs["pack"].fingerprint
     assert plain.outputs["neighbors"].fingerprint != coded.outputs["neighbors"].fingerprint
-    assert [list(one.outputs)[-8] for one in (plain, coded, rebuilt)] == ["graph", "reweight", "siamese_graph"]
+    assert [list(one.outputs)[-10] for one in (plain, coded, rebuilt)] == ["graph", "reweight", "siamese_graph"]
     assert len({output.artifact.path for output in coded.outputs.values()}) == len(coded.outputs)
 
 
@@ -197,7 +211,7 @@ def test_variants_share_what_they_have_in_common() -> None:
     [
         ("pack.dtype=float16", "pack", "pack.dtype is float16, was float32"),
         ("graph.n_neighbors=9", "neighbors", "graph.n_neighbors is 9, was 15"),
-        ("affinity.scope=batch", "train", "affinity.scope is batch, was global"),
+        ("orthonorm.decay=0.5", "train", "orthonorm.decay is 0.5, was 0.99"),
         ("network.hidden=[9]", "train", "network.hidden is [9], was [512, 256]"),
         ("train.max_steps=9", "train", "train.max_steps is 9, was auto"),
         ("seed=1", "train", "seed is 1, was 0"),

@@ -11,7 +11,7 @@ from distspectral.config.run import RunConfig
 from distspectral.costs.machines import Machines, Node
 from distspectral.costs.rates import Rates, SearchRate, StepRate
 
-ROWS = ("pack", "codes", "neighbors", "graph", "features", "reweight", "embed")
+ROWS = ("pack", "codes", "neighbors", "graph", "features", "reweight", "polish", "embed")
 LISTS = ("neighbors", "graph", "siamese_neighbors", "siamese_graph", "reweight")
 FACTS = {
     "pointing rows": 0.25,
@@ -41,10 +41,14 @@ CORE_US = {
     "reweight": {"reweighting edges": 4.0, "counting degrees": 0.25},
     "train": {"scan": 4.0},
     "map": {"scan": 4.0},
+    "polish": {"encoding": 4.0, "polishing": 4.0, "network": 3.0},
     "calibrate": {"encoding": 4.0, "calibrating": 4.0, "certifying": 4.0, "network": 3.0},
     "embed": {"embedding": 1.0, "encoding": 4.0, "network": 3.0},
     "evaluate": {"evaluating": 8.0},
 }
+
+
+TRAINED = ("autoencoder", "siamese", "train", "distill", "map")
 
 
 def config(**sections: Any) -> RunConfig:
@@ -60,7 +64,7 @@ def rates(**changes: Any) -> Rates:
         "read_us": 4.0,
         "core_us": CORE_US,
         "alone_s": {"pack": 0.5, "cluster": 0.8, "neighbors": 3.0, "siamese_neighbors": 3.0},
-        "steps": {stage: StepRate(fixed_s=0.001, row_s=1e-5) for stage in ("autoencoder", "siamese", "train", "map")},
+        "steps": {stage: StepRate(fixed_s=0.001, row_s=1e-5) for stage in TRAINED},
         "searches": {"neighbors": SEARCH, "siamese_neighbors": SEARCH},
         "kept_bytes": dict.fromkeys(ROWS, 100.0),
         "row_numbers": dict.fromkeys(LISTS, 15),

@@ -11,7 +11,7 @@ from distspectral.planning.bills import stage_bills
 from distspectral.planning.machines import machines_named, this_machine
 from distspectral.stages.trial import TRYING
 from distspectral.training.growth import N_JUDGED
-from tests.planning.constructed import CORE_US, SEARCH, config, machines, rates
+from tests.planning.constructed import CORE_US, SEARCH, TRAINED, config, machines, rates
 
 METRIC = {"objective": "dscl", "data": {"path": "/nowhere", "label_column": "label"}}
 GPUS = machines_named("8xH200", this_machine(2, 2e9, 1e9))
@@ -19,7 +19,7 @@ GPUS = machines_named("8xH200", this_machine(2, 2e9, 1e9))
 
 def stages(n_rows=1e6, found=None, on=None, **sections):
     run = config(**sections)
-    recipe = run.recipe(96)
+    recipe = run.recipe(96, n_rows)
     bills = stage_bills(n_rows, recipe, run.settings(recipe), found or rates(), on or machines())
     return {bill.stage: bill for bill in bills}
 
@@ -34,6 +34,9 @@ ENCODER, SIAMESE, FUNCTIONS = (
     n_weights(34, 512, 256, 22),
 )
 MAP = n_weights(34 + 14, 512, 256, N_ANCHORS, 2)
+
+
+DESCENT = {"distill": {"enabled": False}}
 
 
 def term(bill, resource):
@@ -98,7 +101,7 @@ def test_rows_beyond_memory_are_read_one_by_one():
 
 
 def test_batches_of_many_rows_are_drawn_before_and_read_in_order():
-    few, many = (stages(n)["train"] for n in (1e6, 1e9))
+    few, many = (stages(n, **DESCENT)["train"] for n in (1e6, 1e9))
     assert few.scratch == 0
     n_records = 2 * 1024 * (2000 + N_JUDGED)
     n_bytes = n_records * (4 * 34 + 8)
@@ -110,21 +113,21 @@ def test_batches_of_many_rows_are_drawn_before_and_read_in_order():
 
 
 def test_workers_share_a_batch_and_pay_an_all_reduce():
-    pair = stages(on=machines(workers=2))["train"]
+    pair = stages(on=machines(workers=2), **DESCENT)["train"]
     reduce = 1e-3 + 2 * 4 * FUNCTIONS / 1e9
     assert term(pair, "steps").seconds == pytest.approx(2000 * (0.001 + 512 * 1e-5 + reduce))
     assert pair.sent == 2000 * 2 * 4 * FUNCTIONS
-    assert stages()["train"].sent == 0
+    assert stages(**DESCENT)["train"].sent == 0
 
 
 def test_training_is_shared_by_no_more_workers_than_are_useful_unless_the_config_says_so():
     many = machines(workers=64)
     assert (
-        term(stages(on=many)["train"], "steps").seconds
-        == term(stages(on=machines(workers=2))["train"], "steps").seconds
+        term(stages(on=many, **DESCENT)["train"], "steps").seconds
+        == term(stages(on=machines(workers=2), **DESCENT)["train"], "steps").seconds
     )
     said = dataclasses.replace(many, all_train=True)
-    assert stages(on=said)["train"].sent == 2000 * 2 * 4 * FUNCTIONS * 63
+    assert stages(on=said, **DESCENT)["train"].sent == 2000 * 2 * 4 * FUNCTIONS * 63
 
 
 def test_calibration_takes_at_least_as_long_as_one_task():
@@ -182,9 +185,12 @@ def test_more_rows_never_cost_less(shape):
     plans = [stages(n, on=on) for n in sizes]
     for before, after in itertools.pairwise(plans):
         for name, bill in before.items():
+            if name not in after:  # a graph that does not fit is learned by descent alone
+                assert name in ("polish", "distill")
+                continue
             for value in ("seconds", "kept", "moved", "worker_bytes", "driver_bytes", "node_hours"):
                 # drawing batches may be cheaper than what it replaces: one worker that scans all edges by itself
-                least = 0.85 if name in ("autoencoder", "siamese", "train", "map") else 1 - 1e-9
+                least = 0.85 if name in TRAINED else 1 - 1e-9
                 assert getattr(after[name], value) >= getattr(bill, value) * least, (name, value)
 
 

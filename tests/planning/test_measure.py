@@ -37,7 +37,7 @@ def learned(tmp_path_factory):
 def test_every_rate_that_the_formulas_ask_for_is_measured(learned):
     config, rates = learned
     assert rates.sample_rows == N_ROWS
-    assert set(rates.steps) == {"autoencoder", "siamese", "train", "map"}
+    assert set(rates.steps) == {"autoencoder", "siamese", "train", "distill", "map"}
     kinds = {
         "pack": {"packing"},
         "autoencoder": set(),
@@ -50,6 +50,8 @@ def test_every_rate_that_the_formulas_ask_for_is_measured(learned):
         "features": {"encoding", "network"},
         "reweight": {"reweighting edges", "taking the median", "counting degrees", "copying components"},
         "train": {"scan"},
+        "polish": {"encoding", "network", "polishing"},
+        "distill": set(),
         "calibrate": {"encoding", "calibrating", "certifying", "network"},
         "cluster": {"embedding a sample", "reading sampled edges", "reading row numbers"},
         "tree": {

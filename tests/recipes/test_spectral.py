@@ -16,6 +16,7 @@ WIDE, NARROW = 40, 5
 """Features of a row: more, or fewer, than the ten numbers of a code."""
 EUCLIDEAN = {"affinity": {"space": "euclidean"}}
 TAIL = ("train", "polish", "distill", "calibrate", "cluster", "tree", "map", "embed", "exemplars")
+TRAINED = ("autoencoder", "siamese", "train", "distill", "map")
 CODES = ("pack", "autoencoder", "codes", "neighbors", "graph")
 
 
@@ -47,7 +48,7 @@ def test_a_variant_is_a_chain_and_the_last_graph_in_it_is_learned(
     one = recipe(**variant)
     assert one.chain == (*chain, *TAIL)
     assert one.embedded_graph == graph
-    assert list(one.trainings) == [stage for stage in ("autoencoder", "siamese", "train", "map") if stage in one.chain]
+    assert list(one.trainings) == [stage for stage in TRAINED if stage in one.chain]
 
 
 @pytest.mark.parametrize(
@@ -227,6 +228,7 @@ def test_every_training_begins_with_the_weights_of_the_run_to_start_from() -> No
         "autoencoder": "s3://bucket/before/autoencoder",
         "siamese": "s3://bucket/before/siamese",
         "train": "s3://bucket/before/training",
+        "distill": None,  # it goes on from this run's own training
         "map": "s3://bucket/before/map",
     }
     assert {one.start_from for one in recipe().trainings.values()} == {None}

@@ -16,7 +16,20 @@ from distspectral.stages.tree_files import load_tree
 from tests.runs import DIM, N_ROWS, write_run
 from tests.stages.chain import opened
 
-CHAIN = ("pack", "neighbors", "graph", "train", "polish", "distill", "calibrate", "cluster", "tree", "map", "embed", "exemplars")
+CHAIN = (
+    "pack",
+    "neighbors",
+    "graph",
+    "train",
+    "polish",
+    "distill",
+    "calibrate",
+    "cluster",
+    "tree",
+    "map",
+    "embed",
+    "exemplars",
+)
 
 
 @pytest.fixture(scope="module")

@@ -150,7 +150,13 @@ def test_a_graph_that_does_not_fit_is_learned_by_descent(tmp_path, monkeypatch):
 
 
 def test_a_reader_is_told_where_rows_never_taught_fare_much_worse():
-    told = {"steps": 300, "stopped_because": "a plateau of loss", "rows_per_second": 1.0, "loss": 0.01, "held_out_loss": 0.015}
+    told = {
+        "steps": 300,
+        "stopped_because": "",
+        "rows_per_second": 1.0,
+        "loss": 0.01,
+        "held_out_loss": 0.015,
+    }
     assert DISTILL.notes({"distill": told}) == []
     (note,) = DISTILL.notes({"distill": told | {"held_out_loss": 0.09}})
     assert "9.0%" in note

@@ -150,7 +150,7 @@ def test_a_model_with_a_flipped_bit_is_never_used(pipeline, where):
     artifact = pipeline.chain.artifact("train")
     flip_a_bit(Path(artifact.file_path("model.pt")), where)
     with pytest.raises(DamagedArtifactError, match=r"model\.pt: not a readable state"):
-        pipeline.stage("calibrate")
+        pipeline.stage("polish")
 
 
 def test_a_state_that_holds_code_is_refused_without_running_it(tmp_path):
