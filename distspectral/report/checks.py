@@ -33,6 +33,7 @@ TITLES = {
     "tree": "The clusters",
     "pack": "The rows as they were read",
     "train": "The training",
+    "distill": "Rows that were not taught",
     "embed": "The rows in the clusters",
     "exemplars": "The exemplars",
     "outliers": "Outliers",

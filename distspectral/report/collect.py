@@ -33,6 +33,7 @@ from distspectral.report.data import (
     Pictures,
     ReportData,
     SpectrumFacts,
+    TaughtFacts,
     TrainingFacts,
     TreeFacts,
 )
@@ -134,6 +135,7 @@ def collect(
         "candidates": metrics["cluster"].get("candidates", []),
         "certificate": metrics["calibrate"]["certificate"],
         "edges": _edges(metrics) if "edges" in metrics["calibrate"] else None,
+        "taught": _taught(metrics) if "distill" in metrics else None,
         "clusters": _clusters(manifests["cluster"], manifests["tree"], output),
         "rows": sample,
         "row_pictures": None if look is None or not len(rows) else row_pictures(vectors, look, rows),
@@ -242,6 +244,11 @@ def _spectrum(manifest: Manifest) -> SpectrumFacts:
         n_kept=manifest.properties["n_components"],
         gaps=gaps.tolist(),
     )
+
+
+def _taught(metrics: Mapping[str, Any]) -> TaughtFacts:
+    told = {name: metrics["distill"][name] for name in ("steps", "loss", "held_out_loss")}
+    return TaughtFacts(passes=metrics["polish"]["passes"], **told)
 
 
 def _edges(metrics: Mapping[str, Any]) -> EdgeFacts:

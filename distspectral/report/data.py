@@ -107,6 +107,22 @@ class CandidateFacts(_Facts):
     stability: float
 
 
+class TaughtFacts(_Facts):
+    """What the network learned of the polished functions.
+
+    Attributes:
+        passes: products with the graph that the polish took.
+        steps: of the distillation.
+        loss: share of the functions' squares left unexplained at rows that were taught.
+        held_out_loss: likewise, at rows that were not.
+    """
+
+    passes: int
+    steps: int
+    loss: float
+    held_out_loss: float
+
+
 class EdgeFacts(_Facts):
     """The Ritz sum of all edges beside that of the edges drawn last.
 
@@ -364,5 +380,6 @@ class ReportData(_Facts):
     confusion: Confusion | None = None
     certificate: CertificateFacts | None = None
     edges: EdgeFacts | None = None
+    taught: TaughtFacts | None = None
     evaluation: Scores | None = None
     checks: list[Check] = Field(default_factory=list)

@@ -32,6 +32,7 @@ from distspectral.report.data import (
     ReportData,
     RowSample,
     SpectrumFacts,
+    TaughtFacts,
     TrainingFacts,
 )
 from distspectral.report.formats import MISSING, column, count, duration, n_bytes, number, percent, plural
@@ -115,6 +116,7 @@ def render(data: ReportData) -> str:
         files=files(data),
         made_plots=_made_plots(data),
         edges=_edge_facts(data.edges) if data.edges else [],
+        taught=_taught_facts(data.taught) if data.taught else [],
         facts=_made_facts(data),
         **settings_text(data.config),
     )
@@ -254,7 +256,7 @@ def _spectrum_caption(spectrum: SpectrumFacts) -> str:
     all_of_them = spectrum.n_kept >= len(spectrum.ritz_values)
     kept = "All" if all_of_them else f"The {count(spectrum.n_kept)} lowest of"
     return (
-        f"{kept} {plural(len(spectrum.ritz_values), 'learned function')} form the embedding. A jump after the n-th "
+        f"{kept} {plural(len(spectrum.ritz_values), 'function')} form the embedding. A jump after the n-th "
         "value speaks for n clusters; the tree weighs what mergers cost beside it."
     )
 
@@ -334,6 +336,15 @@ def _made_plots(data: ReportData) -> list[Plot]:
             )
         )
     return figures
+
+
+def _taught_facts(taught: TaughtFacts) -> list[tuple[str, str]]:
+    return [
+        ("Products with the graph that polished the functions", count(taught.passes)),
+        ("Steps in which the network learned them", count(taught.steps)),
+        ("Left unexplained of their squares, at rows that were taught", percent(taught.loss)),
+        ("Likewise, at rows that were not", percent(taught.held_out_loss)),
+    ]
 
 
 def _edge_facts(edges: EdgeFacts) -> list[tuple[str, str]]:

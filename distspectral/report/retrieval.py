@@ -116,6 +116,7 @@ def metric_page(
         trained=bool(windows),
         made_plots=[Plot("Time of each stage", Markup(plots.stage_seconds(seconds)), "Wall-clock time."), *loss],
         edges=[],
+        taught=[],
         facts=facts,
         **settings_text(redacted_values(config)),
     )

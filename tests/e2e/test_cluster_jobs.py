@@ -44,20 +44,8 @@ PATIENCE_S = 300
 HEAD_ID = "f" * 51 + "00000"
 OBJECT_STORE_BYTES = 80 << 20
 PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
-STAGES = [
-    "pack",
-    "neighbors",
-    "graph",
-    "train",
-    "polish",
-    "distill",
-    "calibrate",
-    "cluster",
-    "tree",
-    "map",
-    "embed",
-    "exemplars",
-]
+LEARNED_BY = ["train", "polish", "distill", "calibrate"]
+STAGES = ["pack", "neighbors", "graph", *LEARNED_BY, "cluster", "tree", "map", "embed", "exemplars"]
 
 
 @dataclasses.dataclass

@@ -20,20 +20,8 @@ from distspectral.storage.source.dataset import Source
 from tests.runs import N_ROWS, write_run
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
-CHAIN = (
-    "pack",
-    "neighbors",
-    "graph",
-    "train",
-    "polish",
-    "distill",
-    "calibrate",
-    "cluster",
-    "tree",
-    "map",
-    "embed",
-    "exemplars",
-)
+LEARNED_BY = ("train", "polish", "distill", "calibrate")
+CHAIN = ("pack", "neighbors", "graph", *LEARNED_BY, "cluster", "tree", "map", "embed", "exemplars")
 
 
 def fill(disk: Path, n_pages: int) -> None:

@@ -10,21 +10,9 @@ from distspectral.orchestration.chain import Chain
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 
-SPECTRAL = [
-    "pack",
-    "trial",
-    "neighbors",
-    "graph",
-    "train",
-    "polish",
-    "distill",
-    "calibrate",
-    "cluster",
-    "tree",
-    "map",
-    "embed",
-    "exemplars",
-]
+LEARNED_BY = ["train", "polish", "distill", "calibrate"]
+AFTER_GRAPH = [*LEARNED_BY, "cluster", "tree", "map", "embed", "exemplars"]
+SPECTRAL = ["pack", "trial", "neighbors", "graph", *AFTER_GRAPH]
 PLAIN = "representation: input\naffinity: {space: euclidean}"
 
 
@@ -55,9 +43,6 @@ def test_weights_to_begin_with_are_known_by_what_they_are_and_not_by_where_they_
     assert prints("a", "of seed 0") == prints("b", "of seed 0")
     differ = [one != other for one, other in zip(prints("a", "of seed 0"), prints("a", "of seed 1"), strict=True)]
     assert dict(zip(SPECTRAL, differ, strict=True)) == {name: name in AFTER_GRAPH for name in SPECTRAL}
-
-
-AFTER_GRAPH = ["train", "polish", "distill", "calibrate", "cluster", "tree", "map", "embed", "exemplars"]
 
 
 @pytest.mark.parametrize(

@@ -36,20 +36,8 @@ from distspectral.training.checkpoint import read_state
 from tests.datasets import blobs
 from tests.runs import DIM, LEARNED, N_ROWS, moved, write_drowned_run, write_metric_run, write_run
 
-CHAIN = (
-    "pack",
-    "neighbors",
-    "graph",
-    "train",
-    "polish",
-    "distill",
-    "calibrate",
-    "cluster",
-    "tree",
-    "map",
-    "embed",
-    "exemplars",
-)
+LEARNED_BY = ("train", "polish", "distill", "calibrate")
+CHAIN = ("pack", "neighbors", "graph", *LEARNED_BY, "cluster", "tree", "map", "embed", "exemplars")
 
 
 class Recorder:

@@ -14,27 +14,20 @@ from distspectral.report.metrics import run_metrics
 from distspectral.report.rows import row_sample
 from distspectral.stages.tree_files import load_tree
 from tests.runs import DIM, N_ROWS, write_run
-from tests.stages.chain import opened
+from tests.stages.chain import opened, pipeline_upto
 
-CHAIN = (
-    "pack",
-    "neighbors",
-    "graph",
-    "train",
-    "polish",
-    "distill",
-    "calibrate",
-    "cluster",
-    "tree",
-    "map",
-    "embed",
-    "exemplars",
-)
+LEARNED_BY = ("train", "polish", "distill", "calibrate")
+CHAIN = ("pack", "neighbors", "graph", *LEARNED_BY, "cluster", "tree", "map", "embed", "exemplars")
 
 
 @pytest.fixture(scope="module")
 def pipeline(finished_run: Path) -> Pipeline:
     return opened(finished_run)
+
+
+@pytest.fixture(scope="module")
+def by_descent(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    return pipeline_upto(tmp_path_factory.mktemp("descent"), "exemplars", distill={"enabled": False})
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +66,22 @@ def test_the_facts_shown_are_those_of_the_artifacts(pipeline: Pipeline, output: 
     assert metrics["seconds"] == {name: manifests[name].metrics["seconds"] for name in CHAIN}
     assert data.certificate is not None
     assert data.certificate.words == metrics["calibrate"]["certificate"]["words"]
+    assert data.edges is None, "functions were taught, by no edges"
+    assert data.taught is not None
+    assert data.taught.loss == manifests["distill"].metrics["loss"]
+    assert data.taught.held_out_loss == manifests["distill"].metrics["held_out_loss"]
+    assert data.taught.passes == manifests["polish"].metrics["passes"]
+
+
+def test_descent_alone_is_judged_by_edges_it_never_drew(by_descent: Pipeline) -> None:
+    manifests = {name: output.artifact.manifest() for name, output in by_descent.chain.outputs.items()}
+    artifacts = {name: by_descent.chain.artifact(name) for name in manifests}
+    metrics = run_metrics("tiny", by_descent.chain.stages, manifests, 3)
+    data = collected(by_descent, metrics, artifacts, manifests)
+    assert data.taught is None
     assert data.edges is not None
     assert data.edges.drawn == pytest.approx(sum(metrics["train"]["ritz_values"][:4]))
-    assert data.edges.every == pytest.approx(sum(values[:4]))
+    assert data.edges.every == pytest.approx(sum(data.spectrum.ritz_values[:4]))
     assert data.edges.unseen == pytest.approx(np.exp(-40 * 64 / (N_ROWS * 8)))
 
 
@@ -119,9 +125,10 @@ def test_a_large_tree_is_shown_by_its_top_and_leaves_keep_their_clusters(pipelin
     assert np.array_equal(same, np.arange(tree.n_leaves))
 
 
-def test_ritz_sums_that_part_are_noted_and_other_graphs_edges_are_not_compared(pipeline: Pipeline) -> None:
-    manifests = {name: pipeline.chain.artifact(name).manifest() for name in CHAIN}
-    artifacts = {name: pipeline.chain.artifact(name) for name in CHAIN}
+def test_ritz_sums_that_part_are_noted_and_other_graphs_edges_are_not_compared(by_descent: Pipeline) -> None:
+    pipeline = by_descent
+    manifests = {name: output.artifact.manifest() for name, output in pipeline.chain.outputs.items()}
+    artifacts = {name: pipeline.chain.artifact(name) for name in manifests}
     metrics = run_metrics("tiny", pipeline.chain.stages, manifests, 3)
     metrics["calibrate"]["edges"] |= {"drawn": 0.1, "every": 0.13, "unseen": 0.9}
     told = remedies(collected(pipeline, metrics, artifacts, manifests))
