@@ -91,6 +91,7 @@ def _config(n_rows: int, dim: int, overrides: Sequence[str], root: str) -> RunCo
         "autoencoder": brief,
         "siamese": brief,
         "train": brief,
+        "distill": brief,
         "ray": {"enabled": False},
     }
     return parse_config(yaml.safe_dump(values), "bench plan", overrides)

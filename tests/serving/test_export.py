@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
@@ -267,10 +268,9 @@ def test_artifacts_that_do_not_belong_together_are_refused(own: Path, stale: str
 
 def test_a_run_that_draws_no_map_is_exported_without_one(own: Path) -> None:
     shutil.rmtree(own / "map")
-    config = (own / "config.yaml").read_text()
-    (own / "config.yaml").write_text(
-        config.replace("map:\n", "map:\n  enabled: false\n").replace("  enabled: true\n", "", 1)
-    )
+    config = yaml.safe_load((own / "config.yaml").read_text())
+    config["map"]["enabled"] = False
+    (own / "config.yaml").write_text(yaml.safe_dump(config))
     found = load_predictor(Artifact(str(own)))
     assert found.outputs == OUTPUTS
     assert len(found.module(torch.zeros(2, DIM))) == len(OUTPUTS)
