@@ -188,6 +188,7 @@ class SpectralRecipe(SpectralSections, Recipe):
         if self.makes_features:
             rebuilt = ("siamese_neighbors", "siamese_graph")
             features = ("siamese", "features", *(("reweight",) if self.siamese.use == "reweight" else rebuilt))
+        taught = ("polish", "distill") if self.distills else ()
         drawn = ("map",) if self.map.enabled else ()
         return (
             "pack",
@@ -197,7 +198,7 @@ class SpectralRecipe(SpectralSections, Recipe):
             "graph",
             *features,
             "train",
-            *(("polish", "distill") if self.distills else ()),
+            *taught,
             "calibrate",
             "cluster",
             "tree",
