@@ -21,7 +21,7 @@ from distspectral.embedding.outliers import fitted_outliers
 from distspectral.embedding.transfer import gathered
 from distspectral.errors import TooFewRowsError
 from distspectral.estimators.base import told_in
-from distspectral.estimators.distillation import distilled
+from distspectral.estimators.eigenfunctions import eigenfunctions
 from distspectral.estimators.fitted import FittedSpectral
 from distspectral.estimators.given import given_lists, on_given
 from distspectral.estimators.progress import Verbose
@@ -29,7 +29,6 @@ from distspectral.estimators.representation import Representation as Represented
 from distspectral.estimators.representation import represent_rows
 from distspectral.estimators.stored import plain
 from distspectral.estimators.trainings import Trainings
-from distspectral.graph.certified import certified
 from distspectral.graph.components import component_labels
 from distspectral.graph.config import AffinitySpace, Connect, Metric
 from distspectral.graph.search.duplicates import surplus_duplicates
@@ -40,22 +39,16 @@ from distspectral.models.assigner import Assigner
 from distspectral.models.embedder import Embedder
 from distspectral.models.encoded import EncodedNetwork
 from distspectral.models.networks import torch_device
-from distspectral.models.orthonorm_layer import SpectralModel
 from distspectral.recipes import Representation, SpectralRecipe
 from distspectral.spectral.affinity import AffinityKind
-from distspectral.spectral.certificate import as_note
 from distspectral.spectral.diagnostics import suggested_n_clusters
 from distspectral.spectral.lineage import lineage
-from distspectral.spectral.polish import can_polish
 from distspectral.spectral.tree import grown
-from distspectral.stages.calibrate import calibrated, edge_sums, followed_by
-from distspectral.stages.certify import RowSample
 from distspectral.stages.cluster import fit_assigner
 from distspectral.stages.leaves import leaf_affinities, placed, quality, symmetric, together, with_leaves
 from distspectral.stages.stability import stability
 from distspectral.storage.rows.drawing import drawn_rows
-from distspectral.storage.rows.vectors import ArrayVectors, Vectors
-from distspectral.training.loop import Trainer
+from distspectral.storage.rows.vectors import Vectors
 from distspectral.training.modes import plain_torch
 from distspectral.training.run_log import OnWindow
 
@@ -288,37 +281,13 @@ class SpectralNet(FittedSpectral):
         represented = represent_rows(rows, recipe, trainings, lists)
         self.graph_ = represented.facts
 
-        settings = recipe.functions
-        trainer = settings.trainer(represented.seen, represented.graph)
-        trainings.fit("train", trainer)
+        learned = eigenfunctions(represented, recipe, trainings)
         self.history_, self._weights = trainings.histories["train"], trainings.weights
-
-        learner: Trainer[SpectralModel, Any] = trainer
-        beside, beyond = None, np.empty(0)
-        if recipe.distills:
-            learner, beside, beyond = distilled(trainer.model.network, represented, recipe, trainings)
-        learned = learner.model.network
-        functions = ArrayVectors(in_blocks(learned, represented.seen))
-        laplacian, n_functions = settings.spectral.laplacian, functions.dim
-        polishes = can_polish(rows.n_rows, n_functions, represented.graph.n_neighbors)
-        sample = None if polishes else RowSample.drawn(rows.n_rows, n_functions, recipe.seed)
-        sums = edge_sums(functions, represented.graph, 0, rows.n_rows, laplacian, sample)
-        perceptron, own_values = calibrated(learned.cpu(), *sums, rows.n_rows, settings)
-        ritz_values = followed_by(own_values, beyond)
-        if sample is None:
-            n_kept = min(settings.n_components, len(own_values))
-            certificate = certified(functions.block(0, rows.n_rows), represented.graph, n_kept, laplacian, beside)
-        else:
-            certificate = sample.certificate(*sums, rows.n_rows, settings)
-        self.certificate_ = certificate.facts()
-        if certificate.verdict in ("bad", "unproven"):
-            ended = learner.step, learner.schedule.ended_because(learner.objective.watched)
-            section: Literal["train", "distill"] = "distill" if recipe.distills else "train"
-            n_clusters = None if recipe.cluster.n_clusters == "auto" else recipe.cluster.n_clusters
-            note = as_note(self.certificate_, *ended, section, self.WORDS, n_clusters)
+        self.certificate_, self.eigenvalues_ = learned.certificate.facts(), learned.eigenvalues
+        n_clusters = None if recipe.cluster.n_clusters == "auto" else recipe.cluster.n_clusters
+        if (note := learned.note(self.WORDS, n_clusters)) is not None:
             warnings.warn(note, ConvergenceWarning, stacklevel=5)
-        network = EncodedNetwork(perceptron, **represented.encoders)
-        self.eigenvalues_ = own_values[: settings.n_components]
+        network = EncodedNetwork(learned.network, **represented.encoders)
         self.embedding_ = in_blocks(network.to(torch_device(self.device)), rows)
         assigner, facts = fit_assigner(
             self.embedding_.__getitem__,
@@ -328,7 +297,7 @@ class SpectralNet(FittedSpectral):
             recipe.cluster,
             recipe.seed,
             components=component_labels(represented.graph).__getitem__ if self.graph_["components"] > 1 else None,
-            suggested=suggested_n_clusters(ritz_values, settings.n_components, len(ritz_values) == n_distinct),
+            suggested=suggested_n_clusters(learned.spectrum, recipe.n_components, len(learned.spectrum) == n_distinct),
         )
         self.candidates_ = facts.get("candidates", [])
         self._set_model(Embedder(network, assigner))

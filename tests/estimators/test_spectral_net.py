@@ -23,7 +23,7 @@ from distspectral.errors import (
     MissingArtifactError,
     TooManyClustersError,
 )
-from distspectral.estimators import spectral_net
+from distspectral.estimators import eigenfunctions
 from distspectral.spectral import polish
 from tests.datasets import ring_and_blobs
 
@@ -163,7 +163,7 @@ def test_a_fit_cut_short_warns_and_names_the_remedy():
 
 
 def test_more_rows_than_are_polished_are_certified_by_a_sample(fitted, rows, monkeypatch):
-    monkeypatch.setattr(spectral_net, "can_polish", lambda *_: False)
+    monkeypatch.setattr(eigenfunctions, "can_polish", lambda *_: False)
     found = SpectralNet(n_neighbors=40, **SMALL).fit(rows[0]).certificate_
     assert found["method"] == "residuals"
     np.testing.assert_allclose(found["residuals"], fitted.certificate_["residuals"], rtol=1e-3, atol=1e-5)

@@ -1,0 +1,126 @@
+"""The eigenfunctions of rows in memory: trained, polished and taught, calibrated, certified, as the stages do it.
+
+Shape letters: N rows, E functions trained, P kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distspectral.embedding.forward import in_blocks
+from distspectral.estimators.representation import Representation
+from distspectral.estimators.trainings import Trainings
+from distspectral.graph.certified import certified, polished_functions
+from distspectral.models.networks import Perceptron, SpectralNetwork
+from distspectral.models.orthonorm_layer import SpectralModel
+from distspectral.objectives.batches import TeachingBatch
+from distspectral.recipes import SpectralRecipe
+from distspectral.spectral.certificate import Certificate, as_note
+from distspectral.spectral.polish import can_polish
+from distspectral.stages.calibrate import calibrated, edge_sums, followed_by
+from distspectral.stages.certify import RowSample
+from distspectral.storage.rows.joined import JoinedVectors
+from distspectral.storage.rows.vectors import ArrayVectors
+from distspectral.training.distill import DistillSettings
+from distspectral.training.loop import Trainer
+
+
+@dataclasses.dataclass(frozen=True)
+class Eigenfunctions:
+    """What was learned of a graph.
+
+    Attributes:
+        network: emits the P functions, in the order of their eigenvalues, on the CPU.
+        eigenvalues: (P,) Ritz values, ascending.
+        spectrum: these and those of functions that are not kept.
+        certificate: of the P functions.
+        steps: of the last training.
+        ended: why it ended.
+        section: of the config, that it is told in.
+    """
+
+    network: Perceptron
+    eigenvalues: NDArray[np.float64]
+    spectrum: NDArray[np.float64]
+    certificate: Certificate
+    steps: int
+    ended: str
+    section: Literal["train", "distill"]
+
+    def note(self, names: Mapping[str, str], n_clusters: int | None) -> str | None:
+        """Return what to tell of functions that cannot be trusted, None of others; see :func:`as_note`."""
+        if self.certificate.verdict not in ("bad", "unproven"):
+            return None
+        return as_note(self.certificate.facts(), self.steps, self.ended, self.section, names, n_clusters)
+
+
+def eigenfunctions(represented: Representation, recipe: SpectralRecipe, trainings: Trainings) -> Eigenfunctions:
+    """Return the eigenfunctions of a graph.
+
+    Args:
+        represented: the graph, and the rows as the network sees them.
+        recipe: how they are learned.
+        trainings: of this fit.
+
+    Raises:
+        NonFiniteStepError, RankDeficientError: training cannot go on.
+    """
+    seen, graph, settings = represented.seen, represented.graph, recipe.functions
+    trainer: Trainer[SpectralModel, Any] = settings.trainer(seen, graph)
+    trainings.fit("train", trainer)
+    beside, beyond = None, np.empty(0)
+    if recipe.distills:
+        trainer, beside, beyond = _distilled(trainer.model.network, represented, recipe, trainings)
+    functions = ArrayVectors(in_blocks(trainer.model.network, seen))
+    n_rows, laplacian = functions.n_rows, settings.spectral.laplacian
+    polishes = can_polish(n_rows, functions.dim, graph.n_neighbors)
+    sample = None if polishes else RowSample.drawn(n_rows, functions.dim, recipe.seed)
+    sums = edge_sums(functions, graph, 0, n_rows, laplacian, sample)
+    network, values = calibrated(trainer.model.network.cpu(), *sums, n_rows, settings)
+    n_kept = min(settings.n_components, len(values))
+    if sample is None:
+        certificate = certified(functions.block(0, n_rows), graph, n_kept, laplacian, beside)
+    else:
+        certificate = sample.certificate(*sums, n_rows, settings)
+    return Eigenfunctions(
+        network,
+        values[:n_kept],
+        followed_by(values, beyond),
+        certificate,
+        trainer.step,
+        trainer.schedule.ended_because(trainer.objective.watched),
+        "distill" if recipe.distills else "train",
+    )
+
+
+def _distilled(
+    trained: SpectralNetwork, represented: Representation, recipe: SpectralRecipe, trainings: Trainings
+) -> tuple[Trainer[SpectralModel, TeachingBatch], NDArray[np.float32], NDArray[np.float64]]:
+    """Return the trainer of the network that learned the first polished functions, and what lies behind these.
+
+    Args:
+        trained: on the graph's edges; it is not changed.
+        represented: the graph, and the rows as the network sees them.
+        recipe: one that distills.
+        trainings: of this fit.
+
+    Returns:
+        trainer: at its end, of a network of P functions.
+        functions: (N, E - P) polished ones that it did not learn.
+        values: at most (E - P,) their eigenvalues.
+    """
+    settings = recipe.trainings["distill"]
+    assert isinstance(settings, DistillSettings), settings
+    seen, n_functions = represented.seen, settings.n_functions
+    learned = in_blocks(trained, seen)
+    exact, mass, found = polished_functions(learned, represented.graph, recipe.n_components, recipe.spectral.laplacian)
+    taught = ArrayVectors(np.column_stack([mass.astype(np.float32), exact]))
+    parts = seen.parts if isinstance(seen, JoinedVectors) else (seen,)
+    trainer = settings.trainer_upon(trained, JoinedVectors([*parts, taught]))
+    trainings.go_on("distill", trainer)
+    return trainer, exact[:, n_functions - 1 :], found.values[n_functions:]
