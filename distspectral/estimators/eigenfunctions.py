@@ -56,7 +56,7 @@ class Eigenfunctions:
         """Return what to tell of functions that cannot be trusted, None of others; see :func:`as_note`."""
         if self.certificate.verdict not in ("bad", "unproven"):
             return None
-        return as_note(self.certificate.facts(), self.steps, self.ended, self.section, names, n_clusters)
+        return as_note(self.certificate.facts(), self.steps, self.ended, names, n_clusters, self.section)
 
 
 def eigenfunctions(represented: Representation, recipe: SpectralRecipe, trainings: Trainings) -> Eigenfunctions:

@@ -129,9 +129,9 @@ def as_note(
     facts: Mapping[str, Any],
     steps: int,
     stopped_because: str,
-    section: Literal["train", "distill"] = "train",
     names: Mapping[str, str] | None = None,
     n_clusters: int | None = None,
+    section: Literal["train", "distill"] = "train",
 ) -> str:
     """Return what to tell of functions that cannot be trusted, with the remedy.
 
@@ -139,9 +139,9 @@ def as_note(
         facts: of :meth:`Certificate.facts`.
         steps: of the training.
         stopped_because: as trainings say it.
-        section: of that training: descent, or the distillation that followed.
         names: of settings, where they are called otherwise than in a config.
         n_clusters: C, where it is known: clusters lie above all in as many functions.
+        section: of that training: descent, or the distillation that followed.
     """
     if "plateau" not in stopped_because:
         remedy = f"Training ended by its budget of {steps:,} steps, before a plateau; raise {section}.max_steps"

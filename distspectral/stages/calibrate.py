@@ -349,7 +349,7 @@ def _notes(metrics: dict[str, Any]) -> list[str]:
         section: Literal["train", "distill"] = "distill" if "distill" in metrics else "train"
         told, n_clusters = metrics[section], metrics.get("cluster", {}).get("n_clusters")
         ended = told["steps"], told["stopped_because"]
-        notes.append(as_note(found["certificate"], *ended, section, n_clusters=n_clusters))
+        notes.append(as_note(found["certificate"], *ended, n_clusters=n_clusters, section=section))
     if "edges" in found and (check := EdgeCheck(**found["edges"])).excess > PARTED:
         notes.append(
             f"The Ritz sum of all edges is {check.excess:.0%} above that of the edges that training ended with: "

@@ -223,6 +223,8 @@ def test_the_remedy_follows_from_how_training_ended():
         facts, 100, "max_steps was reached", {"train.max_steps": "max_steps"}
     )
     assert "widen the network" in as_note(facts, 100, "ritz_sum reached a plateau")
+    assert "more rows a step" in as_note(facts, 100, "loss reached a plateau", section="distill")
+    assert "raise distill.max_steps" in as_note(facts, 100, "max_steps was reached", section="distill")
     assert "oversampling" in as_note(facts | {"missed": [3]}, 100, "ritz_sum reached a plateau")
 
 
