@@ -329,7 +329,7 @@ class SpectralRecipe(SpectralSections, Recipe):
     @property
     def functions(self) -> SpectralSettings:
         """All that decides the eigenfunctions besides the rows and their graph."""
-        train = StartConfig(**self.train.model_dump(exclude_unset=True)) if self.distills else self.train
+        train = StartConfig(**dict(self.train)) if self.distills else self.train
         return SpectralSettings(
             network=self.network,
             spectral=self.spectral,

@@ -24,6 +24,9 @@ from distspectral.training.loop import Trainer
 from distspectral.training.sampling import EdgeSampler, InBatchSampler
 from distspectral.training.settings import TrainSettings
 
+MOST_GROWTH = 4
+"""Of batches that hide much, by default: larger ones take longer than they save."""
+
 
 class SpectralTrainConfig(TrainConfig):
     """Training of the eigenfunctions, or of a metric (YAML section ``train``)."""
@@ -34,10 +37,10 @@ class SpectralTrainConfig(TrainConfig):
         description="what the network sees of a row, side by side: vector, code, siamese; auto = all that was made, "
         "for the network should see the space in which the graph is smooth",
     )
-    max_growth: PositiveInt = Field(
-        4,
+    max_growth: PositiveInt | Literal["auto"] = Field(
+        "auto",
         description="how many times larger batches of edges may become in the cool-down, where small ones hide too "
-        "much of the graph; 1 unless set where distillation follows",
+        "much of the graph; auto = 4, and 1 where distillation follows",
     )
 
 
@@ -45,8 +48,6 @@ class StartConfig(SpectralTrainConfig):
     """Likewise, of a training that is a start, for a polish and a distillation follow."""
 
     most_steps: ClassVar[int] = 600
-
-    max_growth: PositiveInt = 1
 
 
 class SpectralSettings(TrainSettings):
@@ -78,7 +79,7 @@ class SpectralSettings(TrainSettings):
         if not self.is_start:
             n_steps, n_edges = train.steps(n_rows), n_rows * graph.n_neighbors
             finish = LastLayer(model, objective, sampler, train.batch_size, n_steps, n_rows, n_edges)
-        return Trainer(model, model.network, objective, sampler, train, n_rows, train.max_growth, finish)
+        return Trainer(model, model.network, objective, sampler, train, n_rows, self.max_growth, finish)
 
     def draws(self, n_rows: int) -> EdgeDraws | None:
         """Return the edges of all batches; see :meth:`TrainSettings.draws`.
@@ -88,6 +89,13 @@ class SpectralSettings(TrainSettings):
         if self.spectral.laplacian == "unnormalized" or self.affinity.scope == "batch":
             return None
         return EdgeDraws(n_rows, self.train.batch_size, self.train.steps(n_rows), self.seed)
+
+    @property
+    def max_growth(self) -> int:
+        """How many times larger batches may become."""
+        if self.train.max_growth == "auto":
+            return 1 if self.is_start else MOST_GROWTH
+        return self.train.max_growth
 
     @property
     def is_start(self) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import yaml
 
 from distspectral.config import parse_config
 from distspectral.orchestration.chain import Chain
@@ -83,6 +84,16 @@ def test_a_value_invalidates_what_it_can_change_and_nothing_before(override: str
 )
 def test_a_value_that_changes_no_result_invalidates_nothing(override: str) -> None:
     assert changed_by(override) == []
+
+
+@pytest.mark.parametrize("variant", ["", "distill: {enabled: false}"])
+def test_a_config_written_out_is_the_same_one(variant: str) -> None:
+    chain = spectral(variant=f"{PLAIN}\n{variant}")
+    text = f"name: x\ndata: {{path: shards}}\ncluster: {{n_clusters: 3}}\n{PLAIN}\n{variant}"
+    written = yaml.safe_dump(parse_config(text, "test").model_dump(mode="json"))
+    again = chain_of(text=written)
+    prints = ([output.fingerprint for output in one.outputs.values()] for one in (chain, again))
+    assert next(prints) == next(prints)
 
 
 def test_other_rows_invalidate_everything() -> None:
