@@ -89,8 +89,8 @@ class SpectralNet(FittedSpectral):
         batch_size: edges per step; up to four times as many while the rate falls, should small batches hide too
             much of the graph.
         max_steps: budget of steps of every training, which ends earlier on a plateau; ``auto``: grows with the root of
-            the rows, up to 600 of the distillation, 1,200 of the map, 1,500 of the Siamese network and 2,000 of the
-            others.
+            the rows, up to 600 of the eigenfunctions, 1,000 of their distillation, 1,200 of the map, 1,500 of the
+            Siamese network and 2,000 of the autoencoder.
         include_constant: whether ``transform`` gives the constant function, too, which tells nothing apart.
         device: ``auto``, ``cpu`` or ``cuda``, for search and training.
         random_state: seed, None or a RandomState; the same seed gives the same result on one machine with one number

@@ -81,7 +81,7 @@ class SpectrumFacts(_Facts):
     """The calibrated Ritz values.
 
     Attributes:
-        ritz_values: (E,) all trained functions, ascending.
+        ritz_values: (E,) of the functions kept, and behind them of others that were trained or polished, ascending.
         n_kept: the lowest ``n_kept`` of them form the embedding.
         gaps: ``gaps[e]`` is the relative gap between ``ritz_values[e]`` and ``ritz_values[e + 1]``; may be empty.
     """
