@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distspectral.costs.bill import Bill
-from distspectral.embedding.encode import encode
 from distspectral.graph.certified import certified
 from distspectral.graph.store import Graph, MappedGraph
 from distspectral.mapping import Mapper, local_map
@@ -31,7 +30,7 @@ from distspectral.spectral.polish import POLISH_BYTES, can_polish, polish_bytes
 from distspectral.spectral.rayleigh import dirichlet_energy, gram, rayleigh_ritz
 from distspectral.stages.certify import SAMPLE_ROWS, RowSample
 from distspectral.stages.codes import load_encoder
-from distspectral.stages.encoding import WRITER_BYTES, forward_piece
+from distspectral.stages.encoding import WRITER_BYTES, forward_piece, passed
 from distspectral.stages.features import load_siamese
 from distspectral.stages.stage import Manifests, Piece, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
@@ -91,11 +90,8 @@ def calibrate(
         RankDeficientError: the trained functions are not finite over the dataset.
     """
     output.begin()
-    features = output.artifact.child("features")
-    feature_output = Output(features, "features", output.fingerprint, {}, {})
-    if not features.is_current(output.fingerprint):
-        load = functools.partial(load_trained_network, training)
-        encode(vectors, feature_output, load, settings.train.device, mapper)
+    load = functools.partial(load_trained_network, training)
+    features = passed(vectors, load, output, settings.train.device, mapper)
     n_rows = vectors[0].manifest().n_rows
     step = rows_per_task(n_rows)
     ranges = [(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]

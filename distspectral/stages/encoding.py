@@ -9,10 +9,13 @@ import numpy as np
 from torch import nn
 
 from distspectral.costs.bill import NETWORK, Bill
+from distspectral.embedding.encode import encode
 from distspectral.embedding.forward import forward, rows_of_block
 from distspectral.embedding.stream import held_bytes
+from distspectral.mapping import Mapper
 from distspectral.stages.stage import Piece, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.joined import open_vectors
 from distspectral.storage.rows.packed import BATCH_BYTES
 
@@ -57,6 +60,24 @@ def encoding_stage(
         return forward_piece(load(work), (work.artifacts[source(work.recipe)],))
 
     return Stage(name=name, cost=cost, pieces=pieces, workers="actors", **more)
+
+
+def passed(
+    vectors: Sequence[Artifact], load: Callable[[], nn.Module], output: Output, device: str, mapper: Mapper
+) -> Artifact:
+    """Return what a network makes of every row, in a folder of a stage's artifact; the stage deletes it at its end.
+
+    Args:
+        vectors: finished ``vectors`` artifacts, side by side.
+        load: picklable; returns the network on the CPU.
+        output: of the stage, begun; what an interrupted run wrote stands.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        mapper: hands out shards.
+    """
+    features = output.artifact.child("features")
+    if not features.is_current(output.fingerprint):
+        encode(vectors, Output(features, "features", output.fingerprint, {}, {}), load, device, mapper)
+    return features
 
 
 def forward_piece(network: nn.Module, vectors: Sequence[Artifact]) -> dict[str, Piece]:

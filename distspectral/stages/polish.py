@@ -11,15 +11,13 @@ from typing import Any
 import numpy as np
 
 from distspectral.costs.bill import Bill
-from distspectral.embedding.encode import encode
 from distspectral.graph.certified import Kind, polished_functions
 from distspectral.graph.store import MappedGraph
 from distspectral.spectral.polish import polish_bytes
-from distspectral.stages.encoding import WRITER_BYTES, forward_piece
+from distspectral.stages.encoding import WRITER_BYTES, forward_piece, passed
 from distspectral.stages.stage import Manifests, Piece, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
-from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.moments import Moments
 from distspectral.storage.rows.shard_rows import write_columns
 from distspectral.storage.rows.vectors import MappedVectors
@@ -33,11 +31,8 @@ def _run(work: Work) -> Manifest:
     assert work.graph is not None, "eigenfunctions are those of a graph"
     output, settings = work.output, work.settings["train"]
     output.begin()
-    features = output.artifact.child("features")
-    feature_output = Output(features, "features", output.fingerprint, {}, {})
-    if not features.is_current(output.fingerprint):
-        load = functools.partial(load_trained_network, work.artifacts["train"])
-        encode(work.seen, feature_output, load, settings.train.device, work.mapper)
+    load = functools.partial(load_trained_network, work.artifacts["train"])
+    features = passed(work.seen, load, output, settings.train.device, work.mapper)
     task = functools.partial(_polish, features, work.graph, output.artifact, settings.spectral.laplacian)
     ((shards, facts),) = work.mapper(task, [settings.n_components], POLISHING)
     features.filesystem.delete_dir(features.path)
@@ -85,10 +80,7 @@ def _pieces(work: Work) -> dict[str, Piece]:
 
 
 def _facts(manifests: Manifests) -> dict[str, Any]:
-    found = manifests["polish"]
-    return {key: found.metrics[key] for key in ("passes", "converged")} | {
-        "eigenvalues": found.properties["eigenvalues"]
-    }
+    return {key: manifests["polish"].metrics[key] for key in ("passes", "converged")}
 
 
 def _lines(facts: dict[str, Any]) -> dict[str, str]:
