@@ -104,6 +104,21 @@ def test_without_random_columns_a_missed_function_would_not_be_seen(monkeypatch)
     assert judged(graph, functions)[0].verdict == "good"
 
 
+def test_guesses_behind_the_functions_save_passes():
+    graph = GRAPHS["a curve, whose eigenvalues lie close"](0)
+    vectors = dense_spectrum(graph).vectors
+    functions = perturbed(vectors, "smooth", 0.01, np.random.default_rng(0))[:, :P]
+    alone = certified(functions, graph, P, "random_walk")
+    beside = certified(functions, graph, P, "random_walk", vectors[:, P:E])
+    assert beside.converged
+    assert beside.passes < alone.passes
+    assert beside.mean_sin2 == pytest.approx(alone.mean_sin2, rel=0.6), (
+        "(1 + SHARE)^2, for either ends when it is enough"
+    )
+    with_nothing_new = certified(functions, graph, P, "random_walk", functions)
+    assert with_nothing_new.verdict == alone.verdict, "dependent guesses add nothing"
+
+
 def test_eigenvalues_of_a_polish_are_the_exact_ones():
     graph = neighbor_graph(blobs(1))
     spectrum = dense_spectrum(graph)
