@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from distspectral.embedding.forward import in_blocks
@@ -22,7 +23,7 @@ from distspectral.objectives.batches import TeachingBatch
 from distspectral.recipes import SpectralRecipe
 from distspectral.spectral.certificate import Certificate, as_note
 from distspectral.spectral.polish import can_polish
-from distspectral.stages.calibrate import calibrated, edge_sums, followed_by
+from distspectral.stages.calibrate import aligned_functions, edge_sums, ritz_functions
 from distspectral.stages.certify import RowSample
 from distspectral.storage.rows.joined import JoinedVectors
 from distspectral.storage.rows.vectors import ArrayVectors
@@ -36,7 +37,7 @@ class Eigenfunctions:
 
     Attributes:
         network: emits the P functions, in the order of their eigenvalues, on the CPU.
-        eigenvalues: (P,) Ritz values, ascending.
+        eigenvalues: (P,) of the polish, or Ritz values, ascending.
         spectrum: these and those of functions that are not kept.
         certificate: of the P functions.
         steps: of the last training.
@@ -73,24 +74,23 @@ def eigenfunctions(represented: Representation, recipe: SpectralRecipe, training
     seen, graph, settings = represented.seen, represented.graph, recipe.functions
     trainer: Trainer[SpectralModel, Any] = settings.trainer(seen, graph)
     trainings.fit("train", trainer)
-    beside, beyond = None, np.empty(0)
     if recipe.distills:
-        trainer, beside, beyond = _distilled(trainer.model.network, represented, recipe, trainings)
-    functions = ArrayVectors(in_blocks(trainer.model.network, seen))
-    n_rows, laplacian = functions.n_rows, settings.spectral.laplacian
-    polishes = can_polish(n_rows, functions.dim, graph.n_neighbors)
-    sample = None if polishes else RowSample.drawn(n_rows, functions.dim, recipe.seed)
-    sums = edge_sums(functions, graph, 0, n_rows, laplacian, sample)
-    network, values = calibrated(trainer.model.network.cpu(), *sums, n_rows, settings)
-    n_kept = min(settings.n_components, len(values))
-    if sample is None:
-        certificate = certified(functions.block(0, n_rows), graph, n_kept, laplacian, beside)
+        trainer, (rotation, certificate), values = _distilled(trainer.model.network, represented, recipe, trainings)
     else:
-        certificate = sample.certificate(*sums, n_rows, settings)
+        functions = ArrayVectors(in_blocks(trainer.model.network, seen))
+        n_rows, laplacian = functions.n_rows, settings.spectral.laplacian
+        polishes = can_polish(n_rows, functions.dim, graph.n_neighbors)
+        sample = None if polishes else RowSample.drawn(n_rows, functions.dim, recipe.seed)
+        sums = *edge_sums(functions, graph, 0, n_rows, laplacian, sample), n_rows, settings
+        rotation, values = ritz_functions(*sums)
+        if sample is None:
+            certificate = certified(functions.block(0, n_rows), graph, rotation.shape[1], laplacian)
+        else:
+            certificate = sample.certificate(*sums)
     return Eigenfunctions(
-        network,
-        values[:n_kept],
-        followed_by(values, beyond),
+        trainer.model.network.cpu().folded(torch.from_numpy(rotation)),
+        values[: rotation.shape[1]],
+        values,
         certificate,
         trainer.step,
         trainer.schedule.ended_because(trainer.objective.watched),
@@ -100,8 +100,8 @@ def eigenfunctions(represented: Representation, recipe: SpectralRecipe, training
 
 def _distilled(
     trained: SpectralNetwork, represented: Representation, recipe: SpectralRecipe, trainings: Trainings
-) -> tuple[Trainer[SpectralModel, TeachingBatch], NDArray[np.float32], NDArray[np.float64]]:
-    """Return the trainer of the network that learned the first polished functions, and what lies behind these.
+) -> tuple[Trainer[SpectralModel, TeachingBatch], tuple[NDArray[np.float64], Certificate], NDArray[np.float64]]:
+    """Return the trainer of the network that learned the first polished functions, and what is known of these.
 
     Args:
         trained: on the graph's edges; it is not changed.
@@ -111,16 +111,16 @@ def _distilled(
 
     Returns:
         trainer: at its end, of a network of P functions.
-        functions: (N, E - P) polished ones that it did not learn.
-        values: at most (E - P,) their eigenvalues.
+        aligned: of :func:`distspectral.stages.calibrate.aligned_functions`.
+        values: at most (E,) eigenvalues of the polished functions.
     """
     settings = recipe.trainings["distill"]
     assert isinstance(settings, DistillSettings), settings
-    seen, n_functions = represented.seen, settings.n_functions
-    learned = in_blocks(trained, seen)
-    exact, mass, found = polished_functions(learned, represented.graph, recipe.n_components, recipe.spectral.laplacian)
+    seen, graph, laplacian = represented.seen, represented.graph, recipe.spectral.laplacian
+    exact, mass, found = polished_functions(in_blocks(trained, seen), graph, recipe.n_components, laplacian)
     taught = ArrayVectors(np.column_stack([mass.astype(np.float32), exact]))
     parts = seen.parts if isinstance(seen, JoinedVectors) else (seen,)
     trainer = settings.trainer_upon(trained, JoinedVectors([*parts, taught]))
     trainings.go_on("distill", trainer)
-    return trainer, exact[:, n_functions - 1 :], found.values[n_functions:]
+    learned, n_carried = in_blocks(trainer.model.network, seen), min(recipe.n_components, len(found.values))
+    return trainer, aligned_functions(learned, mass, exact, graph, n_carried, laplacian), found.values

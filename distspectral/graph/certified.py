@@ -66,8 +66,9 @@ def certified(
     n_kept: int,
     laplacian: Kind,
     beside: NDArray[np.floating[Any]] | None = None,
+    rotation: NDArray[np.float64] | None = None,
 ) -> Certificate:
-    """Return the certificate of the lowest P Ritz functions of trained ones.
+    """Return the certificate of P functions of trained ones.
 
     Args:
         functions: (N, E) at all rows, in any basis.
@@ -75,10 +76,14 @@ def certified(
         n_kept: P.
         laplacian: whose eigenfunctions they are.
         beside: (N, any) guesses of eigenfunctions behind those; they save passes over the graph.
+        rotation: (E, P) of the trained functions to those judged, orthonormal under the rows' mass; None: to the
+            lowest Ritz functions.
     """
     own = SymmetricLaplacian.of(graph, laplacian)
     more = None if beside is None else own.symmetric(beside)
-    return of_polish(own.product, own.symmetric(functions), own.kernel, n_kept, own.most, own.n_entries, more)
+    frame = None if rotation is None else rotation / np.sqrt(own.mass.sum())
+    learned = own.symmetric(functions)
+    return of_polish(own.product, learned, own.kernel, n_kept, own.most, own.n_entries, more, frame)
 
 
 def polished_functions(

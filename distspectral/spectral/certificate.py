@@ -24,7 +24,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from distspectral.spectral.polish import N_RANDOM, Floats, Polished, Product, RitzPairs, polished, ritz_pairs
+from distspectral.spectral.polish import (
+    N_RANDOM,
+    Floats,
+    Polished,
+    Product,
+    RitzPairs,
+    polished,
+    rayleigh_pairs,
+    ritz_pairs,
+)
 
 MEAN_LIMIT = 0.02
 """Mean error above which functions are not trusted. On MNIST's graph .009 cost .005 of the accuracy, .1 cost .14."""
@@ -240,6 +249,7 @@ def of_polish(
     most: float,
     entries: int,
     beside: Floats | None = None,
+    frame: Floats | None = None,
     seed: int = 0,
 ) -> Certificate:
     """Return the certificate against polished functions.
@@ -252,9 +262,11 @@ def of_polish(
         most: no eigenvalue of the operator is larger.
         entries: of the operator, on which the number of passes depends.
         beside: (N, any) guesses of eigenvectors behind those trained, for a wider block ends in fewer passes.
+        frame: (E, P) rotation of the trained functions to those judged, orthonormal; None: to the Ritz functions.
         seed: of the random columns.
     """
-    own = ritz_pairs(functions, product(functions))
+    images = product(functions)
+    own = ritz_pairs(functions, images) if frame is None else rayleigh_pairs(functions @ frame, images @ frame)
     n_kept = min(n_kept, len(own.values))
     kept, residuals = own.vectors[:, :n_kept], own.residuals
     n_known = kernel.shape[1]

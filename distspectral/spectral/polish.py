@@ -49,7 +49,7 @@ class RitzPairs:
     """Approximate eigenvectors of a symmetric operator.
 
     Attributes:
-        values: (B,) ascending.
+        values: (B,) ascending, where they are Ritz values.
         vectors: (N, B) orthonormal.
         images: (N, B) of the operator.
     """
@@ -104,6 +104,11 @@ def ritz_pairs(block: Floats, images: Floats) -> RitzPairs:
     values, vectors = np.linalg.eigh(basis.T @ ((energy + energy.T) / 2) @ basis)
     rotation = scale[:, None] * (basis @ vectors)
     return RitzPairs(values, block @ rotation, images @ rotation)
+
+
+def rayleigh_pairs(vectors: Floats, images: Floats) -> RitzPairs:
+    """Return orthonormal vectors (N, B) as they are, with their Rayleigh quotients, which need not ascend."""
+    return RitzPairs(np.einsum("ij,ij->j", vectors, images), vectors, images)
 
 
 def polished(

@@ -156,6 +156,33 @@ def rayleigh_ritz(energy: Tensor, gram: Tensor, *, tolerance: float = 1e-8) -> t
     return values, rotation * torch.where(largest < 0, -1.0, 1.0)
 
 
+def aligned(gram: Tensor, moments: Tensor, *, tolerance: float = 1e-8) -> Tensor:
+    """Return the rotation that turns f into orthonormal functions as near as possible to others, which are known.
+
+    With B of :func:`independent_basis` and U S V' the singular value decomposition of B'M, T = B U V' gives T'GT = I
+    and the smallest sum of squared distances. Where f spans fewer dimensions, as many of the first functions are
+    matched.
+
+    Args:
+        gram: (E, E) float64 global G of f.
+        moments: (E, P) float64 M, sum of m f h' over rows of mass m with the known functions h.
+        tolerance: see :func:`independent_basis`.
+
+    Returns:
+        (E, P) float64 T, of fewer columns where f spans fewer dimensions.
+
+    Raises:
+        RankDeficientError: ``gram`` is not finite.
+
+    Reference: Schoenemann, A generalized solution of the orthogonal Procrustes problem, Psychometrika 1966.
+    """
+    basis = independent_basis(gram, tolerance)
+    inside = basis.T @ moments[:, : basis.shape[1]]
+    left, _, right = torch.linalg.svd(inside, full_matrices=False)
+    rotation: Tensor = basis @ (left @ right)
+    return rotation
+
+
 def independent_basis(gram: Tensor, tolerance: float) -> Tensor:
     """Return B with B'GB = I whose functions ``f @ B`` span what f spans.
 

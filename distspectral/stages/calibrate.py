@@ -1,4 +1,8 @@
-"""Exact Gram and energy over every edge, Rayleigh-Ritz, and the rotation folded into the network.
+"""The rotation of the network's outputs to eigenfunctions, folded into the network.
+
+It is that of Rayleigh-Ritz, from exact Gram and energy over every edge. Where polished functions were taught, the
+outputs are turned as near to these as orthonormal functions come: by energy, learned functions of tiny eigenvalues
+would be sorted by their errors.
 
 Afterwards the network emits eigenfunctions in eigenvalue order, orthonormal over the dataset.
 Shape letters: N rows, B rows of a block, K neighbours, E functions trained, P components kept.
@@ -22,12 +26,12 @@ from distspectral.graph.certified import certified
 from distspectral.graph.store import Graph, MappedGraph
 from distspectral.mapping import Mapper, local_map
 from distspectral.models.encoded import EncodedNetwork
-from distspectral.models.networks import Perceptron, SpectralNetwork
+from distspectral.models.networks import Perceptron
 from distspectral.spectral.capacity import PARTED, EdgeCheck, edge_check
 from distspectral.spectral.certificate import Certificate, as_note
 from distspectral.spectral.diagnostics import suggested_n_clusters
 from distspectral.spectral.polish import POLISH_BYTES, can_polish, polish_bytes
-from distspectral.spectral.rayleigh import dirichlet_energy, gram, rayleigh_ritz
+from distspectral.spectral.rayleigh import aligned, dirichlet_energy, gram, rayleigh_ritz
 from distspectral.stages.certify import SAMPLE_ROWS, RowSample
 from distspectral.stages.codes import load_encoder
 from distspectral.stages.encoding import WRITER_BYTES, forward_piece, passed
@@ -72,7 +76,8 @@ def calibrate(
 ) -> Manifest:
     """Write the artifact ``model``: the calibrated network and its card.
 
-    Every row passes the network once (``features``, removed at the end); then every edge of the graph is summed.
+    Every row passes the network once (``features``, removed at the end); then every edge of the graph is summed, or
+    all rows are compared with polished functions.
 
     Args:
         vectors: finished ``vectors`` artifacts that the network was trained on, side by side.
@@ -92,21 +97,14 @@ def calibrate(
     output.begin()
     load = functools.partial(load_trained_network, training)
     features = passed(vectors, load, output, settings.train.device, mapper)
-    n_rows = vectors[0].manifest().n_rows
-    step = rows_per_task(n_rows)
-    ranges = [(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
-    trained, laplacian = load_trained_network(training), settings.spectral.laplacian
-    n_functions = trained.n_functions
-    polishes = can_polish(n_rows, n_functions, graph.manifest().properties["k"])
-    sample = None if polishes else RowSample.drawn(n_rows, n_functions, settings.seed)
-    task = functools.partial(_mapped_sums, features, graph, laplacian, None if sample is None else sample.rows)
-    parts = sorted(mapper(task, ranges, "calibrating"), key=lambda part: part[0])
-    energy, gram_matrix = (torch.as_tensor(sum(part[index] for part in parts)) for index in (1, 2))
-    sums = energy, gram_matrix, float(sum(part[3] for part in parts)), n_rows, settings
-    perceptron, values = calibrated(trained, *sums)
-    known = [] if polished is None else polished.manifest().properties["eigenvalues"]
-    ritz_values = followed_by(values, known[n_functions:])
-    network, n_kept = EncodedNetwork(perceptron, **encoders), min(settings.n_components, len(values))
+    if polished is None:
+        rotation, ritz_values, certificate = _by_edges(features, graph, settings, mapper)
+    else:
+        task = functools.partial(_by_polish, features, graph, polished, settings.spectral.laplacian)
+        ((rotation, certificate),) = mapper(task, [settings.n_components], "certifying")
+        ritz_values = np.asarray(polished.manifest().properties["eigenvalues"])
+    n_rows, n_kept = features.manifest().n_rows, rotation.shape[1]
+    network = EncodedNetwork(load_trained_network(training).folded(torch.from_numpy(rotation)), **encoders)
     is_complete = len(ritz_values) < min(settings.n_functions, settings.network.hidden[-1] + 1)
     write_state(output.artifact, "model.pt", network.state())
     properties = {
@@ -120,20 +118,33 @@ def calibrate(
         "suggested_n_clusters": suggested_n_clusters(ritz_values, n_kept, is_complete),
     }
     output.artifact.write_json("model_card.json", model_card(properties, settings, training.manifest(), n_rows))
-    if sample is None:
-        judge = functools.partial(_mapped_certificate, features, graph, laplacian, polished)
-        (certificate,) = mapper(judge, [n_kept], "certifying")
-    else:
-        for part in parts:
-            sample.merge(part[4])
-        certificate = sample.certificate(*sums)
     features.filesystem.delete_dir(features.path)
     return output.commit([], properties, {"certificate": certificate.facts()}, files=("model.pt", "model_card.json"))
 
 
-def followed_by(ritz_values: NDArray[np.float64], beyond: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return Ritz values and behind them eigenvalues of functions that were not learned, all of it ascending."""
-    return np.append(ritz_values, np.maximum(beyond, ritz_values[-1])) if len(beyond) else ritz_values
+def _by_edges(
+    features: Artifact, graph: Artifact, settings: SpectralSettings, mapper: Mapper
+) -> tuple[NDArray[np.float64], NDArray[np.float64], Certificate]:
+    """Return the rotation (E, P) of trained functions to Ritz functions, all Ritz values and the certificate."""
+    manifest, laplacian = features.manifest(), settings.spectral.laplacian
+    n_rows, n_functions = manifest.n_rows, manifest.properties["dim"]
+    step = rows_per_task(n_rows)
+    ranges = [(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
+    polishes = can_polish(n_rows, n_functions, graph.manifest().properties["k"])
+    sample = None if polishes else RowSample.drawn(n_rows, n_functions, settings.seed)
+    task = functools.partial(_mapped_sums, features, graph, laplacian, None if sample is None else sample.rows)
+    parts = sorted(mapper(task, ranges, "calibrating"), key=lambda part: part[0])
+    energy, gram_matrix = (torch.as_tensor(sum(part[index] for part in parts)) for index in (1, 2))
+    sums = energy, gram_matrix, float(sum(part[3] for part in parts)), n_rows, settings
+    rotation, values = ritz_functions(*sums)
+    if sample is None:
+        judge = functools.partial(_mapped_certificate, features, graph, laplacian)
+        (certificate,) = mapper(judge, [rotation.shape[1]], "certifying")
+    else:
+        for part in parts:
+            sample.merge(part[4])
+        certificate = sample.certificate(*sums)
+    return rotation, values, certificate
 
 
 def edge_sums(
@@ -188,32 +199,70 @@ def _mapped_sums(
 
 
 def _mapped_certificate(
-    features: Artifact,
-    graph: Artifact,
-    laplacian: Literal["random_walk", "unnormalized"],
-    polished: Artifact | None,
-    n_kept: int,
+    features: Artifact, graph: Artifact, laplacian: Literal["random_walk", "unnormalized"], n_kept: int
 ) -> Certificate:
     """Return the certificate of the lowest P functions; one task, of the whole graph."""
     functions = MappedVectors(features)
-    n_rows, beside = functions.n_rows, None
-    if polished is not None:
-        beside = MappedVectors(polished).block(0, n_rows)[:, functions.dim :]
-    return certified(functions.block(0, n_rows), MappedGraph(graph), n_kept, laplacian, beside)
+    return certified(functions.block(0, functions.n_rows), MappedGraph(graph), n_kept, laplacian)
 
 
-def calibrated(
-    network: SpectralNetwork, energy: Tensor, gram_sum: Tensor, affinity: float, n_rows: int, settings: SpectralSettings
-) -> tuple[Perceptron, np.ndarray[Any, np.dtype[np.float64]]]:
-    """Return the folded network of P components and all Ritz values, estimates of the Laplacian's eigenvalues.
+def _by_polish(
+    features: Artifact,
+    graph: Artifact,
+    polished: Artifact,
+    laplacian: Literal["random_walk", "unnormalized"],
+    n_kept: int,
+) -> tuple[NDArray[np.float64], Certificate]:
+    """Return the rotation of taught functions, and the certificate of what it makes; one task, of the whole graph."""
+    functions = MappedVectors(features)
+    n_rows = functions.n_rows
+    mass, exact = np.split(MappedVectors(polished).block(0, n_rows), [1], axis=1)
+    n_carried = min(n_kept, len(polished.manifest().properties["eigenvalues"]))
+    return aligned_functions(functions.block(0, n_rows), mass[:, 0], exact, MappedGraph(graph), n_carried, laplacian)
 
-    Rows that are few or equal carry fewer functions than were trained: there are then as many Ritz values as functions
-    are independent over the rows, and P is no more than that.
+
+def aligned_functions(
+    functions: NDArray[np.float32],
+    mass: NDArray[np.floating[Any]],
+    exact: NDArray[np.float32],
+    graph: Graph,
+    n_kept: int,
+    laplacian: Literal["random_walk", "unnormalized"],
+) -> tuple[NDArray[np.float64], Certificate]:
+    """Return the rotation of taught functions to those nearest to polished ones, and the certificate of these.
+
+    Args:
+        functions: (N, E) of the network, the constant one first.
+        mass: (N,) of the rows, of mean 1.
+        exact: (N, any number from E - 1 on) polished functions without the constant one; the first E - 1 were taught.
+        graph: of the N rows.
+        n_kept: functions wanted that the rows carry.
+        laplacian: whose eigenfunctions they are.
+
+    Returns:
+        rotation: (E, P) float64, P at most ``n_kept`` and fewer where the outputs span fewer dimensions.
+        certificate: of the P functions.
+    """
+    learned, n_taught = torch.tensor(functions, dtype=torch.float64), functions.shape[1] - 1
+    share = torch.tensor(mass, dtype=torch.float64) / len(mass)
+    taught = torch.tensor(exact[:, :n_taught], dtype=torch.float64)
+    known = torch.column_stack([torch.ones_like(share), taught])[:, :n_kept]
+    rotation = aligned(gram(learned, share), learned.T @ (known * share[:, None])).numpy()
+    beside = exact[:, n_taught:]
+    return rotation, certified(functions, graph, rotation.shape[1], laplacian, beside, rotation)
+
+
+def ritz_functions(
+    energy: Tensor, gram_sum: Tensor, affinity: float, n_rows: int, settings: SpectralSettings
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the rotation (E, P) of trained functions to Ritz functions and all Ritz values.
+
+    Rows that are few or equal carry fewer functions than were trained: there are then as many Ritz values, estimates of
+    the Laplacian's eigenvalues, as functions are independent over the rows, and P is no more than that.
 
     Values of the unnormalised Laplacian come divided by the mean degree, so that both kinds have the same scale.
 
     Args:
-        network: trained, emits (B, E).
         energy: (E, E) float64 of :func:`edge_sums` over all rows.
         gram_sum: (E, E) float64 likewise.
         affinity: sum of all affinities.
@@ -226,7 +275,7 @@ def calibrated(
     random_walk = settings.spectral.laplacian == "random_walk"
     total_mass = affinity if random_walk else float(n_rows)
     values, rotation = rayleigh_ritz(energy / affinity, gram_sum / total_mass)
-    return network.folded(rotation[:, : settings.n_components]), values.clamp(min=0).numpy()
+    return rotation[:, : settings.n_components].numpy(), values.clamp(min=0).numpy()
 
 
 def load_calibrated_network(model: Artifact) -> EncodedNetwork:

@@ -10,8 +10,8 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from distspectral.frozen import FrozenModel
 from distspectral.precision import TrainPrecision
 
-FULL_ROWS, LEAST_STEPS = 70_000, 300
-"""Rows from which on ``max_steps: auto`` is the most that a training takes, and the fewest steps that it ever is."""
+FULL_ROWS = 70_000
+"""Rows from which on ``max_steps: auto`` is the most that a training takes."""
 
 
 class TrainConfig(FrozenModel):
@@ -32,6 +32,9 @@ class TrainConfig(FrozenModel):
 
     most_steps: ClassVar[int] = 2000
     """What ``max_steps: auto`` is for many rows."""
+
+    least_steps: ClassVar[int] = 300
+    """What it is for few."""
 
     section: ClassVar[str] = "train"
     """The YAML section, which errors name."""
@@ -77,7 +80,7 @@ class TrainConfig(FrozenModel):
         if self.max_steps != "auto":
             return self.max_steps
         share = math.sqrt(min(n_rows / FULL_ROWS, 1.0))
-        return min(max(math.ceil(share * self.most_steps), LEAST_STEPS), self.most_steps)
+        return min(max(math.ceil(share * self.most_steps), self.least_steps), self.most_steps)
 
     def useful_workers(self, on_gpu: bool) -> int:
         """Return how many workers shorten a step, each getting a useful share of the batch."""

@@ -46,6 +46,7 @@ class DistillConfig(TrainConfig):
 
     section: ClassVar[str] = "distill"
     most_steps: ClassVar[int] = 1000
+    least_steps: ClassVar[int] = 150
 
     batch_size: PositiveInt = Field(1024, description="rows per step, all workers together")
     learning_rate: PositiveFloat = Field(2e-3, description="of Adam, between warm-up and cool-down")

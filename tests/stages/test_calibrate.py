@@ -28,11 +28,28 @@ from tests.oracles import dense_laplacian, dense_spectrum
 from tests.runs import write_run
 from tests.stages.chain import opened, pipeline_upto
 
+LAPLACIANS = ["random_walk", "unnormalized"]
 
-@pytest.fixture(scope="module", params=["random_walk", "unnormalized"])
+
+def learned(folder, laplacian, **sections):
+    spectral = {"n_components": 4, "oversampling": 2, "laplacian": laplacian}
+    return pipeline_upto(folder, "calibrate", spectral=spectral, **sections)
+
+
+@pytest.fixture(scope="module", params=LAPLACIANS)
 def calibrated(request, tmp_path_factory):
-    spectral = {"n_components": 4, "oversampling": 2, "laplacian": request.param}
-    return pipeline_upto(tmp_path_factory.mktemp(request.param), "calibrate", spectral=spectral)
+    return learned(tmp_path_factory.mktemp(request.param), request.param)
+
+
+@pytest.fixture(scope="module", params=LAPLACIANS)
+def by_edges(request, tmp_path_factory):
+    return learned(tmp_path_factory.mktemp(request.param), request.param, distill={"enabled": False})
+
+
+@pytest.fixture(scope="module", params=[(laplacian, taught) for laplacian in LAPLACIANS for taught in (True, False)])
+def either(request, tmp_path_factory):
+    laplacian, taught = request.param
+    return learned(tmp_path_factory.mktemp("either"), laplacian, distill={"enabled": taught})
 
 
 def embedding(pipeline):
@@ -40,28 +57,41 @@ def embedding(pipeline):
     return forward(load_calibrated_network(pipeline.chain.artifact("calibrate")), vectors.block(0, vectors.n_rows))
 
 
-def test_outputs_are_orthonormal_ordered_and_the_first_is_one(calibrated):
-    laplacian = calibrated.config.spectral.laplacian
-    graph = MappedGraph(calibrated.chain.artifact("graph"))
+def test_outputs_are_orthonormal_ordered_and_the_first_is_one(either):
+    laplacian = either.config.spectral.laplacian
+    graph = MappedGraph(either.chain.artifact("graph"))
     spectrum = dense_spectrum(graph, laplacian)
-    f = embedding(calibrated).astype(float)
+    f = embedding(either).astype(float)
     np.testing.assert_allclose(f.T @ (f * spectrum.mass[:, None]), np.eye(4), atol=1e-5)  # float32 outputs
-    values = np.array(calibrated.chain.artifact("calibrate").manifest().properties["ritz_values"])
+    values = np.array(either.chain.artifact("calibrate").manifest().properties["ritz_values"])
     assert np.all(np.diff(values) >= 0)
     unit = 1.0 if laplacian == "random_walk" else graph.block(0, graph.n_rows)[1].sum() / graph.n_rows
     assert np.all(values * unit >= spectrum.values[: len(values)] - 1e-6), "Ritz values bound eigenvalues from above"
 
 
-def test_ritz_values_are_the_rayleigh_quotients_of_the_outputs(calibrated):
-    laplacian = calibrated.config.spectral.laplacian
-    graph = MappedGraph(calibrated.chain.artifact("graph"))
-    f = embedding(calibrated)
+def test_ritz_values_are_the_rayleigh_quotients_of_the_outputs(by_edges):
+    laplacian = by_edges.config.spectral.laplacian
+    graph = MappedGraph(by_edges.chain.artifact("graph"))
+    f = embedding(by_edges)
     energy, _, affinity = edge_sums(ArrayVectors(f), graph, 0, len(f), laplacian)
-    values = calibrated.chain.artifact("calibrate").manifest().properties["ritz_values"][:4]
+    values = by_edges.chain.artifact("calibrate").manifest().properties["ritz_values"][:4]
     # the energy of orthonormal Ritz functions is diagonal, with the Ritz values on it
     torch.testing.assert_close(
         energy / affinity, torch.diag(torch.tensor(values, dtype=torch.float64)), atol=1e-5, rtol=1e-4
     )
+
+
+def test_taught_outputs_are_turned_as_near_to_the_polished_functions_as_they_come(calibrated):
+    chain = calibrated.chain
+    mass, exact = np.split(MappedVectors(chain.artifact("polish")).block(0, len(embedding(calibrated))), [1], axis=1)
+    f, known = embedding(calibrated).astype(float), np.hstack([np.ones_like(mass), exact[:, :3]])
+    moments = f.T @ (mass / len(mass) * known)
+    # of all orthonormal frames of a span, the nearest one has symmetric moments without negative eigenvalues
+    np.testing.assert_allclose(moments, moments.T, atol=1e-5)
+    assert np.linalg.eigvalsh(moments).min() > 0
+    assert np.diag(moments)[0] == pytest.approx(1, abs=1e-6)
+    values = chain.artifact("calibrate").manifest().properties["ritz_values"]
+    assert values == chain.artifact("polish").manifest().properties["eigenvalues"]
 
 
 def test_sums_over_row_ranges_add_up_to_the_whole(calibrated):
@@ -87,7 +117,7 @@ def test_intermediate_features_are_gone_and_the_card_says_what_the_model_is(cali
     assert set(artifact.manifest().files) == {"model.pt", "model_card.json"}
 
 
-def test_rows_pass_the_network_on_gpus_and_edges_are_summed_on_cpus(calibrated, tmp_path):
+def test_rows_pass_the_network_on_gpus_and_edges_are_summed_on_cpus(by_edges, tmp_path):
     asked = {}
 
     def mapper(function, items, description, *, on_gpu=False):
@@ -95,12 +125,12 @@ def test_rows_pass_the_network_on_gpus_and_edges_are_summed_on_cpus(calibrated, 
         return local_map(function, items, description)
 
     inputs = (
-        (calibrated.chain.artifact("pack"),),
-        calibrated.chain.artifact("graph"),
-        calibrated.chain.artifact("distill"),
+        (by_edges.chain.artifact("pack"),),
+        by_edges.chain.artifact("graph"),
+        by_edges.chain.artifact("train"),
     )
-    output = dataclasses.replace(calibrated.chain.outputs["calibrate"], artifact=Artifact(str(tmp_path)))
-    calibrate(*inputs, output, calibrated.recipe.trainings["train"], mapper)
+    output = dataclasses.replace(by_edges.chain.outputs["calibrate"], artifact=Artifact(str(tmp_path)))
+    calibrate(*inputs, output, by_edges.recipe.trainings["train"], mapper)
     assert asked == {"encoding": True, "calibrating": False, "certifying": False}
 
 
@@ -159,18 +189,18 @@ def test_sampled_rows_give_the_residuals_of_all_within_their_standard_error(cali
     np.testing.assert_allclose(np.square(found).mean(axis=0), whole[1:] ** 2, rtol=0.25)
 
 
-def test_rows_beyond_a_polish_are_judged_by_a_sample(calibrated, tmp_path, monkeypatch):
+def test_rows_beyond_a_polish_are_judged_by_a_sample(by_edges, tmp_path, monkeypatch):
     monkeypatch.setattr(polish, "POLISH_BYTES", 0)
     inputs = (
-        (calibrated.chain.artifact("pack"),),
-        calibrated.chain.artifact("graph"),
-        calibrated.chain.artifact("distill"),
+        (by_edges.chain.artifact("pack"),),
+        by_edges.chain.artifact("graph"),
+        by_edges.chain.artifact("train"),
     )
-    output = dataclasses.replace(calibrated.chain.outputs["calibrate"], artifact=Artifact(str(tmp_path)))
-    made = calibrate(*inputs, output, calibrated.recipe.trainings["train"])
+    output = dataclasses.replace(by_edges.chain.outputs["calibrate"], artifact=Artifact(str(tmp_path)))
+    made = calibrate(*inputs, output, by_edges.recipe.trainings["train"])
     certificate = made.metrics["certificate"]
     assert (certificate["method"], certificate["passes"], certificate["eigenvalues"]) == ("residuals", 0, [])
-    polished = calibrated.chain.artifact("calibrate").manifest().metrics["certificate"]
+    polished = by_edges.chain.artifact("calibrate").manifest().metrics["certificate"]
     np.testing.assert_allclose(certificate["residuals"], polished["residuals"], rtol=1e-3, atol=1e-5)  # all rows
 
 
