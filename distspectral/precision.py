@@ -22,7 +22,8 @@ Factors = Literal["float32", "tf32", "bfloat16"]
 SIZE = 512
 """Of the square matrices that are multiplied; a few milliseconds in all."""
 LEAST_GAIN = 1.5
-TRIES = 3
+TRIES = 8
+"""In turns, so that other work beside slows down both kinds of product; the best of each counts."""
 
 
 @functools.cache
@@ -32,18 +33,17 @@ def fast_bfloat16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():  # an imitation takes a hundred times as long to time
         return False
-    return _product_s(torch.bfloat16) * LEAST_GAIN < _product_s(torch.float32)
+    _product_s(torch.bfloat16), _product_s(torch.float32)  # the first ones take longer
+    rounded, whole = zip(*((_product_s(torch.bfloat16), _product_s(torch.float32)) for _ in range(TRIES)), strict=True)
+    return min(rounded) * LEAST_GAIN < min(whole)
 
 
 def _product_s(dtype: torch.dtype) -> float:
-    """Return the seconds of one product on the CPU, the best of several; the first is not counted."""
+    """Return the seconds of one product on the CPU."""
     matrix = torch.ones(SIZE, SIZE, dtype=dtype)
-    seconds = []
-    for _ in range(1 + TRIES):
-        began = time.perf_counter()
-        torch.mm(matrix, matrix)
-        seconds.append(time.perf_counter() - began)
-    return min(seconds[1:])
+    began = time.perf_counter()
+    torch.mm(matrix, matrix)
+    return time.perf_counter() - began
 
 
 def training_factors(precision: TrainPrecision, device: torch.device) -> Factors:

@@ -31,7 +31,7 @@ from distspectral.training.loop import Trainer, WindowRecorder
 from distspectral.training.memory import memory_kept
 from distspectral.training.settings import TrainSettings
 from distspectral.training.siamese import SiameseConfig, SiameseSettings
-from distspectral.training.spectral import SpectralSettings, SpectralTrainConfig
+from distspectral.training.spectral import SpectralSettings, StartConfig
 
 N_NEIGHBORS = 15
 N_COMPONENTS = 15
@@ -80,7 +80,7 @@ def compared_settings(steps: int, device: str, precision: TrainPrecision = "auto
         "precision": precision,
     }
     return {
-        "spectral": SpectralSettings(train=SpectralTrainConfig(**fixed), n_components=N_COMPONENTS),
+        "spectral": SpectralSettings(train=StartConfig(**fixed), n_components=N_COMPONENTS),
         "autoencoder": AutoencoderSettings(train=AutoencoderConfig(**fixed)),
         "siamese": SiameseSettings(train=SiameseConfig(**fixed)),
     }
