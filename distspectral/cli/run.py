@@ -8,6 +8,7 @@ import typer
 
 from distspectral.cli.console import StageProgress, print_json, print_note, print_table, record_table, results_table
 from distspectral.cli.options import AsJson, ConfigPath, Local, Overrides, Quiet, engine_of, load
+from distspectral.report.formats import percent
 
 if TYPE_CHECKING:
     from distspectral.config import RunConfig
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 
 SHOWN_CLUSTERS = 15
 """Of more, the terminal shows the largest; the report has them all."""
-QUALITY = ("rows", "share", "silhouette", "conductance", "stability", "nearest", "label", "label_share")
-"""What the terminal shows of each, as far as it is known."""
+QUALITY = ("rows", "silhouette", "conductance", "stability", "label")
+"""What the terminal shows of each, as far as it is known: no more than 80 columns hold. The report has the rest."""
 LONGEST_LABEL = 24
 
 
@@ -52,10 +53,9 @@ def by_cluster(columns: dict[str, list[Any]]) -> dict[str, dict[str, Any]]:
         shown = sorted(shown, key=lambda cluster: -columns["rows"][cluster])[:SHOWN_CLUSTERS]
     told = [name for name in QUALITY if name in columns]
     found = {f"cluster {cluster}": {name: columns[name][cluster] for name in told} for cluster in shown}
-    for one in found.values():
-        one["nearest"] = "none" if one["nearest"] < 0 else str(one["nearest"])
-        if "label" in one:
-            one["label"] = _printable(one["label"])
+    if "label" in columns:
+        for cluster, one in zip(shown, found.values(), strict=True):
+            one["label"] = f"{_printable(one['label'])} {percent(columns['label_share'][cluster])}"
     return found
 
 
