@@ -33,9 +33,11 @@ def fast_bfloat16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():  # an imitation takes a hundred times as long to time
         return False
-    _product_s(torch.bfloat16), _product_s(torch.float32)  # the first ones take longer
-    rounded, whole = zip(*((_product_s(torch.bfloat16), _product_s(torch.float32)) for _ in range(TRIES)), strict=True)
-    return min(rounded) * LEAST_GAIN < min(whole)
+    for dtype in (torch.bfloat16, torch.float32):
+        _product_s(dtype)  # the first one takes longer
+    turns = [(_product_s(torch.bfloat16), _product_s(torch.float32)) for _ in range(TRIES)]
+    rounded, whole = map(min, zip(*turns, strict=True))
+    return rounded * LEAST_GAIN < whole
 
 
 def _product_s(dtype: torch.dtype) -> float:
