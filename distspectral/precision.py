@@ -33,11 +33,11 @@ def fast_bfloat16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():  # an imitation takes a hundred times as long to time
         return False
-    for dtype in (torch.bfloat16, torch.float32):
-        _product_s(dtype)  # the first one takes longer
-    turns = [(_product_s(torch.bfloat16), _product_s(torch.float32)) for _ in range(TRIES)]
-    rounded, whole = map(min, zip(*turns, strict=True))
-    return rounded * LEAST_GAIN < whole
+    rounded, whole = [], []
+    for _ in range(1 + TRIES):
+        rounded.append(_product_s(torch.bfloat16))
+        whole.append(_product_s(torch.float32))
+    return min(rounded[1:]) * LEAST_GAIN < min(whole[1:])  # the first ones take longer
 
 
 def _product_s(dtype: torch.dtype) -> float:
