@@ -349,7 +349,7 @@ class ReportData(_Facts):
         n_shards: source shards.
         dtype: of the stored vectors.
         seconds: stage to wall-clock seconds, in the order of the run.
-        peak_rss_bytes: highest resident memory of one process.
+        peak_rss_bytes: highest resident memory of all processes together.
         root: where the run lies, a path or URI.
         fingerprint: of its last stage.
         checks: the verdict, one question after the other.

@@ -119,6 +119,26 @@ def test_guesses_behind_the_functions_save_passes():
     assert with_nothing_new.verdict == alone.verdict, "dependent guesses add nothing"
 
 
+@pytest.mark.parametrize("laplacian", ["random_walk", "unnormalized"])
+def test_functions_are_judged_as_they_are_turned_and_not_as_ritz_functions(laplacian):
+    """A function of one row, mixed in by a little, has an energy above all: Rayleigh-Ritz would sort by it."""
+    graph = neighbor_graph(blobs(0))
+    spectrum = dense_spectrum(graph, laplacian)
+    rough = np.zeros_like(spectrum.vectors[:, :P])
+    rough[0, 1] = 1.0
+    functions, mass = spectrum.vectors[:, :P] + rough, spectrum.mass[:, None]
+    values, directions = np.linalg.eigh(functions.T @ (mass * functions))
+    rotation = directions @ np.diag(values**-0.5) @ directions.T
+    kept = np.sqrt(mass) * (functions @ rotation)
+    true = 1 - np.square((np.sqrt(mass) * spectrum.vectors[:, :P]).T @ kept).sum(axis=0)
+    turned = certified(functions, graph, P, laplacian, rotation=rotation)
+    assert np.all(np.array(turned.sin2) >= true * (1 - 1e-6) - 1e-9)
+    assert np.argmax(turned.sin2) == np.argmax(true) == 1
+    as_ritz = certified(functions, graph, P, laplacian)
+    assert np.argmax(as_ritz.sin2) > 1, "the rough one is sorted behind others"
+    assert turned.mean_sin2 == pytest.approx(as_ritz.mean_sin2, rel=0.1), "both are of one span"
+
+
 def test_eigenvalues_of_a_polish_are_the_exact_ones():
     graph = neighbor_graph(blobs(1))
     spectrum = dense_spectrum(graph)

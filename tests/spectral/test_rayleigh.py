@@ -10,7 +10,7 @@ import torch
 from distspectral.errors import RankDeficientError
 from distspectral.spectral.diagnostics import sin2_principal_angles
 from distspectral.spectral.orthonormalize import cholesky_factor
-from distspectral.spectral.rayleigh import dirichlet_energy, gram, linearize, rayleigh_ritz, whitened_energy
+from distspectral.spectral.rayleigh import aligned, dirichlet_energy, gram, linearize, rayleigh_ritz, whitened_energy
 from tests.oracles import all_edges, dense_laplacian, dense_spectrum, random_graph
 
 N_ROWS, N_FUNCTIONS = 60, 5
@@ -135,6 +135,26 @@ def test_rotation_whitens_and_diagonalises_with_values_in_order(graph, functions
     torch.testing.assert_close(rotation.T @ gram_matrix @ rotation, identity, rtol=0, atol=1e-10)
     torch.testing.assert_close(rotation.T @ energy @ rotation, torch.diag(values), rtol=0, atol=1e-10)
     assert (values.diff() > 0).all()
+
+
+def test_aligned_functions_are_orthonormal_and_no_rotation_brings_them_nearer():
+    generator = torch.Generator().manual_seed(0)
+    known = torch.linalg.qr(torch.randn(N_ROWS, N_FUNCTIONS, generator=generator, dtype=torch.float64)).Q
+    noise = torch.randn(N_ROWS, N_FUNCTIONS, generator=generator, dtype=torch.float64)
+    learned = (known + 0.05 * noise) @ (torch.eye(N_FUNCTIONS, dtype=torch.float64) + 0.2 * noise[:N_FUNCTIONS])
+    found = learned @ aligned(learned.T @ learned, learned.T @ known)
+    torch.testing.assert_close(found.T @ found, torch.eye(N_FUNCTIONS, dtype=torch.float64))
+    for seed in range(20):
+        turn = torch.randn(N_FUNCTIONS, N_FUNCTIONS, generator=generator.manual_seed(seed), dtype=torch.float64)
+        turned = found @ torch.linalg.matrix_exp(0.05 * (turn - turn.T))
+        assert (found - known).square().sum() < (turned - known).square().sum()
+
+
+def test_aligned_functions_are_as_many_as_are_independent_and_match_the_first_known_ones():
+    known = torch.eye(N_ROWS, dtype=torch.float64)[:, :N_FUNCTIONS]
+    learned = known[:, [0, 1, 2, 2, 1]] + 0.0
+    found = learned @ aligned(learned.T @ learned, learned.T @ known)
+    torch.testing.assert_close(found, known[:, :3])
 
 
 def test_signs_of_ritz_functions_are_determined(graph, functions):
