@@ -117,7 +117,7 @@ def _distilled(
     settings = recipe.trainings["distill"]
     assert isinstance(settings, DistillSettings), settings
     seen, graph, laplacian = represented.seen, represented.graph, recipe.spectral.laplacian
-    exact, mass, found = polished_functions(in_blocks(trained, seen), graph, recipe.n_components, laplacian)
+    exact, mass, found = polished_functions(in_blocks(trained, seen), graph, settings.n_functions, laplacian)
     taught = ArrayVectors(np.column_stack([mass.astype(np.float32), exact]))
     parts = seen.parts if isinstance(seen, JoinedVectors) else (seen,)
     trainer = settings.trainer_upon(trained, JoinedVectors([*parts, taught]))

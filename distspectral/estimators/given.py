@@ -62,4 +62,5 @@ def on_given(recipe: SpectralRecipe, lists: Neighbors | None) -> SpectralRecipe:
         return recipe
     k = lists[0].shape[1]
     affinity = recipe.affinity.model_copy(update={"scale_neighbor": min(recipe.affinity.scale_neighbor, k)})
-    return recipe.model_copy(update={"graph_given": True, "affinity": affinity})
+    graph = recipe.graph.model_copy(update={"n_neighbors": k})
+    return recipe.model_copy(update={"graph_given": True, "affinity": affinity, "graph": graph})

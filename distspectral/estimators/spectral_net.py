@@ -43,6 +43,7 @@ from distspectral.recipes import Representation, SpectralRecipe
 from distspectral.spectral.affinity import AffinityKind
 from distspectral.spectral.diagnostics import suggested_n_clusters
 from distspectral.spectral.lineage import lineage
+from distspectral.spectral.rayleigh import Laplacian
 from distspectral.spectral.tree import grown
 from distspectral.stages.cluster import fit_assigner
 from distspectral.stages.leaves import leaf_affinities, placed, quality, symmetric, together, with_leaves
@@ -174,7 +175,7 @@ class SpectralNet(FittedSpectral):
         metric: Metric = DEFAULTS.graph.metric,
         connect: Connect = DEFAULTS.graph.connect,
         affinity: AffinityKind = DEFAULTS.affinity.kind,
-        laplacian: Literal["random_walk", "unnormalized"] = DEFAULTS.spectral.laplacian,
+        laplacian: Laplacian = DEFAULTS.spectral.laplacian,
         hidden: int | Sequence[int] = DEFAULTS.network.hidden,
         batch_size: int = DEFAULTS.train.batch_size,
         max_steps: int | Literal["auto"] = DEFAULTS.train.max_steps,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import scipy.sparse
@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from distspectral.graph.spectrum import component_vectors, symmetric_affinity
 from distspectral.graph.store import Graph
 from distspectral.spectral.certificate import Certificate, of_polish
-from distspectral.spectral.polish import Product
-from distspectral.spectral.sharpened import Sharpened, sharpened
-
-Kind = Literal["random_walk", "unnormalized"]
+from distspectral.spectral.polish import Polished, polished
+from distspectral.spectral.rayleigh import Laplacian
+from distspectral.spectral.subspace import Product
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +41,7 @@ class SymmetricLaplacian:
     n_entries: int
 
     @classmethod
-    def of(cls, graph: Graph, laplacian: Kind) -> Self:
+    def of(cls, graph: Graph, laplacian: Laplacian) -> Self:
         """Return that of a whole graph of N rows."""
         affinity = symmetric_affinity(graph)
         degree = np.asarray(affinity.sum(axis=1)).reshape(-1)
@@ -64,7 +63,7 @@ def certified(
     functions: NDArray[np.floating[Any]],
     graph: Graph,
     n_kept: int,
-    laplacian: Kind,
+    laplacian: Laplacian,
     beside: NDArray[np.floating[Any]] | None = None,
     rotation: NDArray[np.float64] | None = None,
 ) -> Certificate:
@@ -87,8 +86,8 @@ def certified(
 
 
 def polished_functions(
-    functions: NDArray[np.floating[Any]], graph: Graph, n_kept: int, laplacian: Kind
-) -> tuple[NDArray[np.float32], NDArray[np.float64], Sharpened]:
+    functions: NDArray[np.floating[Any]], graph: Graph, n_kept: int, laplacian: Laplacian
+) -> tuple[NDArray[np.float32], NDArray[np.float64], Polished]:
     """Return nearly exact eigenfunctions.
 
     Args:
@@ -101,13 +100,13 @@ def polished_functions(
         functions: (N, E - 1) all but the constant one, by rising eigenvalue; their squares, weighed by mass, have the
             mean 1. Zeros where the rows carry no more.
         mass: (N,) of mean 1.
-        sharpened: how they were found, and the eigenvalues.
+        polished: how they were found, and the eigenvalues.
     """
     own = SymmetricLaplacian.of(graph, laplacian)
     mass = own.mass / own.mass.mean()
     root = np.sqrt(mass)[:, None]
     learned = own.symmetric(functions)
-    found = sharpened(own.product, learned, own.kernel, root[:, 0], n_kept, own.most, own.n_entries)
+    found = polished(own.product, learned, own.kernel, root[:, 0], n_kept, own.most, own.n_entries)
     scaled = np.sqrt(len(mass)) * found.vectors[:, 1:]
     exact = np.divide(scaled, root, out=np.zeros_like(scaled), where=root > 0)
     return exact.astype(np.float32), mass, found

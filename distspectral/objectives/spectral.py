@@ -17,7 +17,7 @@ from distspectral.objectives.batches import EdgeBatch
 from distspectral.objectives.proposal import Proposal
 from distspectral.spectral.checks import Check, finite
 from distspectral.spectral.orthonormalize import checked_cholesky, cholesky_factor
-from distspectral.spectral.rayleigh import dirichlet_energy, gram, linearize, whitened_energy
+from distspectral.spectral.rayleigh import Laplacian, dirichlet_energy, gram, linearize, whitened_energy
 
 HIDDEN = 2.0
 """What a batch may hide of the log-determinant: see :meth:`SpectralObjective.batch_growth`.
@@ -39,7 +39,7 @@ class SpectralConfig(FrozenModel):
     oversampling: int | None = Field(
         None, ge=0, description="functions trained beyond those kept; null = half as many again, at least 6"
     )
-    laplacian: Literal["random_walk", "unnormalized"] = Field(
+    laplacian: Laplacian = Field(
         "random_walk", description="unnormalized weighs every row alike, random_walk by its degree"
     )
     objective: Literal["trace", "logdet"] = Field("logdet", description="sum of eigenvalues, or of their logarithms")

@@ -24,15 +24,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from distspectral.spectral.polish import (
+from distspectral.spectral.subspace import (
     N_RANDOM,
     Floats,
-    Polished,
     Product,
     RitzPairs,
-    polished,
+    Subspace,
     rayleigh_pairs,
     ritz_pairs,
+    subspace_iteration,
 )
 
 MEAN_LIMIT = 0.02
@@ -279,7 +279,7 @@ def of_polish(
     guesses = functions if beside is None else np.hstack([functions, beside])
     n_passes = most_passes(entries * (guesses.shape[1] + N_RANDOM))
     needed = math.log(CONFIDENCE * math.sqrt(len(functions)))
-    for state in polished(product, guesses, kernel, n_kept - n_known, most, seed):
+    for state in subspace_iteration(product, guesses, kernel, n_kept - n_known, most, seed):
         found, certificate = _compared(kernel, state, own, n_kept, needed)
         converged = found and state.gain(certificate.eigenvalues[:n_kept][-1]) >= needed
         if converged or state.n_passes >= n_passes:
@@ -329,7 +329,7 @@ def errors_of_block(residuals: Floats, values: Floats, n_exact: int, n_inside: i
     return np.minimum(outside + among, 1), float(beyond)
 
 
-def _compared(kernel: Floats, state: Polished, own: RitzPairs, n_kept: int, needed: float) -> tuple[bool, Certificate]:
+def _compared(kernel: Floats, state: Subspace, own: RitzPairs, n_kept: int, needed: float) -> tuple[bool, Certificate]:
     """Return whether the polished functions are exact enough to judge by, and the certificate if they are.
 
     ``needed`` is the gain from which on no eigenvector of a value so small is thought to be missed.
@@ -343,8 +343,8 @@ def _compared(kernel: Floats, state: Polished, own: RitzPairs, n_kept: int, need
 
     def against(n_exact: int) -> tuple[Floats, float, float]:
         apart = np.maximum(1 - inside[:n_exact].sum(axis=0), 0)
-        if n_exact >= len(values):  # the rows carry no more
-            return apart, 0.0, float(apart.mean())
+        if n_exact >= len(values):  # right if these are all that the rows carry
+            return (apart, 0.0, float(apart.mean())) if state.bands is None else (np.ones(n_kept), math.inf, 1.0)
         sure = [m for m in range(n_exact + 1, len(values)) if state.gain(float(values[m - 1])) >= needed]
         bounds = [errors_of_block(exact_residuals, values, n_exact, m) for m in (n_exact, *sure)]
         inexact, beyond = min(float(each.sum()) for each, _ in bounds), max(value for _, value in bounds)

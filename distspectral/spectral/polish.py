@@ -1,34 +1,24 @@
-"""Eigenvectors from good guesses: block subspace iteration, filtered by Chebyshev polynomials.
+"""Nearly exact eigenvectors of a graph's Laplacian, from functions that a network learned.
 
-A network's functions are a start from which a few products with the operator reach the exact eigenvectors. A few
-random columns go along: what the guesses miss altogether grows out of them.
-Shape letters: N rows, E functions guessed, B columns of the block, M known kernel vectors.
-Reference: Zhou, Saad, Tiago and Chelikowsky, Self-consistent-field calculations using Chebyshev-filtered subspace
-iteration, J. Comput. Phys. 2006.
+Shape letters: N rows, E functions learned, P wanted, M known kernel vectors.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Product = Callable[[Floats], Floats]
-"""Of (N, any number of columns) with a symmetric positive semi-definite operator."""
+from distspectral.spectral.certificate import CONFIDENCE, errors_of_block, most_passes, n_near
+from distspectral.spectral.subspace import N_RANDOM, Floats, Product, Subspace, subspace_iteration
 
-N_RANDOM = 4
-"""Columns that the guesses know nothing of. A missed function hides if all are orthogonal to it: with four that are
-normal, one that is ten times smaller than expected in all of them comes once in 50,000 times."""
-DEGREE = 10
-"""Of the polynomial of a round: higher ones save Rayleigh-Ritz steps and lose what these would have taught."""
-DEPENDENT = 1e-10
-"""Share of a column's square below which a direction is rounding."""
-BOUND_STEPS = 10
-"""Of Lanczos, for the operator's largest eigenvalue."""
+ENOUGH = 1e-4
+"""Mean error of the functions at which they are exact enough to learn from: networks come as near on the smallest sets
+alone."""
+SEED = 1
+"""Of the random columns; those by which a certificate judges are others."""
 POLISH_BYTES = 1 << 33
 """Memory of a polish at most, since a task that needs more finds no place on common machines: some four million rows of
 23 functions and 15 neighbours."""
@@ -45,145 +35,98 @@ def can_polish(n_rows: float, n_functions: int, n_neighbors: int) -> bool:
 
 
 @dataclasses.dataclass(frozen=True)
-class RitzPairs:
-    """Approximate eigenvectors of a symmetric operator.
-
-    Attributes:
-        values: (B,) ascending, where they are Ritz values.
-        vectors: (N, B) orthonormal.
-        images: (N, B) of the operator.
-    """
-
-    values: Floats
-    vectors: Floats
-    images: Floats
-
-    @property
-    def residuals(self) -> Floats:
-        """(B,) lengths of S v - value v, to rounding no smaller: an eigenvalue lies as near to each value."""
-        squares, rounding = np.einsum("ij,ij->j", self.images, self.images), 16 * np.finfo(np.float64).eps
-        left = squares - self.values**2  # since v'S v is the value
-        return np.asarray(np.sqrt(np.maximum(left, 0) + rounding * squares))
-
-
-@dataclasses.dataclass(frozen=True)
 class Polished:
-    """The state after a round.
+    """Nearly exact eigenvectors.
 
     Attributes:
-        pairs: the block, without the kernel.
-        n_passes: products of the whole block so far, the ones for bounds included.
-        bands: where the filters so far damped, from and to; None of rows whose whole spectrum was computed.
+        vectors: (N, E) orthonormal, by rising eigenvalue, the constant function's first; zeros where there are no more.
+        values: (E,) ascending, those of the kernel included; fewer where there are no more.
+        n_passes: products with the operator that it took.
+        converged: whether they are as exact as was wanted; else the passes were spent before.
     """
 
-    pairs: RitzPairs
+    vectors: Floats
+    values: Floats
     n_passes: int
-    bands: tuple[tuple[float, float], ...] | None
+    converged: bool
 
-    def gain(self, value: float) -> float:
-        """Return the natural logarithm of how much more the filters have lifted eigenvectors up to a value.
-
-        Against those beyond the block, which they damp; infinity where nothing lies beyond it.
-        """
-        if self.bands is None:
-            return math.inf
-        places = ((high + low - 2 * value) / (high - low) for low, high in self.bands)
-        return sum(DEGREE * math.acosh(max(place, 1.0)) for place in places)
-
-
-def ritz_pairs(block: Floats, images: Floats) -> RitzPairs:
-    """Return the Ritz pairs of the span of a block (N, any), of which dependent columns add nothing."""
-    gram = block.T @ block
-    lengths = np.sqrt(gram.diagonal())
-    scale = 1 / np.where(lengths > 0, lengths, 1)
-    gram *= scale * scale[:, None]
-    energy = (block.T @ images) * scale * scale[:, None]
-    shares, directions = np.linalg.eigh(gram)
-    kept = shares > DEPENDENT
-    basis = directions[:, kept] / np.sqrt(shares[kept])
-    values, vectors = np.linalg.eigh(basis.T @ ((energy + energy.T) / 2) @ basis)
-    rotation = scale[:, None] * (basis @ vectors)
-    return RitzPairs(values, block @ rotation, images @ rotation)
-
-
-def rayleigh_pairs(vectors: Floats, images: Floats) -> RitzPairs:
-    """Return orthonormal vectors (N, B) as they are, with their Rayleigh quotients, which need not ascend."""
-    return RitzPairs(np.einsum("ij,ij->j", vectors, images), vectors, images)
+    def facts(self) -> dict[str, Any]:
+        """Return plain values, as they are stored; no vectors."""
+        return {"eigenvalues": self.values.tolist(), "passes": self.n_passes, "converged": self.converged}
 
 
 def polished(
-    product: Product, guesses: Floats, kernel: Floats, n_wanted: int, most: float, seed: int = 0
-) -> Iterator[Polished]:
-    """Yield ever better lowest eigenpairs outside the kernel; the caller stops when they are good enough.
+    product: Product,
+    functions: Floats,
+    kernel: Any,
+    constant: Floats,
+    n_kept: int,
+    most: float,
+    entries: int,
+) -> Polished:
+    """Return the lowest eigenvectors, as many as functions, of which the first P are to be exact.
+
+    Where the operator has as many eigenvectors of the value 0 as are wanted, any of their combinations is exact: those
+    are returned that lie nearest to what was learned.
 
     Args:
         product: with the operator.
-        guesses: (N, E) of the eigenvectors, in any basis; rows of zeros stay zero.
-        kernel: (N, M) orthonormal, eigenvectors of the value 0, all of them; they are kept out of the block.
-        n_wanted: eigenpairs outside the kernel, which the filters leave alone, at least 1 and at most B.
-        most: no eigenvalue is larger.
-        seed: of the random columns.
+        functions: (N, E) learned, in any basis, E at least P.
+        kernel: (N, M) orthonormal, SciPy sparse, all eigenvectors of the value 0.
+        constant: (N,) the constant function in symmetric form, in the span of these.
+        n_kept: P.
+        most: no eigenvalue of the operator is larger.
+        entries: of the operator, on which the number of passes depends.
     """
-    rng = np.random.default_rng(seed)
-    alive = np.any(guesses != 0, axis=1)
-    n_alive = int(np.count_nonzero(alive))
-    if 3 * (guesses.shape[1] + N_RANDOM) >= n_alive:  # a block nearly as wide as the space: decompose it whole
-        whole = np.eye(len(alive))[:, alive]
-        whole = whole - kernel @ (kernel.T @ whole)
-        yield Polished(ritz_pairs(whole, product(whole)), 1, None)
-        return
-    guesses = _outside_kernel(guesses, kernel)
-    block = np.hstack([guesses, rng.normal(size=(len(alive), N_RANDOM)) * alive[:, None]])
-    high = min(most, _upper_bound(product, rng.normal(size=(len(alive), 1)) * alive[:, None]))
-    n_passes, bands = 1, tuple[tuple[float, float], ...]()
-    while True:
-        block = block - kernel @ (kernel.T @ block)
-        pairs = ritz_pairs(block, product(block))
-        n_passes += 1
-        yield Polished(pairs, n_passes, bands)
-        low = float(pairs.values[min(guesses.shape[1], len(pairs.values) - 1)])
-        last = float(pairs.values[min(n_wanted, len(pairs.values)) - 1])
-        low = min(max(low, 1.01 * last, 1e-12 * high), 0.9 * high)
-        block = _filtered(product, pairs, low, high)
-        n_passes += DEGREE - 1
-        bands = (*bands, (low, high))
-
-
-def _outside_kernel(guesses: Floats, kernel: Floats) -> Floats:
-    """Return what is left of guesses without their part in the kernel, but for those of which only rounding is."""
-    lengths = np.linalg.norm(guesses, axis=0)
-    left = guesses - kernel @ (kernel.T @ guesses)
-    return np.asarray(left[:, np.linalg.norm(left, axis=0) > math.sqrt(DEPENDENT) * lengths])
-
-
-def _filtered(product: Product, pairs: RitzPairs, low: float, high: float) -> Floats:
-    """Return T(S) V, T the Chebyshev polynomial that is at most 1 between ``low`` and ``high`` and grows below."""
-    centre, half = (high + low) / 2, (high - low) / 2
-    before, now = pairs.vectors, (pairs.images - centre * pairs.vectors) / half
-    for _ in range(DEGREE - 1):
-        after = product(now)
-        after -= centre * now
-        after *= 2 / half
-        after -= before
-        before, now = now, after
-    return now
-
-
-def _upper_bound(product: Product, start: Floats) -> float:
-    """Return a bound of the largest eigenvalue: that of some steps of Lanczos and the length of what they leave.
-
-    Reference: Zhou and Li, Bounding the spectrum of large Hermitian matrices, Linear Algebra Appl. 2011.
-    """
-    now, before, beta = start / np.linalg.norm(start), np.zeros_like(start), 0.0
-    diagonal, beside = [], []
-    for _ in range(BOUND_STEPS):
-        after = product(now) - beta * before
-        diagonal.append(float((now * after).sum()))
-        after -= diagonal[-1] * now
-        beta = float(np.linalg.norm(after))
-        beside.append(beta)
-        if beta < 1e-12:
+    n_known, n_functions = kernel.shape[1], functions.shape[1]
+    if n_known >= n_kept:
+        found = _padded(_led_by(constant, kernel, np.asarray(kernel.T @ functions)), n_functions)
+        return Polished(found, np.zeros(min(n_known, n_functions)), 0, True)
+    needed = math.log(CONFIDENCE * math.sqrt(len(functions)))
+    n_passes = most_passes(entries * (n_functions + N_RANDOM))
+    for state in subspace_iteration(product, functions, np.asarray(kernel.toarray()), n_kept - n_known, most, SEED):
+        values = np.append(np.zeros(n_known), state.pairs.values)
+        converged = _are_exact(state, values, n_known, n_kept, needed)
+        if converged or state.n_passes >= n_passes:
             break
-        before, now = now, after / beta
-    matrix = np.diag(diagonal) + np.diag(beside[:-1], 1) + np.diag(beside[:-1], -1)
-    return float(np.linalg.eigvalsh(matrix)[-1]) + beside[-1]
+    found = np.hstack([_led_by(constant, kernel, np.eye(n_known)), state.pairs.vectors])
+    return Polished(_padded(found, n_functions), values[:n_functions], state.n_passes, converged)
+
+
+def _padded(vectors: Floats, n_functions: int) -> Floats:
+    """Return the first columns of vectors (N, any), zeros in place of missing ones."""
+    found = vectors[:, :n_functions]
+    return np.pad(found, ((0, 0), (0, n_functions - found.shape[1])))
+
+
+def _led_by(constant: Floats, kernel: Any, coefficients: Floats) -> Floats:
+    """Return orthonormal combinations of kernel vectors: the constant function, then what most of the others share.
+
+    Args:
+        constant: (N,) in the kernel's span.
+        kernel: (N, M).
+        coefficients: (M, any number) of the others.
+    """
+    first = np.asarray(kernel.T @ constant)
+    first /= np.linalg.norm(first)
+    others = np.linalg.svd(coefficients - np.outer(first, first @ coefficients), full_matrices=False)[0]
+    return np.asarray(kernel @ np.linalg.qr(np.column_stack([first, others]))[0])
+
+
+def _are_exact(state: Subspace, values: Floats, n_known: int, n_kept: int, needed: float) -> bool:
+    """Whether the lowest P functions are as exact as is wanted, and none is thought to be missed.
+
+    Those whose eigenvalues are near the P-th may be mixed with it.
+
+    Args:
+        state: of the polish.
+        values: of the kernel and of the block, ascending.
+        n_known: M.
+        n_kept: P.
+        needed: gain from which on no eigenvector of a value so small is thought to be missed.
+    """
+    if n_kept >= len(values):  # right if these are all that the rows carry
+        return state.bands is None
+    residuals = np.append(np.zeros(n_known), state.pairs.residuals)
+    errors = (errors_of_block(residuals, values, n, n)[0].sum() for n in {n_kept, n_near(values, n_kept)})
+    return min(errors) <= ENOUGH * n_kept and state.gain(float(values[n_kept - 1])) >= needed

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from distspectral.errors import RankDeficientError
 
+Laplacian = Literal["random_walk", "unnormalized"]
 Objective = Literal["trace", "logdet"]
 
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distspectral.costs.bill import Bill
+from distspectral.embedding.forward import in_blocks
 from distspectral.graph.certified import certified
 from distspectral.graph.store import Graph, MappedGraph
 from distspectral.mapping import Mapper, local_map
@@ -31,7 +32,7 @@ from distspectral.spectral.capacity import PARTED, EdgeCheck, edge_check
 from distspectral.spectral.certificate import Certificate, as_note
 from distspectral.spectral.diagnostics import suggested_n_clusters
 from distspectral.spectral.polish import POLISH_BYTES, can_polish, polish_bytes
-from distspectral.spectral.rayleigh import aligned, dirichlet_energy, gram, rayleigh_ritz
+from distspectral.spectral.rayleigh import Laplacian, aligned, dirichlet_energy, gram, rayleigh_ritz
 from distspectral.stages.certify import SAMPLE_ROWS, RowSample
 from distspectral.stages.codes import load_encoder
 from distspectral.stages.encoding import WRITER_BYTES, forward_piece, passed
@@ -41,10 +42,13 @@ from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.frame import Frame
-from distspectral.storage.rows.vectors import MappedVectors, Vectors
+from distspectral.storage.rows.joined import open_vectors
+from distspectral.storage.rows.vectors import ArrayVectors, MappedVectors, Vectors
 from distspectral.training.checkpoint import restored, write_state
 from distspectral.training.distill import load_trained_network
 from distspectral.training.spectral import SpectralSettings
+
+CALIBRATING = "calibrating"
 
 NO_ENCODERS: Mapping[str, Any] = {}
 
@@ -133,7 +137,7 @@ def _by_edges(
     polishes = can_polish(n_rows, n_functions, graph.manifest().properties["k"])
     sample = None if polishes else RowSample.drawn(n_rows, n_functions, settings.seed)
     task = functools.partial(_mapped_sums, features, graph, laplacian, None if sample is None else sample.rows)
-    parts = sorted(mapper(task, ranges, "calibrating"), key=lambda part: part[0])
+    parts = sorted(mapper(task, ranges, CALIBRATING), key=lambda part: part[0])
     energy, gram_matrix = (torch.as_tensor(sum(part[index] for part in parts)) for index in (1, 2))
     sums = energy, gram_matrix, float(sum(part[3] for part in parts)), n_rows, settings
     rotation, values = ritz_functions(*sums)
@@ -152,7 +156,7 @@ def edge_sums(
     graph: Graph,
     start: int,
     stop: int,
-    laplacian: Literal["random_walk", "unnormalized"],
+    laplacian: Laplacian,
     sample: RowSample | None = None,
 ) -> tuple[Tensor, Tensor, float]:
     """Return energy (E, E), Gram (E, E) and affinity summed over the edges of rows [start, stop).
@@ -187,7 +191,7 @@ def edge_sums(
 def _mapped_sums(
     features: Artifact,
     graph: Artifact,
-    laplacian: Literal["random_walk", "unnormalized"],
+    laplacian: Laplacian,
     sampled: NDArray[np.int64] | None,
     rows: tuple[int, int],
 ) -> tuple[int, Any, Any, float, Any]:
@@ -198,9 +202,7 @@ def _mapped_sums(
     return rows[0], energy.numpy(), gram_sum.numpy(), affinity, None if sample is None else sample.part()
 
 
-def _mapped_certificate(
-    features: Artifact, graph: Artifact, laplacian: Literal["random_walk", "unnormalized"], n_kept: int
-) -> Certificate:
+def _mapped_certificate(features: Artifact, graph: Artifact, laplacian: Laplacian, n_kept: int) -> Certificate:
     """Return the certificate of the lowest P functions; one task, of the whole graph."""
     functions = MappedVectors(features)
     return certified(functions.block(0, functions.n_rows), MappedGraph(graph), n_kept, laplacian)
@@ -210,7 +212,7 @@ def _by_polish(
     features: Artifact,
     graph: Artifact,
     polished: Artifact,
-    laplacian: Literal["random_walk", "unnormalized"],
+    laplacian: Laplacian,
     n_kept: int,
 ) -> tuple[NDArray[np.float64], Certificate]:
     """Return the rotation of taught functions, and the certificate of what it makes; one task, of the whole graph."""
@@ -227,7 +229,7 @@ def aligned_functions(
     exact: NDArray[np.float32],
     graph: Graph,
     n_kept: int,
-    laplacian: Literal["random_walk", "unnormalized"],
+    laplacian: Laplacian,
 ) -> tuple[NDArray[np.float64], Certificate]:
     """Return the rotation of taught functions to those nearest to polished ones, and the certificate of these.
 
@@ -248,6 +250,7 @@ def aligned_functions(
     taught = torch.tensor(exact[:, :n_taught], dtype=torch.float64)
     known = torch.column_stack([torch.ones_like(share), taught])[:, :n_kept]
     rotation = aligned(gram(learned, share), learned.T @ (known * share[:, None])).numpy()
+    del learned, taught, known  # the certificate needs the memory
     beside = exact[:, n_taught:]
     return rotation, certified(functions, graph, rotation.shape[1], laplacian, beside, rotation)
 
@@ -337,7 +340,8 @@ def _cost(bill: Bill) -> None:
     (seen, graph), n_functions = bill.recipe.learns_from["train"], bill.settings["train"].n_functions
     assert graph is not None, "eigenfunctions are those of a graph"
     rows = min(bill.n_rows, rows_per_task(math.ceil(bill.n_rows)))
-    bill.through(("train",), bill.us("encoding"), bill.us("calibrating"), bill.n_rows / rows)
+    edges_us = 0.0 if bill.recipe.learned_by == "distill" else bill.us(CALIBRATING)
+    bill.through(("train",), bill.us("encoding"), edges_us, bill.n_rows / rows)
     bill.alone()
     features = bill.n_rows * (4 * n_functions + 16)
     bill.read = bill.kept_by(*seen, graph) + features
@@ -352,7 +356,16 @@ def _cost(bill: Bill) -> None:
 
 
 def _pieces(work: Work) -> dict[str, Piece]:
-    return forward_piece(load_trained_network(work.artifacts[work.recipe.learned_by]), work.seen)
+    """Return the forward pass, and the sums over edges, which a sample small enough to be polished does without."""
+    assert work.graph is not None, "eigenfunctions are those of a graph"
+    network, laplacian = load_trained_network(work.artifacts[work.recipe.learned_by]), work.settings["train"].spectral
+    graph, seen = MappedGraph(work.graph), open_vectors(work.seen)
+    n_rows = min(graph.n_rows, BLOCK_ROWS)
+    features = ArrayVectors(in_blocks(network, seen))
+    return {
+        **forward_piece(network, work.seen),
+        CALIBRATING: Piece(lambda: edge_sums(features, graph, 0, n_rows, laplacian.laplacian), n_rows),
+    }
 
 
 def _facts(manifests: Manifests) -> dict[str, Any]:

@@ -85,7 +85,7 @@ class RowSample:
     def certificate(
         self, energy: Tensor, gram_sum: Tensor, affinity: float, n_rows: int, settings: SpectralSettings
     ) -> Certificate:
-        """Return what the residuals at the rows say of all; arguments as of ``calibrate.calibrated``."""
+        """Return what the residuals at the rows say of all; arguments as of ``calibrate.ritz_functions``."""
         random_walk = settings.spectral.laplacian == "random_walk"
         ritz, rotation = rayleigh_ritz(energy / affinity, gram_sum / (affinity if random_walk else n_rows))
         values, turned = ritz.numpy(), rotation.numpy()

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from distspectral.costs.bill import Bill
-from distspectral.graph.certified import Kind, polished_functions
+from distspectral.errors import ConfigError
+from distspectral.graph.certified import polished_functions
 from distspectral.graph.store import MappedGraph
-from distspectral.spectral.polish import polish_bytes
+from distspectral.spectral.polish import can_polish, polish_bytes
+from distspectral.spectral.rayleigh import Laplacian
 from distspectral.stages.encoding import WRITER_BYTES, forward_piece, passed
 from distspectral.stages.stage import Manifests, Piece, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
@@ -30,11 +32,19 @@ def _run(work: Work) -> Manifest:
     """Write the artifact ``polished``: of each row its mass and E - 1 functions, the constant one left out."""
     assert work.graph is not None, "eigenfunctions are those of a graph"
     output, settings = work.output, work.settings["train"]
+    n_rows, n_neighbors = work.seen[0].manifest().n_rows, work.graph.manifest().properties["k"]
+    if not can_polish(n_rows, settings.n_functions, n_neighbors):  # the recipe does not know a given graph's
+        needed = polish_bytes(n_rows, settings.n_functions, n_neighbors) / 2**30
+        raise ConfigError(
+            f"graph.path: a polish of {n_rows:,} rows with {n_neighbors:,} neighbours takes {needed:.0f} GiB; set "
+            "distill.enabled: false, and the functions are learned on edges alone",
+            ["graph.path", "distill.enabled"],
+        )
     output.begin()
     load = functools.partial(load_trained_network, work.artifacts["train"])
     features = passed(work.seen, load, output, settings.train.device, work.mapper)
     task = functools.partial(_polish, features, work.graph, output.artifact, settings.spectral.laplacian)
-    ((shards, facts),) = work.mapper(task, [settings.n_components], POLISHING)
+    ((shards, facts),) = work.mapper(task, [work.settings["distill"].n_functions], POLISHING)
     features.filesystem.delete_dir(features.path)
     moments = Moments.of_shards(shards)
     properties = {
@@ -47,7 +57,7 @@ def _run(work: Work) -> Manifest:
 
 
 def _polish(
-    features: Artifact, graph: Artifact, output: Artifact, laplacian: Kind, n_kept: int
+    features: Artifact, graph: Artifact, output: Artifact, laplacian: Laplacian, n_kept: int
 ) -> tuple[list[Shard], dict[str, Any]]:
     """Write the polished functions, shard for shard as the rows lie; one task, of the whole graph."""
     rows = MappedVectors(features)

@@ -10,7 +10,7 @@ Shape letters: N rows, B rows of a batch, M edges of a batch, K neighbours.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from distspectral.embedding.transfer import gathered
 from distspectral.graph.store import Graph, StreamedGraph
 from distspectral.objectives.batches import EdgeBatch
 from distspectral.spectral.affinity import AffinityKind, batch_affinity
+from distspectral.spectral.rayleigh import Laplacian
 from distspectral.storage.rows.vectors import Vectors
 
 SCAN_ROWS = 1 << 18
@@ -127,7 +128,7 @@ class EdgeSampler:
         graph: Graph,
         *,
         batch_size: int,
-        laplacian: Literal["random_walk", "unnormalized"],
+        laplacian: Laplacian,
         seed: int,
     ) -> None:
         self.vectors, self.graph, self.laplacian, self.seed = vectors, graph, laplacian, seed
@@ -198,7 +199,7 @@ class InBatchSampler:
         n_neighbors: int,
         kind: AffinityKind,
         scale_neighbor: int,
-        laplacian: Literal["random_walk", "unnormalized"],
+        laplacian: Laplacian,
         seed: int,
     ) -> None:
         self.vectors, self.laplacian, self.seed = vectors, laplacian, seed

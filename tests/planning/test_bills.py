@@ -131,9 +131,14 @@ def test_training_is_shared_by_no_more_workers_than_are_useful_unless_the_config
 
 
 def test_calibration_takes_at_least_as_long_as_one_task():
-    one, many = (stages(n, on=machines(cores=64))["calibrate"] for n in (1e6, 64 * 2**20))
+    one, many = (stages(n, on=machines(cores=64), **DESCENT)["calibrate"] for n in (1e6, 64 * 2**20))
     assert term(one, "cores").seconds == pytest.approx(1e6 * 4 / 1e6 / 64 + 2**16 * 4 / 1e6)
     assert term(many, "cores").seconds == pytest.approx(64 * 2**20 * 8 / 1e6 / 64)
+
+
+def test_calibration_of_taught_functions_sums_no_edges():
+    taught = stages(1e6, on=machines(cores=64))["calibrate"]
+    assert term(taught, "cores").seconds == pytest.approx(1e6 * 4 / 1e6 / 64)
 
 
 def test_k_means_sees_a_sample():

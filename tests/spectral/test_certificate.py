@@ -9,9 +9,9 @@ import pytest
 from distspectral.graph import certified as graph_certified
 from distspectral.graph.certified import certified
 from distspectral.graph.store import ArrayGraph
-from distspectral.spectral import certificate, polish
+from distspectral.spectral import certificate, subspace
 from distspectral.spectral.certificate import as_note, errors, errors_of_block, n_near, numbers, of_residuals
-from distspectral.spectral.polish import polished, ritz_pairs
+from distspectral.spectral.subspace import ritz_pairs, subspace_iteration
 from tests.oracles import dense_laplacian, dense_spectrum, random_graph
 
 P, E = 5, 10
@@ -98,7 +98,7 @@ def test_a_missed_function_is_named_and_the_run_called_bad():
 def test_without_random_columns_a_missed_function_would_not_be_seen(monkeypatch):
     graph = neighbor_graph(blobs(0))
     vectors = dense_spectrum(graph).vectors
-    monkeypatch.setattr(polish, "N_RANDOM", 0)
+    monkeypatch.setattr(subspace, "N_RANDOM", 0)
     functions = np.delete(vectors[:, : E + 1], 2, axis=1)  # it lies in no column; rounding alone brings it back
     monkeypatch.setattr(certificate, "CONFIDENCE", 1e-9)
     assert judged(graph, functions)[0].verdict == "good"
@@ -298,7 +298,7 @@ def test_a_polish_from_guesses_takes_fewer_rounds_than_one_from_noise():
     kernel = root / np.linalg.norm(root)
 
     def rounds(guesses):
-        for n, state in enumerate(polished(lambda x: operator @ x, guesses, kernel, P - 1, 2.0)):
+        for n, state in enumerate(subspace_iteration(lambda x: operator @ x, guesses, kernel, P - 1, 2.0)):
             if state.pairs.residuals[: P - 1].max() < 1e-5:
                 return n
         raise AssertionError

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from distspectral.spectral import sharpened as module
-from distspectral.spectral.sharpened import sharpened
+from distspectral.spectral import polish as module
+from distspectral.spectral.polish import polished
 
 N, P, E = 150, 4, 7
 
@@ -26,7 +26,7 @@ def laplacian(n_parts=1, seed=0):
 
 
 def found(matrix, kernel, constant, functions, n_kept=P):
-    return sharpened(lambda block: matrix @ block, functions, kernel, constant, n_kept, 2.0, matrix.size)
+    return polished(lambda block: matrix @ block, functions, kernel, constant, n_kept, 2.0, matrix.size)
 
 
 def rough(matrix, seed=0, noise=0.3):
@@ -69,6 +69,21 @@ def test_of_more_components_than_functions_the_combinations_nearest_to_those_lea
     led = np.linalg.qr(np.column_stack([constant, wanted]))[0]
     np.testing.assert_allclose(np.linalg.norm(made.vectors[:, :P].T @ led, ord=2), 1, atol=1e-6)
     np.testing.assert_allclose(np.linalg.svd(made.vectors[:, :P].T @ led)[1], 1, atol=1e-3)
+
+
+def test_strong_functions_of_many_components_are_kept_though_they_hold_the_constant():
+    matrix, kernel, constant = laplacian(n_parts=12)
+    wanted = np.random.default_rng(1).normal(size=(12, P - 1))
+    made = found(matrix, kernel, constant, np.column_stack([constant, kernel @ wanted + constant[:, None]]))
+    left = kernel @ wanted - made.vectors[:, :P] @ (made.vectors[:, :P].T @ (kernel @ wanted))
+    np.testing.assert_allclose(left, 0, atol=1e-10)
+
+
+def test_functions_that_depend_on_each_other_are_not_all_that_the_rows_carry():
+    matrix, kernel, constant = laplacian()
+    rng = np.random.default_rng(0)
+    made = found(matrix, kernel, constant, rng.normal(size=(N, 2)) @ rng.normal(size=(2, E)))
+    np.testing.assert_allclose(made.values[:P], np.linalg.eigvalsh(matrix)[:P], atol=1e-4)
 
 
 def test_passes_that_do_not_suffice_are_told(monkeypatch):
