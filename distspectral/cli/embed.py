@@ -40,7 +40,8 @@ LabelColumn = Annotated[
     ),
 ]
 Carry = Annotated[
-    str | None, typer.Option("--carry", metavar="A,B,...", help="Columns of NEW that the output takes over, or all.")
+    str | None,
+    typer.Option("--carry", metavar="A,B,...", help="Columns of NEW that the output takes over; all, or '' for none."),
 ]
 OPTIONS = {
     "data.path": "NEW",

@@ -11,6 +11,8 @@ from distspectral.cli.options import AsJson, RunPath
 
 SHOWN_CLUSTERS = 40
 """Of more, the first are shown, which are the largest."""
+SHOWN = ("rows", "silhouette", "conductance", "stability", "nearest")
+"""What the terminal shows of each: no more than 80 columns hold. The file has the rest."""
 
 NClusters = Annotated[
     int | None, typer.Option("--n-clusters", help="Cut into so many, at most as many as the tree has leaves.")
@@ -51,7 +53,9 @@ def recut(
     if as_json:
         print_json({"cut": cut.artifact.uri, "clusters": records})
         return
-    shown = {f"cluster {one.pop('cluster')}": one for one in records[:SHOWN_CLUSTERS]}
+    shown = {
+        f"cluster {one['cluster']}": {key: one[key] for key in SHOWN if key in one} for one in records[:SHOWN_CLUSTERS]
+    }
     print_table(record_table(f"{len(records):,} clusters of {run}", shown))
     if len(records) > len(shown):
         print_note(f"and {len(records) - len(shown):,} more in {cut.artifact.uri}")

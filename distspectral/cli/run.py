@@ -87,5 +87,7 @@ def show(config: RunConfig, metrics: dict[str, Any], as_json: bool) -> None:
     if clusters := metrics.get("tree", {}).get("clusters"):
         print_table(record_table(clusters_title(len(clusters["rows"])), by_cluster(clusters | labels)))
     if certificate := metrics.get("calibrate", {}).get("certificate"):
-        print_note(f"verdict: {certificate['verdict']}, {certificate['words']}")
+        print_note(f"functions: {certificate['verdict']}, {certificate['words']}")
+    if verdict := metrics.get("verdict"):
+        print_note(f"verdict: {verdict}")
     print_note(f"report: {join(config.root, PAGE)}")

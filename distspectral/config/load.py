@@ -243,7 +243,8 @@ def _unknown(location: Sequence[str]) -> str:
         return f"{message}; {reason}"
     if elsewhere := [name for name in _all_keys(RunConfig) if name.rpartition(".")[2] == key]:
         return f"{message}; there is `{'`, `'.join(elsewhere)}`"
-    if nearest := difflib.get_close_matches(key, model.model_fields, 1, CLOSE_ENOUGH):
+    said = [name for name in model.model_fields if name in key.split("_")]
+    if nearest := said or difflib.get_close_matches(key, model.model_fields, 1, CLOSE_ENOUGH):
         return f"{message}; did you mean `{prefix}{nearest[0]}`?"
     by_key = {name.rpartition(".")[2]: name for name in reversed(_all_keys(RunConfig))}
     if nearest := difflib.get_close_matches(key, by_key, 1, CLOSE_ENOUGH):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,7 @@ from distspectral.errors import (
     ConstantDataError,
     DamagedArtifactError,
     DistSpectralError,
+    MissingArtifactError,
     NonFiniteRowError,
     first_line,
 )
@@ -42,6 +44,8 @@ from distspectral.training.modes import plain_torch
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
+WRAPPERS = ("distspectral", "sklearn", "contextlib", "torch")
+"""Packages whose lines are not the user's."""
 FORMAT = 1
 """Of the files that estimators save; another number is another arrangement."""
 
@@ -103,7 +107,13 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             ArtifactError: it holds another estimator, none at all, or one of another version.
         """
         path = Path(path).absolute()
-        state: Any = read_state(Artifact(str(path.parent)), path.name)
+        if not path.is_file():
+            raise MissingArtifactError(f"{path}: there is no such file; give the one that save() wrote")
+        try:
+            state: Any = read_state(Artifact(str(path.parent)), path.name)
+        except DamagedArtifactError as error:
+            why = error.__cause__ or "it holds NaN or infinity"
+            raise DamagedArtifactError(f"{path}: is no file of save(), or a damaged one ({why}); save again") from error
         found = state.get("estimator") if isinstance(state, dict) else None
         if found is None:
             raise ArtifactError(f"{path}: holds no estimator; {cls.__name__}.load reads what {cls.__name__}.save wrote")
@@ -197,6 +207,14 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return tags
 
 
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn of the line in the user's own code, past this package and what wraps its methods."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in WRAPPERS:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
+
+
 @contextlib.contextmanager
 def told_in(words: Mapping[str, str]) -> Iterator[None]:
     """Raise errors of ours with an estimator's parameters in place of the settings that a run has.
@@ -250,10 +268,9 @@ def warn_of_far(rows: Vectors, frame: Frame) -> None:
         blocks = range(0, rows.n_rows, BLOCK_ROWS)
         apart = [np.abs(rows.block(i, min(i + BLOCK_ROWS, rows.n_rows)) - rows.mean).max(axis=1) for i in blocks]
         row = int(np.argmax(np.concatenate(apart)))
-        warnings.warn(
+        warn(
             f"X: row {row}, and perhaps others, lies so far from the rest that a network sees little of what tells "
-            "these apart; leave it out, or scale the features",
-            stacklevel=5,
+            "these apart; leave it out, or scale the features"
         )
 
 

@@ -6,18 +6,24 @@ from typing import Any
 
 from sklearn.utils.validation import check_is_fitted
 
-from distspectral.plotting import draw_embedding
+from distspectral.plotting import draw_embedding, draw_rows
 
 
 class PlotMixin:
     """Gives an estimator with ``embedding_`` and ``labels_`` the method ``plot``."""
 
     def plot(self: Any, y: Any = None, ax: Any = None) -> Any:
-        """Draw the training rows by the first two eigenfunctions that are not constant, and return matplotlib's axes.
+        """Draw the training rows and return matplotlib's axes.
+
+        Rows lie as on the map, once ``map()`` has drawn one. Before, they lie by the first two eigenfunctions that are
+        not constant, which part a few of many clusters from all others.
 
         Args:
             y: (N,) labels or other groups to colour by; None: the clusters.
             ax: axes to draw into; None makes a figure.
         """
         check_is_fitted(self)
-        return draw_embedding(self.embedding_, self.labels_ if y is None else y, ax)
+        groups, places = self.labels_ if y is None else y, vars(self).get("map_")
+        if places is None:
+            return draw_embedding(self.embedding_, groups, ax)
+        return draw_rows(places[:, 0], places[:, 1], groups, ax, axes_named=("map, x", "map, y"))

@@ -7,7 +7,6 @@ Shape letters: N rows, D features, P components, C clusters, M leaves.
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
@@ -20,7 +19,7 @@ from distspectral.embedding.forward import in_blocks, rows_of_block
 from distspectral.embedding.outliers import fitted_outliers
 from distspectral.embedding.transfer import gathered
 from distspectral.errors import TooFewRowsError
-from distspectral.estimators.base import told_in
+from distspectral.estimators.base import told_in, warn
 from distspectral.estimators.eigenfunctions import eigenfunctions
 from distspectral.estimators.fitted import FittedSpectral
 from distspectral.estimators.given import given_lists, on_given
@@ -287,7 +286,7 @@ class SpectralNet(FittedSpectral):
         self.certificate_, self.eigenvalues_ = learned.certificate.facts(), learned.eigenvalues
         n_clusters = None if recipe.cluster.n_clusters == "auto" else recipe.cluster.n_clusters
         if (note := learned.note(self.WORDS, n_clusters)) is not None:
-            warnings.warn(note, ConvergenceWarning, stacklevel=5)
+            warn(note, ConvergenceWarning)
         network = EncodedNetwork(learned.network, **represented.encoders)
         self.embedding_ = in_blocks(network.to(torch_device(self.device)), rows)
         assigner, facts = fit_assigner(
@@ -349,13 +348,12 @@ class SpectralNet(FittedSpectral):
         found, labels = np.unique(self.labels_, return_inverse=True)
         if len(found) == self.n_clusters_:
             return
-        warnings.warn(
+        warn(
             f"n_clusters: {self.n_clusters_} clusters were asked for and {len(found)} were found. {n_distinct} of "
             f"{len(labels)} rows differ, and the n_components = {len(self.eigenvalues_)} functions kept, of which the "
             "first is constant, tell no more of them apart; ask for fewer clusters, or give more neighbours, functions "
             "or steps",
             ConvergenceWarning,
-            stacklevel=5,
         )
         whole = self._model.assigner
         centroids = whole.centroids[torch.from_numpy(found).long()]

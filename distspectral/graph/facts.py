@@ -72,8 +72,8 @@ def all_facts(
     if facts["components"] > 1:
         logger.warning(
             "The graph has %d connected components, the largest with %.1f%% of the rows: the eigenvalue 0 is "
-            "repeated and the first functions only tell components apart. More neighbours per row, or a link from "
-            "each component to its nearest other, would join them.",
+            "repeated and the first functions only tell components apart. Right where these are clusters; else more "
+            "neighbours (n_neighbors), or a link from each to its nearest other (connect = nearest), join them.",
             facts["components"],
             100 * facts["largest_component_share"],
         )
@@ -199,7 +199,7 @@ def hubs_in_words(facts: Mapping[str, Any]) -> str | None:
     return (
         f"Hubs rule the graph: {facts['orphans']:.0%} of the rows are nobody's neighbour, and one is that of "
         f"{facts['in_degree_max']:,} others, so an edge says little of likeness. Unless many rows are copies, try "
-        "representation = pca, and graph.metric = centered_cosine if it is another."
+        "principal components (representation: pca), and centred cosine (centered_cosine) if the metric is another."
     )
 
 

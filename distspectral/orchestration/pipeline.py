@@ -291,7 +291,10 @@ class Pipeline:
         from distspectral.report.collect import write_report
 
         config, stages, artifacts = self.config.model_dump(mode="json"), self.chain.stages, self.chain.artifacts
-        write_report(self._root, config, self._knowing_recipe(), stages, metrics, artifacts, manifests, figures)
+        recipe = self._knowing_recipe()
+        verdict = write_report(self._root, config, recipe, stages, metrics, artifacts, manifests, figures)
+        if verdict is not None:
+            metrics["verdict"] = verdict
         self._root.write_json(METRICS, metrics)
         return metrics
 

@@ -98,7 +98,10 @@ def agreement(run: Artifact, labels: str | None, id_column: str, label_column: s
     counts, n_unlabeled = np.zeros((len(classes), n_clusters), np.int64), 0
     for shard in manifest.shards:
         table = pq.read_table(output.file_path(shard.name), columns=["id", "cluster"], filesystem=output.filesystem)
-        place = pc.index_in(table["id"].combine_chunks().cast(ids.type), value_set=ids)
+        own = table["id"].combine_chunks()
+        if own.type != ids.type:  # of other kinds, those are equal that read alike
+            own, ids = own.cast(pa.string()), ids.cast(pa.string())
+        place = pc.index_in(own, value_set=ids)
         known = np.asarray(pc.is_valid(place))
         places = place.drop_null().to_numpy(zero_copy_only=False)
         np.add.at(counts, (codes[places], table["cluster"].to_numpy()[known]), 1)

@@ -176,11 +176,10 @@ def _stability(facts: Mapping[str, list[Any]]) -> list[Check]:
     if unstable:
         few = f"{plural(len(unstable), 'cluster')} of {len(stability)}"
         words = (
-            f"Found anew from other random choices, {few} come out otherwise; {least} by {number(stability[least])}."
+            f"Found anew from other random choices, {few} {'come' if len(unstable) > 1 else 'comes'} out otherwise; "
+            f"{least} by {number(stability[least])}."
         )
-        remedies = [
-            "Ask for fewer clusters (`distspectral recut`), or look at the nearest cluster of each in the tree."
-        ]
+        remedies = ["Ask for fewer clusters (distspectral recut), or look at the nearest cluster of each in the tree."]
     return [
         Check(
             title="Stability",

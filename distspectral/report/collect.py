@@ -23,7 +23,7 @@ from distspectral.errors import ConfigError
 from distspectral.graph.trial import Trial
 from distspectral.recipes import Recipe
 from distspectral.report.causes import causes
-from distspectral.report.checks import checks
+from distspectral.report.checks import checks, headline
 from distspectral.report.data import (
     ClusterFacts,
     Confusion,
@@ -74,8 +74,10 @@ def write_report(
     artifacts: Mapping[str, Artifact],
     manifests: Mapping[str, Manifest],
     figures: bool = False,
-) -> None:
+) -> str | None:
     """Write the page to ``report.html`` in the run's root, whole or not at all; arguments as of :func:`collect`.
+
+    Returns the verdict in one sentence; None of a learned metric, which has none.
 
     With ``figures``, its pictures are files, too; see :func:`distspectral.report.figures.write_figures`.
 
@@ -86,12 +88,14 @@ def write_report(
         if figures:
             raise ConfigError(f"--figures: are those of objective spectral; {root.uri} is of {recipe.kind}")
         page = metric_page(config, metrics, artifacts, manifests)
+        verdict = None
     else:
         data = collect(config, recipe, stages, metrics, artifacts, manifests)
-        page = render(data)
+        page, verdict = render(data), headline(data.checks)
         if figures:
             write_figures(root, data)
     root.write_bytes(PAGE, page.encode())
+    return verdict
 
 
 def collect(

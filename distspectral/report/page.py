@@ -262,14 +262,15 @@ def _spectrum_caption(spectrum: SpectrumFacts) -> str:
 
 
 def _convergence(training: TrainingFacts) -> str:
-    """Say by how much the sum of the Ritz values still moved in the last quarter of the steps."""
+    """Say by how much the sum of the Ritz values still moved in the last quarter of the steps or somewhat more."""
     last = training.history[-1]
     before = [window for window in training.history if window.step <= 0.75 * last.step]
     if not before or not math.isfinite(last.ritz_sum) or not before[-1].ritz_sum > 0:
         return ""
     change = last.ritz_sum / before[-1].ritz_sum - 1
     verb = "rose" if change > 0 else "fell"
-    return f"Their sum {verb} by {percent(abs(change))} over the last quarter of the steps."
+    span = f"the last {last.step - before[-1].step:,} of {last.step:,} steps"
+    return f"Their sum {verb} by {percent(abs(change))} over {span}."
 
 
 def _graph_facts(graph: GraphFacts) -> list[tuple[str, str]]:

@@ -108,7 +108,7 @@ def calibrate(
         ((rotation, certificate),) = mapper(task, [settings.n_components], "certifying")
         ritz_values = np.asarray(polished.manifest().properties["eigenvalues"])
     n_rows, n_kept = features.manifest().n_rows, rotation.shape[1]
-    network = EncodedNetwork(load_trained_network(training).folded(torch.from_numpy(rotation)), **encoders)
+    network = EncodedNetwork(load_trained_network(training).folded(torch.tensor(rotation)), **encoders)
     is_complete = len(ritz_values) < min(settings.n_functions, settings.network.hidden[-1] + 1)
     write_state(output.artifact, "model.pt", network.state())
     properties = {

@@ -216,7 +216,7 @@ def graph_stage(
     inputs: Callable[[Any], tuple[str, ...]],
     run: Callable[[Work], Manifest],
     told: tuple[str, ...] = (),
-    note: Callable[[dict[str, Any]], str | None] = lambda facts: None,
+    lines: Callable[[dict[str, Any]], dict[str, str]] = lambda facts: {},
     **more: Any,
 ) -> Stage:
     """Return a stage that writes a graph, whatever weighs its edges.
@@ -227,7 +227,7 @@ def graph_stage(
         inputs: see :class:`distspectral.stages.stage.Stage`.
         run: likewise.
         told: properties of its manifest that are facts too, where it has them.
-        note: a sentence of the report on those facts, where there is something to say.
+        lines: on those facts, by what they tell; see :attr:`distspectral.stages.stage.Stage.lines`.
         more: the rest of the declaration.
     """
 
@@ -244,8 +244,8 @@ def graph_stage(
         workers="tasks",
         run=run,
         facts=facts,
-        lines=lambda facts: {name.replace("_", " "): _in_words(facts)},
-        notes=lambda metrics: [*_notes(metrics[name]), *filter(None, [note(metrics[name])])],
+        lines=lambda facts: {name.replace("_", " "): _in_words(facts), **lines(facts)},
+        notes=lambda metrics: _notes(metrics[name]),
         **more,
     )
 

@@ -113,10 +113,9 @@ def _cost(bill: Bill) -> None:
     bill.written = bill.kept
 
 
-def _note(facts: dict[str, Any]) -> str | None:
-    if (found := facts.get("fragmentation")) is None or not (judged := Fragmentation(**found)).fragments:
-        return None
-    return f"{judged.in_words}. Set affinity.space to siamese to have them all the same."
+def _lines(facts: dict[str, Any]) -> dict[str, str]:
+    found = facts.get("fragmentation")
+    return {} if found is None else {"weights": Fragmentation(**found).in_words}
 
 
 REWEIGHT = graph_stage(
@@ -127,5 +126,5 @@ REWEIGHT = graph_stage(
     cost=_cost,
     sections=("affinity.space", "cluster.n_clusters", "seed"),
     told=("fragmentation",),
-    note=_note,
+    lines=_lines,
 )

@@ -57,6 +57,11 @@ def test_an_unknown_key_is_refused_with_the_nearest_real_one(text: str, message:
         parse_config(MINIMAL + text, "run.yaml")
 
 
+def test_a_key_that_is_part_of_an_unknown_one_is_nearer_than_one_that_is_spelled_alike() -> None:
+    with pytest.raises(UnknownKeyError, match=r"unknown key `data\.vector_column`; did you mean `data\.column`\?"):
+        parse_config(MINIMAL, "run.yaml", ["data.vector_column=x"])
+
+
 def test_all_refused_values_are_listed_with_what_was_found() -> None:
     text = "data: {}\ntrain: {max_steps: -3, learning_rate: fast}\ncluster: {n_clusters: some}\n"
     with pytest.raises(ConfigError) as caught:

@@ -105,10 +105,11 @@ def test_saved_model_gives_the_same_numbers_in_a_fresh_process(noisy, fitted, tm
 
 
 def test_load_names_what_is_wrong_with_the_file(tmp_path):
-    with pytest.raises(MissingArtifactError, match=r"nothing\.pt"):
-        DSCL.load(tmp_path / "nothing.pt")
+    for absent in ("nothing.pt", "."):
+        with pytest.raises(MissingArtifactError, match="there is no such file"):
+            DSCL.load(tmp_path / absent)
     (tmp_path / "broken.pt").write_bytes(b"no model")
-    with pytest.raises(DamagedArtifactError, match=r"broken\.pt"):
+    with pytest.raises(DamagedArtifactError, match=r"broken\.pt: is no file of save\(\)"):
         DSCL.load(tmp_path / "broken.pt")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -60,6 +61,10 @@ def test_the_fit_is_the_same_whether_a_map_is_drawn_or_not(drawn: SpectralNet) -
     np.testing.assert_array_equal(without.labels_, drawn.labels_)
     np.testing.assert_array_equal(without.map(), drawn.map())
     assert all(parameter.requires_grad for parameter in without._model.network.perceptron.parameters())
+
+
+def test_the_picture_is_the_map_once_it_is_drawn(drawn: SpectralNet) -> None:
+    np.testing.assert_array_equal(drawn.plot(ax=Figure().subplots()).collections[0].get_offsets(), drawn.map())
 
 
 def test_files_and_pickles_hold_the_map(drawn: SpectralNet, tmp_path: Path) -> None:

@@ -158,8 +158,11 @@ def test_a_good_fit_is_certified(rows):
 def test_a_fit_cut_short_warns_and_names_the_remedy():
     X, _ = load_digits(return_X_y=True)
     words = "The learned functions are not the graph's.*budget of 20 steps, before a plateau; raise max_steps"
-    with pytest.warns(ConvergenceWarning, match=words):
-        model = SpectralNet(10, random_state=0, max_steps=20, hidden=(4,), **PLAIN).fit(X[:600])
+    model = SpectralNet(10, random_state=0, max_steps=20, hidden=(4,), **PLAIN)
+    for fit in (model.fit, model.fit_transform):
+        with pytest.warns(ConvergenceWarning, match=words) as told:
+            fit(X[:600])
+        assert {warning.filename for warning in told} == {__file__}, "the line to change is the caller's"
     assert model.certificate_["verdict"] == "bad"
 
 

@@ -67,6 +67,7 @@ def test_rows_without_a_label_are_counted_and_left_out(finished, clusters, tmp_p
     [
         ({"id": [1, 1], "label": [0, 1]}, SourceError, "holds an id twice"),
         ({"id": [900, 901], "label": [0, 1]}, SourceError, "labels none of the run's 120 rows"),
+        ({"id": ["doc-1", "doc-2"], "label": [0, 1]}, SourceError, "labels none of the run's 120 rows"),
         ({"key": [1, 2], "label": [0, 1]}, UnknownColumnError, "no column 'id', only key, label"),
     ],
 )
@@ -74,6 +75,12 @@ def test_labels_that_do_not_fit_are_named(finished, tmp_path, columns, error, me
     pq.write_table(pa.table(columns), tmp_path / "bad.parquet")
     with pytest.raises(error, match=message):
         agreement(finished.chain.root, str(tmp_path / "bad.parquet"), "id", "label")
+
+
+def test_ids_of_another_type_are_equal_if_they_read_alike(finished, tmp_path):
+    pq.write_table(pa.table({"id": ["7", "doc-8"], "label": [0, 1]}), tmp_path / "labels.parquet")
+    found = agreement(finished.chain.root, str(tmp_path / "labels.parquet"), "id", "label")
+    assert (int(found.counts.sum()), found.n_unlabeled) == (1, N_ROWS - 1)
 
 
 def test_files_that_are_none_are_named(finished, tmp_path):

@@ -59,7 +59,7 @@ def test_the_facts_shown_are_those_of_the_artifacts(pipeline: Pipeline, output: 
     assert data.spectrum.n_kept == 4
     values = data.spectrum.ritz_values
     assert values == sorted(values)
-    assert data.spectrum.gaps[1] == pytest.approx((values[2] - values[1]) / values[2])
+    assert data.spectrum.gaps[2] == pytest.approx((values[3] - values[2]) / values[3])
     assert data.graph.n_neighbors == 8
     assert data.evaluation is not None
     assert data.evaluation.model_dump() == manifests["embed"].metrics["agreement"]

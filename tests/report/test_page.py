@@ -259,8 +259,8 @@ def test_what_a_trial_chose_is_told_with_its_numbers(values: Any) -> None:
 def test_rising_ritz_sum_is_called_rising(values: Any) -> None:
     data = values()
     for window, total in zip(data["training"]["history"], range(1, 13), strict=True):
-        window["ritz_sum"] = float(total)
-    assert "Their sum rose by 33.3% over the last quarter" in render(ReportData.model_validate(data))
+        window |= {"ritz_sum": float(total), "step": 50 * total}
+    assert "Their sum rose by 33.3% over the last 150 of 600 steps." in render(ReportData.model_validate(data))
 
 
 def test_rendering_never_loads_pyplot(full: ReportData) -> None:

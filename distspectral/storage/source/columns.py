@@ -112,7 +112,7 @@ def require_column(
     if name not in schema.names:
         meant = [field.name for field in schema if fits is None or fits(field.type)]
         nearest = difflib.get_close_matches(name, meant, n=1, cutoff=0.0)
-        hint = f"did you mean {nearest[0]!r}? " if nearest else "and none that could be meant. "
+        hint = f"did you mean {nearest[0]!r}? " if nearest else ""
         raise UnknownColumnError(
             f"{uri}: has no column {name!r}; {hint}It has {', '.join(schema.names) or 'none'}; set {key}",
             parameters=[key],
