@@ -62,8 +62,9 @@ class SpectralNet(FittedSpectral):
     """Spectral embedding and clustering by a neural network that also embeds rows it has not seen.
 
     A network is trained so that its outputs span the lowest eigenvectors of the Laplacian of the data's
-    nearest-neighbour graph; an exact pass over all edges then rotates them into eigenvectors, in eigenvalue
-    order, and k-means on them gives the clusters. ``predict`` never refits.
+    nearest-neighbour graph. Where the graph fits into memory, they are polished with it and the network learns what
+    comes out; elsewhere an exact pass over all edges rotates them. The outputs are eigenvectors in eigenvalue order,
+    and k-means on them gives the clusters. ``predict`` never refits.
 
     Args:
         n_clusters: C, or ``auto``: the first of ``candidates_``; of fewer than 200 rows, at the largest relative gap
@@ -99,7 +100,7 @@ class SpectralNet(FittedSpectral):
             and nothing elsewhere; True prints a line per window of steps, False nothing.
 
     Attributes:
-        eigenvalues_: (P,) float64 Ritz values of the kept functions, ascending; the first is 0. Those of the
+        eigenvalues_: (P,) float64 of the kept functions, ascending, of the polish or else Ritz values; the first is 0. Those of the
             unnormalised Laplacian are divided by the mean degree.
         embedding_: (N, P) float32 eigenfunctions at the training rows, the constant 1 first, orthonormal under
             the Laplacian's row weights.

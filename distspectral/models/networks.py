@@ -169,8 +169,8 @@ class SpectralNetwork(nn.Module):
         """Return a perceptron that emits ``f @ rotation``: the rotation goes into its last linear layer.
 
         Args:
-            rotation: (E, P) float64, the kept columns of
-                :func:`distspectral.spectral.rayleigh.rayleigh_ritz`.
+            rotation: (E, P) float64, kept columns of :func:`distspectral.spectral.rayleigh.rayleigh_ritz`, or
+                :func:`distspectral.spectral.rayleigh.aligned`.
         """
         source = self.perceptron
         weight = rotation[1:].T @ source.head.weight.double()

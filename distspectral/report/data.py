@@ -78,7 +78,7 @@ class TrainingFacts(_Facts):
 
 
 class SpectrumFacts(_Facts):
-    """The calibrated Ritz values.
+    """Eigenvalues, as the polish has them; Ritz values of the trained functions where there was none.
 
     Attributes:
         ritz_values: (E,) of the functions kept, and behind them of others that were trained or polished, ascending.
