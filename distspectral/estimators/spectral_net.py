@@ -100,8 +100,8 @@ class SpectralNet(FittedSpectral):
             and nothing elsewhere; True prints a line per window of steps, False nothing.
 
     Attributes:
-        eigenvalues_: (P,) float64 of the kept functions, ascending, of the polish or else Ritz values; the first is 0. Those of the
-            unnormalised Laplacian are divided by the mean degree.
+        eigenvalues_: (P,) float64 of the kept functions, ascending, of the polish or else Ritz values; the first is 0.
+            Those of the unnormalised Laplacian are divided by the mean degree.
         embedding_: (N, P) float32 eigenfunctions at the training rows, the constant 1 first, orthonormal under
             the Laplacian's row weights.
         labels_: (N,) int32 clusters of the training rows.
