@@ -20,7 +20,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -28,7 +28,6 @@ from distspectral.spectral.subspace import (
     N_RANDOM,
     Floats,
     Product,
-    RitzPairs,
     Subspace,
     rayleigh_pairs,
     ritz_pairs,
@@ -268,7 +267,9 @@ def of_polish(
     images = product(functions)
     own = ritz_pairs(functions, images) if frame is None else rayleigh_pairs(functions @ frame, images @ frame)
     n_kept = min(n_kept, len(own.values))
-    kept, residuals = own.vectors[:, :n_kept], own.residuals
+    judged = _Judged(own.vectors[:, :n_kept].copy(), own.values[:n_kept], own.residuals[:n_kept])
+    kept, residuals = judged.vectors, judged.residuals
+    del own, images
     n_known = kernel.shape[1]
     if n_known >= n_kept:
         inside = np.asarray(kernel.T @ kept) ** 2
@@ -280,7 +281,7 @@ def of_polish(
     n_passes = most_passes(entries * (guesses.shape[1] + N_RANDOM))
     needed = math.log(CONFIDENCE * math.sqrt(len(functions)))
     for state in subspace_iteration(product, guesses, kernel, n_kept - n_known, most, seed):
-        found, certificate = _compared(kernel, state, own, n_kept, needed)
+        found, certificate = _compared(kernel, state, judged, needed)
         converged = found and state.gain(certificate.eigenvalues[:n_kept][-1]) >= needed
         if converged or state.n_passes >= n_passes:
             break
@@ -329,12 +330,21 @@ def errors_of_block(residuals: Floats, values: Floats, n_exact: int, n_inside: i
     return np.minimum(outside + among, 1), float(beyond)
 
 
-def _compared(kernel: Floats, state: Subspace, own: RitzPairs, n_kept: int, needed: float) -> tuple[bool, Certificate]:
+class _Judged(NamedTuple):
+    """Functions that are judged: (N, P) orthonormal, their Rayleigh quotients (P,) and residuals (P,)."""
+
+    vectors: Floats
+    values: Floats
+    residuals: Floats
+
+
+def _compared(kernel: Floats, state: Subspace, judged: _Judged, needed: float) -> tuple[bool, Certificate]:
     """Return whether the polished functions are exact enough to judge by, and the certificate if they are.
 
     ``needed`` is the gain from which on no eigenvector of a value so small is thought to be missed.
     """
-    kept, residuals = own.vectors[:, :n_kept], own.residuals[:n_kept]
+    kept, residuals = judged.vectors, judged.residuals
+    n_kept = kept.shape[1]
     zeros = np.zeros(kernel.shape[1])
     values = np.append(zeros, state.pairs.values)
     exact_residuals = np.append(zeros, state.pairs.residuals)
@@ -349,7 +359,7 @@ def _compared(kernel: Floats, state: Subspace, own: RitzPairs, n_kept: int, need
         bounds = [errors_of_block(exact_residuals, values, n_exact, m) for m in (n_exact, *sure)]
         inexact, beyond = min(float(each.sum()) for each, _ in bounds), max(value for _, value in bounds)
         by_angle = np.minimum(np.sqrt(apart) + math.sqrt(inexact), 1) ** 2
-        by_residual = errors(residuals, own.values[:n_kept], beyond)
+        by_residual = errors(residuals, judged.values, beyond)
         mean = min((math.sqrt(float(apart.sum())) + math.sqrt(inexact)) ** 2 / n_kept, 1.0)
         each = np.minimum(by_angle, by_residual)
         return each, inexact, min(mean, float(each.mean()))

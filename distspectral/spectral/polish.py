@@ -20,13 +20,13 @@ alone."""
 SEED = 1
 """Of the random columns; those by which a certificate judges are others."""
 POLISH_BYTES = 1 << 33
-"""Memory of a polish at most, since a task that needs more finds no place on common machines: some four million rows of
+"""Memory of a polish at most, since a task that needs more finds no place on common machines: some three million rows of
 23 functions and 15 neighbours."""
 
 
 def polish_bytes(n_rows: float, n_functions: int, n_neighbors: int) -> float:
-    """Return the memory of a polish: eight blocks of float64, and the symmetric graph while it is made."""
-    return n_rows * (8 * 8 * (n_functions + N_RANDOM) + 48 * n_neighbors)
+    """Return the memory of a polish: nine blocks of float64, and the symmetric graph while it is made."""
+    return n_rows * (9 * 8 * (n_functions + N_RANDOM) + 48 * n_neighbors)
 
 
 def can_polish(n_rows: float, n_functions: int, n_neighbors: int) -> bool:

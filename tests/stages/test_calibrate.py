@@ -205,7 +205,7 @@ def test_rows_beyond_a_polish_are_judged_by_a_sample(by_edges, tmp_path, monkeyp
 
 
 def test_a_polish_fits_into_the_memory_that_it_is_said_to_take():
-    assert polish.can_polish(3_500_000, 23, 15)
+    assert polish.can_polish(3_200_000, 23, 15)
     assert not polish.can_polish(4_000_000, 23, 15)
 
 
