@@ -20,8 +20,8 @@ alone."""
 SEED = 1
 """Of the random columns; those by which a certificate judges are others."""
 POLISH_BYTES = 1 << 33
-"""Memory of a polish at most, since a task that needs more finds no place on common machines: some three million rows of
-23 functions and 15 neighbours."""
+"""Memory of a polish at most, since a task that needs more finds no place on common machines: some three million rows
+of 23 functions and 15 neighbours."""
 
 
 def polish_bytes(n_rows: float, n_functions: int, n_neighbors: int) -> float:
