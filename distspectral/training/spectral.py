@@ -48,7 +48,7 @@ class StartConfig(SpectralTrainConfig):
     """Likewise, of a training that is a start, for a polish and a distillation follow."""
 
     most_steps: ClassVar[int] = 600
-    least_steps: ClassVar[int] = 100
+    least_steps: ClassVar[int] = 150
 
 
 class SpectralSettings(TrainSettings):

@@ -13,7 +13,7 @@ def test_budgets_grow_with_the_root_of_the_rows_up_to_the_most():
     budgets = [AutoencoderConfig().steps(n_rows) for n_rows in (700, 7_000, 28_000, 70_000, 10**9)]
     assert budgets == [300, 633, 1265, 2000, 2000]
     assert SiameseConfig().steps(10) == TrainConfig().steps(10) == 300, "few rows need steps, too"
-    assert (StartConfig().steps(10), DistillConfig().steps(10)) == (100, 150), "of two trainings each needs fewer"
+    assert (StartConfig().steps(10), DistillConfig().steps(10)) == (150, 150), "of two trainings each needs fewer"
 
 
 def test_a_budget_that_is_said_is_the_budget():
