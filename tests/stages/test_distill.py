@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from distspectral.embedding.forward import forward
+from distspectral.errors import ConfigError
 from distspectral.graph.store import MappedGraph
 from distspectral.mapping import local_map
 from distspectral.spectral import polish
@@ -104,6 +105,13 @@ def test_codes_and_features_are_seen_side_by_side(tmp_path):
     network = load_trained_network(made.chain.artifact("distill"))
     assert len(network.perceptron.input_mean) == sum(dims)
     assert network.n_functions == KEPT
+
+
+def test_a_given_graph_too_large_for_a_polish_is_refused_with_the_remedy(tmp_path, monkeypatch):
+    made = pipeline_upto(tmp_path, "train")
+    monkeypatch.setattr(polish, "POLISH_BYTES", 0)
+    with pytest.raises(ConfigError, match=r"graph\.path: a polish of 120 rows .* set distill\.enabled: false"):
+        POLISH.run(made.work("polish"))
 
 
 def test_a_killed_polish_goes_on_with_the_rows_that_passed_the_network(tmp_path):
