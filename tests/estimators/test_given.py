@@ -10,6 +10,7 @@ from sklearn.neighbors import kneighbors_graph
 
 from distspectral import SpectralNet
 from distspectral.errors import ConfigError, SourceError
+from distspectral.estimators.given import given_lists, on_given
 from tests.datasets import blobs
 
 SMALL = {"n_clusters": 3, "hidden": (16,), "batch_size": 128, "max_steps": 60, "random_state": 0, "n_neighbors": 8}
@@ -43,6 +44,12 @@ def test_any_form_of_matrix_will_do(form: str) -> None:
     graph = AFFINITIES.toarray() if form == "ndarray" else getattr(sparse, form)(AFFINITIES)
     model = SpectralNet(**SMALL | {"affinity": "precomputed", "max_steps": 5}).fit(ROWS, graph=graph)
     assert model.graph_["k"] == np.diff(AFFINITIES.tocsr().indptr).max()
+
+
+def test_what_a_polish_takes_is_reckoned_with_the_neighbours_that_the_graph_has() -> None:
+    lists = given_lists(AFFINITIES, 150, "precomputed")
+    recipe = on_given(SpectralNet(**SMALL).recipe(ROWS.shape[1], 150), lists)
+    assert recipe.graph.n_neighbors == np.diff(AFFINITIES.tocsr().indptr).max() > 8
 
 
 def with_(row: int, column: int, value: float) -> sparse.csr_matrix:
