@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from distspectral.embedding.forward import in_blocks
 from distspectral.estimators.representation import Representation
 from distspectral.estimators.trainings import Trainings
-from distspectral.graph.certified import certified, polished_functions
+from distspectral.graph.certified import aligned_functions, certified, polished_functions
 from distspectral.models.networks import Perceptron, SpectralNetwork
 from distspectral.models.orthonorm_layer import SpectralModel
 from distspectral.objectives.batches import TeachingBatch
 from distspectral.recipes import SpectralRecipe
 from distspectral.spectral.certificate import Certificate, as_note
 from distspectral.spectral.polish import can_polish
-from distspectral.stages.calibrate import aligned_functions, edge_sums, ritz_functions
+from distspectral.stages.calibrate import edge_sums, ritz_functions
 from distspectral.stages.certify import RowSample
 from distspectral.storage.rows.joined import JoinedVectors
 from distspectral.storage.rows.vectors import ArrayVectors
@@ -111,7 +111,7 @@ def _distilled(
 
     Returns:
         trainer: at its end, of a network of P functions.
-        aligned: of :func:`distspectral.stages.calibrate.aligned_functions`.
+        aligned: of :func:`distspectral.graph.certified.aligned_functions`.
         values: at most (E,) eigenvalues of the polished functions.
     """
     settings = recipe.trainings["distill"]

@@ -18,7 +18,7 @@ from distspectral.graph.spectrum import component_vectors, symmetric_affinity
 from distspectral.graph.store import Graph
 from distspectral.spectral.certificate import Certificate, of_polish
 from distspectral.spectral.polish import Polished, polished
-from distspectral.spectral.rayleigh import Laplacian
+from distspectral.spectral.rayleigh import Laplacian, aligned, gram
 from distspectral.spectral.subspace import Product
 
 
@@ -83,6 +83,38 @@ def certified(
     frame = None if rotation is None else rotation / np.sqrt(own.mass.sum())
     learned = own.symmetric(functions)
     return of_polish(own.product, learned, own.kernel, n_kept, own.most, own.n_entries, more, frame)
+
+
+def aligned_functions(
+    functions: NDArray[np.float32],
+    mass: NDArray[np.floating[Any]],
+    exact: NDArray[np.float32],
+    graph: Graph,
+    n_kept: int,
+    laplacian: Laplacian,
+) -> tuple[NDArray[np.float64], Certificate]:
+    """Return the rotation of taught functions to those nearest to polished ones, and the certificate of these.
+
+    Args:
+        functions: (N, E) of the network, the constant one first.
+        mass: (N,) of the rows, of mean 1.
+        exact: (N, any number from E - 1 on) polished functions without the constant one; the first E - 1 were taught.
+        graph: of the N rows.
+        n_kept: functions wanted that the rows carry.
+        laplacian: whose eigenfunctions they are.
+
+    Returns:
+        rotation: (E, P) float64, P at most ``n_kept`` and fewer where the outputs span fewer dimensions.
+        certificate: of the P functions.
+    """
+    learned, n_taught = torch.tensor(functions, dtype=torch.float64), functions.shape[1] - 1
+    share = torch.tensor(mass, dtype=torch.float64) / len(mass)
+    taught = torch.tensor(exact[:, :n_taught], dtype=torch.float64)
+    known = torch.column_stack([torch.ones_like(share), taught])[:, :n_kept]
+    rotation = aligned(gram(learned, share), learned.T @ (known * share[:, None])).numpy()
+    del learned, taught, known  # the certificate needs the memory
+    beside = exact[:, n_taught:]
+    return rotation, certified(functions, graph, rotation.shape[1], laplacian, beside, rotation)
 
 
 def polished_functions(

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from distspectral.costs.bill import Bill
 from distspectral.embedding.forward import in_blocks
-from distspectral.graph.certified import certified
+from distspectral.graph.certified import aligned_functions, certified
 from distspectral.graph.store import Graph, MappedGraph
 from distspectral.mapping import Mapper, local_map
 from distspectral.models.encoded import EncodedNetwork
@@ -32,7 +32,7 @@ from distspectral.spectral.capacity import PARTED, EdgeCheck, edge_check
 from distspectral.spectral.certificate import Certificate, as_note
 from distspectral.spectral.diagnostics import suggested_n_clusters
 from distspectral.spectral.polish import POLISH_BYTES, can_polish, polish_bytes
-from distspectral.spectral.rayleigh import Laplacian, aligned, dirichlet_energy, gram, rayleigh_ritz
+from distspectral.spectral.rayleigh import Laplacian, dirichlet_energy, gram, rayleigh_ritz
 from distspectral.stages.certify import SAMPLE_ROWS, RowSample
 from distspectral.stages.codes import load_encoder
 from distspectral.stages.encoding import WRITER_BYTES, forward_piece, passed
@@ -221,38 +221,6 @@ def _by_polish(
     mass, exact = np.split(MappedVectors(polished).block(0, n_rows), [1], axis=1)
     n_carried = min(n_kept, len(polished.manifest().properties["eigenvalues"]))
     return aligned_functions(functions.block(0, n_rows), mass[:, 0], exact, MappedGraph(graph), n_carried, laplacian)
-
-
-def aligned_functions(
-    functions: NDArray[np.float32],
-    mass: NDArray[np.floating[Any]],
-    exact: NDArray[np.float32],
-    graph: Graph,
-    n_kept: int,
-    laplacian: Laplacian,
-) -> tuple[NDArray[np.float64], Certificate]:
-    """Return the rotation of taught functions to those nearest to polished ones, and the certificate of these.
-
-    Args:
-        functions: (N, E) of the network, the constant one first.
-        mass: (N,) of the rows, of mean 1.
-        exact: (N, any number from E - 1 on) polished functions without the constant one; the first E - 1 were taught.
-        graph: of the N rows.
-        n_kept: functions wanted that the rows carry.
-        laplacian: whose eigenfunctions they are.
-
-    Returns:
-        rotation: (E, P) float64, P at most ``n_kept`` and fewer where the outputs span fewer dimensions.
-        certificate: of the P functions.
-    """
-    learned, n_taught = torch.tensor(functions, dtype=torch.float64), functions.shape[1] - 1
-    share = torch.tensor(mass, dtype=torch.float64) / len(mass)
-    taught = torch.tensor(exact[:, :n_taught], dtype=torch.float64)
-    known = torch.column_stack([torch.ones_like(share), taught])[:, :n_kept]
-    rotation = aligned(gram(learned, share), learned.T @ (known * share[:, None])).numpy()
-    del learned, taught, known  # the certificate needs the memory
-    beside = exact[:, n_taught:]
-    return rotation, certified(functions, graph, rotation.shape[1], laplacian, beside, rotation)
 
 
 def ritz_functions(
