@@ -88,7 +88,6 @@ def driver_growth(sizes: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _facts(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    graph = metrics["graph"]
     return {
         "rows": metrics["n_rows"],
         "seconds": metrics["seconds"],
@@ -97,8 +96,8 @@ def _facts(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "driver": metrics["driver"],
         "driver_core_seconds": sum(one["core_seconds"] for one in metrics["driver"].values()),
         "driver_bytes": max(one["bytes"] for one in metrics["driver"].values()),
-        "recall": graph.get("reached_recall", 1.0),  # below the size that is cut into cells, search is exact
-        "components": graph["components"],
+        "recall": metrics["neighbors"].get("reached_recall", 1.0),  # few rows are searched exactly
+        "components": metrics["graph"]["components"],
         "edges_per_second": metrics["train"]["edges_per_second"],
         "steps": metrics["train"]["steps"],
         "inputs": metrics["calibrate"]["inputs"],

@@ -123,4 +123,5 @@ def _distilled(
     trainer = settings.trainer_upon(trained, JoinedVectors([*parts, taught]))
     trainings.go_on("distill", trainer)
     learned, n_carried = in_blocks(trainer.model.network, seen), min(recipe.n_components, len(found.values))
-    return trainer, aligned_functions(learned, mass, exact, graph, n_carried, laplacian), found.values
+    aligned = aligned_functions(learned, mass, exact, found.filters, graph, n_carried, laplacian)
+    return trainer, aligned, found.values

@@ -13,20 +13,25 @@ import numpy as np
 import scipy.sparse
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csgraph
 
 from distspectral.graph.spectrum import component_vectors, symmetric_affinity
 from distspectral.graph.store import Graph
 from distspectral.spectral.certificate import Certificate, of_polish
 from distspectral.spectral.polish import Polished, polished
 from distspectral.spectral.rayleigh import Laplacian, aligned, gram
-from distspectral.spectral.subspace import Product
+from distspectral.spectral.subspace import UNFILTERED, Filters, Product
 
 
 @dataclasses.dataclass(frozen=True)
 class SymmetricLaplacian:
     """The Laplacian in symmetric form: f is one of its eigenfunctions if sqrt(mass) f is one of the operator's.
 
+    Rows are in an order that brings neighbours together (reverse Cuthill-McKee), for a product reads the columns of
+    every row's neighbours: that took a third of the time on 1,000,000 rows.
+
     Attributes:
+        order: (N,) the graph's row at each place.
         product: with the operator. Values of the unnormalised Laplacian are divided by the mean degree.
         mass: (N,) of the rows: their degrees, or the mean of these.
         kernel: (N, M) SciPy sparse, orthonormal eigenvectors of the value 0, all of them, the heaviest first.
@@ -34,6 +39,7 @@ class SymmetricLaplacian:
         n_entries: of the operator.
     """
 
+    order: NDArray[np.int32]
     product: Product
     mass: NDArray[np.float64]
     kernel: scipy.sparse.csc_matrix
@@ -44,6 +50,8 @@ class SymmetricLaplacian:
     def of(cls, graph: Graph, laplacian: Laplacian) -> Self:
         """Return that of a whole graph of N rows."""
         affinity = symmetric_affinity(graph)
+        order = csgraph.reverse_cuthill_mckee(affinity, symmetric_mode=True)
+        affinity = affinity[order][:, order]
         degree = np.asarray(affinity.sum(axis=1)).reshape(-1)
         mass = degree if laplacian == "random_walk" else np.full(len(degree), degree.mean())
         root = np.sqrt(mass)
@@ -52,11 +60,24 @@ class SymmetricLaplacian:
         scaled = scipy.sparse.diags(inverse) @ affinity @ scipy.sparse.diags(inverse)
         operator = (scipy.sparse.diags(degree * inverse**2) - scaled).tocsr()
         most = 2 * float((degree * inverse**2).max())  # Gershgorin
-        return cls(sparse_product(operator), mass, kernel, most, operator.nnz)
+        return cls(order, sparse_product(operator), mass, kernel, most, operator.nnz)
 
     def symmetric(self, functions: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        """Return sqrt(mass) f of functions (N, E)."""
-        return np.asarray(np.sqrt(self.mass)[:, None] * functions.astype(np.float64))
+        """Return sqrt(mass) f, (N, E) float64, of functions (N, E) at the graph's rows."""
+        return np.asarray(np.sqrt(self.mass)[:, None] * functions[self.order])
+
+    def functions(self, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return f at the graph's rows, (N, E), of eigenvectors (N, E); the mean of mass f^2 is that of the mass."""
+        root = np.sqrt(self.mass / self.mass.mean() / len(self.mass))[:, None]
+        found = np.empty_like(vectors)
+        found[self.order] = np.divide(vectors, root, out=np.zeros_like(vectors), where=root > 0)
+        return found
+
+    def row_mass(self) -> NDArray[np.float64]:
+        """Return the mass of the graph's rows, (N,), of mean 1."""
+        found = np.empty_like(self.mass)
+        found[self.order] = self.mass / self.mass.mean()
+        return found
 
 
 def certified(
@@ -64,7 +85,8 @@ def certified(
     graph: Graph,
     n_kept: int,
     laplacian: Laplacian,
-    beside: NDArray[np.floating[Any]] | None = None,
+    guesses: NDArray[np.floating[Any]] | None = None,
+    filters: Filters = UNFILTERED,
     rotation: NDArray[np.float64] | None = None,
 ) -> Certificate:
     """Return the certificate of P functions of trained ones.
@@ -74,21 +96,23 @@ def certified(
         graph: N rows.
         n_kept: P.
         laplacian: whose eigenfunctions they are.
-        beside: (N, any) guesses of eigenfunctions behind those; they save passes over the graph.
+        guesses: (N, any) of the eigenfunctions, better ones; they save passes over the graph. None: the trained ones.
+        filters: that the guesses come from.
         rotation: (E, P) of the trained functions to those judged, orthonormal under the rows' mass; None: to the
             lowest Ritz functions.
     """
     own = SymmetricLaplacian.of(graph, laplacian)
-    more = None if beside is None else own.symmetric(beside)
+    better = None if guesses is None else own.symmetric(guesses)
     frame = None if rotation is None else rotation / np.sqrt(own.mass.sum())
     learned = own.symmetric(functions)
-    return of_polish(own.product, learned, own.kernel, n_kept, own.most, own.n_entries, more, frame)
+    return of_polish(own.product, learned, own.kernel, n_kept, own.most, own.n_entries, better, filters, frame)
 
 
 def aligned_functions(
     functions: NDArray[np.float32],
     mass: NDArray[np.floating[Any]],
     exact: NDArray[np.float32],
+    filters: Filters,
     graph: Graph,
     n_kept: int,
     laplacian: Laplacian,
@@ -99,6 +123,7 @@ def aligned_functions(
         functions: (N, E) of the network, the constant one first.
         mass: (N,) of the rows, of mean 1.
         exact: (N, any number from E - 1 on) polished functions without the constant one; the first E - 1 were taught.
+        filters: that the polished ones went through.
         graph: of the N rows.
         n_kept: functions wanted that the rows carry.
         laplacian: whose eigenfunctions they are.
@@ -113,8 +138,7 @@ def aligned_functions(
     known = torch.column_stack([torch.ones_like(share), taught])[:, :n_kept]
     rotation = aligned(gram(learned, share), learned.T @ (known * share[:, None])).numpy()
     del learned, taught, known  # the certificate needs the memory
-    beside = exact[:, n_taught:]
-    return rotation, certified(functions, graph, rotation.shape[1], laplacian, beside, rotation)
+    return rotation, certified(functions, graph, rotation.shape[1], laplacian, exact, filters, rotation)
 
 
 def polished_functions(
@@ -135,13 +159,9 @@ def polished_functions(
         polished: how they were found, and the eigenvalues.
     """
     own = SymmetricLaplacian.of(graph, laplacian)
-    mass = own.mass / own.mass.mean()
-    root = np.sqrt(mass)[:, None]
-    learned = own.symmetric(functions)
-    found = polished(own.product, learned, own.kernel, root[:, 0], n_kept, own.most, own.n_entries)
-    scaled = np.sqrt(len(mass)) * found.vectors[:, 1:]
-    exact = np.divide(scaled, root, out=np.zeros_like(scaled), where=root > 0)
-    return exact.astype(np.float32), mass, found
+    learned, constant = own.symmetric(functions), np.sqrt(own.mass / own.mass.sum())
+    found = polished(own.product, learned, own.kernel, constant, n_kept, own.most, own.n_entries)
+    return own.functions(found.vectors[:, 1:]).astype(np.float32), own.row_mass(), found
 
 
 def sparse_product(matrix: scipy.sparse.csr_matrix) -> Product:
@@ -149,10 +169,14 @@ def sparse_product(matrix: scipy.sparse.csr_matrix) -> Product:
     starts, columns, entries = map(torch.from_numpy, (matrix.indptr, matrix.indices, matrix.data))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
-        held = torch.sparse_csr_tensor(starts, columns, entries, matrix.shape, check_invariants=False)
+        held = {
+            dtype: torch.sparse_csr_tensor(starts, columns, entries.to(dtype), matrix.shape, check_invariants=False)
+            for dtype in (torch.float32, torch.float64)
+        }
 
-    def product(block: NDArray[np.float64]) -> NDArray[np.float64]:
-        image: NDArray[np.float64] = (held @ torch.from_numpy(block)).numpy()
+    def product(block: NDArray[Any]) -> NDArray[Any]:
+        columns = torch.from_numpy(block)
+        image: NDArray[Any] = (held[columns.dtype] @ columns).numpy()
         return image
 
     return product

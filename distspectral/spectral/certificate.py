@@ -26,6 +26,8 @@ import numpy as np
 
 from distspectral.spectral.subspace import (
     N_RANDOM,
+    UNFILTERED,
+    Filters,
     Floats,
     Product,
     Subspace,
@@ -247,9 +249,9 @@ def of_polish(
     n_kept: int,
     most: float,
     entries: int,
-    beside: Floats | None = None,
+    guesses: Floats | None = None,
+    filters: Filters = UNFILTERED,
     frame: Floats | None = None,
-    seed: int = 0,
 ) -> Certificate:
     """Return the certificate against polished functions.
 
@@ -260,9 +262,9 @@ def of_polish(
         n_kept: P.
         most: no eigenvalue of the operator is larger.
         entries: of the operator, on which the number of passes depends.
-        beside: (N, any) guesses of eigenvectors behind those trained, for a wider block ends in fewer passes.
+        guesses: (N, any) of the eigenvectors, better ones than the trained functions; None: these.
+        filters: that the guesses come from, so that what they would have missed is known.
         frame: (E, P) rotation of the trained functions to those judged, orthonormal; None: to the Ritz functions.
-        seed: of the random columns.
     """
     images = product(functions)
     own = ritz_pairs(functions, images) if frame is None else rayleigh_pairs(functions @ frame, images @ frame)
@@ -277,13 +279,13 @@ def of_polish(
         missed = [int(n) + 1 for n in np.flatnonzero(1 - inside[:n_kept].sum(axis=1) > FUNCTION_LIMIT)]
         return _certificate(plain, wide, n_known, residuals[:n_kept], np.zeros(n_kept), missed)
     kernel = _dense(kernel)
-    guesses = functions if beside is None else np.hstack([functions, beside])
+    guesses = functions if guesses is None else guesses
     n_passes = most_passes(entries * (guesses.shape[1] + N_RANDOM))
     needed = math.log(CONFIDENCE * math.sqrt(len(functions)))
-    for state in subspace_iteration(product, guesses, kernel, n_kept - n_known, most, seed):
+    for state in subspace_iteration(product, guesses, kernel, n_kept - n_known, most, filters=filters):
         found, certificate = _compared(kernel, state, judged, needed)
         converged = found and state.gain(certificate.eigenvalues[:n_kept][-1]) >= needed
-        if converged or state.n_passes >= n_passes:
+        if converged or state.filters.n_passes >= n_passes:
             break
     return dataclasses.replace(certificate, converged=converged)
 
@@ -354,7 +356,7 @@ def _compared(kernel: Floats, state: Subspace, judged: _Judged, needed: float) -
     def against(n_exact: int) -> tuple[Floats, float, float]:
         apart = np.maximum(1 - inside[:n_exact].sum(axis=0), 0)
         if n_exact >= len(values):  # right if these are all that the rows carry
-            return (apart, 0.0, float(apart.mean())) if state.bands is None else (np.ones(n_kept), math.inf, 1.0)
+            return (apart, 0.0, float(apart.mean())) if state.is_whole else (np.ones(n_kept), math.inf, 1.0)
         sure = [m for m in range(n_exact + 1, len(values)) if state.gain(float(values[m - 1])) >= needed]
         bounds = [errors_of_block(exact_residuals, values, n_exact, m) for m in (n_exact, *sure)]
         inexact, beyond = min(float(each.sum()) for each, _ in bounds), max(value for _, value in bounds)
@@ -369,7 +371,7 @@ def _compared(kernel: Floats, state: Subspace, judged: _Judged, needed: float) -
     wide, wide_mean = np.minimum(wide, plain), min(wide_mean, mean)
     enough = inexact <= max(TOLERANCE * n_kept, SHARE**2 * (n_kept - inside[:n_kept].sum()))
     missed = [int(number) + 1 for number in np.flatnonzero(1 - inside[:n_kept].sum(axis=1) > FUNCTION_LIMIT)]
-    made = _certificate(plain, wide, near, residuals, values[:near], missed, passes=state.n_passes)
+    made = _certificate(plain, wide, near, residuals, values[:near], missed, passes=state.filters.n_passes)
     return bool(enough), dataclasses.replace(made, mean_sin2=mean, near_mean_sin2=wide_mean)
 
 

@@ -12,13 +12,11 @@ from typing import Any
 import numpy as np
 
 from distspectral.spectral.certificate import CONFIDENCE, errors_of_block, most_passes, n_near
-from distspectral.spectral.subspace import N_RANDOM, Floats, Product, Subspace, subspace_iteration
+from distspectral.spectral.subspace import N_RANDOM, UNFILTERED, Filters, Floats, Product, Subspace, subspace_iteration
 
 ENOUGH = 1e-4
 """Mean error of the functions at which they are exact enough to learn from: networks come as near on the smallest sets
 alone."""
-SEED = 1
-"""Of the random columns; those by which a certificate judges are others."""
 POLISH_BYTES = 1 << 33
 """Memory of a polish at most, since a task that needs more finds no place on common machines: some three million rows
 of 23 functions and 15 neighbours."""
@@ -41,18 +39,14 @@ class Polished:
     Attributes:
         vectors: (N, E) orthonormal, by rising eigenvalue, the constant function's first; zeros where there are no more.
         values: (E,) ascending, those of the kernel included; fewer where there are no more.
-        n_passes: products with the operator that it took.
+        filters: that the vectors went through, from random columns on.
         converged: whether they are as exact as was wanted; else the passes were spent before.
     """
 
     vectors: Floats
     values: Floats
-    n_passes: int
+    filters: Filters
     converged: bool
-
-    def facts(self) -> dict[str, Any]:
-        """Return plain values, as they are stored; no vectors."""
-        return {"eigenvalues": self.values.tolist(), "passes": self.n_passes, "converged": self.converged}
 
 
 def polished(
@@ -81,16 +75,16 @@ def polished(
     n_known, n_functions = kernel.shape[1], functions.shape[1]
     if n_known >= n_kept:
         found = _padded(_led_by(constant, kernel, np.asarray(kernel.T @ functions)), n_functions)
-        return Polished(found, np.zeros(min(n_known, n_functions)), 0, True)
+        return Polished(found, np.zeros(min(n_known, n_functions)), UNFILTERED, True)
     needed = math.log(CONFIDENCE * math.sqrt(len(functions)))
     n_passes = most_passes(entries * (n_functions + N_RANDOM))
-    for state in subspace_iteration(product, functions, np.asarray(kernel.toarray()), n_kept - n_known, most, SEED):
+    for state in subspace_iteration(product, functions, np.asarray(kernel.toarray()), n_kept - n_known, most):
         values = np.append(np.zeros(n_known), state.pairs.values)
         converged = _are_exact(state, values, n_known, n_kept, needed)
-        if converged or state.n_passes >= n_passes:
+        if converged or state.filters.n_passes >= n_passes:
             break
     found = np.hstack([_led_by(constant, kernel, np.eye(n_known)), state.pairs.vectors])
-    return Polished(_padded(found, n_functions), values[:n_functions], state.n_passes, converged)
+    return Polished(_padded(found, n_functions), values[:n_functions], state.filters, converged)
 
 
 def _padded(vectors: Floats, n_functions: int) -> Floats:
@@ -126,7 +120,7 @@ def _are_exact(state: Subspace, values: Floats, n_known: int, n_kept: int, neede
         needed: gain from which on no eigenvector of a value so small is thought to be missed.
     """
     if n_kept >= len(values):  # right if these are all that the rows carry
-        return state.bands is None
+        return state.is_whole
     residuals = np.append(np.zeros(n_known), state.pairs.residuals)
     errors = (errors_of_block(residuals, values, n, n)[0].sum() for n in {n_kept, n_near(values, n_kept)})
     return min(errors) <= ENOUGH * n_kept and state.gain(float(values[n_kept - 1])) >= needed

@@ -1,7 +1,8 @@
 """Eigenvectors from good guesses: block subspace iteration, filtered by Chebyshev polynomials.
 
 A network's functions are a start from which a few products with the operator reach the exact eigenvectors. A few
-random columns go along: what the guesses miss altogether grows out of them.
+random columns go along: what the guesses miss altogether grows out of them. Filters multiply in float32 while its
+rounding is far below what is left to gain; all else is in float64.
 Shape letters: N rows, E functions guessed, B columns of the block, M known kernel vectors.
 Reference: Zhou, Saad, Tiago and Chelikowsky, Self-consistent-field calculations using Chebyshev-filtered subspace
 iteration, J. Comput. Phys. 2006.
@@ -12,13 +13,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-Product = Callable[[Floats], Floats]
-"""Of (N, any number of columns) with a symmetric positive semi-definite operator."""
+Product = Callable[[NDArray[Any]], NDArray[Any]]
+"""Of (N, any number of columns) with a symmetric positive semi-definite operator, in the precision of the columns."""
 
 N_RANDOM = 4
 """Columns that the guesses know nothing of. A missed function hides if all are orthogonal to it: with four that are
@@ -27,6 +29,8 @@ DEGREE = 10
 """Of the polynomial of a round: higher ones save Rayleigh-Ritz steps and lose what these would have taught."""
 DEPENDENT = 1e-10
 """Share of a column's square below which a direction is rounding."""
+ROUGH = 1e-5
+"""Residual above which a filter multiplies in float32, which leaves residuals of some 4e-7."""
 BOUND_STEPS = 10
 """Of Lanczos, for the operator's largest eigenvalue."""
 
@@ -54,28 +58,43 @@ class RitzPairs:
 
 
 @dataclasses.dataclass(frozen=True)
+class Filters:
+    """What a block went through.
+
+    Attributes:
+        bands: where filters damped, from and to.
+        n_passes: products of the whole block, the one for bounds included.
+    """
+
+    bands: tuple[tuple[float, float], ...] = ()
+    n_passes: int = 0
+
+    def gain(self, value: float) -> float:
+        """Return the natural logarithm of how much more eigenvectors up to a value were lifted than those damped."""
+        places = ((high + low - 2 * value) / (high - low) for low, high in self.bands)
+        return sum(DEGREE * math.acosh(max(place, 1.0)) for place in places)
+
+
+UNFILTERED = Filters()
+
+
+@dataclasses.dataclass(frozen=True)
 class Subspace:
     """The state after a round.
 
     Attributes:
         pairs: the block, without the kernel.
-        n_passes: products of the whole block so far, the ones for bounds included.
-        bands: where the filters so far damped, from and to; None of rows whose whole spectrum was computed.
+        filters: that it went through.
+        is_whole: whether nothing lies beyond the block, for the whole spectrum was computed.
     """
 
     pairs: RitzPairs
-    n_passes: int
-    bands: tuple[tuple[float, float], ...] | None
+    filters: Filters
+    is_whole: bool = False
 
     def gain(self, value: float) -> float:
-        """Return the natural logarithm of how much more the filters have lifted eigenvectors up to a value.
-
-        Against those beyond the block, which they damp; infinity where nothing lies beyond it.
-        """
-        if self.bands is None:
-            return math.inf
-        places = ((high + low - 2 * value) / (high - low) for low, high in self.bands)
-        return sum(DEGREE * math.acosh(max(place, 1.0)) for place in places)
+        """Return the filters' gain up to a value; infinity where nothing lies beyond the block."""
+        return math.inf if self.is_whole else self.filters.gain(value)
 
 
 def ritz_pairs(block: Floats, images: Floats) -> RitzPairs:
@@ -103,7 +122,13 @@ def rayleigh_pairs(vectors: Floats, images: Floats) -> RitzPairs:
 
 
 def subspace_iteration(
-    product: Product, guesses: Floats, kernel: Floats, n_wanted: int, most: float, seed: int = 0
+    product: Product,
+    guesses: Floats,
+    kernel: Floats,
+    n_wanted: int,
+    most: float,
+    seed: int = 0,
+    filters: Filters = UNFILTERED,
 ) -> Iterator[Subspace]:
     """Yield ever better lowest eigenpairs outside the kernel; the caller stops when they are good enough.
 
@@ -115,6 +140,7 @@ def subspace_iteration(
         n_wanted: eigenpairs outside the kernel, which the filters leave alone, at least 1 and at most B.
         most: no eigenvalue is larger.
         seed: of the random columns.
+        filters: that the guesses come from, those of an earlier iteration, random columns included.
     """
     rng = np.random.default_rng(seed)
     alive = np.any(guesses != 0, axis=1)
@@ -123,27 +149,31 @@ def subspace_iteration(
         whole = np.zeros((len(alive), n_alive))
         whole[alive] = np.eye(n_alive)
         whole = whole - kernel @ (kernel.T @ whole)
-        yield Subspace(ritz_pairs(whole, product(whole)), 1, None)
+        yield Subspace(ritz_pairs(whole, product(whole)), Filters((), 1), is_whole=True)
         return
     guesses = _outside_kernel(guesses, kernel)
     guesses = guesses @ _independent(guesses)
     n_guessed = max(guesses.shape[1], n_wanted)
+    if n_guessed > guesses.shape[1]:
+        filters = UNFILTERED  # some of what takes part from now on never was
     n_random = n_guessed - guesses.shape[1] + N_RANDOM
     block = np.hstack([guesses, rng.normal(size=(len(alive), n_random)) * alive[:, None]])
+    start = rng.normal(size=(len(alive), 1)) * alive[:, None]
     del guesses
-    high = min(most, _upper_bound(product, rng.normal(size=(len(alive), 1)) * alive[:, None]))
-    n_passes, bands = 1, tuple[tuple[float, float], ...]()
+    high = 0.0
     while True:
         block = block - kernel @ (kernel.T @ block)
         pairs = ritz_pairs(block, product(block))
-        n_passes += 1
-        yield Subspace(pairs, n_passes, bands)
+        filters = Filters(filters.bands, filters.n_passes + 1)
+        yield Subspace(pairs, filters)
+        if not high:
+            high = min(most, _upper_bound(product, start))
+            filters = Filters(filters.bands, filters.n_passes + 1)
         low = float(pairs.values[min(n_guessed, len(pairs.values) - 1)])
         last = float(pairs.values[min(n_wanted, len(pairs.values)) - 1])
         low = min(max(low, 1.01 * last, 1e-12 * high), 0.9 * high)
-        block = _filtered(product, pairs, low, high)
-        n_passes += DEGREE - 1
-        bands = (*bands, (low, high))
+        block = _filtered(product, pairs, low, high, n_wanted)
+        filters = Filters((*filters.bands, (low, high)), filters.n_passes + DEGREE - 1)
 
 
 def _outside_kernel(guesses: Floats, kernel: Floats) -> Floats:
@@ -153,17 +183,19 @@ def _outside_kernel(guesses: Floats, kernel: Floats) -> Floats:
     return np.asarray(left[:, np.linalg.norm(left, axis=0) > math.sqrt(DEPENDENT) * lengths])
 
 
-def _filtered(product: Product, pairs: RitzPairs, low: float, high: float) -> Floats:
+def _filtered(product: Product, pairs: RitzPairs, low: float, high: float, n_wanted: int) -> Floats:
     """Return T(S) V, T the Chebyshev polynomial that is at most 1 between ``low`` and ``high`` and grows below."""
     centre, half = (high + low) / 2, (high - low) / 2
-    before, now = pairs.vectors, (pairs.images - centre * pairs.vectors) / half
+    dtype = np.float32 if pairs.residuals[:n_wanted].max() > ROUGH else np.float64
+    before, now = (part.astype(dtype) for part in (pairs.vectors, (pairs.images - centre * pairs.vectors) / half))
     for _ in range(DEGREE - 1):
         after = product(now)
-        after -= centre * now
         after *= 2 / half
         after -= before
+        np.multiply(now, 2 * centre / half, out=before)
+        after -= before
         before, now = now, after
-    return now
+    return now.astype(np.float64, copy=False)
 
 
 def _upper_bound(product: Product, start: Floats) -> float:

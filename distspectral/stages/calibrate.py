@@ -33,6 +33,7 @@ from distspectral.spectral.certificate import Certificate, as_note
 from distspectral.spectral.diagnostics import suggested_n_clusters
 from distspectral.spectral.polish import POLISH_BYTES, can_polish, polish_bytes
 from distspectral.spectral.rayleigh import Laplacian, dirichlet_energy, gram, rayleigh_ritz
+from distspectral.spectral.subspace import Filters
 from distspectral.stages.certify import SAMPLE_ROWS, RowSample
 from distspectral.stages.codes import load_encoder
 from distspectral.stages.encoding import WRITER_BYTES, forward_piece, passed
@@ -219,8 +220,10 @@ def _by_polish(
     functions = MappedVectors(features)
     n_rows = functions.n_rows
     mass, exact = np.split(MappedVectors(polished).block(0, n_rows), [1], axis=1)
-    n_carried = min(n_kept, len(polished.manifest().properties["eigenvalues"]))
-    return aligned_functions(functions.block(0, n_rows), mass[:, 0], exact, MappedGraph(graph), n_carried, laplacian)
+    found = polished.manifest().properties
+    filters, n_carried = Filters(**found["filters"]), min(n_kept, len(found["eigenvalues"]))
+    trained = functions.block(0, n_rows)
+    return aligned_functions(trained, mass[:, 0], exact, filters, MappedGraph(graph), n_carried, laplacian)
 
 
 def ritz_functions(

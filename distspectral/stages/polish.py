@@ -5,6 +5,7 @@ Shape letters: N rows, E functions trained, P kept.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -53,7 +54,7 @@ def _run(work: Work) -> Manifest:
         "mean": moments.mean.tolist(),
         "variance": moments.variance,
     }
-    return output.commit(shards, properties | {"eigenvalues": facts.pop("eigenvalues")}, facts)
+    return output.commit(shards, properties | {key: facts.pop(key) for key in ("eigenvalues", "filters")}, facts)
 
 
 def _polish(
@@ -70,7 +71,8 @@ def _polish(
             own = columns[start : start + shard.n_rows]
             shards.append(write_columns(output, shard.name, {"vector": own}, Moments.of(own).details()))
         start += shard.n_rows
-    return shards, found.facts()
+    facts = {"eigenvalues": found.values.tolist(), "filters": dataclasses.asdict(found.filters)}
+    return shards, facts | {"passes": found.filters.n_passes, "converged": found.converged}
 
 
 def _cost(bill: Bill) -> None:

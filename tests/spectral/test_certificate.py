@@ -6,12 +6,11 @@ import math
 import numpy as np
 import pytest
 
-from distspectral.graph import certified as graph_certified
-from distspectral.graph.certified import certified
+from distspectral.graph.certified import SymmetricLaplacian, certified, polished_functions
 from distspectral.graph.store import ArrayGraph
 from distspectral.spectral import certificate, subspace
 from distspectral.spectral.certificate import as_note, errors, errors_of_block, n_near, numbers, of_residuals
-from distspectral.spectral.subspace import ritz_pairs, subspace_iteration
+from distspectral.spectral.subspace import Filters, ritz_pairs, subspace_iteration
 from tests.oracles import dense_laplacian, dense_spectrum, random_graph
 
 P, E = 5, 10
@@ -104,19 +103,39 @@ def test_without_random_columns_a_missed_function_would_not_be_seen(monkeypatch)
     assert judged(graph, functions)[0].verdict == "good"
 
 
-def test_guesses_behind_the_functions_save_passes():
+def test_better_guesses_save_passes():
     graph = GRAPHS["a curve, whose eigenvalues lie close"](0)
     vectors = dense_spectrum(graph).vectors
     functions = perturbed(vectors, "smooth", 0.01, np.random.default_rng(0))[:, :P]
     alone = certified(functions, graph, P, "random_walk")
-    beside = certified(functions, graph, P, "random_walk", vectors[:, P:E])
-    assert beside.converged
-    assert beside.passes < alone.passes
-    assert beside.mean_sin2 == pytest.approx(alone.mean_sin2, rel=0.6), (
+    better = certified(functions, graph, P, "random_walk", vectors[:, :E])
+    assert better.converged
+    assert better.passes < alone.passes
+    assert better.mean_sin2 == pytest.approx(alone.mean_sin2, rel=0.6), (
         "(1 + SHARE)^2, for either ends when it is enough"
     )
-    with_nothing_new = certified(functions, graph, P, "random_walk", functions)
-    assert with_nothing_new.verdict == alone.verdict, "dependent guesses add nothing"
+
+
+def test_what_polished_functions_went_through_is_not_repeated():
+    graph = GRAPHS["a curve, whose eigenvalues lie close"](0)
+    vectors = dense_spectrum(graph).vectors
+    learned = perturbed(vectors, "smooth", 0.03, np.random.default_rng(0))
+    exact, _, found = polished_functions(learned, graph, P, "random_walk")
+    taught = perturbed(vectors, "smooth", 0.01, np.random.default_rng(1))[:, :P]
+    anew = certified(taught, graph, P, "random_walk", exact)
+    taken_over = certified(taught, graph, P, "random_walk", exact, found.filters)
+    assert taken_over.converged
+    assert taken_over.passes == found.filters.n_passes + 1 < found.filters.n_passes + anew.passes
+    assert taken_over.mean_sin2 == pytest.approx(anew.mean_sin2, rel=0.6)
+
+
+def test_guesses_that_are_too_few_prove_nothing():
+    graph = GRAPHS["a curve, whose eigenvalues lie close"](0)
+    vectors, filters = dense_spectrum(graph).vectors, Filters(((0.5, 2.0),) * 9, 40)
+    complete = certified(vectors[:, :P], graph, P, "random_walk", vectors[:, 1:P], filters)
+    lacking = certified(vectors[:, :P], graph, P, "random_walk", vectors[:, 1 : P - 1], filters)
+    assert complete.passes == 41
+    assert 1 < lacking.passes < 41
 
 
 @pytest.mark.parametrize("laplacian", ["random_walk", "unnormalized"])
@@ -307,14 +326,27 @@ def test_a_polish_from_guesses_takes_fewer_rounds_than_one_from_noise():
     assert rounds(vectors[:, :E] + 0.01 * rng.normal(size=(400, E))) < rounds(rng.normal(size=(400, E)))
 
 
-def test_operator_is_symmetric_form_of_the_dense_laplacian(monkeypatch):
-    seen = {}
-    monkeypatch.setattr(graph_certified, "of_polish", lambda product, *rest: seen.update(product=product, rest=rest))
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_operator_is_symmetric_form_of_the_dense_laplacian(dtype):
     graph = random_graph(40, 5, missing=0.3)
-    graph_certified.certified(np.ones((40, 3)), graph, 2, "random_walk")
+    own = SymmetricLaplacian.of(graph, "random_walk")
     matrix, degree = dense_laplacian(graph)
     root = np.sqrt(degree)[:, None]
-    np.testing.assert_allclose(seen["product"](np.eye(40)), matrix / root / root.T, atol=1e-12)
+    image = own.product(np.eye(40, dtype=dtype))
+    assert image.dtype == dtype
+    expected = (matrix / root / root.T)[own.order][:, own.order]
+    np.testing.assert_allclose(image, expected, atol=1e-12 if dtype == np.float64 else 1e-6)
+
+
+def test_functions_come_back_to_the_rows_they_were_of():
+    graph, rng = random_graph(40, 5, missing=0.3), np.random.default_rng(0)
+    own = SymmetricLaplacian.of(graph, "random_walk")
+    assert not np.array_equal(own.order, np.arange(40))
+    functions = rng.normal(size=(40, 3))
+    back = own.functions(own.symmetric(functions))
+    np.testing.assert_allclose(back, functions * np.sqrt(40 * own.mass.mean()))
+    degree = dense_laplacian(graph)[1]
+    np.testing.assert_allclose(own.row_mass(), degree / degree.mean())
 
 
 def test_facts_are_plain_and_tell_the_verdict():

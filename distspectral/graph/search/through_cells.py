@@ -1,9 +1,9 @@
 """The neighbours of all rows through cells: sample, tune, route, solve each group of cells, merge.
 
 Every step hands independent items to a mapper, and each item ends in a file with a receipt, so an interrupted search
-continues with the items it lacks. What a step computes depends on global row numbers and seeds alone: neither shards,
-workers nor the order of completion can change the graph. Steps that an accelerator speeds up ask for one, and each
-task decides by what it has.
+continues with the items it lacks. Routed rows are deleted as soon as all cells are solved. What a step computes depends
+on global row numbers and seeds alone: neither shards, workers nor the order of completion can change the graph. Steps
+that an accelerator speeds up ask for one, and each task decides by what it has.
 
 Shape letters: N rows, Q sampled queries, R runs of blocks, S groups of cells, F files, K neighbours.
 """
@@ -15,7 +15,7 @@ import functools
 import io
 import logging
 import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,8 +38,11 @@ from distspectral.storage.rows.vectors import Vectors
 logger = logging.getLogger(__name__)
 
 TRUTH = ".truth.npz"
+SOLVED = ".solved.json"
 SUMMARY = ".summary.json"
 COMPLETED = "cell-completed.arrow"
+SCRATCH = ("sample", "route", "cell")
+"""Kinds of files that are nobody's once the parts are written."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,22 +83,8 @@ def search_cells(
     runs = read_runs(blocks, points.dim, config)
     setting = Setting.read(artifact) or _setting(searched, points, artifact, runs, done, config, mapper)
     run = functools.partial(_run, done, mapper)
-
-    task = functools.partial(_route, searched=searched, artifact=artifact, config=config, setting=setting)
-    routed = run(task, _named("route", runs) if len(setting.cells) > 1 else [], "routing rows to cells")
-    filled = [(group, places) for group, places in enumerate(_columns(routed)) if np.diff(places).any()]
     starts = np.array([blocks[0][0] for _, blocks in parts])
-    solve = functools.partial(
-        _solve,
-        searched=searched,
-        artifact=artifact,
-        config=config,
-        setting=setting,
-        routed=_names(routed),
-        starts=starts,
-    )
-    whole = [(0, np.empty((0, 2), np.int64))]
-    solved = run(solve, _named("cell", filled or whole), "searching cells", on_gpu=True)
+    solved = _known(artifact, done) or _solved(searched, artifact, runs, starts, setting, config, done, mapper)
     short = short_rows(solved) if points.n_rows > config.n_neighbors else np.empty(0, np.int64)
     if len(short):
         if COMPLETED not in done:
@@ -109,11 +98,48 @@ def search_cells(
     return _found(merged, artifact)
 
 
-def sweep(artifact: Artifact, names: Iterable[str]) -> None:
-    """Delete the scratch files among ``names``; the parts must be committed or about to be."""
+def sweep(artifact: Artifact, names: Iterable[str], kinds: Sequence[str] = SCRATCH) -> None:
+    """Delete the scratch files of some kinds among ``names``; all of them may go when the parts are written."""
     for name in names:
-        if name.startswith(("sample-", "route-", "cell-")):
+        if name.startswith(tuple(f"{kind}-" for kind in kinds)):
             artifact.delete_file(name)
+
+
+def _solved(
+    searched: Searched,
+    artifact: Artifact,
+    runs: Sequence[Run],
+    starts: NDArray[np.int64],
+    setting: Setting,
+    config: GraphConfig,
+    done: dict[str, Shard],
+    mapper: Mapper,
+) -> list[Shard]:
+    """Return the lists that all cells found, group by group, of which no routed row is needed any more."""
+    run = functools.partial(_run, done, mapper)
+    task = functools.partial(_route, searched=searched, artifact=artifact, config=config, setting=setting)
+    routed = run(task, _named("route", runs) if len(setting.cells) > 1 else [], "routing rows to cells")
+    filled = [(group, places) for group, places in enumerate(_columns(routed)) if np.diff(places).any()]
+    solve = functools.partial(
+        _solve,
+        searched=searched,
+        artifact=artifact,
+        config=config,
+        setting=setting,
+        routed=_names(routed),
+        starts=starts,
+    )
+    whole = [(0, np.empty((0, 2), np.int64))]
+    solved = run(solve, _named("cell", filled or whole), "searching cells", on_gpu=True)
+    artifact.write_json(SOLVED, _names(solved))
+    sweep(artifact, _names(routed), ["route"])
+    return solved
+
+
+def _known(artifact: Artifact, done: Mapping[str, Shard]) -> list[Shard]:
+    """Return the lists that an earlier attempt found, if it found all that cells find."""
+    names = artifact.read_json(SOLVED) if artifact.has(SOLVED) else []
+    return [done[name] for name in names] if all(name in done for name in names) else []
 
 
 def _named(kind: str, items: Sequence[Any]) -> list[tuple[str, Any]]:
