@@ -31,7 +31,7 @@ from distspectral.models.networks import Perceptron
 from distspectral.spectral.capacity import PARTED, EdgeCheck, edge_check
 from distspectral.spectral.certificate import Certificate, as_note
 from distspectral.spectral.diagnostics import suggested_n_clusters
-from distspectral.spectral.polish import POLISH_BYTES, can_polish, polish_bytes
+from distspectral.spectral.polish import can_polish, polish_bytes
 from distspectral.spectral.rayleigh import Laplacian, dirichlet_energy, gram, rayleigh_ritz
 from distspectral.spectral.subspace import Filters
 from distspectral.stages.certify import SAMPLE_ROWS, RowSample
@@ -317,13 +317,13 @@ def _cost(bill: Bill) -> None:
     features = bill.n_rows * (4 * n_functions + 16)
     bill.read = bill.kept_by(*seen, graph) + features
     bill.written = bill.scratch = features
-    edges = BLOCK_ROWS * (1 + bill.settings["graph"].n_neighbors)
     n_neighbors = bill.settings["graph"].n_neighbors
-    polish = min(polish_bytes(bill.n_rows, n_functions, n_neighbors), POLISH_BYTES)  # more rows are sampled instead
-    certified_rows = polish / polish_bytes(1, n_functions, n_neighbors)
-    bill.driver({}, certified_rows * bill.us("certifying") / 1e6)
+    edges, certifying = BLOCK_ROWS * (1 + n_neighbors), 0.0
+    if can_polish(bill.n_rows, n_functions, n_neighbors):  # more rows are judged by those of a sample
+        certifying = polish_bytes(bill.n_rows, n_functions, n_neighbors)
+        bill.driver({}, bill.n_rows * bill.us("certifying") / 1e6)
     bill.driver_bytes += 8.0 * (2 * n_functions + 2) * SAMPLE_ROWS * (2 + n_neighbors)
-    bill.worker_bytes += max(32.0 * edges * n_functions, WRITER_BYTES, polish)
+    bill.worker_bytes += max(32.0 * edges * n_functions, WRITER_BYTES, certifying)
 
 
 def _pieces(work: Work) -> dict[str, Piece]:
