@@ -281,17 +281,16 @@ def of_polish(
     kernel = _dense(kernel)
     guesses = functions if guesses is None else guesses
     n_passes = most_passes(entries * (guesses.shape[1] + N_RANDOM))
-    needed = math.log(CONFIDENCE * math.sqrt(len(functions)))
+    needed = gain_needed(len(functions))
     for state in subspace_iteration(product, guesses, kernel, n_kept - n_known, most, filters=filters):
-        found, certificate = _compared(kernel, state, judged, needed)
-        converged = found and state.gain(certificate.eigenvalues[:n_kept][-1]) >= needed
+        converged, certificate = _compared(kernel, state, judged, state.reach(needed))
         if converged or state.filters.n_passes >= n_passes:
             break
     return dataclasses.replace(certificate, converged=converged)
 
 
-WORK = 3e10
-"""Entries of the graph times columns of a polish, at most: about a minute of one core."""
+WORK = 1.5e11
+"""Entries of the graph times columns of a polish, at most: some two minutes of one core."""
 FEWEST_PASSES, MOST_PASSES = 24, 400
 """Of a polish, whatever the graph."""
 
@@ -301,7 +300,14 @@ def most_passes(entries: float) -> int:
     return int(min(max(WORK / entries, FEWEST_PASSES), MOST_PASSES))
 
 
-def errors_of_block(residuals: Floats, values: Floats, n_exact: int, n_inside: int) -> tuple[Floats, float]:
+def gain_needed(n_rows: int) -> float:
+    """Return the logarithm of what a missed function of N rows must have grown by, from one in sqrt(N) of a column."""
+    return math.log(CONFIDENCE * math.sqrt(n_rows))
+
+
+def errors_of_block(
+    residuals: Floats, values: Floats, n_exact: int, n_inside: int, reach: float = math.inf
+) -> tuple[Floats, float]:
     """Return the bound (n,) of the errors of the first n of m Ritz vectors, and a lower bound of the eigenvalue beyond.
 
     A residual is orthogonal to all m vectors, so it points beyond them, where the gap is wide. With ``outer`` no larger
@@ -317,19 +323,29 @@ def errors_of_block(residuals: Floats, values: Floats, n_exact: int, n_inside: i
         values: (B,) ascending, no eigenvalue is negative.
         n_exact: n.
         n_inside: m, from n to B - 1.
+        reach: no eigenvector of a smaller value is missed.
     """
-    first, outer = values[:n_exact], values[n_inside] - residuals[n_inside]
-    outside = errors(residuals[:n_exact], first, float(outer))
-    beyond = values[n_exact] - residuals[n_exact]
+    first, outer = values[:n_exact], min(float(values[n_inside] - residuals[n_inside]), reach)
+    outside = errors(residuals[:n_exact], first, outer)
     if n_inside == n_exact:
-        return outside, float(beyond)
-    tilt = float(errors(residuals[:n_inside], values[:n_inside], float(outer)).sum())
+        return outside, outer
+    beyond = min(float(values[n_exact] - residuals[n_exact]), reach)
+    tilt = float(errors(residuals[:n_inside], values[:n_inside], outer).sum())
     distance = (1 - tilt) * outer - values[n_exact]
     if distance > 0:
-        beyond = max(beyond, values[n_exact] - np.square(residuals[:n_inside]).sum() / distance)
+        beyond = max(beyond, float(values[n_exact] - np.square(residuals[:n_inside]).sum() / distance))
     gaps = np.maximum(beyond - first, 1e-100)
     among = tilt * np.square(residuals[:n_exact] / gaps)
-    return np.minimum(outside + among, 1), float(beyond)
+    return np.minimum(outside + among, 1), beyond
+
+
+def best_of_block(residuals: Floats, values: Floats, n_exact: int, reach: float) -> tuple[float, float]:
+    """Return the least sum of the errors that :func:`errors_of_block` bounds, for any m, and the largest bound beyond.
+
+    Arguments are those of that function.
+    """
+    bounds = [errors_of_block(residuals, values, n_exact, m, reach) for m in range(n_exact, len(values))]
+    return min(float(each.sum()) for each, _ in bounds), max(beyond for _, beyond in bounds)
 
 
 class _Judged(NamedTuple):
@@ -340,10 +356,10 @@ class _Judged(NamedTuple):
     residuals: Floats
 
 
-def _compared(kernel: Floats, state: Subspace, judged: _Judged, needed: float) -> tuple[bool, Certificate]:
-    """Return whether the polished functions are exact enough to judge by, and the certificate if they are.
+def _compared(kernel: Floats, state: Subspace, judged: _Judged, reach: float) -> tuple[bool, Certificate]:
+    """Return whether the polished functions are exact enough to judge by, and the certificate by them.
 
-    ``needed`` is the gain from which on no eigenvector of a value so small is thought to be missed.
+    No eigenvector of a value below ``reach`` is thought to be missed.
     """
     kept, residuals = judged.vectors, judged.residuals
     n_kept = kept.shape[1]
@@ -357,9 +373,7 @@ def _compared(kernel: Floats, state: Subspace, judged: _Judged, needed: float) -
         apart = np.maximum(1 - inside[:n_exact].sum(axis=0), 0)
         if n_exact >= len(values):  # right if these are all that the rows carry
             return (apart, 0.0, float(apart.mean())) if state.is_whole else (np.ones(n_kept), math.inf, 1.0)
-        sure = [m for m in range(n_exact + 1, len(values)) if state.gain(float(values[m - 1])) >= needed]
-        bounds = [errors_of_block(exact_residuals, values, n_exact, m) for m in (n_exact, *sure)]
-        inexact, beyond = min(float(each.sum()) for each, _ in bounds), max(value for _, value in bounds)
+        inexact, beyond = best_of_block(exact_residuals, values, n_exact, reach)
         by_angle = np.minimum(np.sqrt(apart) + math.sqrt(inexact), 1) ** 2
         by_residual = errors(residuals, judged.values, beyond)
         mean = min((math.sqrt(float(apart.sum())) + math.sqrt(inexact)) ** 2 / n_kept, 1.0)

@@ -6,12 +6,11 @@ Shape letters: N rows, E functions learned, P wanted, M known kernel vectors.
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import numpy as np
 
-from distspectral.spectral.certificate import CONFIDENCE, errors_of_block, most_passes, n_near
+from distspectral.spectral.certificate import best_of_block, gain_needed, most_passes, n_near
 from distspectral.spectral.subspace import N_RANDOM, UNFILTERED, Filters, Floats, Product, Subspace, subspace_iteration
 
 ENOUGH = 1e-4
@@ -76,11 +75,11 @@ def polished(
     if n_known >= n_kept:
         found = _padded(_led_by(constant, kernel, np.asarray(kernel.T @ functions)), n_functions)
         return Polished(found, np.zeros(min(n_known, n_functions)), UNFILTERED, True)
-    needed = math.log(CONFIDENCE * math.sqrt(len(functions)))
+    needed = gain_needed(len(functions))
     n_passes = most_passes(entries * (n_functions + N_RANDOM))
     for state in subspace_iteration(product, functions, np.asarray(kernel.toarray()), n_kept - n_known, most):
         values = np.append(np.zeros(n_known), state.pairs.values)
-        converged = _are_exact(state, values, n_known, n_kept, needed)
+        converged = _are_exact(state, values, n_known, n_kept, state.reach(needed))
         if converged or state.filters.n_passes >= n_passes:
             break
     found = np.hstack([_led_by(constant, kernel, np.eye(n_known)), state.pairs.vectors])
@@ -107,7 +106,7 @@ def _led_by(constant: Floats, kernel: Any, coefficients: Floats) -> Floats:
     return np.asarray(kernel @ np.linalg.qr(np.column_stack([first, others]))[0])
 
 
-def _are_exact(state: Subspace, values: Floats, n_known: int, n_kept: int, needed: float) -> bool:
+def _are_exact(state: Subspace, values: Floats, n_known: int, n_kept: int, reach: float) -> bool:
     """Whether the lowest P functions are as exact as is wanted, and none is thought to be missed.
 
     Those whose eigenvalues are near the P-th may be mixed with it.
@@ -117,10 +116,10 @@ def _are_exact(state: Subspace, values: Floats, n_known: int, n_kept: int, neede
         values: of the kernel and of the block, ascending.
         n_known: M.
         n_kept: P.
-        needed: gain from which on no eigenvector of a value so small is thought to be missed.
+        reach: no eigenvector of a smaller value is thought to be missed.
     """
     if n_kept >= len(values):  # right if these are all that the rows carry
         return state.is_whole
     residuals = np.append(np.zeros(n_known), state.pairs.residuals)
-    errors = (errors_of_block(residuals, values, n, n)[0].sum() for n in {n_kept, n_near(values, n_kept)})
-    return min(errors) <= ENOUGH * n_kept and state.gain(float(values[n_kept - 1])) >= needed
+    errors = (best_of_block(residuals, values, n, reach)[0] for n in {n_kept, n_near(values, n_kept)})
+    return min(errors) <= ENOUGH * n_kept

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import scipy.optimize
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
@@ -64,15 +65,27 @@ class Filters:
     Attributes:
         bands: where filters damped, from and to.
         n_passes: products of the whole block, the one for bounds included.
+        end: where eigenvalues begin, about, whose eigenvectors have no place in the block.
     """
 
     bands: tuple[tuple[float, float], ...] = ()
     n_passes: int = 0
+    end: float = 0.0
 
     def gain(self, value: float) -> float:
-        """Return the natural logarithm of how much more eigenvectors up to a value were lifted than those damped."""
-        places = ((high + low - 2 * value) / (high - low) for low, high in self.bands)
-        return sum(DEGREE * math.acosh(max(place, 1.0)) for place in places)
+        """Return the natural logarithm of how much more eigenvectors up to a value grew than those beyond the block."""
+        return sum(_log_growth(value, *band) - _log_growth(self.end, *band) for band in self.bands)
+
+    def reach(self, gain: float) -> float:
+        """Return the value below which eigenvectors have so much gain, 0 if none has."""
+        if self.gain(0.0) < gain:
+            return 0.0
+        return float(scipy.optimize.brentq(lambda value: self.gain(value) - gain, 0.0, self.end))
+
+
+def _log_growth(value: float, low: float, high: float) -> float:
+    """Return the logarithm of a filter's polynomial, about, 0 where it damps."""
+    return DEGREE * math.acosh(max((high + low - 2 * value) / (high - low), 1.0))
 
 
 UNFILTERED = Filters()
@@ -85,16 +98,16 @@ class Subspace:
     Attributes:
         pairs: the block, without the kernel.
         filters: that it went through.
-        is_whole: whether nothing lies beyond the block, for the whole spectrum was computed.
+        is_whole: whether nothing lies beyond it, for the whole spectrum was computed.
     """
 
     pairs: RitzPairs
     filters: Filters
     is_whole: bool = False
 
-    def gain(self, value: float) -> float:
-        """Return the filters' gain up to a value; infinity where nothing lies beyond the block."""
-        return math.inf if self.is_whole else self.filters.gain(value)
+    def reach(self, gain: float) -> float:
+        """Return the value below which eigenvectors have so much gain, infinity where nothing lies beyond the block."""
+        return math.inf if self.is_whole else self.filters.reach(gain)
 
 
 def ritz_pairs(block: Floats, images: Floats) -> RitzPairs:
@@ -149,7 +162,7 @@ def subspace_iteration(
         whole = np.zeros((len(alive), n_alive))
         whole[alive] = np.eye(n_alive)
         whole = whole - kernel @ (kernel.T @ whole)
-        yield Subspace(ritz_pairs(whole, product(whole)), Filters((), 1), is_whole=True)
+        yield Subspace(ritz_pairs(whole, product(whole)), Filters(n_passes=1), is_whole=True)
         return
     guesses = _outside_kernel(guesses, kernel)
     guesses = guesses @ _independent(guesses)
@@ -164,16 +177,22 @@ def subspace_iteration(
     while True:
         block = block - kernel @ (kernel.T @ block)
         pairs = ritz_pairs(block, product(block))
-        filters = Filters(filters.bands, filters.n_passes + 1)
+        filters = _with_end(filters, pairs.values, n_guessed, is_first=not high)
         yield Subspace(pairs, filters)
         if not high:
             high = min(most, _upper_bound(product, start))
-            filters = Filters(filters.bands, filters.n_passes + 1)
-        low = float(pairs.values[min(n_guessed, len(pairs.values) - 1)])
+            filters = dataclasses.replace(filters, n_passes=filters.n_passes + 1)
         last = float(pairs.values[min(n_wanted, len(pairs.values)) - 1])
-        low = min(max(low, 1.01 * last, 1e-12 * high), 0.9 * high)
+        low = min(max(filters.end, 1.01 * last, 1e-12 * high), 0.9 * high)
         block = _filtered(product, pairs, low, high, n_wanted)
         filters = Filters((*filters.bands, (low, high)), filters.n_passes + DEGREE - 1)
+
+
+def _with_end(filters: Filters, values: Floats, n_guessed: int, *, is_first: bool) -> Filters:
+    """Return filters after a product by which the Ritz values became known."""
+    end = values[min(n_guessed - is_first, len(values) - 1)]  # random columns have no place before they are filtered
+    is_known = is_first and filters.bands
+    return Filters(filters.bands, filters.n_passes + 1, filters.end if is_known else float(end))
 
 
 def _outside_kernel(guesses: Floats, kernel: Floats) -> Floats:

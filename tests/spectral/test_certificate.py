@@ -9,7 +9,15 @@ import pytest
 from distspectral.graph.certified import SymmetricLaplacian, certified, polished_functions
 from distspectral.graph.store import ArrayGraph
 from distspectral.spectral import certificate, subspace
-from distspectral.spectral.certificate import as_note, errors, errors_of_block, n_near, numbers, of_residuals
+from distspectral.spectral.certificate import (
+    as_note,
+    best_of_block,
+    errors,
+    errors_of_block,
+    n_near,
+    numbers,
+    of_residuals,
+)
 from distspectral.spectral.subspace import Filters, ritz_pairs, subspace_iteration
 from tests.oracles import dense_laplacian, dense_spectrum, random_graph
 
@@ -99,7 +107,7 @@ def test_without_random_columns_a_missed_function_would_not_be_seen(monkeypatch)
     vectors = dense_spectrum(graph).vectors
     monkeypatch.setattr(subspace, "N_RANDOM", 0)
     functions = np.delete(vectors[:, : E + 1], 2, axis=1)  # it lies in no column; rounding alone brings it back
-    monkeypatch.setattr(certificate, "CONFIDENCE", 1e-9)
+    monkeypatch.setattr(certificate, "CONFIDENCE", 0.07)
     assert judged(graph, functions)[0].verdict == "good"
 
 
@@ -130,12 +138,12 @@ def test_what_polished_functions_went_through_is_not_repeated():
 
 
 def test_guesses_that_are_too_few_prove_nothing():
-    graph = GRAPHS["a curve, whose eigenvalues lie close"](0)
-    vectors, filters = dense_spectrum(graph).vectors, Filters(((0.5, 2.0),) * 9, 40)
+    graph = neighbor_graph(blobs(0))
+    vectors, filters = dense_spectrum(graph).vectors, Filters(((0.5, 2.0),) * 9, 40, 0.5)
     complete = certified(vectors[:, :P], graph, P, "random_walk", vectors[:, 1:P], filters)
     lacking = certified(vectors[:, :P], graph, P, "random_walk", vectors[:, 1 : P - 1], filters)
     assert complete.passes == 41
-    assert 1 < lacking.passes < 41
+    assert lacking.passes > complete.passes
 
 
 @pytest.mark.parametrize("laplacian", ["random_walk", "unnormalized"])
@@ -162,7 +170,7 @@ def test_eigenvalues_of_a_polish_are_the_exact_ones():
     graph = neighbor_graph(blobs(1))
     spectrum = dense_spectrum(graph)
     found, _, _ = judged(graph, perturbed(spectrum.vectors, "smooth", 0.3, np.random.default_rng(0)))
-    np.testing.assert_allclose(found.eigenvalues[:P], spectrum.values[:P], atol=1e-5)
+    np.testing.assert_allclose(found.eigenvalues[:P], spectrum.values[:P], atol=5e-5)
 
 
 def test_a_function_mixed_with_one_of_a_near_eigenvalue_is_called_mixed_and_not_bad():
@@ -210,7 +218,7 @@ def test_a_block_as_wide_as_the_rows_is_decomposed():
 def test_budget_of_passes_falls_with_the_graph():
     assert certificate.most_passes(1e3) == certificate.MOST_PASSES
     assert certificate.most_passes(1e12) == certificate.FEWEST_PASSES
-    assert certificate.most_passes(3e8) == 100
+    assert certificate.most_passes(1e9) == 150
 
 
 def test_residuals_bound_the_error_where_nothing_is_missed():
@@ -255,15 +263,26 @@ def test_errors_of_a_block_are_bounded_through_the_gap_behind_it(gap):
             assert bound.sum() < 0.1 * errors_of_block(pairs.residuals, pairs.values, n_exact, n_exact)[0].sum()
 
 
-def test_a_block_is_no_wider_than_the_filters_have_searched(monkeypatch):
-    asked = []
-    whole = certificate.errors_of_block
-    monkeypatch.setattr(certificate, "errors_of_block", lambda *of: (asked.append(of[2:]), whole(*of))[1])
-    graph = neighbor_graph(blobs(0))
-    functions = perturbed(dense_spectrum(graph).vectors, "rough", 0.3, np.random.default_rng(0))
-    judged(graph, functions)
-    assert asked[0] == (P, P), "before a filter nothing has grown, and a missed function may lie anywhere"
-    assert any(n_exact < n_inside for n_exact, n_inside in asked)
+def test_filters_that_lift_all_alike_find_nothing():
+    """A filter that damps far up lifts a missed function and hundreds of others, which the block cannot hold."""
+    alike, apart = (0.95, 2.0), (0.05, 2.0)
+    assert Filters((alike,), 11, end=0.95).reach(5.0) > 0.5
+    assert Filters((alike,) * 3, 31, end=0.05).reach(5.0) == 0
+    found = Filters((alike, apart, apart), 31, end=0.05)
+    assert 0 < found.reach(5.0) < 0.05
+    assert found.gain(found.reach(5.0)) == pytest.approx(5)
+    assert Filters(end=0.05).reach(5.0) == 0, (
+        "before a filter nothing has grown, and a missed function may lie anywhere"
+    )
+
+
+def test_no_eigenvalue_is_bounded_beyond_where_all_were_found():
+    values, residuals = np.array([0.0, 0.1, 0.2, 0.9]), np.full(4, 1e-3)
+    bounds = [errors_of_block(residuals, values, 2, m, reach=0.15) for m in (2, 3)]
+    for each, beyond in bounds:
+        assert beyond <= 0.15
+        assert np.all(each >= errors(residuals[:2], values[:2], 0.15) * (1 - 1e-12))
+    assert best_of_block(residuals, values, 2, reach=0.0)[0] == 2, "nothing is known"
 
 
 def test_near_values_leave_one_to_bound_by():
