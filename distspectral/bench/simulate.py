@@ -43,11 +43,9 @@ def simulated_plan(bills: Sequence[Bill], seed: int = 0) -> dict[str, Any]:
         "rows": bills[0].n_rows,
         "cluster": bills[0].machines.name,
         "stages": stages | {"all": _compared(planned, simulated, tasks, "")},
-        "assumed": {
-            "rows of a shard, at most": SHARD_ROWS,
-            "spread of a task's size, over its mean": SPREAD,
-            "hand-out of a task, ms": 1e3 * HAND_OUT_S,
-        },
+        "most_rows_of_a_shard": SHARD_ROWS,
+        "spread_of_task_sizes_share": SPREAD,
+        "hand_out_of_a_task_ms": 1e3 * HAND_OUT_S,
     }
 
 
@@ -58,13 +56,14 @@ def simulated_stage(bill: Bill, seed: int = 0) -> dict[str, Any]:
         return _compared(bill.seconds, bill.seconds, 0, bill.limit)
     if tasks > MOST_TASKS:
         raise ConfigError(f"--rows: {tasks:,} tasks of {bill.stage} are too many to simulate; ask for fewer rows")
-    asked = Counter({term.resource: term.seconds for term in bill.terms if term.resource in IN_TURN})
-    seconds, generator = math.fsum(asked.values()), np.random.default_rng(seed)
+    spent, generator = Counter[str](), np.random.default_rng(seed)
+    for term in bill.terms:
+        if term.resource in IN_TURN:
+            spent.update({term.resource: term.seconds})
     for one, amounts in zip(bill.maps, _amounts(bill), strict=True):
         found = makespan(_tasks(one.n_tasks, amounts, generator), _slots(one, bill))
-        seconds += found.seconds
-        asked.update(found.bounds)
-    return _compared(bill.seconds, seconds, tasks, max(asked, key=asked.__getitem__))
+        spent.update({found.limit: found.seconds})
+    return _compared(bill.seconds, math.fsum(spent.values()), tasks, max(spent, key=spent.__getitem__))
 
 
 def _compared(planned: float, simulated: float, tasks: int, limit: str) -> dict[str, Any]:

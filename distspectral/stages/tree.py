@@ -276,6 +276,7 @@ def _cost(bill: Bill) -> None:
     )
     alone = {JOINING_LEAVES: bill.us(JOINING_LEAVES)}
     placing, adding = bill.maps
+    placing.threads = math.inf  # torch spreads distances over the cores of a GPU's node that belong to it
     placing.read, adding.read, adding.written = bill.kept_by(*seen), bill.kept_by(graph) + 12 * bill.n_rows, 0.0
     bill.read = placing.read + adding.read
     bill.written = bill.scratch = 8 * bill.n_rows

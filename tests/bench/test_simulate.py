@@ -15,7 +15,7 @@ from distspectral.graph.search.cuts import block_cuts, merge_runs, read_runs, ru
 from distspectral.planning.bills import stage_bills
 from distspectral.planning.machines import machines_named, this_machine
 from distspectral.storage.artifact.manifest import Shard
-from tests.planning.constructed import config, machines, rates
+from tests.planning.constructed import CORE_US, SEARCH, config, machines, rates
 from tests.runs import write_run
 
 HERE = this_machine(1, 2e9, 1e9)
@@ -39,6 +39,31 @@ def test_tasks_are_counted_as_they_are_cut(n_rows, block_rows, memory):
     shards = [Shard(name="", n_rows=n_rows // len(parts), n_bytes=1, sha256="", details={}) for _ in parts]
     whole = len(shards) * shards[0].n_rows
     assert run_count(whole, len(shards)) == len(shard_runs(shards))
+
+
+def test_a_search_hands_out_four_maps_and_a_graph_works_on_the_last_one_s_shards():
+    cores = machines(cores=64)
+    # a run of 300,000 rows x 16 handed out 19, 19, 63 and 19 tasks; the groups of its cells are halves of halves
+    assert [one.n_tasks for one in bills(3e5, cores)["neighbors"].maps] == [19, 19, 64, 19]
+    found = bills(1e9, cores)
+    n_read, n_merged = run_counts(10**9, SEARCH.dim, config().graph)
+    assert [one.n_tasks for one in found["neighbors"].maps][::3] == [n_read, n_merged]
+    assert {one.n_tasks for one in found["graph"].maps} == {n_merged}
+    assert found["reweight"].maps[0].n_tasks == n_merged
+
+
+@pytest.mark.parametrize("sections", [{}, {"distill": {"enabled": False}}])
+@pytest.mark.parametrize("stage", ["pack", "graph", "calibrate", "tree"])
+def test_maps_share_the_bytes_of_their_stage(stage, sections):
+    on, run = machines(cores=64), config(**sections)
+    recipe, us = run.recipe(96, 1e6), {"comparing ids": 1.0, "sorting ids": 1.0}
+    found = rates(core_us=CORE_US | {"pack": CORE_US["pack"] | us})
+    made = {bill.stage: bill for bill in stage_bills(1e6, recipe, run.settings(recipe), found, on)}
+    bill = made[stage]
+    assert len(bill.maps) > 1
+    assert sum(one.read for one in bill.maps) == pytest.approx(bill.read)
+    if stage in ("pack", "graph"):
+        assert sum(one.written for one in bill.maps) == pytest.approx(bill.written)
 
 
 @pytest.mark.parametrize("n_rows", [3e4, 1e6, 1e9])
@@ -78,6 +103,15 @@ def test_a_map_of_fewer_tasks_than_cores_leaves_the_others_idle():
     assert pca.maps[0].n_tasks == 64
     assert found["simulated_seconds"] > 2 + pca.core_s / 64
     assert found["limited_by"] == "longest task"
+
+
+def test_all_that_the_driver_does_adds_up():
+    pack = bills(1e6)["pack"]
+    before = simulated_stage(pack)
+    pack.add("driver", 100.0, "more")
+    after = simulated_stage(pack)
+    assert after["simulated_seconds"] == pytest.approx(before["simulated_seconds"] + 100)
+    assert (before["limited_by"], after["limited_by"]) == ("longest task", "driver")  # of 10^6 rows, one shard
 
 
 def test_trainings_stay_as_they_are_planned():
@@ -123,14 +157,17 @@ def test_the_command_shows_stages_totals_and_what_is_assumed(tmp_path, monkeypat
     arguments = ["bench", "simulate", path, "--rows", "1e9", "--cluster", "8xH200"]
     shown = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
     assert shown.exit_code == 0, shown.stderr
-    for text in ("planned seconds", "simulated seconds", "ratio", "tasks", "limited by", "pack", "all", str(SPREAD)):
+    headings = ("planned seconds", "simulated seconds", "ratio", "tasks", "limited by")
+    for text in (*headings, "pack", "all", f"{SPREAD:.0%}", "1,000,000"):
         assert text in shown.stdout, text
     result = CliRunner().invoke(app, [*arguments, "--json"])
     found = json.loads(result.stdout)
     stages = found["stages"]
     whole = stages.pop("all")
     assert whole["tasks"] == sum(one["tasks"] for one in stages.values())
-    assert whole["planned_seconds"] == pytest.approx(sum(one["planned_seconds"] for one in stages.values()))
+    for key in ("planned_seconds", "simulated_seconds"):
+        assert whole[key] == pytest.approx(sum(one[key] for one in stages.values()))
+    assert whole["simulated_seconds"] > whole["planned_seconds"]
     assert whole["ratio"] == pytest.approx(whole["simulated_seconds"] / whole["planned_seconds"])
     refused = CliRunner().invoke(app, [*arguments[:-1], "8xabacus"])
     assert refused.exit_code == EXIT_REFUSED

@@ -43,7 +43,7 @@ def merge_runs(blocks: Sequence[Cut], config: GraphConfig) -> list[Run]:
 
 def run_counts(n_rows: int, dim: int, config: GraphConfig) -> tuple[int, int]:
     """Return how many tasks read vectors, and how many merge lists, without listing them."""
-    rows = min(_block_rows(n_rows, dim, config), n_rows)
+    rows = _block_rows(n_rows, dim, config)
     n_blocks = -(-n_rows // rows)
     read, merged = (_per_task(n_blocks, rows, each, config) for each in (_read_bytes(dim), _merged_bytes(config)))
     return -(-n_blocks // read), -(-n_blocks // merged)
