@@ -53,7 +53,7 @@ def test_a_search_hands_out_four_maps_and_a_graph_works_on_the_last_one_s_shards
 
 
 @pytest.mark.parametrize("sections", [{}, {"distill": {"enabled": False}}])
-@pytest.mark.parametrize("stage", ["pack", "graph", "calibrate", "tree"])
+@pytest.mark.parametrize("stage", ["pack", "graph", "calibrate"])
 def test_maps_share_the_bytes_of_their_stage(stage, sections):
     on, run = machines(cores=64), config(**sections)
     recipe, us = run.recipe(96, 1e6), {"comparing ids": 1.0, "sorting ids": 1.0}
