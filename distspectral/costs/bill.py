@@ -38,6 +38,8 @@ MISS_S = 1e-4
 """One scattered read of a row that is not in memory."""
 SHARD_ROWS = 1_000_000
 """Rows of a source shard, unless it would be cut: large files are read in pieces."""
+STREAM_THREADS = 3.0
+"""Cores that a task beside an accelerator keeps busy: one thread reads ahead, one computes, one writes."""
 
 ASSUMPTIONS = (
     ("share of an accelerator's dense bfloat16 rate", f"{GPU_SHARE:.0%}", ASSUMED),
@@ -65,10 +67,6 @@ class Term:
     resource: str
     seconds: float
     formula: str
-
-
-STREAM_THREADS = 3.0
-"""Cores that a task beside an accelerator keeps busy: one thread reads ahead, one computes, one writes."""
 
 
 @dataclasses.dataclass

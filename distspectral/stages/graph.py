@@ -206,8 +206,8 @@ def facts_cost(bill: Bill, lists: str, maps: dict[str, Map], joins: tuple[str, .
     Args:
         bill: of the stage.
         lists: stage whose lists became edges.
-        maps: tasks by what they do, with the core-microseconds and bytes of a row; each kind is taken to have one map,
-            though components are found in several rounds.
+        maps: tasks by what they do, ``cores`` in core-microseconds of a row; each kind is taken to have one map, though
+            components are found in several rounds.
         joins: kinds of tasks that work alone, one for all rows.
         fixed_s: seconds of one task alone, whatever the rows.
     """
@@ -285,10 +285,10 @@ def _weighing(name: str, purpose: str, lists: str) -> Stage:
 
     def cost(bill: Bill) -> None:
         join = sum(map(bill.us, CONTRACTION))
-        n_lists, found = bill.kept_by(lists), 3 * bill.kept + 24 * bill.n_rows
+        listed, found = bill.kept_by(lists), 3 * bill.kept + 24 * bill.n_rows
         maps = {
-            "scales": Map(n_runs(bill, lists), bill.us(SCALING), n_lists, 0.0),
-            "weigh": Map(list_shards(bill, lists), bill.us("weighing edges"), n_lists, bill.kept),
+            "scales": Map(n_runs(bill, lists), bill.us(SCALING), listed, 0.0),
+            "weigh": Map(list_shards(bill, lists), bill.us("weighing edges"), listed, bill.kept),
             "components": Map(n_runs(bill, lists), join, found, 24 * bill.n_rows),
         }
         facts_cost(bill, lists, maps, (JOINING_SCALES, JOINING))

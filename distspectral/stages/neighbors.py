@@ -224,7 +224,7 @@ def _cost(bill: Bill) -> None:
     bill.scratch = routed + lists + drawn * searched
     in_cells = group_rows(config, join.solver, rate.dim, join.copies * rows)
     n_read, n_merged = run_counts(math.ceil(rows), rate.dim, config)
-    bill.maps = [
+    bill.maps = [  # a sample's true neighbours, routing, solving, merging; what reads the sample is left out
         Map(n_read, join.parts_us["sample"], searched, drawn * searched),
         Map(n_read, join.parts_us["route"], searched, routed),
         Map(_halved(join.copies * rows, in_cells), parts.get("solve", parts.get("feed", 0.0)), routed, lists, gpus=1.0),
