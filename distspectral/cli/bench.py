@@ -10,6 +10,7 @@ import typer
 
 from distspectral.cli.bench_map import bench_map
 from distspectral.cli.bench_options import BaselinesEnv, LabelledFolders, Root, Seeds, folder_of_results, tell
+from distspectral.cli.bench_simulate import simulate
 from distspectral.cli.console import print_json, print_note, print_result
 from distspectral.cli.options import AsJson, Local, Overrides, engine_of
 
@@ -33,6 +34,7 @@ def register(app: typer.Typer) -> None:
     for command in (spectrum, graph, train, embed, dscl, dscl_cost, chaos, elastic, quality, serve, plan, end_to_end):
         group.command(command.__name__.replace("_", "-"))(command)
     group.command("map")(bench_map)
+    group.command("simulate")(simulate)
     app.add_typer(group, name="bench")
 
 

@@ -64,17 +64,11 @@ def plan(
 ) -> None:
     """Measure this machine on a sample of the data and say what the run would cost, stage by stage."""
     from distspectral.planning.bills import stage_bills
-    from distspectral.planning.machines import machines_named, this_machine
     from distspectral.planning.prices import load_prices
 
     loaded = load(config, overrides)
     listed = None if prices is None else load_prices(prices)
-    here = this_machine(loaded.ray.max_workers, 1.0, 1.0)
-    if cluster is not None:
-        machines_named(cluster, here)  # a wrong name is refused before anything is measured
-    rates, n_rows = _measured(loaded, dim)
-    here = this_machine(loaded.ray.max_workers, rates.disk_read, rates.disk_write)
-    machines = here if cluster is None else machines_named(cluster, here)
+    rates, machines, n_rows = measured(loaded, dim, cluster)
     if listed is not None and prices is not None:
         listed.of_node(machines.kind, prices)
     recipe = loaded.recipe(rates.dim, rows or n_rows)
@@ -90,6 +84,28 @@ def ladder(rows: float) -> list[float]:
     """Return sizes to plan for, ten times apart, up to the one asked for."""
     sizes = [rows / 10**decade for decade in range(DECADES, 0, -1)]
     return [*(size for size in sizes if size >= LEAST_ROWS), rows]
+
+
+def measured(config: RunConfig, dim: int | None, cluster: str | None) -> tuple[Rates, Machines, int]:
+    """Return the rates, measured here, the machines that were asked for, and the rows there are.
+
+    Args:
+        config: of the run.
+        dim: features of generated rows; None: the config's data.
+        cluster: what the machines were asked for by; None: this one.
+
+    Raises:
+        ConfigError: there are no such machines; found before anything is measured.
+    """
+    from distspectral.planning.machines import machines_named, this_machine
+
+    def machines(disk_read: float, disk_write: float) -> Machines:
+        here = this_machine(config.ray.max_workers, disk_read, disk_write)
+        return here if cluster is None else machines_named(cluster, here)
+
+    machines(1.0, 1.0)
+    rates, n_rows = _measured(config, dim)
+    return rates, machines(rates.disk_read, rates.disk_write), n_rows
 
 
 def _measured(config: RunConfig, dim: int | None) -> tuple[Rates, int]:

@@ -15,6 +15,7 @@ from typing import Any
 from distspectral.costs.machines import Machines
 from distspectral.costs.rates import Rates
 from distspectral.recipes import Recipe
+from distspectral.storage.source.pieces import piece_rows
 
 ASSUMED = "assumed"
 GPU_SHARE = 0.3
@@ -35,6 +36,10 @@ PCIE = 2.5e10
 """Bytes per second between a host and one of its accelerators."""
 MISS_S = 1e-4
 """One scattered read of a row that is not in memory."""
+SHARD_ROWS = 1_000_000
+"""Rows of a source shard, unless it would be cut: large files are read in pieces."""
+STREAM_THREADS = 3.0
+"""Cores that a task beside an accelerator keeps busy: one thread reads ahead, one computes, one writes."""
 
 ASSUMPTIONS = (
     ("share of an accelerator's dense bfloat16 rate", f"{GPU_SHARE:.0%}", ASSUMED),
@@ -44,6 +49,7 @@ ASSUMPTIONS = (
     ("between a host and each of its accelerators", f"{PCIE:.2g} B/s", ASSUMED),
     ("share of host memory that caches mapped files", f"{CACHE_SHARE:.0%}", ASSUMED),
     ("scattered read of a row outside that cache", f"{MISS_S * 1e6:g} us", ASSUMED),
+    ("rows of a source shard, at most", f"{SHARD_ROWS:,}", f"{ASSUMED}; bench simulate counts tasks by it"),
 )
 """What no sample tells, printed with every plan: name, value, source."""
 
@@ -64,6 +70,29 @@ class Term:
 
 
 @dataclasses.dataclass
+class Map:
+    """Tasks that a stage hands out together; those of its next map wait for the last of them.
+
+    Amounts are in any unit: they are the map's shares among the maps of its stage.
+
+    Attributes:
+        n_tasks: how many.
+        cores: work of the cores.
+        read: bytes from storage.
+        written: bytes to storage.
+        gpus: work of the accelerators; a task of such a map has one to itself, where there are any.
+        threads: cores that a task beside an accelerator uses; any other task uses one.
+    """
+
+    n_tasks: int
+    cores: float = 1.0
+    read: float = 1.0
+    written: float = 1.0
+    gpus: float = 0.0
+    threads: float = STREAM_THREADS
+
+
+@dataclasses.dataclass
 class Bill:
     """A stage of a run of so many rows: what the formula may ask, and what it fills in.
 
@@ -81,6 +110,8 @@ class Bill:
         scratch: bytes on storage beyond those kept while the stage works.
         worker_bytes: peak memory of a worker.
         driver_bytes: peak memory of the driver.
+        core_s: core-seconds of the tasks.
+        maps: in which these and the bytes are handed out, one after the other; by default one, a task for each shard.
     """
 
     stage: str
@@ -96,8 +127,11 @@ class Bill:
     scratch: float = 0.0
     worker_bytes: float = 0.0
     driver_bytes: float = 0.0
+    core_s: float = 0.0
+    maps: list[Map] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.maps = [Map(self.n_shards)]
         self.worker_bytes += self.rates.base_bytes
         self.driver_bytes += self.rates.base_bytes
 
@@ -130,6 +164,11 @@ class Bill:
         return self.machines.nodes * self.seconds / 3600
 
     # ---- what a formula may ask ------------------------------------------------------------------------------
+
+    @property
+    def n_shards(self) -> int:
+        """Shards of the source, as many as of every artifact whose rows lie as they do there."""
+        return math.ceil(self.n_rows / min(SHARD_ROWS, piece_rows(self.recipe.dim)))
 
     def us(self, kind: str) -> float:
         """Return the core-microseconds of a row in a kind of task or a piece of this stage, 0 where it has none."""
@@ -165,8 +204,8 @@ class Bill:
     def cores(self, parts: Mapping[str, float]) -> None:
         """Add work of the cores: microseconds a row by what is done."""
         words = " + ".join(f"{us:.3g} {name}" for name, us in parts.items())
-        seconds = self.n_rows * sum(parts.values()) / 1e6 / self.machines.cores
-        self.add("cores", seconds, f"N x ({words}) us / {self.machines.cores:,.0f} cores")
+        self.core_s = self.n_rows * sum(parts.values()) / 1e6
+        self.add("cores", self.core_s / self.machines.cores, f"N x ({words}) us / {self.machines.cores:,.0f} cores")
 
     def driver(self, parts: Mapping[str, float], fixed_s: float = 0.0) -> None:
         """Add work of the driver alone: microseconds a row by what is done, and seconds whatever the rows."""
@@ -180,18 +219,22 @@ class Bill:
             self.driver({}, self.alone_s)
 
     def through(self, trained: tuple[str, ...], us: float, then_us: float = 0.0, most: float = math.inf) -> None:
-        """Add rows through networks, which accelerators take off the cores, and then other work.
+        """Add rows through networks, which accelerators take off the cores, and then other work, in a map of its own.
 
         Args:
             trained: stages that train the networks.
             us: core-microseconds of a row, the networks included.
             then_us: of the other work.
-            most: cores that can share the other work.
+            most: cores that can share the other work, because it has so many tasks; infinite if there is none.
         """
         cores, name = self.machines.cores, self.stage
         if self.machines.gpu is not None:
             us, name = max(us - self.us(NETWORK), 0.0), f"{name} beside its network"
             self._gpus(2 * self.n_weights(*trained))
+        self.core_s = self.n_rows * (us + then_us) / 1e6
+        self.maps = [Map(self.n_shards, us, gpus=1.0)]
+        if most < math.inf:
+            self.maps.append(Map(math.ceil(most), then_us))
         words = f"N x {us:.3g} us ({name}) / {cores:,} cores"
         if then_us:
             words += f"; then N x {then_us:.3g} us / {min(cores, most):,.0f} cores"

@@ -67,6 +67,7 @@ def training(bill: Bill, mirrored: bool = False) -> None:
     else:
         sums = 6 * n_weights * ends * share / (GPU_SHARE * machines.gpu.flops)
         step, words = GPU_STEP_S + sums, f"{GPU_STEP_S * 1e3:g} ms and {sums * 1e3:.2g} ms of arithmetic"
+    bill.maps = []  # a training reads as it goes
     batches = _drawn(bill)
     misses = 0.0 if batches else 1 - CACHE_SHARE * machines.node.memory_bytes / max(bill.kept_by(*seen), 1.0)
     if (gather := misses * share * ends * len(seen) * MISS_S) > step:

@@ -6,6 +6,7 @@ Shape letters: N rows, B rows of a block, K neighbours.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -42,6 +43,11 @@ def shard_runs(shards: Sequence[Shard], run_rows: int = RUN_ROWS) -> list[Run]:
             runs.append(Run(start, start + n_rows, tuple(one for one in held if one.n_rows)))
             start, held = start + n_rows, []
     return runs
+
+
+def run_count(n_rows: int, n_shards: int, run_rows: int = RUN_ROWS) -> int:
+    """Return how many runs shards of equal size make."""
+    return -(-n_shards // math.ceil(run_rows * n_shards / n_rows))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -311,10 +311,13 @@ def _cost(bill: Bill) -> None:
     (seen, graph), n_functions = bill.recipe.learns_from["train"], bill.settings["train"].n_functions
     assert graph is not None, "eigenfunctions are those of a graph"
     rows = min(bill.n_rows, rows_per_task(math.ceil(bill.n_rows)))
-    edges_us = 0.0 if bill.recipe.learned_by == "distill" else bill.us(CALIBRATING)
-    bill.through(("train",), bill.us("encoding"), edges_us, bill.n_rows / rows)
+    taught = bill.recipe.learned_by == "distill"  # then one task compares functions, and no edges are summed
+    edges_us, n_tasks = (0.0, 1.0) if taught else (bill.us(CALIBRATING), bill.n_rows / rows)
+    bill.through(("train",), bill.us("encoding"), edges_us, n_tasks)
     bill.alone()
     features = bill.n_rows * (4 * n_functions + 16)
+    forward, edges_of = bill.maps
+    forward.read, edges_of.read, edges_of.written = bill.kept_by(*seen), bill.kept_by(graph) + features, 0.0
     bill.read = bill.kept_by(*seen, graph) + features
     bill.written = bill.scratch = features
     n_neighbors = bill.settings["graph"].n_neighbors

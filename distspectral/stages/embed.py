@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -284,6 +285,7 @@ def _cost(bill: Bill) -> None:
     placed = ("map",) if set(OF_MAP) & set(columns) else ()
     trained = (*bill.recipe.encoders.values(), "train", *placed)
     bill.through(trained, bill.rates.read_us + bill.us("embedding"))
+    bill.maps[0].threads = math.inf  # many decode what a GPU embeds
     bill.alone()
     bill.read, bill.written = bill.n_rows * bill.rates.source_bytes, bill.kept
     bill.worker_bytes += held_bytes(bill.settings["embed"].batch_rows, bill.recipe.dim, bill.widest(*trained))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from distspectral.clusters import ClusterConfig, fit_centroids
-from distspectral.costs.bill import Bill
+from distspectral.costs.bill import Bill, Map
 from distspectral.errors import ConfigError, TooFewClassesError
 from distspectral.frozen import FrozenModel
 from distspectral.graph.search.exact import ExactSolver, rows_per_task
@@ -270,6 +271,8 @@ def _cost(bill: Bill) -> None:
     sample_rows = bill.rates.sample_rows
     us = bill.us("evaluating") + bill.alone_s * 1e6 / sample_rows
     bill.cores({"all pairs": us * bill.n_rows / sample_rows})
+    n_rows = math.ceil(bill.n_rows)
+    bill.maps = [Map(-(-n_rows // rows_per_task(n_rows, bill.recipe.layers["train"][-1])))]
     bill.read = bill.kept_by("embed")
 
 

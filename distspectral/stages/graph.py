@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import functools
 import io
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distspectral.costs.bill import Bill
+from distspectral.costs.bill import Bill, Map
 from distspectral.graph.config import AffinityConfig, check
 from distspectral.graph.contraction import BY_ROW as CONTRACTION
 from distspectral.graph.contraction import JOINING, contracted, small_components
 from distspectral.graph.facts import EDGE_FACTS, Tally, all_facts, hubs_in_words
 from distspectral.graph.links import Links
-from distspectral.graph.runs import BLOCK_ROWS, Lists, Run, shard_runs
+from distspectral.graph.runs import BLOCK_ROWS, Lists, Run, run_count, shard_runs
 from distspectral.graph.store import AFFINITIES, NEIGHBORS, SQUARED_DISTANCES, MappedGraph, write_rows
 from distspectral.graph.stratified import StratifiedRows
 from distspectral.graph.weights import block_affinities, completed, median_scale, row_scales
 from distspectral.mapping import Mapper, local_map
 from distspectral.spectral.affinity import needs_scales
-from distspectral.stages.neighbors import LINKS
+from distspectral.stages.neighbors import LINKS, list_shards
 from distspectral.stages.stage import Manifests, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
@@ -194,16 +195,25 @@ def _copy(graph: Artifact, output: Artifact, name: str) -> None:
 # ---- the declarations ----------------------------------------------------------------------------------------
 
 
-def facts_cost(bill: Bill, parts: dict[str, float], joins: tuple[str, ...] = (), fixed_s: float = 0.0) -> None:
+def n_runs(bill: Bill, lists: str) -> int:
+    """Return how many tasks pass over a graph of the lists that a stage wrote."""
+    return run_count(math.ceil(bill.n_rows), list_shards(bill, lists))
+
+
+def facts_cost(bill: Bill, lists: str, maps: dict[str, Map], joins: tuple[str, ...] = (), fixed_s: float = 0.0) -> None:
     """Add what it takes to weigh edges and to tell what the graph is like.
 
     Args:
         bill: of the stage.
-        parts: core-microseconds of a row in tasks, by what they do.
+        lists: stage whose lists became edges.
+        maps: tasks by what they do, ``cores`` in core-microseconds of a row; each kind is taken to have one map, though
+            components are found in several rounds.
         joins: kinds of tasks that work alone, one for all rows.
         fixed_s: seconds of one task alone, whatever the rows.
     """
-    bill.cores(parts | {"count": bill.us(COUNTING)})
+    maps = maps | {"count": Map(n_runs(bill, lists), bill.us(COUNTING), bill.kept, 0.0)}
+    bill.maps = list(maps.values())
+    bill.cores({name: one.cores for name, one in maps.items()})
     bill.driver({name: bill.us(name) for name in joins}, fixed_s + bill.alone_s)
     # files with a number for every row are mapped, and shared by all tasks of a node
     bill.worker_bytes += 40 * BLOCK_ROWS * bill.settings["graph"].n_neighbors + TALLY_BYTES
@@ -275,8 +285,13 @@ def _weighing(name: str, purpose: str, lists: str) -> Stage:
 
     def cost(bill: Bill) -> None:
         join = sum(map(bill.us, CONTRACTION))
-        parts = {"scales": bill.us(SCALING), "weigh": bill.us("weighing edges"), "components": join}
-        facts_cost(bill, parts, (JOINING_SCALES, JOINING))
+        listed, found = bill.kept_by(lists), 3 * bill.kept + 24 * bill.n_rows
+        maps = {
+            "scales": Map(n_runs(bill, lists), bill.us(SCALING), listed, 0.0),
+            "weigh": Map(list_shards(bill, lists), bill.us("weighing edges"), listed, bill.kept),
+            "components": Map(n_runs(bill, lists), join, found, 24 * bill.n_rows),
+        }
+        facts_cost(bill, lists, maps, (JOINING_SCALES, JOINING))
         bill.read = 2 * bill.kept_by(lists) + 4 * bill.kept + 24 * bill.n_rows
         bill.written, bill.scratch = bill.kept + 24 * bill.n_rows, 24 * bill.n_rows
 

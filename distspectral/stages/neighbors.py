@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from distspectral.costs.bill import GPU_SHARE, PCIE, Bill
+from distspectral.costs.bill import GPU_SHARE, PCIE, Bill, Map
 from distspectral.costs.search import GPU_FEED_US, expected_join, gpu_copy_bytes, gpu_pair, pooled_rows
 from distspectral.graph.config import GraphConfig, refuse_too_few
 from distspectral.graph.distances import under_metric
@@ -17,9 +18,11 @@ from distspectral.graph.linking import LINK_TASKS, find_links
 from distspectral.graph.links import link_facts
 from distspectral.graph.runs import Lists, shard_runs
 from distspectral.graph.search.cells import cell_bytes
-from distspectral.graph.search.exact import ExactSolver, exact_solver, query_blocks
+from distspectral.graph.search.cuts import run_counts
+from distspectral.graph.search.exact import ExactSolver, exact_solver, query_blocks, rows_per_task
 from distspectral.graph.search.sampling import LEAST_CELL_ROWS
 from distspectral.graph.search.through_cells import search_cells, sweep
+from distspectral.graph.search.tuning import group_rows
 from distspectral.graph.store import NEIGHBORS as IDS
 from distspectral.graph.store import SQUARED_DISTANCES, write_rows
 from distspectral.mapping import Mapper, local_map
@@ -90,7 +93,7 @@ def _given(
 ) -> tuple[list[Shard], dict[str, Any]]:
     """Take over the lists of a graph: a task for each shard, or one for all where rows are reached one by one."""
     graph = graph.with_largest()
-    rows = config.block_rows or max(1, min(GIVEN_ROWS, config.task_memory // (GIVEN_BYTES * (graph.n_neighbors + 1))))
+    rows = _given_rows(config, graph.n_neighbors)
     starts = range(0, graph.n_rows, rows)
     spans = [(f"part-{i:05d}.arrow", start, min(start + rows, graph.n_rows)) for i, start in enumerate(starts)]
     missing = [span for span in spans if span[0] not in done]
@@ -98,6 +101,11 @@ def _given(
     task = functools.partial(_take_over, graph=graph, output=output)
     found = done | {one.name: one for shards in mapper(task, items, "reading neighbours") for one in shards}
     return [found[name] for name, _, _ in spans], {"metric": config.metric, "given": graph.uri}
+
+
+def _given_rows(config: GraphConfig, n_neighbors: int) -> int:
+    """Return the rows of a shard of a given graph."""
+    return config.block_rows or max(1, min(GIVEN_ROWS, config.task_memory // (GIVEN_BYTES * (n_neighbors + 1))))
 
 
 def _take_over(spans: list[tuple[str, int, int]], *, graph: GivenGraph, output: Artifact) -> list[Shard]:
@@ -169,7 +177,18 @@ FOUND = (
 """What a search says of itself; most of it only where rows were cut into cells."""
 
 
+def list_shards(bill: Bill, stage: str) -> int:
+    """Return how many shards a stage that searches writes its lists to, each a task."""
+    n_rows, dim, config = math.ceil(bill.n_rows), bill.rates.searches[stage].dim, bill.settings["graph"]
+    if config.path is not None and stage == "neighbors":
+        return -(-n_rows // _given_rows(config, config.n_neighbors))
+    if config.searches_cells(n_rows):
+        return run_counts(n_rows, dim, config)[1]
+    return -(-n_rows // (config.block_rows or rows_per_task(n_rows, dim)))
+
+
 def _cost(bill: Bill) -> None:
+    bill.maps = [Map(list_shards(bill, bill.stage), gpus=1.0)]
     rows, rate, config = bill.n_rows, bill.rates.searches[bill.stage], bill.settings["graph"]
     searched = bill.kept_by(bill.recipe.searches[bill.stage])
     bill.worker_bytes += config.task_memory
@@ -201,8 +220,22 @@ def _cost(bill: Bill) -> None:
     choosing_s = more * bill.us("choosing cells") * sample_rows / 1e6  # one task, all else waits
     bill.driver({}, bill.alone_s + choosing_s)
     drawn = min(pooled_rows(config, rate.dim, rows, rows / LEAST_CELL_ROWS) / rows, 1.0)
-    bill.scratch = join.copies * (searched + rows * (40 + 8.0 * config.n_neighbors)) + drawn * searched
+    lists, routed = join.copies * rows * 8.0 * config.n_neighbors, join.copies * (searched + rows * 40)
+    bill.scratch = routed + lists + drawn * searched
+    in_cells = group_rows(config, join.solver, rate.dim, join.copies * rows)
+    n_read, n_merged = run_counts(math.ceil(rows), rate.dim, config)
+    bill.maps = [  # a sample's true neighbours, routing, solving, merging; what reads the sample is left out
+        Map(n_read, join.parts_us["sample"], searched, drawn * searched),
+        Map(n_read, join.parts_us["route"], searched, routed),
+        Map(_halved(join.copies * rows, in_cells), parts.get("solve", parts.get("feed", 0.0)), routed, lists, gpus=1.0),
+        Map(n_merged, join.parts_us["merge"] + sum(linked.values()), lists, bill.written),
+    ]
     bill.read, bill.written = bill.read + bill.scratch, bill.written + bill.scratch
+
+
+def _halved(copies: float, most: float) -> int:
+    """Return into how many groups cells are halved until each has at most so many copies of rows."""
+    return 1 << max(math.ceil(math.log2(copies / most)), 0)
 
 
 def _stage(name: str, purpose: str, inputs: Callable[[SpectralRecipe], tuple[str, ...]]) -> Stage:

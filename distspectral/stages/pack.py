@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import numpy as np
 from pydantic import Field
 
-from distspectral.costs.bill import Bill
+from distspectral.costs.bill import Bill, Map
 from distspectral.errors import ConstantDataError, TooFewRowsError
 from distspectral.frozen import FrozenModel
 from distspectral.mapping import Mapper, local_map
@@ -114,9 +115,14 @@ def _run(work: Work) -> Manifest:
 def _cost(bill: Bill) -> None:
     parts = {"read": bill.rates.read_us, "pack": bill.us("packing")}
     bill.read, bill.written = bill.n_rows * bill.rates.source_bytes, bill.kept
+    bill.maps = [Map(bill.n_shards, sum(parts.values()), bill.read, bill.written)]
     if compared := bill.us(COMPARING) + bill.us(SORTING):
         parts["compare ids"] = compared
         bill.scratch = 8 * bill.n_rows
+        bill.maps += [
+            Map(bill.n_shards, bill.us(COMPARING), 0.0, bill.scratch),
+            Map(math.ceil(bill.n_rows / PART_ROWS), bill.us(SORTING), bill.scratch, 0.0),
+        ]
         bill.read, bill.written = bill.read + bill.scratch, bill.written + bill.scratch
         bill.worker_bytes += 4 * 8 * PART_ROWS
     bill.cores(parts)

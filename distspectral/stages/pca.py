@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from distspectral.costs.bill import Bill
+import math
+
+from distspectral.costs.bill import Bill, Map
 from distspectral.embedding.forward import rows_of_block
-from distspectral.embedding.pca import SUMMING, WIDEST, PcaConfig, principal_components
+from distspectral.embedding.pca import LEAST_ROWS, MOST_TASKS, SUMMING, WIDEST, PcaConfig, principal_components
 from distspectral.mapping import Mapper, local_map
 from distspectral.stages.stage import Stage, Work
 from distspectral.storage.artifact.directory import Artifact
@@ -56,6 +58,7 @@ def _run(work: Work) -> Manifest:
 def _cost(bill: Bill) -> None:
     dim = bill.recipe.dim
     bill.cores({"sum": bill.us(SUMMING)})
+    bill.maps = [Map(min(MOST_TASKS, math.ceil(bill.n_rows / LEAST_ROWS)))]
     bill.alone()
     bill.read = bill.kept_by("pack")
     matrix = 8.0 * min(dim, WIDEST) ** 2

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from distspectral.costs.bill import Bill
+from distspectral.costs.bill import Bill, Map
 from distspectral.graph.store import AFFINITIES, NEIGHBORS, MappedGraph, write_rows
 from distspectral.graph.weights import MEDIAN_ROWS, median_squared_distance, reweighted_rows
 from distspectral.mapping import Mapper, local_map
 from distspectral.stages.fragmentation import TRIAL_ROWS, Fragmentation, fragmentation
 from distspectral.stages.graph import facts_cost, finished, graph_stage
+from distspectral.stages.neighbors import list_shards
 from distspectral.stages.stage import Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
@@ -107,9 +108,11 @@ def _cost(bill: Bill) -> None:
     median_s = bill.us("taking the median") * min(bill.n_rows, MEDIAN_ROWS) / 1e6  # one task, before all others
     judging_s = bill.us("judging weights") * min(bill.n_rows, TRIAL_ROWS) / 1e6  # likewise
     # the edges are the same: their components are known
-    facts_cost(bill, {"reweight": bill.us("reweighting edges")}, fixed_s=median_s + judging_s)
+    read = bill.kept_by("graph", "features")
+    weighing = Map(list_shards(bill, "neighbors"), bill.us("reweighting edges"), read, bill.kept)
+    facts_cost(bill, "neighbors", {"reweight": weighing}, fixed_s=median_s + judging_s)
     bill.worker_bytes = max(bill.worker_bytes, float(bill.settings["graph"].task_memory))  # of the trial
-    bill.read = bill.kept_by("graph", "features") + 2 * bill.kept
+    bill.read = read + 2 * bill.kept
     bill.written = bill.kept
 
 

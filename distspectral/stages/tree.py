@@ -275,7 +275,10 @@ def _cost(bill: Bill) -> None:
         sampled_us * bill.rates.sample_rows / min(bill.rates.sample_rows, cluster.sample_rows) * sample_rows / 1e6
     )
     alone = {JOINING_LEAVES: bill.us(JOINING_LEAVES)}
-    bill.read = bill.kept_by(*seen, graph) + 12 * bill.n_rows
+    placing, adding = bill.maps
+    placing.threads = math.inf  # torch spreads distances over the cores of a GPU's node that belong to it
+    placing.read, adding.read, adding.written = bill.kept_by(*seen), bill.kept_by(graph) + 12 * bill.n_rows, 0.0
+    bill.read = placing.read + adding.read
     bill.written = bill.scratch = 8 * bill.n_rows
     n_clusters = n_functions if cluster.n_clusters == "auto" else cluster.n_clusters
     n_leaves = number_of_leaves(math.ceil(bill.n_rows), n_clusters, cluster.n_leaves)

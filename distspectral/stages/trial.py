@@ -69,6 +69,7 @@ def _cost(bill: Bill) -> None:
     tried_rows = min(bill.n_rows, TRIAL_ROWS) / min(sample_rows, TRIAL_ROWS)
     bill.driver({}, bill.us(TRYING) * sample_rows / 1e6 * tried_rows)  # one task, all else waits
     bill.worker_bytes += bill.settings["graph"].task_memory
+    bill.maps = []
 
 
 TRIAL = Stage(

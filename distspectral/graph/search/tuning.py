@@ -178,8 +178,7 @@ def tune(sample: Sample, config: GraphConfig) -> Setting:
         )
     cells, solver, forecast = best.cells, best.solver, best.forecast
     logger.info("%d cells, %d extra, eps %.3f", len(cells), cells.max_extra, cells.eps)
-    per_group = min(_limit(config, solver, dim), max(MIN_GROUP_ROWS, forecast.copies * n_rows / GROUPS))
-    groups = bisect(cells.centroids, best.sizes, per_group)
+    groups = bisect(cells.centroids, best.sizes, group_rows(config, solver, dim, forecast.copies * n_rows))
     return Setting(cells, groups, solver, _local_target(config, solver), forecast)
 
 
@@ -195,6 +194,11 @@ class _Option:
 
 def _us(option: _Option) -> float:
     return option.forecast.microseconds
+
+
+def group_rows(config: GraphConfig, solver: LocalSolver, dim: int, copies: float) -> float:
+    """Return how many rows the cells of a task may be expected to have, of so many copies of rows in all cells."""
+    return min(_limit(config, solver, dim), max(MIN_GROUP_ROWS, copies / GROUPS))
 
 
 def _limit(config: GraphConfig, solver: LocalSolver, dim: int) -> float:
