@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from distspectral.costs.bill import IN_TURN, SHARD_ROWS, Bill, Map
+from distspectral.costs.bill import IN_TURN, SHARD_ROWS, Amounts, Bill, Map
 from distspectral.errors import ConfigError
 from distspectral.planning.simulation import Cluster, Task, makespan
 
@@ -60,7 +60,7 @@ def simulated_stage(bill: Bill, seed: int = 0) -> dict[str, Any]:
     for term in bill.terms:
         if term.resource in IN_TURN:
             spent.update({term.resource: term.seconds})
-    for one, amounts in zip(bill.maps, _amounts(bill), strict=True):
+    for one, amounts in zip(bill.maps, bill.amounts, strict=True):
         found = makespan(_tasks(one.n_tasks, amounts, generator), _slots(one, bill))
         spent.update({found.limit: found.seconds})
     return _compared(bill.seconds, math.fsum(spent.values()), tasks, max(spent, key=spent.__getitem__))
@@ -77,18 +77,7 @@ def _compared(planned: float, simulated: float, tasks: int, limit: str) -> dict[
     }
 
 
-def _amounts(bill: Bill) -> Iterator[Task]:
-    """Yield what all tasks of each map come to together: the bill's amounts, by the maps' shares."""
-    gpu_s = sum(term.seconds for term in bill.terms if term.resource == "GPUs") * bill.machines.workers
-    shares = {
-        kind: [getattr(one, kind) / (sum(getattr(other, kind) for other in bill.maps) or 1.0) for one in bill.maps]
-        for kind in ("read", "cores", "gpus", "written")
-    }
-    for read, cores, gpus, written in zip(*shares.values(), strict=True):
-        yield Task(read * bill.read, cores * bill.core_s, gpus * gpu_s, written * bill.written)
-
-
-def _tasks(n_tasks: int, amounts: Task, generator: np.random.Generator) -> list[Task]:
+def _tasks(n_tasks: int, amounts: Amounts, generator: np.random.Generator) -> list[Task]:
     """Return tasks of uneven size that come to the amounts together."""
     sizes = generator.lognormal(0.0, math.sqrt(math.log1p(SPREAD**2)), n_tasks)
     sizes /= sizes.sum()
@@ -101,10 +90,10 @@ def _tasks(n_tasks: int, amounts: Task, generator: np.random.Generator) -> list[
 def _slots(one: Map, bill: Bill) -> Cluster:
     """Return where the tasks of a map run: one on each core, or one beside each accelerator that they make use of."""
     machines, node = bill.machines, bill.machines.node
-    beside = machines.gpu is not None and one.gpus > 0
+    slots, cores = one.slots(machines)
     return Cluster(
-        slots=machines.workers if beside else machines.cores,
-        cores=min(one.threads, node.cores / node.gpus) if beside else 1.0,
+        slots=slots,
+        cores=cores,
         disk_read=node.disk_read * machines.nodes,
         disk_write=node.disk_write * machines.nodes,
         network=node.network * machines.nodes if machines.nodes > 1 else math.inf,

@@ -91,6 +91,22 @@ class Map:
     gpus: float = 0.0
     threads: float = STREAM_THREADS
 
+    def slots(self, machines: Machines) -> tuple[int, float]:
+        """Return how many of its tasks can run at once, and how many cores each has."""
+        if machines.gpu is not None and self.gpus > 0:
+            return machines.workers, min(self.threads, machines.node.cores / machines.node.gpus)
+        return machines.cores, 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Amounts:
+    """What all tasks of a map come to together: bytes, core-seconds, seconds of accelerators, bytes."""
+
+    read: float
+    core_s: float
+    gpu_s: float
+    written: float
+
 
 @dataclasses.dataclass
 class Bill:
@@ -139,9 +155,32 @@ class Bill:
 
     @property
     def seconds(self) -> float:
-        """Wall-clock time."""
-        overlapping = [term.seconds for term in self.terms if term.resource not in IN_TURN]
-        return sum(term.seconds for term in self.terms if term.resource in IN_TURN) + max(overlapping, default=0.0)
+        """Wall-clock time: maps wait for each other, and in each the resource that takes longest counts."""
+        in_turn = sum(term.seconds for term in self.terms if term.resource in IN_TURN)
+        if not self.maps:
+            return in_turn + max((term.seconds for term in self.terms if term.resource not in IN_TURN), default=0.0)
+        return in_turn + sum(map(self._longest, self.maps, self.amounts))
+
+    @property
+    def amounts(self) -> list[Amounts]:
+        """What each map comes to: the bill's amounts, by the maps' shares."""
+        gpu_s = sum(term.seconds for term in self.terms if term.resource == "GPUs") * self.machines.workers
+        read, cores, gpus, written = (
+            [getattr(one, kind) / (sum(getattr(other, kind) for other in self.maps) or 1.0) for one in self.maps]
+            for kind in ("read", "cores", "gpus", "written")
+        )
+        return [
+            Amounts(a * self.read, b * self.core_s, c * gpu_s, d * self.written)
+            for a, b, c, d in zip(read, cores, gpus, written, strict=True)
+        ]
+
+    def _longest(self, one: Map, of: Amounts) -> float:
+        """Return what a map takes if all its resources are busy at once."""
+        node, nodes = self.machines.node, self.machines.nodes
+        slots, cores = one.slots(self.machines)
+        network = (of.read + of.written) / node.network if nodes > 1 else 0.0
+        shared = max(of.read / node.disk_read + of.written / node.disk_write, network) / nodes
+        return max(of.core_s / cores / min(slots, one.n_tasks), of.gpu_s / self.machines.workers, shared)
 
     @property
     def limit(self) -> str:
@@ -167,8 +206,8 @@ class Bill:
 
     @property
     def n_shards(self) -> int:
-        """Shards of the source, as many as of every artifact whose rows lie as they do there."""
-        return math.ceil(self.n_rows / min(SHARD_ROWS, piece_rows(self.recipe.dim)))
+        """Shards of the source, and of all whose rows lie as they do there; as many as cores, at least."""
+        return max(math.ceil(self.n_rows / min(SHARD_ROWS, piece_rows(self.recipe.dim))), self.machines.cores)
 
     def us(self, kind: str) -> float:
         """Return the core-microseconds of a row in a kind of task or a piece of this stage, 0 where it has none."""
@@ -218,7 +257,14 @@ class Bill:
         if self.alone_s:
             self.driver({}, self.alone_s)
 
-    def through(self, trained: tuple[str, ...], us: float, then_us: float = 0.0, most: float = math.inf) -> None:
+    def through(
+        self,
+        trained: tuple[str, ...],
+        us: float,
+        then_us: float = 0.0,
+        most: float = math.inf,
+        threads: float = STREAM_THREADS,
+    ) -> None:
         """Add rows through networks, which accelerators take off the cores, and then other work, in a map of its own.
 
         Args:
@@ -226,19 +272,24 @@ class Bill:
             us: core-microseconds of a row, the networks included.
             then_us: of the other work.
             most: cores that can share the other work, because it has so many tasks; infinite if there is none.
+            threads: cores that a task beside an accelerator uses.
         """
         cores, name = self.machines.cores, self.stage
+        forward = Map(self.n_shards, us, gpus=1.0, threads=threads)
+        slots, each = forward.slots(self.machines)
+        feeding = min(slots, forward.n_tasks) * each
         if self.machines.gpu is not None:
             us, name = max(us - self.us(NETWORK), 0.0), f"{name} beside its network"
             self._gpus(2 * self.n_weights(*trained))
         self.core_s = self.n_rows * (us + then_us) / 1e6
-        self.maps = [Map(self.n_shards, us, gpus=1.0)]
+        forward.cores = us
+        self.maps = [forward]
         if most < math.inf:
             self.maps.append(Map(math.ceil(most), then_us))
-        words = f"N x {us:.3g} us ({name}) / {cores:,} cores"
+        words = f"N x {us:.3g} us ({name}) / {feeding:,.0f} cores"
         if then_us:
             words += f"; then N x {then_us:.3g} us / {min(cores, most):,.0f} cores"
-        self.add("cores", self.n_rows * (us / cores + then_us / min(cores, most)) / 1e6, words)
+        self.add("cores", self.n_rows * (us / feeding + then_us / min(cores, most)) / 1e6, words)
 
     def _gpus(self, flops: float) -> None:
         """Add so many operations a row on the accelerators."""

@@ -284,8 +284,8 @@ def _cost(bill: Bill) -> None:
     columns = columns_of(bill.settings["embed"].columns, "map" in bill.recipe.chain)
     placed = ("map",) if set(OF_MAP) & set(columns) else ()
     trained = (*bill.recipe.encoders.values(), "train", *placed)
-    bill.through(trained, bill.rates.read_us + bill.us("embedding"))
-    bill.maps[0].threads = math.inf  # many decode what a GPU embeds
+    us = bill.rates.read_us + bill.us("embedding")
+    bill.through(trained, us, threads=math.inf)  # many decode what a GPU embeds
     bill.alone()
     bill.read, bill.written = bill.n_rows * bill.rates.source_bytes, bill.kept
     bill.worker_bytes += held_bytes(bill.settings["embed"].batch_rows, bill.recipe.dim, bill.widest(*trained))

@@ -268,7 +268,8 @@ def _cost(bill: Bill) -> None:
     assert graph is not None, "eigenfunctions are those of a graph"
     rows = min(bill.n_rows, rows_per_task(math.ceil(bill.n_rows)))
     edges_us = bill.us("adding up edges") + (bill.us(ADDING_FINE) if has_fine(cluster) else 0.0)
-    bill.through(("train",), bill.us("placing rows"), edges_us, bill.n_rows / rows)
+    # torch spreads distances over the cores of a GPU's node that belong to it
+    bill.through(("train",), bill.us("placing rows"), edges_us, bill.n_rows / rows, threads=math.inf)
     sample_rows, n_functions = min(bill.n_rows, cluster.sample_rows), bill.settings["train"].n_functions
     sampled_us = sum(map(bill.us, (EMBEDDING, READING_EDGES, FITTING_OUTLIERS)))
     sample_s = (
@@ -276,7 +277,6 @@ def _cost(bill: Bill) -> None:
     )
     alone = {JOINING_LEAVES: bill.us(JOINING_LEAVES)}
     placing, adding = bill.maps
-    placing.threads = math.inf  # torch spreads distances over the cores of a GPU's node that belong to it
     placing.read, adding.read, adding.written = bill.kept_by(*seen), bill.kept_by(graph) + 12 * bill.n_rows, 0.0
     bill.read = placing.read + adding.read
     bill.written = bill.scratch = 8 * bill.n_rows

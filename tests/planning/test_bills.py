@@ -201,16 +201,32 @@ def test_more_rows_never_cost_less(shape):
             if name == "calibrate" and "polish" not in after:
                 continue  # it is then judged by a sample of its rows
             for value in ("seconds", "kept", "moved", "worker_bytes", "driver_bytes", "node_hours"):
-                # drawing batches may be cheaper than what it replaces: one worker that scans all edges by itself
-                least = 0.85 if name in TRAINED else 1 - 1e-9
+                # drawing batches may be cheaper than what it replaces: one worker that scans all edges by itself;
+                # the last tasks of a few leave cores idle
+                least = 0.85 if name in TRAINED else 0.99 if name == "neighbors" else 1 - 1e-9
                 assert getattr(after[name], value) >= getattr(bill, value) * least, (name, value)
+
+
+def test_maps_wait_for_each_other_and_in_each_the_slowest_resource_counts():
+    pack = stages(1e8)["pack"]
+    pack.terms, pack.core_s, pack.read, pack.written = [], 80.0, 4e9, 0.0
+    machines_, (one, *_) = pack.machines, pack.maps
+    pack.maps = [dataclasses.replace(one, cores=1, read=0), dataclasses.replace(one, cores=3, read=1)]
+    computing, reading = 80.0 / machines_.cores, 4e9 / machines_.node.disk_read / machines_.nodes
+    assert pack.seconds == pytest.approx(computing / 4 + max(3 * computing / 4, reading))
+    pack.maps = [dataclasses.replace(one, n_tasks=1)]
+    assert pack.seconds == pytest.approx(max(80.0, reading)), "one task has one core"
+    pack.maps = []
+    pack.add("cores", 5.0, "five")
+    pack.add("start", 2.0, "two")
+    assert pack.seconds == 7
 
 
 def test_accelerators_take_networks_and_pairs_off_the_cores():
     fast = stages(1e9, on=GPUS)
     for name, weights in (("codes", ENCODER), ("features", SIAMESE), ("embed", ENCODER + SIAMESE + FUNCTIONS + MAP)):
         assert term(fast[name], "GPUs").seconds == pytest.approx(1e9 * 2 * weights / (0.3 * 989e12) / 8)
-    assert term(fast["codes"], "cores").seconds == pytest.approx(1e9 * (4 - 3) / 1e6 / 112)
+    assert term(fast["codes"], "cores").seconds == pytest.approx(1e9 * (4 - 3) / 1e6 / (3 * 8)), "three beside each GPU"
     assert "solve" not in term(fast["neighbors"], "cores").formula
     assert "feed" in term(fast["neighbors"], "cores").formula
     assert "pairs" in term(fast["neighbors"], "GPUs").formula
