@@ -1,8 +1,8 @@
 """Eigenvectors from good guesses: block subspace iteration, filtered by Chebyshev polynomials.
 
 A network's functions are a start from which a few products with the operator reach the exact eigenvectors. A few
-random columns go along: what the guesses miss altogether grows out of them. Filters multiply in float32 while its
-rounding is far below what is left to gain; all else is in float64.
+random columns go along: what the guesses miss altogether grows out of them. Filters of blocks that no cache holds
+multiply in float32 while its rounding is far below what is left to gain; all else is in float64.
 Shape letters: N rows, E functions guessed, B columns of the block, M known kernel vectors.
 Reference: Zhou, Saad, Tiago and Chelikowsky, Self-consistent-field calculations using Chebyshev-filtered subspace
 iteration, J. Comput. Phys. 2006.
@@ -30,8 +30,8 @@ DEGREE = 10
 """Of the polynomial of a round: higher ones save Rayleigh-Ritz steps and lose what these would have taught."""
 DEPENDENT = 1e-10
 """Share of a column's square below which a direction is rounding."""
-ROUGH = 1e-5
-"""Residual above which a filter multiplies in float32, which leaves residuals of some 4e-7."""
+SINGLE_ENTRIES, ROUGH = 1 << 23, 1e-5
+"""Least entries of a block that is filtered in float32, and residual above which it is; float32 leaves some 4e-7."""
 BOUND_STEPS = 10
 """Of Lanczos, for the operator's largest eigenvalue."""
 
@@ -205,7 +205,8 @@ def _outside_kernel(guesses: Floats, kernel: Floats) -> Floats:
 def _filtered(product: Product, pairs: RitzPairs, low: float, high: float, n_wanted: int) -> Floats:
     """Return T(S) V, T the Chebyshev polynomial that is at most 1 between ``low`` and ``high`` and grows below."""
     centre, half = (high + low) / 2, (high - low) / 2
-    dtype = np.float32 if pairs.residuals[:n_wanted].max() > ROUGH else np.float64
+    is_single = pairs.vectors.size >= SINGLE_ENTRIES and pairs.residuals[:n_wanted].max() > ROUGH
+    dtype = np.float32 if is_single else np.float64
     before, now = (part.astype(dtype) for part in (pairs.vectors, (pairs.images - centre * pairs.vectors) / half))
     for _ in range(DEGREE - 1):
         after = product(now)

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from distspectral.graph import certified as graph_certified
 from distspectral.graph.certified import SymmetricLaplacian, certified, polished_functions
 from distspectral.graph.store import ArrayGraph
 from distspectral.spectral import certificate, subspace
@@ -109,6 +110,25 @@ def test_without_random_columns_a_missed_function_would_not_be_seen(monkeypatch)
     functions = np.delete(vectors[:, : E + 1], 2, axis=1)  # it lies in no column; rounding alone brings it back
     monkeypatch.setattr(certificate, "CONFIDENCE", 0.07)
     assert judged(graph, functions)[0].verdict == "good"
+
+
+def test_large_blocks_are_filtered_in_float32_and_end_as_exact(monkeypatch):
+    graph = GRAPHS["a curve, whose eigenvalues lie close"](0)
+    spectrum = dense_spectrum(graph)
+    seen, product = [], graph_certified.sparse_product
+    monkeypatch.setattr(subspace, "SINGLE_ENTRIES", 0)
+    monkeypatch.setattr(
+        graph_certified, "sparse_product", lambda matrix: lambda x: (seen.append(x.dtype), product(matrix)(x))[1]
+    )
+    learned = perturbed(spectrum.vectors, "smooth", 0.3, np.random.default_rng(0))
+    _, _, found = polished_functions(learned, graph, P, "random_walk")
+    assert found.converged
+    assert seen.count(np.float32) > seen.count(np.float64)
+    np.testing.assert_allclose(found.values[:P], spectrum.values[:P], atol=1e-6)
+    seen.clear()
+    exact = perturbed(spectrum.vectors, "smooth", 1e-6, np.random.default_rng(0))
+    polished_functions(exact, graph, P, "random_walk")
+    assert np.float32 not in seen, "it would be rougher than what is there"
 
 
 def test_better_guesses_save_passes():
