@@ -103,6 +103,19 @@ def test_a_missed_function_is_named_and_the_run_called_bad():
     assert "functions to trust: 1-4 of 5" in found.in_words
 
 
+def test_a_function_missed_among_close_ones_is_not_proven_away():
+    """A cube's eigenvalues lie close: a polynomial that damps far up lifts hundreds of functions as much as this."""
+    n_rows, n_kept, rng = 1500, 12, np.random.default_rng(1)
+    graph = neighbor_graph(rng.random((n_rows, 3)).astype(np.float32))
+    spectrum = dense_spectrum(graph)
+    others = np.delete(spectrum.vectors[:, :19], n_kept - 1, axis=1)
+    noise = 0.03 * rng.normal(size=others.shape) * np.linalg.norm(spectrum.vectors[:, 1]) / math.sqrt(n_rows)
+    found = certified(others + noise, graph, n_kept, "random_walk")
+    true = 1 / n_kept  # at least: the function is in none of them
+    assert true <= found.mean_sin2 <= 1.1 * true
+    assert (found.verdict, found.missed) == ("bad", [n_kept])
+
+
 def test_without_random_columns_a_missed_function_would_not_be_seen(monkeypatch):
     graph = neighbor_graph(blobs(0))
     vectors = dense_spectrum(graph).vectors
