@@ -10,8 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from distspectral.spectral.certificate import best_of_block, gain_needed, most_passes, n_near
-from distspectral.spectral.subspace import N_RANDOM, UNFILTERED, Filters, Floats, Product, Subspace, subspace_iteration
+from distspectral.spectral.bounds import best_of_block, gain_needed, n_near
+from distspectral.spectral.subspace import (
+    N_RANDOM,
+    UNFILTERED,
+    Filters,
+    Floats,
+    Product,
+    Subspace,
+    most_passes,
+    subspace_iteration,
+)
 
 ENOUGH = 1e-4
 """Mean error of the functions at which they are exact enough to learn from: networks come as near on the smallest sets

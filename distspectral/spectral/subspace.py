@@ -34,6 +34,10 @@ SINGLE_ENTRIES, ROUGH = 1 << 23, 1e-5
 """Least entries of a block that is filtered in float32, and residual above which it is; float32 leaves some 4e-7."""
 BOUND_STEPS = 10
 """Of Lanczos, for the operator's largest eigenvalue."""
+WORK = 1.5e11
+"""Entries of the graph times columns of a polish, at most: some two minutes of one core."""
+FEWEST_PASSES, MOST_PASSES = 24, 400
+"""Of a polish, whatever the graph."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,6 +190,11 @@ def subspace_iteration(
         low = min(max(filters.end, 1.01 * last, 1e-12 * high), 0.9 * high)
         block = _filtered(product, pairs, low, high, n_wanted)
         filters = Filters((*filters.bands, (low, high)), filters.n_passes + DEGREE - 1)
+
+
+def most_passes(entries: float) -> int:
+    """Return how many products a polish may take, of so many entries times columns each."""
+    return int(min(max(WORK / entries, FEWEST_PASSES), MOST_PASSES))
 
 
 def _with_end(filters: Filters, values: Floats, n_guessed: int, *, is_first: bool) -> Filters:

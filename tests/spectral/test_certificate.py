@@ -9,16 +9,9 @@ import pytest
 from distspectral.graph import certified as graph_certified
 from distspectral.graph.certified import SymmetricLaplacian, certified, polished_functions
 from distspectral.graph.store import ArrayGraph
-from distspectral.spectral import certificate, subspace
-from distspectral.spectral.certificate import (
-    as_note,
-    best_of_block,
-    errors,
-    errors_of_block,
-    n_near,
-    numbers,
-    of_residuals,
-)
+from distspectral.spectral import bounds, certificate, subspace
+from distspectral.spectral.bounds import best_of_block, errors, errors_of_block, n_near
+from distspectral.spectral.certificate import as_note, numbers, of_residuals
 from distspectral.spectral.subspace import Filters, ritz_pairs, subspace_iteration
 from tests.oracles import dense_laplacian, dense_spectrum, random_graph
 
@@ -121,7 +114,7 @@ def test_without_random_columns_a_missed_function_would_not_be_seen(monkeypatch)
     vectors = dense_spectrum(graph).vectors
     monkeypatch.setattr(subspace, "N_RANDOM", 0)
     functions = np.delete(vectors[:, : E + 1], 2, axis=1)  # it lies in no column; rounding alone brings it back
-    monkeypatch.setattr(certificate, "CONFIDENCE", 0.07)
+    monkeypatch.setattr(bounds, "CONFIDENCE", 0.07)
     assert judged(graph, functions)[0].verdict == "good"
 
 
@@ -249,9 +242,9 @@ def test_a_block_as_wide_as_the_rows_is_decomposed():
 
 
 def test_budget_of_passes_falls_with_the_graph():
-    assert certificate.most_passes(1e3) == certificate.MOST_PASSES
-    assert certificate.most_passes(1e12) == certificate.FEWEST_PASSES
-    assert certificate.most_passes(1e9) == 150
+    assert subspace.most_passes(1e3) == subspace.MOST_PASSES
+    assert subspace.most_passes(1e12) == subspace.FEWEST_PASSES
+    assert subspace.most_passes(1e9) == 150
 
 
 def test_residuals_bound_the_error_where_nothing_is_missed():
