@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from distspectral.bench import timed_run
+from distspectral.bench import end_to_end, timed_run
 from distspectral.bench.end_to_end import driver_growth, exponents
 from distspectral.cli.app import app
+from distspectral.datasets import Mixture
 from distspectral.report.formats import duration
 
 BRIEF = (
@@ -78,6 +79,26 @@ def test_sizes_are_run_one_after_the_other_and_kept(monkeypatch, tmp_path):
     assert "Spectrum at 300 rows" in again.stdout
     seconds = found["sizes"][1]["seconds"]["graph"]
     assert duration(seconds) in again.stdout  # of when it was made
+
+
+def test_the_recall_is_that_of_the_search(monkeypatch, tmp_path):
+    metrics = {
+        "n_rows": 300,
+        "seconds": {"graph": 1.0},
+        "busy": {},
+        "peak_rss_bytes": 1,
+        "driver": {"graph": {"core_seconds": 1.0, "bytes": 1}},
+        "neighbors": {"reached_recall": 0.9},
+        "graph": {"components": 2},
+        "train": {"edges_per_second": 1.0, "steps": 1},
+        "calibrate": {"inputs": ["vector"]},
+    }
+    monkeypatch.setattr(end_to_end, "_run", lambda path, local: metrics)
+    monkeypatch.setattr(end_to_end, "EXACT_ROWS", 0)
+    (size,) = end_to_end.compare_sizes([300], Mixture(4, intrinsic_dim=2, n_clusters=3), [], str(tmp_path), True)[
+        "sizes"
+    ]
+    assert (size["recall"], size["components"]) == (0.9, 2)
 
 
 def test_a_run_that_fails_is_told(monkeypatch, tmp_path):
