@@ -166,7 +166,7 @@ class SpectralNet(FittedSpectral):
 
     def __init__(
         self,
-        n_clusters: int | Literal["auto"] = 8,
+        n_clusters: int | Literal["auto"] = DEFAULTS.cluster.n_clusters,
         *,
         representation: Representation = DEFAULTS.representation,
         affinity_space: AffinitySpace = DEFAULTS.affinity.space,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 
-from distspectral.errors import ConfigError
+from distspectral.errors import ConfigError, ShardWidthError
 from distspectral.orchestration.chain import Chain
 from distspectral.orchestration.engine import Engine
 from distspectral.orchestration.gauges import MetricsObserver
@@ -213,8 +213,10 @@ class Pipeline:
 
         Raises:
             ArtifactError: the model is missing or made from another config.
+            ShardWidthError: the rows have another width than those trained on.
         """
         self.chain = self._chain_as_trained()
+        self._require_width(source)
         passage = self.recipe.passage
         if PACK.name in passage:  # in the frame of the rows trained on
             self._require_inputs(passage[-1], passage)
@@ -252,6 +254,7 @@ class Pipeline:
         Raises:
             ConfigError: no shard has these numbers, or the run embeds what it packed, as a whole.
             ArtifactError: the model is missing or made from another config, or another result stands in the output.
+            ShardWidthError: the other rows have another width than those trained on.
         """
         name = self.recipe.passage[-1]
         if self.chain.stages[name].run_part is None:
@@ -262,6 +265,7 @@ class Pipeline:
             held = self._root
         else:
             self.chain = self._chain_as_trained()
+            self._require_width(source)
             self._require_inputs(name)
             output = self.chain.of_other_rows(name, {SOURCE: source.fingerprint()}, Artifact(directory))
             held = output.artifact
@@ -311,6 +315,14 @@ class Pipeline:
         """Refuse a stage whose inputs, but for the ``others``, are missing or made from another config."""
         for name in (one for one in self.chain.inputs(stage) if one not in others):
             self.chain.require(name)
+
+    def _require_width(self, source: Source) -> None:
+        """Refuse other rows of another width before a cluster is asked for."""
+        if source.dim != self.recipe.dim:
+            raise ShardWidthError(
+                f"{source.shards[0].uri}: rows have width {source.dim}, the run {self._root.uri} was trained on "
+                f"{self.recipe.dim}; embed rows of the same kind"
+            )
 
     def work(self, stage: str) -> Work:
         """Return what a stage is run with."""

@@ -28,7 +28,7 @@ from distspectral.embedding.loading import Loader
 from distspectral.embedding.scores import evaluate, frequent_labels
 from distspectral.embedding.shard import embed_shard
 from distspectral.embedding.stream import busy_seconds, held_bytes
-from distspectral.errors import ConfigError, ShardWidthError
+from distspectral.errors import ConfigError
 from distspectral.frozen import FrozenModel
 from distspectral.mapping import Mapper, local_map
 from distspectral.models.embedder import Embedder, Precision
@@ -97,7 +97,7 @@ def embed(
     finished output that differ in nothing are kept where only the list of source shards has changed.
 
     Args:
-        source: the rows to embed, those trained on or others.
+        source: the rows to embed, those trained on or others of their width.
         model: finished ``model`` artifact.
         clusters: finished ``clusters`` artifact.
         tree: finished ``tree`` artifact.
@@ -109,7 +109,6 @@ def embed(
         drawn: finished ``map`` artifact; None where the run has none.
 
     Raises:
-        ShardWidthError: the rows have another width than the model.
         SourceError: a row cannot be used.
         ConfigError: a carried column has the name of one of ours, or a column of the map is asked for without one.
     """
@@ -181,12 +180,7 @@ class _Work:
         source = source.framed(Frame.of_properties(model.manifest().properties["frame"])).carrying()
         refuse_clashes(source)
         self.source, self.output, self.config, self.training = source, output, config, training
-        dim, self.n_components = (model.manifest().properties[name] for name in ("dim", "n_components"))
-        if source.dim != dim:
-            raise ShardWidthError(
-                f"{source.shards[0].uri}: rows have width {source.dim}, the model {model.uri} was trained on {dim}; "
-                "embed rows of the same kind"
-            )
+        self.n_components = model.manifest().properties["n_components"]
         names = [f"part-{index:05d}.parquet" for index in range(len(source.shards))]
         self.items = dict(zip(names, source.shard_fingerprints(), strict=True))
         self.n_clusters = clusters.manifest().properties["n_clusters"]

@@ -7,7 +7,6 @@ import functools
 from torch import nn
 
 from distspectral.embedding.encode import encode
-from distspectral.errors import ShardWidthError
 from distspectral.mapping import Mapper, local_map
 from distspectral.stages.encoding import encoding_stage
 from distspectral.stages.stage import Work
@@ -24,21 +23,13 @@ def embed_metric(
     """Write the artifact ``embedding``: vectors whose cosines are the learned similarity, ids and labels kept.
 
     Args:
-        vectors: finished ``vectors`` artifact, the rows trained on or others.
+        vectors: finished ``vectors`` artifact, the rows trained on or others of their width.
         training: finished ``training`` artifact.
         output: where the artifact ``embedding`` goes.
         settings: those the network was trained with.
         mapper: hands out the shards that are still missing.
-
-    Raises:
-        ShardWidthError: the rows have another width than those trained on.
     """
     facts = training.manifest().properties
-    if (width := vectors.manifest().properties["dim"]) != facts["dim"]:
-        raise ShardWidthError(
-            f"{vectors.uri}: rows have width {width}, the model {training.uri} was trained on {facts['dim']}; "
-            "embed rows of the same kind"
-        )
     load = functools.partial(load_metric, training, settings)
     kept = {name: facts[name] for name in ("n_train_classes", "last_train_class")}
     return encode((vectors,), output, load, settings.train.device, mapper, kept)

@@ -40,7 +40,7 @@ def differences(one: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
 
 
 def test_spectral_net_does_what_a_run_does_unless_told_otherwise() -> None:
-    run, estimator = of_a_run("cluster.n_clusters=8"), SpectralNet(random_state=0).recipe(DIM, N_ROWS)
+    run, estimator = of_a_run(), SpectralNet(random_state=0).recipe(DIM, N_ROWS)
     left_open = {"seed", "n_rows", "spectral.n_components", "spectral.oversampling"}  # the last two from the clusters
     assert set(differences(estimator, run)) == left_open
     assert (estimator.n_components, estimator.n_functions) == (run.n_components, run.n_functions)

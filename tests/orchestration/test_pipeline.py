@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ from distspectral.errors import (
     FingerprintMismatchError,
     MissingArtifactError,
     NonFiniteRowError,
+    ShardWidthError,
 )
 from distspectral.mapping import Mapper
 from distspectral.orchestration.engine import LocalEngine, RayEngine
@@ -432,6 +434,24 @@ def test_a_model_embeds_although_the_rows_it_was_trained_on_have_changed(own: Pa
     assert manifest.n_rows == 2 * N_ROWS
     with pytest.raises(FingerprintMismatchError):
         opened(own, f"data.path={folder}").stage("embed")
+
+
+@pytest.mark.parametrize("shards", [None, range(1)])
+def test_rows_of_another_width_are_refused_before_a_cluster_is_asked_for(
+    own: Path, tmp_path: Path, shards: range | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_: LocalEngine, stages: Sequence[Stage]) -> None:
+        raise AssertionError(f"a cluster was asked for: {stages}")
+
+    monkeypatch.setattr(LocalEngine, "start", start)
+    pipeline, out = opened(own), str(tmp_path / "embedded")
+    write_vectors(str(tmp_path / "wide"), np.ones((5, DIM + 1), np.float32), labels=np.zeros(5, np.int64))
+    source = other_rows(pipeline, tmp_path / "wide")
+    embed = pipeline.embed_other if shards is None else functools.partial(pipeline.embed_part, shards)
+    found = f"wide/.*: rows have width {DIM + 1}, the run .*root was trained on {DIM}"
+    with pytest.raises(ShardWidthError, match=found):
+        embed(source, out)
+    assert not Path(out).exists()
 
 
 def test_rows_like_those_trained_on_have_not_drifted_and_others_have(own: Path, tmp_path: Path) -> None:

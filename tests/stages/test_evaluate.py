@@ -9,12 +9,12 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import normalized_mutual_info_score
 
 from distspectral.config import load_config
-from distspectral.errors import ConfigError, ShardWidthError, TooFewClassesError
+from distspectral.errors import ConfigError, TooFewClassesError
 from distspectral.orchestration.engine import LocalEngine
 from distspectral.orchestration.observer import SilentObserver
 from distspectral.orchestration.pipeline import Pipeline
 from distspectral.stages import evaluate as retrieval
-from distspectral.stages.embed_metric import embed_metric, load_metric
+from distspectral.stages.embed_metric import load_metric
 from distspectral.stages.evaluate import EvaluateConfig, UnitRows, comparison, scores_of
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.vectors import ArrayVectors, MappedVectors
@@ -173,11 +173,7 @@ def test_a_run_that_learns_from_all_classes_says_why_nothing_is_judged(tmp_path)
     assert "hold some out with dscl.train_classes" in metrics["evaluate"]["not_evaluated"]
 
 
-def test_rows_without_labels_or_of_another_width_are_refused(finished, tmp_path):
+def test_rows_without_labels_are_refused(tmp_path):
     artifact = packed(tmp_path / "plain", np.random.default_rng(0).standard_normal((20, 12)).astype(np.float32))
     with pytest.raises(ConfigError, match=r"data\.label_column"):
         retrieval.unseen_rows(MappedVectors(artifact), artifact)
-    narrow = packed(tmp_path / "narrow", np.random.default_rng(0).standard_normal((20, 3)).astype(np.float32))
-    output = finished.chain.of_other_rows("embed", {"pack": "x"}, Artifact(str(tmp_path / "out")))
-    with pytest.raises(ShardWidthError, match=r"rows have width 3, the model .* was trained on 12"):
-        embed_metric(narrow, finished.chain.artifact("train"), output, finished.recipe.trainings["train"])
