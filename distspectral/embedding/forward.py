@@ -5,6 +5,8 @@ Shape letters: N rows, B rows of a block, D features, E outputs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,6 +19,9 @@ BLOCK_ROWS = 1 << 14
 """Most rows that pass the network at a time."""
 BLOCK_BYTES = 1 << 26
 """Most bytes of them in float32."""
+CPU_ROWS = 1 << 10
+"""Rows for each thread of a CPU that pass the network at once: what its layers put out then stays in the cache. With
+16,384 networks 16-512-256-45 and 64-512-512-10 took 1.6 times as long, and 784-512-256-16 1.2 times."""
 
 
 def rows_of_block(dim: int) -> int:
@@ -24,12 +29,18 @@ def rows_of_block(dim: int) -> int:
     return min(BLOCK_ROWS, max(1, BLOCK_BYTES // (4 * dim)))
 
 
+def parts(rows: Tensor) -> Sequence[Tensor]:
+    """Return the parts of a block (B, D), in order, that pass a network at once on the block's device."""
+    is_whole = rows.device.type != "cpu" or rows.is_sparse
+    return (rows,) if is_whole else rows.split(CPU_ROWS * torch.get_num_threads())
+
+
 @torch.inference_mode()
 def forward(network: nn.Module, block: NDArray[np.float32] | Tensor) -> NDArray[np.float32]:
     """Return the network's outputs (B, E) float32 at a block (B, D), computed where its parameters are."""
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     rows = block if isinstance(block, Tensor) else as_tensor(block)
-    outputs: NDArray[np.float32] = network(rows.to(device)).float().cpu().numpy()
+    outputs: NDArray[np.float32] = torch.cat([network(part).float() for part in parts(rows.to(device))]).cpu().numpy()
     return outputs
 
 

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from distspectral.embedding.forward import parts
 from distspectral.embedding.transfer import Transfer
 from distspectral.storage.artifact.manifest import Shard
 from distspectral.storage.rows.block import Block
@@ -72,7 +73,7 @@ def stream(
 
     Args:
         blocks: read by a thread of their own; vectors (B, D) that need not be writable.
-        compute: of a block's vectors on the device, what is to be put away.
+        compute: of some of a block's vectors on the device, what is to be put away.
         put: called with a block and its results, in a third thread.
         device: where ``compute`` works.
         clock: told what reading, computing and writing take.
@@ -82,7 +83,8 @@ def stream(
     transfer = Transfer(device)
 
     def begin(block: Block) -> Callable[[], dict[str, NDArray[Any]]]:
-        return transfer.fetch(compute(transfer.send(block.vectors)))
+        made = [compute(part) for part in parts(transfer.send(block.vectors))]
+        return transfer.fetch({name: torch.cat([one[name] for one in made]) for name in made[0]})
 
     def finish(block: Block, results: Callable[[], dict[str, NDArray[Any]]]) -> None:
         made = clock.timed("compute", results)  # what a GPU has not done yet
