@@ -55,8 +55,8 @@ NO_ENCODERS: Mapping[str, Any] = {}
 
 BLOCK_BYTES = 1 << 21
 """Functions at both ends of the edges that are summed at a time, in float64: they stay in a core's cache. With 45
-functions and 15 neighbours these are 364 rows, and 8,192 at a time took 1.5 times as long, or 2.5 times where both cores were
-busy with larger arrays."""
+functions and 15 neighbours these are 364 rows. 8,192 at a time took 1.5 times as long, and 2.5 times beside tasks that
+read and write much."""
 
 TASK_ROWS = 1 << 16
 """Rows of the graph in one task at least, some seconds of one core."""
