@@ -24,8 +24,8 @@ from distspectral.graph.store import Graph, MappedGraph
 from distspectral.recipes import SpectralRecipe
 from distspectral.spectral.diagnostics import label_agreement, sin2_principal_angles
 from distspectral.stages import STAGES, graph_of
-from distspectral.stages.calibrate import edge_sums
 from distspectral.stages.cluster import fit_assigner
+from distspectral.stages.edge_sums import edge_sums
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.rows.vectors import ArrayVectors, MappedVectors
@@ -80,8 +80,8 @@ def compare_with_exact(root: Artifact, n_functions: int | None = None) -> dict[s
 
 def _energy(functions: NDArray[np.float32], graph: Graph) -> float:
     """Return the sum of the Rayleigh quotients of functions (N, P) that are orthonormal."""
-    energy, _, affinity = edge_sums(ArrayVectors(functions), graph, 0, len(functions), "random_walk")
-    return float(energy.trace()) / affinity
+    sums = edge_sums(ArrayVectors(functions), graph, 0, len(functions), "random_walk")
+    return float(sums.energy.trace()) / sums.affinity
 
 
 def _claim(certificate: dict[str, Any], of_all: bool) -> dict[str, Any]:

@@ -31,8 +31,9 @@ def rows_of_block(dim: int) -> int:
 
 def parts(rows: Tensor) -> Sequence[Tensor]:
     """Return the parts of a block (B, D), in order, that pass a network at once on the block's device."""
-    is_whole = rows.device.type != "cpu" or rows.is_sparse
-    return (rows,) if is_whole else rows.split(CPU_ROWS * torch.get_num_threads())
+    if rows.device.type != "cpu" or rows.is_sparse:
+        return (rows,)
+    return torch.split(rows, CPU_ROWS * torch.get_num_threads())
 
 
 @torch.inference_mode()

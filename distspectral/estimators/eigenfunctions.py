@@ -23,8 +23,8 @@ from distspectral.objectives.batches import TeachingBatch
 from distspectral.recipes import SpectralRecipe
 from distspectral.spectral.certificate import Certificate, as_note
 from distspectral.spectral.polish import can_polish
-from distspectral.stages.calibrate import edge_sums, ritz_functions
 from distspectral.stages.certify import RowSample
+from distspectral.stages.edge_sums import edge_sums
 from distspectral.storage.rows.joined import JoinedVectors
 from distspectral.storage.rows.vectors import ArrayVectors
 from distspectral.training.distill import DistillSettings
@@ -81,12 +81,13 @@ def eigenfunctions(represented: Representation, recipe: SpectralRecipe, training
         n_rows, laplacian = functions.n_rows, settings.spectral.laplacian
         polishes = can_polish(n_rows, functions.dim, graph.n_neighbors)
         sample = None if polishes else RowSample.drawn(n_rows, functions.dim, recipe.seed)
-        sums = *edge_sums(functions, graph, 0, n_rows, laplacian, sample), n_rows, settings
-        rotation, values = ritz_functions(*sums)
+        sums = edge_sums(functions, graph, 0, n_rows, laplacian, None if sample is None else sample.add)
+        rotation, values = sums.ritz_functions(laplacian)
+        rotation = rotation[:, : settings.n_components]
         if sample is None:
             certificate = certified(functions.block(0, n_rows), graph, rotation.shape[1], laplacian)
         else:
-            certificate = sample.certificate(*sums)
+            certificate = sample.certificate(sums, settings)
     return Eigenfunctions(
         trainer.model.network.cpu().folded(torch.from_numpy(rotation)),
         values[: rotation.shape[1]],

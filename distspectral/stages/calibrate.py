@@ -1,8 +1,8 @@
 """The rotation of the network's outputs to eigenfunctions, folded into the network.
 
-It is that of Rayleigh-Ritz, from exact Gram and energy over every edge. Where polished functions were taught, the
-outputs are turned as near to these as orthonormal functions come: by energy, learned functions of tiny eigenvalues
-would be sorted by their errors.
+It is that of Rayleigh-Ritz, from Gram and energy over every edge, or over those of sampled rows where rows are many.
+Where polished functions were taught, the outputs are turned as near to these as orthonormal functions come: by energy,
+learned functions of tiny eigenvalues would be sorted by their errors.
 
 Afterwards the network emits eigenfunctions in eigenvalue order, orthonormal over the dataset.
 Shape letters: N rows, B rows of a block, K neighbours, E functions trained, P components kept.
@@ -14,37 +14,42 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from distspectral.costs.bill import Bill
-from distspectral.embedding.forward import in_blocks
+from distspectral.costs.bill import Bill, Map
+from distspectral.embedding.forward import BLOCK_ROWS, in_blocks
+from distspectral.embedding.loading import Loader
 from distspectral.graph.certified import aligned_functions, certified
-from distspectral.graph.store import Graph, MappedGraph
+from distspectral.graph.runs import run_count
+from distspectral.graph.store import MappedGraph
+from distspectral.graph.stratified import StratifiedRows
 from distspectral.mapping import Mapper, local_map
 from distspectral.models.encoded import EncodedNetwork
-from distspectral.models.networks import Perceptron
+from distspectral.models.networks import Perceptron, SpectralNetwork
 from distspectral.spectral.capacity import PARTED, EdgeCheck, edge_check
 from distspectral.spectral.certificate import Certificate, as_note
 from distspectral.spectral.diagnostics import suggested_n_clusters
 from distspectral.spectral.polish import can_polish, polish_bytes
-from distspectral.spectral.rayleigh import Laplacian, dirichlet_energy, gram, rayleigh_ritz
+from distspectral.spectral.rayleigh import Laplacian
 from distspectral.spectral.subspace import Filters
 from distspectral.stages.certify import SAMPLE_ROWS, RowSample
 from distspectral.stages.codes import load_encoder
+from distspectral.stages.edge_sums import BLOCK_BYTES, EdgeSums, edge_sums
 from distspectral.stages.encoding import WRITER_BYTES, forward_piece, passed
 from distspectral.stages.features import load_siamese
+from distspectral.stages.few_rows import SEEKING_EDGES, GatheredGraph
+from distspectral.stages.sampled_sums import N_BLOCKS, is_sampled, n_ends, ritz_errors, sampled_rows, sampled_sums
 from distspectral.stages.stage import Manifests, Piece, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.frame import Frame
 from distspectral.storage.rows.joined import open_vectors
-from distspectral.storage.rows.vectors import ArrayVectors, MappedVectors, Vectors
+from distspectral.storage.rows.vectors import ArrayVectors, MappedVectors
 from distspectral.training.checkpoint import restored, write_state
 from distspectral.training.distill import load_trained_network
 from distspectral.training.spectral import SpectralSettings
@@ -53,16 +58,11 @@ CALIBRATING = "calibrating"
 
 NO_ENCODERS: Mapping[str, Any] = {}
 
-BLOCK_BYTES = 1 << 21
-"""Functions at both ends of the edges that are summed at a time, in float64: they stay in a core's cache. With 45
-functions and 15 neighbours these are 364 rows. 8,192 at a time took 1.5 times as long, and 2.5 times beside tasks that
-read and write much."""
-
 TASK_ROWS = 1 << 16
 """Rows of the graph in one task at least, some seconds of one core."""
 
-PIECE_ROWS = 1 << 13
-"""Rows of the graph whose edges are summed to time it."""
+PIECE_ROWS, SELDOM = 1 << 13, 1 << 8
+"""Of timing: rows whose edges are summed, and one of how many rows is sought."""
 
 MAX_TASKS = 1 << 10
 """Beyond them tasks grow: each opens all shards, for neighbours lie anywhere."""
@@ -71,11 +71,6 @@ MAX_TASKS = 1 << 10
 def rows_per_task(n_rows: int) -> int:
     """Return the rows of the graph whose edges one task sums."""
     return max(TASK_ROWS, -(-n_rows // MAX_TASKS))
-
-
-def _rows_per_block(n_neighbors: int, n_functions: int) -> int:
-    """Return the rows of the graph whose edges are summed at a time."""
-    return max(1, BLOCK_BYTES // (8 * (1 + n_neighbors) * n_functions))
 
 
 def calibrate(
@@ -92,7 +87,7 @@ def calibrate(
     """Write the artifact ``model``: the calibrated network and its card.
 
     Every row passes the network once (``features``, removed at the end); then every edge of the graph is summed, or
-    all rows are compared with polished functions.
+    all rows are compared with polished functions. Of many rows a sample is taken: the ends of its edges pass.
 
     Args:
         vectors: finished ``vectors`` artifacts that the network was trained on, side by side.
@@ -110,15 +105,21 @@ def calibrate(
         RankDeficientError: the trained functions are not finite over the dataset.
     """
     output.begin()
+    facts, n_functions = graph.manifest(), training.manifest().properties["n_functions"]
+    n_rows, n_neighbors = facts.n_rows, facts.properties["k"]
     load = functools.partial(load_trained_network, training)
-    features = passed(vectors, load, output, settings.train.device, mapper)
-    if polished is None:
-        rotation, ritz_values, certificate = _by_edges(features, graph, settings, mapper)
+    if polished is None and is_sampled(n_rows, n_functions, n_neighbors):
+        scratch = output.artifact.child("ends")
+        loader = Loader((training.uri, training.manifest().fingerprint), load)
+        found = _by_sample(vectors, loader, graph, scratch, n_functions, settings, mapper)
     else:
-        task = functools.partial(_by_polish, features, graph, polished, settings.spectral.laplacian)
-        ((rotation, certificate),) = mapper(task, [settings.n_components], "certifying")
-        ritz_values = np.asarray(polished.manifest().properties["eigenvalues"])
-    n_rows, n_kept = features.manifest().n_rows, rotation.shape[1]
+        scratch = passed(vectors, load, output, settings.train.device, mapper)
+        if polished is None:
+            found = _by_edges(scratch, graph, settings, mapper)
+        else:
+            task = functools.partial(_by_polish, scratch, graph, polished, settings.spectral.laplacian)
+            (found,) = mapper(task, [settings.n_components], "certifying")
+    rotation, ritz_values, n_kept = found.rotation, found.ritz_values, found.rotation.shape[1]
     network = EncodedNetwork(load_trained_network(training).folded(torch.tensor(rotation)), **encoders)
     is_complete = len(ritz_values) < min(settings.n_functions, settings.network.hidden[-1] + 1)
     write_state(output.artifact, "model.pt", network.state())
@@ -133,14 +134,29 @@ def calibrate(
         "suggested_n_clusters": suggested_n_clusters(ritz_values, n_kept, is_complete),
     }
     output.artifact.write_json("model_card.json", model_card(properties, settings, training.manifest(), n_rows))
-    features.filesystem.delete_dir(features.path)
-    return output.commit([], properties, {"certificate": certificate.facts()}, files=("model.pt", "model_card.json"))
+    scratch.filesystem.delete_dir(scratch.path)
+    metrics = {"certificate": found.certificate.facts(), **found.sampled}
+    return output.commit([], properties, metrics, files=("model.pt", "model_card.json"))
 
 
-def _by_edges(
-    features: Artifact, graph: Artifact, settings: SpectralSettings, mapper: Mapper
-) -> tuple[NDArray[np.float64], NDArray[np.float64], Certificate]:
-    """Return the rotation (E, P) of trained functions to Ritz functions, all Ritz values and the certificate."""
+class _Found(NamedTuple):
+    """What calibration came to.
+
+    Attributes:
+        rotation: (E, P) of trained functions to those that the network is to emit.
+        ritz_values: all, ascending.
+        certificate: of the P functions.
+        sampled: facts of a sample, where not all edges were summed.
+    """
+
+    rotation: NDArray[np.float64]
+    ritz_values: NDArray[np.float64]
+    certificate: Certificate
+    sampled: Mapping[str, Any] = {}
+
+
+def _by_edges(features: Artifact, graph: Artifact, settings: SpectralSettings, mapper: Mapper) -> _Found:
+    """Return Ritz functions by the sums over all edges."""
     manifest, laplacian = features.manifest(), settings.spectral.laplacian
     n_rows, n_functions = manifest.n_rows, manifest.properties["dim"]
     step = rows_per_task(n_rows)
@@ -148,56 +164,37 @@ def _by_edges(
     polishes = can_polish(n_rows, n_functions, graph.manifest().properties["k"])
     sample = None if polishes else RowSample.drawn(n_rows, n_functions, settings.seed)
     task = functools.partial(_mapped_sums, features, graph, laplacian, None if sample is None else sample.rows)
-    parts = sorted(mapper(task, ranges, CALIBRATING), key=lambda part: part[0])
-    energy, gram_matrix = (torch.as_tensor(sum(part[index] for part in parts)) for index in (1, 2))
-    sums = energy, gram_matrix, float(sum(part[3] for part in parts)), n_rows, settings
-    rotation, values = ritz_functions(*sums)
-    if sample is None:
-        judge = functools.partial(_mapped_certificate, features, graph, laplacian)
-        (certificate,) = mapper(judge, [rotation.shape[1]], "certifying")
-    else:
-        for part in parts:
-            sample.merge(part[4])
-        certificate = sample.certificate(*sums)
-    return rotation, values, certificate
-
-
-def edge_sums(
-    features: Vectors,
-    graph: Graph,
-    start: int,
-    stop: int,
-    laplacian: Laplacian,
-    sample: RowSample | None = None,
-) -> tuple[Tensor, Tensor, float]:
-    """Return energy (E, E), Gram (E, E) and affinity summed over the edges of rows [start, stop).
-
-    The Gram is weighted by degree for the random-walk Laplacian and by 1 per row for the unnormalised one. Edges of and
-    to sampled rows are added to the sample.
-    """
-    n_functions, n_neighbors = features.dim, graph.n_neighbors
-    energy = torch.zeros(n_functions, n_functions, dtype=torch.float64)
-    gram_sum, affinity = torch.zeros_like(energy), 0.0
-    step = _rows_per_block(n_neighbors, n_functions)
-    for first in range(start, stop, step):
-        last = min(first + step, stop)
-        neighbors, affinities = graph.block(first, last)
-        weights = torch.from_numpy(np.asarray(affinities, dtype=np.float64)).reshape(-1)
-        anchors = torch.tensor(features.block(first, last))
-        others = torch.from_numpy(features.gather(np.asarray(neighbors, dtype=np.int64).reshape(-1)))
-        n_rows = len(anchors)
-        both = torch.cat([anchors, others])
-        heads = torch.arange(n_rows).repeat_interleave(n_neighbors)
-        energy += dirichlet_energy(both, heads, torch.arange(n_rows, len(both)), weights)
-        if laplacian == "random_walk":
-            mass = torch.cat([weights.view(n_rows, -1).sum(1), weights]) / 2
-            gram_sum += gram(both, mass)
-        else:
-            gram_sum += gram(anchors, torch.ones(n_rows, dtype=torch.float64))
-        affinity += float(weights.sum())
+    sums = EdgeSums.none(n_functions)
+    for _, more, part in sorted(mapper(task, ranges, CALIBRATING), key=lambda one: one[0]):
+        sums += more
         if sample is not None:
-            sample.add(first, anchors, np.asarray(neighbors, dtype=np.int64), weights, others)
-    return energy, gram_sum, affinity
+            sample.merge(part)
+    rotation, values = sums.ritz_functions(laplacian)
+    rotation = rotation[:, : settings.n_components]
+    if sample is not None:
+        return _Found(rotation, values, sample.certificate(sums, settings))
+    judge = functools.partial(_mapped_certificate, features, graph, laplacian)
+    (certificate,) = mapper(judge, [rotation.shape[1]], "certifying")
+    return _Found(rotation, values, certificate)
+
+
+def _by_sample(
+    vectors: Sequence[Artifact],
+    loader: Loader[SpectralNetwork],
+    graph: Artifact,
+    scratch: Artifact,
+    n_functions: int,
+    settings: SpectralSettings,
+    mapper: Mapper,
+) -> _Found:
+    """Return Ritz functions by the edges of sampled rows."""
+    laplacian = settings.spectral.laplacian
+    found = sampled_sums(vectors, loader, GatheredGraph(graph, mapper), scratch, n_functions, laplacian, mapper)
+    rotation, values = found.sums.ritz_functions(laplacian)
+    errors = ritz_errors(found.blocks, rotation, values, laplacian)
+    certificate = found.residuals.certificate(found.sums, settings)
+    sampled = {"sampled_rows": found.n_rows, "ritz_errors": errors.tolist()}
+    return _Found(rotation[:, : settings.n_components], values, certificate, sampled)
 
 
 def _mapped_sums(
@@ -206,12 +203,12 @@ def _mapped_sums(
     laplacian: Laplacian,
     sampled: NDArray[np.int64] | None,
     rows: tuple[int, int],
-) -> tuple[int, Any, Any, float, Any]:
-    """Return the range's start, its :func:`edge_sums` as arrays and its part of a sample of rows; one task."""
+) -> tuple[int, EdgeSums, Any]:
+    """Return the range's start, its sums and its part of a sample of rows; one task."""
     functions = MappedVectors(features)
     sample = None if sampled is None else RowSample(sampled, functions.dim)
-    energy, gram_sum, affinity = edge_sums(functions, MappedGraph(graph), *rows, laplacian, sample)
-    return rows[0], energy.numpy(), gram_sum.numpy(), affinity, None if sample is None else sample.part()
+    sums = edge_sums(functions, MappedGraph(graph), *rows, laplacian, None if sample is None else sample.add)
+    return rows[0], sums, None if sample is None else sample.part()
 
 
 def _mapped_certificate(features: Artifact, graph: Artifact, laplacian: Laplacian, n_kept: int) -> Certificate:
@@ -220,47 +217,18 @@ def _mapped_certificate(features: Artifact, graph: Artifact, laplacian: Laplacia
     return certified(functions.block(0, functions.n_rows), MappedGraph(graph), n_kept, laplacian)
 
 
-def _by_polish(
-    features: Artifact,
-    graph: Artifact,
-    polished: Artifact,
-    laplacian: Laplacian,
-    n_kept: int,
-) -> tuple[NDArray[np.float64], Certificate]:
-    """Return the rotation of taught functions, and the certificate of what it makes; one task, of the whole graph."""
+def _by_polish(features: Artifact, graph: Artifact, polished: Artifact, laplacian: Laplacian, n_kept: int) -> _Found:
+    """Return taught functions turned to the polished ones; one task, of the whole graph."""
     functions = MappedVectors(features)
     n_rows = functions.n_rows
     mass, exact = np.split(MappedVectors(polished).block(0, n_rows), [1], axis=1)
-    found = polished.manifest().properties
-    filters, n_carried = Filters(**found["filters"]), min(n_kept, len(found["eigenvalues"]))
-    trained = functions.block(0, n_rows)
-    return aligned_functions(trained, mass[:, 0], exact, filters, MappedGraph(graph), n_carried, laplacian)
-
-
-def ritz_functions(
-    energy: Tensor, gram_sum: Tensor, affinity: float, n_rows: int, settings: SpectralSettings
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the rotation (E, P) of trained functions to Ritz functions and all Ritz values.
-
-    Rows that are few or equal carry fewer functions than were trained: there are then as many Ritz values, estimates of
-    the Laplacian's eigenvalues, as functions are independent over the rows, and P is no more than that.
-
-    Values of the unnormalised Laplacian come divided by the mean degree, so that both kinds have the same scale.
-
-    Args:
-        energy: (E, E) float64 of :func:`edge_sums` over all rows.
-        gram_sum: (E, E) float64 likewise.
-        affinity: sum of all affinities.
-        n_rows: N.
-        settings: those the network was trained with.
-
-    Raises:
-        RankDeficientError: the functions are not finite.
-    """
-    random_walk = settings.spectral.laplacian == "random_walk"
-    total_mass = affinity if random_walk else float(n_rows)
-    values, rotation = rayleigh_ritz(energy / affinity, gram_sum / total_mass)
-    return rotation[:, : settings.n_components].numpy(), values.clamp(min=0).numpy()
+    facts = polished.manifest().properties
+    filters, values = Filters(**facts["filters"]), np.asarray(facts["eigenvalues"])
+    n_carried, trained = min(n_kept, len(values)), functions.block(0, n_rows)
+    rotation, certificate = aligned_functions(
+        trained, mass[:, 0], exact, filters, MappedGraph(graph), n_carried, laplacian
+    )
+    return _Found(rotation, values, certificate)
 
 
 def load_calibrated_network(model: Artifact) -> EncodedNetwork:
@@ -321,8 +289,12 @@ def _run(work: Work) -> Manifest:
 def _cost(bill: Bill) -> None:
     (seen, graph), n_functions = bill.recipe.learns_from["train"], bill.settings["train"].n_functions
     assert graph is not None, "eigenfunctions are those of a graph"
-    rows = min(bill.n_rows, rows_per_task(math.ceil(bill.n_rows)))
+    n_rows, n_neighbors = math.ceil(bill.n_rows), bill.settings["graph"].n_neighbors
     taught = bill.recipe.learned_by == "distill"  # then one task compares functions, and no edges are summed
+    if not taught and is_sampled(n_rows, n_functions, n_neighbors):
+        _cost_of_sample(bill, seen, graph, n_functions)
+        return
+    rows, certifying = min(bill.n_rows, rows_per_task(n_rows)), 0.0
     edges_us, n_tasks = (0.0, 1.0) if taught else (bill.us(CALIBRATING), bill.n_rows / rows)
     bill.through(("train",), bill.us("encoding"), edges_us, n_tasks)
     bill.alone()
@@ -331,8 +303,6 @@ def _cost(bill: Bill) -> None:
     forward.read, edges_of.read, edges_of.written = bill.kept_by(*seen), bill.kept_by(graph) + features, 0.0
     bill.read = bill.kept_by(*seen, graph) + features
     bill.written = bill.scratch = features
-    n_neighbors = bill.settings["graph"].n_neighbors
-    certifying = 0.0
     if can_polish(bill.n_rows, n_functions, n_neighbors):  # more rows are judged by those of a sample
         certifying = polish_bytes(bill.n_rows, n_functions, n_neighbors)
         bill.driver({}, bill.n_rows * bill.us("certifying") / 1e6)
@@ -340,16 +310,42 @@ def _cost(bill: Bill) -> None:
     bill.worker_bytes += max(4.0 * BLOCK_BYTES, WRITER_BYTES, certifying)
 
 
+def _cost_of_sample(bill: Bill, seen: tuple[str, ...], graph: str, n_functions: int) -> None:
+    """Fill in what the edges of sampled rows take; of all rows only the lists are read."""
+    n_neighbors, summed = bill.settings["graph"].n_neighbors, sampled_rows(n_functions)
+    ends = n_ends(n_functions, n_neighbors)
+    seeking, passing, summing = (
+        bill.us(SEEKING_EDGES),
+        bill.us("encoding") * ends / bill.n_rows,
+        bill.us(CALIBRATING) * summed / bill.n_rows,
+    )
+    bill.cores({"seek edges": seeking, "embed ends": passing, "sum": summing})
+    functions = 4.0 * n_functions * ends
+    vectors = bill.kept_by(*seen) * ends / bill.n_rows
+    bill.maps = [
+        Map(run_count(math.ceil(bill.n_rows), bill.n_shards), seeking, bill.kept_by(graph), 0.0),
+        Map(-(-ends // BLOCK_ROWS), passing, vectors, functions),
+        Map(N_BLOCKS, summing, functions, 0.0),
+    ]
+    bill.alone()
+    bill.read = bill.kept_by(graph) + vectors + functions
+    bill.written = bill.scratch = functions
+    bill.driver_bytes += 32.0 * ends + 24.0 * summed * n_neighbors + 32.0 * SAMPLE_ROWS * n_functions
+    bill.worker_bytes += max(4.0 * BLOCK_BYTES, 4.0 * BLOCK_ROWS * (bill.recipe.dim + bill.widest("train")))
+
+
 def _pieces(work: Work) -> dict[str, Piece]:
-    """Return the forward pass, and the sums over edges, which a sample small enough to be polished does without."""
+    """Return the forward pass, and work on edges that a sample small enough to be polished does without."""
     assert work.graph is not None, "eigenfunctions are those of a graph"
     network, laplacian = load_trained_network(work.artifacts[work.recipe.learned_by]), work.settings["train"].spectral
     graph, seen = MappedGraph(work.graph), open_vectors(work.seen)
     n_rows = min(graph.n_rows, PIECE_ROWS)
     features = ArrayVectors(in_blocks(network, seen))
+    lists, few = GatheredGraph(work.graph, local_map), StratifiedRows(graph.n_rows, max(1, graph.n_rows // SELDOM))
     return {
         **forward_piece(network, work.seen),
         CALIBRATING: Piece(lambda: edge_sums(features, graph, 0, n_rows, laplacian.laplacian), n_rows),
+        SEEKING_EDGES: Piece(lambda: lists.leading_to(few), graph.n_rows),
     }
 
 
@@ -358,7 +354,8 @@ def _facts(manifests: Manifests) -> dict[str, Any]:
     trained, model = manifests["train"], manifests["calibrate"].properties
     facts = {key: model[key] for key in ("n_components", "inputs", "ritz_values", "suggested_n_clusters")}
     facts["n_functions"] = manifests.get("distill", trained).properties["n_functions"]
-    facts["certificate"] = manifests["calibrate"].metrics["certificate"]
+    measured = manifests["calibrate"].metrics
+    facts |= {key: measured[key] for key in ("certificate", "sampled_rows", "ritz_errors") if key in measured}
     drawn = trained.metrics.get("ritz_values")
     # edges inside batches are other edges, and polished functions are not those of the edges drawn
     if drawn is not None and trained.config["affinity"]["scope"] == "global" and "distill" not in manifests:
@@ -372,9 +369,11 @@ def _facts(manifests: Manifests) -> dict[str, Any]:
 
 def _lines(facts: dict[str, Any]) -> dict[str, str]:
     kept = facts["ritz_values"][: facts["n_components"]]
-    return {
-        "network sees": " and ".join(facts["inputs"]),
-        "Ritz values": " ".join(f"{value:.4f}" for value in kept),
+    lines = {"network sees": " and ".join(facts["inputs"]), "Ritz values": " ".join(f"{value:.4f}" for value in kept)}
+    if "sampled_rows" in facts:
+        worst = max(facts["ritz_errors"][: facts["n_components"]])
+        lines["calibrated by"] = f"the edges of {facts['sampled_rows']:,} rows; standard errors up to {worst:.2g}"
+    return lines | {
         "certificate": facts["certificate"]["words"],
     }
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distspectral.spectral.certificate import Certificate, of_residuals
-from distspectral.spectral.rayleigh import rayleigh_ritz
+from distspectral.stages.edge_sums import EdgeSums
 from distspectral.training.spectral import SpectralSettings
 
 SAMPLE_ROWS = 1 << 14
@@ -58,16 +58,34 @@ class RowSample:
         n_neighbors = neighbors.shape[1]
         here = slice(*np.searchsorted(self.rows, (start, start + len(anchors))))
         local = self.rows[here] - start
-        own = weights.view(-1, n_neighbors)[local].numpy()
-        theirs = others.view(-1, n_neighbors, others.shape[1])[local].double().numpy()
+        theirs = others.view(-1, n_neighbors, others.shape[1])[local]
         self.values[here] = anchors[local].double().numpy()
-        self.images[here] += np.einsum("sk,ske->se", own, theirs) / 2
-        self.degree[here] += own.sum(axis=1) / 2
+        self.leading_out(np.arange(here.start, here.stop), theirs, weights.view(-1, n_neighbors)[local].numpy())
         places = np.searchsorted(self.rows, neighbors.reshape(-1)).clip(max=len(self.rows) - 1)
         hits = np.flatnonzero(self.rows[places] == neighbors.reshape(-1))
-        incoming = weights.numpy()[hits]
-        np.add.at(self.images, places[hits], anchors[hits // n_neighbors].double().numpy() * incoming[:, None] / 2)
-        np.add.at(self.degree, places[hits], incoming / 2)
+        self.leading_in(places[hits], anchors[hits // n_neighbors], weights.numpy()[hits])
+
+    def leading_out(self, places: NDArray[np.int64], others: Tensor, affinities: NDArray[np.float64]) -> None:
+        """Take the edges of sampled rows.
+
+        Args:
+            places: (B,) of the rows among the sampled ones, none twice.
+            others: (B, K, E) functions at their neighbours.
+            affinities: (B, K).
+        """
+        self.images[places] += np.einsum("sk,ske->se", affinities, others.double().numpy()) / 2
+        self.degree[places] += affinities.sum(axis=1) / 2
+
+    def leading_in(self, places: NDArray[np.int64], others: Tensor, affinities: NDArray[np.float64]) -> None:
+        """Take edges that lead to sampled rows.
+
+        Args:
+            places: (M,) of the rows among the sampled ones.
+            others: (M, E) functions at the rows that the edges come from.
+            affinities: (M,).
+        """
+        np.add.at(self.images, places, others.double().numpy() * affinities[:, None] / 2)
+        np.add.at(self.degree, places, affinities / 2)
 
     def part(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return the places (any,) that were touched, and their values, images and degree side by side."""
@@ -82,15 +100,17 @@ class RowSample:
         self.images[places] += sums[:, n_functions:-1]
         self.degree[places] += sums[:, -1]
 
-    def certificate(
-        self, energy: Tensor, gram_sum: Tensor, affinity: float, n_rows: int, settings: SpectralSettings
-    ) -> Certificate:
-        """Return what the residuals at the rows say of all; arguments as of ``calibrate.ritz_functions``."""
-        random_walk = settings.spectral.laplacian == "random_walk"
-        ritz, rotation = rayleigh_ritz(energy / affinity, gram_sum / (affinity if random_walk else n_rows))
-        values, turned = ritz.numpy(), rotation.numpy()
-        residuals, errors = self.residuals(values, turned, affinity, n_rows, random_walk)
-        return of_residuals(values, residuals, min(settings.n_components, len(values)), errors)
+    def certificate(self, sums: EdgeSums, settings: SpectralSettings) -> Certificate:
+        """Return what the residuals at the rows say of all.
+
+        Args:
+            sums: over the edges of all rows.
+            settings: those the functions were trained with.
+        """
+        laplacian = settings.spectral.laplacian
+        rotation, values = sums.ritz_functions(laplacian)
+        found = self.residuals(values, rotation, sums.affinity, sums.n_rows, laplacian == "random_walk")
+        return of_residuals(values, found[0], min(settings.n_components, len(values)), found[1])
 
     def residuals(
         self, values: NDArray[np.float64], rotation: NDArray[Any], affinity: float, n_rows: int, random_walk: bool

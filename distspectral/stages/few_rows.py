@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from distspectral.embedding.forward import BLOCK_ROWS, forward
 from distspectral.embedding.loading import Loader
-from distspectral.graph.store import Edges, MappedGraph
+from distspectral.graph.runs import Lists, Run, shard_runs
+from distspectral.graph.store import AFFINITIES, Edges, MappedGraph
+from distspectral.graph.stratified import StratifiedRows
 from distspectral.mapping import Mapper
 from distspectral.models.networks import torch_device
 from distspectral.storage.artifact.directory import Artifact
@@ -26,6 +28,7 @@ from distspectral.storage.rows.joined import open_vectors
 from distspectral.storage.rows.packed import read_column
 
 EMBEDDING, READING_EDGES = "embedding a sample", "reading sampled edges"
+SEEKING_EDGES = "seeking edges"
 READING_NUMBERS, READING_IDS = "reading row numbers", "reading ids"
 EDGE_ROWS = 1 << 14
 """Rows whose edges one task reads."""
@@ -70,6 +73,30 @@ class GatheredGraph:
         found = _in_order(task, rows, EDGE_ROWS, self._mapper, READING_EDGES)
         neighbors, affinities = (np.concatenate(column) for column in zip(*found, strict=True))
         return neighbors, affinities
+
+    def leading_to(
+        self, rows: StratifiedRows, every: int = 1
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """Return the edges that lead to sampled rows; all lists are read for them.
+
+        Args:
+            rows: of this graph.
+            every: only the first of so many sampled rows counts, and so on.
+
+        Returns:
+            heads: (m,) rows that list a sampled one.
+            places: (m,) of these among the sampled rows, ascending.
+            affinities: (m,) float32.
+        """
+        runs = shard_runs(self._graph.manifest().shards)
+        lists = Lists(self._graph, self.n_rows, AFFINITIES)
+        task = functools.partial(_leading_to, lists=lists, rows=rows, every=every)
+        found = dict(self._mapper(task, list(enumerate(runs)), SEEKING_EDGES))
+        heads, places, affinities = (
+            np.concatenate(column) for column in zip(*(found[index] for index in range(len(runs))), strict=True)
+        )
+        order = np.argsort(places, kind="stable")
+        return heads[order], places[order], affinities[order]
 
 
 def numbers_of(artifact: Artifact, name: str, mapper: Mapper) -> Callable[[NDArray[np.int64]], NDArray[Any]]:
@@ -121,6 +148,21 @@ def _embed(
 def _edges(item: tuple[int, NDArray[np.int64]], *, graph: Artifact) -> tuple[int, Edges]:
     start, rows = item
     return start, MappedGraph(graph).gather(rows)
+
+
+def _leading_to(
+    item: tuple[int, Run], *, lists: Lists, rows: StratifiedRows, every: int
+) -> tuple[int, tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
+    index, run = item
+    found = []
+    for start, (neighbors, affinities) in lists.blocks(run):
+        hits, places = rows.found(neighbors.reshape(-1))
+        wanted = places % every == 0
+        hits, places = hits[wanted], places[wanted]
+        found.append((start + hits // neighbors.shape[1], places, affinities.reshape(-1)[hits]))
+    heads, places, weights = (np.concatenate(column) for column in zip(*found, strict=True))
+    there = weights > 0
+    return index, (heads[there], places[there], weights[there])
 
 
 def _ids(item: tuple[int, str, NDArray[np.int64]], *, vectors: Artifact) -> tuple[int, pa.Array]:

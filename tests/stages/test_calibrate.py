@@ -8,18 +8,21 @@ import torch
 
 from distspectral.datasets import write_vectors
 from distspectral.embedding.forward import forward
+from distspectral.graph import stratified
 from distspectral.graph.store import MappedGraph
 from distspectral.mapping import local_map
 from distspectral.spectral import polish
+from distspectral.stages import calibrate as calibration
+from distspectral.stages import sampled_sums
 from distspectral.stages.calibrate import (
     CALIBRATE,
     MAX_TASKS,
     calibrate,
-    edge_sums,
     load_calibrated_network,
     rows_per_task,
 )
 from distspectral.stages.certify import RowSample
+from distspectral.stages.edge_sums import edge_sums
 from distspectral.stages.embed import EMBED
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.vectors import ArrayVectors, MappedVectors
@@ -73,11 +76,11 @@ def test_ritz_values_are_the_rayleigh_quotients_of_the_outputs(by_edges):
     laplacian = by_edges.config.spectral.laplacian
     graph = MappedGraph(by_edges.chain.artifact("graph"))
     f = embedding(by_edges)
-    energy, _, affinity = edge_sums(ArrayVectors(f), graph, 0, len(f), laplacian)
+    sums = edge_sums(ArrayVectors(f), graph, 0, len(f), laplacian)
     values = by_edges.chain.artifact("calibrate").manifest().properties["ritz_values"][:4]
     # the energy of orthonormal Ritz functions is diagonal, with the Ritz values on it
     torch.testing.assert_close(
-        energy / affinity, torch.diag(torch.tensor(values, dtype=torch.float64)), atol=1e-5, rtol=1e-4
+        sums.energy / sums.affinity, torch.diag(torch.tensor(values, dtype=torch.float64)), atol=1e-5, rtol=1e-4
     )
 
 
@@ -99,9 +102,9 @@ def test_sums_over_row_ranges_add_up_to_the_whole(calibrated):
     f = ArrayVectors(embedding(calibrated))
     whole = edge_sums(f, graph, 0, f.n_rows, "random_walk")
     parts = [edge_sums(f, graph, start, stop, "random_walk") for start, stop in ((0, 33), (33, f.n_rows))]
-    for index in range(2):
-        torch.testing.assert_close(parts[0][index] + parts[1][index], whole[index], rtol=1e-10, atol=1e-12)
-    assert parts[0][2] + parts[1][2] == pytest.approx(whole[2])
+    both = parts[0] + parts[1]
+    torch.testing.assert_close((both.energy, both.gram), (whole.energy, whole.gram), rtol=1e-10, atol=1e-12)
+    assert (both.affinity, both.n_rows) == (pytest.approx(whole.affinity), f.n_rows)
 
 
 def test_tasks_are_enough_for_the_cores_and_not_so_many_that_each_opens_all_shards_in_vain():
@@ -175,7 +178,7 @@ def test_sampled_rows_give_the_residuals_of_all_within_their_standard_error(cali
         affinity = 0.0
         for start, stop in ((0, 33), (33, f.n_rows)):  # as two tasks
             part = RowSample(rows, 4)
-            affinity += edge_sums(f, graph, start, stop, laplacian, part)[2]
+            affinity += edge_sums(f, graph, start, stop, laplacian, part.add).affinity
             total.merge(part.part())
         return total.residuals(values, np.eye(4), affinity, f.n_rows, random_walk)
 
@@ -240,3 +243,58 @@ def test_a_run_on_rows_of_which_few_differ_finds_them_and_says_that_there_are_no
     found = {"cluster": {"n_clusters": 4}, "embed": EMBED.facts(manifests)}
     assert [note for note in EMBED.notes(found) if note.startswith("Only 3 of the 4 clusters hold rows")]
     assert not EMBED.notes(found | {"cluster": {"n_clusters": 3}})
+
+
+# ---- by sampled rows ----------------------------------------------------------------------------------------------
+
+
+def by_sample(by_edges, folder, monkeypatch, n_rows):
+    """Return the manifest of a calibration by the edges of so many rows, which all have but for this test."""
+    monkeypatch.setattr(sampled_sums, "LEAST_ROWS", n_rows)
+    monkeypatch.setattr(sampled_sums, "ROWS_PER_FUNCTION", 0)
+    monkeypatch.setattr(calibration, "is_sampled", lambda *_: True)
+    inputs = (
+        (by_edges.chain.artifact("pack"),),
+        by_edges.chain.artifact("graph"),
+        by_edges.chain.artifact("train"),
+    )
+    output = dataclasses.replace(by_edges.chain.outputs["calibrate"], artifact=Artifact(str(folder)))
+    return calibrate(*inputs, output, by_edges.recipe.trainings["train"])
+
+
+def test_a_sample_of_all_rows_gives_what_all_edges_give(by_edges, tmp_path, monkeypatch):
+    n_rows = by_edges.chain.artifact("graph").manifest().n_rows
+    made, exact = by_sample(by_edges, tmp_path, monkeypatch, n_rows), by_edges.chain.artifact("calibrate").manifest()
+    np.testing.assert_allclose(made.properties["ritz_values"], exact.properties["ritz_values"], rtol=1e-5, atol=1e-8)
+    found, known = made.metrics["certificate"], exact.metrics["certificate"]
+    np.testing.assert_allclose(found["residuals"], known["residuals"], rtol=1e-3, atol=1e-5)
+    rows = MappedVectors(by_edges.chain.artifact("pack")).block(0, n_rows)
+    np.testing.assert_allclose(
+        forward(load_calibrated_network(Artifact(str(tmp_path))), rows), embedding(by_edges), rtol=1e-3, atol=1e-4
+    )
+    assert made.metrics["sampled_rows"] == n_rows
+    assert not list(tmp_path.glob("ends*")), "what passed the network is gone"
+
+
+def test_ritz_values_of_a_sample_lie_within_their_standard_errors(by_edges, tmp_path, monkeypatch):
+    monkeypatch.setattr(sampled_sums, "N_BLOCKS", 12)
+    exact = np.array(by_edges.chain.artifact("calibrate").manifest().properties["ritz_values"])
+    found, errors = [], []
+    for seed in range(30):
+        monkeypatch.setattr(stratified, "SEED", seed)
+        made = by_sample(by_edges, tmp_path / str(seed), monkeypatch, 60)
+        found.append(made.properties["ritz_values"][1:4])
+        errors.append(made.metrics["ritz_errors"][1:4])
+    off = np.abs(np.array(found) - exact[1:4])
+    assert (off <= 2 * np.array(errors)).mean() > 0.6, "as errors of blocks of five rows tell"
+    assert np.median(off / np.array(errors)) > 0.3, "they do not tell of more either"
+    assert made.metrics["sampled_rows"] == 60
+    facts = CALIBRATE.facts(manifests_of(by_edges) | {"calibrate": made})
+    assert CALIBRATE.lines(facts)["calibrated by"].startswith("the edges of 60 rows; standard errors up to 0.")
+
+
+def test_all_edges_are_summed_where_that_is_cheap_or_a_sample_would_have_most_of_them():
+    assert not sampled_sums.is_sampled(4_000_000, 45, 15)
+    assert sampled_sums.is_sampled(5_000_000, 45, 15)
+    assert not sampled_sums.is_sampled(20_000_000, 1500, 15)
+    assert sampled_sums.is_sampled(10**9, 1500, 15)
