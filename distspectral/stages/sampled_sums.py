@@ -33,10 +33,9 @@ from distspectral.storage.artifact.manifest import Shard
 from distspectral.storage.rows.joined import open_vectors
 from distspectral.storage.rows.shard_rows import ShardRows, write_columns
 
-LEAST_ROWS, ROWS_PER_FUNCTION = 1 << 16, 512
-"""Rows whose edges are summed: each entry of the Gram is then off by .4% at most, all of it by about 4%."""
-ALL_ROWS = 1 << 22
-"""Rows up to which all edges are summed: a minute of one core."""
+LEAST_ROWS, ROWS_PER_FUNCTION = 1 << 18, 512
+"""Rows whose edges are summed: thirty functions come out orthonormal to some hundredths, whatever the rows, and Ritz
+values to a hundredth. A quarter of the rows doubles both."""
 N_BLOCKS = 64
 """Of the rows: tasks, and samples of their own by which the whole is judged."""
 FUNCTION = "function"
@@ -54,8 +53,8 @@ def n_ends(n_functions: int, n_neighbors: int) -> int:
 
 
 def is_sampled(n_rows: int, n_functions: int, n_neighbors: int) -> bool:
-    """Whether the edges of a sample do: the rows are many, and several times the ends of its edges."""
-    return n_rows > max(ALL_ROWS, 2 * n_ends(n_functions, n_neighbors))
+    """Whether a sample is taken: where its edges have fewer than half as many ends as there are rows."""
+    return n_rows > 2 * n_ends(n_functions, n_neighbors)
 
 
 class Sampled(NamedTuple):

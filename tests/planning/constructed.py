@@ -42,7 +42,7 @@ CORE_US = {
     "train": {"scan": 4.0},
     "map": {"scan": 4.0},
     "polish": {"encoding": 4.0, "polishing": 4.0, "network": 3.0},
-    "calibrate": {"encoding": 4.0, "calibrating": 4.0, "certifying": 4.0, "network": 3.0},
+    "calibrate": {"encoding": 4.0, "calibrating": 4.0, "certifying": 4.0, "network": 3.0, "seeking edges": 2.0},
     "embed": {"embedding": 1.0, "encoding": 4.0, "network": 3.0},
     "evaluate": {"evaluating": 8.0},
 }

@@ -9,6 +9,7 @@ from distspectral.embedding.forward import BLOCK_ROWS
 from distspectral.models.map_network import N_ANCHORS
 from distspectral.planning.bills import stage_bills
 from distspectral.planning.machines import machines_named, this_machine
+from distspectral.stages.sampled_sums import n_ends
 from distspectral.stages.trial import TRYING
 from distspectral.training.growth import N_JUDGED
 from tests.planning.constructed import CORE_US, SEARCH, TRAINED, config, machines, rates
@@ -136,9 +137,21 @@ def test_training_is_shared_by_no_more_workers_than_are_useful_unless_the_config
 
 
 def test_calibration_takes_at_least_as_long_as_one_task():
-    one, many = (stages(n, on=machines(cores=64), **DESCENT)["calibrate"] for n in (1e6, 64 * 2**20))
+    one, many = (stages(n, on=machines(cores=64), **DESCENT)["calibrate"] for n in (1e6, 2**22))
     assert term(one, "cores").seconds == pytest.approx(1e6 * 4 / 1e6 / 64 + 2**16 * 4 / 1e6)
-    assert term(many, "cores").seconds == pytest.approx(64 * 2**20 * 8 / 1e6 / 64)
+    assert term(many, "cores").seconds == pytest.approx(2**22 * 8 / 1e6 / 64)
+
+
+def test_calibration_of_many_rows_grows_with_the_lists_alone():
+    some, many = (stages(n, on=machines(cores=64))["calibrate"] for n in (1e8, 2e8))
+    more = 1e8 * CORE_US["calibrate"]["seeking edges"] / 1e6 / 64
+    assert term(many, "cores").seconds - term(some, "cores").seconds == pytest.approx(more)
+    assert many.read - some.read == pytest.approx(1e8 * rates().kept_bytes["reweight"])
+    assert (many.scratch, many.driver_bytes) == (some.scratch, some.driver_bytes)
+    n_functions = some.settings["train"].n_functions
+    of_sample = n_ends(n_functions, 15)
+    assert some.scratch == pytest.approx(4 * n_functions * of_sample)
+    assert term(some, "cores").seconds > 1e8 * 2 / 1e6 / 64 + of_sample * 4 / 1e6 / 64
 
 
 def test_calibration_of_taught_functions_sums_no_edges():

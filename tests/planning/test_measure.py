@@ -52,7 +52,7 @@ def test_every_rate_that_the_formulas_ask_for_is_measured(learned):
         "train": {"scan"},
         "polish": {"encoding", "network", "polishing"},
         "distill": set(),
-        "calibrate": {"encoding", "calibrating", "certifying", "network"},
+        "calibrate": {"encoding", "calibrating", "certifying", "network", "seeking edges"},
         "cluster": {"embedding a sample", "reading sampled edges", "reading row numbers"},
         "tree": {
             *("placing rows", "joining leaves", "adding up edges", "fitting outliers", "network"),
