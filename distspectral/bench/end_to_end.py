@@ -62,13 +62,14 @@ def compare_sizes(
 
 
 def exponents(sizes: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return by stage the slope of log seconds over log rows; none of fewer than two sizes."""
+    """Return by stage that all sizes have the slope of log seconds over log rows; none of fewer than two sizes."""
     if len(sizes) < 2:
         return {}
     logs = np.log([one["rows"] for one in sizes])
     return {
         stage: float(np.polyfit(logs, np.log([max(one["seconds"][stage], 1e-3) for one in sizes]), 1)[0])
         for stage in sizes[0]["seconds"]
+        if all(stage in one["seconds"] for one in sizes)
     }
 
 

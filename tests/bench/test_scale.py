@@ -113,6 +113,8 @@ def test_exponents_are_slopes_between_logarithms():
     sizes = [{"rows": n, "seconds": {"graph": 2e-3 * n**1.5, "train": 7.0}} for n in (100, 1000, 10_000)]
     assert exponents(sizes) == pytest.approx({"graph": 1.5, "train": 0.0})
     assert exponents(sizes[:1]) == {}
+    sizes[0]["seconds"]["polish"] = 1.0  # of few rows
+    assert exponents(sizes) == pytest.approx({"graph": 1.5, "train": 0.0})
 
 
 def test_growth_of_the_driver_is_that_of_one_more_row():
