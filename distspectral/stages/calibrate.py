@@ -14,63 +14,46 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from distspectral.costs.bill import Bill, Map
 from distspectral.embedding.forward import BLOCK_ROWS, in_blocks
 from distspectral.embedding.loading import Loader
-from distspectral.graph.certified import aligned_functions, certified
 from distspectral.graph.runs import run_count
 from distspectral.graph.store import MappedGraph
 from distspectral.graph.stratified import StratifiedRows
 from distspectral.mapping import Mapper, local_map
 from distspectral.models.encoded import EncodedNetwork
-from distspectral.models.networks import Perceptron, SpectralNetwork
+from distspectral.models.networks import Perceptron
 from distspectral.spectral.capacity import PARTED, EdgeCheck, edge_check
-from distspectral.spectral.certificate import Certificate, as_note
+from distspectral.spectral.certificate import as_note
 from distspectral.spectral.diagnostics import suggested_n_clusters
 from distspectral.spectral.polish import can_polish, polish_bytes
-from distspectral.spectral.rayleigh import Laplacian
-from distspectral.spectral.subspace import Filters
-from distspectral.stages.certify import SAMPLE_ROWS, RowSample
+from distspectral.stages.certify import SAMPLE_ROWS
 from distspectral.stages.codes import load_encoder
-from distspectral.stages.edge_sums import BLOCK_BYTES, EdgeSums, edge_sums
+from distspectral.stages.edge_sums import BLOCK_BYTES, edge_sums
 from distspectral.stages.encoding import WRITER_BYTES, forward_piece, passed
 from distspectral.stages.features import load_siamese
 from distspectral.stages.few_rows import SEEKING_EDGES, GatheredGraph
-from distspectral.stages.sampled_sums import N_BLOCKS, is_sampled, n_ends, ritz_errors, sampled_rows, sampled_sums
+from distspectral.stages.rotation import CALIBRATING, CERTIFYING, by_edges, by_polish, by_sample, rows_per_task
+from distspectral.stages.sampled_sums import N_BLOCKS, is_sampled, n_ends, sampled_rows
 from distspectral.stages.stage import Manifests, Piece, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.frame import Frame
 from distspectral.storage.rows.joined import open_vectors
-from distspectral.storage.rows.vectors import ArrayVectors, MappedVectors
+from distspectral.storage.rows.vectors import ArrayVectors
 from distspectral.training.checkpoint import restored, write_state
 from distspectral.training.distill import load_trained_network
 from distspectral.training.spectral import SpectralSettings
 
-CALIBRATING = "calibrating"
-
 NO_ENCODERS: Mapping[str, Any] = {}
-
-TASK_ROWS = 1 << 16
-"""Rows of the graph in one task at least, some seconds of one core."""
 
 PIECE_ROWS, SELDOM = 1 << 13, 1 << 8
 """Of timing: rows whose edges are summed, and one of how many rows is sought."""
-
-MAX_TASKS = 1 << 10
-"""Beyond them tasks grow: each opens all shards, for neighbours lie anywhere."""
-
-
-def rows_per_task(n_rows: int) -> int:
-    """Return the rows of the graph whose edges one task sums."""
-    return max(TASK_ROWS, -(-n_rows // MAX_TASKS))
 
 
 def calibrate(
@@ -111,14 +94,14 @@ def calibrate(
     if polished is None and is_sampled(n_rows, n_functions, n_neighbors):
         scratch = output.artifact.child("ends")
         loader = Loader((training.uri, training.manifest().fingerprint), load)
-        found = _by_sample(vectors, loader, graph, scratch, n_functions, settings, mapper)
+        found = by_sample(vectors, loader, graph, scratch, n_functions, settings, mapper)
     else:
         scratch = passed(vectors, load, output, settings.train.device, mapper)
         if polished is None:
-            found = _by_edges(scratch, graph, settings, mapper)
+            found = by_edges(scratch, graph, settings, mapper)
         else:
-            task = functools.partial(_by_polish, scratch, graph, polished, settings.spectral.laplacian)
-            (found,) = mapper(task, [settings.n_components], "certifying")
+            task = functools.partial(by_polish, scratch, graph, polished, settings.spectral.laplacian)
+            (found,) = mapper(task, [settings.n_components], CERTIFYING)
     rotation, ritz_values, n_kept = found.rotation, found.ritz_values, found.rotation.shape[1]
     network = EncodedNetwork(load_trained_network(training).folded(torch.tensor(rotation)), **encoders)
     is_complete = len(ritz_values) < min(settings.n_functions, settings.network.hidden[-1] + 1)
@@ -137,98 +120,6 @@ def calibrate(
     scratch.filesystem.delete_dir(scratch.path)
     metrics = {"certificate": found.certificate.facts(), **found.sampled}
     return output.commit([], properties, metrics, files=("model.pt", "model_card.json"))
-
-
-class _Found(NamedTuple):
-    """What calibration came to.
-
-    Attributes:
-        rotation: (E, P) of trained functions to those that the network is to emit.
-        ritz_values: all, ascending.
-        certificate: of the P functions.
-        sampled: facts of a sample, where not all edges were summed.
-    """
-
-    rotation: NDArray[np.float64]
-    ritz_values: NDArray[np.float64]
-    certificate: Certificate
-    sampled: Mapping[str, Any] = {}
-
-
-def _by_edges(features: Artifact, graph: Artifact, settings: SpectralSettings, mapper: Mapper) -> _Found:
-    """Return Ritz functions by the sums over all edges."""
-    manifest, laplacian = features.manifest(), settings.spectral.laplacian
-    n_rows, n_functions = manifest.n_rows, manifest.properties["dim"]
-    step = rows_per_task(n_rows)
-    ranges = [(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
-    polishes = can_polish(n_rows, n_functions, graph.manifest().properties["k"])
-    sample = None if polishes else RowSample.drawn(n_rows, n_functions, settings.seed)
-    task = functools.partial(_mapped_sums, features, graph, laplacian, None if sample is None else sample.rows)
-    sums = EdgeSums.none(n_functions)
-    for _, more, part in sorted(mapper(task, ranges, CALIBRATING), key=lambda one: one[0]):
-        sums += more
-        if sample is not None:
-            sample.merge(part)
-    rotation, values = sums.ritz_functions(laplacian)
-    rotation = rotation[:, : settings.n_components]
-    if sample is not None:
-        return _Found(rotation, values, sample.certificate(sums, settings))
-    judge = functools.partial(_mapped_certificate, features, graph, laplacian)
-    (certificate,) = mapper(judge, [rotation.shape[1]], "certifying")
-    return _Found(rotation, values, certificate)
-
-
-def _by_sample(
-    vectors: Sequence[Artifact],
-    loader: Loader[SpectralNetwork],
-    graph: Artifact,
-    scratch: Artifact,
-    n_functions: int,
-    settings: SpectralSettings,
-    mapper: Mapper,
-) -> _Found:
-    """Return Ritz functions by the edges of sampled rows."""
-    laplacian = settings.spectral.laplacian
-    found = sampled_sums(vectors, loader, GatheredGraph(graph, mapper), scratch, n_functions, laplacian, mapper)
-    rotation, values = found.sums.ritz_functions(laplacian)
-    errors = ritz_errors(found.blocks, rotation, values, laplacian)
-    certificate = found.residuals.certificate(found.sums, settings)
-    sampled = {"sampled_rows": found.n_rows, "ritz_errors": errors.tolist()}
-    return _Found(rotation[:, : settings.n_components], values, certificate, sampled)
-
-
-def _mapped_sums(
-    features: Artifact,
-    graph: Artifact,
-    laplacian: Laplacian,
-    sampled: NDArray[np.int64] | None,
-    rows: tuple[int, int],
-) -> tuple[int, EdgeSums, Any]:
-    """Return the range's start, its sums and its part of a sample of rows; one task."""
-    functions = MappedVectors(features)
-    sample = None if sampled is None else RowSample(sampled, functions.dim)
-    sums = edge_sums(functions, MappedGraph(graph), *rows, laplacian, None if sample is None else sample.add)
-    return rows[0], sums, None if sample is None else sample.part()
-
-
-def _mapped_certificate(features: Artifact, graph: Artifact, laplacian: Laplacian, n_kept: int) -> Certificate:
-    """Return the certificate of the lowest P functions; one task, of the whole graph."""
-    functions = MappedVectors(features)
-    return certified(functions.block(0, functions.n_rows), MappedGraph(graph), n_kept, laplacian)
-
-
-def _by_polish(features: Artifact, graph: Artifact, polished: Artifact, laplacian: Laplacian, n_kept: int) -> _Found:
-    """Return taught functions turned to the polished ones; one task, of the whole graph."""
-    functions = MappedVectors(features)
-    n_rows = functions.n_rows
-    mass, exact = np.split(MappedVectors(polished).block(0, n_rows), [1], axis=1)
-    facts = polished.manifest().properties
-    filters, values = Filters(**facts["filters"]), np.asarray(facts["eigenvalues"])
-    n_carried, trained = min(n_kept, len(values)), functions.block(0, n_rows)
-    rotation, certificate = aligned_functions(
-        trained, mass[:, 0], exact, filters, MappedGraph(graph), n_carried, laplacian
-    )
-    return _Found(rotation, values, certificate)
 
 
 def load_calibrated_network(model: Artifact) -> EncodedNetwork:
@@ -305,7 +196,7 @@ def _cost(bill: Bill) -> None:
     bill.written = bill.scratch = features
     if can_polish(bill.n_rows, n_functions, n_neighbors):  # more rows are judged by those of a sample
         certifying = polish_bytes(bill.n_rows, n_functions, n_neighbors)
-        bill.driver({}, bill.n_rows * bill.us("certifying") / 1e6)
+        bill.driver({}, bill.n_rows * bill.us(CERTIFYING) / 1e6)
     bill.driver_bytes += 8.0 * (2 * n_functions + 2) * SAMPLE_ROWS * (2 + n_neighbors)
     bill.worker_bytes += max(4.0 * BLOCK_BYTES, WRITER_BYTES, certifying)
 
@@ -394,7 +285,8 @@ def _notes(metrics: dict[str, Any]) -> list[str]:
         notes.append(as_note(found["certificate"], *ended, n_clusters=n_clusters, section=section))
     if "edges" in found and (check := EdgeCheck(**found["edges"])).excess > PARTED:
         notes.append(
-            f"The Ritz sum of all edges is {check.excess:.0%} above that of the edges that training ended with: "
+            f"The Ritz sum of {'sampled' if 'sampled_rows' in found else 'all'} edges is {check.excess:.0%} above that "
+            "of the edges that training ended with: "
             f"{check.advice}."
         )
     return notes
@@ -403,7 +295,7 @@ def _notes(metrics: dict[str, Any]) -> list[str]:
 CALIBRATE = Stage(
     name="calibrate",
     folder="model",
-    purpose="Make the network's outputs eigenfunctions, exactly orthonormal over the dataset.",
+    purpose="Make the network's outputs eigenfunctions, orthonormal over the dataset.",
     done="calibrated",
     inputs=lambda recipe: (
         *recipe.may_see,

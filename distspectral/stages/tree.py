@@ -28,7 +28,7 @@ from distspectral.models.assigner import Assigner
 from distspectral.models.networks import Perceptron, torch_device
 from distspectral.spectral.exemplars import first_of_each
 from distspectral.spectral.tree import Tree, grown
-from distspectral.stages.calibrate import load_calibrated_network, rows_per_task
+from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.cluster import load_assigner
 from distspectral.stages.encoding import forward_piece
 from distspectral.stages.few_rows import EMBEDDING, READING_EDGES, EmbeddedRows, GatheredGraph
@@ -45,6 +45,7 @@ from distspectral.stages.leaves import (
     together,
     with_leaves,
 )
+from distspectral.stages.rotation import rows_per_task
 from distspectral.stages.stability import stability
 from distspectral.stages.stage import Manifests, Piece, Stage, Work
 from distspectral.stages.tree_files import (

@@ -16,14 +16,13 @@ from distspectral.stages import calibrate as calibration
 from distspectral.stages import sampled_sums
 from distspectral.stages.calibrate import (
     CALIBRATE,
-    MAX_TASKS,
     calibrate,
     load_calibrated_network,
-    rows_per_task,
 )
 from distspectral.stages.certify import RowSample
 from distspectral.stages.edge_sums import edge_sums
 from distspectral.stages.embed import EMBED
+from distspectral.stages.rotation import MAX_TASKS, rows_per_task
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.vectors import ArrayVectors, MappedVectors
 from distspectral.training.checkpoint import read_state, write_state
