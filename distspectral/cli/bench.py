@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import functools
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from distspectral.cli.bench_failures import chaos, elastic
+from distspectral.cli.bench_labelled import dscl, quality
 from distspectral.cli.bench_map import bench_map
-from distspectral.cli.bench_options import BaselinesEnv, LabelledFolders, Root, Seeds, folder_of_results, tell
+from distspectral.cli.bench_options import Root, folder_of_results, tell
 from distspectral.cli.bench_simulate import simulate
-from distspectral.cli.console import print_json, print_note, print_result
-from distspectral.cli.options import AsJson, Local, Overrides, engine_of
+from distspectral.cli.console import print_json, print_result
+from distspectral.cli.options import AsJson, Local, Overrides
 
 if TYPE_CHECKING:
     from distspectral.storage.source.dataset import Source
@@ -147,66 +147,6 @@ def embed(
     print_result("Embedding", result, as_json)
 
 
-ImageFolder = Annotated[
-    str, typer.Argument(metavar="FOLDER", help="Shards of images: columns vector and label.", show_default=False)
-]
-Losses = Annotated[
-    list[str] | None, typer.Option("--loss", metavar="NAME", help="One loss; may be repeated. (default: all)")
-]
-Lengths = Annotated[
-    list[int] | None, typer.Option("--steps", min=1, help="Of training; may be repeated. (default: 300)")
-]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=4, help="Rows of a batch.")]
-RowsPerClass = Annotated[int, typer.Option("--rows-per-class", min=2, help="Of a batch.")]
-Components = Annotated[int, typer.Option("--width", min=1, help="Of the embedding.")]
-TrainClasses = Annotated[int, typer.Option("--train-classes", min=5, help="Classes learned from; the others judge.")]
-Side = Annotated[int, typer.Option("--side", min=1, help="Images are so many pixels high and wide, in grey.")]
-Validate = Annotated[
-    bool, typer.Option("--validate", help="Judge by the last fifth of the training classes: for choosing settings.")
-]
-LearningRate = Annotated[
-    float | None, typer.Option("--learning-rate", min=0, help="In place of each loss's own.", show_default=False)
-]
-
-
-def dscl(
-    folder: ImageFolder,
-    losses: Losses = None,
-    seeds: Seeds = None,
-    steps: Lengths = None,
-    train_classes: TrainClasses = 964,
-    side: Side = 28,
-    width: Components = 64,
-    batch_size: BatchSize = 640,
-    rows_per_class: RowsPerClass = 5,
-    validate: Validate = False,
-    learning_rate: LearningRate = None,
-    root: Root = None,
-    as_json: AsJson = False,
-) -> None:
-    """Train DSCL and four other losses alike and compare them on classes that none has seen (defaults: Omniglot).
-
-    Results are kept in ROOT/losses.jsonl; those that are there already are not made again.
-    """
-    from distspectral.bench.dscl import RECIPES, Comparison, compare_losses, summary, table
-
-    comparison = Comparison(folder, train_classes, (1, side, side), validate, width, batch_size, rows_per_class)
-    with folder_of_results(root) as kept:
-        found = compare_losses(
-            comparison,
-            Path(kept),
-            losses or list(RECIPES),
-            (0, 1, 2) if seeds is None else seeds,
-            steps or (300,),
-            learning_rate,
-            tell,
-        )
-    if as_json:
-        print_json({"results": found, "summary": summary(found)})
-    else:
-        print_note(table(found))
-
-
 Batches = Annotated[
     list[int] | None, typer.Option("--batch", help="Rows; may be repeated, ascending. (default: 1024, 2048, 4096)")
 ]
@@ -228,109 +168,6 @@ def dscl_cost(
 
     result = cost(batches or (1024, 2048, 4096), width, image_side, network_rows, torch_device("auto"))
     print_result("Cost of the projector loss", result, as_json)
-
-
-Kills = Annotated[int, typer.Option("--kills", min=0, help="Over as many runs as it takes.")]
-Minutes = Annotated[float, typer.Option("--minutes", min=0, help="Go on with kills and runs at least so long.")]
-KilledSteps = Annotated[int, typer.Option("--steps", min=100, help="Of training.")]
-KilledRows = Annotated[int, typer.Option("--rows", min=2000, help="Generated rows of 16 features.")]
-Shards = Annotated[int, typer.Option("--shards", min=1, help="Source shards.")]
-Seed = Annotated[int, typer.Option("--seed", help="Decides who dies.")]
-
-
-def chaos(
-    kills: Kills = 20,
-    minutes: Minutes = 0,
-    steps: KilledSteps = 2000,
-    rows: KilledRows = 60_000,
-    shards: Shards = 40,
-    seed: Seed = 0,
-    root: Root = None,
-    as_json: AsJson = False,
-) -> None:
-    """Kill tasks, training workers, nodes and drivers of runs on a local cluster of three nodes, and compare."""
-    from distspectral.bench.chaos import bench_chaos
-
-    with folder_of_results(root) as folder:
-        result = bench_chaos(
-            Path(folder),
-            n_rows=rows,
-            n_shards=shards,
-            n_kills=kills,
-            minutes=minutes,
-            steps=steps,
-            seed=seed,
-            on_kill=lambda kill: tell(vars(kill)),
-        )
-    print_result("Killed runs beside the calm one", result, as_json)
-    if not (result["exactly_once"] and all(result["same_bits"].values())):
-        raise typer.Exit(1)
-
-
-Workers = Annotated[int, typer.Option("--workers", min=2, help="At the beginning, one on each node.")]
-
-
-def elastic(workers: Workers = 4, rows: KilledRows = 60_000, root: Root = None, as_json: AsJson = False) -> None:
-    """Train on a node per worker, kill a node, start another one, and print the loss and the time lost."""
-    from distspectral.bench.elastic import bench_elastic
-
-    with folder_of_results(root) as folder:
-        result = bench_elastic(Path(folder), n_workers=workers, n_rows=rows, on_window=tell)
-    print_result("Lost node and new one", result, as_json)
-
-
-ClusterMethods = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--method",
-        metavar="NAME",
-        help="distspectral, exact, k-means, umap-kmeans, umap-hdbscan, scikit-learn, leiden, evoc or spectralnet; may "
-        "be repeated. (default: all but the last)",
-    ),
-]
-HeldOut = Annotated[int, typer.Option("--held-out", min=0, help="Last shards of a set, embedded but not trained on.")]
-
-
-def quality(
-    folders: LabelledFolders = None,
-    seeds: Seeds = None,
-    methods: ClusterMethods = None,
-    overrides: Overrides = None,
-    held_out: HeldOut = 0,
-    root: Root = None,
-    baselines_env: BaselinesEnv = Path("~/.cache/distspectral/baselines"),
-    local: Local = False,
-    as_json: AsJson = False,
-) -> None:
-    """Cluster labelled sets with the defaults and with other methods; print tables in Markdown.
-
-    Results are kept in ROOT/results.jsonl; those that are there already are not made again.
-    """
-    from distspectral.bench.baselines import REQUIREMENTS, ensure_environment
-    from distspectral.bench.suite import DEFAULT_METHODS, OWN, find_sets, run_suite, summary, tables
-    from distspectral.errors import ConfigError
-
-    if root is not None and "://" in root:
-        raise ConfigError(f"--root: is {root}, but results are kept and shared with other programs in a local folder")
-    chosen = methods or DEFAULT_METHODS
-    foreign = [name for name in chosen if name in REQUIREMENTS]
-    with folder_of_results(root) as folder:
-        sets = find_sets(folders or OWN, folder, held_out, lambda told: typer.echo(told, err=True))
-        python = ensure_environment(baselines_env.expanduser(), foreign) if foreign else None
-        found = run_suite(
-            sets,
-            Path(folder),
-            (0, 1, 2) if seeds is None else seeds,
-            chosen,
-            overrides or (),
-            functools.partial(engine_of, local=local),
-            python,
-            tell,
-        )
-    if as_json:
-        print_json({"results": found, "summary": summary(found)})
-    else:
-        print_note(tables(found))
 
 
 ServedRun = Annotated[

@@ -85,7 +85,7 @@ def coded(rows):
     wide = rows[0] @ np.random.default_rng(0).standard_normal((5, 40))
     asked = SMALL | {"representation": "auto", "affinity_space": "siamese"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("distspectral.recipes.spectral.CODED_ROWS", 100)
+        patch.setattr("distspectral.recipes.spectral_spaces.CODED_ROWS", 100)
         return wide, SpectralNet(n_neighbors=40, **asked).fit(wide)
 
 
@@ -104,7 +104,7 @@ def test_few_rows_make_no_codes(rows, coded):
 
 
 def test_rows_that_codes_cannot_hold_are_clustered_as_they_are(monkeypatch):
-    monkeypatch.setattr("distspectral.recipes.spectral.CODED_ROWS", 100)
+    monkeypatch.setattr("distspectral.recipes.spectral_spaces.CODED_ROWS", 100)
     X = np.random.default_rng(0).standard_normal((200, 60))
     model = SpectralNet(**SMALL | {"representation": "auto", "max_steps": 20}).fit(X)
     assert model.graph_["explained_variance"] < 0.5, "independent features"
