@@ -310,7 +310,9 @@ def test_the_demo_runs_on_generated_rows_beside_that_of_the_digits(
 
 
 def test_the_table_that_ends_a_run_is_of_the_stages_that_its_trial_decided_on(tmp_path, monkeypatch):
-    monkeypatch.setattr("distspectral.recipes.spectral_spaces.CODED_ROWS", 100)  # undecided, it would have an autoencoder
+    monkeypatch.setattr(
+        "distspectral.recipes.spectral_spaces.CODED_ROWS", 100
+    )  # undecided, it would have an autoencoder
     told = invoke("run", write_drowned_run(tmp_path), "--local")
     assert told.exit_code == 0, told.output
     assert re.search(r"principal components +│ 50 ", told.output)
