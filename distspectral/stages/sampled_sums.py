@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -130,30 +131,31 @@ def sampled_sums(
     task = functools.partial(_pass, vectors=tuple(vectors), loader=loader, scratch=scratch)
     written = {shard.name: shard for shard in mapper(task, items, PASSING, on_gpu=True)}
     shards = [written[name] for name, _ in items]
+    bounds = (np.arange(N_BLOCKS + 1) * len(rows) // N_BLOCKS).tolist()
     blocks = []
-    bounds = np.arange(N_BLOCKS + 1) * len(rows) // N_BLOCKS
-    for first, last in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+    for first, last in itertools.pairwise(bounds):
         judged = np.arange(-(-first // every) * every, last, every)
         inside = slice(*np.searchsorted(places, (first, last)))
         blocks.append(
             _Block(
-                np.searchsorted(ends, rows.rows[first:last]),
-                np.searchsorted(ends, neighbors[first:last]),
-                affinities[first:last],
-                judged - first,
-                judged // every,
-                np.searchsorted(ends, heads[inside]),
-                places[inside] - first,
-                incoming[inside],
+                rows=np.searchsorted(ends, rows.rows[first:last]),
+                neighbors=np.searchsorted(ends, neighbors[first:last]),
+                affinities=affinities[first:last],
+                judged=judged - first,
+                numbers=judged // every,
+                heads=np.searchsorted(ends, heads[inside]),
+                led_to=places[inside] - first,
+                incoming=incoming[inside],
             )
         )
     add = functools.partial(_sum, scratch=scratch, shards=shards, laplacian=laplacian)
     found = dict(mapper(add, list(enumerate(blocks)), SUMMING))
-    sums, residuals = EdgeSums.none(n_functions), RowSample(rows.rows[::every], n_functions)
-    for index in range(N_BLOCKS):
-        sums += found[index][0]
-        residuals.merge(found[index][1])
-    return Sampled(sums.of_all(graph.n_rows), [found[index][0] for index in range(N_BLOCKS)], residuals, len(rows))
+    parts = [found[index] for index in range(N_BLOCKS)]
+    residuals = RowSample(rows.rows[::every], n_functions)
+    for _, part in parts:
+        residuals.merge(part)
+    sums = [own for own, _ in parts]
+    return Sampled(sum(sums, EdgeSums.none(n_functions)).of_all(graph.n_rows), sums, residuals, len(rows))
 
 
 def ritz_errors(
@@ -175,11 +177,8 @@ def ritz_errors(
     scale = 1.0 if laplacian == "random_walk" else mean_degree
     mass = [scale * quotients(block.gram) for block in blocks]
     left = [quotients(block.energy) - values * own for block, own in zip(blocks, mass, strict=True)]
-    n_blocks = len(blocks)
-    errors: NDArray[np.float64] = np.sqrt(n_blocks / (n_blocks - 1) * np.square(left).sum(axis=0)) / np.sum(
-        mass, axis=0
-    )
-    return errors
+    squares = np.square(left).sum(axis=0) * len(blocks) / (len(blocks) - 1)
+    return np.asarray(np.sqrt(squares) / np.sum(mass, axis=0))
 
 
 # ---- tasks -------------------------------------------------------------------------------------------------------
