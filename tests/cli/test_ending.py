@@ -33,6 +33,14 @@ main()
 """
 
 
+def lives(process: psutil.Process) -> bool:
+    """Return whether a process has not ended; one that has may wait for its heir, the machine's first, to notice."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 class Told:
     """A command that is told to end once it has come somewhere; what became of it."""
 
@@ -51,7 +59,8 @@ class Told:
             time.sleep(0.3)
         self.output = process.communicate(timeout=PATIENCE_S)[0]
         self.seconds, self.code = time.monotonic() - began, process.returncode
-        _, self.left = psutil.wait_procs(family, timeout=2)
+        _, here = psutil.wait_procs(family, timeout=2)
+        self.left = [one for one in here if lives(one)]
 
 
 def run(folder: Path, *options: str) -> tuple[list[str], Callable[[], bool]]:
