@@ -84,7 +84,8 @@ def stream(
 
     def begin(block: Block) -> Callable[[], dict[str, NDArray[Any]]]:
         made = [compute(part) for part in parts(transfer.send(block.vectors))]
-        return transfer.fetch({name: torch.cat([one[name] for one in made]) for name in made[0]})
+        whole = made[0] if len(made) == 1 else {name: torch.cat([one[name] for one in made]) for name in made[0]}
+        return transfer.fetch(whole)
 
     def finish(block: Block, results: Callable[[], dict[str, NDArray[Any]]]) -> None:
         made = clock.timed("compute", results)  # what a GPU has not done yet

@@ -5,7 +5,8 @@ import torch
 from scipy import sparse
 from torch import nn
 
-from distspectral.embedding.forward import BLOCK_BYTES, BLOCK_ROWS, in_blocks, rows_of_block
+from distspectral.embedding import forward as module
+from distspectral.embedding.forward import BLOCK_BYTES, BLOCK_ROWS, in_blocks, parts, rows_of_block
 from distspectral.models.networks import Perceptron
 from distspectral.storage.rows.sparse import SparseVectors
 from distspectral.storage.rows.vectors import ArrayVectors
@@ -40,3 +41,25 @@ def test_thin_rows_pass_a_perceptron_as_they_are_held():
 def test_a_network_without_parameters_computes_on_the_cpu():
     rows = np.arange(6.0, dtype=np.float32).reshape(3, 2)
     np.testing.assert_array_equal(in_blocks(nn.Identity(), ArrayVectors(rows)), rows)
+
+
+class Told(nn.Module):
+    """Keeps how many rows pass at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.passed: list[int] = []
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        self.passed.append(len(rows))
+        return rows + 1
+
+
+def test_on_a_cpu_few_rows_pass_at_once_and_all_come_out_in_order(monkeypatch):
+    monkeypatch.setattr(module, "CPU_ROWS", 10)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    rows, network = np.arange(90.0, dtype=np.float32).reshape(45, 2), Told()
+    np.testing.assert_array_equal(in_blocks(network, ArrayVectors(rows)), rows + 1)
+    assert network.passed == [20, 20, 5]
+    assert [len(part) for part in parts(torch.empty(45, 2, device="meta"))] == [45], "a GPU takes all at once"
+    assert len(parts(torch.eye(45).to_sparse())) == 1

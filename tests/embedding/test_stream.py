@@ -12,6 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from distspectral.embedding import forward
 from distspectral.embedding.stream import Clock, stream
 from distspectral.storage.rows.block import Block
 
@@ -33,6 +34,21 @@ def test_blocks_are_put_away_in_order_with_their_results() -> None:
     found: list[tuple[int, float]] = []
     stream(blocks(), doubled, lambda block, made: found.append((block.first_row, made["outputs"][0, 0])), CPU, Clock())
     assert found == [(2 * number, 2.0 * number) for number in range(N_BLOCKS)]
+
+
+def test_what_comes_of_the_parts_of_a_block_is_put_away_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward, "CPU_ROWS", 2)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    passed, found = [], []
+
+    def compute(x: torch.Tensor) -> dict[str, torch.Tensor]:
+        passed.append(len(x))
+        return doubled(x)
+
+    block = Block(np.arange(15, dtype=np.float32).reshape(5, 3), None, None, 0)
+    stream(iter([block]), compute, lambda _, made: found.append(made["outputs"]), CPU, Clock())
+    assert passed == [2, 2, 1]
+    np.testing.assert_array_equal(found, [2 * block.vectors])
 
 
 def test_the_three_of_them_work_at_once() -> None:
