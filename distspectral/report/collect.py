@@ -257,7 +257,8 @@ def _taught(metrics: Mapping[str, Any]) -> TaughtFacts:
 
 def _edges(metrics: Mapping[str, Any]) -> EdgeFacts:
     check = EdgeCheck(**metrics["calibrate"]["edges"])
-    return EdgeFacts.model_validate({"advice": check.advice, **vars(check)})
+    sampled_rows = metrics["calibrate"].get("sampled_rows")
+    return EdgeFacts.model_validate({"advice": check.advice, "sampled_rows": sampled_rows, **vars(check)})
 
 
 def _clusters(clusters: Manifest, tree: Manifest, output: Manifest) -> ClusterFacts:

@@ -128,15 +128,17 @@ class EdgeFacts(_Facts):
 
     Attributes:
         drawn: Ritz sum that the last window of training tells.
-        every: over every edge.
+        every: over every edge, or those of sampled rows.
         unseen: share of the edges that no step drew.
         advice: what to do about it.
+        sampled_rows: how many, None where every edge was summed.
     """
 
     drawn: float
     every: float
     unseen: float
     advice: str
+    sampled_rows: int | None = None
 
 
 class CertificateFacts(_Facts):

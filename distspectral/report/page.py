@@ -351,7 +351,12 @@ def _taught_facts(taught: TaughtFacts) -> list[tuple[str, str]]:
 def _edge_facts(edges: EdgeFacts) -> list[tuple[str, str]]:
     return [
         ("Ritz sum, last edges drawn in training", number(edges.drawn)),
-        ("Ritz sum, every edge of the graph", number(edges.every)),
+        (
+            "Ritz sum, every edge of the graph"
+            if edges.sampled_rows is None
+            else f"Ritz sum, edges of {count(edges.sampled_rows)} sampled rows",
+            number(edges.every),
+        ),
         ("Edges that training never drew", percent(edges.unseen)),
         ("What that says", edges.advice),
     ]

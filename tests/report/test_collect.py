@@ -132,7 +132,12 @@ def test_ritz_sums_that_part_are_noted_and_other_graphs_edges_are_not_compared(b
     metrics = run_metrics("tiny", pipeline.chain.stages, manifests, 3)
     metrics["calibrate"]["edges"] |= {"drawn": 0.1, "every": 0.13, "unseen": 0.9}
     told = remedies(collected(pipeline, metrics, artifacts, manifests))
-    assert [note for note in told if "30% above" in note and "stop earlier" in note]
+    assert [note for note in told if "Ritz sum of all edges is 30% above" in note and "stop earlier" in note]
+    metrics["calibrate"]["sampled_rows"] = 100
+    found = collected(pipeline, metrics, artifacts, manifests)
+    assert found.edges is not None
+    assert found.edges.sampled_rows == 100
+    assert [note for note in remedies(found) if "Ritz sum of sampled edges is 30% above" in note]
     metrics["calibrate"]["edges"]["every"] = 0.105
     told = remedies(collected(pipeline, metrics, artifacts, manifests))
     assert not [note for note in told if "above that of the edges" in note]

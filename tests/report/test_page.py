@@ -277,6 +277,9 @@ def test_edges_never_drawn_are_told_of_and_worst_cases_are_not(full_page: str, v
         assert text in full_page
     assert "VC dimension" not in full_page
     assert "Edges that training drew" not in render(ReportData.model_validate(values(edges=None)))
+    assert "Ritz sum, every edge of the graph" in full_page
+    sampled = values()["edges"] | {"sampled_rows": 262_144}
+    assert "Ritz sum, edges of 262,144 sampled rows" in render(ReportData.model_validate(values(edges=sampled)))
 
 
 def test_what_a_map_is_and_how_much_of_it_is_drawn_is_said(values: Any) -> None:

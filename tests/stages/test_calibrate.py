@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
 import torch
 
 from distspectral.datasets import write_vectors
-from distspectral.embedding.forward import forward
+from distspectral.embedding.forward import forward, in_blocks
+from distspectral.embedding.loading import Loader
 from distspectral.graph import stratified
 from distspectral.graph.store import MappedGraph
 from distspectral.mapping import local_map
@@ -22,10 +24,12 @@ from distspectral.stages.calibrate import (
 from distspectral.stages.certify import RowSample
 from distspectral.stages.edge_sums import edge_sums
 from distspectral.stages.embed import EMBED
+from distspectral.stages.few_rows import GatheredGraph
 from distspectral.stages.rotation import MAX_TASKS, rows_per_task
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.vectors import ArrayVectors, MappedVectors
 from distspectral.training.checkpoint import read_state, write_state
+from distspectral.training.distill import load_trained_network
 from tests.oracles import dense_laplacian, dense_spectrum
 from tests.runs import write_run
 from tests.stages.chain import opened, pipeline_upto
@@ -297,3 +301,23 @@ def test_all_edges_are_summed_where_a_sample_of_them_would_not_be_cheaper():
     assert sampled_sums.is_sampled(9_000_000, 45, 15)
     assert not sampled_sums.is_sampled(20_000_000, 1500, 15)
     assert sampled_sums.is_sampled(10**9, 1500, 15)
+
+
+def test_some_of_the_sampled_rows_are_judged_with_all_their_edges(by_edges, tmp_path, monkeypatch):
+    monkeypatch.setattr(sampled_sums, "LEAST_ROWS", 90)
+    monkeypatch.setattr(sampled_sums, "ROWS_PER_FUNCTION", 0)
+    monkeypatch.setattr(sampled_sums, "SAMPLE_ROWS", 25)
+    chain, laplacian = by_edges.chain, by_edges.config.spectral.laplacian
+    training, graph = chain.artifact("train"), chain.artifact("graph")
+    loader = Loader((str(tmp_path),), functools.partial(load_trained_network, training))
+    vectors, n_functions = (chain.artifact("pack"),), training.manifest().properties["n_functions"]
+    edges, scratch = GatheredGraph(graph, local_map), Artifact(str(tmp_path))
+    found = sampled_sums.sampled_sums(vectors, loader, edges, scratch, n_functions, laplacian, local_map)
+    rows = stratified.StratifiedRows(edges.n_rows, 90).rows[::4]
+    functions = ArrayVectors(in_blocks(loader.load(), MappedVectors(vectors[0])))
+    known = RowSample(rows, n_functions)
+    edge_sums(functions, MappedGraph(graph), 0, edges.n_rows, laplacian, known.add)
+    np.testing.assert_array_equal(found.residuals.rows, rows)
+    for name in ("values", "images", "degree"):
+        np.testing.assert_allclose(getattr(found.residuals, name), getattr(known, name), rtol=1e-5, atol=1e-6)
+    assert (found.n_rows, sum(block.n_rows for block in found.blocks)) == (90, 90)
