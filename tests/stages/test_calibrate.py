@@ -6,6 +6,7 @@ import functools
 import numpy as np
 import pytest
 import torch
+from pyarrow import fs
 
 from distspectral.datasets import write_vectors
 from distspectral.embedding.forward import forward, in_blocks
@@ -251,7 +252,7 @@ def test_a_run_on_rows_of_which_few_differ_finds_them_and_says_that_there_are_no
 # ---- by sampled rows ----------------------------------------------------------------------------------------------
 
 
-def by_sample(by_edges, folder, monkeypatch, n_rows):
+def by_sample(by_edges, place, monkeypatch, n_rows):
     """Return the manifest of a calibration by the edges of so many rows, which all have but for this test."""
     monkeypatch.setattr(sampled_sums, "LEAST_ROWS", n_rows)
     monkeypatch.setattr(sampled_sums, "ROWS_PER_FUNCTION", 0)
@@ -261,7 +262,7 @@ def by_sample(by_edges, folder, monkeypatch, n_rows):
         by_edges.chain.artifact("graph"),
         by_edges.chain.artifact("train"),
     )
-    output = dataclasses.replace(by_edges.chain.outputs["calibrate"], artifact=Artifact(str(folder)))
+    output = dataclasses.replace(by_edges.chain.outputs["calibrate"], artifact=Artifact(str(place)))
     return calibrate(*inputs, output, by_edges.recipe.trainings["train"])
 
 
@@ -277,6 +278,17 @@ def test_a_sample_of_all_rows_gives_what_all_edges_give(by_edges, tmp_path, monk
     )
     assert made.metrics["sampled_rows"] == n_rows
     assert not list(tmp_path.glob("ends*")), "what passed the network is gone"
+
+
+def test_a_sample_in_object_storage_gives_the_same_and_leaves_nothing_behind(by_edges, tmp_path, monkeypatch, s3):
+    place = s3.uri(f"sampled-{by_edges.config.spectral.laplacian}")
+    made, known = (by_sample(by_edges, one, monkeypatch, 60) for one in (place, tmp_path))
+    assert made.properties == known.properties
+    assert made.metrics["certificate"] == known.metrics["certificate"]
+    left = {path.name for path in tmp_path.iterdir()}
+    remote = Artifact(place)
+    found = remote.filesystem.get_file_info(fs.FileSelector(remote.path, recursive=True))
+    assert {info.base_name for info in found if info.is_file} <= left
 
 
 def test_ritz_values_of_a_sample_lie_within_their_standard_errors(by_edges, tmp_path, monkeypatch):
