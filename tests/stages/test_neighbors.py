@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -283,7 +283,17 @@ def test_a_cell_beyond_memory_gives_the_same_graph(tmp_path):
 
 LARGE = CONFIG.model_copy(update={"block_rows": 1500})
 STAGE = """
-import sys
+import os, signal, sys
+from distspectral.storage.artifact import receipts
+
+def write_and_die(artifact, shard, write=receipts.write_receipt):
+    written = write(artifact, shard)
+    if shard.name.startswith(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return written
+
+receipts.write_receipt = write_and_die  # before who imports it by name
+
 from distspectral.graph.config import GraphConfig
 from distspectral.mapping import local_map
 from distspectral.stages.neighbors import neighbors
@@ -308,15 +318,12 @@ def undisturbed(tmp_path_factory):
 def test_a_driver_killed_in_a_step_goes_on_and_writes_the_same_bits(tmp_path, undisturbed, step):
     vectors, expected = undisturbed
     folder = tmp_path / "n"
-    command = [sys.executable, "-c", STAGE, str(vectors.uri), str(folder)]
-    with subprocess.Popen(command) as process:
-        while not list(folder.glob(f".receipts/{step}-*.json")):
-            assert process.poll() is None, "it ended before it was killed"
-            time.sleep(0.002)
-        process.kill()
+    command = [sys.executable, "-c", STAGE, str(vectors.uri), str(folder), step]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    receipts = [path.stem for path in folder.glob(f".receipts/{step}-*.json")]
+    assert receipts
     assert not (folder / ".manifest.json").exists()
-    finished = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.arrow")}
+    finished = {name: (folder / name).stat().st_mtime_ns for name in receipts if name.startswith("part-")}
     neighbors(vectors, output(folder), LARGE)
-    kept = {path.name: path.stat().st_mtime_ns for path in folder.glob("part-*")}
-    assert {name: time_ns for name, time_ns in finished.items() if name in kept}.items() <= kept.items()
+    assert finished == {name: (folder / name).stat().st_mtime_ns for name in finished}, "finished parts are left as is"
     assert digests(folder) == expected
