@@ -13,6 +13,24 @@ from numpy.typing import NDArray
 from distspectral.datasets import write_vectors
 from tests.datasets import as_lists, blobs, drowned
 
+FOLDERS = {
+    "pack": "vectors",
+    "neighbors": "neighbors",
+    "graph": "graph",
+    "train": "training",
+    "polish": "polished",
+    "distill": "distilled",
+    "calibrate": "model",
+    "cluster": "clusters",
+    "tree": "tree",
+    "map": "map",
+    "embed": "output",
+    "exemplars": "exemplars",
+}
+"""Of a run on its rows by Euclidean weights, as of :func:`write_run`: each stage, in order, and where it writes."""
+CHAIN = tuple(FOLDERS)
+AFTER_GRAPH = CHAIN[CHAIN.index("train") :]
+
 N_ROWS = 120
 DIM = 5
 BRIEF = {"hidden": [16], "n_components": 3, "batch_size": 64, "max_steps": 40, "window_steps": 20, "device": "cpu"}

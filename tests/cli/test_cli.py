@@ -19,7 +19,7 @@ from distspectral.datasets import write_vectors
 from distspectral.errors import ConfigError
 from distspectral.stages import STAGES
 from distspectral.storage.source.dataset import Source
-from tests.runs import LEARNED, N_ROWS, write_drowned_run, write_run
+from tests.runs import CHAIN, FOLDERS, LEARNED, N_ROWS, write_drowned_run, write_run
 
 WIDE = {"COLUMNS": "200"}
 
@@ -169,8 +169,7 @@ def test_stages_run_in_order_and_demand_their_inputs(tmp_path: Path) -> None:
     refused = invoke("stage", "neighbors", path, "--local")
     assert refused.exit_code == EXIT_REFUSED
     assert "vectors: holds no finished artifact" in refused.stderr
-    learned = ("train", "polish", "distill", "calibrate")
-    for stage in ("pack", "neighbors", "graph", *learned, "cluster", "tree", "map", "embed", "exemplars"):
+    for stage in CHAIN:
         result = invoke("stage", stage, path, "--local", "--json")
         assert result.exit_code == 0, result.stderr
         assert json.loads(result.stdout)["stage"] == stage
@@ -223,21 +222,7 @@ def test_inspect_shows_an_artifact_or_a_whole_run(finished: Path, tmp_path: Path
     assert "3, 120 rows" in one.stdout
     assert "float32" in one.stdout
     assert list(json.loads(invoke("inspect", root, "--json").stdout)) == [
-        f"{root}/{name}"
-        for name in (
-            "vectors",
-            "neighbors",
-            "graph",
-            "training",
-            "polished",
-            "distilled",
-            "model",
-            "clusters",
-            "tree",
-            "map",
-            "output",
-            "exemplars",
-        )
+        f"{root}/{folder}" for folder in FOLDERS.values()
     ]
     assert "neither a finished artifact nor a run" in invoke("inspect", tmp_path).stderr
 

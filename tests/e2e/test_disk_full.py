@@ -17,11 +17,9 @@ from distspectral.orchestration.pipeline import Pipeline, run
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.receipts import RECEIPTS
 from distspectral.storage.source.dataset import Source
-from tests.runs import N_ROWS, write_run
+from tests.runs import CHAIN, N_ROWS, write_run
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
-LEARNED_BY = ("train", "polish", "distill", "calibrate")
-CHAIN = ("pack", "neighbors", "graph", *LEARNED_BY, "cluster", "tree", "map", "embed", "exemplars")
 
 
 def fill(disk: Path, n_pages: int) -> None:

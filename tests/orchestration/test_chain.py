@@ -10,10 +10,9 @@ from distspectral.config import parse_config
 from distspectral.orchestration.chain import Chain
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
+from tests.runs import AFTER_GRAPH, FOLDERS
 
-LEARNED_BY = ["train", "polish", "distill", "calibrate"]
-AFTER_GRAPH = [*LEARNED_BY, "cluster", "tree", "map", "embed", "exemplars"]
-SPECTRAL = ["pack", "trial", "neighbors", "graph", *AFTER_GRAPH]
+SPECTRAL = ("pack", "trial", "neighbors", "graph", *AFTER_GRAPH)
 PLAIN = "representation: input\naffinity: {space: euclidean}"
 
 
@@ -29,9 +28,12 @@ def spectral(*overrides: str, source: str = "rows", variant: str = PLAIN) -> Cha
     return chain_of(*overrides, source=source, text=text)
 
 
-def changed_by(*overrides: str, source: str = "rows", variant: str = PLAIN) -> list[str]:
-    before, after = spectral(variant=variant), spectral(*overrides, source=source, variant=variant)
-    return [name for name in before.outputs if before.outputs[name].fingerprint != after.outputs[name].fingerprint]
+def changed_by(*overrides: str, source: str = "rows", variant: str = PLAIN) -> tuple[str, ...]:
+    return differing(spectral(variant=variant), spectral(*overrides, source=source, variant=variant))
+
+
+def differing(one: Chain, other: Chain) -> tuple[str, ...]:
+    return tuple(name for name, output in one.outputs.items() if output.fingerprint != other.outputs[name].fingerprint)
 
 
 def test_weights_to_begin_with_are_known_by_what_they_are_and_not_by_where_they_lie() -> None:
@@ -50,21 +52,21 @@ def test_weights_to_begin_with_are_known_by_what_they_are_and_not_by_where_they_
     ("override", "stages"),
     [
         ("pack.dtype=float16", SPECTRAL),
-        ("graph.n_neighbors=9", ["trial", "neighbors", "graph", *AFTER_GRAPH]),
-        ("graph.block_rows=9", ["neighbors", "graph", *AFTER_GRAPH]),
-        ("affinity.kind=uniform", ["graph", *AFTER_GRAPH]),
+        ("graph.n_neighbors=9", ("trial", "neighbors", "graph", *AFTER_GRAPH)),
+        ("graph.block_rows=9", ("neighbors", "graph", *AFTER_GRAPH)),
+        ("affinity.kind=uniform", ("graph", *AFTER_GRAPH)),
         ("orthonorm.decay=0.5", AFTER_GRAPH),
         ("train.max_steps=9", AFTER_GRAPH),
         ("network.hidden=[9]", AFTER_GRAPH),
         ("spectral.laplacian=unnormalized", AFTER_GRAPH),
         ("seed=1", AFTER_GRAPH),
         ("cluster.n_clusters=9", AFTER_GRAPH),  # it decides how many functions are kept
-        ("cluster.restarts=9", ["cluster", "tree", "embed", "exemplars"]),
+        ("cluster.restarts=9", ("cluster", "tree", "embed", "exemplars")),
         ("distill.max_steps=9", AFTER_GRAPH[2:]),
-        ("map.n_strangers=9", ["map", "embed", "exemplars"]),
+        ("map.n_strangers=9", ("map", "embed", "exemplars")),
     ],
 )
-def test_a_value_invalidates_what_it_can_change_and_nothing_before(override: str, stages: list[str]) -> None:
+def test_a_value_invalidates_what_it_can_change_and_nothing_before(override: str, stages: tuple[str, ...]) -> None:
     assert changed_by(override) == stages
 
 
@@ -83,7 +85,7 @@ def test_a_value_invalidates_what_it_can_change_and_nothing_before(override: str
     ],
 )
 def test_a_value_that_changes_no_result_invalidates_nothing(override: str) -> None:
-    assert changed_by(override) == []
+    assert changed_by(override) == ()
 
 
 @pytest.mark.parametrize("variant", ["", "distill: {enabled: false}"])
@@ -109,21 +111,7 @@ def test_clusters_alone_change_when_the_number_of_functions_is_fixed() -> None:
 
 def test_each_stage_has_a_directory_and_its_resolved_config() -> None:
     chain = spectral()
-    assert [Path(chain.artifact(name).path).name for name in SPECTRAL] == [
-        "vectors",
-        "trial",
-        "neighbors",
-        "graph",
-        "training",
-        "polished",
-        "distilled",
-        "model",
-        "clusters",
-        "tree",
-        "map",
-        "output",
-        "exemplars",
-    ]
+    assert {name: Path(chain.artifact(name).path).name for name in SPECTRAL} == FOLDERS | {"trial": "trial"}
     assert chain.outputs["pack"].config == {"dtype": "float32"}
     assert chain.outputs["cluster"].config["n_clusters"] == 3
     assert chain.outputs["cluster"].config["seed"] == 0
@@ -147,21 +135,20 @@ def metric(*overrides: str) -> Chain:
 @pytest.mark.parametrize(
     ("override", "stages"),
     [
-        ("train.max_steps=9", ["train", "embed", "evaluate"]),
-        ("network.hidden=[9]", ["train", "embed", "evaluate"]),
-        ("dscl.whiten=true", ["embed", "evaluate"]),
-        ("evaluate.spectral_step=true", ["evaluate"]),
-        ("graph.n_neighbors=9", []),
-        ("spectral.laplacian=unnormalized", []),
-        ("train.device=cpu", []),
+        ("train.max_steps=9", ("train", "embed", "evaluate")),
+        ("network.hidden=[9]", ("train", "embed", "evaluate")),
+        ("dscl.whiten=true", ("embed", "evaluate")),
+        ("evaluate.spectral_step=true", ("evaluate",)),
+        ("graph.n_neighbors=9", ()),
+        ("spectral.laplacian=unnormalized", ()),
+        ("train.device=cpu", ()),
     ],
 )
-def test_a_metric_depends_on_its_own_sections_only(override: str, stages: list[str]) -> None:
+def test_a_metric_depends_on_its_own_sections_only(override: str, stages: tuple[str, ...]) -> None:
     before, after = metric(), metric(override)
     assert list(before.outputs) == ["pack", "train", "embed", "evaluate"]
     assert before.last.stage == "evaluate"
-    changed = [name for name in before.outputs if before.outputs[name].fingerprint != after.outputs[name].fingerprint]
-    assert changed == stages
+    assert differing(before, after) == stages
 
 
 def test_both_objectives_share_the_packed_vectors() -> None:
@@ -170,22 +157,22 @@ def test_both_objectives_share_the_packed_vectors() -> None:
 
 
 LEARNED = "representation: code"
-AFTER_SIAMESE = ["siamese", "features", "reweight", *AFTER_GRAPH]
+AFTER_SIAMESE = ("siamese", "features", "reweight", *AFTER_GRAPH)
 
 
 @pytest.mark.parametrize(
     ("override", "stages"),
     [
-        ("autoencoder.n_components=9", ["autoencoder", "codes", "neighbors", "graph", *AFTER_SIAMESE]),
+        ("autoencoder.n_components=9", ("autoencoder", "codes", "neighbors", "graph", *AFTER_SIAMESE)),
         ("siamese.margin=2", AFTER_SIAMESE),
         ("siamese.batch_size=9", AFTER_SIAMESE),
-        ("affinity.kind=uniform", ["graph", *AFTER_SIAMESE]),
+        ("affinity.kind=uniform", ("graph", *AFTER_SIAMESE)),
         ("train.max_steps=9", AFTER_GRAPH),
-        ("autoencoder.device=cpu", []),
-        ("siamese.checkpoint_steps=9", []),
+        ("autoencoder.device=cpu", ()),
+        ("siamese.checkpoint_steps=9", ()),
     ],
 )
-def test_learned_spaces_depend_on_their_own_sections(override: str, stages: list[str]) -> None:
+def test_learned_spaces_depend_on_their_own_sections(override: str, stages: tuple[str, ...]) -> None:
     assert changed_by(override, variant=LEARNED) == stages
 
 

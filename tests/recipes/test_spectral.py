@@ -11,11 +11,11 @@ from distspectral.errors import ConfigError, DistSpectralError, TooFewRowsError,
 from distspectral.graph.trial import Trial
 from distspectral.recipes import SpectralRecipe
 from distspectral.recipes.spectral_sections import ENOUGH_VARIANCE
+from tests.runs import AFTER_GRAPH
 
 WIDE, NARROW = 40, 5
 """Features of a row: more, or fewer, than the ten numbers of a code."""
 EUCLIDEAN = {"affinity": {"space": "euclidean"}}
-TAIL = ("train", "polish", "distill", "calibrate", "cluster", "tree", "map", "embed", "exemplars")
 TRAINED = ("autoencoder", "siamese", "train", "distill", "map")
 CODES = ("pack", "autoencoder", "codes", "neighbors", "graph")
 
@@ -46,7 +46,7 @@ def test_a_variant_is_a_chain_and_the_last_graph_in_it_is_learned(
     variant: dict[str, Any], chain: tuple[str, ...], graph: str
 ) -> None:
     one = recipe(**variant)
-    assert one.chain == (*chain, *TAIL)
+    assert one.chain == (*chain, *AFTER_GRAPH)
     assert one.embedded_graph == graph
     assert list(one.trainings) == [stage for stage in TRAINED if stage in one.chain]
 

@@ -13,11 +13,8 @@ from distspectral.report import collect as report
 from distspectral.report.metrics import run_metrics
 from distspectral.report.rows import row_sample
 from distspectral.stages.tree_files import load_tree
-from tests.runs import DIM, N_ROWS, write_run
+from tests.runs import CHAIN, DIM, N_ROWS, write_run
 from tests.stages.chain import opened, pipeline_upto
-
-LEARNED_BY = ("train", "polish", "distill", "calibrate")
-CHAIN = ("pack", "neighbors", "graph", *LEARNED_BY, "cluster", "tree", "map", "embed", "exemplars")
 
 
 @pytest.fixture(scope="module")
