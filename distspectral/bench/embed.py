@@ -34,6 +34,7 @@ from distspectral.bench.machine import describe_machine
 from distspectral.bench.random_model import RandomModel
 from distspectral.datasets import write_shards
 from distspectral.models.networks import torch_device
+from distspectral.models.state import write_state
 from distspectral.orchestration.memory import PeakMemory
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.embed import EmbedConfig, embed
@@ -42,7 +43,6 @@ from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.frame import Frame
 from distspectral.storage.source.dataset import Source, SourceConfig
-from distspectral.training.checkpoint import write_state
 
 ROWS_PER_SHARD = 1 << 18
 WARM_UP_BATCHES = 3

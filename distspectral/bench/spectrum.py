@@ -15,7 +15,9 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics.cluster import contingency_matrix
 
-from distspectral.clusters import ClusterConfig
+from distspectral.calibration.edge_sums import edge_sums
+from distspectral.clustering.config import ClusterConfig
+from distspectral.clustering.fit import fit_assigner
 from distspectral.embedding.columns import require_column
 from distspectral.errors import ConfigError
 from distspectral.graph.components import component_labels
@@ -24,8 +26,6 @@ from distspectral.graph.store import Graph, MappedGraph
 from distspectral.recipes import SpectralRecipe
 from distspectral.spectral.diagnostics import label_agreement, sin2_principal_angles
 from distspectral.stages import STAGES, graph_of
-from distspectral.stages.cluster import fit_assigner
-from distspectral.stages.edge_sums import edge_sums
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.rows.vectors import ArrayVectors, MappedVectors

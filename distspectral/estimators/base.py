@@ -34,12 +34,12 @@ from distspectral.estimators.inputs import as_rows
 from distspectral.estimators.stored import plain, restored, stored
 from distspectral.frozen import FrozenModel, expected
 from distspectral.models.framed import Framed
+from distspectral.models.state import read_state, write_state
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.frame import Frame
 from distspectral.storage.rows.moments import is_constant
 from distspectral.storage.rows.sparse import SparseVectors
 from distspectral.storage.rows.vectors import ArrayVectors, Vectors
-from distspectral.training.checkpoint import read_state, write_state
 from distspectral.training.modes import plain_torch
 
 ModelT = TypeVar("ModelT", bound=BaseModel)

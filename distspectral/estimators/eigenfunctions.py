@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from distspectral.calibration.edge_sums import edge_sums
+from distspectral.calibration.residuals import ResidualSample
 from distspectral.embedding.forward import in_blocks
 from distspectral.estimators.representation import Representation
 from distspectral.estimators.trainings import Trainings
@@ -23,8 +25,6 @@ from distspectral.objectives.batches import TeachingBatch
 from distspectral.recipes import SpectralRecipe
 from distspectral.spectral.certificate import Certificate, as_note
 from distspectral.spectral.polish import can_polish
-from distspectral.stages.certify import RowSample
-from distspectral.stages.edge_sums import edge_sums
 from distspectral.storage.rows.joined import JoinedVectors
 from distspectral.storage.rows.vectors import ArrayVectors
 from distspectral.training.distill import DistillSettings
@@ -80,7 +80,7 @@ def eigenfunctions(represented: Representation, recipe: SpectralRecipe, training
         functions = ArrayVectors(in_blocks(trainer.model.network, seen))
         n_rows, laplacian = functions.n_rows, settings.spectral.laplacian
         polishes = can_polish(n_rows, functions.dim, graph.n_neighbors)
-        sample = None if polishes else RowSample.drawn(n_rows, functions.dim, recipe.seed)
+        sample = None if polishes else ResidualSample.drawn(n_rows, functions.dim, recipe.seed)
         sums = edge_sums(functions, graph, 0, n_rows, laplacian, None if sample is None else sample.add)
         rotation, values = sums.ritz_functions(laplacian)
         rotation = rotation[:, : settings.n_components]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from distspectral.clustering.fragmentation import fragmentation
 from distspectral.embedding.encode import refuse_collapse
 from distspectral.embedding.forward import in_blocks
 from distspectral.embedding.pca import principal_components
@@ -24,7 +25,6 @@ from distspectral.models.encoded import Space
 from distspectral.models.networks import Perceptron
 from distspectral.recipes import SpectralRecipe
 from distspectral.stages.codes import explained_variance
-from distspectral.stages.fragmentation import fragmentation
 from distspectral.storage.rows.joined import JoinedVectors
 from distspectral.storage.rows.vectors import ArrayVectors, Vectors
 

@@ -15,6 +15,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 
+from distspectral.clustering.fit import fit_assigner
+from distspectral.clustering.leaves import leaf_affinities, placed, quality, symmetric, together, with_leaves
+from distspectral.clustering.stability import stability
 from distspectral.embedding.forward import in_blocks, rows_of_block
 from distspectral.embedding.outliers import fitted_outliers
 from distspectral.embedding.transfer import gathered
@@ -44,9 +47,6 @@ from distspectral.spectral.diagnostics import suggested_n_clusters
 from distspectral.spectral.lineage import lineage
 from distspectral.spectral.rayleigh import Laplacian
 from distspectral.spectral.tree import grown
-from distspectral.stages.cluster import fit_assigner
-from distspectral.stages.leaves import leaf_affinities, placed, quality, symmetric, together, with_leaves
-from distspectral.stages.stability import stability
 from distspectral.storage.rows.drawing import drawn_rows
 from distspectral.storage.rows.vectors import Vectors
 from distspectral.training.modes import plain_torch

@@ -37,24 +37,16 @@ from distspectral.comm import collectives
 from distspectral.config.ray import RayConfig, WorkerCount
 from distspectral.devices import hidden_gpus
 from distspectral.errors import DistSpectralError, OutputNotWritableError, WorkerLostError, first_line
+from distspectral.models.state import write_state
 from distspectral.orchestration.calls import with_traceback
 from distspectral.orchestration.connection import is_own
 from distspectral.orchestration.group import TEMPORARY, OneMachineConfig, OurTrainer, temporary_folder
 from distspectral.orchestration.resources import Request, request, workers_for
-from distspectral.stages.train import (
-    CHECKPOINT_FILE,
-    CHECKPOINTS,
-    checkpoint_names,
-    finish,
-    open_trainer,
-    restore,
-    standing_batches,
-    trainer_summary,
-)
+from distspectral.stages.train import finish, open_trainer, standing_batches, trainer_summary
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
-from distspectral.training.checkpoint import write_state
+from distspectral.training.checkpoint import CHECKPOINT_FILE, CHECKPOINTS, checkpoint_names, restore
 from distspectral.training.loop import Trainer
 from distspectral.training.run_log import OnWindow, RunLog, WindowReader
 from distspectral.training.settings import TrainSettings
@@ -251,8 +243,9 @@ def _patience(config: RayConfig, workers: int) -> dict[str, str]:
 def _forget_damaged_snapshot(artifact: Artifact) -> None:
     """Remove Ray Train's own list of checkpoints where it was cut off or names one that is gone.
 
-    It is not written atomically, and Ray Train would refuse to start on it; :func:`stages.train.restore` looks at
-    the checkpoints themselves. It is the one JSON file beside them, whatever its name.
+    It is not written atomically, and Ray Train would refuse to start on it;
+    :func:`distspectral.training.checkpoint.restore` looks at the checkpoints themselves. It is the one JSON file
+    beside them, whatever its name.
     """
     selector = fs.FileSelector(artifact.file_path(CHECKPOINTS), allow_not_found=True)
     standing = {PurePosixPath(one).parent.name for one in checkpoint_names(artifact)}

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from distspectral.clusters import ClusterConfig
+from distspectral.clustering.config import ClusterConfig
 from distspectral.embedding.pca import PcaConfig
 from distspectral.graph.config import AffinityConfig, GraphConfig
 from distspectral.objectives.spectral import SpectralConfig

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from distspectral.clustering.candidates import candidates_in_words
 from distspectral.report.data import Cause, Check
 from distspectral.report.formats import count, number, percent, plural
 from distspectral.spectral.candidates import Candidate
-from distspectral.stages.candidates import candidates_in_words
 from distspectral.stages.tree import DISSOLVED, LEAKING
 
 Status = Literal["good", "look", "open"]

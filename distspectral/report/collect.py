@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from distspectral import __version__
+from distspectral.clustering.fragmentation import Fragmentation
 from distspectral.embedding.scores import tally
 from distspectral.errors import ConfigError
 from distspectral.graph.trial import Trial
@@ -48,7 +49,6 @@ from distspectral.spectral.capacity import EdgeCheck
 from distspectral.spectral.tree import Tree
 from distspectral.stages.cluster import way_in_words
 from distspectral.stages.exemplars import FILE
-from distspectral.stages.fragmentation import Fragmentation
 from distspectral.stages.stage import Stage
 from distspectral.stages.tree_files import load_tree
 from distspectral.storage.artifact.directory import Artifact

@@ -18,7 +18,12 @@ from typing import Any, Literal
 
 import torch
 
+from distspectral.calibration.edge_sums import BLOCK_BYTES, edge_sums
+from distspectral.calibration.residuals import SAMPLE_ROWS
+from distspectral.calibration.rotation import CALIBRATING, CERTIFYING, by_edges, by_polish, by_sample, rows_per_task
+from distspectral.calibration.sampled_sums import N_BLOCKS, is_sampled, n_ends, sampled_rows
 from distspectral.costs.bill import Bill, Map
+from distspectral.embedding.few_rows import SEEKING_EDGES, GatheredGraph
 from distspectral.embedding.forward import BLOCK_ROWS, in_blocks
 from distspectral.embedding.loading import Loader
 from distspectral.graph.runs import run_count
@@ -27,18 +32,14 @@ from distspectral.graph.stratified import StratifiedRows
 from distspectral.mapping import Mapper, local_map
 from distspectral.models.encoded import EncodedNetwork
 from distspectral.models.networks import Perceptron
+from distspectral.models.state import restored, write_state
 from distspectral.spectral.capacity import PARTED, EdgeCheck, edge_check
 from distspectral.spectral.certificate import as_note
 from distspectral.spectral.diagnostics import suggested_n_clusters
 from distspectral.spectral.polish import can_polish, polish_bytes
-from distspectral.stages.certify import SAMPLE_ROWS
 from distspectral.stages.codes import load_encoder
-from distspectral.stages.edge_sums import BLOCK_BYTES, edge_sums
 from distspectral.stages.encoding import WRITER_BYTES, forward_piece, passed
 from distspectral.stages.features import load_siamese
-from distspectral.stages.few_rows import SEEKING_EDGES, GatheredGraph
-from distspectral.stages.rotation import CALIBRATING, CERTIFYING, by_edges, by_polish, by_sample, rows_per_task
-from distspectral.stages.sampled_sums import N_BLOCKS, is_sampled, n_ends, sampled_rows
 from distspectral.stages.stage import Manifests, Piece, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
@@ -46,7 +47,6 @@ from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.frame import Frame
 from distspectral.storage.rows.joined import open_vectors
 from distspectral.storage.rows.vectors import ArrayVectors
-from distspectral.training.checkpoint import restored, write_state
 from distspectral.training.distill import load_trained_network
 from distspectral.training.spectral import SpectralSettings
 

@@ -12,6 +12,7 @@ from distspectral.embedding.encode import encode
 from distspectral.embedding.forward import forward, rows_of_block
 from distspectral.mapping import Mapper, local_map
 from distspectral.models.networks import Perceptron
+from distspectral.models.state import restored
 from distspectral.recipes import SpectralRecipe
 from distspectral.stages.encoding import encoding_stage
 from distspectral.stages.stage import Manifests, Work
@@ -19,7 +20,6 @@ from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.vectors import MappedVectors, Vectors
-from distspectral.training.checkpoint import restored
 from distspectral.training.row_sampling import held_out_rows
 
 ENCODER, DECODER = "encoder.", "decoder."

@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from distspectral.clusters import ClusterConfig, fit_centroids
+from distspectral.clustering.config import ClusterConfig
+from distspectral.clustering.k_means import fit_centroids
 from distspectral.costs.bill import Bill, Map
 from distspectral.errors import ConfigError, TooFewClassesError
 from distspectral.frozen import FrozenModel

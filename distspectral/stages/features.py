@@ -7,12 +7,12 @@ import functools
 from distspectral.embedding.encode import encode
 from distspectral.mapping import Mapper, local_map
 from distspectral.models.networks import Perceptron
+from distspectral.models.state import restored
 from distspectral.stages.encoding import encoding_stage
 from distspectral.stages.stage import Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
-from distspectral.training.checkpoint import restored
 
 
 def encode_features(

@@ -7,10 +7,10 @@ from typing import Any
 from distspectral.costs.training import SCAN
 from distspectral.graph.store import MappedGraph
 from distspectral.models.map_network import MapNetwork
+from distspectral.models.state import restored
 from distspectral.stages.stage import Manifests, Piece, Work, training_stage
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.joined import open_vectors
-from distspectral.training.checkpoint import restored
 from distspectral.training.map import build_map_sampler
 
 

@@ -8,12 +8,12 @@ from distspectral.costs.bill import Bill, Map
 from distspectral.embedding.forward import rows_of_block
 from distspectral.embedding.pca import LEAST_ROWS, MOST_TASKS, SUMMING, WIDEST, PcaConfig, principal_components
 from distspectral.mapping import Mapper, local_map
+from distspectral.models.state import read_state, write_state
 from distspectral.stages.stage import Stage, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.vectors import MappedVectors
-from distspectral.training.checkpoint import read_state, write_state
 
 
 def pca(

@@ -11,11 +11,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from distspectral.clustering.fine import NODES as FINE_NODES
 from distspectral.embedding.columns import require_column
 from distspectral.errors import ConfigError, FingerprintMismatchError
 from distspectral.spectral.tree import Tree, cluster_facts
 from distspectral.stages.embed import EMBED
-from distspectral.stages.fine import NODES as FINE_NODES
 from distspectral.stages.tree import TREE
 from distspectral.stages.tree_files import NODES, load_fine_tree, load_tree, read_table, write_table
 from distspectral.storage.artifact.directory import MANIFEST, Artifact

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from distspectral.clustering.fragmentation import TRIAL_ROWS, Fragmentation, fragmentation
 from distspectral.costs.bill import Bill, Map
 from distspectral.graph.store import AFFINITIES, NEIGHBORS, MappedGraph, write_rows
 from distspectral.graph.weights import MEDIAN_ROWS, median_squared_distance, reweighted_rows
 from distspectral.mapping import Mapper, local_map
-from distspectral.stages.fragmentation import TRIAL_ROWS, Fragmentation, fragmentation
 from distspectral.stages.graph import facts_cost, finished, graph_stage
 from distspectral.stages.neighbors import list_shards
 from distspectral.stages.stage import Work
@@ -44,7 +44,7 @@ def reweight(
 
     Returns:
         The manifest; properties as of :func:`distspectral.stages.graph.affinities`, and ``fragmentation``, the fields
-        of :class:`distspectral.stages.fragmentation.Fragmentation`, if judged.
+        of :class:`distspectral.clustering.fragmentation.Fragmentation`, if judged.
     """
     source = graph.manifest()
     done = output.begin()

@@ -14,11 +14,11 @@ from distspectral.costs.bill import Bill
 from distspectral.costs.training import training
 from distspectral.mapping import Mapper
 from distspectral.recipes import Recipe
-from distspectral.stages.draw import draw, wants_batches
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.source.dataset import Source
+from distspectral.training.drawing import draw, wants_batches
 from distspectral.training.settings import TrainSettings
 
 Workers = Literal["tasks", "actors", "training", "driver"]

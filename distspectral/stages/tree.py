@@ -16,25 +16,11 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from distspectral.clusters import MOST_MICRO_CLUSTERS, ClusterConfig, number_of_leaves
-from distspectral.costs.bill import Bill
-from distspectral.embedding.forward import forward, rows_of_block
-from distspectral.embedding.loading import Loader
-from distspectral.embedding.outliers import fitted_outliers
-from distspectral.embedding.transfer import as_tensor
-from distspectral.graph.store import MappedGraph
-from distspectral.mapping import Mapper, local_map
-from distspectral.models.assigner import Assigner
-from distspectral.models.networks import Perceptron, torch_device
-from distspectral.spectral.exemplars import first_of_each
-from distspectral.spectral.tree import Tree, grown
-from distspectral.stages.calibrate import load_calibrated_network
-from distspectral.stages.cluster import load_assigner
-from distspectral.stages.encoding import forward_piece
-from distspectral.stages.few_rows import EMBEDDING, READING_EDGES, EmbeddedRows, GatheredGraph
-from distspectral.stages.fine import ADDING_FINE, FINE_ROW_BYTES, OWNER, TYING, fine_tree, write_rows
-from distspectral.stages.fine import NODES as FINE_NODES
-from distspectral.stages.leaves import (
+from distspectral.calibration.rotation import rows_per_task
+from distspectral.clustering.config import MOST_MICRO_CLUSTERS, ClusterConfig
+from distspectral.clustering.fine import ADDING_FINE, FINE_ROW_BYTES, OWNER, TYING, fine_tree, write_rows
+from distspectral.clustering.fine import NODES as FINE_NODES
+from distspectral.clustering.leaves import (
     BLOCK_EDGES,
     Placed,
     leaf_affinities,
@@ -45,8 +31,24 @@ from distspectral.stages.leaves import (
     together,
     with_leaves,
 )
-from distspectral.stages.rotation import rows_per_task
-from distspectral.stages.stability import stability
+from distspectral.clustering.micro_clusters import number_of_leaves
+from distspectral.clustering.stability import stability
+from distspectral.costs.bill import Bill
+from distspectral.embedding.few_rows import EMBEDDING, READING_EDGES, EmbeddedRows, GatheredGraph
+from distspectral.embedding.forward import forward, rows_of_block
+from distspectral.embedding.loading import Loader
+from distspectral.embedding.outliers import fitted_outliers
+from distspectral.embedding.transfer import as_tensor
+from distspectral.graph.store import MappedGraph
+from distspectral.mapping import Mapper, local_map
+from distspectral.models.assigner import Assigner
+from distspectral.models.networks import Perceptron, torch_device
+from distspectral.models.state import write_state
+from distspectral.spectral.exemplars import first_of_each
+from distspectral.spectral.tree import Tree, grown
+from distspectral.stages.calibrate import load_calibrated_network
+from distspectral.stages.cluster import load_assigner
+from distspectral.stages.encoding import forward_piece
 from distspectral.stages.stage import Manifests, Piece, Stage, Work
 from distspectral.stages.tree_files import (
     AFFINITIES,
@@ -66,7 +68,6 @@ from distspectral.storage.rows.by_row import ByRow, write_part
 from distspectral.storage.rows.drawing import drawn_rows
 from distspectral.storage.rows.joined import open_vectors
 from distspectral.storage.rows.packed import read_column
-from distspectral.training.checkpoint import write_state
 
 ROW_LEAVES = "row-leaves.npy"
 """Leaf of every row, which the tasks that add up edges map; removed at the end."""

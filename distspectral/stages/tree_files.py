@@ -14,14 +14,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy import sparse
 
+from distspectral.clustering.fine import NODES as FINE_NODES
+from distspectral.clustering.fine import OWNER
 from distspectral.models.assigner import Assigner
 from distspectral.models.outliers import Outliers
+from distspectral.models.state import restored
 from distspectral.spectral.tree import Tree
 from distspectral.stages.cluster import load_assigner
-from distspectral.stages.fine import NODES as FINE_NODES
-from distspectral.stages.fine import OWNER
 from distspectral.storage.artifact.directory import Artifact
-from distspectral.training.checkpoint import restored
 
 LEAVES, OUTLIERS, NODES, AFFINITIES = "leaves.pt", "outliers.pt", "nodes.parquet", "affinities.parquet"
 

@@ -1,78 +1,78 @@
-"""State on disk: tensors and plain values, read back without unpickling code and only with their checksums right."""
+"""Checkpoints of a training that is not finished: written as it goes on, read back from the newest that is whole."""
 
 from __future__ import annotations
 
-import io
-import zipfile
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+import logging
+from typing import Any
 
-import torch
-from torch import Tensor
+from pyarrow import fs
 
-from distspectral.errors import DamagedArtifactError, first_line
+from distspectral.errors import ArtifactError, DamagedArtifactError
+from distspectral.models.state import restored, write_state
 from distspectral.storage.artifact.directory import Artifact
+from distspectral.training.loop import Trainer
+from distspectral.training.run_log import RunLog
 
-T = TypeVar("T")
+CHECKPOINTS = "checkpoints"
+CHECKPOINT_FILE = "checkpoint.pt"
+"""In a folder of its own, where Ray Train keeps the checkpoints."""
 
-
-def write_state(artifact: Artifact, name: str, state: dict[str, Any]) -> None:
-    """Write a state dict as one file of an artifact, whole or not at all."""
-    content = io.BytesIO()  # torch answers a full disk with an error of its own, that does not tell it from others
-    torch.save(state, content)
-    artifact.write_bytes(name, content.getbuffer())
-
-
-def read_state(artifact: Artifact, name: str) -> dict[str, Any]:
-    """Return what :func:`write_state` wrote, tensors on the CPU.
-
-    ``torch.save`` writes a zip file with a CRC-32 of each tensor, which ``torch.load`` does not look at.
-
-    Raises:
-        MissingArtifactError: there is no such file.
-        DamagedArtifactError: it cannot be read, a checksum is wrong, or a tensor holds NaN or infinity.
-    """
-    content = io.BytesIO(artifact.read_bytes(name))
-    try:
-        with zipfile.ZipFile(content) as records:
-            if (damaged := records.testzip()) is not None:
-                raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
-        content.seek(0)
-        state: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpicklers of damaged bytes raise anything
-        raise DamagedArtifactError(
-            f"{artifact.uri}/{name}: not a readable state ({error}); delete the file and run the stage again"
-        ) from error
-    for place, tensor in _tensors(state, ""):
-        if not tensor.isfinite().all():
-            raise DamagedArtifactError(
-                f"{artifact.uri}/{name}: {place} holds NaN or infinity, which no training leaves; delete the file and "
-                "run the stage again"
-            )
-    return state
+logger = logging.getLogger(__name__)
 
 
-def _tensors(value: Any, place: str) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors in nested dictionaries and lists, each with its place."""
-    if isinstance(value, Tensor):
-        yield place, value
-    elif isinstance(value, dict | list | tuple):
-        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _tensors(inner, f"{place}.{key}".lstrip("."))
+class LocalTrainingObserver:
+    """Of a single process: a log, and checkpoints in the artifact itself, the last ones kept."""
+
+    def __init__(self, log: RunLog) -> None:
+        self.log = log
+
+    def window(self, record: dict[str, Any]) -> None:
+        """Pass the window to the log."""
+        self.log.window(record)
+
+    def checkpoint(self, trainer: Trainer[Any, Any]) -> None:
+        """Write a checkpoint, whole or not at all, then drop the oldest beyond those kept."""
+        artifact = self.log.artifact
+        self.log.write()
+        state = trainer.state_dict() | {"history": self.log.history}
+        write_state(artifact, f"{CHECKPOINTS}/step-{trainer.step:09d}.pt", state)
+        own = [name for name in checkpoint_names(artifact) if not name.endswith(f"/{CHECKPOINT_FILE}")]
+        for name in own[: -trainer.config.keep_checkpoints]:
+            artifact.filesystem.delete_file(artifact.file_path(name))
 
 
-def restored(artifact: Artifact, name: str, make: Callable[[dict[str, Any]], T]) -> T:
-    """Return what ``make`` makes of a state that :func:`write_state` wrote.
+def checkpoint_names(artifact: Artifact) -> list[str]:
+    """Return the files of the artifact's checkpoints, oldest first, those of Ray Train included."""
+    selector = fs.FileSelector(artifact.file_path(CHECKPOINTS), allow_not_found=True)
+    found = []
+    for info in artifact.filesystem.get_file_info(selector):
+        if info.base_name.startswith("step-"):
+            is_folder = info.type == fs.FileType.Directory
+            found.append((info.base_name.removesuffix(".pt"), f"/{CHECKPOINT_FILE}" if is_folder else ".pt"))
+    return [f"{CHECKPOINTS}/{name}{suffix}" for name, suffix in sorted(found)]
+
+
+def restore(trainer: Trainer[Any, Any], artifact: Artifact) -> list[dict[str, Any]]:
+    """Bring a trainer to the newest whole checkpoint, if there is any, and return the windows until then.
 
     Raises:
-        MissingArtifactError: there is no such file.
-        DamagedArtifactError: it cannot be read, or lacks what is asked of it.
+        DamagedArtifactError: there are checkpoints, but none is whole.
     """
-    state = read_state(artifact, name)
-    try:
-        return make(state)
-    except Exception as error:  # keys, shapes and types that are not there raise anything
-        what = f"{type(error).__name__}: {first_line(error)}"
+
+    def taken_up(state: dict[str, Any]) -> list[dict[str, Any]]:
+        trainer.load_state_dict(state)
+        history: list[dict[str, Any]] = state["history"]
+        return history
+
+    names = checkpoint_names(artifact)
+    for name in reversed(names):
+        try:
+            return restored(artifact, name, taken_up)
+        except ArtifactError as error:
+            logger.warning("%s; trying the checkpoint before it", error)
+    if names:
         raise DamagedArtifactError(
-            f"{artifact.uri}/{name}: does not hold what it should ({what}); delete the file and run the stage again"
-        ) from error
+            f"{artifact.uri}: none of its checkpoints can be read ({', '.join(names)}); "
+            f"delete {artifact.uri}/{CHECKPOINTS} to train from the beginning"
+        )
+    return []

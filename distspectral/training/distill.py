@@ -19,13 +19,13 @@ from torch import Tensor
 from distspectral.comm import collectives
 from distspectral.models.networks import Perceptron, SpectralNetwork, torch_device
 from distspectral.models.orthonorm_layer import OrthonormalLayer, OrthonormConfig, SpectralModel
+from distspectral.models.state import restored
 from distspectral.objectives.batches import TeachingBatch
 from distspectral.objectives.distillation import DistillationObjective
 from distspectral.precision import multiplied_in
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.joined import JoinedVectors
 from distspectral.storage.rows.vectors import Vectors
-from distspectral.training.checkpoint import restored
 from distspectral.training.config import TrainConfig
 from distspectral.training.drawn import DrawnTaughtRowSampler, DrawnVectors
 from distspectral.training.draws import TaughtRowDraws

@@ -27,7 +27,7 @@ class DrawnVectors:
 
     Args:
         vectors: (N, D), of which a training on drawn batches reads the moments alone.
-        artifact: finished, written by :func:`distspectral.stages.draw.draw`.
+        artifact: finished, written by :func:`distspectral.training.drawing.draw`.
 
     Attributes:
         n_records: R.

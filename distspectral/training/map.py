@@ -13,11 +13,11 @@ from distspectral.graph.store import Graph
 from distspectral.models.encoded import EncodedNetwork
 from distspectral.models.map_network import N_ANCHORS, MapNetwork, MapOfFunctions, by_other_functions
 from distspectral.models.networks import Perceptron, torch_device
+from distspectral.models.state import restored
 from distspectral.objectives.batches import MapBatch
 from distspectral.objectives.map import MapObjective
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.vectors import Vectors
-from distspectral.training.checkpoint import restored
 from distspectral.training.config import TrainConfig
 from distspectral.training.drawn import DrawnMapSampler, DrawnVectors
 from distspectral.training.draws import MapDraws

@@ -11,6 +11,7 @@ from distspectral.embedding.forward import forward
 from distspectral.errors import CollapsedError, NoEdgesError
 from distspectral.graph.store import MappedGraph
 from distspectral.graph.weights import median_squared_distance
+from distspectral.models.state import read_state, write_state
 from distspectral.spectral.diagnostics import label_agreement
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.codes import encode_codes, load_encoder
@@ -18,7 +19,6 @@ from distspectral.stages.features import load_siamese
 from distspectral.stages.train import train
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.vectors import MappedVectors
-from distspectral.training.checkpoint import read_state, write_state
 from tests.runs import BRIEF, DIM, LEARNED, N_ROWS
 from tests.stages.chain import pipeline_upto
 

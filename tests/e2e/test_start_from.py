@@ -11,10 +11,10 @@ import torch
 from distspectral.config import check, load_config
 from distspectral.datasets import write_vectors
 from distspectral.errors import ConfigError, MissingArtifactError
+from distspectral.models.state import read_state
 from distspectral.stages.train import open_trainer
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.source.dataset import Source
-from distspectral.training.checkpoint import read_state
 from tests.datasets import blobs
 from tests.runs import DIM, LEARNED, N_ROWS, write_run
 from tests.stages.chain import pipeline_upto

@@ -10,10 +10,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
 
 from distspectral import SpectralNet
+from distspectral.clustering.fit import fit_assigner
 from distspectral.graph.components import component_labels
 from distspectral.graph.knn import knn_graph
 from distspectral.graph.spectrum import exact_spectrum
-from distspectral.stages.cluster import fit_assigner
 from distspectral.storage.rows.vectors import ArrayVectors
 from tests.datasets import hard_parts
 

@@ -15,9 +15,9 @@ from distspectral import DSCL, SpectralNet
 from distspectral.errors import ArtifactError, ConfigError, DamagedArtifactError
 from distspectral.estimators.base import NetworkEstimator
 from distspectral.estimators.stored import restored, stored
+from distspectral.models.state import read_state, write_state
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.frame import Frame
-from distspectral.training.checkpoint import read_state, write_state
 from tests.estimators.brief import METRIC, SPECTRAL, X, Y
 
 

@@ -24,6 +24,7 @@ from distspectral.errors import (
     ShardWidthError,
 )
 from distspectral.mapping import Mapper
+from distspectral.models.state import read_state
 from distspectral.orchestration.engine import LocalEngine, RayEngine
 from distspectral.orchestration.observer import SilentObserver
 from distspectral.orchestration.pipeline import Pipeline, run
@@ -34,7 +35,6 @@ from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.holding import Hold
 from distspectral.storage.rows.vectors import MappedVectors
 from distspectral.storage.source.dataset import Source
-from distspectral.training.checkpoint import read_state
 from tests.datasets import blobs
 from tests.runs import AFTER_GRAPH, CHAIN, DIM, LEARNED, N_ROWS, moved, write_drowned_run, write_metric_run, write_run
 

@@ -5,11 +5,11 @@ import itertools
 
 import pytest
 
+from distspectral.calibration.sampled_sums import n_ends
 from distspectral.embedding.forward import BLOCK_ROWS
 from distspectral.models.map_network import N_ANCHORS
 from distspectral.planning.bills import stage_bills
 from distspectral.planning.machines import machines_named, this_machine
-from distspectral.stages.sampled_sums import n_ends
 from distspectral.stages.trial import TRYING
 from distspectral.training.growth import N_JUDGED
 from tests.planning.constructed import CORE_US, SEARCH, TRAINED, config, machines, rates

@@ -8,12 +8,17 @@ import pytest
 import torch
 from pyarrow import fs
 
+from distspectral.calibration.edge_sums import edge_sums
+from distspectral.calibration.residuals import ResidualSample
+from distspectral.calibration.rotation import MAX_TASKS, rows_per_task
 from distspectral.datasets import write_vectors
+from distspectral.embedding.few_rows import GatheredGraph
 from distspectral.embedding.forward import forward, in_blocks
 from distspectral.embedding.loading import Loader
 from distspectral.graph import stratified
 from distspectral.graph.store import MappedGraph
 from distspectral.mapping import local_map
+from distspectral.models.state import read_state, write_state
 from distspectral.spectral import polish
 from distspectral.stages import calibrate as calibration
 from distspectral.stages import sampled_sums
@@ -22,14 +27,9 @@ from distspectral.stages.calibrate import (
     calibrate,
     load_calibrated_network,
 )
-from distspectral.stages.certify import RowSample
-from distspectral.stages.edge_sums import edge_sums
 from distspectral.stages.embed import EMBED
-from distspectral.stages.few_rows import GatheredGraph
-from distspectral.stages.rotation import MAX_TASKS, rows_per_task
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.vectors import ArrayVectors, MappedVectors
-from distspectral.training.checkpoint import read_state, write_state
 from distspectral.training.distill import load_trained_network
 from tests.oracles import dense_laplacian, dense_spectrum
 from tests.runs import write_run
@@ -178,10 +178,10 @@ def test_sampled_rows_give_the_residuals_of_all_within_their_standard_error(cali
     whole = np.sqrt(np.sum(scale[:, None] / scale.sum() * left**2, axis=0))
 
     def sampled(rows):
-        total = RowSample(rows, 4)
+        total = ResidualSample(rows, 4)
         affinity = 0.0
         for start, stop in ((0, 33), (33, f.n_rows)):  # as two tasks
-            part = RowSample(rows, 4)
+            part = ResidualSample(rows, 4)
             affinity += edge_sums(f, graph, start, stop, laplacian, part.add).affinity
             total.merge(part.part())
         return total.residuals(values, np.eye(4), affinity, f.n_rows, random_walk)
@@ -189,7 +189,7 @@ def test_sampled_rows_give_the_residuals_of_all_within_their_standard_error(cali
     residuals, errors = sampled(np.arange(f.n_rows))
     np.testing.assert_allclose(residuals, whole, rtol=1e-5, atol=1e-7)
     np.testing.assert_array_equal(errors, 0)
-    draws = [sampled(RowSample.drawn(f.n_rows, 4, seed, count=60).rows) for seed in range(40)]
+    draws = [sampled(ResidualSample.drawn(f.n_rows, 4, seed, count=60).rows) for seed in range(40)]
     found, errors = (np.array(each)[:, 1:] for each in zip(*draws, strict=True))  # the constant has none
     within = np.abs(found - whole[1:]) <= 2 * errors
     assert within.mean() > 0.75  # 95% were the squares normal: they have long tails
@@ -327,7 +327,7 @@ def test_some_of_the_sampled_rows_are_judged_with_all_their_edges(by_edges, tmp_
     found = sampled_sums.sampled_sums(vectors, loader, edges, scratch, n_functions, laplacian, local_map)
     rows = stratified.StratifiedRows(edges.n_rows, 90).rows[::4]
     functions = ArrayVectors(in_blocks(loader.load(), MappedVectors(vectors[0])))
-    known = RowSample(rows, n_functions)
+    known = ResidualSample(rows, n_functions)
     edge_sums(functions, MappedGraph(graph), 0, edges.n_rows, laplacian, known.add)
     np.testing.assert_array_equal(found.residuals.rows, rows)
     for name in ("values", "images", "degree"):

@@ -10,13 +10,14 @@ import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score
 
-from distspectral.clusters import ClusterConfig
+from distspectral.clustering.config import ClusterConfig
+from distspectral.clustering.fit import fit_assigner
 from distspectral.datasets import write_vectors
 from distspectral.graph.config import AffinityConfig, GraphConfig
 from distspectral.graph.knn import knn_graph
 from distspectral.graph.spectrum import exact_spectrum
 from distspectral.graph.store import ArrayGraph
-from distspectral.stages.cluster import CLUSTER, fit_assigner
+from distspectral.stages.cluster import CLUSTER
 from distspectral.storage.rows.vectors import ArrayVectors
 from tests.datasets import ring_and_blobs
 from tests.runs import write_run
@@ -127,7 +128,7 @@ def test_few_rows_take_the_number_that_the_spectrum_suggests():
 
 def test_the_edges_of_a_sample_of_the_rows_do(monkeypatch):
     vectors, graph, values, labels = overlapping(**PAIRED)
-    monkeypatch.setattr("distspectral.stages.cluster.CUT_ROWS", 600)
+    monkeypatch.setattr("distspectral.clustering.fit.CUT_ROWS", 600)
     gathered, embedded = [], []
 
     class Counted(ArrayGraph):

@@ -8,10 +8,10 @@ from distspectral import SpectralNet
 from distspectral.config import check, load_config
 from distspectral.embedding.pca import principal_components
 from distspectral.errors import ConfigError
+from distspectral.models.state import read_state
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.storage.rows.vectors import ArrayVectors, MappedVectors
 from distspectral.storage.source.dataset import Source
-from distspectral.training.checkpoint import read_state
 from tests.datasets import blobs
 from tests.runs import DIM, N_ROWS, write_run
 from tests.stages.chain import pipeline_upto

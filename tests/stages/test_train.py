@@ -11,9 +11,10 @@ import torch
 
 import distspectral
 from distspectral.errors import DamagedArtifactError
-from distspectral.stages.train import checkpoint_names, train
+from distspectral.models.state import read_state
+from distspectral.stages.train import train
 from distspectral.storage.artifact.directory import Artifact
-from distspectral.training.checkpoint import read_state
+from distspectral.training.checkpoint import checkpoint_names
 from tests.stages.chain import pipeline_upto
 
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from scipy import sparse
 
-from distspectral.clusters import ClusterConfig
+from distspectral.clustering.config import ClusterConfig
+from distspectral.clustering.leaves import leaf_affinities, placed, quality, symmetric, with_leaves
 from distspectral.graph.store import ArrayGraph, MappedGraph
 from distspectral.mapping import local_map
 from distspectral.models.assigner import Assigner
 from distspectral.models.outliers import Outliers
 from distspectral.spectral.tree import grown
-from distspectral.stages.leaves import leaf_affinities, placed, quality, symmetric, with_leaves
 from distspectral.stages.tree import ROW_LEAVES, TREE, tree
 from distspectral.stages.tree_files import AFFINITIES, NODES, load_leaves, load_tree
 from distspectral.storage.artifact.output import Output
@@ -104,7 +104,7 @@ def test_edges_add_up_block_by_block(monkeypatch):
     graph = ArrayGraph(rng.integers(0, 50, (50, 3)), rng.random((50, 3)))
     leaves = rng.integers(0, N_LEAVES, 50)
     whole = leaf_affinities(graph, leaves, N_LEAVES, 0, 50)
-    monkeypatch.setattr("distspectral.stages.leaves.BLOCK_EDGES", 20)
+    monkeypatch.setattr("distspectral.clustering.leaves.BLOCK_EDGES", 20)
     parts = leaf_affinities(graph, leaves, N_LEAVES, 0, 30) + leaf_affinities(graph, leaves, N_LEAVES, 30, 50)
     np.testing.assert_allclose(parts.toarray(), whole.toarray())
     assert whole.sum() == pytest.approx(graph.block(0, 50)[1].sum())

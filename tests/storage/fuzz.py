@@ -27,10 +27,10 @@ import pyarrow.parquet as pq
 import torch
 
 from distspectral.errors import DistSpectralError
+from distspectral.models.state import read_state
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.source.dataset import Source, SourceConfig
 from distspectral.storage.source.pieces import PIECE_ROWS
-from distspectral.training.checkpoint import read_state
 from tests.datasets import as_lists
 
 PATIENCE_S = 20

@@ -6,10 +6,10 @@ import torch
 
 from distspectral.graph.store import ArrayGraph
 from distspectral.models.orthonorm_layer import OrthonormalLayer, OrthonormConfig
+from distspectral.models.state import read_state
 from distspectral.objectives.spectral import SpectralConfig, SpectralObjective
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.vectors import ArrayVectors
-from distspectral.training.checkpoint import read_state
 from distspectral.training.growth import N_JUDGED, batch_growth
 from distspectral.training.loop import WindowRecorder
 from distspectral.training.siamese import SiameseConfig, SiameseSettings

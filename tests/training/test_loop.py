@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from distspectral.errors import NonFiniteStepError
+from distspectral.models.state import read_state, write_state
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.vectors import ArrayVectors
-from distspectral.training.checkpoint import read_state, write_state
 from distspectral.training.dscl import DSCLSettings
 from distspectral.training.loop import WindowRecorder
 from distspectral.training.spectral import SpectralSettings

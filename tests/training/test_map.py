@@ -13,12 +13,12 @@ from distspectral.comm import collectives
 from distspectral.graph.store import ArrayGraph
 from distspectral.models.encoded import EncodedNetwork
 from distspectral.models.networks import Perceptron
+from distspectral.models.state import write_state
 from distspectral.objectives.batches import MapBatch
 from distspectral.objectives.map import MapObjective
 from distspectral.stages.train import take_weights
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.vectors import ArrayVectors
-from distspectral.training.checkpoint import write_state
 from distspectral.training.loop import Trainer, WindowRecorder
 from distspectral.training.map import MapConfig, MapSettings, build_map
 from distspectral.training.map_sampling import MapSampler

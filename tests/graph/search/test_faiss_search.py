@@ -8,7 +8,8 @@ import faiss
 import numpy as np
 import pytest
 
-from distspectral.clusters import ClusterConfig, fit_centroids
+from distspectral.clustering.config import ClusterConfig
+from distspectral.clustering.k_means import fit_centroids
 from distspectral.devices import hidden_gpus
 from distspectral.errors import ConfigError, MissingDependencyError, SearchFailedError
 from distspectral.graph.config import AffinityConfig, GraphConfig

@@ -22,10 +22,10 @@ import torch
 from numpy.typing import NDArray
 
 from distspectral.embedding.columns import written_columns
+from distspectral.embedding.few_rows import ids_of
 from distspectral.mapping import Mapper, local_map
 from distspectral.models.assigner import Assigner
 from distspectral.spectral.lineage import EVENTS, UNKNOWN, Lineage, lineage
-from distspectral.stages.few_rows import ids_of
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.rows.drawing import drawn_rows
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from distspectral.errors import DamagedArtifactError
+from distspectral.models.state import read_state, restored, write_state
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.cluster import load_assigner
 from distspectral.stages.codes import load_encoder
 from distspectral.stages.features import load_siamese
 from distspectral.storage.artifact.directory import Artifact
-from distspectral.training.checkpoint import read_state, restored, write_state
 
 STATES: list[Any] = [{}, {"perceptron": {}}, {"centroids": torch.zeros(2, 2)}, [1, 2], torch.zeros(3), None, "text"]
 

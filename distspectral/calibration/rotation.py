@@ -12,6 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from distspectral.calibration.edge_sums import EdgeSums, edge_sums
+from distspectral.calibration.residuals import ResidualSample
+from distspectral.calibration.sampled_sums import ritz_errors, sampled_sums
+from distspectral.embedding.few_rows import GatheredGraph
 from distspectral.embedding.loading import Loader
 from distspectral.graph.certified import aligned_functions, certified
 from distspectral.graph.store import MappedGraph
@@ -21,10 +25,6 @@ from distspectral.spectral.certificate import Certificate
 from distspectral.spectral.polish import can_polish
 from distspectral.spectral.rayleigh import Laplacian
 from distspectral.spectral.subspace import Filters
-from distspectral.stages.certify import RowSample
-from distspectral.stages.edge_sums import EdgeSums, edge_sums
-from distspectral.stages.few_rows import GatheredGraph
-from distspectral.stages.sampled_sums import ritz_errors, sampled_sums
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.vectors import MappedVectors
 from distspectral.training.spectral import SpectralSettings
@@ -66,7 +66,7 @@ def by_edges(features: Artifact, graph: Artifact, settings: SpectralSettings, ma
     step = rows_per_task(n_rows)
     ranges = [(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
     polishes = can_polish(n_rows, n_functions, graph.manifest().properties["k"])
-    sample = None if polishes else RowSample.drawn(n_rows, n_functions, settings.seed)
+    sample = None if polishes else ResidualSample.drawn(n_rows, n_functions, settings.seed)
     task = functools.partial(_mapped_sums, features, graph, laplacian, None if sample is None else sample.rows)
     sums = EdgeSums.none(n_functions)
     for _, more, part in sorted(mapper(task, ranges, CALIBRATING), key=lambda one: one[0]):
@@ -110,7 +110,7 @@ def _mapped_sums(
 ) -> tuple[int, EdgeSums, Any]:
     """Return the range's start, its sums and its part of a sample of rows; one task."""
     functions = MappedVectors(features)
-    sample = None if sampled is None else RowSample(sampled, functions.dim)
+    sample = None if sampled is None else ResidualSample(sampled, functions.dim)
     sums = edge_sums(functions, MappedGraph(graph), *rows, laplacian, None if sample is None else sample.add)
     return rows[0], sums, None if sample is None else sample.part()
 

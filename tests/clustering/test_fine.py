@@ -11,9 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from distspectral.cli.app import EXIT_REFUSED, app
-from distspectral.clusters import ClusterConfig
+from distspectral.clustering.config import ClusterConfig
+from distspectral.clustering.fine import ROW_GROUPS, affinities_within
 from distspectral.graph.store import MappedGraph
-from distspectral.stages.fine import ROW_GROUPS, affinities_within
 from distspectral.stages.tree import tree
 from distspectral.stages.tree_files import load_fine_tree, load_tree
 from distspectral.storage.artifact.directory import Artifact
@@ -30,7 +30,7 @@ def finished(finished_run):
 @pytest.fixture
 def root(finished_run, finished, tmp_path, monkeypatch):
     """The run with a tree of 8 leaves and 30 fine ones."""
-    monkeypatch.setattr("distspectral.clusters.MOST_MICRO_CLUSTERS", 8)
+    monkeypatch.setattr("distspectral.clustering.micro_clusters.MOST_MICRO_CLUSTERS", 8)
     monkeypatch.setattr("distspectral.stages.tree.MOST_MICRO_CLUSTERS", 8)
     shutil.copytree(finished_run.parent / "root", tmp_path / "root")
     made = [finished.chain.artifact(name) for name in ("calibrate", "cluster", "graph")]
@@ -82,6 +82,6 @@ def test_affinities_are_added_up_over_ranges_and_blocks(finished, monkeypatch):
     np.add.at(expected, (np.repeat(groups, neighbors.shape[1]), groups[neighbors.ravel()]), affinities.ravel())
     np.testing.assert_allclose(mass, expected.sum(0) + expected.sum(1), rtol=1e-6)
     np.testing.assert_allclose(found.toarray(), expected * (owners[:, None] == owners), rtol=1e-6)
-    monkeypatch.setattr("distspectral.stages.fine.BLOCK_EDGES", 50)
+    monkeypatch.setattr("distspectral.clustering.fine.BLOCK_EDGES", 50)
     parts = [affinities_within(graph, groups, owners, *part) for part in ((0, 70), (70, N_ROWS))]
     np.testing.assert_allclose((parts[0][0] + parts[1][0]).toarray(), found.toarray())

@@ -18,7 +18,10 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import entropy
 
-from distspectral.clusters import ClusterConfig, diffusion_scale, fit_centroids
+from distspectral.clustering.candidates import candidates
+from distspectral.clustering.config import ClusterConfig
+from distspectral.clustering.diffusion import diffusion_scale
+from distspectral.clustering.k_means import fit_centroids
 from distspectral.errors import ConstantDataError
 from distspectral.graph.config import AffinityConfig, GraphConfig
 from distspectral.graph.knn import searched_graph
@@ -31,7 +34,6 @@ from distspectral.models.assigner import clustering_coordinates
 from distspectral.objectives.spectral import default_n_components
 from distspectral.spectral.candidates import WEAK
 from distspectral.spectral.diagnostics import suggested_n_clusters
-from distspectral.stages.candidates import candidates
 from distspectral.storage.rows.joined import subset
 from distspectral.storage.rows.vectors import Vectors
 

@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from distspectral.calibration.edge_sums import EdgeSums
 from distspectral.spectral.certificate import Certificate, of_residuals
-from distspectral.stages.edge_sums import EdgeSums
 from distspectral.training.spectral import SpectralSettings
 
 SAMPLE_ROWS = 1 << 14
 """Sampled rows: their residuals are known to some percent, and the edges to them fit into the driver."""
 
 
-class RowSample:
+class ResidualSample:
     """Sampled rows with all their edges, those that lead to them included, summed as the graph passes by in blocks.
 
     Args:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distspectral.clusters import nearest_centroids
+from distspectral.clustering.k_means import nearest_centroids
 from distspectral.graph.store import GatheredEdges
 from distspectral.models.assigner import Assigner
 

@@ -20,15 +20,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from distspectral.calibration.edge_sums import EdgeSums, block_sums, rows_of_block
+from distspectral.calibration.residuals import SAMPLE_ROWS, ResidualSample
+from distspectral.embedding.few_rows import GatheredGraph
 from distspectral.embedding.forward import BLOCK_ROWS, forward
 from distspectral.embedding.loading import Loader
 from distspectral.graph.stratified import StratifiedRows
 from distspectral.mapping import Mapper
 from distspectral.models.networks import SpectralNetwork, torch_device
 from distspectral.spectral.rayleigh import Laplacian
-from distspectral.stages.certify import SAMPLE_ROWS, RowSample
-from distspectral.stages.edge_sums import EdgeSums, block_sums, rows_of_block
-from distspectral.stages.few_rows import GatheredGraph
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Shard
 from distspectral.storage.rows.joined import open_vectors
@@ -70,7 +70,7 @@ class Sampled(NamedTuple):
 
     sums: EdgeSums
     blocks: list[EdgeSums]
-    residuals: RowSample
+    residuals: ResidualSample
     n_rows: int
 
 
@@ -151,7 +151,7 @@ def sampled_sums(
     add = functools.partial(_sum, scratch=scratch, shards=shards, laplacian=laplacian)
     found = dict(mapper(add, list(enumerate(blocks)), SUMMING))
     parts = [found[index] for index in range(N_BLOCKS)]
-    residuals = RowSample(rows.rows[::every], n_functions)
+    residuals = ResidualSample(rows.rows[::every], n_functions)
     for _, part in parts:
         residuals.merge(part)
     sums = [own for own, _ in parts]
@@ -209,7 +209,7 @@ def _sum(
     def at(places: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(functions.gather(places.reshape(-1))[0])
 
-    sums, sample = EdgeSums.none(n_functions), RowSample(block.numbers, n_functions)
+    sums, sample = EdgeSums.none(n_functions), ResidualSample(block.numbers, n_functions)
     step = rows_of_block(n_neighbors, n_functions)
     for first in range(0, n_rows, step):
         part = slice(first, min(first + step, n_rows))

@@ -8,18 +8,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from distspectral.clusters import (
-    MICRO_CLUSTERS,
-    MOST_MICRO_CLUSTERS,
-    ROWS_PER_MICRO_CLUSTER,
-    leaf_centroids,
-    nearest_centroids,
-)
+from distspectral.clustering.config import MICRO_CLUSTERS, MOST_MICRO_CLUSTERS
+from distspectral.clustering.k_means import nearest_centroids
+from distspectral.clustering.micro_clusters import ROWS_PER_MICRO_CLUSTER, leaf_centroids
+from distspectral.clustering.sampled_edges import Embed, sampled_edges, some_of
 from distspectral.graph.store import GatheredEdges
 from distspectral.models.assigner import Assigner
 from distspectral.spectral.stability import best_matches
 from distspectral.spectral.tree import Tree, grown
-from distspectral.stages.sampled_edges import Embed, sampled_edges, some_of
 
 HALVES = 5
 """Halves of the sample to which small clusters are fitted."""

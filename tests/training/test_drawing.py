@@ -11,12 +11,12 @@ from distspectral.comm import collectives
 from distspectral.graph.search import exact
 from distspectral.graph.store import MappedGraph
 from distspectral.mapping import local_map
-from distspectral.stages import draw as stage
-from distspectral.stages.draw import BATCHES, draw, wants_batches
+from distspectral.models.state import read_state
 from distspectral.stages.train import train
 from distspectral.storage.rows.joined import open_vectors
+from distspectral.training import drawing as stage
 from distspectral.training import last_layer, loop
-from distspectral.training.checkpoint import read_state
+from distspectral.training.drawing import BATCHES, draw, wants_batches
 from distspectral.training.drawn import DrawnVectors
 from distspectral.training.growth import N_JUDGED
 from tests.runs import LEARNED

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from distspectral.clusters import leaf_centroids, number_of_leaves
+from distspectral.clustering.micro_clusters import leaf_centroids, number_of_leaves
 from distspectral.graph.store import Graph
 from distspectral.models.assigner import Assigner
 from distspectral.models.outliers import Outliers

@@ -7,13 +7,13 @@ import pytest
 from scipy import sparse
 
 from distspectral import SpectralNet
+from distspectral.clustering import fragmentation as module
+from distspectral.clustering.fragmentation import Fragmentation, fragmentation
 from distspectral.graph.config import AffinityConfig, GraphConfig
 from distspectral.graph.knn import knn_graph
 from distspectral.graph.search.sampling import sampled
 from distspectral.graph.store import MappedGraph
 from distspectral.mapping import local_map
-from distspectral.stages import fragmentation as module
-from distspectral.stages.fragmentation import Fragmentation, fragmentation
 from distspectral.stages.reweight import reweight
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.output import Output

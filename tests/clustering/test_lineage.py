@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
+from distspectral.clustering.lineage import FILE, SCHEMA, earlier_clusters
 from distspectral.datasets import write_vectors
 from distspectral.orchestration.pipeline import Pipeline
 from distspectral.spectral.lineage import UNKNOWN
-from distspectral.stages.lineage import FILE, SCHEMA, earlier_clusters
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from tests.datasets import blobs
 from tests.runs import N_ROWS, write_run

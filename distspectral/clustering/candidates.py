@@ -11,17 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from distspectral.clusters import (
-    ROWS_PER_MICRO_CLUSTER,
-    ClusterConfig,
-    diffusion_scale,
-    leaf_centroids,
-    nearest_centroids,
-)
+from distspectral.clustering.config import ClusterConfig
+from distspectral.clustering.diffusion import diffusion_scale
+from distspectral.clustering.k_means import nearest_centroids
+from distspectral.clustering.micro_clusters import ROWS_PER_MICRO_CLUSTER, leaf_centroids
+from distspectral.clustering.sampled_edges import CUT_ROWS, Embed, sampled_edges, some_of
 from distspectral.graph.store import GatheredEdges
 from distspectral.models.assigner import clustering_coordinates
 from distspectral.spectral.candidates import Candidate, ranked
-from distspectral.stages.sampled_edges import CUT_ROWS, Embed, sampled_edges, some_of
 
 TRIED, FEWEST_TRIED, TRIALS = 400, 40, 3
 """Micro-clusters that tell how many clusters there are, at most and at least, and how often they are fitted."""
