@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from distspectral.text import printable
+
 CATEGORIES = (
     "#0072b2",
     "#e69f00",
@@ -61,7 +63,7 @@ def draw_rows(
     ax.scatter(points[:, 0], points[:, 1], s=size, c=colours[members], alpha=0.75, linewidths=0, rasterized=True)
     for group in range(len(names) if len(names) <= MOST_NAMED else 0):
         ax.annotate(
-            _printable(names[group]),
+            printable(names[group], LONGEST_NAME),
             np.nanmedian(points[members == group], axis=0),
             ha="center",
             va="center",
@@ -88,8 +90,3 @@ def draw_embedding(embedding: NDArray[Any], groups: Any, ax: Any = None, *, skip
     first, second = min(skip, last), min(skip + 1, last)
     names = tuple(f"coordinate {one + 1}" for one in (first, second))
     return draw_rows(embedding[:, first], embedding[:, second], groups, ax, axes_named=names)
-
-
-def _printable(name: object) -> str:
-    line = "".join(letter if letter.isprintable() else " " for letter in str(name)).strip()
-    return line if len(line) <= LONGEST_NAME else line[: LONGEST_NAME - 1] + "…"

@@ -12,7 +12,7 @@ import distspectral
 
 ROOT = Path(distspectral.__file__).parent
 LAYERS = (
-    ("errors", "frozen", "mapping", "secrets"),
+    ("errors", "frozen", "mapping", "secrets", "text"),
     ("devices", "logs", "precision", "spectral", "storage"),
     ("comm", "datasets", "graph", "models", "plotting"),
     ("embedding", "objectives"),

@@ -11,6 +11,7 @@ from typing import Any
 
 from distspectral.bench.nodes import ChaosError, Nodes, start_run, tail, write_run
 from distspectral.datasets import Mixture, write_mixture
+from distspectral.training.run_log import METRICS_FILE
 
 DIM = 16
 N_CLUSTERS = 8
@@ -74,7 +75,7 @@ class _Follower:
     def __init__(
         self, root: Path, driver: subprocess.Popen[bytes], log: Path, on_window: Callable[[dict[str, Any]], None]
     ) -> None:
-        self.metrics = root / "training" / "metrics.jsonl"
+        self.metrics = root / "training" / METRICS_FILE
         self.driver, self.log, self.on_window = driver, log, on_window
         self.heard: list[dict[str, Any]] = []
         self.began = time.monotonic()

@@ -20,6 +20,7 @@ import numpy as np
 import psutil
 
 from distspectral.bench.nodes import AGENTS, ChaosError, Nodes, start_run, tail
+from distspectral.training.run_log import METRICS_FILE
 
 VICTIMS = ("task", "worker", "node", "driver")
 """A process that runs a task or embeds, one that trains, a node with all its processes, or the run's own process."""
@@ -186,7 +187,7 @@ class Killer:
 
 def _life(root: Path) -> tuple[int, int]:
     """Return how many files a run has and how long its metrics are; either changes when it gets on."""
-    metrics = root / "training" / "metrics.jsonl"
+    metrics = root / "training" / METRICS_FILE
     n_files = sum(1 for path in root.rglob("*") if path.suffix in (".arrow", ".parquet", ".json", ".pt"))
     return n_files, metrics.stat().st_size if metrics.exists() else 0
 

@@ -9,6 +9,7 @@ import typer
 from distspectral.cli.console import StageProgress, print_json, print_note, print_table, record_table, results_table
 from distspectral.cli.options import AsJson, ConfigPath, Local, Overrides, Quiet, engine_of, load
 from distspectral.report.formats import percent
+from distspectral.text import printable
 
 if TYPE_CHECKING:
     from distspectral.config import RunConfig
@@ -55,14 +56,8 @@ def by_cluster(columns: dict[str, list[Any]]) -> dict[str, dict[str, Any]]:
     found = {f"cluster {cluster}": {name: columns[name][cluster] for name in told} for cluster in shown}
     if "label" in columns:
         for cluster, one in zip(shown, found.values(), strict=True):
-            one["label"] = f"{_printable(one['label'])} {percent(columns['label_share'][cluster])}"
+            one["label"] = f"{printable(one['label'], LONGEST_LABEL)} {percent(columns['label_share'][cluster])}"
     return found
-
-
-def _printable(name: str) -> str:
-    """Return a label in one line that no terminal obeys."""
-    line = "".join(letter if letter.isprintable() else " " for letter in name)
-    return line if len(line) <= LONGEST_LABEL else f"{line[: LONGEST_LABEL - 1]}…"
 
 
 def clusters_title(n_clusters: int) -> str:

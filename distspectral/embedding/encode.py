@@ -45,8 +45,6 @@ def encode(
     mapper: Mapper = local_map,
     facts: Mapping[str, Any] | None = None,
     trained: str = "train",
-    *,
-    block_rows: int | None = None,
 ) -> Manifest:
     """Write the network's outputs at every row as a vectors artifact, shard for shard, ids and labels kept.
 
@@ -59,8 +57,6 @@ def encode(
         mapper: hands out the shards that are still missing.
         facts: of the network, for the new manifest.
         trained: the stage that trained the network, for messages.
-        block_rows: rows that pass the network at a time, of which a few are in memory; by default
-            :func:`~distspectral.embedding.forward.rows_of_block`.
 
     Raises:
         CollapsedError: the network's outputs are the same at all rows.
@@ -75,7 +71,6 @@ def encode(
         output.artifact,
         loader,
         device,
-        block_rows or rows_of_block(source.properties["dim"]),
     )
     for written in mapper(task, items, "encoding", on_gpu=True):
         done[written.name] = written
@@ -130,13 +125,12 @@ def _encode_shard(
     artifact: Artifact,
     loader: Loader[nn.Module],
     device: str,
-    block_rows: int | None,
     item: tuple[str, int],
 ) -> Shard:
     """Write the outputs at the rows of one shard as one packed shard."""
     name, n_rows = item
     rows, where = open_vectors(vectors, only=name), torch_device(device)
-    network, block_rows = loader.on(where), block_rows or rows_of_block(rows.dim)
+    network, block_rows = loader.on(where), rows_of_block(rows.dim)
     named, id_type = MappedVectors(vectors[0], only=name), vectors[0].manifest().properties["id_type"]
     ids, labels = named.ids(), named.labels()
     label_type: ScalarType | None = None

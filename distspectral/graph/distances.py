@@ -101,7 +101,7 @@ def as_queries(vectors: Vectors, start: int, stop: int) -> NDArray[np.float32]:
 
 def under_metric(vectors: Vectors, metric: Metric) -> Vectors:
     """Return the vectors whose Euclidean distances order rows as the metric does, which is not ``auto``."""
-    assert metric != "auto", "see distspectral.graph.metric.chosen_metric"
+    assert metric != "auto", "the recipe has decided; of a config, stated_metric"
     if metric == "l2":
         return vectors
     origin = vectors.origin if isinstance(vectors, MappedVectors | FleetingVectors) else None

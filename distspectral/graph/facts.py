@@ -41,15 +41,9 @@ EDGE_FACTS = (
 """Facts that weights do not change."""
 
 
-def graph_facts(graph: StreamedGraph, of_same_edges: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return ``k``, :func:`component_facts` and what a :class:`Tally` tells; warn of what is wrong.
-
-    Args:
-        graph: N rows.
-        of_same_edges: facts of a graph with the same edges and other weights, whose :data:`EDGE_FACTS` these are.
-    """
-    tally = tally_of(graph)
-    return all_facts(tally, graph.n_neighbors, None if of_same_edges else component_facts(graph), of_same_edges)
+def graph_facts(graph: StreamedGraph) -> dict[str, Any]:
+    """Return ``k``, :func:`component_facts` and what a :class:`Tally` tells; warn of what is wrong."""
+    return all_facts(tally_of(graph), graph.n_neighbors, component_facts(graph))
 
 
 def all_facts(
@@ -61,7 +55,7 @@ def all_facts(
         tally: of the whole graph.
         n_neighbors: K.
         components: of :func:`component_facts`; None where ``of_same_edges`` has them.
-        of_same_edges: see :func:`graph_facts`.
+        of_same_edges: facts of a graph with the same edges and other weights, whose :data:`EDGE_FACTS` these are.
     """
     if components is None:
         assert of_same_edges is not None, "somebody knows the components"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -32,8 +31,6 @@ from distspectral.storage.source.dataset import Source
 if TYPE_CHECKING:
     from distspectral.config import RunConfig
     from distspectral.stages.stage import Unfinished
-
-logger = logging.getLogger(__name__)
 
 
 class Pipeline:

@@ -12,17 +12,16 @@ from distspectral.clustering.candidates import candidates_in_words
 from distspectral.report.data import Cause, Check
 from distspectral.report.formats import count, number, percent, plural
 from distspectral.spectral.candidates import Candidate
-from distspectral.stages.tree import DISSOLVED, LEAKING
+from distspectral.stages.tree import DISSOLVED, LEAKING, MANY_OUTLIERS
 
 Status = Literal["good", "look", "open"]
 STATUS: Mapping[str, Status] = {"good": "good", "mixed": "good", "bad": "look", "unproven": "open"}
 """Of a certificate's verdict."""
 ENOUGH_RECALL = 0.95
 """Recall below which neighbours are a reason to doubt; cells aim at .985."""
-UNSTABLE = 0.7
+UNSTABLE_CLUSTER = 0.7
 """Share of a cluster that is found again below which it depends on chance. Reference: Hennig, Cluster-wise assessment
 of cluster stability, 2007: above .75 valid and stable, below .6 not to be trusted."""
-MANY_OUTLIERS = 0.05
 SHOWN = 10
 
 TITLES = {
@@ -169,7 +168,7 @@ def _stability(facts: Mapping[str, list[Any]]) -> list[Check]:
     known = [one for one in range(len(stability)) if stability[one] is not None]
     if not known:
         return []
-    unstable = sorted((one for one in known if stability[one] < UNSTABLE), key=stability.__getitem__)
+    unstable = sorted((one for one in known if stability[one] < UNSTABLE_CLUSTER), key=stability.__getitem__)
     least = min(known, key=stability.__getitem__)
     words = f"Every cluster is found again from other random choices, by at least {number(stability[least])}."
     remedies = []

@@ -6,7 +6,6 @@ Shape letters: N rows, S sampled rows, E components, M leaves.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -54,6 +53,7 @@ from distspectral.stages.tree_files import load_tree
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.rows.vectors import MappedVectors
+from distspectral.training.run_log import read_windows
 
 MOST_LEAVES = 2000
 """Of a larger tree, the page has the top."""
@@ -236,8 +236,7 @@ def _graph(manifests: Mapping[str, Manifest], recipe: Recipe, affinity: Mapping[
 
 
 def _training(artifact: Artifact, manifest: Manifest) -> TrainingFacts:
-    lines = artifact.read_bytes("metrics.jsonl").decode().splitlines() if artifact.has("metrics.jsonl") else []
-    return TrainingFacts.model_validate(manifest.metrics | {"history": [json.loads(line) for line in lines]})
+    return TrainingFacts.model_validate(manifest.metrics | {"history": read_windows(artifact)})
 
 
 def _spectrum(manifest: Manifest) -> SpectrumFacts:

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from distspectral.report.drawing import alone, drawing, printable
+from distspectral.plotting import LONGEST_NAME
+from distspectral.report.drawing import alone, drawing
+from distspectral.text import printable
 
 MAX_NUMBERS = 20
 """Up to this many clusters each field carries its number."""
@@ -32,7 +34,7 @@ def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str], clusters
         ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         ax.grid(visible=False)
         if len(classes) <= MAX_NAMES:
-            ax.set_yticks(range(len(classes)), [printable(name) for name in classes], parse_math=False)
+            ax.set_yticks(range(len(classes)), [printable(name, LONGEST_NAME) for name in classes], parse_math=False)
         if len(clusters) <= MAX_NAMES:
             ax.set_xticks(range(len(clusters)), [str(number) for number in clusters])
         ax.set_xlabel("cluster")

@@ -105,12 +105,6 @@ def alone(svg: str) -> str:
     return svg.replace("<svg ", f'<svg width="{width}pt" height="{height}pt" style="background: white" ', 1)
 
 
-def printable(text: object, limit: int = 18) -> str:
-    """Return a user's text fit for a figure: no control characters, cut to ``limit`` characters."""
-    line = "".join(letter if letter.isprintable() else " " for letter in str(text)).strip()
-    return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
 def whole_ticks(ax: Axes, axis: str, n_ticks: int = 6) -> None:
     """Label an axis (``x`` or ``y``) of counts at whole numbers with thousands separators."""
     target = ax.xaxis if axis == "x" else ax.yaxis

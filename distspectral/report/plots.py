@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from distspectral.plotting import LONGEST_NAME
 from distspectral.report.data import CertificateFacts, Histogram, SpectrumFacts, TrainingWindow
 from distspectral.report.drawing import (
     BLUE,
@@ -20,11 +21,11 @@ from distspectral.report.drawing import (
     drawing,
     log_ticks,
     number_ticks,
-    printable,
     whole_ticks,
 )
 from distspectral.report.formats import duration, number
 from distspectral.spectral.certificate import FUNCTION_LIMIT
+from distspectral.text import printable
 
 _LOG_SPAN = 20.0
 
@@ -40,7 +41,7 @@ def stage_seconds(seconds: dict[str, float]) -> str:
         ax.barh(places, [value / size for value in values], height=0.62, color=BLUE)
         for place, value in zip(places, values, strict=True):
             ax.annotate(duration(value), (value / size, place), xytext=(5, 0), textcoords="offset points", va="center")
-        ax.set_yticks(places, [printable(stage) for stage in seconds], color=INK, parse_math=False)
+        ax.set_yticks(places, [printable(stage, LONGEST_NAME) for stage in seconds], color=INK, parse_math=False)
         ax.invert_yaxis()
         ax.set_xlim(0, (longest / size or 1.0) * 1.22)
         ax.tick_params(axis="y", length=0)

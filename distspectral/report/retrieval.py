@@ -6,7 +6,6 @@ Shape letters: N rows looked at, Q queries among them, M rows nearest to each.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -31,6 +30,7 @@ from distspectral.stages.evaluate import UnitRows, comparison, unseen_rows
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.rows.vectors import MappedVectors
+from distspectral.training.run_log import read_windows
 
 LOOKED_AT, QUERIES = 20_000, 500
 """Rows of unseen classes that nearest ones are sought among, and those that they are sought for."""
@@ -182,8 +182,8 @@ def _spread(misses: NDArray[np.int64], classes: NDArray[np.str_]) -> NDArray[np.
 
 
 def _windows(training: Artifact) -> list[TrainingWindow]:
-    lines = training.read_bytes("metrics.jsonl").decode().splitlines() if training.has("metrics.jsonl") else []
-    return [TrainingWindow.model_validate({"ritz_values": [], "ritz_sum": 0.0} | json.loads(line)) for line in lines]
+    nothing = {"ritz_values": [], "ritz_sum": 0.0}
+    return [TrainingWindow.model_validate(nothing | window) for window in read_windows(training)]
 
 
 def _cards(metrics: Mapping[str, Any]) -> list[Card]:

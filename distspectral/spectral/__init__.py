@@ -1,4 +1,4 @@
-"""The mathematics on tensors: local sums in, global sums consumed. Imports torch and NumPy only."""
+"""The mathematics on tensors: local sums in, global sums consumed. Imports torch, NumPy and SciPy only."""
 
 from __future__ import annotations
 

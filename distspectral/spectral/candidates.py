@@ -25,7 +25,7 @@ WEAK = 0.18
 cells and pen strokes nearly always more, up to .5."""
 
 
-UNSTABLE = 0.85
+UNSTABLE_NUMBER = 0.85
 """Stability below which no number stands out either: one Gaussian in ten dimensions gives .5 at most, Gaussians and
 uniform noise in two .75, overlapping titles .77 to .84, classes of images and pen strokes .91 to .99."""
 
@@ -52,7 +52,7 @@ class Candidate:
     @property
     def stands_out(self) -> bool:
         """Whether the number is more than noise would give."""
-        return self.score >= WEAK and self.stability >= UNSTABLE
+        return self.score >= WEAK and self.stability >= UNSTABLE_NUMBER
 
 
 def merging_costs(affinities: Matrix, most: int) -> NDArray[np.float64]:

@@ -131,7 +131,11 @@ def whitened_energy(energy: Tensor, factor: Tensor) -> Tensor:
     return (quotient + quotient.T) / 2
 
 
-def rayleigh_ritz(energy: Tensor, gram: Tensor, *, tolerance: float = 1e-8) -> tuple[Tensor, Tensor]:
+DEPENDENT = 1e-8
+"""Share of one function's mass below which a direction is rounding."""
+
+
+def rayleigh_ritz(energy: Tensor, gram: Tensor, *, tolerance: float = DEPENDENT) -> tuple[Tensor, Tensor]:
     """Return the Ritz values, ascending, and the rotation that turns f into Ritz functions.
 
     Solves Q t = lambda G t: with B of :func:`independent_basis` and V the eigenvectors of B'QB, T = B V gives T'GT = I
@@ -157,7 +161,7 @@ def rayleigh_ritz(energy: Tensor, gram: Tensor, *, tolerance: float = 1e-8) -> t
     return values, rotation * torch.where(largest < 0, -1.0, 1.0)
 
 
-def aligned(gram: Tensor, moments: Tensor, *, tolerance: float = 1e-8) -> Tensor:
+def aligned(gram: Tensor, moments: Tensor) -> Tensor:
     """Return the rotation that turns f into orthonormal functions as near as possible to others, which are known.
 
     With B of :func:`independent_basis` and U S V' the singular value decomposition of B'M, T = B U V' gives T'GT = I
@@ -167,7 +171,6 @@ def aligned(gram: Tensor, moments: Tensor, *, tolerance: float = 1e-8) -> Tensor
     Args:
         gram: (E, E) float64 global G of f.
         moments: (E, P) float64 M, sum of m f h' over rows of mass m with the known functions h.
-        tolerance: see :func:`independent_basis`.
 
     Returns:
         (E, P) float64 T, of fewer columns where f spans fewer dimensions.
@@ -177,7 +180,7 @@ def aligned(gram: Tensor, moments: Tensor, *, tolerance: float = 1e-8) -> Tensor
 
     Reference: Schoenemann, A generalized solution of the orthogonal Procrustes problem, Psychometrika 1966.
     """
-    basis = independent_basis(gram, tolerance)
+    basis = independent_basis(gram, DEPENDENT)
     inside = basis.T @ moments[:, : basis.shape[1]]
     left, _, right = torch.linalg.svd(inside, full_matrices=False)
     rotation: Tensor = basis @ (left @ right)

@@ -117,7 +117,7 @@ def calibrate(
         "suggested_n_clusters": suggested_n_clusters(ritz_values, n_kept, is_complete),
     }
     output.artifact.write_json("model_card.json", model_card(properties, settings, training.manifest(), n_rows))
-    scratch.filesystem.delete_dir(scratch.path)
+    scratch.delete()
     metrics = {"certificate": found.certificate.facts(), **found.sampled}
     return output.commit([], properties, metrics, files=("model.pt", "model_card.json"))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import math
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -46,8 +45,6 @@ from distspectral.storage.artifact.receipts import read_receipts
 from distspectral.storage.rows.frame import Frame
 from distspectral.storage.source.dataset import Source
 from distspectral.storage.source.shards import DECODED_BYTES
-
-logger = logging.getLogger(__name__)
 
 
 class EmbedConfig(FrozenModel):

@@ -119,7 +119,7 @@ def finished(
             list(mapper(functools.partial(_copy, graph, output.artifact), [file], "copying components"))
         facts = all_facts(tally, n_neighbors, None, manifest.properties)
     properties = {"n_rows": n_rows, **facts, "component_file": file, **told}
-    rows.forget()
+    rows.artifact.delete()
     return output.commit(shards, properties, {}, files=() if file is None else (file,))
 
 

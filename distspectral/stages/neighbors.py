@@ -144,7 +144,7 @@ def _link(
     rows = ByRow(output)
     links = find_links(lists, shard_runs(shards), vectors, config.metric, rows, mapper)
     output.artifact.write_file(LINKS, lambda stream: np.savez(stream, **links.arrays()))  # type: ignore[arg-type]
-    rows.forget()
+    rows.artifact.delete()
     return link_facts(links)
 
 

@@ -46,7 +46,7 @@ def _run(work: Work) -> Manifest:
     features = passed(work.seen, load, output, settings.train.device, work.mapper)
     task = functools.partial(_polish, features, work.graph, output.artifact, settings.spectral.laplacian)
     ((shards, facts),) = work.mapper(task, [work.settings["distill"].n_functions], POLISHING)
-    features.filesystem.delete_dir(features.path)
+    features.delete()
     moments = Moments.of_shards(shards)
     properties = {
         "dim": len(moments.mean),

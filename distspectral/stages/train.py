@@ -17,7 +17,7 @@ from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.rows.joined import open_vectors
 from distspectral.training.checkpoint import LocalTrainingObserver, restore
-from distspectral.training.drawing import BATCHES, forget
+from distspectral.training.drawing import BATCHES
 from distspectral.training.drawn import DrawnVectors
 from distspectral.training.loop import Trainer
 from distspectral.training.modes import plain_torch
@@ -141,7 +141,7 @@ def trainer_summary(trainer: Trainer[Any, Any], artifact: Artifact, history: lis
 
 def finish(vectors: Sequence[Artifact], output: Output, settings: TrainSettings, summary: dict[str, Any]) -> Manifest:
     """Commit the artifact ``training`` from what the log's rank returned; batches that were drawn are removed."""
-    forget(output.artifact.child(BATCHES))
+    output.artifact.child(BATCHES).delete()
     properties = settings.facts(open_vectors(vectors)) | {"frame": vectors[0].manifest().properties.get("frame")}
     return output.commit([], properties, summary, files=(MODEL_FILE, METRICS_FILE))
 

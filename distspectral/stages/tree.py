@@ -154,7 +154,7 @@ def tree(
         write_table(artifact, FINE_NODES, node_table(finer, unknown).append_column(OWNER, inside))
         files += [FINE_NODES, *write_rows(vectors[0], artifact, by_row.artifact, mapper)]
         n_fine = len(owners)
-    by_row.forget()
+    by_row.artifact.delete()
     properties = {
         "n_leaves": len(silhouettes),
         "n_fine": n_fine,

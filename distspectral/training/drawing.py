@@ -8,7 +8,6 @@ Shape letters: N rows, D features, n records.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -88,15 +87,9 @@ def draw(
     items = [(name, *bounds, _sliced(parts, *bounds)) for name, bounds in chunks.items() if name not in done]
     for shard in mapper(functools.partial(_merge, artifact), items, "merging batches"):
         done[shard.name] = shard
-    forget(gathered.artifact)
+    gathered.artifact.delete()
     properties = {"n_records": drawn.n_records, "n_batches": drawn.n_batches}
     return output.commit([bare(done[name]) for name in chunks], properties, {})
-
-
-def forget(artifact: Artifact) -> None:
-    """Remove batches, or rows before they are merged, if there are any."""
-    with contextlib.suppress(FileNotFoundError):
-        artifact.filesystem.delete_dir(artifact.path)
 
 
 # ---- which rows ------------------------------------------------------------------------------------------------

@@ -23,6 +23,12 @@ REPLACE_S = 5.0
 """Least seconds between two versions of the file in an object store, checkpoints aside."""
 
 
+def read_windows(training: Artifact) -> list[dict[str, Any]]:
+    """Return the windows of a ``training`` artifact, none where it has no log."""
+    lines = training.read_bytes(METRICS_FILE).decode().splitlines() if training.has(METRICS_FILE) else []
+    return [json.loads(line) for line in lines]
+
+
 class RunLog:
     """Writes a run's windows; made on the one rank that owns the log.
 

@@ -46,10 +46,13 @@ def encoded(
 
 
 @pytest.mark.parametrize("block_rows", [7, 1 << 14])
-def test_rows_ids_and_labels_stay_in_their_shards(tmp_path: Path, block_rows: int) -> None:
+def test_rows_ids_and_labels_stay_in_their_shards(
+    tmp_path: Path, block_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distspectral.embedding.encode.rows_of_block", lambda dim: block_rows)
     ids = np.random.default_rng(0).permutation(100)
     vectors = packed(tmp_path, VECTORS, ids=ids, labels=LABELS, sizes=UNEVEN)
-    artifact = encoded(tmp_path, vectors, block_rows=block_rows)
+    artifact = encoded(tmp_path, vectors)
     assert [shard.n_rows for shard in artifact.manifest().shards] == list(UNEVEN)
     codes = MappedVectors(artifact)
     np.testing.assert_allclose(codes.block(0, 100), VECTORS @ np.arange(12.0).reshape(6, 2), rtol=1e-4, atol=1e-3)
@@ -88,6 +91,7 @@ def test_rows_are_read_and_written_while_the_network_computes(tmp_path: Path, mo
         written.release()
 
     monkeypatch.setattr(MappedVectors, "block", noted_block)
+    monkeypatch.setattr("distspectral.embedding.encode.rows_of_block", lambda dim: 10)
     monkeypatch.setattr(PackedWriter, "append", noted_append)
     calls: list[bool] = []
 
@@ -96,7 +100,7 @@ def test_rows_are_read_and_written_while_the_network_computes(tmp_path: Path, mo
         n_read = {0: 0, 1: 2, 10: 0}.get(number, 1)  # up to the block after this one
         calls.append(all(read.acquire(timeout=5) for _ in range(n_read)) and (number < 2 or written.acquire(timeout=5)))
 
-    artifact = encoded(tmp_path, vectors, lambda: Linear(during=during), block_rows=10)
+    artifact = encoded(tmp_path, vectors, lambda: Linear(during=during))
     assert calls == [True] * 11
     assert all(seconds > 0 for seconds in artifact.manifest().metrics["busy_seconds"].values())
 

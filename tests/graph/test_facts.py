@@ -11,6 +11,7 @@ from distspectral.graph.facts import (
     EDGE_FACTS,
     HISTOGRAM_BINS,
     Tally,
+    all_facts,
     component_facts,
     graph_facts,
     tally_of,
@@ -100,7 +101,7 @@ def test_a_graph_that_hubs_rule_is_warned_of_with_the_remedy_and_once(caplog):
     (message,) = caplog.messages
     assert "95% of the rows are nobody's neighbour, and one is that of 199 others" in message
     assert "centered_cosine" in message
-    graph_facts(ArrayGraph(star, WEIGHTS), of_same_edges=ruled)
+    all_facts(tally_of(ArrayGraph(star, WEIGHTS)), WEIGHTS.shape[1], None, of_same_edges=ruled)
     assert len(caplog.messages) == 1
     even = tally_of(ArrayGraph((np.arange(9)[:, None] + np.arange(1, 3)) % 9, np.ones((9, 2)))).hub_facts()
     none = {"hub_rows": [0, 1, 2, 3, 4], "orphan_rows": []}

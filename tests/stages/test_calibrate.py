@@ -8,6 +8,7 @@ import pytest
 import torch
 from pyarrow import fs
 
+from distspectral.calibration import sampled_sums
 from distspectral.calibration.edge_sums import edge_sums
 from distspectral.calibration.residuals import ResidualSample
 from distspectral.calibration.rotation import MAX_TASKS, rows_per_task
@@ -21,7 +22,6 @@ from distspectral.mapping import local_map
 from distspectral.models.state import read_state, write_state
 from distspectral.spectral import polish
 from distspectral.stages import calibrate as calibration
-from distspectral.stages import sampled_sums
 from distspectral.stages.calibrate import (
     CALIBRATE,
     calibrate,

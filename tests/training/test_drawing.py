@@ -80,7 +80,7 @@ def pipeline(tmp_path_factory):
 @pytest.fixture(params=STAGES)
 def trial(pipeline, request):
     found = Trial(pipeline, request.param)
-    stage.forget(found.artifact)
+    found.artifact.delete()
     return found
 
 
@@ -108,7 +108,7 @@ def in_order(rows):
 @pytest.mark.parametrize("name", ["autoencoder", "train", "distill", "map"])
 def test_batches_are_those_of_one_rank_that_reads_everything(pipeline, name):
     trial = Trial(pipeline, name)
-    stage.forget(trial.artifact)
+    trial.artifact.delete()
     trial.draw()
     drawn, mapped = trial.sampler(), trial.sampler(drawn=False)
     n_steps = trial.settings.train.steps(trial.rows.n_rows)
@@ -120,7 +120,7 @@ def test_batches_are_those_of_one_rank_that_reads_everything(pipeline, name):
 
 def test_pairs_are_those_of_a_rank_that_reads_everything_but_for_one_sided_neighbors(pipeline):
     trial = Trial(pipeline, "siamese")
-    stage.forget(trial.artifact)
+    trial.artifact.delete()
     trial.draw()
     drawn, mapped = trial.sampler(), trial.sampler(drawn=False)
     n_more = 0
@@ -154,7 +154,7 @@ def test_ranks_share_a_batch(trial, world_size, monkeypatch):
 
 def test_a_batch_that_has_grown_takes_in_others_of_the_training(pipeline):
     trial = Trial(pipeline, "train")
-    stage.forget(trial.artifact)
+    trial.artifact.delete()
     trial.draw()
     sampler = trial.sampler()
     n_steps = trial.settings.train.max_steps
@@ -175,7 +175,7 @@ def test_what_is_learned_is_the_same_and_the_batches_are_gone(pipeline, name, mo
     trial = Trial(pipeline, name)
     found = []
     for drawn in (False, True):
-        stage.forget(trial.artifact)
+        trial.artifact.delete()
         found.append(trial.weights(drawn))
     assert not trial.artifact.child(BATCHES).exists()
     for key, value in found[0].items():
@@ -185,12 +185,12 @@ def test_what_is_learned_is_the_same_and_the_batches_are_gone(pipeline, name, mo
 @pytest.mark.parametrize("last", ["weighing shards", "drawing batches", "gathering rows", "merging batches"])
 def test_an_interrupted_drawing_goes_on_with_what_it_lacks(pipeline, last, monkeypatch):
     trial = Trial(pipeline, "train")
-    stage.forget(trial.artifact)
+    trial.artifact.delete()
     monkeypatch.setattr(stage, "CHUNK_BYTES", 1 << 13)
     whole = trial.draw()
     assert len(whole.shards) > 3
     expected = [trial.artifact.child(BATCHES).read_bytes(shard.name) for shard in whole.shards]
-    stage.forget(trial.artifact)
+    trial.artifact.delete()
     worked: list[tuple[str, int]] = []
 
     def dying(function, items, description, *, on_gpu=False):
@@ -216,7 +216,7 @@ def test_an_interrupted_drawing_goes_on_with_what_it_lacks(pipeline, last, monke
 
 def test_a_training_that_was_interrupted_goes_on_with_its_batches(pipeline, monkeypatch):
     trial = Trial(pipeline, "train")
-    stage.forget(trial.artifact)
+    trial.artifact.delete()
     trial.draw()
 
     def die(record):

@@ -123,6 +123,11 @@ class Artifact:
             raise DamagedArtifactError(f"{place}: lacks {min(missing)}; delete the directory and run again")
         return found
 
+    def delete(self) -> None:
+        """Remove the directory and all that it holds, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            self.filesystem.delete_dir(self.path)
+
     def is_current(self, fingerprint: str) -> bool:
         """Whether a finished, undamaged artifact with this fingerprint stands here, every listed file with its size."""
         try:

@@ -8,7 +8,6 @@ Shape letters: N rows, B rows of a part.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
@@ -75,11 +74,6 @@ class ByRow:
         if not to.has(name):
             task = functools.partial(_join, self.artifact, to, name, change)
             list(mapper(task, [list(parts)], description))
-
-    def forget(self) -> None:
-        """Remove the folder."""
-        with contextlib.suppress(FileNotFoundError):
-            self.artifact.filesystem.delete_dir(self.artifact.path)
 
 
 def write_part(artifact: Artifact, name: str, values: NDArray[Any], details: dict[str, Any] | None = None) -> Shard:

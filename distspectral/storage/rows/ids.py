@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -113,7 +112,7 @@ def _compare(artifact: Artifact, shards: Sequence[Shard], places: Sequence[tuple
 def _repeated(artifact: Artifact, names: Sequence[str], n_rows: int, mapper: Mapper) -> NDArray[np.uint64]:
     """Return digests that occur more than once in shards of so many rows, at most :data:`SUSPECTS`, ascending."""
     scratch = artifact.child(FOLDER)
-    _forget(scratch)  # of an interrupted run
+    scratch.delete()  # of an interrupted run
     scratch.filesystem.create_dir(scratch.path, recursive=True)
     try:
         n_parts = -(-n_rows // PART_ROWS)
@@ -123,13 +122,8 @@ def _repeated(artifact: Artifact, names: Sequence[str], n_rows: int, mapper: Map
         parts = [pieces_at(files, offsets[:, part : part + 2]) for part in range(n_parts)]
         found = list(mapper(functools.partial(_repeated_of, scratch), parts, SORTING))
     finally:
-        _forget(scratch)
+        scratch.delete()
     return np.unique(np.concatenate(found))[:SUSPECTS]
-
-
-def _forget(scratch: Artifact) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        scratch.filesystem.delete_dir(scratch.path)
 
 
 def _deal(artifact: Artifact, scratch: Artifact, n_parts: int, name: str) -> Shard:

@@ -48,6 +48,6 @@ def test_what_stands_is_not_written_again_and_all_is_gone_at_the_end(tmp_path):
     opened(tmp_path).join("all.npy", parts, local_map, "joining")
     rows = opened(tmp_path)
     rows.join("all.npy", rows.run(write, items, refuse, "writing"), refuse, "joining")
-    rows.forget()
+    rows.artifact.delete()
     assert not rows.artifact.exists()
-    rows.forget()
+    rows.artifact.delete()
