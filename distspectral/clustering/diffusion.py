@@ -35,4 +35,5 @@ def diffusion_scale(
     """
     if time == "auto":
         time = diffusion_time(ritz_values, n_clusters)
-    return np.clip(1.0 - ritz_values, 1e-6, 1.0).astype(np.float32) ** np.float32(time)
+    scale: NDArray[np.float32] = (np.clip(1.0 - ritz_values, 1e-6, 1.0) ** time).astype(np.float32)
+    return scale

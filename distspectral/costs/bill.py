@@ -53,7 +53,7 @@ ASSUMPTIONS = (
 )
 """What no sample tells, printed with every plan: name, value, source."""
 
-IN_TURN = ("driver", "draw", "steps", "scan", "start")
+IN_TURN = ("driver", "draw", "steps", "scan", "start", "finish")
 """Resources whose times add up; those of the others overlap, and the longest counts."""
 
 NETWORK = "network"

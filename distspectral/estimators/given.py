@@ -51,7 +51,7 @@ def given_lists(graph: Any, n_rows: int, affinity: Any) -> Neighbors | None:
     ids, found = np.full(there.shape, -1, np.int64), np.full(there.shape, np.inf)
     ids[there], found[there] = columns[order], values[order]
     is_affinity = affinity == "precomputed"
-    largest = float(values.max(initial=0.0)) or 1.0
+    largest = float(values.max(initial=0.0, where=np.isfinite(values))) or 1.0
     made = GivenGraph("graph", n_rows, width, "affinities" if is_affinity else "distances", False, largest)
     return checked(0, ids, found, made)
 

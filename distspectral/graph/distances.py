@@ -78,8 +78,15 @@ class LevelVectors:
 
     def queries(self, start: int, stop: int) -> NDArray[np.float32]:
         """Return consecutive rows, as queries."""
-        block = _restored(self._vectors.block(start, stop), self._origin)
-        return np.pad(block.astype(np.float32, copy=False), ((0, 0), (0, 1)))
+        return self._asking(self._vectors.block(start, stop))
+
+    def gather_queries(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return rows by number, as queries."""
+        return self._asking(self._vectors.gather(rows))
+
+    def _asking(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
+        rows = _restored(block, self._origin).astype(np.float32, copy=False)
+        return np.pad(rows, ((0, 0), (0, 1)))
 
     def _level(self, block: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         squared = np.square(block, dtype=np.float64).sum(axis=1)
@@ -97,6 +104,11 @@ class LevelVectors:
 def as_queries(vectors: Vectors, start: int, stop: int) -> NDArray[np.float32]:
     """Return consecutive rows as they ask, which for the inner product is not how they are found."""
     return vectors.queries(start, stop) if isinstance(vectors, LevelVectors) else vectors.block(start, stop)
+
+
+def gathered_queries(vectors: Vectors, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return rows by number as they ask."""
+    return vectors.gather_queries(rows) if isinstance(vectors, LevelVectors) else vectors.gather(rows)
 
 
 def under_metric(vectors: Vectors, metric: Metric) -> Vectors:

@@ -121,7 +121,8 @@ class GivenGraph:
             for start in range(0, self.n_rows, LOOK_ROWS):
                 ids, values = lists.take(start, min(start + LOOK_ROWS, self.n_rows))
                 own = np.arange(start, start + len(ids))[:, None]
-                largest = max(largest, float(np.max(values, initial=0.0, where=(ids >= 0) & (ids != own))))
+                known = (ids >= 0) & (ids != own) & np.isfinite(values)
+                largest = max(largest, float(np.max(values, initial=0.0, where=known)))
         return dataclasses.replace(self, largest=largest or 1.0)
 
     def blocks(self, spans: list[tuple[int, int]]) -> Iterator[Neighbors]:

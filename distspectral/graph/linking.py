@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from distspectral.graph.config import Metric
 from distspectral.graph.contraction import BY_ROW, component_sizes, contracted
-from distspectral.graph.distances import under_metric
+from distspectral.graph.distances import gathered_queries, under_metric
 from distspectral.graph.links import BASE_ROWS, MOST_QUERIES, MOST_ROUNDS, Links, kept_members, logger, nearest_outside
 from distspectral.graph.links import with_links as add_links
 from distspectral.graph.runs import Lists, Run
@@ -143,7 +143,7 @@ def _choose_members(
 
 
 def _read(vectors: Artifact, metric: Metric, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    return under_metric(FleetingVectors(vectors), metric).gather(rows)
+    return gathered_queries(under_metric(FleetingVectors(vectors), metric), rows)
 
 
 def _nearest_of_range(

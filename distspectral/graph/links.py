@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distspectral.graph.components import component_labels
+from distspectral.graph.distances import gathered_queries
 from distspectral.graph.search.exact import squared_distances
 from distspectral.graph.store import Edges, StreamedGraph
 from distspectral.storage.rows.vectors import Vectors
@@ -116,7 +117,7 @@ def _with_more(links: Links, vectors: Vectors, labels: NDArray[np.int64], small:
     """Return the links and one more from each of the ``small`` components."""
     queries = _asking(labels, small[:MOST_QUERIES])
     own = labels[queries]
-    targets, distances = nearest_outside(vectors, vectors.gather(queries), own, labels, 0, vectors.n_rows)
+    targets, distances = nearest_outside(vectors, gathered_queries(vectors, queries), own, labels, 0, vectors.n_rows)
     return with_links(links, queries, own, targets, distances)
 
 

@@ -8,6 +8,8 @@ Shape letters: N rows, M components, P eigenvectors.
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import scipy.linalg
 import scipy.sparse
@@ -19,6 +21,9 @@ from distspectral.graph.store import Graph
 
 TOLERANCE = 1e-9
 """Of the eigenvalues, relative; far below the differences that are measured."""
+
+MOST_RESTARTS = 1000
+"""Of ARPACK with one basis, before a wider one is tried; most graphs need some ten."""
 
 SAME = 1e-8
 """Eigenvalues that are closer than this are copies of one another."""
@@ -93,17 +98,21 @@ def _largest_beyond(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the largest eigenvalues, descending, and their eigenvectors but for ``known`` ones (N, any number).
 
-    The known ones are moved below all others. ARPACK's basis is wider than its default of 2 P, which lost copies; a
-    matrix no larger than the basis is decomposed whole.
+    The known ones are moved below all others. ARPACK's basis is wider than its default of 2 P, which lost copies. It
+    doubles where many eigenvalues are as good as equal, among which a small one never converges. A matrix no larger
+    than the basis is decomposed whole.
     """
     n_rows, width = len(known), 4 * n_wanted + 20
-    if width >= n_rows:
-        values, vectors = scipy.linalg.eigh(matrix.toarray() - 3 * known @ known.T)
-        return values[: -n_wanted - 1 : -1], vectors[:, : -n_wanted - 1 : -1]
     moved = scipy.sparse.linalg.LinearOperator(
         (n_rows, n_rows), lambda x: matrix @ x - 3 * (known @ (known.T @ x)), dtype=np.float64
     )
     start = np.random.default_rng(known.shape[1]).normal(size=n_rows)  # ARPACK's own is not seeded
-    values, vectors = scipy.sparse.linalg.eigsh(moved, n_wanted, which="LA", ncv=width, tol=TOLERANCE, v0=start)
-    order = np.argsort(-values)
-    return values[order], vectors[:, order]
+    while width < n_rows:
+        asked = {"which": "LA", "ncv": width, "maxiter": MOST_RESTARTS, "tol": TOLERANCE, "v0": start}
+        with contextlib.suppress(scipy.sparse.linalg.ArpackNoConvergence):
+            values, vectors = scipy.sparse.linalg.eigsh(moved, n_wanted, **asked)
+            order = np.argsort(-values)
+            return values[order], vectors[:, order]
+        width *= 2
+    values, vectors = scipy.linalg.eigh(matrix.toarray() - 3 * known @ known.T)
+    return values[: -n_wanted - 1 : -1], vectors[:, : -n_wanted - 1 : -1]

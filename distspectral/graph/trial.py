@@ -218,7 +218,7 @@ def _predicted(
 
 def _neighbors(points: NDArray[np.float32], metric: Metric, config: GraphConfig) -> NDArray[np.int64]:
     """Return the neighbours (n, K) of all points; on the CPU everywhere, so that another machine decides alike."""
-    k = min(config.n_neighbors, len(points) - 1)
+    k = min(max(config.n_neighbors, 2), len(points) - 1)  # of one, the neighbours' own spread is not known
     brief = config.model_copy(update={"metric": metric, "n_neighbors": k, "device": "cpu", "block_rows": None})
     return np.asarray(all_pairs(ArrayVectors(points), brief)[0], np.int64)
 

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from distspectral.config import RunConfig
     from distspectral.stages.stage import Unfinished
 
+UNTOLD = ("root", "ray", "storage", "mlflow")
+"""Of a config: what neither metrics nor report depend on."""
+
 
 class Pipeline:
     """One run: its config, its opened data, its chain of stages, and the engine that does the work.
@@ -351,13 +354,17 @@ class Pipeline:
         return self._chain(packed.inputs[SOURCE])
 
     def _standing_metrics(self) -> dict[str, Any] | None:
-        """Return ``metrics.json`` if it is of these very artifacts and the report stands beside it."""
+        """Return ``metrics.json`` if it is of these very artifacts and config, and the report stands beside it."""
         root = self._root
         if not all(root.has(name) for name in (METRICS, CONFIG, PAGE)):
             return None
         try:
             metrics = root.read_json(METRICS)
-        except ValueError:
+            written = yaml.safe_load(root.read_bytes(CONFIG))
+        except (ValueError, yaml.YAMLError):
+            return None
+        told = self.config.model_dump(mode="json", exclude=set(UNTOLD))
+        if {key: value for key, value in written.items() if key not in UNTOLD} != told:
             return None
         is_ours = isinstance(metrics, dict) and metrics.get("fingerprint") == self.chain.last.fingerprint
         return metrics if is_ours else None

@@ -82,7 +82,9 @@ def make_job(config: RunConfig, stage: str | None = None, modules: Sequence[Path
         ConfigError: a path is relative, so that it would name another place on the cluster.
     """
     paths = [config.data.path] if isinstance(config.data.path, str) else list(config.data.path)
-    for key, path in (("root", config.root), *(("data.path", path) for path in paths)):
+    others = {"graph.path": config.graph.path, "start_from": config.start_from}
+    asked = [(key, path) for key, path in others.items() if path is not None]
+    for key, path in (("root", config.root), *(("data.path", path) for path in paths), *asked):
         if "://" not in path and not Path(path).is_absolute():
             raise ConfigError(
                 f"{key}: is {path}, relative to this machine's working directory; a job runs elsewhere, so give an "

@@ -146,11 +146,16 @@ class Recipe(Sections, ABC):
         """
 
     def check_workers(self, n_workers: int) -> None:
-        """Refuse batches that hold less than one item for each worker.
+        """Refuse workers without a row, and batches that hold less than one item for each worker.
 
         Raises:
             ConfigError: just that.
         """
+        if self.n_rows is not None and n_workers > self.n_rows:
+            raise ConfigError(
+                f"ray.workers: is {n_workers}, but there are only {self.n_rows:,.0f} rows; every worker needs one",
+                ["ray.workers"],
+            )
         for stage, settings in self.trainings.items():
             least = settings.train.smallest_share * n_workers
             if settings.train.batch_size < least:

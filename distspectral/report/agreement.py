@@ -138,6 +138,8 @@ def _read_labels(path: str, id_column: str, label_column: str) -> tuple[pa.Array
     except (OSError, pa.ArrowInvalid) as error:
         raise SourceError(f"{path}: cannot be read as labels ({error}); give Parquet, Arrow IPC or CSV") from error
     ids = table[id_column].combine_chunks()
+    if pa.types.is_dictionary(ids.type):  # as pandas writes categories
+        ids = ids.dictionary_decode()
     if pc.count_distinct(ids).as_py() != len(ids):
         raise SourceError(f"{path}: column {id_column} holds an id twice; a row can have one label only")
     return ids, table[label_column]

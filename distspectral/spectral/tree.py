@@ -27,6 +27,8 @@ APART = -1.0
 """Gain, but for what chance gives, of two clusters that no edge joins: below that of all others."""
 NO_EDGES = 1e-100
 """Share of the affinity that a cluster without edges is taken to have; products of two are no zero yet."""
+ROUNDING = 1e-12
+"""Share of all mass below which a rest is none."""
 GONE = -1
 """Group of a cluster that was merged into another."""
 
@@ -329,7 +331,7 @@ def conductances(leaving: NDArray[np.float64], mass: NDArray[np.float64], total:
         total: of all.
     """
     smaller = np.minimum(mass, total - mass)
-    whole = np.isclose(mass, total)
+    whole = (total > 0) & (total - mass <= ROUNDING * total)
     shares = np.where(smaller > 0, leaving / np.where(smaller > 0, smaller, 1), 1.0)
     found: NDArray[np.float64] = np.where(whole, 0.0, np.clip(shares, 0, 1))
     return found

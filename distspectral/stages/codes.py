@@ -24,7 +24,9 @@ from distspectral.training.row_sampling import held_out_rows
 
 ENCODER, DECODER = "encoder.", "decoder."
 
-JUDGED_ROWS = 10_000
+JUDGED_ROWS, FEWEST_JUDGED = 10_000, 5
+ROUNDING = 1e-12
+"""Share of the squares below which a variance is none."""
 JUDGING = "judging codes"
 
 
@@ -56,7 +58,7 @@ def _judge(coder: Artifact, vectors: Artifact) -> float:
 
 
 def explained_variance(encoder: Perceptron, decoder: Perceptron, vectors: Vectors) -> float:
-    """Return the share of the rows' variance that their codes keep, on rows that no training saw.
+    """Return the share of the rows' variance that their codes keep, on rows that no training saw, or on all if few.
 
     Args:
         encoder: (B, D) to (B, E).
@@ -64,6 +66,8 @@ def explained_variance(encoder: Perceptron, decoder: Perceptron, vectors: Vector
         vectors: (N, D) those trained on.
     """
     held_out = held_out_rows(vectors.n_rows)
+    if len(held_out) < FEWEST_JUDGED:
+        held_out = range(vectors.n_rows)
     judged = np.unique(np.linspace(0, len(held_out) - 1, JUDGED_ROWS).astype(np.int64))
     rows = held_out.start + held_out.step * judged
     squared_error, sums, squares = 0.0, np.zeros(vectors.dim), 0.0
@@ -72,7 +76,8 @@ def explained_variance(encoder: Perceptron, decoder: Perceptron, vectors: Vector
         targets = encoder.standardize(torch.from_numpy(block)).double().numpy()
         squared_error += float(np.square(forward(decoder, forward(encoder, block)) - targets).sum())
         sums, squares = sums + targets.sum(0), squares + float(np.square(targets).sum())
-    return 1 - squared_error / (squares - float(sums @ sums) / len(rows))
+    variance = squares - float(sums @ sums) / len(rows)
+    return 1 - squared_error / variance if variance > ROUNDING * squares else float(squared_error <= ROUNDING * squares)
 
 
 def load_encoder(coder: Artifact, part: str = ENCODER) -> Perceptron:

@@ -144,6 +144,7 @@ class Trainer(Generic[ModelT, BatchT]):
         )
         self.skipped = SkippedSteps(config, self.schedule.max_steps)
         self.step, self.growth, self.max_growth, self.finish = 0, 1, max_growth, finish
+        self.last_record: dict[str, Any] = {}
 
     def fit(self, observer: TrainingObserver) -> None:
         """Train to the end of the schedule, from wherever the state stands.
@@ -185,10 +186,13 @@ class Trainer(Generic[ModelT, BatchT]):
             self.step += 1
             done = self.step == self.schedule.last_step
             finished = self.finish() if done and self.finish else {}
-            # a window of skipped steps only goes on into the next one
-            if window.n_steps and (done or self.step % self.config.window_steps == 0):
-                record = window.record(self.step, self.objective, self.batch_size, learning_rate) | finished
-                record["skipped_steps"] = self.skipped.total
+            # a window of skipped steps only goes on into the next one; the last repeats the one before
+            if done or (window.n_steps and self.step % self.config.window_steps == 0):
+                if window.n_steps:
+                    record = window.record(self.step, self.objective, self.batch_size, learning_rate)
+                else:
+                    record = self.last_record | {"step": self.step, "seconds": 0.0, "core_seconds": 0.0}
+                self.last_record = record = record | finished | {"skipped_steps": self.skipped.total}
                 for name, tensor in self.objective.shared_state().items():
                     collectives.check_identical(tensor, name)
                 self.schedule.observe(self.step, record[self.objective.watched])
@@ -255,6 +259,7 @@ class Trainer(Generic[ModelT, BatchT]):
             "step": self.step,
             "skipped_steps": self.skipped.total,
             "batch_growth": self.growth,
+            "last_record": self.last_record,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -264,4 +269,5 @@ class Trainer(Generic[ModelT, BatchT]):
         self.schedule.load_state_dict(state["schedule"])
         self.step = state["step"]
         self.skipped.total = state["skipped_steps"]
+        self.last_record = state["last_record"]
         self._set_growth(state["batch_growth"])

@@ -24,3 +24,8 @@ def test_by_default_the_first_function_beyond_the_clusters_counts_half(n_cluster
 
 def test_functions_of_components_alone_survive_where_there_are_more_than_clusters():
     np.testing.assert_allclose(diffusion_scale(np.array([0, 0, 0, 0.01]), "auto", 2), [1, 1, 1, 0], atol=1e-6)
+
+
+def test_eigenvalues_next_to_zero_are_told_apart_by_long_times():
+    values, time = np.array([0, 2e-8, 9e-8]), 1e7
+    np.testing.assert_allclose(diffusion_scale(values, time, 2), np.exp(-values * time), rtol=1e-5)

@@ -78,3 +78,12 @@ def test_a_graph_in_place_of_features_is_refused_with_the_line_that_takes_both()
     graph = sparse.csr_matrix(AFFINITIES)
     with pytest.raises(ConfigError, match=r"where features are expected.*graph=adata\.obsp\['connectivities'\]\)"):
         SpectralNet(affinity="precomputed").fit(graph)
+
+
+def test_an_infinite_affinity_is_no_edge_and_changes_no_other() -> None:
+    poisoned = AFFINITIES.tocsr().copy().astype(np.float64)
+    poisoned.data[0] = np.inf
+    ids, squared = given_lists(poisoned, 150, "precomputed")
+    whole_ids, whole = given_lists(AFFINITIES, 150, "precomputed")
+    np.testing.assert_array_equal(ids[1:], whole_ids[1:])
+    np.testing.assert_allclose(squared[1:], whole[1:])

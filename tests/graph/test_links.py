@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
+from distspectral.graph import linking
 from distspectral.graph.components import component_labels
 from distspectral.graph.config import AffinityConfig, GraphConfig
+from distspectral.graph.distances import gathered_queries, under_metric
 from distspectral.graph.knn import knn_graph
-from distspectral.graph.links import MOST_OF_ONE, Links, find_links
+from distspectral.graph.links import MOST_OF_ONE, Links, find_links, nearest_outside
 from distspectral.graph.store import ArrayGraph
-from distspectral.storage.rows.vectors import ArrayVectors
+from distspectral.storage.rows.vectors import ArrayVectors, FleetingVectors
+from tests.datasets import packed
 
 RNG = np.random.default_rng(0)
 CENTRES = np.array([[0, 0], [30, 0], [64, 0], [30, 50]])
@@ -81,3 +84,23 @@ def test_several_links_of_a_row_take_several_places():
     assert new_distances[7].tolist() == [0, 1, 7, 6]
     assert ids[7].tolist() == [20, 21, 22, 23]
     np.testing.assert_array_equal(links.applied(4, ids[4:6], distances[4:6])[0], ids[4:6])
+
+
+def test_under_the_inner_product_a_link_leads_to_the_largest_product_outside():
+    rows = np.random.default_rng(1).standard_normal((300, 8)).astype(np.float32)
+    vectors, component = under_metric(ArrayVectors(rows), "inner_product"), np.arange(300) % 3
+    asked = np.arange(0, 300, 7)
+    queries = gathered_queries(vectors, asked)
+    targets, squared = nearest_outside(vectors, queries, component[asked], component, 0, 300)
+    products = np.where(component[asked][:, None] == component, -np.inf, rows[asked] @ rows.T)
+    np.testing.assert_array_equal(targets, products.argmax(1))
+    largest = np.square(rows).sum(1).max()
+    np.testing.assert_allclose(squared, np.square(rows[asked]).sum(1) + largest - 2 * products.max(1), rtol=1e-4)
+
+
+def test_links_of_an_artifact_ask_as_a_search_does(tmp_path):
+    vectors = packed(tmp_path, ROWS)
+    asked = np.array([3, 100, 171])
+    level = under_metric(FleetingVectors(vectors), "inner_product")
+    np.testing.assert_array_equal(linking._read(vectors, "inner_product", asked), gathered_queries(level, asked))
+    assert (linking._read(vectors, "inner_product", asked)[:, -1] == 0).all()

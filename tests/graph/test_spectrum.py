@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from distspectral.graph import spectrum
 from distspectral.graph.spectrum import exact_spectrum
 from distspectral.graph.store import ArrayGraph
 from tests.oracles import dense_spectrum, random_graph
@@ -58,3 +59,22 @@ def test_a_row_without_edges_has_no_mass_and_disturbs_nothing():
     assert degree[-1] == 0
     np.testing.assert_array_equal(vectors[-1], 0)
     np.testing.assert_allclose(values, dense_spectrum(random_graph(200, 6)).values[:5], atol=1e-8)
+
+
+def test_where_one_basis_does_not_converge_a_wider_one_does(monkeypatch):
+    """Thirty groups that all but nothing joins: thirty eigenvalues as good as equal."""
+    joined, widths = beside_each_other(*(random_graph(40, 6, seed) for seed in range(30))), []
+    neighbors, affinities = joined.block(0, joined.n_rows)
+    neighbors[::40, 0] = (np.arange(0, joined.n_rows, 40) + 40) % joined.n_rows
+    affinities[::40, 0] = 1e-9
+    arpack = spectrum.scipy.sparse.linalg.eigsh
+
+    def noted(*arguments, **asked):
+        widths.append(asked["ncv"])
+        return arpack(*arguments, **asked)
+
+    monkeypatch.setattr(spectrum.scipy.sparse.linalg, "eigsh", noted)
+    monkeypatch.setattr(spectrum, "MOST_RESTARTS", 2)
+    values, _, _ = exact_spectrum(ArrayGraph(neighbors, affinities), 5)
+    np.testing.assert_allclose(values, dense_spectrum(ArrayGraph(neighbors, affinities)).values[:5], atol=1e-8)
+    assert max(widths) > min(widths)

@@ -143,3 +143,9 @@ def test_an_estimator_tells_its_trial_and_goes_on_in_its_space() -> None:
     assert "pca" in model._weights
     again = model.partial_refit(blobs(600, DROWNED.shape[1])[0])  # which would be searched as they are
     assert again.graph_["trial"] == dataclasses.asdict(found)
+
+
+def test_one_neighbour_is_tried_as_two() -> None:
+    one, two = (tried(ArrayVectors(DROWNED), BOTH, GraphConfig(n_neighbors=k, metric="l2"), 50) for k in (1, 2))
+    assert one == two
+    assert all(np.isfinite(share) for share in one.predicted.values())

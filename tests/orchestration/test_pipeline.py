@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from distspectral.config import load_config
 from distspectral.datasets import write_vectors
@@ -127,6 +128,18 @@ def test_metrics_and_report_stand_at_the_root(finished: Path) -> None:
     assert len(metrics["train"]["ritz_values"]) == 6
     assert set(metrics["embed"]["agreement"]) == {"acc", "nmi", "ari"}
     assert "<svg" in (root / "report.html").read_text()
+
+
+def test_what_only_metrics_and_report_tell_is_told_anew(own: Path) -> None:
+    root = own.parent / "root"
+    metrics, recorder = run_local(own, "name=renamed", "ray.workers=2")
+    assert recorder.worked == []
+    assert metrics["name"] == json.loads((root / "metrics.json").read_text())["name"] == "renamed"
+    assert "renamed" in (root / "report.html").read_text()
+    assert yaml.safe_load((root / "config.yaml").read_text())["name"] == "renamed"
+    before = (root / "report.html").stat().st_mtime_ns
+    run_local(own, "name=renamed", "ray.workers=1")
+    assert (root / "report.html").stat().st_mtime_ns == before, "nothing that it tells has changed"
 
 
 def test_a_trial_decides_on_the_stages_after_it(tmp_path: Path) -> None:

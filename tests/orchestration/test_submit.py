@@ -138,6 +138,10 @@ def test_relative_paths_are_refused_before_anything_is_sent(tmp_path: Path) -> N
     config = load_config(write_run(tmp_path), ["root=runs/tiny"])
     with pytest.raises(ConfigError, match=r"^root: is runs/tiny, relative to this machine's working directory"):
         submit.make_job(config)
+    for key in ("graph.path", "start_from"):
+        config = load_config(write_run(tmp_path), [f"{key}=runs/other"])
+        with pytest.raises(ConfigError, match=rf"^{key}: is runs/other, relative to this machine"):
+            submit.make_job(config)
 
 
 def test_nobody_at_the_address_is_said_with_the_command_that_helps() -> None:

@@ -222,6 +222,13 @@ def test_every_worker_needs_a_share_of_every_batch_that_the_run_makes() -> None:
         recipe(WIDE, **few).check_workers(2)
 
 
+def test_every_worker_needs_a_row() -> None:
+    few = recipe(NARROW, n_rows=6, **EUCLIDEAN)
+    few.check_workers(6)
+    with pytest.raises(ConfigError, match=r"ray\.workers: is 8, but there are only 6 rows"):
+        few.check_workers(8)
+
+
 def test_every_training_begins_with_the_weights_of_the_run_to_start_from() -> None:
     starts = {name: one.start_from for name, one in recipe(start_from="s3://bucket/before").trainings.items()}
     assert starts == {

@@ -106,3 +106,10 @@ def test_the_picture_stands_alone_and_escapes_what_comes_from_the_data(finished)
     assert "var(" not in svg, "other programs know no variables"
     assert "<script>" not in svg
     assert "79" in svg
+
+
+def test_categories_are_ids_too(finished, tmp_path):
+    ids = pa.array([str(row) for row in range(N_ROWS)]).dictionary_encode()
+    pq.write_table(pa.table({"id": ids, "label": labels_of(finished)}), tmp_path / "labels.parquet")
+    found = agreement(finished.chain.root, str(tmp_path / "labels.parquet"), "id", "label")
+    np.testing.assert_array_equal(found.counts, agreement(finished.chain.root, None, "id", "label").counts)

@@ -11,7 +11,7 @@ from scipy.cluster.hierarchy import fcluster, is_monotonic, is_valid_linkage
 
 from distspectral.errors import TooManyClustersError
 from distspectral.spectral.diagnostics import modularity, normalized_cut
-from distspectral.spectral.tree import SHARING, cluster_facts, grown, merged_into, mergers, refined
+from distspectral.spectral.tree import SHARING, cluster_facts, conductances, grown, merged_into, mergers, refined
 
 GROUPS = np.zeros(14, np.int64)
 
@@ -263,3 +263,9 @@ def test_nodes_of_a_refined_tree_say_what_lies_below_them():
     assert last[left] == last[right]
     expected = between[left, right] * between.sum() / between.sum(1)[left] / between.sum(1)[right]
     assert fine.affinity[0] == pytest.approx(expected)
+
+
+def test_a_small_rest_is_not_nothing():
+    np.testing.assert_allclose(conductances(np.array([25.0, 25.0]), np.array([1e7, 50.0]), 1e7 + 50), [0.5, 0.5])
+    np.testing.assert_allclose(conductances(np.zeros(1), np.array([3.0]), 3.0), [0])
+    np.testing.assert_allclose(conductances(np.zeros(2), np.zeros(2), 0.0), [1, 1])

@@ -128,6 +128,19 @@ def test_a_window_of_skipped_steps_only_goes_on_into_the_next():
     assert [record["step"] for record in observer.history] == [10, 30, 40, 50, 60]
 
 
+def test_a_training_whose_last_steps_are_skipped_ends_with_what_it_says_in_the_end():
+    one, observer = poisoned_trainer(range(50, 60), checkpoint_steps=50), WindowRecorder()
+    one.finish = lambda: {"held_out_loss": 0.25}
+    one.fit(observer)
+    before, last = observer.history[-2:]
+    assert (last["step"], last["skipped_steps"], last["seconds"]) == (60, 10, 0)
+    assert last["held_out_loss"] == 0.25
+    assert last["loss"] == before["loss"]
+    other = trainer()
+    other.load_state_dict(one.state_dict())
+    assert other.last_record == last
+
+
 def test_too_many_in_a_row_end_training_with_an_explanation():
     one = poisoned_trainer(range(12, 60), max_skipped_steps=5)
     with pytest.raises(NonFiniteStepError, match=r"stopped at step 16: 5 steps in a row .*learning_rate"):

@@ -22,7 +22,8 @@ def open_whole(filesystem: fs.FileSystem, path: str) -> Iterator[IO[bytes]]:
     """Yield a binary file to write and read, which stands at its place when the block has ended, and only then.
 
     A local file is written under a temporary name, fsynced and renamed; for an object store it is assembled in a local
-    temporary file and sent by one upload. An error in the block leaves what stood there before.
+    temporary file and sent by one upload. An error in the block leaves what stood there before, one in the upload
+    nothing.
 
     Args:
         filesystem: of the file.
@@ -32,8 +33,13 @@ def open_whole(filesystem: fs.FileSystem, path: str) -> Iterator[IO[bytes]]:
         with tempfile.TemporaryFile() as stream:
             yield stream
             stream.seek(0)
-            with filesystem.open_output_stream(path) as target:
-                shutil.copyfileobj(stream, target, 1 << 24)
+            try:
+                with filesystem.open_output_stream(path) as target:
+                    shutil.copyfileobj(stream, target, 1 << 24)
+            except BaseException:  # closed, an object store takes what came so far for the whole
+                with contextlib.suppress(OSError):
+                    filesystem.delete_file(path)
+                raise
         return
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ import dataclasses
 import fnmatch
 import logging
 import posixpath
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -238,7 +239,8 @@ class Output:
         by_source = {shard.details[SOURCE]: shard for shard in whole}
         if len(by_source) < len(whole):  # two source shards that nothing tells apart
             return {}
-        return {name: by_source[source] for name, source in sources.items() if source in by_source}
+        times = Counter(sources.values())
+        return {name: by_source[one] for name, one in sources.items() if times[one] == 1 and one in by_source}
 
     def _clear(self, kept: Mapping[str, Shard]) -> None:
         """Remove all but the kept shards; interrupted, it leaves a directory of ours in which all is made again."""

@@ -215,7 +215,8 @@ class Source:
 
 def _identity(shard: SourceShard) -> tuple[str | int | None, ...]:
     piece = () if shard.parts is None else (shard.file_row, shard.n_rows)
-    return shard.file.name, shard.file.size, shard.file.mtime_ns, *piece
+    version = () if shard.file.version is None else (shard.file.version,)
+    return shard.file.name, shard.file.size, shard.file.mtime_ns, *version, *piece
 
 
 def _read_header(config: SourceConfig, file: ShardFile, format_name: FormatName) -> Header:

@@ -29,6 +29,10 @@ CONVERSIONS = {
 """Lines that make shards of files that are none, by extension."""
 
 
+VERSIONS = ("ETag", "etag", "blob_id", "md5Hash", "LastModified", "last_modified", "modified", "updated", "created")
+"""What file systems of fsspec tell of a file's content, then of its last change, by their own words."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ShardFile:
     """One file of the source, known by name only: nothing of it has been read.
@@ -41,6 +45,7 @@ class ShardFile:
         folder: that folder, or the file itself where it was named by itself.
         size: bytes.
         mtime_ns: last change, where the filesystem knows it.
+        version: what it says of the content in place of a time, such as an etag.
     """
 
     filesystem: fs.FileSystem
@@ -50,6 +55,7 @@ class ShardFile:
     folder: str
     size: int
     mtime_ns: int | None
+    version: str | None = None
 
     @property
     def is_local(self) -> bool:
@@ -228,8 +234,7 @@ def _walk(path: str) -> tuple[list[ShardFile], list[tables.Refusal]]:
     scheme = f"{path.partition('://')[0]}://" if "://" in path else ""
     info = filesystem.get_file_info(root)
     if info.type == fs.FileType.File:
-        file = ShardFile(filesystem, info.path, scheme + info.path, info.base_name, info.path, info.size, info.mtime_ns)
-        return [file], []
+        return [_shard_file(filesystem, info, scheme, info.base_name, info.path)], []
     if info.type != fs.FileType.Directory:
         return [], []
     if isinstance(filesystem, fs.LocalFileSystem):
@@ -243,7 +248,7 @@ def _walk(path: str) -> tuple[list[ShardFile], list[tables.Refusal]]:
         if entry.type in (fs.FileType.File, fs.FileType.NotFound) and not any(
             _is_hidden(part) for part in name.split("/")
         ):
-            files.append(ShardFile(filesystem, entry.path, scheme + entry.path, name, root, entry.size, entry.mtime_ns))
+            files.append(_shard_file(filesystem, entry, scheme, name, root))
     places = [entry.path for entry in entries]
     refusals = [
         *(one._replace(place=root) for one in tables.around(filesystem, _real(filesystem, root), scheme)),
@@ -251,6 +256,22 @@ def _walk(path: str) -> tuple[list[ShardFile], list[tables.Refusal]]:
         *tables.strays(filesystem, places, scheme),
     ]
     return sorted(files, key=lambda file: file.name), refusals
+
+
+def _shard_file(filesystem: fs.FileSystem, info: fs.FileInfo, scheme: str, name: str, folder: str) -> ShardFile:
+    version = _version(filesystem, info.path) if info.mtime_ns is None else None
+    return ShardFile(filesystem, info.path, scheme + info.path, name, folder, info.size, info.mtime_ns, version)
+
+
+def _version(filesystem: fs.FileSystem, path: str) -> str | None:
+    """Return what a file system of fsspec says of a file's content or change; None where it says nothing of the kind.
+
+    Arrow asks these only for ``mtime``, which hf:// and others do not know.
+    """
+    if not isinstance(filesystem, fs.PyFileSystem) or not isinstance(filesystem.handler, fs.FSSpecHandler):
+        return None
+    told = filesystem.handler.fs.info(path)
+    return next((f"{key} {told[key]}" for key in VERSIONS if told.get(key) is not None), None)
 
 
 def _is_hidden(name: str) -> bool:

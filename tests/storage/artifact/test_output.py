@@ -308,3 +308,10 @@ def test_a_file_in_the_place_is_named(tmp_path):
     (tmp_path / "out").touch()
     with pytest.raises(OutputNotWritableError, match="out"):
         output(tmp_path / "out").begin(shared=True)
+
+
+def test_a_new_source_that_nothing_tells_from_a_kept_one_is_not_taken_for_it(tmp_path):
+    fill(followed(tmp_path, "before"), numbered("a"))
+    made: list[str] = []
+    fill(followed(tmp_path, "after"), numbered("a", "a", "b"), made)
+    assert made == ["a", "a", "b"]

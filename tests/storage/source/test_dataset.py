@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import struct
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
+from numpy.typing import NDArray
 from pyarrow import fs
 from pydantic import ValidationError
 
@@ -88,6 +90,24 @@ def test_remote_file_systems_read_the_same(tmp_path: Path, name: str) -> None:
         source = open_source(uri)
         assert source.shards[0].uri == f"fsspec+memory://{root}/{name}"
         np.testing.assert_array_equal(read_all(source, 7), MATRIX.astype(np.float32))
+
+
+def test_a_store_that_knows_no_times_is_asked_what_else_has_changed() -> None:
+    memory, root = fs.FileSystem.from_uri("fsspec+memory:///without-times")
+    memory.create_dir(root)
+
+    def put(values: NDArray[np.float32]) -> tuple[int | None, str]:
+        content = io.BytesIO()
+        np.save(content, values)
+        with memory.open_output_stream(f"{root}/a.npy") as stream:
+            stream.write(content.getvalue())
+        source = open_source(f"fsspec+memory://{root}")
+        return source.shards[0].file.mtime_ns, source.fingerprint()
+
+    first, again = put(MATRIX.astype(np.float32)), put(1 + MATRIX.astype(np.float32))
+    assert first[0] is None, "as of hf://"
+    assert first[1] != again[1]
+    assert open_source(f"fsspec+memory://{root}").fingerprint() == again[1]
 
 
 @pytest.mark.parametrize("kind", ["fixed", "list", "large_list"])

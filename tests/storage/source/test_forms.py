@@ -231,3 +231,9 @@ def test_files_that_are_no_shards_are_answered_with_the_line_that_converts_them(
         modules = [importlib.import_module(one) for one in re.findall(r"(?<![.\w'])([a-z]+)\.", line.replace(name, ""))]
         exec(line, {"FILE": name, **{one.__name__: one for one in modules}})
     np.testing.assert_array_equal(vectors(read(tmp_path)), MATRIX)
+
+
+def test_a_list_column_may_have_dots_in_its_name(tmp_path: Path) -> None:
+    columns = {"text.embedding": as_lists(MATRIX, "list"), "text": as_lists(MATRIX + 1, "list")}
+    write(tmp_path / "a.parquet", columns)
+    np.testing.assert_array_equal(vectors(read(tmp_path, column="text.embedding")), MATRIX)

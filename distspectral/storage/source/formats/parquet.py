@@ -62,7 +62,7 @@ def _parquet_list_width(parquet: pq.ParquetFile, file: ShardFile, columns: Colum
     leaf = next(
         index
         for index in range(metadata.num_columns)
-        if metadata.schema.column(index).path.split(".")[0] == columns.vector
+        if f"{metadata.schema.column(index).path}.".startswith(f"{columns.vector}.")
     )
     n_rows = metadata.num_rows
     n_values = sum(metadata.row_group(group).column(leaf).num_values for group in range(metadata.num_row_groups))
