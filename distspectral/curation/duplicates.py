@@ -83,12 +83,11 @@ def dedup(lists: RunLists, threshold: float, output: Output, mapper: Mapper = lo
     dropped = _dropped(labels)
     groups, sizes = np.unique(labels[dropped], return_counts=True)
 
-    packed = lists.vectors.manifest().shards
-    firsts = np.cumsum([0, *(shard.n_rows for shard in packed)])
+    packed = lists.vectors.manifest().shards_and_first_rows
     names = [f"part-{index:05d}.parquet" for index in range(len(packed))]
     items = [
-        (name, shard.name, int(first), labels[first : first + shard.n_rows])
-        for name, shard, first in zip(names, packed, firsts, strict=False)
+        (name, shard.name, first, labels[first : first + shard.n_rows])
+        for name, (shard, first) in zip(names, packed, strict=True)
         if name not in done
     ]
     write = functools.partial(_write, vectors=lists.vectors, output=output.artifact)

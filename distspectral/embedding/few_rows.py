@@ -23,6 +23,7 @@ from distspectral.graph.stratified import StratifiedRows
 from distspectral.mapping import Mapper
 from distspectral.models.networks import torch_device
 from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.manifest import first_rows
 from distspectral.storage.rows.by_row import load_rows
 from distspectral.storage.rows.joined import open_vectors
 from distspectral.storage.rows.packed import read_column
@@ -112,8 +113,8 @@ def numbers_of(artifact: Artifact, name: str, mapper: Mapper) -> Callable[[NDArr
 def ids_of(vectors: Artifact, rows: NDArray[np.int64], mapper: Mapper) -> pa.Array:
     """Return the ids (n,) of rows (n,), ascending; a task reads those of one shard."""
     shards = vectors.manifest().shards
-    cuts = np.searchsorted(rows, np.cumsum([0, *(shard.n_rows for shard in shards)]))
-    starts = np.cumsum([0, *(shard.n_rows for shard in shards)])
+    starts = first_rows(shards)
+    cuts = np.searchsorted(rows, starts)
     items = [
         (index, shard.name, rows[cuts[index] : cuts[index + 1]] - starts[index])
         for index, shard in enumerate(shards)

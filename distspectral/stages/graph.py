@@ -63,7 +63,7 @@ def affinities(neighbors: Artifact, output: Output, config: AffinityConfig, mapp
         items = [(f"scales-{index:05d}.arrow", run) for index, run in enumerate(shard_runs(source.shards))]
         change = functools.partial(_completed, config=config)
         rows.join(SCALES, rows.run(task, items, mapper, SCALING), mapper, JOINING_SCALES, change=change)
-    missing = [item for item in _items(source) if item[0].name not in done]
+    missing = [item for item in source.shards_and_first_rows if item[0].name not in done]
     task = functools.partial(
         _weigh,
         neighbors=neighbors,
@@ -129,12 +129,6 @@ def read_links(neighbors: Artifact, source: Manifest) -> Links:
         return Links.none()
     with np.load(io.BytesIO(neighbors.read_bytes(LINKS))) as arrays:
         return Links.of(arrays)
-
-
-def _items(source: Manifest) -> list[tuple[Shard, int]]:
-    """Return each shard and its first row."""
-    starts = np.cumsum([0, *(shard.n_rows for shard in source.shards)]).tolist()
-    return list(zip(source.shards, starts, strict=False))
 
 
 # ---- tasks -------------------------------------------------------------------------------------------------------

@@ -53,10 +53,9 @@ def reweight(
         (judged,) = mapper(judge, [graph], "judging weights")
     if judged is None or not judged.fragments:
         (median,) = mapper(functools.partial(_median, features=features), [graph], "taking the median")
-    starts = np.cumsum([0, *(shard.n_rows for shard in source.shards)]).tolist()
     missing = [
         (shard.name, start, start + shard.n_rows)
-        for shard, start in zip(source.shards, starts, strict=False)
+        for shard, start in source.shards_and_first_rows
         if shard.name not in done
     ]
     task = functools.partial(_reweigh, graph=graph, features=features, output=output.artifact, median=median)

@@ -120,11 +120,10 @@ def tree(
     (state,) = mapper(fit, [rows], FITTING_OUTLIERS)
     write_state(artifact, OUTLIERS, state)
 
-    by_row, shards = ByRow(output), vectors[0].manifest().shards
-    starts = np.cumsum([0, *(shard.n_rows for shard in shards)]).tolist()
+    by_row = ByRow(output)
     items = [
         (f"leaves-{index:05d}.arrow", shard.name, start)
-        for index, (shard, start) in enumerate(zip(shards, starts, strict=False))
+        for index, (shard, start) in enumerate(vectors[0].manifest().shards_and_first_rows)
         if shard.n_rows
     ]
     placing = functools.partial(_place_shard, tuple(vectors), model, clusters, artifact, by_row.artifact)

@@ -9,6 +9,7 @@ Shape letters: N rows, D features, n records.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -100,19 +101,17 @@ def _drawn(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return all records (n,) and their rows (n,), by row and then by record."""
     of = vectors[0] if graph is None else graph
-    shards = [shard for shard in of.manifest().shards if shard.n_rows]
-    starts = np.cumsum([0, *(shard.n_rows for shard in shards)]).tolist()
+    shards = [(shard, start) for shard, start in of.manifest().shards_and_first_rows if shard.n_rows]
     affinity = np.zeros(len(shards))
     if drawn.by_affinity:
         assert graph is not None, "affinity is that of edges"
-        for index, own in mapper(functools.partial(_weigh, graph, drawn), list(enumerate(shards)), "weighing shards"):
+        items = [(index, shard) for index, (shard, _) in enumerate(shards)]
+        for index, own in mapper(functools.partial(_weigh, graph, drawn), items, "weighing shards"):
             affinity[index] = own
     bounds = [0.0, *np.cumsum(affinity).tolist()]
-    items = [
-        (shard, starts[index], (bounds[index], bounds[index + 1], bounds[-1])) for index, shard in enumerate(shards)
-    ]
+    draws = [(*placed, (*span, bounds[-1])) for placed, span in zip(shards, itertools.pairwise(bounds), strict=True)]
     found = [Drawn(np.empty(0, np.int64), np.empty(0, np.int64))]
-    found += mapper(functools.partial(_draw_shard, graph, drawn), items, "drawing batches")
+    found += mapper(functools.partial(_draw_shard, graph, drawn), draws, "drawing batches")
     records, rows = (np.concatenate(column) for column in zip(*found, strict=True))
     order = np.lexsort((records, rows))
     return records[order], rows[order]
@@ -158,13 +157,12 @@ def _gathered(
 ) -> list[_Part]:
     """Write the rows asked of each shard of the vectors, in the order of their records."""
     done = output.begin()
-    asked, start = {}, 0
-    for shard in vectors[0].manifest().shards:
+    asked = {}
+    for shard, start in vectors[0].manifest().shards_and_first_rows:
         first, last = np.searchsorted(rows, (start, start + shard.n_rows))
         if last > first:
             order = np.argsort(records[first:last], kind="stable")
             asked[shard.name] = (records[first:last][order], rows[first:last][order], start)
-        start += shard.n_rows
     items = [(name, own - start) for name, (_, own, start) in asked.items() if name not in done]
     for written in mapper(functools.partial(_gather, tuple(vectors), output.artifact), items, "gathering rows"):
         done[written.name] = written
