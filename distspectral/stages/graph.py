@@ -21,7 +21,7 @@ from distspectral.graph.runs import BLOCK_ROWS, Lists, Run, run_count, shard_run
 from distspectral.graph.store import AFFINITIES, NEIGHBORS, SQUARED_DISTANCES, MappedGraph, write_rows
 from distspectral.graph.stratified import StratifiedRows
 from distspectral.graph.weights import block_affinities, completed, median_scale, row_scales
-from distspectral.mapping import Mapper, local_map
+from distspectral.mapping import Mapper, in_order, local_map
 from distspectral.spectral.affinity import needs_scales
 from distspectral.stages.neighbors import LINKS, list_shards
 from distspectral.stages.stage import Manifests, Stage, Work
@@ -101,8 +101,8 @@ def finished(
     runs, n_rows = shard_runs(shards), sum(shard.n_rows for shard in shards)
     lists = Lists(output.artifact, n_rows, AFFINITIES)
     tally = Tally(n_rows)
-    for part in sorted(mapper(functools.partial(_count, lists=lists), runs, COUNTING), key=lambda part: part[0]):
-        tally.merge(part[1])
+    for part in in_order(mapper, functools.partial(_count, lists=lists), runs, COUNTING):
+        tally.merge(part)
     n_neighbors = MappedGraph(output.artifact, shards[:1]).n_neighbors
     if of_same_edges is None:
         found = contracted(lists, runs, rows, mapper, name=COMPONENTS, to=output.artifact)
@@ -172,12 +172,12 @@ def _weigh(
     return write_rows(output, shard.name, n_rows_global, {NEIGHBORS: ids, AFFINITIES: weights})
 
 
-def _count(run: Run, *, lists: Lists) -> tuple[int, tuple[NDArray[np.int64], NDArray[np.int64], Any, float]]:
-    """Return a run's first row and what its edges add to the tally of sampled rows."""
+def _count(run: Run, *, lists: Lists) -> tuple[NDArray[np.int64], NDArray[np.int64], Any, float]:
+    """Return what a run's edges add to the tally of sampled rows."""
     tally = Tally(lists.n_rows)
     for start, edges in lists.blocks(run):
         tally.add(start, *edges)
-    return run.start, tally.part()
+    return tally.part()
 
 
 def _copy(graph: Artifact, output: Artifact, name: str) -> None:

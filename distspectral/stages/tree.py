@@ -40,7 +40,7 @@ from distspectral.embedding.loading import Loader
 from distspectral.embedding.outliers import fitted_outliers
 from distspectral.embedding.transfer import as_tensor
 from distspectral.graph.store import MappedGraph
-from distspectral.mapping import Mapper, local_map
+from distspectral.mapping import Mapper, in_order, local_map
 from distspectral.models.assigner import Assigner
 from distspectral.models.networks import Perceptron, torch_device
 from distspectral.models.state import write_state
@@ -127,7 +127,7 @@ def tree(
         if shard.n_rows
     ]
     placing = functools.partial(_place_shard, tuple(vectors), model, clusters, artifact, by_row.artifact)
-    placed_shards = sorted(mapper(placing, items, "placing rows", on_gpu=True), key=lambda one: one.shard.name)
+    placed_shards = list(in_order(mapper, placing, items, "placing rows", on_gpu=True))
     counts, silhouettes, outliers = (
         np.sum([getattr(one, name) for one in placed_shards], axis=0) for name in ("counts", "silhouettes", "outliers")
     )

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distspectral.graph.store import MappedGraph
-from distspectral.mapping import Mapper, local_map
+from distspectral.mapping import Mapper, in_order, local_map
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import Output
@@ -102,12 +102,11 @@ def _drawn(
     """Return all records (n,) and their rows (n,), by row and then by record."""
     of = vectors[0] if graph is None else graph
     shards = [(shard, start) for shard, start in of.manifest().shards_and_first_rows if shard.n_rows]
-    affinity = np.zeros(len(shards))
+    affinity = [0.0] * len(shards)
     if drawn.by_affinity:
         assert graph is not None, "affinity is that of edges"
-        items = [(index, shard) for index, (shard, _) in enumerate(shards)]
-        for index, own in mapper(functools.partial(_weigh, graph, drawn), items, "weighing shards"):
-            affinity[index] = own
+        weigh = functools.partial(_weigh, graph, drawn)
+        affinity = list(in_order(mapper, weigh, [shard for shard, _ in shards], "weighing shards"))
     bounds = [0.0, *np.cumsum(affinity).tolist()]
     draws = [(*placed, (*span, bounds[-1])) for placed, span in zip(shards, itertools.pairwise(bounds), strict=True)]
     found = [Drawn(np.empty(0, np.int64), np.empty(0, np.int64))]
@@ -117,11 +116,10 @@ def _drawn(
     return records[order], rows[order]
 
 
-def _weigh(graph: Artifact, drawn: Draws, item: tuple[int, Shard]) -> tuple[int, float]:
-    """Return a shard's number and its total affinity; one task."""
-    index, shard = item
+def _weigh(graph: Artifact, drawn: Draws, shard: Shard) -> float:
+    """Return a shard's total affinity; one task."""
     edges = drawn.graph(MappedGraph(graph, [shard]))
-    return index, float(cumulative_affinity(edges, 0, edges.n_rows)[-1])
+    return float(cumulative_affinity(edges, 0, edges.n_rows)[-1])
 
 
 def _draw_shard(graph: Artifact | None, drawn: Draws, item: tuple[Shard, int, tuple[float, float, float]]) -> Drawn:

@@ -23,7 +23,7 @@ from distspectral.graph.search.cuts import Run
 from distspectral.graph.search.exact import ExactSolver
 from distspectral.graph.search.lists import Neighbors, nearest_of_parts
 from distspectral.graph.store import NEIGHBORS, SQUARED_DISTANCES
-from distspectral.mapping import Mapper
+from distspectral.mapping import Mapper, in_order
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Shard
 from distspectral.storage.rows.arrays import Arrays, Piece, piece_offsets, pieces_at, read_pieces, write_pieces
@@ -248,17 +248,16 @@ def nearest_of_all(
 def _read(searched: Searched, rows: NDArray[np.int64], description: str, mapper: Mapper) -> NDArray[np.float32]:
     """Return (B, D) rows in any order, with repeats, read by tasks."""
     unique, position = np.unique(rows, return_inverse=True)
-    items = [(start, unique[start : start + READ_AT_ONCE]) for start in range(0, len(unique), READ_AT_ONCE)]
-    parts = dict(mapper(functools.partial(_scattered_rows, searched=searched), items, description))
-    return np.concatenate([parts[start] for start, _ in items])[position]
+    blocks = np.split(unique, range(READ_AT_ONCE, len(unique), READ_AT_ONCE))
+    parts = in_order(mapper, functools.partial(_scattered_rows, searched=searched), blocks, description)
+    return np.concatenate(list(parts))[position]
 
 
 # ---- tasks -------------------------------------------------------------------------------------------------------
 
 
-def _scattered_rows(item: tuple[int, NDArray[np.int64]], *, searched: Searched) -> tuple[int, NDArray[np.float32]]:
-    start, rows = item
-    return start, searched.open().gather(rows)
+def _scattered_rows(rows: NDArray[np.int64], *, searched: Searched) -> NDArray[np.float32]:
+    return searched.open().gather(rows)
 
 
 def _nearest(
