@@ -28,6 +28,7 @@ from distspectral.stages.stage import Manifests, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import Output
+from distspectral.storage.artifact.receipts import write_missing
 from distspectral.storage.rows.by_row import ByRow, read_parts, write_part
 from distspectral.storage.rows.shard_rows import ShardRows
 
@@ -60,10 +61,9 @@ def affinities(neighbors: Artifact, output: Output, config: AffinityConfig, mapp
     rows = ByRow(output)
     if needs_scales(config.kind):
         task = functools.partial(_shard_scales, neighbors=neighbors, artifact=rows.artifact, config=config)
-        items = [(f"scales-{index:05d}.arrow", run) for index, run in enumerate(shard_runs(source.shards))]
+        parts = [(f"scales-{index:05d}.arrow", run) for index, run in enumerate(shard_runs(source.shards))]
         change = functools.partial(_completed, config=config)
-        rows.join(SCALES, rows.run(task, items, mapper, SCALING), mapper, JOINING_SCALES, change=change)
-    missing = [item for item in source.shards_and_first_rows if item[0].name not in done]
+        rows.join(SCALES, rows.run(task, parts, mapper, SCALING), mapper, JOINING_SCALES, change=change)
     task = functools.partial(
         _weigh,
         neighbors=neighbors,
@@ -73,8 +73,8 @@ def affinities(neighbors: Artifact, output: Output, config: AffinityConfig, mapp
         config=config,
         links=read_links(neighbors, source),
     )
-    done |= {shard.name: shard for shard in mapper(task, missing, "weighing edges")}
-    return finished(output, [done[shard.name] for shard in source.shards], rows, mapper)
+    items = [(shard.name, shard, first) for shard, first in source.shards_and_first_rows]
+    return finished(output, write_missing(done, mapper, task, items, "weighing edges"), rows, mapper)
 
 
 def finished(
@@ -153,7 +153,7 @@ def _completed(
 
 
 def _weigh(
-    item: tuple[Shard, int],
+    item: tuple[str, Shard, int],
     *,
     neighbors: Artifact,
     output: Artifact,
@@ -163,13 +163,13 @@ def _weigh(
     links: Links,
 ) -> Shard:
     """Write one shard; where scales are remote, a node fetches them once for all its tasks."""
-    shard, start = item
+    name, shard, start = item
     ids, squared_distances = MappedGraph(neighbors, [shard], SQUARED_DISTANCES).block(0, shard.n_rows)
     ids, squared_distances = links.applied(start, ids, squared_distances)
     all_scales = scales.load_array(SCALES) if needs_scales(config.kind) else None
     lists = MappedGraph(neighbors, weights=SQUARED_DISTANCES) if config.kind == "shared_neighbors" else None
     weights = block_affinities(start, ids, squared_distances, all_scales, config, lists)
-    return write_rows(output, shard.name, n_rows_global, {NEIGHBORS: ids, AFFINITIES: weights})
+    return write_rows(output, name, n_rows_global, {NEIGHBORS: ids, AFFINITIES: weights})
 
 
 def _count(run: Run, *, lists: Lists) -> tuple[NDArray[np.int64], NDArray[np.int64], Any, float]:

@@ -21,6 +21,7 @@ from distspectral.mapping import Mapper, in_order, local_map
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import Output
+from distspectral.storage.artifact.receipts import write_missing
 from distspectral.storage.rows.joined import open_vectors
 from distspectral.storage.rows.shard_rows import ShardRows, bare, write_columns
 from distspectral.storage.rows.vectors import MappedVectors
@@ -82,15 +83,12 @@ def draw(
     of_batch = drawn.n_records * (vector_bytes(vectors) + NUMBER_BYTES)
     chunk = max(1, CHUNK_BYTES // of_batch) * drawn.n_records
     n_all = drawn.n_batches * drawn.n_records
-    chunks = {
-        f"batches-{first // chunk:05d}.arrow": (first, min(first + chunk, n_all)) for first in range(0, n_all, chunk)
-    }
-    items = [(name, *bounds, _sliced(parts, *bounds)) for name, bounds in chunks.items() if name not in done]
-    for shard in mapper(functools.partial(_merge, artifact), items, "merging batches"):
-        done[shard.name] = shard
+    chunks = [(first, min(first + chunk, n_all)) for first in range(0, n_all, chunk)]
+    items = [(f"batches-{index:05d}.arrow", *span, _sliced(parts, *span)) for index, span in enumerate(chunks)]
+    shards = write_missing(done, mapper, functools.partial(_merge, artifact), items, "merging batches")
     gathered.artifact.delete()
     properties = {"n_records": drawn.n_records, "n_batches": drawn.n_batches}
-    return output.commit([bare(done[name]) for name in chunks], properties, {})
+    return output.commit([bare(shard) for shard in shards], properties, {})
 
 
 # ---- which rows ------------------------------------------------------------------------------------------------
@@ -155,16 +153,17 @@ def _gathered(
 ) -> list[_Part]:
     """Write the rows asked of each shard of the vectors, in the order of their records."""
     done = output.begin()
-    asked = {}
+    items, asked = [], []
     for shard, start in vectors[0].manifest().shards_and_first_rows:
         first, last = np.searchsorted(rows, (start, start + shard.n_rows))
         if last > first:
             order = np.argsort(records[first:last], kind="stable")
-            asked[shard.name] = (records[first:last][order], rows[first:last][order], start)
-    items = [(name, own - start) for name, (_, own, start) in asked.items() if name not in done]
-    for written in mapper(functools.partial(_gather, tuple(vectors), output.artifact), items, "gathering rows"):
-        done[written.name] = written
-    return [_Part(done[name], own_records, own) for name, (own_records, own, _) in asked.items()]
+            own = rows[first:last][order]
+            items.append((shard.name, own - start))
+            asked.append((records[first:last][order], own))
+    task = functools.partial(_gather, tuple(vectors), output.artifact)
+    shards = write_missing(done, mapper, task, items, "gathering rows")
+    return [_Part(shard, *own) for shard, own in zip(shards, asked, strict=True)]
 
 
 def _gather(vectors: tuple[Artifact, ...], artifact: Artifact, item: tuple[str, NDArray[np.int64]]) -> Shard:

@@ -26,6 +26,7 @@ from distspectral.graph.store import NEIGHBORS, SQUARED_DISTANCES
 from distspectral.mapping import Mapper, in_order
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Shard
+from distspectral.storage.artifact.receipts import write_missing
 from distspectral.storage.rows.arrays import Arrays, Piece, piece_offsets, pieces_at, read_pieces, write_pieces
 from distspectral.storage.rows.vectors import MappedVectors, Vectors
 
@@ -204,10 +205,8 @@ def gather_sample(
             "seen": sampled(n_rows, n_seen(n_rows, cells), config.seed + 2),
         },
     )
-    missing = [run for run in runs if run[0] not in done]
-    done |= {shard.name: shard for shard in mapper(task, missing, "exact neighbours of a sample", on_gpu=True)}
-    names = [name for name, _ in runs]
-    places = piece_offsets([done[name] for name in names])
+    shards = write_missing(done, mapper, task, runs, "exact neighbours of a sample", on_gpu=True)
+    names, places = [shard.name for shard in shards], piece_offsets(shards)
     found = read_pieces(artifact, pieces_at(names, places[:, LISTS : LISTS + 2]))
     lists = ((part[NEIGHBORS], part[SQUARED_DISTANCES]) for part in found)
     ids, distances = nearest_of_parts(lists, queries, config.n_neighbors)
