@@ -5,8 +5,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Mapper(Protocol):
@@ -37,3 +41,36 @@ def local_map(
     del description, on_gpu
     for item in items:
         yield function(item)
+
+
+def in_order(
+    mapper: Mapper, function: Callable[[T], R], items: Sequence[T], description: str, *, on_gpu: bool = False
+) -> Iterator[R]:
+    """Yield a mapper's results in the order of the items, each as soon as all before it are there.
+
+    Args:
+        mapper: calls the function.
+        function: of one item, as for a :class:`Mapper`.
+        items: likewise.
+        description: likewise.
+        on_gpu: likewise.
+    """
+    numbered = [(_name(item, number), number, item) for number, item in enumerate(items)]
+    waiting: dict[int, R] = {}
+    due = 0
+    for number, result in mapper(functools.partial(_numbered, function), numbered, description, on_gpu=on_gpu):
+        waiting[number] = result
+        while due in waiting:
+            yield waiting.pop(due)
+            due += 1
+
+
+def _name(item: Any, number: int) -> str | int:
+    """Return the shard's name or the first row that an item begins with; without one, its number."""
+    first = item[0] if isinstance(item, tuple) else item
+    return first if isinstance(first, str | int) else number
+
+
+def _numbered(function: Callable[[T], R], item: tuple[str | int, int, T]) -> tuple[int, R]:
+    _, number, own = item
+    return number, function(own)

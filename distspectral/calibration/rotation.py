@@ -19,7 +19,7 @@ from distspectral.embedding.few_rows import GatheredGraph
 from distspectral.embedding.loading import Loader
 from distspectral.graph.certified import aligned_functions, certified
 from distspectral.graph.store import MappedGraph
-from distspectral.mapping import Mapper
+from distspectral.mapping import Mapper, in_order
 from distspectral.models.networks import SpectralNetwork
 from distspectral.spectral.certificate import Certificate
 from distspectral.spectral.polish import can_polish
@@ -69,7 +69,7 @@ def by_edges(features: Artifact, graph: Artifact, settings: SpectralSettings, ma
     sample = None if polishes else ResidualSample.drawn(n_rows, n_functions, settings.seed)
     task = functools.partial(_mapped_sums, features, graph, laplacian, None if sample is None else sample.rows)
     sums = EdgeSums.none(n_functions)
-    for _, more, part in sorted(mapper(task, ranges, CALIBRATING), key=lambda one: one[0]):
+    for more, part in in_order(mapper, task, ranges, CALIBRATING):
         sums += more
         if sample is not None:
             sample.merge(part)
@@ -107,12 +107,12 @@ def _mapped_sums(
     laplacian: Laplacian,
     sampled: NDArray[np.int64] | None,
     rows: tuple[int, int],
-) -> tuple[int, EdgeSums, Any]:
-    """Return the range's start, its sums and its part of a sample of rows; one task."""
+) -> tuple[EdgeSums, Any]:
+    """Return the range's sums and its part of a sample of rows; one task."""
     functions = MappedVectors(features)
     sample = None if sampled is None else ResidualSample(sampled, functions.dim)
     sums = edge_sums(functions, MappedGraph(graph), *rows, laplacian, None if sample is None else sample.add)
-    return rows[0], sums, None if sample is None else sample.part()
+    return sums, None if sample is None else sample.part()
 
 
 def _mapped_certificate(features: Artifact, graph: Artifact, laplacian: Laplacian, n_kept: int) -> Certificate:

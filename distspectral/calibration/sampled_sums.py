@@ -26,7 +26,7 @@ from distspectral.embedding.few_rows import GatheredGraph
 from distspectral.embedding.forward import BLOCK_ROWS, forward
 from distspectral.embedding.loading import Loader
 from distspectral.graph.stratified import StratifiedRows
-from distspectral.mapping import Mapper
+from distspectral.mapping import Mapper, in_order
 from distspectral.models.networks import SpectralNetwork, torch_device
 from distspectral.spectral.rayleigh import Laplacian
 from distspectral.storage.artifact.directory import Artifact
@@ -129,8 +129,7 @@ def sampled_sums(
         for index, start in enumerate(range(0, len(ends), BLOCK_ROWS))
     ]
     task = functools.partial(_pass, vectors=tuple(vectors), loader=loader, scratch=scratch)
-    written = {shard.name: shard for shard in mapper(task, items, PASSING, on_gpu=True)}
-    shards = [written[name] for name, _ in items]
+    shards = list(in_order(mapper, task, items, PASSING, on_gpu=True))
     bounds = (np.arange(N_BLOCKS + 1) * len(rows) // N_BLOCKS).tolist()
     blocks = []
     for first, last in itertools.pairwise(bounds):
@@ -149,12 +148,10 @@ def sampled_sums(
             )
         )
     add = functools.partial(_sum, scratch=scratch, shards=shards, laplacian=laplacian)
-    found = dict(mapper(add, list(enumerate(blocks)), SUMMING))
-    parts = [found[index] for index in range(N_BLOCKS)]
-    residuals = ResidualSample(rows.rows[::every], n_functions)
-    for _, part in parts:
+    residuals, sums = ResidualSample(rows.rows[::every], n_functions), []
+    for own, part in in_order(mapper, add, blocks, SUMMING):
+        sums.append(own)
         residuals.merge(part)
-    sums = [own for own, _ in parts]
     return Sampled(sum(sums, EdgeSums.none(n_functions)).of_all(graph.n_rows), sums, residuals, len(rows))
 
 
@@ -198,10 +195,9 @@ def _pass(
 
 
 def _sum(
-    item: tuple[int, _Block], *, scratch: Artifact, shards: list[Shard], laplacian: Laplacian
-) -> tuple[int, tuple[EdgeSums, tuple[NDArray[np.int64], NDArray[np.float64]]]]:
+    block: _Block, *, scratch: Artifact, shards: list[Shard], laplacian: Laplacian
+) -> tuple[EdgeSums, tuple[NDArray[np.int64], NDArray[np.float64]]]:
     """Return the block's sums and its part of the residuals' sample."""
-    index, block = item
     functions = ShardRows(scratch, shards, [FUNCTION])
     n_rows, n_neighbors = block.neighbors.shape
     n_functions, affinities = functions.types[0][1], block.affinities.astype(np.float64)
@@ -224,4 +220,4 @@ def _sum(
     led_to = np.searchsorted(block.judged, block.led_to)
     sample.leading_in(led_to, at(block.heads), block.incoming.astype(np.float64))
     places, found = sample.part()
-    return index, (sums, (block.numbers[places], found))
+    return sums, (block.numbers[places], found)

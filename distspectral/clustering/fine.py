@@ -117,11 +117,7 @@ def _of_range(
 
 def write_rows(vectors: Artifact, artifact: Artifact, by_row: Artifact, mapper: Mapper) -> list[str]:
     """Write the fine leaf of every row, ``id`` and ``fine``, a Parquet file per shard; return their names."""
-    shards = vectors.manifest().shards
-    starts = np.cumsum([0, *(shard.n_rows for shard in shards)]).tolist()
-    items = [
-        (ROWS.format(index), shard, start) for index, (shard, start) in enumerate(zip(shards, starts, strict=False))
-    ]
+    items = [(ROWS.format(index), *placed) for index, placed in enumerate(vectors.manifest().shards_and_first_rows)]
     list(mapper(functools.partial(_write_shard, vectors, artifact, by_row), items, WRITING))
     return [name for name, _, _ in items]
 

@@ -30,7 +30,7 @@ from distspectral.mapping import Mapper, local_map
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard, fingerprint
 from distspectral.storage.artifact.output import Output
-from distspectral.storage.artifact.receipts import write_shard
+from distspectral.storage.artifact.receipts import write_missing, write_shard
 from distspectral.storage.rows.arrays import write_arrays
 from distspectral.storage.rows.columns import to_array
 from distspectral.storage.rows.packed import read_column
@@ -83,16 +83,12 @@ def dedup(lists: RunLists, threshold: float, output: Output, mapper: Mapper = lo
     dropped = _dropped(labels)
     groups, sizes = np.unique(labels[dropped], return_counts=True)
 
-    packed = lists.vectors.manifest().shards
-    firsts = np.cumsum([0, *(shard.n_rows for shard in packed)])
-    names = [f"part-{index:05d}.parquet" for index in range(len(packed))]
     items = [
-        (name, shard.name, int(first), labels[first : first + shard.n_rows])
-        for name, shard, first in zip(names, packed, firsts, strict=False)
-        if name not in done
+        (f"part-{index:05d}.parquet", shard.name, first, labels[first : first + shard.n_rows])
+        for index, (shard, first) in enumerate(lists.vectors.manifest().shards_and_first_rows)
     ]
     write = functools.partial(_write, vectors=lists.vectors, output=output.artifact)
-    found = done | {shard.name: shard for shard in mapper(write, items, "writing groups")}
+    shards = write_missing(done, mapper, write, items, "writing groups")
     metrics = {
         "groups": len(groups),
         "kept_rows": len(labels) - len(dropped),
@@ -101,8 +97,8 @@ def dedup(lists: RunLists, threshold: float, output: Output, mapper: Mapper = lo
         "largest_group": int(sizes.max(initial=0)) + 1,
     }
     properties = {"n_rows": len(labels), "threshold": threshold, "metric": lists.scale.measure}
-    manifest = output.commit([found[name] for name in names], properties, metrics)
-    for name in found:
+    manifest = output.commit(shards, properties, metrics)
+    for name in done:
         if name.startswith(PAIRS):
             output.artifact.delete_file(name)
     return manifest
@@ -153,11 +149,9 @@ def _grouped(
     """Return the group (N,) of every row, named by its first row, and add to ``done`` what was written for that."""
     items = [(f"{PAIRS}{index:05d}.arrow", *listed) for index, listed in enumerate(lists.shards())]
     find = functools.partial(_find, lists=lists, limit=lists.scale.squared(threshold), output=artifact)
-    missing = [item for item in items if item[0] not in done]
-    done |= {shard.name: shard for shard in mapper(find, missing, "finding pairs")}
     components = Components(lists.neighbors.manifest().n_rows)
-    for name, _, _ in items:
-        for batch in artifact.read_table(name).to_batches():
+    for shard in write_missing(done, mapper, find, items, "finding pairs"):
+        for batch in artifact.read_table(shard.name).to_batches():
             rows, neighbors = (to_array(batch.column(key)) for key in (ROW, NEIGHBOR))
             _join(components, rows, neighbors)
     return components.labels()

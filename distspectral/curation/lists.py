@@ -64,8 +64,7 @@ class RunLists:
 
     def shards(self) -> list[tuple[Shard, int]]:
         """Return the shards of the lists, and the number of the first row of each."""
-        shards = self.neighbors.manifest().shards
-        return list(zip(shards, np.cumsum([0, *(shard.n_rows for shard in shards)]).tolist(), strict=False))
+        return self.neighbors.manifest().shards_and_first_rows
 
     def blocks(
         self, shard: Shard, first: int, block_rows: int

@@ -21,7 +21,7 @@ from distspectral.models.networks import torch_device
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import Output
-from distspectral.storage.artifact.receipts import write_shard
+from distspectral.storage.artifact.receipts import write_missing, write_shard
 from distspectral.storage.rows.block import Block
 from distspectral.storage.rows.columns import ScalarType
 from distspectral.storage.rows.joined import open_vectors
@@ -63,7 +63,7 @@ def encode(
     """
     done = output.begin()
     source = vectors[0].manifest()
-    items = [(shard.name, shard.n_rows) for shard in source.shards if shard.name not in done]
+    items = [(shard.name, shard.n_rows) for shard in source.shards]
     loader = Loader((output.artifact.uri, output.fingerprint), load)
     task = functools.partial(
         _encode_shard,
@@ -72,9 +72,7 @@ def encode(
         loader,
         device,
     )
-    for written in mapper(task, items, "encoding", on_gpu=True):
-        done[written.name] = written
-    shards = [done[shard.name] for shard in source.shards]
+    shards = write_missing(done, mapper, task, items, "encoding", on_gpu=True)
     moments = Moments.of_shards(shards)
     refuse_collapse(moments.mean, moments.variance, moments.n_rows, output.artifact.uri, trained)
     kept = {name: source.properties[name] for name in ("has_labels", "id_type", "source_shards")}

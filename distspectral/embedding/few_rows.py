@@ -20,9 +20,10 @@ from distspectral.embedding.loading import Loader
 from distspectral.graph.runs import Lists, Run, shard_runs
 from distspectral.graph.store import AFFINITIES, Edges, MappedGraph
 from distspectral.graph.stratified import StratifiedRows
-from distspectral.mapping import Mapper
+from distspectral.mapping import Mapper, in_order
 from distspectral.models.networks import torch_device
 from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.manifest import first_rows
 from distspectral.storage.rows.by_row import load_rows
 from distspectral.storage.rows.joined import open_vectors
 from distspectral.storage.rows.packed import read_column
@@ -51,7 +52,8 @@ class EmbeddedRows:
     def __call__(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the outputs (n, P) at rows (n,), ascending."""
         task = functools.partial(_embed, vectors=self.vectors, loader=self.loader)
-        return np.concatenate(_in_order(task, rows, BLOCK_ROWS, self.mapper, EMBEDDING, on_gpu=True))
+        blocks = np.split(rows, range(BLOCK_ROWS, len(rows), BLOCK_ROWS))
+        return np.concatenate(list(in_order(self.mapper, task, blocks, EMBEDDING, on_gpu=True)))
 
 
 class GatheredGraph:
@@ -70,7 +72,8 @@ class GatheredGraph:
     def gather(self, rows: NDArray[np.int64]) -> Edges:
         """Return neighbours (n, K) and affinities (n, K) of rows (n,)."""
         task = functools.partial(_edges, graph=self._graph)
-        found = _in_order(task, rows, EDGE_ROWS, self._mapper, READING_EDGES)
+        blocks = np.split(rows, range(EDGE_ROWS, len(rows), EDGE_ROWS))
+        found = in_order(self._mapper, task, blocks, READING_EDGES)
         neighbors, affinities = (np.concatenate(column) for column in zip(*found, strict=True))
         return neighbors, affinities
 
@@ -91,10 +94,8 @@ class GatheredGraph:
         runs = shard_runs(self._graph.manifest().shards)
         lists = Lists(self._graph, self.n_rows, AFFINITIES)
         task = functools.partial(_leading_to, lists=lists, rows=rows, every=every)
-        found = dict(self._mapper(task, list(enumerate(runs)), SEEKING_EDGES))
-        heads, places, affinities = (
-            np.concatenate(column) for column in zip(*(found[index] for index in range(len(runs))), strict=True)
-        )
+        found = in_order(self._mapper, task, runs, SEEKING_EDGES)
+        heads, places, affinities = (np.concatenate(column) for column in zip(*found, strict=True))
         order = np.argsort(places, kind="stable")
         return heads[order], places[order], affinities[order]
 
@@ -112,48 +113,27 @@ def numbers_of(artifact: Artifact, name: str, mapper: Mapper) -> Callable[[NDArr
 def ids_of(vectors: Artifact, rows: NDArray[np.int64], mapper: Mapper) -> pa.Array:
     """Return the ids (n,) of rows (n,), ascending; a task reads those of one shard."""
     shards = vectors.manifest().shards
-    cuts = np.searchsorted(rows, np.cumsum([0, *(shard.n_rows for shard in shards)]))
-    starts = np.cumsum([0, *(shard.n_rows for shard in shards)])
+    starts = first_rows(shards)
+    cuts = np.searchsorted(rows, starts)
     items = [
-        (index, shard.name, rows[cuts[index] : cuts[index + 1]] - starts[index])
+        (shard.name, rows[cuts[index] : cuts[index + 1]] - starts[index])
         for index, shard in enumerate(shards)
         if cuts[index + 1] > cuts[index]
     ]
-    found = dict(mapper(functools.partial(_ids, vectors=vectors), items, READING_IDS))
-    return pa.concat_arrays([found[index] for index, _, _ in items])
+    return pa.concat_arrays(list(in_order(mapper, functools.partial(_ids, vectors=vectors), items, READING_IDS)))
 
 
-def _in_order(
-    task: Callable[[tuple[int, NDArray[np.int64]]], tuple[int, Any]],
-    rows: NDArray[np.int64],
-    step: int,
-    mapper: Mapper,
-    description: str,
-    *,
-    on_gpu: bool = False,
-) -> list[Any]:
-    """Return what a task makes of each ``step`` rows, in order."""
-    items = [(start, rows[start : start + step]) for start in range(0, len(rows), step)]
-    found = dict(mapper(task, items, description, on_gpu=on_gpu))
-    return [found[start] for start, _ in items]
+def _embed(rows: NDArray[np.int64], *, vectors: tuple[Artifact, ...], loader: Loader[Any]) -> NDArray[np.float32]:
+    return forward(loader.on(torch_device("auto")), open_vectors(vectors).gather(rows))
 
 
-def _embed(
-    item: tuple[int, NDArray[np.int64]], *, vectors: tuple[Artifact, ...], loader: Loader[Any]
-) -> tuple[int, NDArray[np.float32]]:
-    start, rows = item
-    return start, forward(loader.on(torch_device("auto")), open_vectors(vectors).gather(rows))
-
-
-def _edges(item: tuple[int, NDArray[np.int64]], *, graph: Artifact) -> tuple[int, Edges]:
-    start, rows = item
-    return start, MappedGraph(graph).gather(rows)
+def _edges(rows: NDArray[np.int64], *, graph: Artifact) -> Edges:
+    return MappedGraph(graph).gather(rows)
 
 
 def _leading_to(
-    item: tuple[int, Run], *, lists: Lists, rows: StratifiedRows, every: int
-) -> tuple[int, tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
-    index, run = item
+    run: Run, *, lists: Lists, rows: StratifiedRows, every: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
     found = []
     for start, (neighbors, affinities) in lists.blocks(run):
         hits, places = rows.found(neighbors.reshape(-1))
@@ -162,9 +142,9 @@ def _leading_to(
         found.append((start + hits // neighbors.shape[1], places, affinities.reshape(-1)[hits]))
     heads, places, weights = (np.concatenate(column) for column in zip(*found, strict=True))
     there = weights > 0
-    return index, (heads[there], places[there], weights[there])
+    return heads[there], places[there], weights[there]
 
 
-def _ids(item: tuple[int, str, NDArray[np.int64]], *, vectors: Artifact) -> tuple[int, pa.Array]:
-    index, name, rows = item
-    return index, read_column(vectors, [name], "id").take(pa.array(rows)).combine_chunks()
+def _ids(item: tuple[str, NDArray[np.int64]], *, vectors: Artifact) -> pa.Array:
+    name, rows = item
+    return read_column(vectors, [name], "id").take(pa.array(rows)).combine_chunks()

@@ -10,8 +10,7 @@ Shape letters: N rows, D features, S sampled rows, B rows of a task, E component
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -22,7 +21,7 @@ from scipy import sparse
 
 from distspectral.embedding.forward import rows_of_block
 from distspectral.frozen import FrozenModel
-from distspectral.mapping import Mapper, local_map
+from distspectral.mapping import Mapper, in_order, local_map
 from distspectral.models.autoencoder import Autoencoder
 from distspectral.storage.rows.joined import sparse_rows
 from distspectral.storage.rows.vectors import Vectors
@@ -34,9 +33,6 @@ MOST_SAMPLED, SAMPLE_BYTES = 1 << 13, 1 << 30
 LEAST_ROWS, MOST_TASKS = 1 << 13, 64
 """Rows of a task, at least, and tasks: each returns a matrix (D, D)."""
 SUMMING = "summing a covariance"
-
-
-T = TypeVar("T")
 
 
 class PcaConfig(FrozenModel):
@@ -75,11 +71,9 @@ def principal_components(vectors: Vectors, n_components: int, seed: int = 0, map
 def _of_covariance(vectors: Vectors, n_kept: int, *, mapper: Mapper) -> NDArray[np.float64]:
     """Return the components (E, D) of all rows."""
     step = max(LEAST_ROWS, -(-vectors.n_rows // MOST_TASKS))
-    items = [
-        (index, start, min(start + step, vectors.n_rows)) for index, start in enumerate(range(0, vectors.n_rows, step))
-    ]
+    ranges = [(start, min(start + step, vectors.n_rows)) for start in range(0, vectors.n_rows, step)]
     total = np.zeros((vectors.dim, vectors.dim))
-    for scatter in _in_order(mapper(functools.partial(_scatter, vectors=vectors), items, SUMMING)):
+    for scatter in in_order(mapper, functools.partial(_scatter, vectors=vectors), ranges, SUMMING):
         total += scatter
     values, axes = scipy.linalg.eigh(total, subset_by_index=(vectors.dim - n_kept, vectors.dim - 1), overwrite_a=True)
     return np.where(_differ(values), axes, 0).T[::-1].copy()
@@ -91,8 +85,8 @@ def _of_sample(vectors: Vectors, n_kept: int, *, mapper: Mapper, seed: int) -> N
     most = MOST_SAMPLED if thin else min(MOST_SAMPLED, SAMPLE_BYTES // (8 * vectors.dim))
     n_sampled = min(vectors.n_rows, max(most, n_kept + 1))
     rows = np.sort(np.random.default_rng(seed).choice(vectors.n_rows, n_sampled, replace=False))
-    parts = list(enumerate(np.array_split(rows, min(MOST_TASKS, n_sampled))))
-    found = list(_in_order(mapper(functools.partial(_gathered, vectors=vectors), parts, "reading a sample")))
+    parts = np.array_split(rows, min(MOST_TASKS, n_sampled))
+    found = list(in_order(mapper, functools.partial(_gathered, vectors=vectors), parts, "reading a sample"))
     sample = (sparse.vstack(found, format="csr") if thin else np.concatenate(found)).astype(np.float64)
     mean = np.asarray(sample.mean(axis=0)).reshape(-1)
     products: Any = sample @ sample.T
@@ -111,23 +105,12 @@ def _differ(values: NDArray[np.float64]) -> NDArray[np.bool_]:
     return different
 
 
-def _in_order(results: Iterator[tuple[int, T]]) -> Iterator[T]:
-    """Yield numbered results in the order of their numbers, each as soon as all before it are there."""
-    waiting: dict[int, T] = {}
-    due = 0
-    for index, result in results:
-        waiting[index] = result
-        while due in waiting:
-            yield waiting.pop(due)
-            due += 1
-
-
 # ---- tasks -------------------------------------------------------------------------------------------------------
 
 
-def _scatter(item: tuple[int, int, int], *, vectors: Vectors) -> tuple[int, NDArray[np.float64]]:
+def _scatter(rows: tuple[int, int], *, vectors: Vectors) -> NDArray[np.float64]:
     """Return the sum over rows of (x - mean) (x - mean)', (D, D)."""
-    index, start, stop = item
+    start, stop = rows
     total = np.zeros((vectors.dim, vectors.dim))
     step = rows_of_block(vectors.dim)
     for first in range(start, stop, step):
@@ -140,12 +123,9 @@ def _scatter(item: tuple[int, int, int], *, vectors: Vectors) -> tuple[int, NDAr
             raw = thin.astype(np.float64)
             along = np.outer(np.asarray(raw.sum(axis=0)).reshape(-1), vectors.mean)
             total += (raw.T @ raw).toarray() - along - along.T + (last - first) * np.outer(vectors.mean, vectors.mean)
-    return index, total
+    return total
 
 
-def _gathered(
-    item: tuple[int, NDArray[np.int64]], *, vectors: Vectors
-) -> tuple[int, NDArray[np.float32] | sparse.csr_matrix]:
-    index, rows = item
+def _gathered(rows: NDArray[np.int64], *, vectors: Vectors) -> NDArray[np.float32] | sparse.csr_matrix:
     thin = sparse_rows(vectors, rows)
-    return index, vectors.gather(rows) if thin is None else thin
+    return vectors.gather(rows) if thin is None else thin

@@ -19,7 +19,7 @@ from distspectral.graph.distances import gathered_queries, under_metric
 from distspectral.graph.links import BASE_ROWS, MOST_QUERIES, MOST_ROUNDS, Links, kept_members, logger, nearest_outside
 from distspectral.graph.links import with_links as add_links
 from distspectral.graph.runs import Lists, Run
-from distspectral.mapping import Mapper
+from distspectral.mapping import Mapper, in_order
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.by_row import ByRow
 from distspectral.storage.rows.vectors import FleetingVectors
@@ -80,10 +80,9 @@ def _asking(
     order = np.argsort(components)
     components, sizes = components[order], sizes[order]
     members = [kept_members(int(size), len(components)) for size in sizes]  # places among the component's rows
-    counted = dict(mapper(functools.partial(_count_members, *labels, components), runs, COUNTING))
+    counted = in_order(mapper, functools.partial(_count_members, *labels, components), runs, COUNTING)
     before, items = np.zeros(len(components), np.int64), []
-    for run in runs:
-        found, counts = counted[run.start]
+    for run, (found, counts) in zip(runs, counted, strict=True):
         wanted = [members[one][slice(*np.searchsorted(members[one], (before[one], before[one] + count)))] - before[one]
                   for one, count in zip(found.tolist(), counts.tolist(), strict=True)]  # fmt: skip
         before[found] += counts
@@ -121,12 +120,12 @@ def _nearest(
 
 def _count_members(
     artifact: Artifact, file: str, components: NDArray[np.int64], run: Run
-) -> tuple[int, tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Return a run's first row, and which of the components (C,), ascending, it has how many rows of."""
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return which of the components (C,), ascending, a run has how many rows of."""
     names, counts = np.unique(artifact.load_array(file)[run.start : run.stop], return_counts=True)
     places = np.searchsorted(components, names).clip(max=len(components) - 1)
     asked = components[places] == names
-    return run.start, (places[asked], counts[asked])
+    return places[asked], counts[asked]
 
 
 def _choose_members(

@@ -25,7 +25,7 @@ class Timing:
     """How long an item took, and where.
 
     Attributes:
-        item: name of the shard, or the first row.
+        item: name of the shard, or the first row, or the item's number.
         host: name of the machine.
         seconds: of the function alone, without the wait for a worker.
         core_seconds: of all threads of its process meanwhile.
@@ -44,7 +44,7 @@ class Timed:
     function: Callable[[Any], Any]
 
     def __call__(self, item: Any) -> tuple[Timing, Any]:
-        """Call the function; items are tuples that begin with a name or a row."""
+        """Call the function; items are tuples that begin with a name or a number."""
         began, spent = time.perf_counter(), time.process_time()
         result = self.function(item)
         name = str(item[0] if isinstance(item, tuple) else item)

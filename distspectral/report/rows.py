@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from distspectral.embedding.columns import written_columns
 from distspectral.report.data import Cell, Density, RowSample
 from distspectral.storage.artifact.directory import Artifact
-from distspectral.storage.artifact.manifest import Manifest
+from distspectral.storage.artifact.manifest import Manifest, first_rows
 from distspectral.storage.rows.vectors import MappedVectors
 
 DRAWN_ROWS = 50_000
@@ -62,7 +62,7 @@ def row_sample(
     """
     most = most or Most()
     generator = np.random.default_rng(seed)
-    starts = np.cumsum([0, *(shard.n_rows for shard in manifest.shards)])
+    starts = first_rows(manifest.shards)
     filled = np.flatnonzero([shard.n_rows for shard in manifest.shards])
     chosen = filled[np.sort(generator.choice(len(filled), min(len(filled), most.shards), replace=False))]
     names = _schema(output, manifest.shards[chosen[0]].name).names
@@ -194,7 +194,7 @@ def _read(
     output: Artifact,
     manifest: Manifest,
     chosen: NDArray[np.int64],
-    starts: NDArray[np.int64],
+    starts: Sequence[int],
     picks: NDArray[np.int64],
     columns: Sequence[str],
 ) -> tuple[pa.Table, NDArray[np.int64]]:

@@ -23,7 +23,7 @@ from distspectral.costs.bill import Bill, Map
 from distspectral.errors import ConfigError, TooFewClassesError
 from distspectral.frozen import FrozenModel
 from distspectral.graph.search.exact import ExactSolver, rows_per_task
-from distspectral.mapping import Mapper, local_map
+from distspectral.mapping import Mapper, in_order, local_map
 from distspectral.models.assigner import squared_distances
 from distspectral.spectral.diagnostics import normalized_mutual_information
 from distspectral.spectral.retrieval import average_precision_at_r, recall_hits, span_basis
@@ -175,17 +175,13 @@ def scores_of(
     step = max(1, min(task_rows or rows_per_task(len(classes), points.dim), NEIGHBORS_IN_MEMORY // n_neighbors))
     ranges = [(start, min(start + step, len(classes))) for start in range(0, len(classes), step)]
     task = functools.partial(_range_scores, points, classes, n_neighbors, config.device)
-    parts = list(mapper(task, ranges, "evaluating"))
-    hits, precision = np.sum([part[0] for part in parts], axis=0), sum(part[1] for part in sorted(parts, key=_start))
+    parts = list(in_order(mapper, task, ranges, "evaluating"))
+    hits, precision = np.sum([part[0] for part in parts], axis=0), sum(part[1] for part in parts)
     return {
         "recall_at": {str(cut): float(hit / n_queries) for cut, hit in zip(RECALL_AT, hits, strict=True)},
         "nmi": _nmi(points, classes, seed, block_rows),
         "map_at_r": float(precision / n_queries),
     }
-
-
-def _start(part: tuple[NDArray[np.int64], float, int]) -> int:
-    return part[2]
 
 
 def unseen_rows(vectors: MappedVectors, embedding: Artifact) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -236,8 +232,8 @@ def _range_scores(
     n_neighbors: int,
     device: Literal["auto", "cpu", "cuda"],
     queries: tuple[int, int],
-) -> tuple[NDArray[np.int64], float, int]:
-    """Return hits by cut-off, the sum of average precisions and the first query of a range; one task."""
+) -> tuple[NDArray[np.int64], float]:
+    """Return hits by cut-off and the sum of average precisions of a range; one task."""
     start, stop = queries
     no_surplus = np.empty(0, dtype=np.int64)
     solver = ExactSolver(n_neighbors, np.zeros(points.dim, np.float32), no_surplus, device)
@@ -246,7 +242,7 @@ def _range_scores(
     relevant = (np.bincount(classes) - 1)[own]
     asked = relevant > 0  # a class of one row has no neighbour to find
     hits = (classes[neighbors] == own[:, None])[asked]
-    return recall_hits(hits, RECALL_AT), float(average_precision_at_r(hits, relevant[asked]).sum()), start
+    return recall_hits(hits, RECALL_AT), float(average_precision_at_r(hits, relevant[asked]).sum())
 
 
 def _nmi(points: UnitRows, classes: NDArray[np.int64], seed: int, block_rows: int) -> float:

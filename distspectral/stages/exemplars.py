@@ -61,8 +61,7 @@ def exemplars(rows: Artifact, output: Output, config: ExemplarsConfig, mapper: M
     manifest = rows.manifest()
     if not set(NEEDED) <= set(written_columns(manifest)):
         return output.commit([], {"rows": 0}, {})
-    firsts = np.cumsum([0, *(shard.n_rows for shard in manifest.shards)]).tolist()
-    items = [(shard.name, first) for shard, first in zip(manifest.shards, firsts, strict=False)]
+    items = [(shard.name, first) for shard, first in manifest.shards_and_first_rows]
     task = functools.partial(_of_shard, rows=rows, n_kept=config.n_rows)
     found: dict[str, pa.Table] | None = None
     for part in mapper(task, items, FINDING):

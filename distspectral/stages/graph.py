@@ -21,13 +21,14 @@ from distspectral.graph.runs import BLOCK_ROWS, Lists, Run, run_count, shard_run
 from distspectral.graph.store import AFFINITIES, NEIGHBORS, SQUARED_DISTANCES, MappedGraph, write_rows
 from distspectral.graph.stratified import StratifiedRows
 from distspectral.graph.weights import block_affinities, completed, median_scale, row_scales
-from distspectral.mapping import Mapper, local_map
+from distspectral.mapping import Mapper, in_order, local_map
 from distspectral.spectral.affinity import needs_scales
 from distspectral.stages.neighbors import LINKS, list_shards
 from distspectral.stages.stage import Manifests, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import Output
+from distspectral.storage.artifact.receipts import write_missing
 from distspectral.storage.rows.by_row import ByRow, read_parts, write_part
 from distspectral.storage.rows.shard_rows import ShardRows
 
@@ -60,10 +61,9 @@ def affinities(neighbors: Artifact, output: Output, config: AffinityConfig, mapp
     rows = ByRow(output)
     if needs_scales(config.kind):
         task = functools.partial(_shard_scales, neighbors=neighbors, artifact=rows.artifact, config=config)
-        items = [(f"scales-{index:05d}.arrow", run) for index, run in enumerate(shard_runs(source.shards))]
+        parts = [(f"scales-{index:05d}.arrow", run) for index, run in enumerate(shard_runs(source.shards))]
         change = functools.partial(_completed, config=config)
-        rows.join(SCALES, rows.run(task, items, mapper, SCALING), mapper, JOINING_SCALES, change=change)
-    missing = [item for item in _items(source) if item[0].name not in done]
+        rows.join(SCALES, rows.run(task, parts, mapper, SCALING), mapper, JOINING_SCALES, change=change)
     task = functools.partial(
         _weigh,
         neighbors=neighbors,
@@ -73,8 +73,8 @@ def affinities(neighbors: Artifact, output: Output, config: AffinityConfig, mapp
         config=config,
         links=read_links(neighbors, source),
     )
-    done |= {shard.name: shard for shard in mapper(task, missing, "weighing edges")}
-    return finished(output, [done[shard.name] for shard in source.shards], rows, mapper)
+    items = [(shard.name, shard, first) for shard, first in source.shards_and_first_rows]
+    return finished(output, write_missing(done, mapper, task, items, "weighing edges"), rows, mapper)
 
 
 def finished(
@@ -101,8 +101,8 @@ def finished(
     runs, n_rows = shard_runs(shards), sum(shard.n_rows for shard in shards)
     lists = Lists(output.artifact, n_rows, AFFINITIES)
     tally = Tally(n_rows)
-    for part in sorted(mapper(functools.partial(_count, lists=lists), runs, COUNTING), key=lambda part: part[0]):
-        tally.merge(part[1])
+    for part in in_order(mapper, functools.partial(_count, lists=lists), runs, COUNTING):
+        tally.merge(part)
     n_neighbors = MappedGraph(output.artifact, shards[:1]).n_neighbors
     if of_same_edges is None:
         found = contracted(lists, runs, rows, mapper, name=COMPONENTS, to=output.artifact)
@@ -131,12 +131,6 @@ def read_links(neighbors: Artifact, source: Manifest) -> Links:
         return Links.of(arrays)
 
 
-def _items(source: Manifest) -> list[tuple[Shard, int]]:
-    """Return each shard and its first row."""
-    starts = np.cumsum([0, *(shard.n_rows for shard in source.shards)]).tolist()
-    return list(zip(source.shards, starts, strict=False))
-
-
 # ---- tasks -------------------------------------------------------------------------------------------------------
 
 
@@ -159,7 +153,7 @@ def _completed(
 
 
 def _weigh(
-    item: tuple[Shard, int],
+    item: tuple[str, Shard, int],
     *,
     neighbors: Artifact,
     output: Artifact,
@@ -169,21 +163,21 @@ def _weigh(
     links: Links,
 ) -> Shard:
     """Write one shard; where scales are remote, a node fetches them once for all its tasks."""
-    shard, start = item
+    name, shard, start = item
     ids, squared_distances = MappedGraph(neighbors, [shard], SQUARED_DISTANCES).block(0, shard.n_rows)
     ids, squared_distances = links.applied(start, ids, squared_distances)
     all_scales = scales.load_array(SCALES) if needs_scales(config.kind) else None
     lists = MappedGraph(neighbors, weights=SQUARED_DISTANCES) if config.kind == "shared_neighbors" else None
     weights = block_affinities(start, ids, squared_distances, all_scales, config, lists)
-    return write_rows(output, shard.name, n_rows_global, {NEIGHBORS: ids, AFFINITIES: weights})
+    return write_rows(output, name, n_rows_global, {NEIGHBORS: ids, AFFINITIES: weights})
 
 
-def _count(run: Run, *, lists: Lists) -> tuple[int, tuple[NDArray[np.int64], NDArray[np.int64], Any, float]]:
-    """Return a run's first row and what its edges add to the tally of sampled rows."""
+def _count(run: Run, *, lists: Lists) -> tuple[NDArray[np.int64], NDArray[np.int64], Any, float]:
+    """Return what a run's edges add to the tally of sampled rows."""
     tally = Tally(lists.n_rows)
     for start, edges in lists.blocks(run):
         tally.add(start, *edges)
-    return run.start, tally.part()
+    return tally.part()
 
 
 def _copy(graph: Artifact, output: Artifact, name: str) -> None:

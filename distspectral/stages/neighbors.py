@@ -31,6 +31,7 @@ from distspectral.stages.stage import Manifests, Stage, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import Output
+from distspectral.storage.artifact.receipts import write_missing
 from distspectral.storage.filesystems import absolute
 from distspectral.storage.rows.by_row import ByRow
 from distspectral.storage.rows.shard_rows import bare
@@ -129,11 +130,10 @@ def _exactly(
     mapped = under_metric(MappedVectors(vectors), config.metric)
     solver = exact_solver(mapped, config)
     cuts = query_blocks(mapped, config)
-    names = [f"part-{index:05d}.arrow" for index in range(len(cuts))]
-    missing = [(name, start, stop) for name, (start, stop) in zip(names, cuts, strict=True) if name not in done]
+    items = [(f"part-{index:05d}.arrow", *cut) for index, cut in enumerate(cuts)]
     task = functools.partial(_search, vectors=vectors, output=output, solver=solver, config=config)
-    found = done | {shard.name: shard for shard in mapper(task, missing, "searching neighbours", on_gpu=True)}
-    return [found[name] for name in names], {"surplus_duplicates": len(solver.surplus)}
+    shards = write_missing(done, mapper, task, items, "searching neighbours", on_gpu=True)
+    return shards, {"surplus_duplicates": len(solver.surplus)}
 
 
 def _link(

@@ -17,6 +17,7 @@ from distspectral.stages.stage import Manifests, Stage, Work
 from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import SOURCE, Output
 from distspectral.storage.artifact.quarantine import FOLDER, quarantine_files, quarantine_metrics
+from distspectral.storage.artifact.receipts import write_missing
 from distspectral.storage.rows.frame import Frame, StoredType
 from distspectral.storage.rows.ids import COMPARING, PART_ROWS, SORTING, refuse_duplicates
 from distspectral.storage.rows.moments import Moments, is_constant
@@ -65,11 +66,9 @@ def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = lo
     names = [f"part-{index:05d}.arrow" for index in range(len(source.shards))]
     prints = dict(zip(names, source.shard_fingerprints(), strict=True))
     done = output.begin(prints, DETAILS)
-    missing = [(name, shard) for name, shard in zip(names, source.shards, strict=True) if name not in done]
+    n_missing = len(prints.keys() - done.keys())
     task = functools.partial(pack_shard, source.reader, output.artifact, config.dtype)
-    for written in mapper(task, missing, "packing"):
-        done[written.name] = written
-    shards = [done[name] for name in names]
+    shards = write_missing(done, mapper, task, list(zip(names, source.shards, strict=True)), "packing")
     places = [(shard.uri, shard.file_row) for shard in source.shards]
     filled = [index for index, shard in enumerate(shards) if shard.n_rows]
     if not filled:
@@ -97,7 +96,7 @@ def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = lo
     }
     details = {shard.name: shard.details | {SOURCE: prints[shard.name]} for shard in shards}
     output.artifact.write_json(DETAILS, details)
-    metrics: dict[str, Any] = {"packed_shards": len(missing)}
+    metrics: dict[str, Any] = {"packed_shards": n_missing}
     if source.config.on_bad_rows == "quarantine":
         metrics["quarantine"] = quarantine_metrics(shards)
     # the receipts' means would make the manifest as large as a small shard

@@ -65,12 +65,11 @@ def _polish(
     trained = rows.block(0, rows.n_rows)
     exact, mass, found = polished_functions(trained, MappedGraph(graph), n_kept, laplacian)
     columns = np.column_stack([mass.astype(np.float32), exact])
-    shards, start = [], 0
-    for shard in features.manifest().shards:
+    shards = []
+    for shard, start in features.manifest().shards_and_first_rows:
         if shard.n_rows:
             own = columns[start : start + shard.n_rows]
             shards.append(write_columns(output, shard.name, {"vector": own}, Moments.of(own).details()))
-        start += shard.n_rows
     facts = {"eigenvalues": found.values.tolist(), "filters": dataclasses.asdict(found.filters)}
     return shards, facts | {"passes": found.filters.n_passes, "converged": found.converged}
 

@@ -23,6 +23,7 @@ from distspectral.stages.stage import Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import Output
+from distspectral.storage.artifact.receipts import write_missing
 from distspectral.storage.rows.by_row import ByRow
 from distspectral.storage.rows.vectors import MappedVectors
 
@@ -53,15 +54,9 @@ def reweight(
         (judged,) = mapper(judge, [graph], "judging weights")
     if judged is None or not judged.fragments:
         (median,) = mapper(functools.partial(_median, features=features), [graph], "taking the median")
-    starts = np.cumsum([0, *(shard.n_rows for shard in source.shards)]).tolist()
-    missing = [
-        (shard.name, start, start + shard.n_rows)
-        for shard, start in zip(source.shards, starts, strict=False)
-        if shard.name not in done
-    ]
+    items = [(shard.name, start, start + shard.n_rows) for shard, start in source.shards_and_first_rows]
     task = functools.partial(_reweigh, graph=graph, features=features, output=output.artifact, median=median)
-    done |= {shard.name: shard for shard in mapper(task, missing, "reweighting edges")}
-    shards = [done[shard.name] for shard in source.shards]
+    shards = write_missing(done, mapper, task, items, "reweighting edges")
     told = {} if judged is None else {"fragmentation": dataclasses.asdict(judged)}
     return finished(output, shards, ByRow(output), mapper, (graph, source), **told)
 

@@ -40,7 +40,7 @@ from distspectral.embedding.loading import Loader
 from distspectral.embedding.outliers import fitted_outliers
 from distspectral.embedding.transfer import as_tensor
 from distspectral.graph.store import MappedGraph
-from distspectral.mapping import Mapper, local_map
+from distspectral.mapping import Mapper, in_order, local_map
 from distspectral.models.assigner import Assigner
 from distspectral.models.networks import Perceptron, torch_device
 from distspectral.models.state import write_state
@@ -120,15 +120,14 @@ def tree(
     (state,) = mapper(fit, [rows], FITTING_OUTLIERS)
     write_state(artifact, OUTLIERS, state)
 
-    by_row, shards = ByRow(output), vectors[0].manifest().shards
-    starts = np.cumsum([0, *(shard.n_rows for shard in shards)]).tolist()
+    by_row = ByRow(output)
     items = [
         (f"leaves-{index:05d}.arrow", shard.name, start)
-        for index, (shard, start) in enumerate(zip(shards, starts, strict=False))
+        for index, (shard, start) in enumerate(vectors[0].manifest().shards_and_first_rows)
         if shard.n_rows
     ]
     placing = functools.partial(_place_shard, tuple(vectors), model, clusters, artifact, by_row.artifact)
-    placed_shards = sorted(mapper(placing, items, "placing rows", on_gpu=True), key=lambda one: one.shard.name)
+    placed_shards = list(in_order(mapper, placing, items, "placing rows", on_gpu=True))
     counts, silhouettes, outliers = (
         np.sum([getattr(one, name) for one in placed_shards], axis=0) for name in ("counts", "silhouettes", "outliers")
     )

@@ -28,7 +28,7 @@ from distspectral.stages.tree import TREE
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard, fingerprint
 from distspectral.storage.artifact.output import Output
-from distspectral.storage.artifact.receipts import write_shard
+from distspectral.storage.artifact.receipts import write_missing, write_shard
 from distspectral.tiles.detail import TILE_ROWS, keys_of
 from distspectral.tiles.layers import OUTLIER, Layer, layer_sizes, layers_of
 from distspectral.tiles.mapped_run import MappedRun, are_outliers, blocks
@@ -116,19 +116,15 @@ def make_tiles(run: MappedRun, wish: Wish, output: Output, mapper: Mapper = loca
 
     items = [(f"{PIECES}{index:05d}.arrow", *shard) for index, shard in enumerate(run.shards())]
     cut = functools.partial(_cut, output=run.output, columns=(*run.columns, *wish.carry), target=artifact)
-    missing = [item for item in items if item[0] not in done]
-    done |= {piece.name: piece for piece in mapper(cut, missing, "cutting shards into tiles")}
     parts: dict[int, list[tuple[str, list[int]]]] = {}
-    for name, _, _ in items:
-        files = np.asarray(done[name].details["files"], np.int64)
+    for piece in write_missing(done, mapper, cut, items, "cutting shards into tiles"):
+        files = np.asarray(piece.details["files"], np.int64)
         for file in np.unique(files).tolist():
-            parts.setdefault(file, []).append((name, np.flatnonzero(files == file).tolist()))
-    named = {plan.file_name(file): (plan.level_of(file), parts[file]) for file in sorted(parts)}
+            parts.setdefault(file, []).append((piece.name, np.flatnonzero(files == file).tolist()))
+    tiles = [(plan.file_name(file), plan.level_of(file), parts[file]) for file in sorted(parts)]
 
     write = functools.partial(_write, layers=[layer.of_leaf for layer in layers], target=artifact)
-    files_missing = [(name, *rest) for name, rest in named.items() if name not in done]
-    done |= {shard.name: shard for shard in mapper(write, files_missing, "writing tiles")}
-    shards = [done[name] for name in named]
+    shards = write_missing(done, mapper, write, tiles, "writing tiles")
     properties = {
         "n_rows": sum(shard.n_rows for shard in shards),
         "square": [plan.plane.x, plan.plane.y, plan.plane.side],

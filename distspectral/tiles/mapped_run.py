@@ -85,9 +85,7 @@ class MappedRun:
 
     def shards(self) -> list[tuple[Shard, int]]:
         """Return the shards that have rows, and the number of the first row of each."""
-        shards = self.manifest.shards
-        firsts = np.cumsum([0, *(shard.n_rows for shard in shards)]).tolist()
-        return [(shard, first) for shard, first in zip(shards, firsts, strict=False) if shard.n_rows]
+        return [(shard, first) for shard, first in self.manifest.shards_and_first_rows if shard.n_rows]
 
 
 def blocks(output: Artifact, shard: Shard, columns: Sequence[str], n_rows: int) -> Iterator[pa.RecordBatch]:

@@ -9,6 +9,7 @@ Shape letters: N rows, D features, n records.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distspectral.graph.store import MappedGraph
-from distspectral.mapping import Mapper, local_map
+from distspectral.mapping import Mapper, in_order, local_map
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.artifact.output import Output
+from distspectral.storage.artifact.receipts import write_missing
 from distspectral.storage.rows.joined import open_vectors
 from distspectral.storage.rows.shard_rows import ShardRows, bare, write_columns
 from distspectral.storage.rows.vectors import MappedVectors
@@ -81,15 +83,12 @@ def draw(
     of_batch = drawn.n_records * (vector_bytes(vectors) + NUMBER_BYTES)
     chunk = max(1, CHUNK_BYTES // of_batch) * drawn.n_records
     n_all = drawn.n_batches * drawn.n_records
-    chunks = {
-        f"batches-{first // chunk:05d}.arrow": (first, min(first + chunk, n_all)) for first in range(0, n_all, chunk)
-    }
-    items = [(name, *bounds, _sliced(parts, *bounds)) for name, bounds in chunks.items() if name not in done]
-    for shard in mapper(functools.partial(_merge, artifact), items, "merging batches"):
-        done[shard.name] = shard
+    chunks = [(first, min(first + chunk, n_all)) for first in range(0, n_all, chunk)]
+    items = [(f"batches-{index:05d}.arrow", *span, _sliced(parts, *span)) for index, span in enumerate(chunks)]
+    shards = write_missing(done, mapper, functools.partial(_merge, artifact), items, "merging batches")
     gathered.artifact.delete()
     properties = {"n_records": drawn.n_records, "n_batches": drawn.n_batches}
-    return output.commit([bare(done[name]) for name in chunks], properties, {})
+    return output.commit([bare(shard) for shard in shards], properties, {})
 
 
 # ---- which rows ------------------------------------------------------------------------------------------------
@@ -100,29 +99,25 @@ def _drawn(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return all records (n,) and their rows (n,), by row and then by record."""
     of = vectors[0] if graph is None else graph
-    shards = [shard for shard in of.manifest().shards if shard.n_rows]
-    starts = np.cumsum([0, *(shard.n_rows for shard in shards)]).tolist()
-    affinity = np.zeros(len(shards))
+    shards = [(shard, start) for shard, start in of.manifest().shards_and_first_rows if shard.n_rows]
+    affinity = [0.0] * len(shards)
     if drawn.by_affinity:
         assert graph is not None, "affinity is that of edges"
-        for index, own in mapper(functools.partial(_weigh, graph, drawn), list(enumerate(shards)), "weighing shards"):
-            affinity[index] = own
+        weigh = functools.partial(_weigh, graph, drawn)
+        affinity = list(in_order(mapper, weigh, [shard for shard, _ in shards], "weighing shards"))
     bounds = [0.0, *np.cumsum(affinity).tolist()]
-    items = [
-        (shard, starts[index], (bounds[index], bounds[index + 1], bounds[-1])) for index, shard in enumerate(shards)
-    ]
+    draws = [(*placed, (*span, bounds[-1])) for placed, span in zip(shards, itertools.pairwise(bounds), strict=True)]
     found = [Drawn(np.empty(0, np.int64), np.empty(0, np.int64))]
-    found += mapper(functools.partial(_draw_shard, graph, drawn), items, "drawing batches")
+    found += mapper(functools.partial(_draw_shard, graph, drawn), draws, "drawing batches")
     records, rows = (np.concatenate(column) for column in zip(*found, strict=True))
     order = np.lexsort((records, rows))
     return records[order], rows[order]
 
 
-def _weigh(graph: Artifact, drawn: Draws, item: tuple[int, Shard]) -> tuple[int, float]:
-    """Return a shard's number and its total affinity; one task."""
-    index, shard = item
+def _weigh(graph: Artifact, drawn: Draws, shard: Shard) -> float:
+    """Return a shard's total affinity; one task."""
     edges = drawn.graph(MappedGraph(graph, [shard]))
-    return index, float(cumulative_affinity(edges, 0, edges.n_rows)[-1])
+    return float(cumulative_affinity(edges, 0, edges.n_rows)[-1])
 
 
 def _draw_shard(graph: Artifact | None, drawn: Draws, item: tuple[Shard, int, tuple[float, float, float]]) -> Drawn:
@@ -158,17 +153,17 @@ def _gathered(
 ) -> list[_Part]:
     """Write the rows asked of each shard of the vectors, in the order of their records."""
     done = output.begin()
-    asked, start = {}, 0
-    for shard in vectors[0].manifest().shards:
+    items, asked = [], []
+    for shard, start in vectors[0].manifest().shards_and_first_rows:
         first, last = np.searchsorted(rows, (start, start + shard.n_rows))
         if last > first:
             order = np.argsort(records[first:last], kind="stable")
-            asked[shard.name] = (records[first:last][order], rows[first:last][order], start)
-        start += shard.n_rows
-    items = [(name, own - start) for name, (_, own, start) in asked.items() if name not in done]
-    for written in mapper(functools.partial(_gather, tuple(vectors), output.artifact), items, "gathering rows"):
-        done[written.name] = written
-    return [_Part(done[name], own_records, own) for name, (own_records, own, _) in asked.items()]
+            own = rows[first:last][order]
+            items.append((shard.name, own - start))
+            asked.append((records[first:last][order], own))
+    task = functools.partial(_gather, tuple(vectors), output.artifact)
+    shards = write_missing(done, mapper, task, items, "gathering rows")
+    return [_Part(shard, *own) for shard, own in zip(shards, asked, strict=True)]
 
 
 def _gather(vectors: tuple[Artifact, ...], artifact: Artifact, item: tuple[str, NDArray[np.int64]]) -> Shard:

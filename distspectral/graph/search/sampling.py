@@ -23,9 +23,10 @@ from distspectral.graph.search.cuts import Run
 from distspectral.graph.search.exact import ExactSolver
 from distspectral.graph.search.lists import Neighbors, nearest_of_parts
 from distspectral.graph.store import NEIGHBORS, SQUARED_DISTANCES
-from distspectral.mapping import Mapper
+from distspectral.mapping import Mapper, in_order
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Shard
+from distspectral.storage.artifact.receipts import write_missing
 from distspectral.storage.rows.arrays import Arrays, Piece, piece_offsets, pieces_at, read_pieces, write_pieces
 from distspectral.storage.rows.vectors import MappedVectors, Vectors
 
@@ -204,10 +205,8 @@ def gather_sample(
             "seen": sampled(n_rows, n_seen(n_rows, cells), config.seed + 2),
         },
     )
-    missing = [run for run in runs if run[0] not in done]
-    done |= {shard.name: shard for shard in mapper(task, missing, "exact neighbours of a sample", on_gpu=True)}
-    names = [name for name, _ in runs]
-    places = piece_offsets([done[name] for name in names])
+    shards = write_missing(done, mapper, task, runs, "exact neighbours of a sample", on_gpu=True)
+    names, places = [shard.name for shard in shards], piece_offsets(shards)
     found = read_pieces(artifact, pieces_at(names, places[:, LISTS : LISTS + 2]))
     lists = ((part[NEIGHBORS], part[SQUARED_DISTANCES]) for part in found)
     ids, distances = nearest_of_parts(lists, queries, config.n_neighbors)
@@ -248,17 +247,16 @@ def nearest_of_all(
 def _read(searched: Searched, rows: NDArray[np.int64], description: str, mapper: Mapper) -> NDArray[np.float32]:
     """Return (B, D) rows in any order, with repeats, read by tasks."""
     unique, position = np.unique(rows, return_inverse=True)
-    items = [(start, unique[start : start + READ_AT_ONCE]) for start in range(0, len(unique), READ_AT_ONCE)]
-    parts = dict(mapper(functools.partial(_scattered_rows, searched=searched), items, description))
-    return np.concatenate([parts[start] for start, _ in items])[position]
+    blocks = np.split(unique, range(READ_AT_ONCE, len(unique), READ_AT_ONCE))
+    parts = in_order(mapper, functools.partial(_scattered_rows, searched=searched), blocks, description)
+    return np.concatenate(list(parts))[position]
 
 
 # ---- tasks -------------------------------------------------------------------------------------------------------
 
 
-def _scattered_rows(item: tuple[int, NDArray[np.int64]], *, searched: Searched) -> tuple[int, NDArray[np.float32]]:
-    start, rows = item
-    return start, searched.open().gather(rows)
+def _scattered_rows(rows: NDArray[np.int64], *, searched: Searched) -> NDArray[np.float32]:
+    return searched.open().gather(rows)
 
 
 def _nearest(

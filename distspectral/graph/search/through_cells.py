@@ -15,7 +15,7 @@ import functools
 import io
 import logging
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ from distspectral.graph.search.tuning import SETTING, Setting, most_rows, single
 from distspectral.mapping import Mapper
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Shard
+from distspectral.storage.artifact.receipts import write_missing
 from distspectral.storage.rows.arrays import piece_offsets, pieces_at
 from distspectral.storage.rows.vectors import Vectors
 
@@ -82,7 +83,6 @@ def search_cells(
         return _found([done[name] for name, _ in parts], artifact)
     runs = read_runs(blocks, points.dim, config)
     setting = Setting.read(artifact) or _setting(searched, points, artifact, runs, done, config, mapper)
-    run = functools.partial(_run, done, mapper)
     starts = np.array([blocks[0][0] for _, blocks in parts])
     solved = _known(artifact, done) or _solved(searched, artifact, runs, starts, setting, config, done, mapper)
     short = short_rows(solved) if points.n_rows > config.n_neighbors else np.empty(0, np.int64)
@@ -93,7 +93,7 @@ def search_cells(
         solved = [*solved, done[COMPLETED]]
     merge = functools.partial(_merge, searched=searched, artifact=artifact, config=config, solved=_names(solved))
     items = [(name, (blocks, places)) for (name, blocks), places in zip(parts, _columns(solved), strict=True)]
-    merged = run(merge, items, "merging neighbours")
+    merged = write_missing(done, mapper, merge, items, "merging neighbours")
     _write_summary(artifact, setting, solved, merged, len(short))
     return _found(merged, artifact)
 
@@ -116,7 +116,7 @@ def _solved(
     mapper: Mapper,
 ) -> list[Shard]:
     """Return the lists that all cells found, group by group, of which no routed row is needed any more."""
-    run = functools.partial(_run, done, mapper)
+    run = functools.partial(write_missing, done, mapper)
     task = functools.partial(_route, searched=searched, artifact=artifact, config=config, setting=setting)
     routed = run(task, _named("route", runs) if len(setting.cells) > 1 else [], "routing rows to cells")
     filled = [(group, places) for group, places in enumerate(_columns(routed)) if np.diff(places).any()]
@@ -156,23 +156,6 @@ def _columns(shards: Sequence[Shard]) -> list[NDArray[np.int64]]:
         return []
     offsets = piece_offsets(shards)
     return [offsets[:, piece : piece + 2] for piece in range(offsets.shape[1] - 1)]
-
-
-def _run(
-    done: dict[str, Shard],
-    mapper: Mapper,
-    task: Callable[[Any], Shard],
-    items: Sequence[tuple[str, Any]],
-    description: str,
-    *,
-    on_gpu: bool = False,
-) -> list[Shard]:
-    """Return the shards of all items in order; those that are done are not asked for again."""
-    missing = [item for item in items if item[0] not in done]
-    if missing:
-        for shard in mapper(task, missing, description, on_gpu=on_gpu):
-            done[shard.name] = shard
-    return [done[name] for name, _ in items]
 
 
 def _setting(

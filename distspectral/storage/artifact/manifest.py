@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -86,10 +88,20 @@ class Manifest(BaseModel):
         """Rows of all shards together."""
         return sum(shard.n_rows for shard in self.shards)
 
+    @property
+    def shards_and_first_rows(self) -> list[tuple[Shard, int]]:
+        """Each shard, and the number of its first row."""
+        return list(zip(self.shards, first_rows(self.shards), strict=False))
+
     @functools.cached_property
     def n_bytes(self) -> dict[str, int]:
         """Size of each listed file by name."""
         return {shard.name: shard.n_bytes for shard in self.shards} | self.files
+
+
+def first_rows(shards: Sequence[Shard]) -> list[int]:
+    """Return the number of each shard's first row, and last how many rows there are: one number more than shards."""
+    return list(itertools.accumulate((shard.n_rows for shard in shards), initial=0))
 
 
 def fingerprint(stage: str, config: dict[str, Any], inputs: dict[str, str]) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any
 
 from distspectral.errors import MissingArtifactError
+from distspectral.mapping import Mapper
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Shard
 
@@ -42,6 +43,31 @@ def write_shard(
     version = artifact.version(name)
     shard = Shard(name=name, n_rows=n_rows, n_bytes=n_bytes, details=details or {}, version=version)
     return write_receipt(artifact, shard)
+
+
+def write_missing(
+    done: dict[str, Shard],
+    mapper: Mapper,
+    task: Callable[[Any], Shard],
+    items: Sequence[tuple[Any, ...]],
+    description: str,
+    *,
+    on_gpu: bool = False,
+) -> list[Shard]:
+    """Return the shards of all items, in order, of which a task writes each that is not done.
+
+    Args:
+        done: shards that need not be written, by name, of ``Output.begin``; the new ones are added.
+        mapper: runs the tasks, if there are any.
+        task: writes the shard of an item and returns its receipt.
+        items: tuples that begin with the shard's name.
+        description: of the work, as for the mapper.
+        on_gpu: likewise.
+    """
+    missing = [item for item in items if item[0] not in done]
+    if missing:
+        done |= {shard.name: shard for shard in mapper(task, missing, description, on_gpu=on_gpu)}
+    return [done[name] for name, *_ in items]
 
 
 def write_receipt(artifact: Artifact, shard: Shard) -> Shard:

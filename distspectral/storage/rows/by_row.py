@@ -19,6 +19,7 @@ from distspectral.mapping import Mapper
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Shard
 from distspectral.storage.artifact.output import Output
+from distspectral.storage.artifact.receipts import write_missing
 from distspectral.storage.rows.shard_rows import ShardRows, write_columns
 
 FOLDER = ".by-row"
@@ -46,10 +47,7 @@ class ByRow:
         self, task: Callable[[Any], Shard], items: Sequence[tuple[Any, ...]], mapper: Mapper, description: str
     ) -> list[Shard]:
         """Return the shards that a task writes of each item, in order; the first of an item is its shard's name."""
-        missing = [item for item in items if item[0] not in self._done]
-        if missing:
-            self._done |= {shard.name: shard for shard in mapper(task, missing, description)}
-        return [self._done[item[0]] for item in items]
+        return write_missing(self._done, mapper, task, items, description)
 
     def join(
         self,

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from distspectral.errors import DuplicateIdError
-from distspectral.mapping import Mapper, local_map
+from distspectral.mapping import Mapper, in_order, local_map
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Shard
 from distspectral.storage.rows.arrays import Piece, piece_offsets, pieces_at, read_pieces, write_pieces
@@ -95,9 +95,10 @@ def _compare(artifact: Artifact, shards: Sequence[Shard], places: Sequence[tuple
     if not len(repeated):
         return
     occurring: dict[Any, list[tuple[int, int]]] = {}
-    for index, found in mapper(functools.partial(_places, artifact, repeated), list(enumerate(names)), "finding ids"):
-        for one, rows in found.items():
-            occurring[one] = sorted(occurring.get(one, []) + [(index, row) for row in rows])
+    found = in_order(mapper, functools.partial(_places, artifact, repeated), names, "finding ids")
+    for index, in_shard in enumerate(found):
+        for one, own in in_shard.items():
+            occurring.setdefault(one, []).extend((index, row) for row in own)
     twice = [(rows[:2], one) for one, rows in occurring.items() if len(rows) > 1]
     if twice:
         rows, one = min(twice)
@@ -117,7 +118,7 @@ def _repeated(artifact: Artifact, names: Sequence[str], n_rows: int, mapper: Map
     try:
         n_parts = -(-n_rows // PART_ROWS)
         deal = functools.partial(_deal, artifact, scratch, n_parts)
-        dealt = sorted(mapper(deal, names, COMPARING), key=lambda shard: shard.name)
+        dealt = list(in_order(mapper, deal, names, COMPARING))
         offsets, files = piece_offsets(dealt), [shard.name for shard in dealt]
         parts = [pieces_at(files, offsets[:, part : part + 2]) for part in range(n_parts)]
         found = list(mapper(functools.partial(_repeated_of, scratch), parts, SORTING))
@@ -152,11 +153,8 @@ def _digests(artifact: Artifact, name: str) -> NDArray[np.uint64]:
     return numbers
 
 
-def _places(
-    artifact: Artifact, repeated: NDArray[np.uint64], item: tuple[int, str]
-) -> tuple[int, dict[Any, list[int]]]:
-    """Return the shard's number and, of each id whose digest is a repeated one, the first two of its rows there."""
-    index, name = item
+def _places(artifact: Artifact, repeated: NDArray[np.uint64], name: str) -> dict[Any, list[int]]:
+    """Return the first two rows in a shard of each id whose digest is a repeated one."""
     rows = np.flatnonzero(np.isin(_digests(artifact, name), repeated))
     places: dict[Any, list[int]] = {}
     for row, one in zip(
@@ -164,4 +162,4 @@ def _places(
     ):
         if len(places.setdefault(one, [])) < 2:
             places[one].append(row)
-    return index, places
+    return places

@@ -25,7 +25,7 @@ def test_parts_are_joined_in_row_order(tmp_path, dtype):
     rows, values = opened(tmp_path), np.arange(10).astype(dtype)
     items = [(f"part-{index}.arrow", rows.artifact, part) for index, part in enumerate(np.split(values, [3, 4]))]
 
-    def backwards(function, items, description):
+    def backwards(function, items, description, *, on_gpu=False):
         return local_map(function, items[::-1], description)
 
     parts = rows.run(write, items, backwards, "writing")
