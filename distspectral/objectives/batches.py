@@ -1,6 +1,6 @@
 """What one step sees: rows, and what the objective needs to know of them.
 
-Shape letters: B rows, D features, M edges, C classes, S strangers, P functions.
+Shape letters: B rows, D features, M edges, C classes, S negatives, P functions.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class TeachingBatch(_Tensors):
 
 @dataclasses.dataclass(frozen=True)
 class PairBatch(_Tensors):
-    """Pairs of rows of this rank, neighbours in the graph and strangers.
+    """Pairs of rows of this rank, neighbours in the graph and negative ones.
 
     Attributes:
         vectors: (B, D) float32, each row once and the last one maybe again.
@@ -125,12 +125,12 @@ class MapBatch(_Tensors):
         vectors: (B, D) float32, each row once and the last one maybe again.
         heads: (M,) int64, row in ``vectors`` of each edge's first end.
         tails: (M,) int64, row in ``vectors`` of each edge's second end.
-        strangers: (S,) int64, row in ``vectors`` of each random row; the same rows on all ranks.
+        negatives: (S,) int64, row in ``vectors`` of each random row; the same rows on all ranks.
         weights: (M,) float64, weight of each edge.
     """
 
     vectors: Tensor
     heads: Tensor
     tails: Tensor
-    strangers: Tensor
+    negatives: Tensor
     weights: Tensor

@@ -40,10 +40,10 @@ class MapObjective:
 
         Gradient flows to ``outputs`` (B, 2) through ``loss`` alone.
         """
-        losses = cauchy_losses(outputs, batch.heads, batch.tails, batch.strangers, EXAGGERATION)
+        losses = cauchy_losses(outputs, batch.heads, batch.tails, batch.negatives, EXAGGERATION)
         places, weights = outputs.detach(), batch.weights
         near = squared_pair_distances(places, batch.heads, batch.tails).sqrt()
-        far = (places[batch.heads] - places[batch.strangers].mean(0)).square().sum(1).sqrt()
+        far = (places[batch.heads] - places[batch.negatives].mean(0)).square().sum(1).sqrt()
         return {
             "loss": losses.double() @ weights,
             "neighbor_distance": near.double() @ weights,

@@ -20,7 +20,7 @@ class SiameseObjective:
 
     Args:
         model: whose outputs are compared.
-        margin: distance beyond which a pair of strangers costs nothing.
+        margin: distance beyond which a negative pair costs nothing.
     """
 
     unit = "pairs"
@@ -41,14 +41,14 @@ class SiameseObjective:
         return {
             "loss": losses.sum(dtype=torch.float64),
             "n_neighbors": near.sum(),
-            "n_strangers": (1 - near).sum(),
+            "n_negatives": (1 - near).sum(),
             "neighbor_distance": distances @ near,
-            "stranger_distance": distances @ (1 - near),
+            "negative_distance": distances @ (1 - near),
         }
 
     def propose(self, local: dict[str, Tensor], total: dict[str, Tensor]) -> Proposal:
         """Return this rank's share of the mean loss over pairs, the whole of it, and the check that it is finite."""
-        n_pairs = total["n_neighbors"] + total["n_strangers"]
+        n_pairs = total["n_neighbors"] + total["n_negatives"]
         return Proposal(
             loss=local["loss"] / n_pairs,
             value=total["loss"] / n_pairs,
@@ -60,10 +60,10 @@ class SiameseObjective:
         return {name: value for name, value in total.items() if name != "loss"}
 
     def metrics(self, sums: dict[str, Tensor], n_steps: int) -> dict[str, Any]:
-        """Return the mean distance of neighbours and of strangers."""
+        """Return the mean distance of neighbours and of negative pairs."""
         return {
             f"{kind}_distance": float(sums[f"{kind}_distance"] / sums[f"n_{kind}s"].clamp(min=1))
-            for kind in ("neighbor", "stranger")
+            for kind in ("neighbor", "negative")
         }
 
     def shared_state(self) -> dict[str, Tensor]:

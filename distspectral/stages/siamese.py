@@ -9,12 +9,12 @@ from distspectral.stages.stage import Manifests, training_stage
 
 def _facts(manifests: Manifests) -> dict[str, Any]:
     found = manifests["siamese"].metrics
-    shown = ("steps", "pairs_per_second", "loss", "neighbor_distance", "stranger_distance")
+    shown = ("steps", "pairs_per_second", "loss", "neighbor_distance", "negative_distance")
     return {key: found[key] for key in shown}
 
 
 def _lines(facts: dict[str, Any]) -> dict[str, str]:
-    distances = f"neighbours {facts['neighbor_distance']:.2f} apart, others {facts['stranger_distance']:.2f}"
+    distances = f"neighbours {facts['neighbor_distance']:.2f} apart, others {facts['negative_distance']:.2f}"
     return {"Siamese network": f"{facts['steps']:,} steps; {distances}"}
 
 

@@ -141,8 +141,8 @@ class DrawnMapSampler:
     def batch(self, step: int) -> MapBatch:
         """Return the edges of ``step`` on this rank, and the random rows of all."""
         places = [(step, 2 * self.first, 2 * self.last), (step, 2 * self.n_edges, self.vectors.n_records)]
-        edges, strangers = (self.vectors.rows(*place) for place in places)
-        rows = np.concatenate([edges[::2], edges[1::2], strangers])
+        edges, negatives = (self.vectors.rows(*place) for place in places)
+        rows = np.concatenate([edges[::2], edges[1::2], negatives])
         _, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
         ends, others = (self.vectors.records(*place) for place in places)
         found = np.concatenate([ends[::2], ends[1::2], others])[filled_up(first)]

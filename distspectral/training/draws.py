@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from distspectral.graph.store import Graph, MappedGraph
 from distspectral.training.growth import N_JUDGED
-from distspectral.training.map_sampling import RootAffinities, strangers_of
-from distspectral.training.row_sampling import learned_rows, neighbors_asked, strangers_asked, taught_rows
+from distspectral.training.map_sampling import RootAffinities, negatives_of
+from distspectral.training.row_sampling import learned_rows, negatives_asked, neighbors_asked, taught_rows
 from distspectral.training.sampling import cumulative_affinity, edges_at, stratified
 
 NUMBER_BYTES = 8
@@ -190,15 +190,15 @@ class MapDraws(EdgeDraws):
     See :class:`~distspectral.training.map_sampling.MapSampler`.
 
     Args:
-        n_strangers: S, random rows of a batch, the same for all ranks.
+        n_negatives: S, random rows of a batch, the same for all ranks.
     """
 
-    n_strangers: int = 1
+    n_negatives: int = 1
 
     @property
     def n_records(self) -> int:
         """R."""
-        return 2 * self.batch_size + self.n_strangers
+        return 2 * self.batch_size + self.n_negatives
 
     def graph(self, mapped: MappedGraph) -> Graph:
         """Return the edges of a shard with the affinities by which they are drawn: the roots of their own."""
@@ -208,7 +208,7 @@ class MapDraws(EdgeDraws):
         """Return both records of the edges whose first end lies in the shard, and the random rows in it."""
         found = [super().of_shard(shard)]
         for batch in range(self.n_batches):
-            rows = strangers_of(self.n_rows, self.n_strangers, self.seed, batch)
+            rows = negatives_of(self.n_rows, self.n_negatives, self.seed, batch)
             first, last = np.searchsorted(rows, (shard.start, shard.stop))
             behind = batch * self.n_records + 2 * self.batch_size
             found.append(Drawn(behind + np.arange(first, last), rows[first:last]))
@@ -219,7 +219,7 @@ class MapDraws(EdgeDraws):
 class PairDraws(_Draws):
     """Pairs of near neighbours, and as many of random rows: records 2 i and 2 i + 1 are those of pair i.
 
-    A pair that turns out to be none has the same row twice. A pair of strangers is one where the first row does not
+    A pair that turns out to be none has the same row twice. A negative pair is one where the first row does not
     list the second: that the second lists the first, as it does in K of N draws, is let pass, for its list lies in
     another shard. See :class:`~distspectral.training.row_sampling.PairSampler`.
 
@@ -248,16 +248,16 @@ class PairDraws(_Draws):
             generator, first = np.random.default_rng((self.seed, batch)), batch * self.n_records
             asked = neighbors_asked(self.n_rows, self.n_pairs, n_positives, generator)
             near.append(_inside(shard, first, *asked))
-            asked = strangers_asked(self.n_rows, self.n_pairs, generator)
+            asked = negatives_asked(self.n_rows, self.n_pairs, generator)
             far.append(_inside(shard, first + 2 * self.n_pairs, *asked))
         heads, rows, columns = (np.concatenate(parts) for parts in zip(*near, strict=True))
         neighbors, affinities = (part[np.arange(len(rows)), columns] for part in shard.graph.gather(rows - shard.start))
         partners = np.where(affinities > 0, neighbors, rows)
         firsts, ones, others = (np.concatenate(parts) for parts in zip(*far, strict=True))
         known = (shard.graph.gather(ones - shard.start)[0] == others[:, None]).any(1)
-        strangers = np.where(known, ones, others)
+        negatives = np.where(known, ones, others)
         return _joined(
-            [Drawn(heads, rows), Drawn(heads + 1, partners), Drawn(firsts, ones), Drawn(firsts + 1, strangers)]
+            [Drawn(heads, rows), Drawn(heads + 1, partners), Drawn(firsts, ones), Drawn(firsts + 1, negatives)]
         )
 
 

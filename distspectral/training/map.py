@@ -42,7 +42,7 @@ class MapConfig(TrainConfig):
         True, description="whether one is drawn; nothing else needs it, so runs that nobody looks at save a training"
     )
     hidden: tuple[PositiveInt, ...] = Field((512, 256), min_length=1, description="units of each hidden layer")
-    n_strangers: PositiveInt = Field(
+    n_negatives: PositiveInt = Field(
         256, description="random rows that the rows of a step are repelled from, the same for all of them"
     )
 
@@ -94,14 +94,14 @@ class MapSettings(TrainSettings):
         samples = []
         for step in range(min(SAMPLED_STEPS, trainer.schedule.max_steps)):
             batch = trainer.sampler.batch(step)
-            samples.append(batch.vectors.index_select(0, batch.strangers))
+            samples.append(batch.vectors.index_select(0, batch.negatives))
         own, before = (torch.cat([one(rows) for rows in samples]).double() for one in (functions, earlier))
         return by_other_functions(weights, torch.linalg.lstsq(own, before, driver="gelsd").solution)
 
     def draws(self, n_rows: int) -> MapDraws:
         """Return the edges and random rows of all batches; see :meth:`TrainSettings.draws`."""
-        train, n_strangers = self.train, min(self.train.n_strangers, n_rows)
-        return MapDraws(n_rows, train.batch_size, train.steps(n_rows), self.seed, n_strangers)
+        train, n_negatives = self.train, min(self.train.n_negatives, n_rows)
+        return MapDraws(n_rows, train.batch_size, train.steps(n_rows), self.seed, n_negatives)
 
     @property
     def shape(self) -> dict[str, Any]:
@@ -130,4 +130,4 @@ def build_map_sampler(vectors: Vectors, graph: Graph, settings: MapSettings) -> 
     train = settings.train
     if isinstance(vectors, DrawnVectors):
         return DrawnMapSampler(vectors, train.batch_size)
-    return MapSampler(vectors, graph, batch_size=train.batch_size, n_strangers=train.n_strangers, seed=settings.seed)
+    return MapSampler(vectors, graph, batch_size=train.batch_size, n_negatives=train.n_negatives, seed=settings.seed)

@@ -6,7 +6,7 @@ near: by the affinity itself, new rows keep fewer of them. Drawn alike, they mix
 (seed, step) decide the random rows, the same ones on all ranks, and the edges of a rank as for the eigenfunctions. So
 all ranks together minimise one sum over edges.
 
-Shape letters: N rows, M edges of a batch, S strangers.
+Shape letters: N rows, M edges of a batch, S negatives.
 """
 
 from __future__ import annotations
@@ -51,32 +51,32 @@ class MapSampler:
         vectors: all N rows.
         graph: neighbours and affinities of all N rows.
         batch_size: M, of all ranks together.
-        n_strangers: S; all rows where there are fewer.
+        n_negatives: S; all rows where there are fewer.
         seed: seed of the run.
 
     Communication: that of :class:`EdgeSampler`.
     """
 
-    def __init__(self, vectors: Vectors, graph: Graph, *, batch_size: int, n_strangers: int, seed: int) -> None:
+    def __init__(self, vectors: Vectors, graph: Graph, *, batch_size: int, n_negatives: int, seed: int) -> None:
         self.vectors, self.seed = vectors, seed
         roots = RootAffinities(graph)
         self.edges = EdgeSampler(vectors, roots, batch_size=batch_size, laplacian="random_walk", seed=seed)
-        self.n_strangers = min(n_strangers, graph.n_rows)
+        self.n_negatives = min(n_negatives, graph.n_rows)
 
     def batch(self, step: int) -> MapBatch:
-        """Return the edges of ``step`` on this rank, and the strangers of all."""
+        """Return the edges of ``step`` on this rank, and the negatives of all."""
         heads, tails = self.edges.ends(step)
-        strangers = strangers_of(self.edges.graph.n_rows, self.n_strangers, self.seed, step)
-        distinct, inverse = np.unique(np.concatenate([heads, tails, strangers]), return_inverse=True)
+        negatives = negatives_of(self.edges.graph.n_rows, self.n_negatives, self.seed, step)
+        distinct, inverse = np.unique(np.concatenate([heads, tails, negatives]), return_inverse=True)
         return map_batch(
             gathered(self.vectors, filled_up(distinct)), inverse, len(heads), self.edges.affinity_share / len(heads)
         )
 
 
-def strangers_of(n_rows: int, n_strangers: int, seed: int, step: int) -> NDArray[np.int64]:
+def negatives_of(n_rows: int, n_negatives: int, seed: int, step: int) -> NDArray[np.int64]:
     """Return the random rows (S,) of a step, ascending, one from each S-th of the N rows."""
     generator = np.random.default_rng((seed, step, ALL_RANKS))
-    return (stratified(n_strangers, generator) * n_rows).astype(np.int64)
+    return (stratified(n_negatives, generator) * n_rows).astype(np.int64)
 
 
 def map_batch(vectors: Tensor, places: NDArray[np.int64], n_edges: int, weight: float) -> MapBatch:
@@ -93,6 +93,6 @@ def map_batch(vectors: Tensor, places: NDArray[np.int64], n_edges: int, weight: 
         vectors=vectors,
         heads=ends[:n_edges],
         tails=ends[n_edges : 2 * n_edges],
-        strangers=ends[2 * n_edges :],
+        negatives=ends[2 * n_edges :],
         weights=torch.full((n_edges,), weight, dtype=torch.float64),
     )

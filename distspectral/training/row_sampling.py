@@ -131,11 +131,11 @@ class PairSampler:
         """
         generator = np.random.default_rng((self.seed, step))
         heads, tails = self._neighbors(generator)
-        rows, strangers = self._strangers(generator)
+        rows, negatives = self._negatives(generator)
         require_pairs(len(heads), self.n_pairs, self.n_positives)
         first, last = share(len(heads), self.rank, self.world_size)
         begin, end = share(len(rows), self.rank, self.world_size)
-        pairs = np.concatenate([heads[first:last], rows[begin:end], tails[first:last], strangers[begin:end]])
+        pairs = np.concatenate([heads[first:last], rows[begin:end], tails[first:last], negatives[begin:end]])
         distinct, inverse = np.unique(pairs, return_inverse=True)
         return pair_batch(gathered(self.vectors, filled_up(distinct)), inverse.reshape(2, -1), last - first)
 
@@ -146,9 +146,9 @@ class PairSampler:
         found = (affinities > 0) & (neighbors != rows)
         return rows[found], neighbors[found]
 
-    def _strangers(self, generator: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _negatives(self, generator: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return (M,) rows and a random row for each, those known as neighbours of one another left out."""
-        rows, others = strangers_asked(self.graph.n_rows, self.n_pairs, generator)
+        rows, others = negatives_asked(self.graph.n_rows, self.n_pairs, generator)
         known = (self.graph.gather(rows)[0] == others[:, None]) | (self.graph.gather(others)[0] == rows[:, None])
         apart = ~known.any(1) & (rows != others)
         return rows[apart], others[apart]
@@ -162,7 +162,7 @@ def neighbors_asked(
     return rows, generator.integers(n_positives, size=n_pairs)
 
 
-def strangers_asked(
+def negatives_asked(
     n_rows: int, n_pairs: int, generator: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return rows (M,), ascending, and a random row for each, whatever they are to each other."""

@@ -26,7 +26,7 @@ class SiameseConfig(TrainConfig):
     """Shape and training of the Siamese network, and what its distances are for (YAML section ``siamese``)."""
 
     most_steps: ClassVar[int] = 1500
-    smallest_share: ClassVar[int] = 2  # a pair of neighbours and one of strangers
+    smallest_share: ClassVar[int] = 2  # a pair of neighbours and a negative one
     section: ClassVar[str] = "siamese"
 
     use: SiameseUse = Field(
@@ -37,7 +37,7 @@ class SiameseConfig(TrainConfig):
     hidden: tuple[PositiveInt, ...] = Field((256, 256), min_length=1, description="units of each hidden layer")
     n_components: PositiveInt = Field(10, description="width of the Siamese space")
     n_positives: PositiveInt = Field(2, description="a row's partner is one of so many nearest neighbours")
-    margin: PositiveFloat = Field(1.0, description="distance beyond which a pair of strangers costs nothing")
+    margin: PositiveFloat = Field(1.0, description="distance beyond which a negative pair costs nothing")
 
 
 class SiameseSettings(TrainSettings):

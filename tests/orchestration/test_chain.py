@@ -63,7 +63,7 @@ def test_weights_to_begin_with_are_known_by_what_they_are_and_not_by_where_they_
         ("cluster.n_clusters=9", AFTER_GRAPH),  # it decides how many functions are kept
         ("cluster.restarts=9", ("cluster", "tree", "embed", "exemplars")),
         ("distill.max_steps=9", AFTER_GRAPH[2:]),
-        ("map.n_strangers=9", ("map", "embed", "exemplars")),
+        ("map.n_negatives=9", ("map", "embed", "exemplars")),
     ],
 )
 def test_a_value_invalidates_what_it_can_change_and_nothing_before(override: str, stages: tuple[str, ...]) -> None:

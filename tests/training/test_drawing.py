@@ -147,9 +147,9 @@ def test_ranks_share_a_batch(trial, world_size, monkeypatch):
     np.testing.assert_array_equal(in_order(together), in_order(pairs_of(alone)))
     for name in {"weights", "mass"} & set(vars(alone)):
         assert sum(float(getattr(part, name).sum()) for part in parts) == pytest.approx(1)
-    if hasattr(alone, "strangers"):
+    if hasattr(alone, "negatives"):
         for part in parts:
-            assert torch.equal(part.vectors[part.strangers], alone.vectors[alone.strangers])
+            assert torch.equal(part.vectors[part.negatives], alone.vectors[alone.negatives])
 
 
 def test_a_batch_that_has_grown_takes_in_others_of_the_training(pipeline):

@@ -31,7 +31,7 @@ SETTINGS = MapSettings(
     train=MapConfig(
         hidden=(16,),
         batch_size=48,
-        n_strangers=S,
+        n_negatives=S,
         max_steps=60,
         window_steps=20,
         warmup_steps=5,
@@ -65,26 +65,26 @@ def numbered() -> ArrayVectors:
     return ArrayVectors(np.stack([np.arange(N), np.full(N, 3.0)], axis=1))
 
 
-def test_edges_are_the_graphs_and_strangers_any_rows():
-    sampler = MapSampler(numbered(), graph(), batch_size=30, n_strangers=S, seed=4)
+def test_edges_are_the_graphs_and_negatives_any_rows():
+    sampler = MapSampler(numbered(), graph(), batch_size=30, n_negatives=S, seed=4)
     neighbors, met = graph().block(0, N)[0], set()
     for step in range(40):
         batch = sampler.batch(step)
-        heads, tails, strangers = (
-            batch.vectors[ends, 0].numpy().astype(int) for ends in (batch.heads, batch.tails, batch.strangers)
+        heads, tails, negatives = (
+            batch.vectors[ends, 0].numpy().astype(int) for ends in (batch.heads, batch.tails, batch.negatives)
         )
         assert len(heads) == len(tails) == 30
         assert all(tail in neighbors[head] for head, tail in zip(heads, tails, strict=True))
-        assert len(set(strangers)) >= S - 3, "parts of no whole number of rows share one"
+        assert len(set(negatives)) >= S - 3, "parts of no whole number of rows share one"
         assert float(batch.weights.sum()) == pytest.approx(1)
-        met |= set(strangers)
+        met |= set(negatives)
     assert met == set(range(N))
 
 
 def test_edges_are_drawn_by_the_root_of_their_affinity():
     neighbors = np.stack([(np.arange(N) + 1) % N, (np.arange(N) + 2) % N], axis=1)
     affinities = np.full((N, 2), (0.09, 0.81), np.float32) * np.linspace(1, 4, N, dtype=np.float32)[:, None]
-    sampler = MapSampler(numbered(), ArrayGraph(neighbors, affinities), batch_size=30, n_strangers=S, seed=4)
+    sampler = MapSampler(numbered(), ArrayGraph(neighbors, affinities), batch_size=30, n_negatives=S, seed=4)
     drawn = np.zeros((N, 2))
     for step in range(400):
         batch = sampler.batch(step)
@@ -96,9 +96,9 @@ def test_edges_are_drawn_by_the_root_of_their_affinity():
     )
 
 
-def test_few_rows_are_all_strangers():
-    batch = MapSampler(numbered(), graph(), batch_size=30, n_strangers=1000, seed=0).batch(0)
-    assert sorted(batch.vectors[batch.strangers, 0].tolist()) == list(range(N))
+def test_few_rows_are_all_negatives():
+    batch = MapSampler(numbered(), graph(), batch_size=30, n_negatives=1000, seed=0).batch(0)
+    assert sorted(batch.vectors[batch.negatives, 0].tolist()) == list(range(N))
 
 
 def test_training_draws_neighbours_together_and_leaves_the_functions_as_they_are():
@@ -192,7 +192,7 @@ def share_of(batch: MapBatch) -> MapBatch:
     """Return this rank's edges of one process's batch, with its rows."""
     rank, world = collectives.rank(), collectives.world_size()
     own = slice(len(batch.heads) * rank // world, len(batch.heads) * (rank + 1) // world)
-    return MapBatch(batch.vectors, batch.heads[own], batch.tails[own], batch.strangers, batch.weights[own])
+    return MapBatch(batch.vectors, batch.heads[own], batch.tails[own], batch.negatives, batch.weights[own])
 
 
 def step_of(batch: MapBatch) -> dict[str, Any]:
@@ -210,18 +210,18 @@ def step_of(batch: MapBatch) -> dict[str, Any]:
 
 def whole_training() -> dict[str, Any]:
     made, observer = trainer(), WindowRecorder()
-    strangers = [made.sampler.batch(step) for step in (0, 1)]
+    negatives = [made.sampler.batch(step) for step in (0, 1)]
     made.fit(observer)
     return {
-        "strangers": torch.cat([one.vectors[one.strangers] for one in strangers]),
+        "negatives": torch.cat([one.vectors[one.negatives] for one in negatives]),
         "weights": torch.cat([p.detach().reshape(-1) for p in made.model.parameters()]),
         "loss": observer.history[-1]["loss"],
     }
 
 
 def batch_of_one_process() -> MapBatch:
-    batch = MapSampler(rows(), graph(), batch_size=48, n_strangers=S, seed=0).batch(3)
-    return MapBatch(batch.vectors.double(), batch.heads, batch.tails, batch.strangers, batch.weights)
+    batch = MapSampler(rows(), graph(), batch_size=48, n_negatives=S, seed=0).batch(3)
+    return MapBatch(batch.vectors.double(), batch.heads, batch.tails, batch.negatives, batch.weights)
 
 
 def everything(batch: MapBatch) -> dict[str, Any]:
@@ -237,7 +237,7 @@ def test_ranks_take_the_step_of_one_process_and_hold_one_network(world_size: int
         for name, tensor in alone["step"].items():
             error = float((found["step"][name] - tensor).norm() / tensor.norm())
             assert error < 1e-12, f"{name} is off by {error:.1e}: float64 rounding is far less"
-        assert torch.equal(found["training"]["strangers"], alone["training"]["strangers"])
+        assert torch.equal(found["training"]["negatives"], alone["training"]["negatives"])
         assert torch.equal(found["training"]["weights"], ranks[0]["training"]["weights"])
         assert found["training"]["loss"] == pytest.approx(alone["training"]["loss"], rel=0.2)
 
