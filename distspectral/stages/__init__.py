@@ -73,6 +73,11 @@ def stages_of(recipe: Recipe) -> list[Stage]:
     return [STAGES[recipe.kind][name] for name in recipe.chain]
 
 
+def stage_named(name: str) -> Stage:
+    """Return the stage of a name; where kinds of run have one each, that of the first."""
+    return next(stages[name] for stages in STAGES.values() if name in stages)
+
+
 def folder_of(kind: str, name: str) -> str:
     """Return where a stage of a kind of run writes, under the run's root."""
     return STAGES[kind][name].folder

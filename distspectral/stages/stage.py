@@ -144,6 +144,11 @@ class Stage:
     lines: Callable[[dict[str, Any]], dict[str, str]] = nothing
     notes: Callable[[dict[str, Any]], list[str]] = lambda metrics: []
 
+    @property
+    def trains(self) -> bool:
+        """Whether it is the work of a group of training workers."""
+        return self.workers == "training"
+
 
 TRAINING_ONLY = ("device", "checkpoint_steps", "keep_checkpoints", "max_skipped_steps")
 """Of any section of training: what changes no result."""

@@ -11,7 +11,7 @@ import pytest
 
 from distspectral.config import RunConfig, parse_config
 from distspectral.recipes import RECIPES, Recipe
-from distspectral.stages import FOLDERS, NAMES, STAGES, folder_of, kind_of, stages_of
+from distspectral.stages import FOLDERS, NAMES, STAGES, folder_of, kind_of, stage_named, stages_of
 from distspectral.stages.stage import TRAINING_ONLY, Stage
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.artifact.output import SOURCE
@@ -55,6 +55,12 @@ def test_every_kind_of_run_has_its_stages() -> None:
     assert set(FOLDERS) == {stage.folder for stages in STAGES.values() for stage in stages.values()}
 
 
+def test_a_name_is_of_one_stage_or_of_stages_that_ask_for_the_same_workers() -> None:
+    assert [stage_named(name).name for name in NAMES] == list(NAMES)
+    for stages in STAGES.values():
+        assert all(stage.workers == stage_named(name).workers for name, stage in stages.items())
+
+
 @pytest.mark.parametrize(("kind", "stage"), DECLARED)
 def test_a_declaration_says_what_the_stage_does(kind: str, stage: Stage) -> None:
     assert re.fullmatch(r"[A-Z][^.]+\.", stage.purpose), "one sentence"
@@ -94,7 +100,7 @@ def test_sections_and_harmless_keys_exist(overrides: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("overrides", RUNS)
 def test_a_stage_trains_if_and_only_if_the_recipe_has_settings_for_it(overrides: tuple[str, ...]) -> None:
     _, recipe = run(overrides)
-    training = [stage for stage in stages_of(recipe) if stage.workers == "training"]
+    training = [stage for stage in stages_of(recipe) if stage.trains]
     assert [stage.name for stage in training] == list(recipe.trainings)
     for stage in training:
         assert stage.sections == (stage.name,)
