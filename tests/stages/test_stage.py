@@ -12,7 +12,7 @@ import pytest
 from distspectral.config import RunConfig, parse_config
 from distspectral.recipes import RECIPES, Recipe
 from distspectral.stages import FOLDERS, NAMES, STAGES, folder_of, kind_of, stage_named, stages_of
-from distspectral.stages.stage import TRAINING_ONLY, Stage
+from distspectral.stages.stage import TRAINING_ONLY, Stage, Work
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.artifact.output import SOURCE
 
@@ -28,8 +28,9 @@ VARIANTS = [
         ("siamese.use=reweight", "siamese.use=rebuild"),
     ),
 ]
+GRAPH_OF_ROWS, METRIC = ("affinity.space=euclidean",), ("objective=dscl", "data.label_column=label")
 RUNS = [pytest.param(("objective=spectral", *variant), id=" ".join(variant)) for variant in VARIANTS]
-RUNS.append(pytest.param(("objective=dscl", "data.label_column=label"), id="dscl"))
+RUNS.append(pytest.param(METRIC, id="dscl"))
 
 
 def run(overrides: tuple[str, ...]) -> tuple[RunConfig, Recipe]:
@@ -112,6 +113,16 @@ def test_other_rows_pass_stages_of_the_chain_the_last_of_which_embeds(overrides:
     _, recipe = run(overrides)
     assert set(recipe.passage) <= set(recipe.chain)
     assert recipe.passage[-1] == "embed"
+
+
+def test_work_of_a_run_without_a_graph_has_none_and_no_other_recipe() -> None:
+    artifacts = {"graph": Artifact("graph")}
+    spectral, metric = (Work(run(one)[1], {}, artifacts, *[None] * 4) for one in (GRAPH_OF_ROWS, METRIC))  # type: ignore[arg-type]
+    assert spectral.graph is artifacts["graph"]
+    assert spectral.spectral is spectral.recipe
+    for part in ("graph", "spectral"):
+        with pytest.raises(AssertionError, match="objective dscl"):
+            getattr(metric, part)
 
 
 def test_a_finished_run_is_known_by_what_only_its_kind_writes(tmp_path: Any) -> None:
