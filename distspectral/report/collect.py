@@ -161,11 +161,8 @@ def pruned(tree: Tree, most: int) -> tuple[TreeFacts, NDArray[np.int64]]:
         most: leaves, at least the run's clusters.
     """
     n_kept = min(tree.n_leaves, max(most, tree.n_clusters))
-    tops, n_nodes = np.arange(len(tree.rows)), len(tree.rows)
-    for node in range(n_nodes - n_kept, tree.n_leaves - 1, -1):
-        tops[tree.children[node - tree.n_leaves]] = tops[node]
-    kept, leaves = np.unique(tops[: tree.n_leaves], return_inverse=True)
-    nodes = np.concatenate([kept, np.arange(n_nodes - n_kept + 1, n_nodes)])
+    kept, leaves = np.unique(tree.tops(n_kept), return_inverse=True)
+    nodes = np.concatenate([kept, np.arange(len(tree.rows) - n_kept + 1, len(tree.rows))])
     clusters = np.empty(n_kept, np.int64)
     clusters[leaves] = tree.clusters
     mergers = nodes[n_kept:] - tree.n_leaves
