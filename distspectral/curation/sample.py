@@ -23,8 +23,7 @@ from distspectral.embedding.columns import Column, require_column
 from distspectral.errors import ConfigError, MissingArtifactError, TooFewRowsError
 from distspectral.recipes import SpectralRecipe
 from distspectral.spectral.balance import expected_rows, whole_numbers
-from distspectral.stages import folder_of, kind_of
-from distspectral.stages.tree import TREE
+from distspectral.stages.finished_run import FinishedRun
 from distspectral.stages.tree_files import load_tree
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
 
@@ -64,9 +63,9 @@ class _Run:
     """The output of a finished run, block by block, and the levels over which its rows are balanced."""
 
     def __init__(self, root: Artifact, balance: Balance) -> None:
-        if kind_of(root) != SpectralRecipe.kind:
-            raise ConfigError(f"{root.uri}: a run of objective dscl has no clusters; take one of objective spectral")
-        self.output = root.child(folder_of(SpectralRecipe.kind, "embed"))
+        run = FinishedRun(root)
+        run.require_kind(SpectralRecipe.kind, "clusters")
+        self.output = run.artifact("embed")
         manifest = self.output.manifest()
         require_column(manifest, "cluster", self.output.uri)
         self.shards, self.n_clusters = manifest.shards, int(manifest.properties["n_clusters"])
@@ -76,7 +75,7 @@ class _Run:
             self.n_groups = 1
         elif balance == "tree":
             self.column = LEAF
-            self._take_tree(root.child(TREE.folder))
+            self._take_tree(run.artifact("tree"))
 
     def _take_tree(self, artifact: Artifact) -> None:
         if not artifact.has(MANIFEST):

@@ -38,7 +38,7 @@ from distspectral.report.data import (
     TreeFacts,
 )
 from distspectral.report.figures import write_figures
-from distspectral.report.metrics import PAGE, scores
+from distspectral.report.metrics import scores
 from distspectral.report.page import render
 from distspectral.report.pictures import Look, picture_look, pictures, row_pictures
 from distspectral.report.retrieval import metric_page
@@ -48,6 +48,7 @@ from distspectral.spectral.capacity import EdgeCheck
 from distspectral.spectral.tree import Tree
 from distspectral.stages.cluster import way_in_words
 from distspectral.stages.exemplars import FILE
+from distspectral.stages.finished_run import PAGE
 from distspectral.stages.stage import Stage
 from distspectral.stages.tree_files import load_tree
 from distspectral.storage.artifact.directory import Artifact

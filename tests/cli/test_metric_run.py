@@ -103,7 +103,7 @@ def test_evaluate_says_what_it_needs(finished: Path, tmp_path: Path) -> None:
     assert "has no clusters; --retrieval" in invoke("evaluate", finished.parent / "root").stderr
     absent = invoke("evaluate", tmp_path, "--retrieval")
     assert absent.exit_code == EXIT_REFUSED
-    assert "embedding: holds no finished artifact" in absent.stderr
+    assert "holds no finished run" in absent.stderr
 
 
 def test_stages_one_by_one_are_the_whole_run(finished: Path, tmp_path: Path) -> None:

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from distspectral.curation import sample as module
-from distspectral.curation.sample import BRANCHES, TREE, Balance, Drawn, sample
+from distspectral.curation.sample import BRANCHES, Balance, Drawn, sample
 from distspectral.errors import ConfigError, MissingArtifactError, TooFewRowsError
 from distspectral.models.state import write_state
 from distspectral.spectral.tree import Tree
 from distspectral.stages.tree_files import AFFINITIES, LEAVES, NODES, affinity_table, node_table, write_table
-from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.artifact.receipts import write_shard
 
@@ -65,7 +65,7 @@ def finished(folder: Path, shards: list[int], *, has_tree: bool = True, columns:
     properties = {"n_clusters": N_CLUSTERS, "columns": list(columns or ("cluster", "leaf"))}
     output.commit(made, properties, {})
     if has_tree:
-        tree = Output(root.child(TREE.folder), "tree", "print", {}, {})
+        tree = Output(root.child("tree"), "tree", "print", {}, {})
         tree.begin()
         write_state(tree.artifact, LEAVES, {"owners": torch.from_numpy(CLUSTER_OF)})
         write_table(tree.artifact, NODES, node_table(chained(), np.ones(79)))
@@ -170,6 +170,13 @@ def test_shards_and_blocks_decide_nothing_and_the_seed_all(
     other = drawn(finished(tmp_path, [3, 500, 41]), 250, replace=replace)[1]
     assert other.equals(table)
     assert not drawn(root, 250, seed=1, replace=replace)[1].equals(table)
+
+
+def test_a_metric_has_no_clusters_to_balance(tmp_path: Path) -> None:
+    (tmp_path / "embedding").mkdir()
+    (tmp_path / "embedding" / MANIFEST).write_text("{}")
+    with pytest.raises(ConfigError, match="objective dscl has no clusters; take one of objective spectral"):
+        drawn(Artifact(str(tmp_path)), 10)
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
