@@ -87,7 +87,7 @@ def agreement(run: Artifact, labels: str | None, id_column: str, label_column: s
     manifest = output.manifest()
     if (n_clusters := manifest.properties.get("n_clusters")) is None:
         raise ConfigError(
-            f"{run.uri}: a run of objective dscl has no clusters; --retrieval says what it has"
+            f"{output.uri}: was written without clusters; of a learned metric --retrieval says how good it is"
         )
     if labels is None:
         found = tally(manifest.shards, n_clusters)

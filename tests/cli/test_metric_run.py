@@ -100,7 +100,8 @@ def test_evaluate_prints_the_scores_that_the_run_stored(finished: Path) -> None:
 
 
 def test_evaluate_says_what_it_needs(finished: Path, tmp_path: Path) -> None:
-    assert "has no clusters; --retrieval" in invoke("evaluate", finished.parent / "root").stderr
+    clusters = invoke("evaluate", finished.parent / "root").stderr
+    assert "root/embedding: was written without clusters; of a learned metric --retrieval" in clusters
     absent = invoke("evaluate", tmp_path, "--retrieval")
     assert absent.exit_code == EXIT_REFUSED
     assert "holds no finished run" in absent.stderr
