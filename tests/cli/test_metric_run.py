@@ -19,7 +19,7 @@ from distspectral.datasets import write_vectors
 from distspectral.orchestration.engine import LocalEngine, RayEngine
 from distspectral.orchestration.observer import SilentObserver
 from distspectral.orchestration.pipeline import Pipeline, run
-from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.rows.vectors import MappedVectors
 from distspectral.storage.source.dataset import Source
 from tests.runs import write_metric_run
@@ -105,6 +105,9 @@ def test_evaluate_says_what_it_needs(finished: Path, tmp_path: Path) -> None:
     absent = invoke("evaluate", tmp_path, "--retrieval")
     assert absent.exit_code == EXIT_REFUSED
     assert "holds no finished run" in absent.stderr
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / MANIFEST).write_text("{}")
+    assert "of objective spectral has no learned metric" in invoke("evaluate", tmp_path, "--retrieval").stderr
 
 
 def test_stages_one_by_one_are_the_whole_run(finished: Path, tmp_path: Path) -> None:
