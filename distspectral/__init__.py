@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from distspectral.estimators.dscl import DSCL
     from distspectral.estimators.spectral_net import SpectralNet
-    from distspectral.serving.finished import Run
+    from distspectral.serving.run import Run
 
 __all__ = ["DSCL", "Run", "SpectralNet", "__version__"]
 
@@ -29,7 +29,7 @@ def __getattr__(name: str) -> Any:
 
         return DSCL
     if name == "Run":
-        from distspectral.serving.finished import Run
+        from distspectral.serving.run import Run
 
         return Run
     raise AttributeError(f"module 'distspectral' has no attribute {name!r}")

@@ -28,7 +28,7 @@ from distspectral.graph.search.faiss_search import knn
 from distspectral.orchestration.engine import Engine
 from distspectral.orchestration.observer import SilentObserver
 from distspectral.orchestration.pipeline import Pipeline
-from distspectral.serving.finished import Run
+from distspectral.serving.run import Run
 from distspectral.storage.source.dataset import Source
 
 RESULTS = "maps.jsonl"

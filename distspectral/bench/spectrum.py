@@ -25,7 +25,7 @@ from distspectral.graph.spectrum import exact_spectrum
 from distspectral.graph.store import Graph, MappedGraph
 from distspectral.recipes import SpectralRecipe
 from distspectral.spectral.diagnostics import label_agreement, sin2_principal_angles
-from distspectral.stages import STAGES, graph_of
+from distspectral.stages.finished_run import FinishedRun
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.rows.vectors import ArrayVectors, MappedVectors
@@ -42,8 +42,9 @@ def compare_with_exact(root: Artifact, n_functions: int | None = None) -> dict[s
         MissingArtifactError: the run is not finished.
         ConfigError: the run used the unnormalised Laplacian, or keeps fewer functions than asked for.
     """
-    folders = {name: stage.folder for name, stage in STAGES[SpectralRecipe.kind].items()}
-    model, clusters, output = (root.child(folders[name]) for name in ("calibrate", "cluster", "embed"))
+    run = FinishedRun(root)
+    run.require_kind(SpectralRecipe.kind, "spectrum")
+    model, clusters, output = (run.artifact(name) for name in ("calibrate", "cluster", "embed"))
     properties = model.manifest().properties
     if properties["laplacian"] != "random_walk":
         raise ConfigError(f"{root.uri}: made with spectral.laplacian = unnormalized; this compares random_walk runs")
@@ -53,7 +54,7 @@ def compare_with_exact(root: Artifact, n_functions: int | None = None) -> dict[s
         raise ConfigError(f"--functions: is {n_compared}, but {root.uri} keeps {n_kept} functions; ask for fewer")
     learned = _embedding(output, n_kept)
     began = time.perf_counter()
-    mapped = MappedGraph(graph_of(root)[1])
+    mapped = MappedGraph(run.graph()[1])
     values, vectors, degree = exact_spectrum(mapped, n_kept)
     seconds = time.perf_counter() - began
     sin2 = sin2_principal_angles(
@@ -69,7 +70,7 @@ def compare_with_exact(root: Artifact, n_functions: int | None = None) -> dict[s
         "exact_sum": float(values[:n_compared].sum()),
         "exact_seconds": seconds,
     }
-    labels = MappedVectors(root.child(folders["pack"])).labels()
+    labels = MappedVectors(run.artifact("pack")).labels()
     if labels is not None:
         exact = _exact_clusters(vectors.astype(np.float32), values, mapped, clusters.manifest())
         result["agreement"] = output.manifest().metrics["agreement"]

@@ -95,13 +95,6 @@ class StageProgress:
     ) -> None:
         self._bar.stop()
 
-    @staticmethod
-    def _done(name: str) -> str:
-        """Return what a stage has done, in the past tense."""
-        from distspectral.stages import STAGES
-
-        return next(stages[name].done for stages in STAGES.values() if name in stages)
-
     def started(self, stage: str) -> None:
         """Name the stage, so that a bar below it is understood."""
         self._tasks[stage] = self._bar.add_task(f"[bold]{stage}", total=None)
@@ -112,10 +105,12 @@ class StageProgress:
 
     def finished(self, stage: str, seconds: float) -> None:
         """Say what the stage took and take its bars away."""
+        from distspectral.stages import stage_named
+
         for task in self._tasks.values():
             self._bar.remove_task(task)
         self._tasks.clear()
-        self._console.print(f"[green]{stage:<17}[/] {self._done(stage)} in {seconds:.1f} s")
+        self._console.print(f"[green]{stage:<17}[/] {stage_named(stage).done} in {seconds:.1f} s")
 
     def progress(self, description: str, done: int, total: int) -> None:
         """Move the bar of what is being done; in a log, say so now and then."""

@@ -159,8 +159,8 @@ def _config(run: str, overrides: list[str] | None) -> RunConfig:
     Raises:
         MissingArtifactError: there is neither.
     """
-    from distspectral.config import parse_config
-    from distspectral.report.metrics import CONFIG
+    from distspectral.config.load import config_of
+    from distspectral.stages.finished_run import CONFIG
     from distspectral.storage.artifact.directory import Artifact
 
     if "://" not in run and Path(run).is_file():
@@ -172,8 +172,7 @@ def _config(run: str, overrides: list[str] | None) -> RunConfig:
         raise MissingArtifactError(
             f"{run}: is neither a finished run, which holds {CONFIG}, nor a YAML file; name one of the two"
         )
-    text = root.read_bytes(CONFIG).decode()
-    return parse_config(text, f"{run}/{CONFIG}", overrides or ()).model_copy(update={"root": run})
+    return config_of(root, overrides or ()).model_copy(update={"root": run})
 
 
 def _default_place(root: str, new: str) -> str:

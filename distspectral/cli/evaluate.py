@@ -86,13 +86,13 @@ def evaluate(
 
 def _evaluate_retrieval(run: str, spectral_step: bool | None, as_json: bool) -> None:
     from distspectral.recipes import MetricRecipe
-    from distspectral.stages import folder_of
     from distspectral.stages.evaluate import evaluate_again, retrieval_lines
+    from distspectral.stages.finished_run import FinishedRun
     from distspectral.storage.artifact.directory import Artifact
 
-    root = Artifact(run)
-    embedding, evaluation = (root.child(folder_of(MetricRecipe.kind, stage)) for stage in ("embed", "evaluate"))
-    scores = evaluate_again(embedding, evaluation, spectral_step)
+    finished = FinishedRun(Artifact(run))
+    finished.require_kind(MetricRecipe.kind, "learned metric")
+    scores = evaluate_again(finished.artifact("embed"), finished.artifact("evaluate"), spectral_step)
     if as_json:
         print_json(scores)
         return

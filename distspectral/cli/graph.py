@@ -40,16 +40,15 @@ def export(run: RunPath, output: OutputPath, form: Form = "npz") -> None:
     Row i is row i of the run's output. A matrix is held in memory, about 24 bytes an edge; faiss streams.
     """
     from distspectral.graph.export import write_anndata, write_faiss, write_npz
-    from distspectral.stages import graph_of
-    from distspectral.stages.pack import PACK
+    from distspectral.stages.finished_run import FinishedRun
     from distspectral.storage.artifact.directory import Artifact
 
-    root = Artifact(run)
-    neighbors, graph = graph_of(root)
+    finished = FinishedRun(Artifact(run))
+    neighbors, graph = finished.graph()
     if form == "npz":
         write_npz(graph, output)
     elif form == "anndata":
-        write_anndata(graph, neighbors, root.child(PACK.folder), output)
+        write_anndata(graph, neighbors, finished.artifact("pack"), output)
     else:
         write_faiss(neighbors, output)
     print_note(f"wrote {output} from {(neighbors if form == 'faiss' else graph).uri}")

@@ -44,13 +44,13 @@ def engine_of_run(root: Artifact, local: bool) -> Engine:
 
     A Ray of the run's own is not started anew, for that takes longer than most of what is done to finished runs.
     """
-    from distspectral.config.load import parse_config
+    from distspectral.config.load import config_of
     from distspectral.orchestration.engine import LocalEngine, RayEngine, names_cluster
-    from distspectral.report.metrics import CONFIG
+    from distspectral.stages.finished_run import CONFIG
 
     if local or not root.has(CONFIG):
         return LocalEngine()
-    config = parse_config(root.read_bytes(CONFIG).decode(), f"{root.uri}/{CONFIG}").ray
+    config = config_of(root).ray
     return RayEngine(config) if names_cluster(config) else LocalEngine()
 
 

@@ -68,8 +68,8 @@ def clusters_title(n_clusters: int) -> str:
 def show(config: RunConfig, metrics: dict[str, Any], as_json: bool) -> None:
     """Print a run's metrics, and for people where its report is."""
     from distspectral.graph.trial import Trial
-    from distspectral.report.metrics import PAGE
     from distspectral.stages import stages_of
+    from distspectral.stages.finished_run import PAGE
     from distspectral.storage.filesystems import join
 
     if as_json:

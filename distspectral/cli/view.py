@@ -41,7 +41,7 @@ def view(run: RunPath, path: PathOnly = False, atlas: WithAtlas = False, rows: R
     With --atlas, walk through the tiles that `distspectral tiles` has written: places, clusters, labels by level of the
     tree and carried columns, to filter by any of them. Embedding Atlas is installed for itself.
     """
-    from distspectral.report.metrics import PAGE
+    from distspectral.stages.finished_run import PAGE
     from distspectral.storage.artifact.directory import Artifact
     from distspectral.storage.filesystems import absolute
 

@@ -18,6 +18,8 @@ from distspectral.config.run import RunConfig
 from distspectral.errors import ConfigError, UnknownKeyError, first_line
 from distspectral.frozen import expected
 from distspectral.secrets import HIDDEN, is_secret_name, redacted_values, secret_keys
+from distspectral.stages.finished_run import CONFIG
+from distspectral.storage.artifact.directory import Artifact
 
 ABSENT = {"data.weight_column": "all rows weigh the same in graph, training and clusters, so there is none"}
 """Keys that people look for, and why there are none."""
@@ -51,6 +53,15 @@ def parse_config(text: str, origin: str, overrides: Sequence[str] = ()) -> RunCo
     for override in overrides:
         _apply(values, override)
     return validate_values(values, origin)
+
+
+def config_of(root: Artifact, overrides: Sequence[str] = ()) -> RunConfig:
+    """Return the checked config that stands in a run's root, with overrides. Errors as `load_config`.
+
+    Raises:
+        MissingArtifactError: there is none.
+    """
+    return parse_config(root.read_bytes(CONFIG).decode(), f"{root.uri}/{CONFIG}", overrides)
 
 
 def validate_values(values: dict[str, Any], origin: str) -> RunConfig:

@@ -14,7 +14,7 @@ from distspectral.graph.distances import under_metric
 from distspectral.graph.near import OF_SEARCH, Measure, RemeasuredLists, Scale
 from distspectral.graph.store import SQUARED_DISTANCES, MappedGraph, StreamedGraph, edge_blocks
 from distspectral.recipes import SpectralRecipe
-from distspectral.stages import folder_of, kind_of
+from distspectral.stages.finished_run import FinishedRun
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Shard
 from distspectral.storage.rows.frame import Frame
@@ -51,11 +51,9 @@ class RunLists:
         """
         if measure is not None and measure not in get_args(Measure):
             raise ConfigError(f"--metric: is {measure}; choose from {', '.join(get_args(Measure))}")
-        if kind_of(root) != SpectralRecipe.kind:
-            raise ConfigError(
-                f"{root.uri}: a run of objective dscl has no neighbour lists; take one of objective spectral"
-            )
-        vectors, neighbors = (root.child(folder_of(SpectralRecipe.kind, name)) for name in ("pack", "neighbors"))
+        run = FinishedRun(root)
+        run.require_kind(SpectralRecipe.kind, "neighbour lists")
+        vectors, neighbors = run.artifact("pack"), run.artifact("neighbors")
         found = neighbors.manifest()
         searched_by, frame = found.metrics["metric"], Frame.of_properties(vectors.manifest().properties["frame"])
         chosen = measure or OF_SEARCH[searched_by]

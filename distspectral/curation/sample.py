@@ -22,10 +22,9 @@ from numpy.typing import NDArray
 from distspectral.embedding.columns import Column, require_column
 from distspectral.errors import ConfigError, MissingArtifactError, TooFewRowsError
 from distspectral.recipes import SpectralRecipe
-from distspectral.spectral.balance import cut, expected_rows, whole_numbers
-from distspectral.stages import folder_of, kind_of
-from distspectral.stages.tree import TREE
-from distspectral.stages.tree_files import NODES
+from distspectral.spectral.balance import expected_rows, whole_numbers
+from distspectral.stages.finished_run import FinishedRun
+from distspectral.stages.tree_files import load_tree
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
 
 Balance = Literal["tree", "clusters", "none"]
@@ -64,9 +63,9 @@ class _Run:
     """The output of a finished run, block by block, and the levels over which its rows are balanced."""
 
     def __init__(self, root: Artifact, balance: Balance) -> None:
-        if kind_of(root) != SpectralRecipe.kind:
-            raise ConfigError(f"{root.uri}: a run of objective dscl has no clusters; take one of objective spectral")
-        self.output = root.child(folder_of(SpectralRecipe.kind, "embed"))
+        run = FinishedRun(root)
+        run.require_kind(SpectralRecipe.kind, "clusters")
+        self.output = run.artifact("embed")
         manifest = self.output.manifest()
         require_column(manifest, "cluster", self.output.uri)
         self.shards, self.n_clusters = manifest.shards, int(manifest.properties["n_clusters"])
@@ -76,17 +75,17 @@ class _Run:
             self.n_groups = 1
         elif balance == "tree":
             self.column = LEAF
-            self._take_tree(root.child(TREE.folder))
+            self._take_tree(run.artifact("tree"))
 
-    def _take_tree(self, tree: Artifact) -> None:
-        if not tree.has(MANIFEST):
-            raise MissingArtifactError(f"{tree.uri}: holds no finished tree; run the stage `tree`, or balance clusters")
-        with tree.filesystem.open_input_file(tree.file_path(NODES)) as file:
-            parents = pq.read_table(file, columns=["parent"])["parent"].fill_null(-1).to_numpy()
-        self.n_groups = (len(parents) + 1) // 2
-        self.levels, n_nodes = [], min(self.n_clusters, self.n_groups)
+    def _take_tree(self, artifact: Artifact) -> None:
+        if not artifact.has(MANIFEST):
+            raise MissingArtifactError(
+                f"{artifact.uri}: holds no finished tree; run the stage `tree`, or balance clusters"
+            )
+        tree, _ = load_tree(artifact)
+        self.n_groups, n_nodes = tree.n_leaves, tree.n_clusters
         while n_nodes < self.n_groups:
-            self.levels.append(cut(parents, n_nodes))
+            self.levels.append(tree.tops(n_nodes))
             n_nodes *= BRANCHES
 
     def blocks(self, *columns: str) -> Iterator[pa.RecordBatch]:

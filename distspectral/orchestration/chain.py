@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from distspectral.errors import FingerprintMismatchError
 from distspectral.recipes import Recipe
 from distspectral.stages import stages_of
+from distspectral.stages.finished_run import require_source
 from distspectral.stages.pack import PACK
 from distspectral.stages.stage import Stage
 from distspectral.storage.artifact.differences import in_words
@@ -95,11 +96,8 @@ class Chain:
                 for read, made_from in found.inputs.items():
                     if read == recipe.passage[-1] or read not in outputs:
                         continue
-                    if outputs[read].artifact.has(MANIFEST) and made_from != prints[read]:
-                        raise FingerprintMismatchError(
-                            f"{artifact.uri}: was made from another {outputs[read].artifact.uri} than the one that "
-                            "stands there; `distspectral run` brings them together"
-                        )
+                    if outputs[read].artifact.has(MANIFEST):
+                        require_source(artifact, made_from, outputs[read].artifact, prints[read])
             outputs[name] = Output(artifact, name, prints[name], config, inputs, identity)
         return cls(root, source, outputs, stages)
 

@@ -14,8 +14,9 @@ from distspectral.orchestration.gauges import MetricsObserver
 from distspectral.orchestration.observer import Observer
 from distspectral.orchestration.stage_run import StageRun
 from distspectral.recipes import Recipe
-from distspectral.report.metrics import CONFIG, METRICS, PAGE, run_metrics
+from distspectral.report.metrics import run_metrics
 from distspectral.stages.cluster import CLUSTER
+from distspectral.stages.finished_run import CONFIG, METRICS, PAGE
 from distspectral.stages.known import as_begun, knowing
 from distspectral.stages.pack import PACK
 from distspectral.stages.stage import Work

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import ray
 
 from distspectral.config.ray import RayConfig, StageResources, WorkerCount
-from distspectral.stages import STAGES
+from distspectral.stages import stage_named
 from distspectral.training.config import TrainConfig
 
 MOST_CPUS_PER_GPU = 16
@@ -83,7 +83,7 @@ def request(config: RayConfig, stage: str, *, on_gpu: bool = False, nodes: Nodes
         nodes: of the cluster; None = those of the connected one at this moment.
     """
     asked = config.resources.get(stage, StageResources())
-    trains = any(stages[stage].workers == "training" for stages in STAGES.values() if stage in stages)
+    trains = stage_named(stage).trains
     num_gpus = 0.0
     if on_gpu:
         granted = 1.0 if wants_gpus(config, config.min_workers if trains else 1, nodes) else 0.0

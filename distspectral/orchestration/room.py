@@ -14,7 +14,7 @@ from ray.experimental.internal_kv import _internal_kv_get
 from distspectral.config.ray import RayConfig
 from distspectral.errors import ConfigError
 from distspectral.orchestration.resources import Nodes, Request, request
-from distspectral.stages import STAGES
+from distspectral.stages import stage_named
 
 logger = logging.getLogger(__name__)
 
@@ -34,13 +34,13 @@ def require_room(config: RayConfig, stages: Sequence[str]) -> None:
     Raises:
         ConfigError: there is no room, and there will be none.
     """
-    kinds = {name: stage.workers for listed in STAGES.values() for name, stage in listed.items()}
     for stage in stages:
-        if kinds[stage] == "training":
+        workers = stage_named(stage).workers
+        if workers == "training":
             _require(config, stage, request(config, stage, on_gpu=True), config.min_workers)
-        elif kinds[stage] == "actors":
+        elif workers == "actors":
             _require(config, stage, request(config, stage, on_gpu=True), config.actors.min)
-        elif kinds[stage] == "tasks":
+        elif workers == "tasks":
             _require(config, stage, request(config, stage))
 
 
@@ -97,7 +97,9 @@ def refusal(config: RayConfig, stage: str, asked: Request, n_units: int, nodes: 
     fits = room(asked, nodes)
     if fits and n_units > 1:
         key, kind, remedy = (
-            ("ray.workers", "workers", f"{fits} or auto") if _trains(stage) else ("ray.actors.min", "actors", f"{fits}")
+            ("ray.workers", "workers", f"{fits} or auto")
+            if stage_named(stage).trains
+            else ("ray.actors.min", "actors", f"{fits}")
         )
         return (
             f"{key}: {stage} asks for {n_units} {kind} of {unit} each{where}, and the cluster has room for {fits} "
@@ -122,11 +124,7 @@ def _key(config: RayConfig, stage: str, asked: Request, nodes: Sequence[dict[str
         return f"ray.resources.{stage}"
     if asked.num_gpus > max((one.get("GPU", 0) for one in nodes), default=0):
         return "ray.use_gpu"
-    return "ray.cpus_per_worker" if _trains(stage) else "ray.cpus_per_task"
-
-
-def _trains(stage: str) -> bool:
-    return any(listed[stage].workers == "training" for listed in STAGES.values() if stage in listed)
+    return "ray.cpus_per_worker" if stage_named(stage).trains else "ray.cpus_per_task"
 
 
 def may_grow() -> bool:

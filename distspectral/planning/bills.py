@@ -28,7 +28,7 @@ def stage_bills(
     for stage in stages_of(recipe):
         bill = Bill(stage.name, n_rows, recipe, settings, rates, machines)
         stage.cost(bill)
-        bill.start(training=stage.workers == "training")
+        bill.start(training=stage.trains)
         bill.storage()
         made.append(bill)
     return made

@@ -21,7 +21,7 @@ from distspectral.embedding.scores import tally
 from distspectral.errors import ConfigError, SourceError, UnknownColumnError
 from distspectral.report.confusion import confusion_matrix
 from distspectral.spectral.diagnostics import label_agreement
-from distspectral.stages import folder_of, kind_of
+from distspectral.stages.finished_run import FinishedRun
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.filesystems import resolve
 
@@ -83,10 +83,12 @@ def agreement(run: Artifact, labels: str | None, id_column: str, label_column: s
         SourceError: the labels cannot be read, hold an id twice, or label none of the rows.
         ConfigError: the output was written without clusters.
     """
-    output = run if run.has(MANIFEST) else run.child(folder_of(kind_of(run), "embed"))
+    output = run if run.has(MANIFEST) else FinishedRun(run).artifact("embed")
     manifest = output.manifest()
     if (n_clusters := manifest.properties.get("n_clusters")) is None:
-        raise ConfigError(f"{run.uri}: a run of objective dscl has no clusters; --retrieval says what it has")
+        raise ConfigError(
+            f"{output.uri}: was written without clusters; of a learned metric --retrieval says how good it is"
+        )
     if labels is None:
         found = tally(manifest.shards, n_clusters)
         if found is None:

@@ -38,7 +38,7 @@ from distspectral.report.data import (
     TreeFacts,
 )
 from distspectral.report.figures import write_figures
-from distspectral.report.metrics import PAGE, scores
+from distspectral.report.metrics import scores
 from distspectral.report.page import render
 from distspectral.report.pictures import Look, picture_look, pictures, row_pictures
 from distspectral.report.retrieval import metric_page
@@ -48,6 +48,7 @@ from distspectral.spectral.capacity import EdgeCheck
 from distspectral.spectral.tree import Tree
 from distspectral.stages.cluster import way_in_words
 from distspectral.stages.exemplars import FILE
+from distspectral.stages.finished_run import PAGE
 from distspectral.stages.stage import Stage
 from distspectral.stages.tree_files import load_tree
 from distspectral.storage.artifact.directory import Artifact
@@ -161,11 +162,8 @@ def pruned(tree: Tree, most: int) -> tuple[TreeFacts, NDArray[np.int64]]:
         most: leaves, at least the run's clusters.
     """
     n_kept = min(tree.n_leaves, max(most, tree.n_clusters))
-    tops, n_nodes = np.arange(len(tree.rows)), len(tree.rows)
-    for node in range(n_nodes - n_kept, tree.n_leaves - 1, -1):
-        tops[tree.children[node - tree.n_leaves]] = tops[node]
-    kept, leaves = np.unique(tops[: tree.n_leaves], return_inverse=True)
-    nodes = np.concatenate([kept, np.arange(n_nodes - n_kept + 1, n_nodes)])
+    kept, leaves = np.unique(tree.tops(n_kept), return_inverse=True)
+    nodes = np.concatenate([kept, np.arange(len(tree.rows) - n_kept + 1, len(tree.rows))])
     clusters = np.empty(n_kept, np.int64)
     clusters[leaves] = tree.clusters
     mergers = nodes[n_kept:] - tree.n_leaves

@@ -8,11 +8,6 @@ from typing import Any
 from distspectral.stages.stage import Stage
 from distspectral.storage.artifact.manifest import Manifest
 
-METRICS = "metrics.json"
-PAGE = "report.html"
-CONFIG = "config.yaml"
-"""What the run was told, resolved: all that is needed beside its artifacts to embed other rows."""
-
 
 def run_metrics(
     name: str, stages: Mapping[str, Stage], manifests: Mapping[str, Manifest], n_shards: int

@@ -12,18 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distspectral.config.load import parse_config
+from distspectral.config.load import config_of
 from distspectral.embedding.columns import MEANINGS, OF_MAP
 from distspectral.errors import FingerprintMismatchError
 from distspectral.models.embedder import Embedder
 from distspectral.recipes import MetricRecipe, SpectralRecipe
-from distspectral.report.metrics import CONFIG, METRICS, scores
+from distspectral.report.metrics import scores
 from distspectral.spectral.orthonormalize import whiten
-from distspectral.stages import folder_of, kind_of
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.embed_metric import load_metric
+from distspectral.stages.finished_run import METRICS, FinishedRun
 from distspectral.stages.map import load_map
-from distspectral.stages.pack import PACK
 from distspectral.stages.tree_files import load_leaves, load_outliers
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
@@ -90,29 +89,24 @@ def load_predictor(root: Artifact) -> Predictor:
     Raises:
         ArtifactError: a stage is not finished, its files are damaged, or it was made from another one's output.
     """
-    kind = kind_of(root)
-    predictor = LOADERS[kind](root)
+    run = FinishedRun(root)
+    predictor = LOADERS[run.kind](run)
     for stage, fingerprint in predictor.inputs.items():
-        if root.child(folder_of(kind, stage)).manifest().fingerprint != fingerprint:
+        if run.artifact(stage).manifest().fingerprint != fingerprint:
             raise FingerprintMismatchError(f"{root.uri}: a run replaced its {stage} meanwhile; begin again")
     return predictor
 
 
-def _spectral(root: Artifact) -> Predictor:
-    stages = ("calibrate", "cluster", "tree")
-    model, clusters, tree = (root.child(folder_of(SpectralRecipe.kind, stage)) for stage in stages)
-    grown = tree.require(tree.manifest().fingerprint)
-    found = _source_of(tree, grown, "cluster", clusters)
-    calibrated = _source_of(clusters, found, "calibrate", model)
-    vectors, packed = _packed(root, model, calibrated)
-    config = parse_config(root.read_bytes(CONFIG).decode(), f"{root.uri}/{CONFIG}")
+def _spectral(run: FinishedRun) -> Predictor:
+    model, clusters, tree = (run.artifact(stage) for stage in ("calibrate", "cluster", "tree"))
+    grown, found = run.require("tree"), run.require_read("cluster", "tree")
+    calibrated, packed = run.require_read("calibrate", "cluster"), run.require_read("pack", "calibrate")
     drawn = None
     inputs = {"calibrate": calibrated.fingerprint, "cluster": found.fingerprint, "tree": grown.fingerprint}
-    if config.map.enabled:
-        place = root.child(folder_of(SpectralRecipe.kind, "map"))
-        made = place.require(place.manifest().fingerprint)
-        _source_of(place, made, "calibrate", model)
-        drawn, inputs["map"] = load_map(place), made.fingerprint
+    if config_of(run.root).map.enabled:
+        inputs["map"] = run.require("map").fingerprint
+        run.require_read("calibrate", "map")
+        drawn = load_map(run.artifact("map"))
     assigner, outliers = load_leaves(clusters, tree), load_outliers(tree)
     module = Embedder(load_calibrated_network(model), assigner, outliers=outliers, map_network=drawn).eval()
     properties, frame = calibrated.properties, Frame.of_properties(packed.properties["frame"])
@@ -133,7 +127,7 @@ def _spectral(root: Artifact) -> Predictor:
         ],
         "clusters": n_clusters,
         "training_data": _data_facts(packed),
-        "metrics": _scores(root),
+        "metrics": _scores(run.root),
     }
     return Predictor(
         module,
@@ -142,18 +136,16 @@ def _spectral(root: Artifact) -> Predictor:
         frame,
         card,
         inputs,
-        vectors,
+        run.artifact("pack"),
     )
 
 
-def _metric(root: Artifact) -> Predictor:
-    training, embedding = (root.child(folder_of(MetricRecipe.kind, stage)) for stage in ("train", "embed"))
-    encoded = embedding.require(embedding.manifest().fingerprint)
-    trained = _source_of(embedding, encoded, "train", training)
-    vectors, packed = _packed(root, training, trained)
+def _metric(run: FinishedRun) -> Predictor:
+    encoded, trained = run.require("embed"), run.require_read("train", "embed")
+    packed = run.require_read("pack", "train")
     settings = DSCLSettings.model_validate(trained.config)
     dscl = settings.dscl.model_copy(update={"whiten": encoded.config["whiten"]})
-    metric = load_metric(training, settings.model_copy(update={"dscl": dscl}))
+    metric = load_metric(run.artifact("train"), settings.model_copy(update={"dscl": dscl}))
     facts, frame = trained.properties, Frame.of_properties(packed.properties["frame"])
     module = Metric(metric, None)
     if dscl.whiten:
@@ -168,27 +160,11 @@ def _metric(root: Artifact) -> Predictor:
         "training_data": _data_facts(packed),
         "training": {name: trained.metrics[name] for name in ("steps", "stopped_because")},
         "settings": trained.config,
-        "metrics": _scores(root),
+        "metrics": _scores(run.root),
         "limits": "rows far from the training data get an embedding too; nothing here warns of them",
     }
     inputs = {"train": trained.fingerprint, "embed": encoded.fingerprint}
-    return Predictor(module.eval(), ("embedding",), facts["dim"], frame, card, inputs, vectors)
-
-
-def _source_of(artifact: Artifact, manifest: Manifest, stage: str, source: Artifact) -> Manifest:
-    """Return the manifest of what an artifact was made from, if that still stands."""
-    found = source.manifest()
-    if found.fingerprint != manifest.inputs[stage]:
-        raise FingerprintMismatchError(
-            f"{artifact.uri}: was made from another {source.uri} than the one that stands there; "
-            "`distspectral run` brings them together"
-        )
-    return source.require(found.fingerprint)
-
-
-def _packed(root: Artifact, model: Artifact, manifest: Manifest) -> tuple[Artifact, Manifest]:
-    vectors = root.child(PACK.folder)
-    return vectors, _source_of(model, manifest, "pack", vectors)
+    return Predictor(module.eval(), ("embedding",), facts["dim"], frame, card, inputs, run.artifact("pack"))
 
 
 def _input_facts(dim: int, frame: Frame) -> dict[str, Any]:
@@ -220,5 +196,5 @@ def _scores(root: Artifact) -> dict[str, Any]:
     return scores(root.read_json(METRICS)) if root.has(METRICS) else {}
 
 
-LOADERS: dict[str, Callable[[Artifact], Predictor]] = {SpectralRecipe.kind: _spectral, MetricRecipe.kind: _metric}
+LOADERS: dict[str, Callable[[FinishedRun], Predictor]] = {SpectralRecipe.kind: _spectral, MetricRecipe.kind: _metric}
 """By kind of run."""

@@ -89,24 +89,6 @@ def whole_numbers(expected: NDArray[np.float64], rng: np.random.Generator) -> ND
     return np.diff(np.minimum(sums, total), prepend=0)
 
 
-def cut(parents: NDArray[np.int64], n_clusters: int) -> NDArray[np.int64]:
-    """Return the node (M,) that each leaf is in where the last C - 1 mergers of a binary tree are undone.
-
-    Args:
-        parents: (2M - 1,) of each node, leaves first, then mergers in their order; anything for the root.
-        n_clusters: C, from 1 to M.
-    """
-    n_nodes = len(parents)
-    undone = n_nodes - n_clusters + 1
-    above = np.where(parents < undone, parents, np.arange(n_nodes))
-    above[undone - 1 :] = np.arange(undone - 1, n_nodes)
-    while True:
-        higher = above[above]
-        if np.array_equal(higher, above):
-            return above[: n_nodes // 2 + 1]
-        above = higher
-
-
 def evenness(counts: NDArray[np.int64]) -> float:
     """Return the entropy of counts (C,) over that of even ones: 1 where all are equal, 0 where one has all."""
     shares = counts[counts > 0] / counts.sum()

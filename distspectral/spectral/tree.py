@@ -184,7 +184,7 @@ class Tree:
             )
         if n_clusters == self.n_clusters:
             return self.clusters
-        kept, numbers = np.unique(self._tops(n_clusters), return_inverse=True)
+        kept, numbers = np.unique(self.tops(n_clusters), return_inverse=True)
         order = np.argsort(-self.rows[kept], kind="stable")
         ranks: NDArray[np.int64] = np.argsort(order)[numbers]
         return ranks
@@ -192,11 +192,11 @@ class Tree:
     def nodes(self, n_clusters: int) -> NDArray[np.int64]:
         """Return the node (C,) that each cluster of :meth:`labels` is."""
         found = np.empty(n_clusters, np.int64)
-        found[self.labels(n_clusters)] = self._tops(n_clusters)
+        found[self.labels(n_clusters)] = self.tops(n_clusters)
         return found
 
-    def _tops(self, n_clusters: int) -> NDArray[np.int64]:
-        """Return the highest node (M,) above each leaf once the last C - 1 mergers are undone."""
+    def tops(self, n_clusters: int) -> NDArray[np.int64]:
+        """Return the highest node (M,) above each leaf once the last C - 1 mergers are undone; C from 1 to M."""
         return _top_nodes(self.children[: self.n_leaves - n_clusters], self.n_leaves)
 
     def n_above(self, affinity: float) -> int:
@@ -316,10 +316,11 @@ def refined(
 
 def _top_nodes(children: NDArray[np.int64], n_leaves: int) -> NDArray[np.int64]:
     """Return the highest node (M,) above each leaf once some mergers (S, 2) are made."""
-    tops = np.arange(n_leaves + len(children))
-    for node in range(len(tops) - 1, n_leaves - 1, -1):
-        tops[children[node - n_leaves]] = tops[node]
-    return tops[:n_leaves]
+    above = np.arange(n_leaves + len(children))
+    above[children] = np.arange(n_leaves, len(above))[:, None]
+    while not np.array_equal(higher := above[above], above):  # each time twice as high
+        above = higher
+    return above[:n_leaves]
 
 
 def conductances(leaving: NDArray[np.float64], mass: NDArray[np.float64], total: float) -> NDArray[np.float64]:

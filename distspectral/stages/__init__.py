@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from distspectral.errors import ConfigError, MissingArtifactError
 from distspectral.recipes import MetricRecipe, Recipe, SpectralRecipe
 from distspectral.stages.autoencoder import AUTOENCODER
 from distspectral.stages.calibrate import CALIBRATE
@@ -28,7 +27,6 @@ from distspectral.stages.stage import Stage
 from distspectral.stages.train import TRAIN
 from distspectral.stages.tree import TREE
 from distspectral.stages.trial import TRIAL
-from distspectral.storage.artifact.directory import MANIFEST, Artifact
 
 
 def _by_name(*stages: Stage) -> Mapping[str, Stage]:
@@ -73,43 +71,6 @@ def stages_of(recipe: Recipe) -> list[Stage]:
     return [STAGES[recipe.kind][name] for name in recipe.chain]
 
 
-def folder_of(kind: str, name: str) -> str:
-    """Return where a stage of a kind of run writes, under the run's root."""
-    return STAGES[kind][name].folder
-
-
-def kind_of(root: Artifact) -> str:
-    """Return the kind of a finished run, as ``objective`` of its config calls it: by what only such a run writes.
-
-    Args:
-        root: the run's directory.
-
-    Raises:
-        MissingArtifactError: nothing of the kind stands there.
-    """
-    for kind, stages in STAGES.items():
-        shared = {stage.folder for other in STAGES if other != kind for stage in STAGES[other].values()}
-        own = {stage.folder for stage in stages.values()} - shared
-        if any(root.child(folder).has(MANIFEST) for folder in own):
-            return kind
-    if not root.exists():
-        raise MissingArtifactError(f"{root.uri}: does not exist; name the directory of a finished run")
-    raise MissingArtifactError(f"{root.uri}: holds no finished run; `distspectral run` makes one")
-
-
-def graph_of(root: Artifact) -> tuple[Artifact, Artifact]:
-    """Return the neighbours and the graph that a run's model was trained on.
-
-    Args:
-        root: the run's directory.
-
-    Raises:
-        MissingArtifactError: the model is not finished.
-        ConfigError: the run has no graph.
-    """
-    if kind_of(root) != SpectralRecipe.kind:
-        raise ConfigError(f"{root.uri}: is a run of objective {kind_of(root)}, which has no graph")
-    read = root.child(CALIBRATE.folder).manifest().inputs
-    graph = next(stage for stage in (REWEIGHT, SIAMESE_GRAPH, GRAPH) if stage.name in read)
-    neighbors = SIAMESE_NEIGHBORS if graph is SIAMESE_GRAPH else NEIGHBORS
-    return root.child(neighbors.folder), root.child(graph.folder)
+def stage_named(name: str) -> Stage:
+    """Return the stage of a name; where kinds of run have one each, that of the first."""
+    return next(stages[name] for stages in STAGES.values() if name in stages)

@@ -159,7 +159,6 @@ LOADERS: dict[str, Callable[[Artifact], Perceptron]] = {"encoder": load_encoder,
 
 
 def _run(work: Work) -> Manifest:
-    assert work.graph is not None, "eigenfunctions are those of a graph"
     recipe = work.recipe
     encoders: dict[str, Any] = {"inputs": tuple(recipe.seen)}
     encoders |= {name: LOADERS[name](work.artifacts[stage]) for name, stage in recipe.encoders.items()}
@@ -227,7 +226,6 @@ def _cost_of_sample(bill: Bill, seen: tuple[str, ...], graph: str, n_functions: 
 
 def _pieces(work: Work) -> dict[str, Piece]:
     """Return the forward pass, and work on edges that a sample small enough to be polished does without."""
-    assert work.graph is not None, "eigenfunctions are those of a graph"
     network, laplacian = load_trained_network(work.artifacts[work.recipe.learned_by]), work.settings["train"].spectral
     graph, seen = MappedGraph(work.graph), open_vectors(work.seen)
     n_rows = min(graph.n_rows, PIECE_ROWS)

@@ -94,7 +94,6 @@ def load_assigner(clusters: Artifact) -> Assigner:
 
 
 def _run(work: Work) -> Manifest:
-    assert work.graph is not None, "eigenfunctions are those of a graph"
     vectors, model = work.artifacts["pack"], work.artifacts["calibrate"]
     before = None if work.recipe.follows is None else earlier_output(Artifact(work.recipe.follows))
     settings, seed = work.settings["cluster"], work.settings["seed"]

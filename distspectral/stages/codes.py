@@ -13,7 +13,6 @@ from distspectral.embedding.forward import forward, rows_of_block
 from distspectral.mapping import Mapper, local_map
 from distspectral.models.networks import Perceptron
 from distspectral.models.state import restored
-from distspectral.recipes import SpectralRecipe
 from distspectral.stages.encoding import encoding_stage
 from distspectral.stages.stage import Manifests, Work
 from distspectral.storage.artifact.directory import Artifact
@@ -89,13 +88,8 @@ def load_encoder(coder: Artifact, part: str = ENCODER) -> Perceptron:
     return restored(coder, "model.pt", made)
 
 
-def _coder(work: Work) -> str:
-    assert isinstance(work.recipe, SpectralRecipe), "only such a run has codes"
-    return work.recipe.coder
-
-
 def _run(work: Work) -> Manifest:
-    coder = _coder(work)
+    coder = work.spectral.coder
     device = work.settings[coder if coder in work.recipe.trainings else "train"].train.device
     return encode_codes(work.artifacts["pack"], work.artifacts[coder], work.output, device, work.mapper)
 
@@ -107,7 +101,7 @@ def _facts(manifests: Manifests) -> dict[str, Any]:
 CODES = encoding_stage(
     "codes",
     coder=lambda recipe: recipe.coder,
-    load=lambda work: load_encoder(work.artifacts[_coder(work)]),
+    load=lambda work: load_encoder(work.artifacts[work.spectral.coder]),
     folder="codes",
     purpose="Encode every row by the autoencoder, or by the principal components.",
     done="encoded",

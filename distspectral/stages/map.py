@@ -21,7 +21,6 @@ def load_map(trained: Artifact) -> MapNetwork:
 
 def _pieces(work: Work) -> dict[str, Piece]:
     """Return the pass over the graph from which edges are drawn."""
-    assert work.graph is not None, "a map is one of a graph"
     rows, graph = open_vectors(work.seen), MappedGraph(work.graph, reread=True)
     return {SCAN: Piece(lambda: build_map_sampler(rows, graph, work.settings["map"]), rows.n_rows)}
 

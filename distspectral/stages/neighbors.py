@@ -243,8 +243,7 @@ def _stage(name: str, purpose: str, inputs: Callable[[SpectralRecipe], tuple[str
 
     def run(work: Work) -> Manifest:
         searched = work.artifacts[work.recipe.searches[name]]
-        assert isinstance(work.recipe, SpectralRecipe), "only such a run searches neighbours"
-        config = work.settings["graph"].model_copy(update={"metric": work.recipe.metric_of(name)})
+        config = work.settings["graph"].model_copy(update={"metric": work.spectral.metric_of(name)})
         if name != "neighbors":  # which are always searched
             config = config.model_copy(update={"path": None})
         precomputed = work.settings["affinity"].kind == "precomputed"

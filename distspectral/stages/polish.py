@@ -31,7 +31,6 @@ POLISHING = "polishing"
 
 def _run(work: Work) -> Manifest:
     """Write the artifact ``polished``: of each row its mass and E - 1 functions, the constant one left out."""
-    assert work.graph is not None, "eigenfunctions are those of a graph"
     output, settings = work.output, work.settings["train"]
     n_rows, n_neighbors = work.seen[0].manifest().n_rows, work.graph.manifest().properties["k"]
     if not can_polish(n_rows, settings.n_functions, n_neighbors):  # the recipe does not know a given graph's

@@ -13,10 +13,10 @@ import pyarrow as pa
 
 from distspectral.clustering.fine import NODES as FINE_NODES
 from distspectral.embedding.columns import require_column
-from distspectral.errors import ConfigError, FingerprintMismatchError
+from distspectral.errors import ConfigError
+from distspectral.recipes import SpectralRecipe
 from distspectral.spectral.tree import Tree, cluster_facts
-from distspectral.stages.embed import EMBED
-from distspectral.stages.tree import TREE
+from distspectral.stages.finished_run import FinishedRun
 from distspectral.stages.tree_files import NODES, load_fine_tree, load_tree, read_table, write_table
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.artifact.manifest import fingerprint
@@ -95,21 +95,18 @@ def recut(root: Artifact, wish: Wish, name: str | None = None) -> Cut:
         name: of the cut; None makes one of the wish.
 
     Raises:
-        ConfigError: the name is none, another cut has it, or the run's output was written without leaves.
+        ConfigError: the name is none, another cut has it, the run has no tree, or its output has no leaves.
         TooManyClustersError: more clusters than the tree has leaves.
         ArtifactError: the tree or the output is missing or damaged, or the output was made from another tree.
     """
     name = wish.name if name is None else name
     if not NAME.fullmatch(name):
         raise ConfigError(f"--name: is {name!r}, expected letters, digits, dots, hyphens and underscores")
-    artifact, embedded = root.child(TREE.folder), root.child(EMBED.folder).manifest()
-    made = artifact.require(artifact.manifest().fingerprint)
-    require_column(embedded, "leaf", root.child(EMBED.folder).uri)
-    if embedded.inputs[TREE.name] != made.fingerprint:
-        raise FingerprintMismatchError(
-            f"{root.child(EMBED.folder).uri}: was written by another tree than the one that stands there; "
-            "`distspectral run` brings them together"
-        )
+    run = FinishedRun(root)
+    run.require_kind(SpectralRecipe.kind, "tree")
+    artifact, embedded = run.artifact("tree"), run.artifact("embed")
+    require_column(embedded.manifest(), "leaf", embedded.uri)
+    made = run.require_read("tree", "embed")
     tree, affinities = load_tree(artifact)
     n_clusters, kind, nodes = wish.clusters_of(tree), "leaf", NODES
     if n_clusters > tree.n_leaves and (finer := load_fine_tree(artifact)) is not None:
@@ -124,7 +121,7 @@ def recut(root: Artifact, wish: Wish, name: str | None = None) -> Cut:
         if column in known.column_names:
             table = table.append_column(column, known[column].take(pa.array(own)))
     config: dict[str, Any] = {**wish.facts, "found": n_clusters}
-    inputs = {TREE.name: made.fingerprint}
+    inputs = {"tree": made.fingerprint}
     output = Output(root.child(CUTS).child(name), "recut", fingerprint("recut", config, inputs), config, inputs)
     if not output.artifact.is_current(output.fingerprint):
         _refuse_another(output)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from distspectral.costs.bill import Bill
 from distspectral.costs.training import training
 from distspectral.mapping import Mapper
-from distspectral.recipes import Recipe
+from distspectral.recipes import Recipe, SpectralRecipe
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.output import Output
@@ -51,15 +51,22 @@ class Work:
     trained_on: Artifact | None = None
 
     @property
+    def spectral(self) -> SpectralRecipe:
+        """The recipe, in stages that runs of its kind alone have."""
+        assert isinstance(self.recipe, SpectralRecipe), f"the stage is none of objective {self.recipe.kind}"
+        return self.recipe
+
+    @property
     def seen(self) -> tuple[Artifact, ...]:
         """What the trained network sees, side by side."""
         return tuple(self.artifacts[stage] for stage in self.recipe.seen.values())
 
     @property
-    def graph(self) -> Artifact | None:
-        """The graph trained on, None where there is none."""
+    def graph(self) -> Artifact:
+        """The graph trained on, of a recipe that has one."""
         stage = self.recipe.embedded_graph
-        return None if stage is None else self.artifacts[stage]
+        assert stage is not None, f"a run of objective {self.recipe.kind} has no graph"
+        return self.artifacts[stage]
 
     def learned_from(self, stage: str) -> tuple[tuple[Artifact, ...], Artifact | None]:
         """Return what a stage that trains reads: vectors side by side, and the graph, None where there is none."""
@@ -143,6 +150,11 @@ class Stage:
     facts: Callable[[Manifests], dict[str, Any]] = nothing
     lines: Callable[[dict[str, Any]], dict[str, str]] = nothing
     notes: Callable[[dict[str, Any]], list[str]] = lambda metrics: []
+
+    @property
+    def trains(self) -> bool:
+        """Whether it is the work of a group of training workers."""
+        return self.workers == "training"
 
 
 TRAINING_ONLY = ("device", "checkpoint_steps", "keep_checkpoints", "max_skipped_steps")

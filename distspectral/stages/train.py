@@ -148,7 +148,7 @@ def finish(vectors: Sequence[Artifact], output: Output, settings: TrainSettings,
 
 def _pieces(work: Work) -> dict[str, Piece]:
     """Return the pass over the graph from which edges are drawn."""
-    if work.graph is None:
+    if work.recipe.embedded_graph is None:
         return {}
     rows, graph = open_vectors(work.seen), MappedGraph(work.graph, reread=True)
     return {SCAN: Piece(lambda: build_sampler(rows, graph, work.settings["train"]), rows.n_rows)}

@@ -257,7 +257,6 @@ def _mapped_affinities(graph: Artifact, by_row: Artifact, n_leaves: int, rows: t
 
 
 def _run(work: Work) -> Manifest:
-    assert work.graph is not None, "eigenfunctions are those of a graph"
     models = work.artifacts["calibrate"], work.artifacts["cluster"]
     return tree(
         work.seen, *models, work.graph, work.output, work.settings["cluster"], work.settings["seed"], work.mapper

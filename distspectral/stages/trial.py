@@ -10,7 +10,6 @@ from distspectral.costs.bill import Bill
 from distspectral.graph.config import GraphConfig
 from distspectral.graph.trial import TRIAL_ROWS, Space, Trial, tried
 from distspectral.mapping import Mapper, local_map
-from distspectral.recipes import SpectralRecipe
 from distspectral.stages.stage import Stage, Work
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
@@ -55,8 +54,7 @@ def _try(vectors: Artifact, *, spaces: tuple[Space, ...], config: GraphConfig, n
 
 
 def _run(work: Work) -> Manifest:
-    recipe, settings = work.recipe, work.settings
-    assert isinstance(recipe, SpectralRecipe), "only such a run searches neighbours"
+    recipe, settings = work.spectral, work.settings
     begun = recipe.starts.get(TRIAL.name)
     n_components = settings["pca"].n_components
     return trial(

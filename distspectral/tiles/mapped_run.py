@@ -15,12 +15,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from distspectral.embedding.columns import OF_MAP, require_column, written_columns
-from distspectral.errors import ConfigError, FingerprintMismatchError
+from distspectral.errors import ConfigError
 from distspectral.recipes import SpectralRecipe
 from distspectral.spectral.tree import Tree
-from distspectral.stages import folder_of, kind_of
-from distspectral.stages.map import MAP
-from distspectral.stages.tree import TREE
+from distspectral.stages.finished_run import FinishedRun
 from distspectral.stages.tree_files import load_tree
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.artifact.manifest import Manifest, Shard
@@ -53,24 +51,17 @@ class MappedRun:
             ConfigError: it has no map, or its output lacks a column.
             ArtifactError: output or tree are missing or damaged, or do not belong together.
         """
-        if kind_of(root) != SpectralRecipe.kind:
-            raise ConfigError(f"{root.uri}: a run of objective dscl has no map; take one of objective spectral")
-        output = root.child(folder_of(SpectralRecipe.kind, "embed"))
-        manifest = output.require(output.manifest().fingerprint)
-        if not root.child(MAP.folder).has(MANIFEST):
+        run = FinishedRun(root)
+        run.require_kind(SpectralRecipe.kind, "map")
+        output, manifest = run.artifact("embed"), run.require("embed")
+        if not run.artifact("map").has(MANIFEST):
             raise ConfigError(
                 f"{root.uri}: has no map; set map.enabled to true, and `distspectral run` draws it", ["map.enabled"]
             )
         for column in (*OF_MAP, "cluster", "leaf"):
             require_column(manifest, column, output.uri)
-        artifact = root.child(TREE.folder)
-        made = artifact.require(artifact.manifest().fingerprint)
-        if manifest.inputs[TREE.name] != made.fingerprint:
-            raise FingerprintMismatchError(
-                f"{output.uri}: was written by another tree than the one that stands there; `distspectral run` brings "
-                "them together"
-            )
-        return cls(output, manifest, load_tree(artifact)[0], made.fingerprint)
+        made = run.require_read("tree", "embed")
+        return cls(output, manifest, load_tree(run.artifact("tree"))[0], made.fingerprint)
 
     @property
     def n_clusters(self) -> int:

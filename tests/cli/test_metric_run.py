@@ -19,7 +19,7 @@ from distspectral.datasets import write_vectors
 from distspectral.orchestration.engine import LocalEngine, RayEngine
 from distspectral.orchestration.observer import SilentObserver
 from distspectral.orchestration.pipeline import Pipeline, run
-from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.rows.vectors import MappedVectors
 from distspectral.storage.source.dataset import Source
 from tests.runs import write_metric_run
@@ -100,10 +100,14 @@ def test_evaluate_prints_the_scores_that_the_run_stored(finished: Path) -> None:
 
 
 def test_evaluate_says_what_it_needs(finished: Path, tmp_path: Path) -> None:
-    assert "has no clusters; --retrieval" in invoke("evaluate", finished.parent / "root").stderr
+    clusters = invoke("evaluate", finished.parent / "root").stderr
+    assert "root/embedding: was written without clusters; of a learned metric --retrieval" in clusters
     absent = invoke("evaluate", tmp_path, "--retrieval")
     assert absent.exit_code == EXIT_REFUSED
-    assert "embedding: holds no finished artifact" in absent.stderr
+    assert "holds no finished run" in absent.stderr
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / MANIFEST).write_text("{}")
+    assert "of objective spectral has no learned metric" in invoke("evaluate", tmp_path, "--retrieval").stderr
 
 
 def test_stages_one_by_one_are_the_whole_run(finished: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from distspectral.cli.app import EXIT_REFUSED, app
 from distspectral.stages.recut import CLUSTERS, TABLE
+from distspectral.storage.artifact.directory import MANIFEST
 from tests.runs import N_ROWS
 
 
@@ -93,4 +95,16 @@ def test_what_cannot_be_cut_is_refused(root: Path, arguments: tuple[object, ...]
 def test_where_no_tree_stands_nothing_is_cut(tmp_path: Path) -> None:
     result = recut(tmp_path, "--n-clusters", 3)
     assert result.exit_code == EXIT_REFUSED
-    assert "holds no finished artifact" in result.stderr
+    assert "holds no finished run" in result.stderr
+    (tmp_path / "embedding").mkdir()
+    (tmp_path / "embedding" / MANIFEST).write_text("{}")
+    assert "a run of objective dscl has no tree" in recut(tmp_path, "--n-clusters", 3).stderr
+
+
+def test_an_output_of_another_tree_is_not_cut(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path / "own")
+    manifest = tmp_path / "own/tree" / MANIFEST
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"fingerprint": "0" * 16}))
+    result = recut(tmp_path / "own", "--n-clusters", 3)
+    assert result.exit_code == EXIT_REFUSED
+    assert "own/output: was made from another" in result.stderr

@@ -12,9 +12,10 @@ from pydantic import BaseModel
 
 from distspectral.cli.demo import digits_values
 from distspectral.config import RunConfig, load_config, parse_config
-from distspectral.config.load import validate_values
-from distspectral.errors import ConfigError, UnknownKeyError
+from distspectral.config.load import config_of, validate_values
+from distspectral.errors import ConfigError, MissingArtifactError, UnknownKeyError
 from distspectral.objectives.spectral import default_n_components
+from distspectral.storage.artifact.directory import Artifact
 
 MINIMAL = "name: tiny\ndata:\n  path: shards\n"
 CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
@@ -31,6 +32,16 @@ def test_a_file_is_read_and_a_missing_one_named(tmp_path: Path) -> None:
     assert load_config(path).name == "tiny"
     with pytest.raises(ConfigError, match=r"absent\.yaml: cannot be read"):
         load_config(tmp_path / "absent.yaml")
+
+
+def test_the_config_of_a_root_is_the_one_that_stands_there(tmp_path: Path) -> None:
+    root = Artifact(str(tmp_path))
+    with pytest.raises(MissingArtifactError, match=r"has no file config\.yaml"):
+        config_of(root)
+    (tmp_path / "config.yaml").write_text(MINIMAL)
+    assert (config_of(root).name, config_of(root, ["seed=3"]).seed) == ("tiny", 3)
+    with pytest.raises(ConfigError, match=f"^{tmp_path}/config.yaml: seed: "):
+        config_of(root, ["seed=x"])
 
 
 def test_a_key_that_is_looked_for_in_vain_is_refused_with_the_reason() -> None:

@@ -10,12 +10,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from numpy.typing import NDArray
+from scipy import sparse
 
 from distspectral.curation import sample as module
-from distspectral.curation.sample import BRANCHES, NODES, TREE, Balance, Drawn, sample
+from distspectral.curation.sample import BRANCHES, Balance, Drawn, sample
 from distspectral.errors import ConfigError, MissingArtifactError, TooFewRowsError
-from distspectral.storage.artifact.directory import Artifact
+from distspectral.models.state import write_state
+from distspectral.spectral.tree import Tree
+from distspectral.stages.tree_files import AFFINITIES, LEAVES, NODES, affinity_table, node_table, write_table
+from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.artifact.receipts import write_shard
 
@@ -26,18 +31,15 @@ SIZES = np.arange(40) ** 2 % 97 + 1
 """Rows of each leaf."""
 
 
-def parents() -> NDArray[np.int64]:
-    """Return the tree's (79,): the leaves of each cluster merge one after the other, then the clusters."""
-    above = np.empty(79, np.int64)
-    node = 40
-    for first in (0, 20):
-        above[[first, first + 1]] = node
-        for leaf in range(first + 2, first + 20):
-            above[[node, leaf]] = node + 1
-            node += 1
-        node += 1
-    above[[58, 77]], above[78] = 78, -1
-    return above
+def chained() -> Tree:
+    """Return a tree: the leaves of each cluster merge one after the other, then the clusters."""
+    children = [[0, 1], *([node, leaf] for node, leaf in enumerate(range(2, 20), 40))]
+    children += [[20, 21], *([node, leaf] for node, leaf in enumerate(range(22, 40), 59)), [58, 77]]
+    rows = [*SIZES.tolist()]
+    for left, right in children:
+        rows.append(rows[left] + rows[right])
+    nothing = np.zeros(79)
+    return Tree(np.array(children), np.array(rows), nothing, nothing, np.zeros(39), nothing, CLUSTER_OF)
 
 
 def finished(folder: Path, shards: list[int], *, has_tree: bool = True, columns: tuple[str, ...] = ()) -> Artifact:
@@ -63,11 +65,12 @@ def finished(folder: Path, shards: list[int], *, has_tree: bool = True, columns:
     properties = {"n_clusters": N_CLUSTERS, "columns": list(columns or ("cluster", "leaf"))}
     output.commit(made, properties, {})
     if has_tree:
-        tree = Output(root.child(TREE.folder), "tree", "print", {}, {})
+        tree = Output(root.child("tree"), "tree", "print", {}, {})
         tree.begin()
-        above = pa.array(parents(), mask=parents() < 0)
-        tree.artifact.write_file(NODES, lambda stream: pq.write_table(pa.table({"parent": above}), stream))
-        tree.commit([], {}, {}, files=(NODES,))
+        write_state(tree.artifact, LEAVES, {"owners": torch.from_numpy(CLUSTER_OF)})
+        write_table(tree.artifact, NODES, node_table(chained(), np.ones(79)))
+        write_table(tree.artifact, AFFINITIES, affinity_table(sparse.csr_array((40, 40))))
+        tree.commit([], {}, {}, files=(LEAVES, NODES, AFFINITIES))
     return root
 
 
@@ -93,11 +96,12 @@ def test_the_tree_balances_clusters_then_branches_then_leaves(root: Artifact) ->
     assert np.bincount(table["cluster"].to_numpy()).tolist() == facts.clusters.tolist() == [200, 200]
     assert len(set(table["id"].to_pylist())) == 400 == facts.n_rows
     assert facts.all_clusters.tolist() == np.bincount(CLUSTER_OF, SIZES).tolist()
+    tops = chained().tops(N_CLUSTERS * BRANCHES)
     # below a cluster, the cut into 16 leaves 14 pairs of leaves merged late and the first merged leaves
-    of_node = np.bincount(module.cut(parents(), N_CLUSTERS * BRANCHES), leaves_of(table))
-    full = np.bincount(module.cut(parents(), N_CLUSTERS * BRANCHES), SIZES)
+    of_node = np.bincount(tops, leaves_of(table))
+    full = np.bincount(tops, SIZES)
     for cluster in (0, 1):
-        nodes = np.unique(module.cut(parents(), N_CLUSTERS * BRANCHES)[cluster == CLUSTER_OF])
+        nodes = np.unique(tops[cluster == CLUSTER_OF])
         level = max(of_node[nodes])
         assert all(of_node[node] >= min(full[node], level - 1) for node in nodes)
 
@@ -166,6 +170,13 @@ def test_shards_and_blocks_decide_nothing_and_the_seed_all(
     other = drawn(finished(tmp_path, [3, 500, 41]), 250, replace=replace)[1]
     assert other.equals(table)
     assert not drawn(root, 250, seed=1, replace=replace)[1].equals(table)
+
+
+def test_a_metric_has_no_clusters_to_balance(tmp_path: Path) -> None:
+    (tmp_path / "embedding").mkdir()
+    (tmp_path / "embedding" / MANIFEST).write_text("{}")
+    with pytest.raises(ConfigError, match="objective dscl has no clusters; take one of objective spectral"):
+        drawn(Artifact(str(tmp_path)), 10)
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from distspectral.spectral.balance import cut, evenness, expected_rows, split, whole_numbers
+from distspectral.spectral.balance import evenness, expected_rows, split, whole_numbers
 
 
 def filled(sizes: np.ndarray, budget: float) -> np.ndarray:
@@ -54,16 +54,6 @@ def test_whole_numbers_are_unbiased_and_sum_to_the_same() -> None:
     thirds = np.full(3_000, 1 / 3)  # whose running sum is not exact
     assert whole_numbers(thirds, np.random.default_rng(0)).sum() == 1000
     assert (whole_numbers(np.full(10_000, 7.0), np.random.default_rng(0)) == 7).all()
-
-
-def test_a_cut_undoes_the_last_mergers() -> None:
-    parents = np.array([5, 5, 6, 7, 7, 6, 8, 8, -1])  # ((0, 1), 2) and (3, 4)
-    assert cut(parents, 1).tolist() == [8] * 5
-    assert cut(parents, 2).tolist() == [6, 6, 6, 7, 7]
-    assert cut(parents, 3).tolist() == [6, 6, 6, 3, 4]
-    assert cut(parents, 4).tolist() == [5, 5, 2, 3, 4]
-    assert cut(parents, 5).tolist() == [0, 1, 2, 3, 4]
-    assert cut(np.array([-1]), 1).tolist() == [0]
 
 
 def test_evenness_is_the_entropy_beside_the_most_there_could_be() -> None:

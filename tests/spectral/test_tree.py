@@ -11,7 +11,7 @@ from scipy.cluster.hierarchy import fcluster, is_monotonic, is_valid_linkage
 
 from distspectral.errors import TooManyClustersError
 from distspectral.spectral.diagnostics import modularity, normalized_cut
-from distspectral.spectral.tree import SHARING, cluster_facts, conductances, grown, merged_into, mergers, refined
+from distspectral.spectral.tree import SHARING, Tree, cluster_facts, conductances, grown, merged_into, mergers, refined
 
 GROUPS = np.zeros(14, np.int64)
 
@@ -111,6 +111,16 @@ def test_the_runs_own_clusters_are_a_cut_with_their_numbers(tree):
     finer, coarser = tree.labels(9), tree.labels(2)
     assert all(len(np.unique(CLUSTERS[finer == cluster])) == 1 for cluster in range(9))
     assert all(len(np.unique(coarser[cluster == CLUSTERS])) == 1 for cluster in range(4))
+
+
+def test_a_cut_undoes_the_last_mergers():
+    children = np.array([[0, 1], [2, 5], [3, 4], [6, 7]])  # ((0, 1), 2) and (3, 4)
+    nothing = np.zeros(9)
+    five = Tree(children, np.ones(9, np.int64), nothing, nothing, np.zeros(4), nothing, np.arange(5))
+    tops = [[8] * 5, [6, 6, 6, 7, 7], [6, 6, 6, 3, 4], [5, 5, 2, 3, 4], [0, 1, 2, 3, 4]]
+    assert [five.tops(n_clusters).tolist() for n_clusters in range(1, 6)] == tops
+    one = Tree(children[:0], np.ones(1, np.int64), nothing[:1], nothing[:1], np.zeros(0), nothing[:1], np.arange(1))
+    assert one.tops(1).tolist() == [0]
 
 
 @pytest.mark.parametrize("n_clusters", [1, 2, 7, 30])

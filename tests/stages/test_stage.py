@@ -11,13 +11,13 @@ import pytest
 
 from distspectral.config import RunConfig, parse_config
 from distspectral.recipes import RECIPES, Recipe
-from distspectral.stages import FOLDERS, NAMES, STAGES, folder_of, kind_of, stages_of
-from distspectral.stages.stage import TRAINING_ONLY, Stage
-from distspectral.storage.artifact.directory import MANIFEST, Artifact
+from distspectral.stages import FOLDERS, NAMES, STAGES, stage_named, stages_of
+from distspectral.stages.stage import TRAINING_ONLY, Stage, Work
+from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.output import SOURCE
 
 DECLARED = [
-    pytest.param(kind, stage, id=f"{kind}-{stage.name}") for kind, stages in STAGES.items() for stage in stages.values()
+    pytest.param(stage, id=f"{kind}-{stage.name}") for kind, stages in STAGES.items() for stage in stages.values()
 ]
 VARIANTS = [
     ("representation=input", "affinity.space=euclidean"),
@@ -28,8 +28,9 @@ VARIANTS = [
         ("siamese.use=reweight", "siamese.use=rebuild"),
     ),
 ]
+GRAPH_OF_ROWS, METRIC = ("affinity.space=euclidean",), ("objective=dscl", "data.label_column=label")
 RUNS = [pytest.param(("objective=spectral", *variant), id=" ".join(variant)) for variant in VARIANTS]
-RUNS.append(pytest.param(("objective=dscl", "data.label_column=label"), id="dscl"))
+RUNS.append(pytest.param(METRIC, id="dscl"))
 
 
 def run(overrides: tuple[str, ...]) -> tuple[RunConfig, Recipe]:
@@ -55,13 +56,18 @@ def test_every_kind_of_run_has_its_stages() -> None:
     assert set(FOLDERS) == {stage.folder for stages in STAGES.values() for stage in stages.values()}
 
 
-@pytest.mark.parametrize(("kind", "stage"), DECLARED)
-def test_a_declaration_says_what_the_stage_does(kind: str, stage: Stage) -> None:
+def test_a_name_is_of_one_stage_or_of_stages_that_ask_for_the_same_workers() -> None:
+    assert [stage_named(name).name for name in NAMES] == list(NAMES)
+    for stages in STAGES.values():
+        assert all(stage.workers == stage_named(name).workers for name, stage in stages.items())
+
+
+@pytest.mark.parametrize("stage", DECLARED)
+def test_a_declaration_says_what_the_stage_does(stage: Stage) -> None:
     assert re.fullmatch(r"[A-Z][^.]+\.", stage.purpose), "one sentence"
     assert re.fullmatch(r"[a-z][a-z ]+", stage.done), "as in 'packed in 3 s'"
     assert re.fullmatch(r"[a-z_]+", stage.name)
     assert re.fullmatch(r"[a-z-]+", stage.folder)
-    assert folder_of(kind, stage.name) == stage.folder
 
 
 @pytest.mark.parametrize("overrides", RUNS)
@@ -94,7 +100,7 @@ def test_sections_and_harmless_keys_exist(overrides: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("overrides", RUNS)
 def test_a_stage_trains_if_and_only_if_the_recipe_has_settings_for_it(overrides: tuple[str, ...]) -> None:
     _, recipe = run(overrides)
-    training = [stage for stage in stages_of(recipe) if stage.workers == "training"]
+    training = [stage for stage in stages_of(recipe) if stage.trains]
     assert [stage.name for stage in training] == list(recipe.trainings)
     for stage in training:
         assert stage.sections == (stage.name,)
@@ -108,9 +114,11 @@ def test_other_rows_pass_stages_of_the_chain_the_last_of_which_embeds(overrides:
     assert recipe.passage[-1] == "embed"
 
 
-def test_a_finished_run_is_known_by_what_only_its_kind_writes(tmp_path: Any) -> None:
-    for kind, stages in STAGES.items():
-        for stage in stages.values():
-            (tmp_path / kind / stage.folder).mkdir(parents=True)
-            (tmp_path / kind / stage.folder / MANIFEST).write_text("{}")
-        assert kind_of(Artifact(str(tmp_path / kind))) == kind
+def test_work_of_a_run_without_a_graph_has_none_and_no_other_recipe() -> None:
+    artifacts = {"graph": Artifact("graph")}
+    spectral, metric = (Work(run(one)[1], {}, artifacts, *[None] * 4) for one in (GRAPH_OF_ROWS, METRIC))  # type: ignore[arg-type]
+    assert spectral.graph is artifacts["graph"]
+    assert spectral.spectral is spectral.recipe
+    for part in ("graph", "spectral"):
+        with pytest.raises(AssertionError, match="objective dscl"):
+            getattr(metric, part)

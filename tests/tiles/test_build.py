@@ -16,14 +16,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from distspectral.config import load_config
-from distspectral.errors import ConfigError, NonFiniteRowError, UnknownColumnError
+from distspectral.errors import ConfigError, FingerprintMismatchError, NonFiniteRowError, UnknownColumnError
 from distspectral.mapping import local_map
 from distspectral.orchestration.engine import LocalEngine
 from distspectral.orchestration.observer import SilentObserver
 from distspectral.orchestration.pipeline import run
 from distspectral.stages.recut import CLUSTERS, recut
 from distspectral.stages.recut import Wish as CutWish
-from distspectral.storage.artifact.directory import Artifact
+from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.tiles import build, plan
 from distspectral.tiles.build import Wish, make_tiles, tiles_output
@@ -255,6 +255,11 @@ def test_a_run_without_a_map_or_with_broken_places_is_refused(finished: Path, tm
     run(metric, LocalEngine(), SilentObserver())
     with pytest.raises(ConfigError, match="objective dscl has no map"):
         MappedRun.of(Artifact(metric.root))
+    shutil.copytree(finished, tmp_path / "other")
+    tree = tmp_path / "other/tree" / MANIFEST
+    tree.write_text(json.dumps(json.loads(tree.read_text()) | {"fingerprint": "0" * 16}))
+    with pytest.raises(FingerprintMismatchError, match=r"other/output: was made from another .*/tree"):
+        MappedRun.of(Artifact(str(tmp_path / "other")))
     shutil.copytree(finished, tmp_path / "broken")
     root = Artifact(str(tmp_path / "broken"))
     opened = MappedRun.of(root)

@@ -16,7 +16,7 @@ import pyarrow.dataset
 import torch
 from numpy.typing import NDArray
 
-from distspectral.config.load import parse_config
+from distspectral.config.load import config_of
 from distspectral.embedding.columns import OF_MAP, require_column
 from distspectral.errors import (
     ConfigError,
@@ -27,9 +27,8 @@ from distspectral.errors import (
 )
 from distspectral.plotting import draw_embedding, draw_rows
 from distspectral.recipes import SpectralRecipe
-from distspectral.report.metrics import CONFIG, METRICS
 from distspectral.serving.predictor import Predictor, load_predictor
-from distspectral.stages import folder_of, kind_of
+from distspectral.stages.finished_run import METRICS, FinishedRun
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.rows.columns import to_array
@@ -60,7 +59,8 @@ class Run:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self._root = Artifact(os.fspath(root))
-        self.objective = kind_of(self._root)
+        self._finished = FinishedRun(self._root)
+        self.objective = self._finished.kind
 
     def __repr__(self) -> str:
         return f"Run({self._root.uri!r})"
@@ -70,8 +70,7 @@ class Run:
     @property
     def config(self) -> RunConfig:
         """What the run was told, resolved; without the section ``mlflow``."""
-        text = self._root.read_bytes(CONFIG).decode()
-        return parse_config(text, f"{self._root.uri}/{CONFIG}")
+        return config_of(self._root)
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -142,8 +141,7 @@ class Run:
         Raises:
             ConfigError: the run has none, or was told not to write them.
         """
-        if self.objective != SpectralRecipe.kind:
-            raise ConfigError(f"{self._root.uri}: is a run of objective {self.objective}, which has no clusters")
+        self._finished.require_kind(SpectralRecipe.kind, "clusters")
         output, manifest = self._output()
         require_column(manifest, "cluster", output.uri)
         clusters: NDArray[np.int32] = self.to_arrow(["cluster"])["cluster"].to_numpy()
@@ -155,8 +153,7 @@ class Run:
         Raises:
             ConfigError: the run has none, or was told not to write them.
         """
-        if self.objective != SpectralRecipe.kind:
-            raise ConfigError(f"{self._root.uri}: is a run of objective {self.objective}, which has no map")
+        self._finished.require_kind(SpectralRecipe.kind, "map")
         output, manifest = self._output()
         for column in OF_MAP:
             require_column(manifest, column, output.uri)
@@ -219,9 +216,8 @@ class Run:
         return load_predictor(self._root)
 
     def _output(self) -> tuple[Artifact, Manifest]:
-        output = self._root.child(folder_of(self.objective, "embed"))
         try:
-            return output, output.require(output.manifest().fingerprint)
+            return self._finished.artifact("embed"), self._finished.require("embed")
         except MissingArtifactError as error:
             raise MissingArtifactError(
                 f"{self._root.uri}: the stage `embed` is not finished; `distspectral run` goes on with the run"
