@@ -75,6 +75,7 @@ class _Run:
             self.n_groups = 1
         elif balance == "tree":
             self.column = LEAF
+            require_column(manifest, LEAF, self.output.uri)
             self._take_tree(run.artifact("tree"))
 
     def _take_tree(self, artifact: Artifact) -> None:

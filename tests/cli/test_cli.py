@@ -79,7 +79,7 @@ def test_of_many_clusters_the_terminal_shows_the_largest() -> None:
     assert list(by_cluster(few)) == ["cluster 0", "cluster 1", "cluster 2"]
     labels = {"label": ["\x1b[31mred\n", "x" * 99, "[bold]"], "label_share": [1.0, 0.5, 0.25]}
     named = by_cluster(few | labels)
-    assert named["cluster 0"]["label"] == " [31mred  100%", "no terminal obeys a label"
+    assert named["cluster 0"]["label"] == "[31mred 100%", "no terminal obeys a label"
     assert len(named["cluster 1"]["label"]) == 24 + len(" 50%")
     assert named["cluster 2"]["label"] == "[bold] 25%"
 

@@ -183,6 +183,8 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     root = finished(tmp_path, [100], has_tree=False, columns=("embedding",))
     with pytest.raises(ConfigError, match="without the column cluster"):
         drawn(root, 10)
+    with pytest.raises(ConfigError, match="without the column leaf"):
+        drawn(finished(tmp_path / "leafless", [100], columns=("cluster",)), 10)
     root = finished(tmp_path / "other", [100], has_tree=False)
     with pytest.raises(MissingArtifactError, match="finished tree"):
         drawn(root, 10)

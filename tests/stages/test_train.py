@@ -116,7 +116,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(pipeline, tmp_
     resumed = []
     run(pipeline, lambda record: resumed.append(record["step"]))
     assert resumed == [50, 60, 70, 80], "from 40, not from 60"
-    (warning,) = [record for record in caplog.records if record.name == "distspectral.stages.train"]
+    (warning,) = [record for record in caplog.records if record.name == "distspectral.training.checkpoint"]
     assert newest in warning.getMessage()
     assert "trying the checkpoint before it" in warning.getMessage()
     other = pipeline_upto(tmp_path / "other", "train", train=pipeline.config.train.model_dump())
