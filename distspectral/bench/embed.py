@@ -37,7 +37,7 @@ from distspectral.models.networks import torch_device
 from distspectral.models.state import write_state
 from distspectral.orchestration.memory import PeakMemory
 from distspectral.stages.calibrate import load_calibrated_network
-from distspectral.stages.embed import EmbedConfig, embed
+from distspectral.stages.embed import EmbedConfig, Models, embed
 from distspectral.stages.tree_files import LEAVES, OUTLIERS
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.output import Output
@@ -140,8 +140,8 @@ def ours(rows: str, folder: Artifact, config: EmbedConfig) -> dict[str, Any]:
     """Run the stage; return what it says of its time, and the bytes it wrote."""
     output = Output(folder.child("output"), "embed", "bench", config.model_dump(mode="json"), {})
     source = Source.open(SourceConfig(path=rows))
-    model, clusters, tree = (folder.child(name) for name in ("model", "clusters", "tree"))
-    manifest = embed(source, model, clusters, tree, output, config)
+    models = Models(*(folder.child(name) for name in ("model", "clusters", "tree")))
+    manifest = embed(source, models, output, config)
     return {
         "busy_seconds": manifest.metrics["busy_seconds"],
         "output_bytes": sum(shard.n_bytes for shard in manifest.shards),

@@ -15,15 +15,12 @@ from torch import Tensor, nn
 from distspectral.config.load import config_of
 from distspectral.embedding.columns import MEANINGS, OF_MAP
 from distspectral.errors import FingerprintMismatchError
-from distspectral.models.embedder import Embedder
 from distspectral.recipes import MetricRecipe, SpectralRecipe
 from distspectral.report.metrics import scores
 from distspectral.spectral.orthonormalize import whiten
-from distspectral.stages.calibrate import load_calibrated_network
+from distspectral.stages.embed import Models
 from distspectral.stages.embed_metric import load_metric
 from distspectral.stages.finished_run import METRICS, FinishedRun
-from distspectral.stages.map import load_map
-from distspectral.stages.tree_files import load_leaves, load_outliers
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.rows.frame import Frame
@@ -101,14 +98,14 @@ def _spectral(run: FinishedRun) -> Predictor:
     model, clusters, tree = (run.artifact(stage) for stage in ("calibrate", "cluster", "tree"))
     grown, found = run.require("tree"), run.require_read("cluster", "tree")
     calibrated, packed = run.require_read("calibrate", "cluster"), run.require_read("pack", "calibrate")
-    drawn = None
+    models = Models(model, clusters, tree)
     inputs = {"calibrate": calibrated.fingerprint, "cluster": found.fingerprint, "tree": grown.fingerprint}
     if config_of(run.root).map.enabled:
         inputs["map"] = run.require("map").fingerprint
         run.require_read("calibrate", "map")
-        drawn = load_map(run.artifact("map"))
-    assigner, outliers = load_leaves(clusters, tree), load_outliers(tree)
-    module = Embedder(load_calibrated_network(model), assigner, outliers=outliers, map_network=drawn).eval()
+        models = Models(model, clusters, tree, run.artifact("map"))
+    module = models.embedder().eval()
+    n_leaves = len(module.assigner.leaves)
     properties, frame = calibrated.properties, Frame.of_properties(packed.properties["frame"])
     n_clusters = found.properties["n_clusters"]
     weights = "weighted by degree" if properties["laplacian"] == "random_walk" else "with equal weights"
@@ -121,9 +118,9 @@ def _spectral(run: FinishedRun) -> Predictor:
             _output_facts("embedding", "float32", [properties["n_components"]], functions),
             _output_facts("cluster", "int64", [], f"0 to {n_clusters - 1}, that of the nearest centroid"),
             _output_facts("distance", "float32", [], "to that centroid, where functions are scaled for clustering"),
-            _output_facts("leaf", "int64", [], f"0 to {len(assigner.leaves) - 1}, of the tree, inside the cluster"),
+            _output_facts("leaf", "int64", [], f"0 to {n_leaves - 1}, of the tree, inside the cluster"),
             _output_facts("is_outlier", "bool", [], "farther than usual from its cluster's mean or its leaf"),
-            *(_output_facts(name, "float32", [], MEANINGS[name]) for name in OF_MAP if drawn is not None),
+            *(_output_facts(name, "float32", [], MEANINGS[name]) for name in OF_MAP if models.map is not None),
         ],
         "clusters": n_clusters,
         "training_data": _data_facts(packed),
@@ -131,7 +128,7 @@ def _spectral(run: FinishedRun) -> Predictor:
     }
     return Predictor(
         module,
-        (*OUTPUTS, *(() if drawn is None else OF_MAP)),
+        (*OUTPUTS, *(() if models.map is None else OF_MAP)),
         properties["dim"],
         frame,
         card,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -77,16 +78,51 @@ class EmbedConfig(FrozenModel):
         return columns
 
 
+@dataclasses.dataclass(frozen=True)
+class Models:
+    """Finished artifacts by which a row gets its coordinates, cluster, leaf and place on the map.
+
+    Attributes:
+        model: the network, calibrated.
+        clusters: centroids.
+        tree: leaves and outliers.
+        map: None where the run has none, or nobody asks for places.
+    """
+
+    model: Artifact
+    clusters: Artifact
+    tree: Artifact
+    map: Artifact | None = None
+
+    @classmethod
+    def of(cls, artifacts: Mapping[str, Artifact]) -> Self:
+        """Return those of a run, given by stage."""
+        return cls(artifacts["calibrate"], artifacts["cluster"], artifacts["tree"], artifacts.get("map"))
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """Where they lie and what they are."""
+        made = [one for one in (self.model, self.clusters, self.tree, self.map) if one is not None]
+        return (*(one.uri for one in made), *(one.manifest().fingerprint for one in made))
+
+    def for_columns(self, columns: Sequence[Column]) -> Self:
+        """Return them without the map, unless a column is one of its."""
+        return self if set(OF_MAP) & set(columns) else dataclasses.replace(self, map=None)
+
+    def embedder(self, precision: Precision = "float32") -> Embedder:
+        """Return all of them as one module, on the CPU."""
+        map_network = None if self.map is None else load_map(self.map)
+        network, assigner = load_calibrated_network(self.model), load_leaves(self.clusters, self.tree)
+        return Embedder(network, assigner, precision, load_outliers(self.tree), map_network)
+
+
 def embed(
     source: Source,
-    model: Artifact,
-    clusters: Artifact,
-    tree: Artifact,
+    models: Models,
     output: Output,
     config: EmbedConfig,
     mapper: Mapper = local_map,
     training: Artifact | None = None,
-    drawn: Artifact | None = None,
 ) -> Manifest:
     """Write one Parquet shard per source shard, a file or a piece of a large one, with the columns asked for.
 
@@ -95,21 +131,18 @@ def embed(
 
     Args:
         source: the rows to embed, those trained on or others of their width.
-        model: finished ``model`` artifact.
-        clusters: finished ``clusters`` artifact.
-        tree: finished ``tree`` artifact.
+        models: that place a row.
         output: where the artifact ``output`` goes.
         config: what to write and how.
         mapper: hands out the shards that are still missing.
         training: finished ``vectors`` artifact of the rows trained on; given, a sample of the rows embedded now is
             compared with it.
-        drawn: finished ``map`` artifact; None where the run has none.
 
     Raises:
         SourceError: a row cannot be used.
         ConfigError: a carried column has the name of one of ours, or a column of the map is asked for without one.
     """
-    work = _Work(source, model, clusters, tree, output, config, training, drawn)
+    work = _Embedding(source, models, output, config, training)
     done = output.begin(work.items)
     metrics = work.do(done, range(len(source.shards)), mapper)
     return work.finish(done, metrics)
@@ -117,29 +150,23 @@ def embed(
 
 def embed_part(
     source: Source,
-    model: Artifact,
-    clusters: Artifact,
-    tree: Artifact,
+    models: Models,
     output: Output,
     config: EmbedConfig,
     shards: range,
     mapper: Mapper = local_map,
     training: Artifact | None = None,
-    drawn: Artifact | None = None,
 ) -> Manifest | Unfinished:
     """Embed some of the shards into an output that several processes fill; finish it if no shard is missing then.
 
     Args:
         source: see :func:`embed`, as all others.
-        model: artifact.
-        clusters: artifact.
-        tree: artifact.
+        models: likewise.
         output: the same for all processes.
         config: likewise.
         shards: numbers of the source shards to embed; beyond the last one they are none.
         mapper: hands out those still missing.
-        training: artifact.
-        drawn: artifact.
+        training: see :func:`embed`.
 
     Raises:
         ConfigError: no shard has these numbers.
@@ -150,7 +177,7 @@ def embed_part(
         raise ConfigError(
             f"--shard-range {shards.start}:{shards.stop}: names no shard; the source has 0 to {n_shards - 1}"
         )
-    work = _Work(source, model, clusters, tree, output, config, training, drawn)
+    work = _Embedding(source, models, output, config, training)
     metrics = work.do(output.begin(shared=True), range(n_shards)[shards.start : shards.stop], mapper)
     done = read_receipts(output.artifact)
     if all(name in done for name in work.items):
@@ -160,34 +187,23 @@ def embed_part(
     return Unfinished(sum(name in done for name in work.items), n_shards, metrics)
 
 
-class _Work:
+class _Embedding:
     """What :func:`embed` and :func:`embed_part` share."""
 
     def __init__(
-        self,
-        source: Source,
-        model: Artifact,
-        clusters: Artifact,
-        tree: Artifact,
-        output: Output,
-        config: EmbedConfig,
-        training: Artifact | None,
-        drawn: Artifact | None,
+        self, source: Source, models: Models, output: Output, config: EmbedConfig, training: Artifact | None
     ) -> None:
-        source = source.framed(Frame.of_properties(model.manifest().properties["frame"])).carrying()
+        calibrated = models.model.manifest().properties
+        source = source.framed(Frame.of_properties(calibrated["frame"])).carrying()
         refuse_clashes(source)
         self.source, self.output, self.config, self.training = source, output, config, training
-        self.n_components = model.manifest().properties["n_components"]
+        self.n_components = calibrated["n_components"]
         names = [f"part-{index:05d}.parquet" for index in range(len(source.shards))]
         self.items = dict(zip(names, source.shard_fingerprints(), strict=True))
-        self.n_clusters = clusters.manifest().properties["n_clusters"]
-        self.columns = columns_of(config.columns, drawn is not None)
-        made = tuple(one for one in (model, clusters, tree, drawn) if one is not None)
-        versions = (one.manifest().fingerprint for one in made)
-        identity = (*(one.uri for one in made), *versions, config.model_dump_json())
-        needed = _needed(drawn, self.columns)
-        load = functools.partial(_row_columns, model, clusters, tree, needed, config, self.columns)
-        self.loader = Loader(identity, load)
+        self.n_clusters = models.clusters.manifest().properties["n_clusters"]
+        self.columns = columns_of(config.columns, models.map is not None)
+        load = functools.partial(_row_columns, models.for_columns(self.columns), config, self.columns)
+        self.loader = Loader((*models.identity, config.model_dump_json()), load)
 
     def do(self, done: dict[str, Shard], shards: range, mapper: Mapper) -> dict[str, Any]:
         """Embed those of the shards that are missing, add them to ``done``, return what was measured."""
@@ -225,11 +241,6 @@ class _Work:
         return self.output.commit(shards, properties, metrics, quarantine_files(shards))
 
 
-def _needed(drawn: Artifact | None, columns: Sequence[Column]) -> Artifact | None:
-    """Return the map where a column is one of its."""
-    return drawn if set(OF_MAP) & set(columns) else None
-
-
 class _Passage(nn.Module):
     """All networks that a row passes, as one with one output."""
 
@@ -245,30 +256,18 @@ class _Passage(nn.Module):
         return embedding, self.embedder.places(seen, embedding)
 
 
-def _row_columns(
-    model: Artifact,
-    clusters: Artifact,
-    tree: Artifact,
-    drawn: Artifact | None,
-    config: EmbedConfig,
-    columns: Sequence[Column],
-) -> RowColumns:
-    map_network = None if drawn is None else load_map(drawn)
-    network, assigner = load_calibrated_network(model), load_leaves(clusters, tree)
-    embedder = Embedder(network, assigner, config.precision, load_outliers(tree), map_network)
-    return RowColumns(embedder, columns, config.n_nearest)
+def _row_columns(models: Models, config: EmbedConfig, columns: Sequence[Column]) -> RowColumns:
+    return RowColumns(models.embedder(config.precision), columns, config.n_nearest)
 
 
 def _run(work: Work) -> Manifest:
-    models = work.artifacts["calibrate"], work.artifacts["cluster"], work.artifacts["tree"]
-    more = work.mapper, work.trained_on, work.artifacts.get("map")
-    return embed(work.source, *models, work.output, work.settings["embed"], *more)
+    models, config = Models.of(work.artifacts), work.settings["embed"]
+    return embed(work.source, models, work.output, config, work.mapper, work.trained_on)
 
 
 def _run_part(work: Work, shards: range) -> Manifest | Unfinished:
-    models = work.artifacts["calibrate"], work.artifacts["cluster"], work.artifacts["tree"]
-    more = work.mapper, work.trained_on, work.artifacts.get("map")
-    return embed_part(work.source, *models, work.output, work.settings["embed"], shards, *more)
+    models, config = Models.of(work.artifacts), work.settings["embed"]
+    return embed_part(work.source, models, work.output, config, shards, work.mapper, work.trained_on)
 
 
 def _cost(bill: Bill) -> None:
@@ -285,11 +284,10 @@ def _cost(bill: Bill) -> None:
 
 
 def _pieces(work: Work) -> dict[str, Piece]:
-    models = work.artifacts["calibrate"], work.artifacts["cluster"], work.artifacts["tree"]
-    config: EmbedConfig = work.settings["embed"]
-    columns = columns_of(config.columns, "map" in work.artifacts)
-    made = _row_columns(*models, _needed(work.artifacts.get("map"), columns), config, columns)
-    return forward_piece(_Passage(made.embedder), (work.artifacts["pack"],))
+    models, config = Models.of(work.artifacts), work.settings["embed"]
+    columns = columns_of(config.columns, models.map is not None)
+    network = models.for_columns(columns).embedder(config.precision)
+    return forward_piece(_Passage(network), (work.artifacts["pack"],))
 
 
 def _facts(manifests: Manifests) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from distspectral.report.agreement import agreement
 from distspectral.report.rows import row_sample
 from distspectral.stages.calibrate import load_calibrated_network
 from distspectral.stages.cluster import load_assigner
-from distspectral.stages.embed import EmbedConfig, embed, embed_part
+from distspectral.stages.embed import EmbedConfig, Models, embed, embed_part
 from distspectral.stages.map import load_map
 from distspectral.stages.stage import Unfinished
 from distspectral.storage.artifact.directory import Artifact
@@ -88,12 +88,12 @@ def test_places_are_those_of_the_map(finished):
 
 
 def test_a_run_without_a_map_writes_no_places_and_refuses_to(finished, tmp_path):
-    models = [finished.chain.artifact(name) for name in MODELS]
+    models = Models(*(finished.chain.artifact(name) for name in MODELS))
     output = Output(Artifact(str(tmp_path / "out")), "embed", "print", {}, {})
-    manifest = embed(finished.source, *models, output, EmbedConfig())
+    manifest = embed(finished.source, models, output, EmbedConfig())
     assert manifest.properties["columns"] == ["embedding", "cluster", "distance", "margin", "leaf", "is_outlier"]
     with pytest.raises(ConfigError, match=r"embed\.columns: asks for y, a place on the map.*map\.enabled is"):
-        embed(finished.source, *models, output, EmbedConfig(columns=["cluster", "y"]))
+        embed(finished.source, models, output, EmbedConfig(columns=["cluster", "y"]))
 
 
 def test_agreement_is_scikit_learns_on_the_written_clusters(finished):
@@ -135,7 +135,7 @@ def embedded(finished, folder, **config):
     plan = finished.chain
     settings = EmbedConfig(**config)
     output = Output(Artifact(str(folder / "out")), "embed", str(hash(settings)), {}, {})
-    embed(finished.source, *(plan.artifact(name) for name in MODELS), output, settings, drawn=plan.artifact("map"))
+    embed(finished.source, Models.of({name: plan.artifact(name) for name in (*MODELS, "map")}), output, settings)
     return output.artifact
 
 
@@ -237,8 +237,8 @@ def test_pieces_of_a_large_file_are_items_and_shards_of_their_own(finished, tmp_
         return local_map(function, found[::-1], description)
 
     output = Output(Artifact(str(tmp_path / "out")), "embed", "print", {}, {})
-    models = [plan.artifact(name) for name in MODELS]
-    embed(large(finished, tmp_path), *models, output, EmbedConfig(), mapper)
+    models = Models(*(plan.artifact(name) for name in MODELS))
+    embed(large(finished, tmp_path), models, output, EmbedConfig(), mapper)
     assert items == [(f"part-0000{index}.parquet", n_rows) for index, n_rows in enumerate((48, 32, 40))]
     ours, whole = (pa.concat_tables(tables(artifact)) for artifact in (output.artifact, plan.artifact("embed")))
     assert ours["id"] == whole["id"]
@@ -249,10 +249,10 @@ def test_pieces_of_a_large_file_are_items_and_shards_of_their_own(finished, tmp_
 def test_processes_share_the_pieces_of_one_file(finished, tmp_path):
     source, plan = large(finished, tmp_path), finished.chain
     output = Output(Artifact(str(tmp_path / "out")), "embed", "one print", {"a": 1}, {})
-    models = [plan.artifact(name) for name in MODELS]
-    first = embed_part(source, *models, output, EmbedConfig(), range(1, 3))
+    models = Models(*(plan.artifact(name) for name in MODELS))
+    first = embed_part(source, models, output, EmbedConfig(), range(1, 3))
     assert (first.n_done, first.n_shards) == (2, 3)
-    assert embed_part(source, *models, output, EmbedConfig(), range(1)).n_rows == N_ROWS
+    assert embed_part(source, models, output, EmbedConfig(), range(1)).n_rows == N_ROWS
 
 
 # ---- several processes, one output --------------------------------------------------------------------------------
@@ -261,8 +261,8 @@ def test_processes_share_the_pieces_of_one_file(finished, tmp_path):
 def parts(finished, folder, shards, mapper=local_map):
     plan = finished.chain
     output = Output(Artifact(str(folder / "shared")), "embed", "one print", {"a": 1}, {})
-    models = [plan.artifact(name) for name in MODELS]
-    return embed_part(finished.source, *models, output, EmbedConfig(), shards, mapper, drawn=plan.artifact("map"))
+    models = Models(*(plan.artifact(name) for name in (*MODELS, "map")))
+    return embed_part(finished.source, models, output, EmbedConfig(), shards, mapper)
 
 
 def test_processes_fill_one_output_and_the_last_finishes_it(finished, tmp_path):
@@ -313,9 +313,9 @@ def carrying(finished, folder, table, carry, columns=("cluster",)):
     pq.write_table(table.slice(0, 70), folder / "a.parquet", row_group_size=9)
     pq.write_table(table.slice(70), folder / "b.parquet")
     data = finished.config.data.model_copy(update={"path": str(folder), "id_column": "key", "carry": carry})
-    models = (finished.chain.artifact(stage) for stage in ("calibrate", "cluster", "tree"))
+    models = Models(*(finished.chain.artifact(name) for name in MODELS))
     out = Output(Artifact(f"{folder}-output"), "embed", "print", {}, {})
-    manifest = embed(Source.open(data), *models, out, EmbedConfig(columns=columns, batch_rows=11))
+    manifest = embed(Source.open(data), models, out, EmbedConfig(columns=columns, batch_rows=11))
     return manifest, pq.read_table(f"{folder}-output")
 
 
