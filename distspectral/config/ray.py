@@ -71,7 +71,11 @@ class StageResources(FrozenModel):
 class RayConfig(FrozenModel):
     """What the run asks of Ray (YAML section ``ray``). Nothing here changes a result."""
 
-    enabled: bool = Field(True, description="false = everything in this process")
+    enabled: bool = Field(
+        True,
+        description="false = everything in this process; so it is anyway while rows hold at most 4,194,304 numbers in "
+        "all and this section asks for nothing",
+    )
     address: str | None = Field(
         None,
         description="null = a local Ray for this run (inside `ray job submit`, the job's cluster); "

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -26,6 +29,9 @@ SMALL_TRAINING = 2e13
 """Operations, some minutes of two cores in float32 and one in bfloat16. Two ranks of a thread each are about as fast
 there as one process of two threads, and a group takes some eight seconds to start."""
 
+SMALL_DATA = 1 << 22
+"""Numbers in all rows: their whole run takes a minute of one process, to which a Ray of its own adds ten seconds."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -34,8 +40,8 @@ class LocalEngine:
 
     is_one_process = True
 
-    def start(self, stages: Sequence[Stage]) -> None:
-        """Get ready for stages that have work."""
+    def start(self, stages: Sequence[Stage], n_values: float = math.inf) -> None:
+        """Get ready for stages that have work on rows of so many numbers."""
 
     def mapper(self, stage: Stage) -> Mapper:
         """Return what hands out the items of a stage: the plain loop."""
@@ -68,26 +74,39 @@ class RayEngine:
 
     Args:
         config: the YAML section ``ray``.
-    """
 
-    is_one_process = False
+    Attributes:
+        is_one_process: whether this process does all of it, for there is little and no Ray was asked for.
+    """
 
     def __init__(self, config: RayConfig) -> None:
         self.config = config
-        self._connected_here = False
+        self.is_one_process = self._connected_here = False
 
-    def start(self, stages: Sequence[Stage]) -> None:
-        """Join the cluster, or start a local one, if there are any stages that have work.
+    def start(self, stages: Sequence[Stage], n_values: float = math.inf) -> None:
+        """Join the cluster, or start a local one, if there are any stages that have work that is worth one.
+
+        Args:
+            stages: that have work.
+            n_values: numbers in the rows that they work on.
 
         Raises:
             ConfigError: nothing answers, or there is no room for what one of them asks and there will be none.
         """
         if not stages:
             return
+        self.is_one_process = n_values <= SMALL_DATA and not self._is_asked_for()
+        if self.is_one_process:
+            return
         self._join()
         from distspectral.orchestration.room import require_room
 
         require_room(self.config, [stage.name for stage in stages])
+
+    def _is_asked_for(self) -> bool:
+        """Whether the config or the environment wants anything of Ray, or this process has joined one."""
+        has_joined = self._connected_here or ("ray" in sys.modules and sys.modules["ray"].is_initialized())
+        return has_joined or names_cluster(self.config) or self.config != RayConfig()
 
     def _join(self) -> None:
         """Join the cluster; who handled SIGTERM before goes on to, for Ray's handler aborts within three seconds."""
@@ -103,6 +122,8 @@ class RayEngine:
 
         A process keeps the model that it loaded last from task to task, too; an actor is a process of its own.
         """
+        if self.is_one_process:
+            return local_map
 
         def map_items(
             function: Callable[[Any], Any], items: Sequence[Any], description: str, *, on_gpu: bool = False
@@ -122,6 +143,8 @@ class RayEngine:
 
     def slots(self) -> int:
         """Return the cores of the cluster of this moment."""
+        if self.is_one_process:
+            return 1
         from distspectral.orchestration.connection import cluster_cores
 
         return cluster_cores()
@@ -145,10 +168,11 @@ class RayEngine:
             operations: additions and multiplications at most; a small training stays in this process.
             on_window: called with each window's metrics.
         """
-        if self._trains_here(output.stage, operations):
+        if self.is_one_process or self._trains_here(output.stage, operations):
             from distspectral.stages.train import train as train_here
 
-            with hidden_gpus():  # those that the config does not want
+            # of Ray's those that the config does not want
+            with contextlib.nullcontext() if self.is_one_process else hidden_gpus():
                 return train_here(vectors, graph, output, settings, on_window=on_window)
         from distspectral.orchestration.train import ControllerLostError, train
 

@@ -159,7 +159,7 @@ class Pipeline:
         for name in due:
             self.chain.outputs[name].forget_damaged()
         if due:
-            self.engine.start([self.chain.stages[name] for name in due])
+            self.engine.start([self.chain.stages[name] for name in due], self.source.n_values)
         for name in names:
             if name in due:
                 self._work(self.chain.outputs[name])
@@ -198,7 +198,7 @@ class Pipeline:
                 return output.artifact.manifest()
             output.forget_damaged()
             self._write_config()
-            self.engine.start([self.chain.stages[name]])
+            self.engine.start([self.chain.stages[name]], self.source.n_values)
             return self._work(output)
 
     def _write_config(self) -> None:
@@ -237,7 +237,7 @@ class Pipeline:
                 if self._skips(output):
                     manifest = output.artifact.manifest()
                 else:
-                    self.engine.start([self.chain.stages[name]])
+                    self.engine.start([self.chain.stages[name]], source.n_values)
                     manifest = self._work(output, source, made)
                 prints[name], made[name] = output.fingerprint, output.artifact
         return manifest
@@ -274,7 +274,7 @@ class Pipeline:
             return output.artifact.manifest()
         self._hold = Hold(held, self._hold.work, shared=True)
         with self.held():
-            self.engine.start([self.chain.stages[name]])
+            self.engine.start([self.chain.stages[name]], source.n_values)
             return self._stage_run(name).part(output, source, shards)
 
     def report(self, figures: bool = False) -> dict[str, Any]:

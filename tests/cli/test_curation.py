@@ -66,7 +66,7 @@ def test_dedup_hands_its_shards_to_the_cluster_of_the_run(
         def __init__(self, config: RayConfig) -> None:
             assert config.address == "head:6379"
 
-        def start(self, stages: Sequence[Stage]) -> None:
+        def start(self, stages: Sequence[Stage], n_values: float = 0) -> None:
             heard.extend(stage.name for stage in stages)
 
         def close(self) -> None:

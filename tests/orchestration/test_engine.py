@@ -13,8 +13,9 @@ import ray
 
 from distspectral.config.ray import RayConfig
 from distspectral.orchestration import actors, connection, room, tasks
-from distspectral.orchestration.engine import SMALL_TRAINING, RayEngine
+from distspectral.orchestration.engine import SMALL_DATA, SMALL_TRAINING, RayEngine
 from distspectral.stages import STAGES
+from tests.runs import write_run
 
 SCRIPT = """
 import json, os, sys
@@ -76,6 +77,54 @@ def test_rows_pass_a_network_in_tasks_unless_actors_or_gpus_are_asked_for(
     config = RayConfig.model_validate({"use_gpu": False} | asked)
     list(RayEngine(config).mapper(STAGES["spectral"]["embed"])(str, [1], "embedding", on_gpu=True))
     assert made == [expected]
+
+
+@pytest.mark.parametrize(
+    ("asked", "n_values", "address", "stays"),
+    [
+        ({}, SMALL_DATA, None, True),
+        ({}, SMALL_DATA + 1, None, False),
+        ({}, 1, "10.0.0.1:6379", False),
+        ({"address": "auto"}, 1, None, False),
+        ({"workers": 2}, 1, None, False),
+        ({"use_gpu": True}, 1, None, False),
+        ({"resources": {"embed": {"num_cpus": 1}}}, 1, None, False),
+    ],
+)
+def test_few_rows_need_no_ray_unless_one_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], n_values: int, address: str | None, stays: bool
+) -> None:
+    joined: list[RayConfig] = []
+
+    def connect(config: RayConfig) -> bool:
+        joined.append(config)
+        return False
+
+    monkeypatch.setattr(connection, "connect", connect)
+    monkeypatch.setattr(room, "require_room", lambda *_: None)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if address is not None:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    engine, embed = RayEngine(RayConfig.model_validate(asked)), STAGES["spectral"]["embed"]
+    engine.start([embed], n_values)
+    assert (joined == []) == engine.is_one_process == stays
+    if stays:
+        assert list(engine.mapper(embed)(str, [1, 2], "embedding", on_gpu=True)) == ["1", "2"]
+        assert engine.slots() == 1
+    engine.start([embed], 2 * SMALL_DATA)
+    assert not engine.is_one_process, "larger rows than before are worth one"
+
+
+def test_a_run_of_few_rows_never_imports_ray(tmp_path: Path) -> None:
+    config = write_run(tmp_path, ray={}, map={"enabled": False})
+    code = (
+        "import sys; from distspectral.cli.app import app; from typer.testing import CliRunner;"
+        f"done = CliRunner().invoke(app, ['run', {str(config)!r}, '--quiet', '--json']);"
+        "print(done.exit_code, 'ray' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0 False"
 
 
 @pytest.mark.parametrize(

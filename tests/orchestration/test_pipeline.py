@@ -90,7 +90,7 @@ class StoppingEngine(LocalEngine):
 class IdleEngine(LocalEngine):
     """Must never be asked to work."""
 
-    def start(self, stages: Sequence[Stage]) -> None:
+    def start(self, stages: Sequence[Stage], n_values: float = 0) -> None:
         raise AssertionError("a stage has work although all are current")
 
 
@@ -440,7 +440,7 @@ def test_a_model_embeds_although_the_rows_it_was_trained_on_have_changed(own: Pa
 def test_rows_of_another_width_are_refused_before_a_cluster_is_asked_for(
     own: Path, tmp_path: Path, shards: range | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def start(_: LocalEngine, stages: Sequence[Stage]) -> None:
+    def start(_: LocalEngine, stages: Sequence[Stage], n_values: float = 0) -> None:
         raise AssertionError(f"a cluster was asked for: {stages}")
 
     monkeypatch.setattr(LocalEngine, "start", start)

@@ -159,6 +159,11 @@ class Source:
         return sum(shard.n_rows for shard in self.shards)
 
     @property
+    def n_values(self) -> int:
+        """Numbers in all rows: N x D."""
+        return self.n_rows * self.dim
+
+    @property
     def files(self) -> list[ShardFile]:
         """All files, in row order."""
         return [shard.file for shard in self.shards if shard.file_row == 0]
