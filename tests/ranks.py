@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -32,6 +33,29 @@ def run_ranks(
     multiprocessing.set_forkserver_preload(PRELOAD)
     mp.start_processes(_rank, (world_size, str(folder), backend, function, args), world_size, start_method="forkserver")
     return [torch.load(folder / f"result-{rank}.pt", weights_only=True) for rank in range(world_size)]
+
+
+def by_ranks(function: Callable[..., Any], *inputs: Callable[[], Any]) -> tuple[Any, Any]:
+    """Return the fixtures ``alone`` and ``together`` of a module.
+
+    Args:
+        function: of module level; its results are compared.
+        inputs: make its arguments, once for each fixture, in the process of the tests.
+
+    Returns:
+        What the function gives in one process, and its results by rank of two and of three.
+    """
+
+    @pytest.fixture(scope="module")
+    def alone() -> Any:
+        return function(*(make() for make in inputs))
+
+    @pytest.fixture(scope="module", params=[2, 3])
+    def together(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+        arguments = [make() for make in inputs]
+        return run_ranks(function, request.param, tmp_path_factory.mktemp("ranks"), *arguments)
+
+    return alone, together
 
 
 def _rank(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,19 @@ def write_metric_run(folder: Path, **sections: Any) -> Path:
     values |= sections
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def copied_run(config: Path, folder: Path) -> Path:
+    """Copy the artifacts of a run, to be spoilt; return the copy's config, which has the data and so the fingerprints.
+
+    Args:
+        config: of the run, whose root is beside it.
+        folder: for the copy, likewise.
+    """
+    shutil.copytree(config.parent / "root", folder / "root")
+    path = folder / "run.yaml"
+    path.write_text(config.read_text().replace(f"root: {config.parent}/root", f"root: {folder}/root"))
     return path
 
 

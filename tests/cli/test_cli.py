@@ -9,23 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
 
 from distspectral import __version__
-from distspectral.cli.app import EXIT_REFUSED, EXIT_STOPPED, app
+from distspectral.cli.app import EXIT_REFUSED, EXIT_STOPPED
 from distspectral.cli.demo import digits_values
 from distspectral.cli.run import SHOWN_CLUSTERS, by_cluster
 from distspectral.datasets import write_vectors
 from distspectral.errors import ConfigError
 from distspectral.stages import STAGES
 from distspectral.storage.source.dataset import Source
+from tests.cli.invoking import invoke
 from tests.runs import CHAIN, FOLDERS, LEARNED, N_ROWS, write_drowned_run, write_run
-
-WIDE = {"COLUMNS": "200"}
-
-
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], env=WIDE)
 
 
 @pytest.fixture

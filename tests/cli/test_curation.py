@@ -12,19 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from typer.testing import CliRunner, Result
 
-from distspectral.cli.app import EXIT_REFUSED, app
+from distspectral.cli.app import EXIT_REFUSED
 from distspectral.config.ray import RayConfig
 from distspectral.orchestration.engine import LocalEngine
 from distspectral.stages.stage import Stage
+from tests.cli.invoking import invoke
 from tests.runs import N_ROWS, write_run
-
-WIDE = {"COLUMNS": "200"}
-
-
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], env=WIDE)
 
 
 @pytest.fixture(scope="module")

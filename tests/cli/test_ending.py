@@ -10,11 +10,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from distspectral.storage.artifact.holding import HOLDERS
+from tests import kill
 from tests.runs import write_run
 
 PATIENCE_S = 120
@@ -23,11 +25,17 @@ SOON_S = 30
 """Some times what is promised, for a busy machine."""
 LONG = {"batch_size": 64, "max_steps": 10**7, "window_steps": 10, "patience": 0, "device": "cpu"}
 IN_A_LIBRARY = """
-import hashlib, pathlib, sys
+import hashlib, pathlib, sys, threading
 from distspectral.cli import ending, run
 ending.GRACE_S = float(sys.argv.pop(1))
 there = pathlib.Path(sys.argv.pop(1))
-run.run_config = lambda *_: (there.touch(), hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9))
+begins = threading.Event()
+def last_words():
+    begins.wait()
+    there.touch()
+threading.Thread(target=last_words, daemon=True).start()
+sys.setswitchinterval(1000)  # so that it is there once the library is, and not before
+run.run_config = lambda *_: (begins.set(), hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9))
 from distspectral.cli.app import main
 main()
 """
@@ -59,7 +67,7 @@ class Told:
             time.sleep(0.3)
         self.output = process.communicate(timeout=PATIENCE_S)[0]
         self.seconds, self.code = time.monotonic() - began, process.returncode
-        _, here = psutil.wait_procs(family, timeout=2)
+        _, here = psutil.wait_procs(family, timeout=SOON_S)
         self.left = [one for one in here if lives(one)]
 
 
@@ -122,20 +130,12 @@ def test_a_training_under_ray_that_is_told_to_end_does_and_leaves_no_process(
 def test_a_lost_controller_is_replaced_and_training_goes_on_from_the_checkpoint(tmp_path: Path) -> None:
     train = LONG | {"batch_size": 1024, "max_steps": 300, "checkpoint_steps": 20}
     config = write_run(tmp_path, train=train, network={"hidden": [256]})
-    root = tmp_path / "root" / "training"
-    command = [sys.executable, "-m", "distspectral", "run", str(config)]
+    command = kill.run_in_training(30, "controller", "run", config)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, text=True
-    )
-    while not list(root.glob("checkpoints/step-*/checkpoint.pt")):
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.02)
-    family = psutil.Process(process.pid).children(recursive=True)
-    (controller,) = [one for one in family if "TrainController" in " ".join(one.cmdline())]
-    controller.kill()
-    output = process.communicate()[0]
-    assert process.returncode == 0, output
-    assert "Ray Train's controller, a process beside this one, was lost" in output
-    steps = [json.loads(line)["step"] for line in (root / "metrics.jsonl").read_text().splitlines()]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    done = subprocess.run(command, env=environment, check=False, **pipes)
+    assert done.returncode == 0, done.stdout
+    assert "Ray Train's controller, a process beside this one, was lost" in done.stdout
+    lines = (tmp_path / "root" / "training" / "metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in lines]
     assert steps == list(range(10, 301, 10)), "no window is lost or repeated"

@@ -11,9 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner, Result
 
-from distspectral.cli.app import EXIT_REFUSED, app
+from distspectral.cli.app import EXIT_REFUSED
 from distspectral.config import load_config
 from distspectral.datasets import write_vectors
 from distspectral.orchestration.engine import LocalEngine, RayEngine
@@ -22,13 +21,8 @@ from distspectral.orchestration.pipeline import Pipeline, run
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.rows.vectors import MappedVectors
 from distspectral.storage.source.dataset import Source
-from tests.runs import write_metric_run
-
-WIDE = {"COLUMNS": "200"}
-
-
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], env=WIDE)
+from tests.cli.invoking import invoke
+from tests.runs import copied_run, write_metric_run
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +40,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def own(finished: Path, tmp_path: Path) -> Path:
     """A finished run of one's own to spoil, over the same data."""
-    shutil.copytree(finished.parent / "root", tmp_path / "root")
-    path = tmp_path / "run.yaml"
-    path.write_text(finished.read_text().replace(f"root: {finished.parent}/root", f"root: {tmp_path}/root"))
-    return path
+    return copied_run(finished, tmp_path)
 
 
 def test_a_second_run_skips_all_four_stages_and_tells_the_same(finished: Path) -> None:

@@ -5,18 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from distspectral.cli.app import EXIT_REFUSED, app
+from distspectral.cli.app import EXIT_REFUSED
 from distspectral.cli.plan import ladder
+from tests.cli.invoking import invoke
 from tests.planning.constructed import rates
 from tests.runs import write_run
 
-WIDE = {"COLUMNS": "220"}
 
-
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["plan", *map(str, arguments)], env=WIDE)
+def planned(*arguments: object) -> Result:
+    return invoke("plan", *arguments, columns=220)
 
 
 @pytest.fixture
@@ -39,7 +38,7 @@ def test_sizes_are_ten_times_apart() -> None:
 
 
 def test_a_plan_shows_times_sizes_formulas_and_what_is_assumed(tmp_path: Path, measured: list[Any]) -> None:
-    result = invoke(write_run(tmp_path), "--rows", "1e9", "--cluster", "8xH200")
+    result = planned(write_run(tmp_path), "--rows", "1e9", "--cluster", "8xH200")
     assert result.exit_code == 0, result.stderr
     for text in ("1e6 rows", "1e9 rows", "limited by", "driver RAM", "N x (4 read + 4 pack) us / 112 cores"):
         assert text in result.stdout
@@ -56,7 +55,7 @@ def test_json_holds_every_term_and_prices_make_it_money(tmp_path: Path, measured
     path = write_run(tmp_path)
     prices = tmp_path / "prices.yaml"
     prices.write_text("node_hour: {cpu: 2}\nstorage_gb_month: 0.5\ncurrency: EUR")
-    result = invoke(path, "--rows", "1e8", "--cluster", "4x8", "--prices", prices, "--json")
+    result = planned(path, "--rows", "1e8", "--cluster", "4x8", "--prices", prices, "--json")
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
     largest = found["sizes"][-1]
@@ -65,7 +64,7 @@ def test_json_holds_every_term_and_prices_make_it_money(tmp_path: Path, measured
     assert largest["cost"]["nodes"] == pytest.approx(2 * largest["node_hours"])
     assert largest["cost"]["storage_a_month"] == pytest.approx(0.5 * largest["kept_bytes"] / 1e9)
     assert {term["resource"] for term in largest["stages"]["pack"]["terms"]} >= {"cores", "storage", "network"}
-    shown = invoke(path, "--rows", "1e8", "--cluster", "4x8", "--prices", prices).stdout
+    shown = planned(path, "--rows", "1e8", "--cluster", "4x8", "--prices", prices).stdout
     assert f"{largest['cost']['nodes']:,.2f} EUR for nodes" in shown
 
 
@@ -73,7 +72,7 @@ def test_another_width_is_measured_on_generated_rows(
     tmp_path: Path, measured: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("distspectral.cli.plan.GENERATED_ROWS", 500)
-    assert invoke(write_run(tmp_path), "--dim", 12).exit_code == 0
+    assert planned(write_run(tmp_path), "--dim", 12).exit_code == 0
     assert [one[:2] for one in measured] == [(500, 12)]
     assert not measured[0][2].exists()
 
@@ -81,7 +80,7 @@ def test_another_width_is_measured_on_generated_rows(
 def test_what_cannot_be_planned_is_refused_before_anything_is_measured(tmp_path: Path, measured: list[Any]) -> None:
     path = write_run(tmp_path)
     for arguments in (("--cluster", "8xabacus"), ("--prices", tmp_path / "absent.yaml")):
-        result = invoke(path, *arguments)
+        result = planned(path, *arguments)
         assert result.exit_code == EXIT_REFUSED
         assert result.stderr.startswith("error: ")
     assert measured == []

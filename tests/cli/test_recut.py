@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from distspectral.cli.app import EXIT_REFUSED, app
+from distspectral.cli.app import EXIT_REFUSED
 from distspectral.stages.recut import CLUSTERS, TABLE
 from distspectral.storage.artifact.directory import MANIFEST
+from tests.cli.invoking import invoke
 from tests.runs import N_ROWS
 
 
 def recut(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["recut", *map(str, arguments)], env={"COLUMNS": "160"})
+    return invoke("recut", *arguments, columns=160)
 
 
 @pytest.fixture

@@ -12,14 +12,10 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner, Result
 
-from distspectral.cli.app import EXIT_REFUSED, app
+from distspectral.cli.app import EXIT_REFUSED
+from tests.cli.invoking import invoke
 from tests.runs import N_ROWS, write_run
-
-
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
 
 
 @pytest.fixture

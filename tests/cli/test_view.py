@@ -4,13 +4,13 @@ import webbrowser
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from distspectral.cli.app import app
+from tests.cli.invoking import invoke
 
 
 def view(*words: object) -> Result:
-    return CliRunner().invoke(app, ["view", *map(str, words)])
+    return invoke("view", *words)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from distspectral.training.config import TrainConfig
 from distspectral.training.dscl import DSCLSettings, build_model
 from distspectral.training.loop import WindowRecorder
 from distspectral.training.step import optimization_step, parallelize
-from tests.ranks import run_ranks
+from tests.ranks import by_ranks
 
 SHARES = {1: (1.0,), 2: (0.83, 0.17), 3: (0.13, 0.61, 0.26)}
 DIM, N_CLASSES = 5, 7
@@ -140,14 +140,7 @@ def everything() -> Result:
     }
 
 
-@pytest.fixture(scope="module")
-def alone() -> Result:
-    return everything()
-
-
-@pytest.fixture(scope="module", params=[2, 3])
-def together(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
-    return run_ranks(everything, request.param, tmp_path_factory.mktemp("ranks"))
+alone, together = by_ranks(everything)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -22,7 +22,7 @@ from distspectral.training.settings import TrainSettings
 from distspectral.training.siamese import SiameseConfig, SiameseSettings
 from distspectral.training.step import optimization_step
 from tests.datasets import blobs
-from tests.ranks import run_ranks
+from tests.ranks import by_ranks
 
 TRAIN: dict[str, Any] = {
     "hidden": (16,),
@@ -142,14 +142,7 @@ def everything() -> Result:
     }
 
 
-@pytest.fixture(scope="module")
-def alone() -> Result:
-    return everything()
-
-
-@pytest.fixture(scope="module", params=[2, 3])
-def together(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
-    return run_ranks(everything, request.param, tmp_path_factory.mktemp("ranks"))
+alone, together = by_ranks(everything)
 
 
 @pytest.mark.parametrize("name", ANEW)

@@ -24,7 +24,7 @@ from distspectral.training.sampling import EdgeSampler
 from distspectral.training.spectral import SpectralSettings, SpectralTrainConfig, build_model
 from distspectral.training.step import optimization_step, parallelize
 from tests.datasets import blobs
-from tests.ranks import run_ranks, share_of_batch
+from tests.ranks import by_ranks, share_of_batch
 
 SHARES = {1: (1.0,), 2: (0.83, 0.17), 3: (0.13, 0.61, 0.26)}
 CASES = [(dtype, objective) for dtype in ("float32", "float64") for objective in ("trace", "logdet")]
@@ -198,19 +198,7 @@ def everything(batches: list[EdgeBatch]) -> Result:
     }
 
 
-@pytest.fixture(scope="module")
-def batches() -> list[EdgeBatch]:
-    return global_batches()
-
-
-@pytest.fixture(scope="module")
-def alone(batches: list[EdgeBatch]) -> Result:
-    return everything(batches)
-
-
-@pytest.fixture(scope="module", params=[2, 3])
-def together(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, batches: list[EdgeBatch]):
-    return run_ranks(everything, request.param, tmp_path_factory.mktemp("ranks"), batches)
+alone, together = by_ranks(everything, global_batches)
 
 
 @pytest.mark.parametrize(("dtype", "objective"), CASES)

@@ -24,6 +24,7 @@ from distspectral.graph import near
 from distspectral.mapping import local_map
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
+from tests.mappers import StoppedError, stopping
 from tests.runs import write_metric_run, write_run
 from tests.stages.chain import opened
 
@@ -123,25 +124,6 @@ def test_distances_are_in_the_unit_of_the_source(tmp_path: Path) -> None:
     rows = copies(np.random.default_rng(0)) * 1e-30  # packed in another unit, for their squares vanish
     root = searched(tmp_path, rows, (180,))
     assert found(root, 0.1e-30)[1]["group"].to_pylist() == expected(cdist(rows * 1e30, rows * 1e30), 0.1).tolist()
-
-
-class StoppedError(Exception):
-    pass
-
-
-def stopping(n_items: int) -> Any:
-    """Return a mapper that stops after so many items of all calls."""
-    left = n_items
-
-    def mapper(function: Any, items: Sequence[Any], description: str, **_: Any) -> Iterator[Any]:
-        nonlocal left
-        for item in items:
-            if not left:
-                raise StoppedError
-            left -= 1
-            yield function(item)
-
-    return mapper
 
 
 def test_stopped_anywhere_it_goes_on_with_what_is_missing(tmp_path: Path) -> None:

@@ -98,7 +98,8 @@ def test_rows_are_read_and_written_while_the_network_computes(tmp_path: Path, mo
     def during() -> None:
         number = len(calls)  # 0 asks for the width, then come blocks 1 to 10
         n_read = {0: 0, 1: 2, 10: 0}.get(number, 1)  # up to the block after this one
-        calls.append(all(read.acquire(timeout=5) for _ in range(n_read)) and (number < 2 or written.acquire(timeout=5)))
+        is_read = all(read.acquire(timeout=60) for _ in range(n_read))
+        calls.append(is_read and (number < 2 or written.acquire(timeout=60)))
 
     artifact = encoded(tmp_path, vectors, lambda: Linear(during=during))
     assert calls == [True] * 11

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import time
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -79,21 +79,24 @@ class WatchedReader(ShardReader):
 
 
 def test_few_batches_are_in_flight_however_slow_the_writer_is(finished, tmp_path):
-    held, most = 0, 0
+    """The writer fails only once all is read that is read ahead of it; by the end, no reader is left to read more."""
+    ahead = 2 * IN_FLIGHT + 1
+    n_read, is_read = 0, threading.Event()
 
-    def read() -> None:
-        nonlocal held, most
-        held += 1
-        most = max(most, held)
+    def noted() -> None:
+        nonlocal n_read
+        n_read += 1
+        if n_read == ahead:
+            is_read.set()
 
-    def written() -> None:
-        nonlocal held
-        time.sleep(0.002)
-        held -= 1
+    def full() -> None:
+        assert is_read.wait(60)
+        raise OSError(28, "No space left on device")
 
-    embedded(finished, tmp_path, WatchedReader(**vars(finished.source.reader), read=read, written=written), 2)
-    assert held == 0
-    assert 2 <= most <= 2 * IN_FLIGHT + 3
+    reader = WatchedReader(**vars(finished.source.reader), read=noted, written=full)
+    with pytest.raises(OutputNotWritableError):
+        embedded(finished, tmp_path, reader, 2)
+    assert n_read == ahead
 
 
 def test_what_the_writer_meets_ends_the_shard(finished, tmp_path):

@@ -4,37 +4,18 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from distspectral.errors import NonFiniteStepError, TooFewClassesError
 from distspectral.models.orthonorm_layer import OrthonormalLayer, OrthonormConfig
 from distspectral.objectives.batches import LabeledBatch
 from distspectral.objectives.class_softmax import ClassSoftmaxObjective
 from distspectral.objectives.dscl import DSCLConfig
 from distspectral.spectral import ClassSoftmaxLoss
-from distspectral.spectral.checks import raise_first
+from tests.objectives.labeled import E, batch, step
 
-E = 4
 CONFIG = DSCLConfig(loss="softmax", ridge=0.3, temperature=0.1)
-
-
-def batch(n_rows=30, n_classes=5, seed=0) -> LabeledBatch:
-    generator = torch.Generator().manual_seed(seed)
-    return LabeledBatch(torch.randn(n_rows, E, generator=generator), torch.arange(n_rows) % n_classes, n_classes)
 
 
 def make() -> ClassSoftmaxObjective:
     return ClassSoftmaxObjective(OrthonormalLayer(E, OrthonormConfig(decay=0.5)), CONFIG)
-
-
-def step(objective, one):
-    """Return the gradient, the value and the sums of one step of a network that is the identity."""
-    f = one.vectors.clone().requires_grad_()
-    local = objective.local_sums(f, one)
-    total = {name: tensor.detach() for name, tensor in local.items()}
-    proposal = objective.propose(local, total)
-    raise_first(proposal.checks)
-    proposal.loss.backward()
-    proposal.commit()
-    return f.grad, proposal.value, total
 
 
 def test_value_and_gradient_are_those_of_the_drop_in_loss():
@@ -63,19 +44,6 @@ def test_a_window_tells_the_rank_and_the_classes_that_occur():
     sums = objective.window_sums(step(objective, wider)[2])
     assert objective.metrics(sums, 1) == {"classes_per_step": 5.0, "rank": 3}
     assert float(step(make(), wider)[1]) == pytest.approx(float(step(make(), one)[1]), rel=1e-12)
-
-
-@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_sums_that_are_not_finite_are_refused(bad):
-    one = batch()
-    one.vectors[3, 1] = bad
-    with pytest.raises(NonFiniteStepError, match="embedding of the batch"):
-        step(make(), one)
-
-
-def test_one_class_is_refused():
-    with pytest.raises(TooFewClassesError, match="1 class"):
-        step(make(), batch(n_classes=1))
 
 
 def operations(n_rows: int) -> int:

@@ -4,39 +4,15 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from distspectral.errors import NonFiniteStepError, TooFewClassesError
 from distspectral.models.orthonorm_layer import OrthonormalLayer, OrthonormConfig
 from distspectral.objectives.batches import LabeledBatch
 from distspectral.objectives.dscl import DSCLObjective
-from distspectral.objectives.proposal import StepRevisedError
 from distspectral.spectral import DSCLLoss
-from distspectral.spectral.checks import raise_first
-
-E = 4
-
-
-def batch(n_rows=30, n_classes=5, seed=0) -> LabeledBatch:
-    generator = torch.Generator().manual_seed(seed)
-    return LabeledBatch(torch.randn(n_rows, E, generator=generator), torch.arange(n_rows) % n_classes, n_classes)
+from tests.objectives.labeled import E, batch, step
 
 
 def make(decay=0.5) -> DSCLObjective:
     return DSCLObjective(OrthonormalLayer(E, OrthonormConfig(decay=decay)))
-
-
-def step(objective, one):
-    """Return the gradient, the value and the sums of one step of a network that is the identity."""
-    f = one.vectors.clone().requires_grad_()
-    local = objective.local_sums(f, one)
-    total = {name: tensor.detach() for name, tensor in local.items()}
-    proposal = objective.propose(local, total)
-    try:
-        raise_first(proposal.checks)
-    except StepRevisedError:
-        proposal = objective.propose(local, total)
-    proposal.loss.backward()
-    proposal.commit()
-    return f.grad, proposal.value, total
 
 
 def test_value_and_gradient_are_those_of_the_drop_in_loss():
@@ -73,19 +49,6 @@ def test_absent_classes_of_a_batch_are_not_counted():
     wider = LabeledBatch(one.vectors, one.classes, 9)
     assert float(step(objective, wider)[1]) == pytest.approx(float(step(objective, one)[1]), rel=1e-12)
     assert objective.metrics(objective.window_sums(step(objective, wider)[2]), 1)["classes_per_step"] == 5
-
-
-@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_sums_that_are_not_finite_are_refused(bad):
-    one = batch()
-    one.vectors[3, 1] = bad
-    with pytest.raises(NonFiniteStepError, match="embedding of the batch"):
-        step(make(), one)
-
-
-def test_one_class_is_refused():
-    with pytest.raises(TooFewClassesError, match="1 class"):
-        step(make(), batch(n_classes=1))
 
 
 def test_moving_a_batch_keeps_what_it_holds():

@@ -37,7 +37,18 @@ from distspectral.storage.artifact.holding import Hold
 from distspectral.storage.rows.vectors import MappedVectors
 from distspectral.storage.source.dataset import Source
 from tests.datasets import blobs
-from tests.runs import AFTER_GRAPH, CHAIN, DIM, LEARNED, N_ROWS, moved, write_drowned_run, write_metric_run, write_run
+from tests.runs import (
+    AFTER_GRAPH,
+    CHAIN,
+    DIM,
+    LEARNED,
+    N_ROWS,
+    copied_run,
+    moved,
+    write_drowned_run,
+    write_metric_run,
+    write_run,
+)
 
 
 class Recorder:
@@ -107,10 +118,7 @@ def finished(finished_run: Path) -> Path:
 @pytest.fixture
 def own(finished: Path, tmp_path: Path) -> Path:
     """A finished run of one's own to spoil; the data, and so the fingerprints, stay those of ``finished``."""
-    shutil.copytree(finished.parent / "root", tmp_path / "root")
-    path = tmp_path / "run.yaml"
-    path.write_text(finished.read_text().replace(f"root: {finished.parent}/root", f"root: {tmp_path}/root"))
-    return path
+    return copied_run(finished, tmp_path)
 
 
 def test_metrics_and_report_stand_at_the_root(finished: Path) -> None:

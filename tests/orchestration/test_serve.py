@@ -181,7 +181,8 @@ def test_a_served_run_is_pinned_and_ends_within_seconds_without_a_404(
         threads = [threading.Thread(target=client) for _ in range(4)]
         for thread in threads:
             thread.start()
-        time.sleep(1)
+        while len(statuses) < 20:
+            time.sleep(0.01)
         process.send_signal(number)
         began = time.monotonic()
         said = process.stdout.read()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from ray.train import RunConfig, ScalingConfig
@@ -27,6 +26,7 @@ from distspectral.stages.train import train as train_here
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.output import Output
 from distspectral.storage.source.dataset import Source
+from tests import kill
 from tests.runs import write_run
 
 pytestmark = pytest.mark.ray
@@ -144,22 +144,23 @@ def test_a_damaged_checkpoint_falls_back_and_a_cut_off_list_of_them_is_forgotten
 
 
 def test_a_killed_worker_is_replaced_and_training_goes_on_from_the_checkpoint(
-    ray_cluster: None, pipeline: Pipeline, tmp_path: Path
+    ray_cluster: None, pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    killed: list[int] = []
+    monkeypatch.setattr("distspectral.orchestration.train._train_rank", kill.deadly_rank(60, "rank 0"))
     heard: list[int] = []
-
-    def kill_one(record: dict[str, Any]) -> None:
-        heard.append(record["step"])
-        if not killed and record["step"] >= 220:
-            workers = [p for p in psutil.process_iter(["name"]) if "RayTrainWorker" in (p.info["name"] or "")]
-            killed.extend(p.pid for p in workers[:1])
-            os.kill(killed[0], signal.SIGKILL)
-
     manifest = ray_train(
-        pipeline, tmp_path / "training", kill_one, max_steps=800, checkpoint_steps=200, patience=0, batch_size=2048
+        pipeline,
+        tmp_path / "training",
+        lambda record: heard.append(record["step"]),
+        max_steps=100,
+        checkpoint_steps=50,
+        window_steps=20,
+        patience=0,
     )
-    assert killed
-    assert manifest.metrics["steps"] == 800
+    assert manifest.metrics["steps"] == 100
     lines = Artifact(str(tmp_path / "training")).read_bytes("metrics.jsonl").splitlines()
-    assert len(lines) == 800 / 20, "no window is lost or repeated"
+    steps = [json.loads(line)["step"] for line in lines]
+    assert steps == heard == [20, 40, 60, 80, 100], "no window is lost or repeated, though one was taken again"
+    assert len(list((tmp_path / "training" / "tensorboard").iterdir())) == 2, "each group began one"
+    taken = sorted(path.name for path in (tmp_path / "training" / "checkpoints").glob("step-*"))
+    assert taken == ["step-000000050", "step-000000100"], "the first was not taken again"

@@ -30,6 +30,7 @@ from distspectral.tiles.build import Wish, make_tiles, tiles_output
 from distspectral.tiles.mapped_run import MappedRun
 from distspectral.tiles.plan import DENSITY, LABELS
 from distspectral.tiles.plane import Plane
+from tests.mappers import StoppedError, stopping
 from tests.runs import N_ROWS, write_metric_run, write_run
 
 HOSTILE = "<img src=x onerror=alert(1)>'\"; DROP TABLE rows"
@@ -175,25 +176,6 @@ def test_blocks_decide_nothing(root: Artifact, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(plan, "BLOCK_ROWS", 1000)
     shutil.rmtree(f"{root.path}/tiles")
     assert made(root)[1].equals(table)
-
-
-class StoppedError(Exception):
-    pass
-
-
-def stopping(n_items: int) -> Any:
-    """Return a mapper that stops after so many items of all calls."""
-    left = n_items
-
-    def mapper(function: Any, items: Sequence[Any], description: str, **_: Any) -> Iterator[Any]:
-        nonlocal left
-        for item in items:
-            if not left:
-                raise StoppedError
-            left -= 1
-            yield function(item)
-
-    return mapper
 
 
 @pytest.mark.usefixtures("small")

@@ -152,16 +152,16 @@ def test_the_last_of_several_threads_gives_the_callers_values_back(own_values):
 
     def leave_first():
         with fast_products():
-            both_inside.wait(10)
+            both_inside.wait(60)
         first_is_out.set()
 
     thread = threading.Thread(target=leave_first)
     with fast_products():
         thread.start()
-        both_inside.wait(10)
-        assert first_is_out.wait(10)
+        both_inside.wait(60)
+        assert first_is_out.wait(60)
         assert current_values() == PRODUCTS
-    thread.join(10)
+    thread.join(60)
     assert current_values() == own_values
 
 

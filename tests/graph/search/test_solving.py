@@ -72,7 +72,7 @@ class WaitingSolver:
     def solve(self, ids, rows):
         own_and_next = 2 if self.n_solved == 0 else 1
         for _ in range(own_and_next if self.n_solved < self.n_cells - 1 else 0):
-            assert self.group.another_read.acquire(timeout=10), "the next cell is read meanwhile"
+            assert self.group.another_read.acquire(timeout=60), "the next cell is read meanwhile"
         self.n_solved += 1
         assert len(self.group.reads) <= self.n_solved + 1
         return EXACT(ids, rows)

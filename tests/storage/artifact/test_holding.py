@@ -38,7 +38,7 @@ def leases(artifact: Artifact) -> list[str]:
 
 
 CONTENDER = """
-import sys, time
+import sys
 from pathlib import Path
 from distspectral.errors import DirectoryHeldError
 from distspectral.storage.artifact.directory import Artifact
@@ -50,8 +50,8 @@ for number in range(rounds):
         pass
     try:
         with Hold(Artifact(f"{uri}-{number}" if "?" not in uri else uri.replace("?", f"-{number}?")), "run `a`"):
-            time.sleep(1)
             print("held", flush=True)
+            input()  # until both have said what came of it
     except DirectoryHeldError as error:
         print(error, flush=True)
 """
@@ -59,15 +59,20 @@ for number in range(rounds):
 
 def test_of_two_that_start_at_the_same_moment_one_holds(artifact: Artifact, tmp_path: Path) -> None:
     command = [sys.executable, "-c", CONTENDER, artifact.uri, str(tmp_path), str(ROUNDS)]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen(command, **pipes) for _ in range(2)]  # type: ignore[call-overload]
+    assert [process.stdout.readline() for process in both] == ["ready\n"] * 2
     said: list[list[str]] = []
-    for number in range(-1, ROUNDS):
-        if number >= 0:
-            (tmp_path / f"go-{number}").touch()
-        said.append([process.stdout.readline().strip() for process in both])  # type: ignore[union-attr]
+    for number in range(ROUNDS):
+        (tmp_path / f"go-{number}").touch()
+        said.append([process.stdout.readline().strip() for process in both])
+        for process, word in zip(both, said[-1], strict=True):
+            if word == "held":
+                process.stdin.write("\n")
+                process.stdin.flush()
     for process in both:
         process.communicate()
-    for words in said[1:]:
+    for words in said:
         assert sorted(word == "held" for word in words) == [False, True], words
         (refused,) = [word for word in words if word != "held"]
         assert "is held by run `a` (process " in refused
@@ -115,11 +120,22 @@ def test_a_process_elsewhere_that_does_not_beat_is_waited_for(
 def test_a_process_elsewhere_that_beats_is_not_disturbed(artifact: Artifact) -> None:
     lease = Lease.mine("run `a`").model_copy(update={"holds": True, **ELSEWHERE})
     put(artifact, lease)
-    beat = threading.Timer(0.5, lambda: put(artifact, lease.model_copy(update={"beat": 1})))
-    beat.start()
-    with pytest.raises(DirectoryHeldError, match="on elsewhere"), Hold(artifact, "run `b`", lease_s=30):
-        pass
-    beat.join()
+    is_over = threading.Event()
+
+    def beat() -> None:
+        number = 0
+        while f"{lease.id}.json" in leases(artifact) and not is_over.wait(0.1):
+            number += 1
+            put(artifact, lease.model_copy(update={"beat": number}))
+
+    beats = threading.Thread(target=beat)
+    beats.start()
+    try:
+        with pytest.raises(DirectoryHeldError, match="on elsewhere"), Hold(artifact, "run `b`", lease_s=30):
+            pass
+    finally:
+        is_over.set()
+        beats.join()
     assert leases(artifact) == [f"{lease.id}.json"]
 
 
