@@ -107,7 +107,7 @@ def test_full_data_show_every_section_in_order(full_page: str) -> None:
         "99.98%",
         "the Ritz sum no longer fell",
         "21 November 2026, 14:05 UTC",
-        "distspectral recut &#39;/data/run&#39;&#34;&#39;&#34;&#39;s&#39; --n-clusters 7",
+        "distspectral recut &#39;/data/run&#39;&#34;&#39;&#34;&#39;s&#39; --n-clusters 2",
         "A random 200 of 70,000 rows. This run has no map",
         "5 rows of left (under 0.1% of them) in cluster 1, which is mostly right",
         "Configuration (4 settings)",
