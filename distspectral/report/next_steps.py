@@ -28,7 +28,7 @@ class File(NamedTuple):
 def steps(data: ReportData) -> list[Step]:
     """Return commands for a spectral run."""
     run, n_clusters, n_rows = shlex.quote(data.root), _another_cut(data), min(DRAWN, data.n_rows // 2)
-    new, config = shlex.quote(f"{data.root}-new"), shlex.quote(f"{data.root}/config.yaml")
+    new = shlex.quote(f"{data.root}-new")
     walk = [Step("Walk through all rows of the map, by level of detail", f"distspectral tiles {run}")]
     cut = [
         Step(
@@ -46,7 +46,7 @@ def steps(data: ReportData) -> list[Step]:
         *(walk if data.rows.place == "map" else []),
         Step("Take the model elsewhere, as torch.export and ONNX programs", f"distspectral export {run}"),
         Step("Answer rows by HTTP", f"distspectral serve {run}"),
-        Step("Save the pictures of this page for a paper, into figures/", f"distspectral report {config} --figures"),
+        Step("Save the pictures of this page for a paper, into figures/", f"distspectral report {run} --figures"),
     ]
 
 

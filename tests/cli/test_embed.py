@@ -13,7 +13,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from distspectral.cli.app import app
+from distspectral.cli.app import EXIT_REFUSED, app
 from tests.datasets import as_lists, blobs
 from tests.runs import DIM
 
@@ -106,3 +106,23 @@ def test_a_model_of_another_packing_is_refused(alone: Path, tmp_path: Path) -> N
     path.write_text(path.read_text().replace(json.loads(path.read_text())["fingerprint"], "0" * 16))
     result = invoke("embed", alone, write_new(tmp_path / "new"), *NAMES, "--local")
     assert "was made from another" in result.stderr
+
+
+def test_a_run_alone_reports_from_wherever_it_was_moved_to(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As its page proposes: its directory is named, from a place at which its config's relative paths mean nothing."""
+    root = tmp_path / "moved"
+    shutil.copytree(finished_run.parent / "root", root)
+    values = yaml.safe_load((root / "config.yaml").read_text())
+    values["root"], values["data"]["path"] = "runs/gone", "gone"
+    (root / "config.yaml").write_text(yaml.safe_dump(values))
+    before = json.loads((root / "metrics.json").read_text())
+    (root / "report.html").unlink()
+    monkeypatch.chdir(tmp_path)
+    result = invoke("report", root, "--figures", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout) == json.loads((root / "metrics.json").read_text()) == before
+    assert f"distspectral report {root} --figures" in (root / "report.html").read_text()
+    assert (root / "figures/map.svg").exists()
+    assert invoke("report", root, "--set", "train.max_steps=41").exit_code == EXIT_REFUSED
