@@ -103,7 +103,7 @@ def test_full_data_show_every_section_in_order(full_page: str) -> None:
         "1.5 GiB",
         "It is in 3 pieces.",
         "Raise graph.n_neighbors.",
-        "Look before you use these clusters: the graph wants it.",
+        "Look at the graph before you use these clusters.",
         "99.98%",
         "the Ritz sum no longer fell",
         "21 November 2026, 14:05 UTC",
