@@ -224,6 +224,25 @@ def test_nothing_hostile_runs(values: Any, tmp_path: Path) -> None:
     in_browser(tmp_path, data, visit)
 
 
+def test_nothing_is_cut_or_wrapped_amid_a_value_at_a_usual_width(values: Any, tmp_path: Path) -> None:
+    """Ten clusters with all columns, whose table scrolls downwards, and a time of two units."""
+    data = values(10, seconds={"pack": 85.0})
+    data["clusters"]["stability"] = [0.5] * 10
+    data["exemplars"]["columns"]["text"] = ["the quick brown fox jumps over lazy dogs " * 3] * 10
+    data["confusion"]["classes"] = ["television-receivers", "telecommunications-equipment"]
+    data["rows"]["labels"] = [data["confusion"]["classes"][one % 2] for one in data["rows"]["cluster"]]
+    beyond = "((one) => one.scrollWidth - one.clientWidth)(document.querySelector('.tall'))"
+    heights = "[...new Set([...document.querySelectorAll('.cards strong')].map((one) => one.clientHeight))].length"
+
+    async def visit(own: Tab) -> None:
+        await own.call("Emulation.setDeviceMetricsOverride", width=1280, height=900, deviceScaleFactor=1, mobile=False)
+        await own.until("document.querySelectorAll('#clusters tbody tr').length === 10")
+        assert await own.value(beyond) == 0
+        assert await own.value(heights) == 1
+
+    in_browser(tmp_path, data, visit)
+
+
 def test_the_policy_stops_a_script_that_came_in_all_the_same(values: Any, tmp_path: Path) -> None:
     async def visit(own: Tab) -> None:
         await own.value(

@@ -119,6 +119,12 @@ def test_facts_are_written_for_people(full_page: str, text: str) -> None:
     assert text in full_page
 
 
+def test_the_table_of_labels_and_clusters_names_both_sides(full_page: str) -> None:
+    table = full_page[full_page.index('<table class="confusion">') :]
+    head = re.findall(r'<th scope="(\w+)"[^>]*>(\w+)</th>', table[: table.index("</thead>")])
+    assert head[:2] == [("colgroup", "cluster"), ("col", "label")]
+
+
 def test_page_is_well_formed_and_has_its_own_two_scripts_alone(full_page: str) -> None:
     tags = [tag for tag, _ in Outline(full_page).tags]
     assert tags.count("main") == 1
