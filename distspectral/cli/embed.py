@@ -44,8 +44,11 @@ OPTIONS = {
     "data.id_column": "--id-column",
     "data.label_column": "--label-column",
     "data.carry": "--carry",
+    "remove data.column": "give --column vector",
+    "remove data.id_column": "give --id-column ''",
+    "remove data.label_column": "give --label-column ''",
 }
-"""What keys of the config are called here."""
+"""What keys of the config are called here, where what is not given is the run's and so cannot be removed."""
 Columns = Annotated[
     str | None,
     typer.Option(

@@ -70,6 +70,18 @@ def test_a_run_alone_embeds_files_of_vectors_only(alone: Path, tmp_path: Path) -
     assert pq.read_table(tmp_path / "out")["id"].to_pylist() == list(range(90))
 
 
+def test_columns_of_the_run_that_a_file_of_vectors_lacks_are_said_to_be_overruled(alone: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "new.npy", blobs(90, DIM, seed=1)[0])
+    values = yaml.safe_load((alone / "config.yaml").read_text())
+    values["data"] |= {"column": "x*", "id_column": "id"}
+    (alone / "config.yaml").write_text(yaml.safe_dump(values))
+    command = ("embed", alone, tmp_path / "new.npy", "--local", "--output", tmp_path / "out")
+    assert "vectors only; give --id-column ''\n" in invoke(*command).stderr
+    command = (*command, "--id-column", "")
+    assert "vectors only; give --column vector\n" in invoke(*command).stderr
+    assert invoke(*command, "--column", "vector").exit_code == 0
+
+
 def test_the_same_command_goes_on_with_shards_that_are_missing(alone: Path, tmp_path: Path) -> None:
     new = write_new(tmp_path / "new")
     command = ("embed", alone, new, *NAMES, "--local", "--json")
