@@ -21,7 +21,8 @@ class DistSpectralError(Exception):
 
     Args:
         message: for people.
-        parameters: owner and field of every parameter that the message names, as it names them.
+        parameters: owner and field of every parameter that the message names, as it names them; what is to be done
+            with one can be named with it.
     """
 
     def __init__(self, message: str, parameters: Sequence[str] = ()) -> None:

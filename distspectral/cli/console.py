@@ -23,8 +23,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from distspectral.report.formats import duration, n_bytes, percent
+from distspectral.report.formats import MISSING, duration, n_bytes, percent
 from distspectral.secrets import redacted, redacted_values
+from distspectral.text import plural
 
 if TYPE_CHECKING:
     from distspectral.mapping import Mapper
@@ -186,7 +187,7 @@ def manifest_table(manifest: Manifest, uri: str | None = None) -> Table:
     table.add_row("fingerprint", manifest.fingerprint)
     if manifest.shards:
         size = sum(shard.n_bytes for shard in manifest.shards)
-        table.add_row("shards", f"{len(manifest.shards):,}, {manifest.n_rows:,} rows, {size / 2**20:,.1f} MiB")
+        table.add_row("shards", f"{len(manifest.shards):,}, {plural(manifest.n_rows, 'row')}, {size / 2**20:,.1f} MiB")
     for group in (manifest.properties, manifest.metrics):
         for key, value in group.items():
             table.add_row(key, escape(text(value, _unit(key))))
@@ -232,7 +233,7 @@ def text(value: Any, unit: Unit | None = None) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if not isinstance(value, (int, float)):
-        return "unknown" if value is None else str(value)
+        return MISSING if value is None else str(value)
     if unit is not None:
         return unit(value)
     return f"{value:,.4g}" if isinstance(value, float) and abs(value) < WHOLE_FROM else f"{value:,.0f}"

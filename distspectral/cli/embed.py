@@ -11,19 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from distspectral.cli.console import StageProgress, print_json, print_manifest, print_note
-from distspectral.cli.options import AsJson, Local, Overrides, Quiet, engine_of, load
+from distspectral.cli.options import AsJson, Local, Overrides, Quiet, RunOrConfig, engine_of, is_config, load, load_run
 from distspectral.cli.stage import checked_pipeline, stage
-from distspectral.errors import ConfigError, DistSpectralError, MissingArtifactError
+from distspectral.errors import ConfigError, DistSpectralError
 
 if TYPE_CHECKING:
-    from distspectral.config import RunConfig
     from distspectral.stages.stage import Unfinished
     from distspectral.storage.artifact.manifest import Manifest
 
-RunPath = Annotated[
-    str,
-    typer.Argument(metavar="RUN", help="Directory of a finished run, or the YAML file of one.", show_default=False),
-]
 NewPath = Annotated[
     str | None, typer.Argument(metavar="[NEW]", help="Shards to embed by the run's model.", show_default=False)
 ]
@@ -49,8 +44,11 @@ OPTIONS = {
     "data.id_column": "--id-column",
     "data.label_column": "--label-column",
     "data.carry": "--carry",
+    "remove data.column": "give --column vector",
+    "remove data.id_column": "give --id-column ''",
+    "remove data.label_column": "give --label-column ''",
 }
-"""What keys of the config are called here."""
+"""What keys of the config are called here, where what is not given is the run's and so cannot be removed."""
 Columns = Annotated[
     str | None,
     typer.Option(
@@ -76,7 +74,7 @@ def register(app: typer.Typer) -> None:
 
 
 def embed(
-    run: RunPath,
+    run: RunOrConfig,
     new: NewPath = None,
     overrides: Overrides = None,
     output: OutputPath = None,
@@ -91,7 +89,7 @@ def embed(
     as_json: AsJson = False,
 ) -> None:
     """Embed and cluster NEW rows by the model of a finished run, which is all that is needed; or a run's own rows."""
-    is_file = "://" not in run and Path(run).is_file()
+    is_file = is_config(run)
     is_told = is_file or bool(overrides)  # more than the run knows itself
     if columns is not None:
         overrides = [*(overrides or ()), f"embed.columns=[{columns}]"]
@@ -105,7 +103,7 @@ def embed(
     from distspectral.orchestration.pipeline import Pipeline
     from distspectral.storage.source.dataset import Source
 
-    config = _config(run, overrides)
+    config = load_run(run, overrides)
     told: dict[str, Any] = {"path": new}
     if label_column is not None or not is_file:
         told["label_column"] = label_column or None
@@ -151,28 +149,6 @@ def _embed_own(
     finally:
         engine.close()
     _show(done, as_json)
-
-
-def _config(run: str, overrides: list[str] | None) -> RunConfig:
-    """Return the config of a finished run's directory, or that of a YAML file.
-
-    Raises:
-        MissingArtifactError: there is neither.
-    """
-    from distspectral.config.load import config_of
-    from distspectral.stages.finished_run import CONFIG
-    from distspectral.storage.artifact.directory import Artifact
-
-    if "://" not in run and Path(run).is_file():
-        return load(Path(run), overrides)
-    root = Artifact(run)
-    if not root.exists():
-        raise MissingArtifactError(f"{run}: does not exist; name the directory of a finished run, or its YAML file")
-    if not root.has(CONFIG):
-        raise MissingArtifactError(
-            f"{run}: is neither a finished run, which holds {CONFIG}, nor a YAML file; name one of the two"
-        )
-    return config_of(root, overrides or ()).model_copy(update={"root": run})
 
 
 def _default_place(root: str, new: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distspectral.errors import ConfigError
+from distspectral.errors import ConfigError, MissingArtifactError
 
 if TYPE_CHECKING:
     from distspectral.config import RunConfig
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from distspectral.storage.artifact.directory import Artifact
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the run.", show_default=False)]
+RunOrConfig = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="Directory of a finished run, or the YAML file of one.", show_default=False),
+]
 RunPath = Annotated[str, typer.Argument(metavar="RUN", help="Directory of a finished run.", show_default=False)]
 Overrides = Annotated[
     list[str] | None,
@@ -30,6 +34,33 @@ def load(path: Path, overrides: list[str] | None) -> RunConfig:
     from distspectral.config import load_config
 
     return load_config(path, overrides or ())
+
+
+def is_config(run: str) -> bool:
+    """Return whether what names a run is its YAML file rather than its directory."""
+    return "://" not in run and Path(run).is_file()
+
+
+def load_run(run: str, overrides: list[str] | None) -> RunConfig:
+    """Return the config of a finished run's directory, or that of a YAML file.
+
+    Raises:
+        MissingArtifactError: there is neither.
+    """
+    from distspectral.config.load import config_of
+    from distspectral.stages.finished_run import CONFIG
+    from distspectral.storage.artifact.directory import Artifact
+
+    if is_config(run):
+        return load(Path(run), overrides)
+    root = Artifact(run)
+    if not root.exists():
+        raise MissingArtifactError(f"{run}: does not exist; name the directory of a finished run, or its YAML file")
+    if not root.has(CONFIG):
+        raise MissingArtifactError(
+            f"{run}: is neither a finished run, which holds {CONFIG}, nor a YAML file; name one of the two"
+        )
+    return config_of(root, overrides or ()).model_copy(update={"root": run})
 
 
 def engine_of(config: RunConfig, local: bool) -> Engine:

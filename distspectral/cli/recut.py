@@ -8,6 +8,7 @@ import typer
 
 from distspectral.cli.console import print_json, print_note, print_table, record_table
 from distspectral.cli.options import AsJson, RunPath
+from distspectral.text import plural
 
 SHOWN_CLUSTERS = 40
 """Of more, the first are shown, which are the largest."""
@@ -56,7 +57,7 @@ def recut(
     shown = {
         f"cluster {one['cluster']}": {key: one[key] for key in SHOWN if key in one} for one in records[:SHOWN_CLUSTERS]
     }
-    print_table(record_table(f"{len(records):,} clusters of {run}", shown))
+    print_table(record_table(f"{plural(len(records), 'cluster')} of {run}", shown))
     if len(records) > len(shown):
         print_note(f"and {len(records) - len(shown):,} more in {cut.artifact.uri}")
     print_note(f"leaf to cluster: {cut.artifact.uri}/{CLUSTERS}")

@@ -8,7 +8,19 @@ import typer
 import typer.core
 
 from distspectral.cli.console import StageProgress, print_manifest, print_note
-from distspectral.cli.options import AsJson, ConfigPath, Local, Overrides, Quiet, engine_of, load, require_stage
+from distspectral.cli.options import (
+    AsJson,
+    ConfigPath,
+    Local,
+    Overrides,
+    Quiet,
+    RunOrConfig,
+    engine_of,
+    is_config,
+    load,
+    load_run,
+    require_stage,
+)
 from distspectral.cli.run import show
 
 if TYPE_CHECKING:
@@ -60,15 +72,20 @@ def stage(
     print_manifest(manifest, as_json)
 
 
-def report(config: ConfigPath, overrides: Overrides = None, figures: Figures = False, as_json: AsJson = False) -> None:
-    """Write metrics.json and report.html anew from the finished artifacts."""
+def report(run: RunOrConfig, overrides: Overrides = None, figures: Figures = False, as_json: AsJson = False) -> None:
+    """Write metrics.json and report.html anew from the finished artifacts; a directory is enough, without the data."""
     from distspectral.orchestration.engine import LocalEngine
     from distspectral.orchestration.observer import SilentObserver
+    from distspectral.orchestration.pipeline import Pipeline
     from distspectral.report.figures import FOLDER
     from distspectral.storage.filesystems import join
 
-    loaded = load(config, overrides)
-    show(loaded, checked_pipeline(loaded, LocalEngine(), SilentObserver()).report(figures), as_json)
+    loaded, engine, observer = load_run(run, overrides), LocalEngine(), SilentObserver()
+    if is_config(run):
+        pipeline = checked_pipeline(loaded, engine, observer)
+    else:
+        pipeline = Pipeline.finished(loaded, engine, observer, as_told=bool(overrides))
+    show(loaded, pipeline.report(figures), as_json)
     if figures and not as_json:
         print_note(f"figures: {join(loaded.root, FOLDER)}")
 

@@ -6,6 +6,7 @@ import typer
 
 from distspectral.cli.console import print_json, print_note
 from distspectral.cli.options import AsJson, ConfigPath, Overrides, load
+from distspectral.text import plural
 
 
 def register(app: typer.Typer) -> None:
@@ -30,7 +31,8 @@ def validate(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = 
         print_json({"valid": True, **facts, "config": loaded.model_dump(mode="json")})
         return
     print_note(
-        f"{config}: valid; {source.n_rows:,} rows of width {source.dim:,} in {len(source.shards):,} shards, "
+        f"{config}: valid; {plural(source.n_rows, 'row')} of width {source.dim:,} in "
+        f"{plural(len(source.shards), 'shard')}, "
         f"{loaded.recipe(source.dim, source.n_rows).learned}, artifacts go to {loaded.root}"
     )
 

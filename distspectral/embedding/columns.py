@@ -171,8 +171,14 @@ def require_column(output: Manifest, column: Column, uri: str) -> None:
     """Refuse an ``output`` artifact that was written without a column.
 
     Raises:
-        ConfigError: it was.
+        ConfigError: it was, or the column is of the map of a run that has none.
     """
+    if column in OF_MAP and "map" not in output.inputs:
+        raise ConfigError(
+            f"{uri}: has no column {column}, for the run has no map; set map.enabled to true, and `distspectral run` "
+            "draws it",
+            parameters=["map.enabled"],
+        )
     if column not in written_columns(output):
         raise ConfigError(
             f"{uri}: was written without the column {column}; add it to embed.columns and run the stage `embed` again",

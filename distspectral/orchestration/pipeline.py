@@ -56,7 +56,7 @@ class Pipeline:
 
     @classmethod
     def finished(cls, config: RunConfig, engine: Engine, observer: Observer, *, as_told: bool = False) -> Self:
-        """Return a finished run, known by its artifacts, for :meth:`embed_other` and other rows' :meth:`embed_part`.
+        """Return a finished run, known by its artifacts, for :meth:`report` and to embed other rows.
 
         Args:
             config: as the run's root holds it; what was trained on need not be there.
@@ -93,7 +93,7 @@ class Pipeline:
     @property
     def source(self) -> Source:
         """The run's own data."""
-        assert self._source is not None, "a finished run embeds other rows only"
+        assert self._source is not None, "a finished run is reported on, or embeds other rows"
         return self._source
 
     def observe(self, observer: Observer) -> None:
@@ -292,7 +292,7 @@ class Pipeline:
             return self._report(manifests, figures)
 
     def _report(self, manifests: Mapping[str, Manifest], figures: bool = False) -> dict[str, Any]:
-        metrics = run_metrics(self.config.name, self.chain.stages, manifests, len(self.source.shards))
+        metrics = run_metrics(self.config.name, self.chain.stages, manifests)
         from distspectral.report.collect import write_report
 
         config, stages, artifacts = self.config.model_dump(mode="json"), self.chain.stages, self.chain.artifacts

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from distspectral.graph.facts import hubs_rule
 from distspectral.report.checks import TITLES
 from distspectral.report.data import Cause, CauseRow, RowSample
-from distspectral.report.formats import plural
 from distspectral.report.packing import shortened
 from distspectral.report.rows import as_text
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.artifact.quarantine import FOLDER
 from distspectral.storage.rows.vectors import MappedVectors, Vectors
+from distspectral.text import plural
 
 NAMED = 5
 """Rows of a kind that are named."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from distspectral.report.data import CertificateFacts
-from distspectral.report.formats import count, number
+from distspectral.report.formats import number
 from distspectral.spectral.certificate import FUNCTION_LIMIT, MEAN_LIMIT
+from distspectral.text import plural
 
 CAPTION = (
     "Each bar is the part of a learned function that lies outside the exact ones, at most: 0 is exact, 1 is another "
@@ -16,7 +17,8 @@ CAPTION = (
 def certificate_facts(certificate: CertificateFacts) -> list[tuple[str, str]]:
     """Return names and values, the verdict first."""
     if certificate.method == "polish":
-        against = f"eigenvectors polished from the network's functions, {count(certificate.passes)} passes"
+        products = plural(certificate.passes, "product")
+        against = f"eigenvectors polished from the network's functions, {products} with the graph"
         if not certificate.converged:
             against += "; they did not converge, so that bounds are wide"
     else:

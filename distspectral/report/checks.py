@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 from distspectral.clustering.candidates import candidates_in_words
 from distspectral.report.data import Cause, Check
-from distspectral.report.formats import count, number, percent, plural
+from distspectral.report.formats import count, percent
 from distspectral.spectral.candidates import Candidate
 from distspectral.stages.tree import DISSOLVED, LEAKING, MANY_OUTLIERS
+from distspectral.text import plural
 
 Status = Literal["good", "look", "open"]
 STATUS: Mapping[str, Status] = {"good": "good", "mixed": "good", "bad": "look", "unproven": "open"}
@@ -82,7 +83,7 @@ def headline(found: list[Check]) -> str:
     doubtful = [check.title.lower() for check in found if check.status == "look"]
     unknown = [check.title.lower() for check in found if check.status == "open"]
     if doubtful:
-        return f"Look before you use these clusters: {_listed(doubtful)} {'want' if len(doubtful) > 1 else 'wants'} it."
+        return f"Look at {_listed(doubtful)} before you use these clusters."
     if unknown:
         return f"Nothing speaks against these clusters; nothing is known of {_listed(unknown)}."
     return "Yes, as far as a run can know without labels: no check found a reason to doubt these clusters."
@@ -101,7 +102,9 @@ def _certificate(metrics: Mapping[str, Any], notes: list[str]) -> Check:
     told = f"{words[0].upper()}{words[1:]}."
     if any(words in note for note in notes):  # which says it with the remedy
         told = (
-            "They are not the graph's." if certificate["verdict"] == "bad" else "Whether they are the graph's is open."
+            "They are not the eigenfunctions of the graph."
+            if certificate["verdict"] == "bad"
+            else "Whether they are the eigenfunctions of the graph is open."
         )
     is_noted = status == "good" and notes
     return Check(title=TITLES["calibrate"], status="look" if is_noted else status, words=told, remedies=notes)
@@ -170,15 +173,21 @@ def _stability(facts: Mapping[str, list[Any]]) -> list[Check]:
         return []
     unstable = sorted((one for one in known if stability[one] < UNSTABLE_CLUSTER), key=stability.__getitem__)
     least = min(known, key=stability.__getitem__)
-    words = f"Every cluster is found again from other random choices, by at least {number(stability[least])}."
+    n_unknown = len(stability) - len(known)
+    found, every = percent(stability[least]), "every other cluster" if n_unknown else "every cluster"
+    words = f"From other random choices, at least {found} of {every} is found again."
+    if stability[least] >= 1:
+        words = f"From other random choices, {every} is found again as it is."
     remedies = []
     if unstable:
         few = f"{plural(len(unstable), 'cluster')} of {len(stability)}"
         words = (
-            f"Found anew from other random choices, {few} {'come' if len(unstable) > 1 else 'comes'} out otherwise; "
-            f"{least} by {number(stability[least])}."
+            f"From other random choices, {few} {'come' if len(unstable) > 1 else 'comes'} out otherwise; "
+            f"of cluster {least}, {found} is found again."
         )
         remedies = ["Ask for fewer clusters (distspectral recut), or look at the nearest cluster of each in the tree."]
+    if n_unknown:
+        words = f"{words} How stable {plural(n_unknown, 'cluster')} {'is' if n_unknown == 1 else 'are'} is unknown."
     return [
         Check(
             title="Stability",

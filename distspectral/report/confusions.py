@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from distspectral.report.agreement import Agreement
 from distspectral.report.data import Confusion
-from distspectral.report.formats import count, percent, plural
+from distspectral.report.formats import count, percent
 from distspectral.report.packing import shortened
+from distspectral.text import plural
 
 MOST_SIDES = 30
 """Labels, and clusters, up to which the whole table is shown."""

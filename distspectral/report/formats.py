@@ -77,8 +77,3 @@ def duration(seconds: float) -> str:
             rest = (whole % size) // smaller_size
             return f"{whole // size:,} {name} {rest} {smaller_name}" if rest else f"{whole // size:,} {name}"
     return f"{whole} s"
-
-
-def plural(value: int, word: str) -> str:
-    """Return ``1 cluster`` or ``10 clusters``."""
-    return f"{count(value)} {word}" if value == 1 else f"{count(value)} {word}s"

@@ -204,7 +204,7 @@ class RowMap {
     context.textBaseline = "middle";
     context.lineJoin = "round";
     for (const { text, x, y, isDim } of this.names) {
-      const half = context.measureText(text).width / 2 + 3, [middle, top] = this.seen(x, y);
+      const half = context.measureText(text).width / 2 + 3, [middle, top] = this.besides(x, y, half);
       const isInside = middle > -half && middle < this.width + half;
       const left = isInside ? Math.min(this.width - half, Math.max(half, middle)) : middle;
       const box = [left - half, top - 9, left + half, top + 9];
@@ -223,6 +223,15 @@ class RowMap {
     context.beginPath();
     context.arc(left, top, this.pointSize / 2 + 3, 0, 7);
     context.stroke();
+  }
+
+  /** Where a name of so many pixels is drawn: in its cluster's middle, or beside a cluster that it would hide. */
+  besides(x, y, half) {
+    const [left, middle, right] = x.map((place) => this.seen(place, 0)[0]);
+    const [low, centre, high] = y.map((place) => this.seen(0, place)[1]);
+    if (right - left > 2 * half || low - high > 18) return [middle, centre];
+    const away = 11 + this.pointSize / 2;
+    return [middle, high < away + 9 ? low + away : high - away];
   }
 
   /** Ring a row, -1 for none. */

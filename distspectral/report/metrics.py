@@ -9,16 +9,13 @@ from distspectral.stages.stage import Stage
 from distspectral.storage.artifact.manifest import Manifest
 
 
-def run_metrics(
-    name: str, stages: Mapping[str, Stage], manifests: Mapping[str, Manifest], n_shards: int
-) -> dict[str, Any]:
+def run_metrics(name: str, stages: Mapping[str, Stage], manifests: Mapping[str, Manifest]) -> dict[str, Any]:
     """Return what ``metrics.json`` holds: of the run, then by stage; seconds are those of when an artifact was made.
 
     Args:
         name: of the run.
         stages: by name, in order.
         manifests: likewise.
-        n_shards: shards of the source.
     """
     vectors = manifests["pack"]
     metrics: dict[str, Any] = {
@@ -26,7 +23,7 @@ def run_metrics(
         "fingerprint": list(manifests.values())[-1].fingerprint,
         "n_rows": vectors.n_rows,
         "dim": vectors.properties["dim"],
-        "n_shards": n_shards,
+        "n_shards": len(vectors.properties["source_shards"]),
         "seconds": {stage: float(made.metrics.get("seconds", 0.0)) for stage, made in manifests.items()},
         "busy": {stage: _busy(made) for stage, made in manifests.items() if "core_seconds" in made.metrics},
         "peak_rss_bytes": max(made.metrics.get("peak_rss_bytes", 0) for made in manifests.values()),

@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 from distspectral.report.data import ReportData
 
+DRAWN = 1000
+"""Rows that a sample is proposed to have, half of them all where they are fewer than twice as many."""
+
 
 class Step(NamedTuple):
     """What a person may want, and the command for it."""
@@ -24,22 +27,35 @@ class File(NamedTuple):
 
 def steps(data: ReportData) -> list[Step]:
     """Return commands for a spectral run."""
-    run, others = shlex.quote(data.root), [one.n_clusters for one in data.candidates[1:]]
-    n_clusters = others[0] if others else 2 * data.clusters.n_clusters
-    new, config = shlex.quote(f"{data.root}-new"), shlex.quote(f"{data.root}/config.yaml")
+    run, n_clusters, n_rows = shlex.quote(data.root), _another_cut(data), min(DRAWN, data.n_rows // 2)
+    new = shlex.quote(f"{data.root}-new")
     walk = [Step("Walk through all rows of the map, by level of detail", f"distspectral tiles {run}")]
+    cut = [
+        Step(
+            "Cut the tree elsewhere: more or fewer clusters within seconds, nothing is trained",
+            f"distspectral recut {run} --n-clusters {n_clusters}",
+        )
+    ]
+    drawn = [Step("Draw rows evenly over the tree, say to label them", f"distspectral sample {run} --rows {n_rows}")]
     return [
-        Step("Cut the tree elsewhere: more or fewer clusters within seconds, nothing is trained",
-             f"distspectral recut {run} --n-clusters {n_clusters}"),
+        *(cut if n_clusters else []),
         Step("Embed and cluster rows that came later", f"distspectral embed {run} NEW.parquet --output {new}"),
         Step("Compare the clusters with labels that lie elsewhere", f"distspectral evaluate {run} --labels LABELS.csv"),
-        Step("Draw rows evenly over the tree, say to label them", f"distspectral sample {run} --rows 1000"),
+        *(drawn if n_rows else []),
         Step("Find near-duplicates", f"distspectral dedup {run}"),
         *(walk if data.rows.place == "map" else []),
         Step("Take the model elsewhere, as torch.export and ONNX programs", f"distspectral export {run}"),
         Step("Answer rows by HTTP", f"distspectral serve {run}"),
-        Step("Save the pictures of this page for a paper, into figures/", f"distspectral report {config} --figures"),
-    ]  # fmt: skip
+        Step("Save the pictures of this page for a paper, into figures/", f"distspectral report {run} --figures"),
+    ]
+
+
+def _another_cut(data: ReportData) -> int | None:
+    """Return a number of clusters into which the tree can be cut beside the run's own, None where there is none."""
+    own = data.clusters.n_clusters
+    most = own if data.tree is None else (len(data.tree.nodes) + 1) // 2
+    wanted = [*(one.n_clusters for one in data.candidates[1:]), min(2 * own, most), own // 2]
+    return next((number for number in wanted if number != own and 1 < number <= most), None)
 
 
 def metric_steps(root: str) -> list[Step]:

@@ -247,12 +247,15 @@ class Page {
     this.legend(shades);
   }
 
-  /** Return the median place of each cluster, the largest first. */
+  /** Return the places below which a tenth, half and nine tenths of each cluster's rows lie, the largest first. */
   middles() {
-    const middle = (values, members) => Float64Array.from(members, (row) => values[row]).sort()[members.length >> 1] / 65535;
+    const spread = (values, members) => {
+      const sorted = Float64Array.from(members, (row) => values[row]).sort(), last = members.length - 1;
+      return [Math.floor(0.1 * last), members.length >> 1, Math.ceil(0.9 * last)].map((at) => sorted[at] / 65535);
+    };
     const found = [...grouped(this.of, 2000)].filter(([, members]) => members.length);
     return found.sort((a, b) => b[1].length - a[1].length).slice(0, 80)
-      .map(([cluster, members]) => ({ cluster, x: middle(this.rows.x, members), y: middle(this.rows.y, members) }));
+      .map(([cluster, members]) => ({ cluster, x: spread(this.rows.x, members), y: spread(this.rows.y, members) }));
   }
 
   legend({ groups, range }) {

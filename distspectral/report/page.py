@@ -35,9 +35,10 @@ from distspectral.report.data import (
     TaughtFacts,
     TrainingFacts,
 )
-from distspectral.report.formats import MISSING, column, count, duration, n_bytes, number, percent, plural
+from distspectral.report.formats import MISSING, column, count, duration, n_bytes, number, percent
 from distspectral.report.next_steps import files, readers, steps
 from distspectral.report.payload import payload
+from distspectral.text import plural
 
 SCRIPTS = ("packed.js", "map.js", "tree.js", "table.js", "page.js")
 """In the order in which they are one script."""
@@ -47,6 +48,7 @@ SECTIONS = (
     ("next", "What next?"),
     ("made", "How it was made"),
 )
+
 MARKS = {"good": "✓", "look": "!", "open": "?"}
 STATES = {"good": "good", "look": "needs a look", "open": "not known"}
 _MAX_TABLE_ROWS = 20

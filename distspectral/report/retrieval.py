@@ -19,7 +19,7 @@ from distspectral import __version__
 from distspectral.errors import ConfigError, TooFewClassesError
 from distspectral.report import plots
 from distspectral.report.data import TrainingWindow
-from distspectral.report.formats import count, duration, n_bytes, number, percent, plural
+from distspectral.report.formats import count, duration, n_bytes, number, percent
 from distspectral.report.next_steps import metric_steps
 from distspectral.report.packing import shortened
 from distspectral.report.page import Card, Plot, date_in_words, filled, settings_text
@@ -30,6 +30,7 @@ from distspectral.stages.evaluate import UnitRows, comparison, unseen_rows
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.rows.vectors import MappedVectors
+from distspectral.text import plural
 from distspectral.training.run_log import read_windows
 
 LOOKED_AT, QUERIES = 20_000, 500

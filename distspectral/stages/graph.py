@@ -31,6 +31,7 @@ from distspectral.storage.artifact.output import Output
 from distspectral.storage.artifact.receipts import write_missing
 from distspectral.storage.rows.by_row import ByRow, read_parts, write_part
 from distspectral.storage.rows.shard_rows import ShardRows
+from distspectral.text import plural
 
 SCALES = "scales.npy"
 COMPONENTS = "component"
@@ -256,7 +257,7 @@ def graph_stage(
 
 def _in_words(facts: dict[str, Any]) -> str:
     share = facts["largest_component_share"]
-    return f"k = {facts['k']}, {facts['components']} components, largest {share:.1%} of the rows"
+    return f"k = {facts['k']}, {plural(facts['components'], 'component')}, largest {share:.1%} of the rows"
 
 
 def _notes(facts: dict[str, Any]) -> list[str]:

@@ -24,6 +24,7 @@ from distspectral.storage.artifact.manifest import Manifest, Shard
 from distspectral.storage.rows.moments import Moments
 from distspectral.storage.rows.shard_rows import write_columns
 from distspectral.storage.rows.vectors import MappedVectors
+from distspectral.text import plural
 from distspectral.training.distill import load_trained_network
 
 POLISHING = "polishing"
@@ -95,7 +96,7 @@ def _facts(manifests: Manifests) -> dict[str, Any]:
 
 def _lines(facts: dict[str, Any]) -> dict[str, str]:
     ended = "" if facts["converged"] else ", which did not suffice"
-    return {"polish": f"{facts['passes']} products with the graph{ended}"}
+    return {"polish": f"{plural(facts['passes'], 'product')} with the graph{ended}"}
 
 
 POLISH = Stage(

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from distspectral.cli.console import print_result, record_table, text
+from distspectral.report.formats import MISSING
 
 
 @pytest.mark.parametrize(
@@ -14,7 +15,7 @@ from distspectral.cli.console import print_result, record_table, text
         ({"busy_seconds": {"read": 2.0}}, "busy seconds read 2.0 s"),
         ({"write_share": 0.25, "peak_bytes": 3 << 30}, "write share 25%, peak bytes 3.0 GiB"),
         ((0.91239, 0.0123), "0.9124 (0.0123)"),
-        ([1_234_567.8, True, None], "1,234,568, yes, unknown"),
+        ([1_234_567.8, True, None], f"1,234,568, yes, {MISSING}"),
         ([], "none"),
         (list(range(13)), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ... (13 in all)"),
     ],

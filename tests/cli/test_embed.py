@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from distspectral.cli.app import EXIT_REFUSED
 from tests.cli.invoking import invoke
 from tests.datasets import as_lists, blobs
 from tests.runs import DIM
@@ -65,6 +66,18 @@ def test_a_run_alone_embeds_files_of_vectors_only(alone: Path, tmp_path: Path) -
     assert pq.read_table(tmp_path / "out")["id"].to_pylist() == list(range(90))
 
 
+def test_columns_of_the_run_that_a_file_of_vectors_lacks_are_said_to_be_overruled(alone: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "new.npy", blobs(90, DIM, seed=1)[0])
+    values = yaml.safe_load((alone / "config.yaml").read_text())
+    values["data"] |= {"column": "x*", "id_column": "id"}
+    (alone / "config.yaml").write_text(yaml.safe_dump(values))
+    command = ("embed", alone, tmp_path / "new.npy", "--local", "--output", tmp_path / "out")
+    assert "vectors only; give --id-column ''\n" in invoke(*command).stderr
+    command = (*command, "--id-column", "")
+    assert "vectors only; give --column vector\n" in invoke(*command).stderr
+    assert invoke(*command, "--column", "vector").exit_code == 0
+
+
 def test_the_same_command_goes_on_with_shards_that_are_missing(alone: Path, tmp_path: Path) -> None:
     new = write_new(tmp_path / "new")
     command = ("embed", alone, new, *NAMES, "--local", "--json")
@@ -101,3 +114,23 @@ def test_a_model_of_another_packing_is_refused(alone: Path, tmp_path: Path) -> N
     path.write_text(path.read_text().replace(json.loads(path.read_text())["fingerprint"], "0" * 16))
     result = invoke("embed", alone, write_new(tmp_path / "new"), *NAMES, "--local")
     assert "was made from another" in result.stderr
+
+
+def test_a_run_alone_reports_from_wherever_it_was_moved_to(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As its page proposes: its directory is named, from a place at which its config's relative paths mean nothing."""
+    root = tmp_path / "moved"
+    shutil.copytree(finished_run.parent / "root", root)
+    values = yaml.safe_load((root / "config.yaml").read_text())
+    values["root"], values["data"]["path"] = "runs/gone", "gone"
+    (root / "config.yaml").write_text(yaml.safe_dump(values))
+    before = json.loads((root / "metrics.json").read_text())
+    (root / "report.html").unlink()
+    monkeypatch.chdir(tmp_path)
+    result = invoke("report", root, "--figures", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout) == json.loads((root / "metrics.json").read_text()) == before
+    assert f"distspectral report {root} --figures" in (root / "report.html").read_text()
+    assert (root / "figures/map.svg").exists()
+    assert invoke("report", root, "--set", "train.max_steps=41").exit_code == EXIT_REFUSED

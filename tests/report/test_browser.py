@@ -86,6 +86,27 @@ def test_a_row_a_joint_or_a_line_chooses_the_cluster_everywhere(values: Any, tmp
     in_browser(tmp_path, data, visit)
 
 
+def test_names_hide_no_cluster_that_is_smaller_than_they_are(values: Any, tmp_path: Path) -> None:
+    """Two clusters, each a single point in a corner: one has its name above, the other, at the top, below."""
+    data = values()
+    data["rows"] |= {"x": [0.0] * 100 + [1.0] * 100, "y": [0.0] * 100 + [1.0] * 100, "place": "map"}
+    data["rows"]["cluster"] = data["rows"]["leaf"] = [3] * 100 + [1] * 100
+    painted = """(() => {
+      const above = document.querySelectorAll('#map > canvas')[2], { width, height } = above;
+      const { data } = above.getContext('2d').getImageData(0, 0, width, height), half = 0.47 * Math.min(width, height);
+      const painted = (x, y, reach) => [...data.keys()].some((at) => at % 4 === 3 && data[at] > 0
+        && Math.abs((at >> 2) % width - x) < reach && Math.abs(Math.floor((at >> 2) / width) - y) < reach);
+      return [-1, 1].map((way) => [width / 2 + way * half, height / 2 - way * half])
+        .map(([x, y]) => [painted(x, y, 4), painted(x, y, 30)]);
+    })()"""
+
+    async def visit(own: Tab) -> None:
+        await own.until("performance.getEntriesByName('map drawn').length")
+        assert await own.value(painted) == [[False, True]] * 2
+
+    in_browser(tmp_path, data, visit)
+
+
 def test_another_cut_changes_rows_tree_and_table_and_names_outlive_it(values: Any, tmp_path: Path) -> None:
     async def visit(own: Tab) -> None:
         cut = "((n) => { const cut = document.getElementById('cut'); cut.value = n;"
@@ -199,6 +220,25 @@ def test_nothing_hostile_runs(values: Any, tmp_path: Path) -> None:
         assert await told(own, "h1") == hostile
         assert await own.value("document.querySelectorAll('script').length") == 2
         assert await own.value("document.querySelectorAll('img, iframe, [onerror]').length") == 0
+
+    in_browser(tmp_path, data, visit)
+
+
+def test_nothing_is_cut_or_wrapped_amid_a_value_at_a_usual_width(values: Any, tmp_path: Path) -> None:
+    """Ten clusters with all columns, whose table scrolls downwards, and a time of two units."""
+    data = values(10, seconds={"pack": 85.0})
+    data["clusters"]["stability"] = [0.5] * 10
+    data["exemplars"]["columns"]["text"] = ["the quick brown fox jumps over lazy dogs " * 3] * 10
+    data["confusion"]["classes"] = ["television-receivers", "telecommunications-equipment"]
+    data["rows"]["labels"] = [data["confusion"]["classes"][one % 2] for one in data["rows"]["cluster"]]
+    beyond = "((one) => one.scrollWidth - one.clientWidth)(document.querySelector('.tall'))"
+    heights = "[...new Set([...document.querySelectorAll('.cards strong')].map((one) => one.clientHeight))].length"
+
+    async def visit(own: Tab) -> None:
+        await own.call("Emulation.setDeviceMetricsOverride", width=1280, height=900, deviceScaleFactor=1, mobile=False)
+        await own.until("document.querySelectorAll('#clusters tbody tr').length === 10")
+        assert await own.value(beyond) == 0
+        assert await own.value(heights) == 1
 
     in_browser(tmp_path, data, visit)
 

@@ -34,7 +34,11 @@ def test_a_run_without_warnings_is_trusted() -> None:
 
 @pytest.mark.parametrize(
     ("verdict", "status", "said"),
-    [("mixed", "good", "Yes"), ("bad", "look", "Look before"), ("unproven", "open", "nothing is known of the learned")],
+    [
+        ("mixed", "good", "Yes"),
+        ("bad", "look", "Look at the learned functions before"),
+        ("unproven", "open", "nothing is known of the learned"),
+    ],
 )
 def test_the_certificate_decides_what_is_said_first(verdict: str, status: str, said: str) -> None:
     certificate = {"verdict": verdict, "words": "words"}
@@ -74,6 +78,34 @@ def test_clusters_that_leak_or_depend_on_chance_are_named_the_worst_first() -> N
     assert "Stability" not in by_title(checks(metrics(), {}, "graph"))
 
 
+@pytest.mark.parametrize(
+    ("stability", "said"),
+    [
+        ([1.0, 1.0], "From other random choices, every cluster is found again as it is."),
+        ([0.9, 1.0], "From other random choices, at least 90% of every cluster is found again."),
+        (
+            [0.9, None],
+            "From other random choices, at least 90% of every other cluster is found again. How stable 1 cluster is "
+            "is unknown.",
+        ),
+    ],
+)
+def test_how_stable_clusters_are_is_said_of_those_of_which_it_is_known(stability: list[Any], said: str) -> None:
+    clusters = {"conductance": [0.1, 0.1], "rows": [1, 1], "stability": stability}
+    assert by_title(checks(metrics(tree={"clusters": clusters}), {}, "graph"))["Stability"].words == said
+
+
+@pytest.mark.parametrize(
+    ("titles", "said"),
+    [
+        (["The graph"], "Look at the graph before you use these clusters."),
+        (["The clusters", "Outliers"], "Look at the clusters and outliers before you use these clusters."),
+    ],
+)
+def test_the_headline_names_what_is_to_be_looked_at(titles: list[str], said: str) -> None:
+    assert headline([Check(title=title, status="look", words="") for title in titles]) == said
+
+
 def test_the_number_of_clusters_stands_out_or_not() -> None:
     more = {"rise": 0.1, "gap": 0.0, "stability": 0.9}
     candidates = [{"n_clusters": 4, "score": 0.1, **more}, {"n_clusters": 9, "score": 0.05, **more}]
@@ -93,7 +125,7 @@ def test_what_a_remedy_says_is_not_said_twice() -> None:
     note = "The learned functions are not the graph's: too wrong. Train longer."
     certificate = {"verdict": "bad", "words": "too wrong"}
     found = checks(metrics(calibrate={"certificate": certificate}), {"calibrate": [note]}, "graph")
-    assert found[0].words == "They are not the graph's."
+    assert found[0].words == "They are not the eigenfunctions of the graph."
     both = {"graph": ["3 components"], "reweight": ["3 components"]}
     told = checks(metrics(reweight={"components": 3, "largest_component_share": 0.5}), both, "reweight")
     assert [check.remedies for check in told if check.title == "The graph"] == [["3 components"]]

@@ -41,7 +41,7 @@ def collected(pipeline: Pipeline, *found: Any) -> report.ReportData:
 def test_the_facts_shown_are_those_of_the_artifacts(pipeline: Pipeline, output: pa.Table) -> None:
     manifests = {name: pipeline.chain.artifact(name).manifest() for name in CHAIN}
     artifacts = {name: pipeline.chain.artifact(name) for name in CHAIN}
-    metrics = run_metrics("tiny", pipeline.chain.stages, manifests, 3)
+    metrics = run_metrics("tiny", pipeline.chain.stages, manifests)
     data = collected(pipeline, metrics, artifacts, manifests)
     assert (data.n_rows, data.dim, data.n_shards, data.dtype) == (N_ROWS, DIM, 3, "float32")
     assert data.clusters.sizes == np.bincount(output["cluster"].to_numpy(), minlength=3).tolist()
@@ -73,7 +73,7 @@ def test_the_facts_shown_are_those_of_the_artifacts(pipeline: Pipeline, output: 
 def test_descent_alone_is_judged_by_edges_it_never_drew(by_descent: Pipeline) -> None:
     manifests = {name: output.artifact.manifest() for name, output in by_descent.chain.outputs.items()}
     artifacts = {name: by_descent.chain.artifact(name) for name in manifests}
-    metrics = run_metrics("tiny", by_descent.chain.stages, manifests, 3)
+    metrics = run_metrics("tiny", by_descent.chain.stages, manifests)
     data = collected(by_descent, metrics, artifacts, manifests)
     assert data.taught is None
     assert data.edges is not None
@@ -89,7 +89,7 @@ def remedies(data: report.ReportData) -> list[str]:
 def test_the_tree_exemplars_and_labels_are_those_of_the_run(pipeline: Pipeline, output: pa.Table) -> None:
     manifests = {name: pipeline.chain.artifact(name).manifest() for name in CHAIN}
     artifacts = {name: pipeline.chain.artifact(name) for name in CHAIN}
-    data = collected(pipeline, run_metrics("tiny", pipeline.chain.stages, manifests, 3), artifacts, manifests)
+    data = collected(pipeline, run_metrics("tiny", pipeline.chain.stages, manifests), artifacts, manifests)
     assert data.root == pipeline.config.root
     assert data.fingerprint == manifests["exemplars"].fingerprint
     assert data.tree is not None
@@ -126,7 +126,7 @@ def test_ritz_sums_that_part_are_noted_and_other_graphs_edges_are_not_compared(b
     pipeline = by_descent
     manifests = {name: output.artifact.manifest() for name, output in pipeline.chain.outputs.items()}
     artifacts = {name: pipeline.chain.artifact(name) for name in manifests}
-    metrics = run_metrics("tiny", pipeline.chain.stages, manifests, 3)
+    metrics = run_metrics("tiny", pipeline.chain.stages, manifests)
     metrics["calibrate"]["edges"] |= {"drawn": 0.1, "every": 0.13, "unseen": 0.9}
     told = remedies(collected(pipeline, metrics, artifacts, manifests))
     assert [note for note in told if "Ritz sum of all edges is 30% above" in note and "stop earlier" in note]
@@ -141,7 +141,7 @@ def test_ritz_sums_that_part_are_noted_and_other_graphs_edges_are_not_compared(b
     training = manifests["train"]
     inside = training.config | {"affinity": training.config["affinity"] | {"scope": "batch"}}
     manifests["train"] = training.model_copy(update={"config": inside})
-    metrics = run_metrics("tiny", pipeline.chain.stages, manifests, 3)
+    metrics = run_metrics("tiny", pipeline.chain.stages, manifests)
     assert "edges" not in metrics["calibrate"]
     assert collected(pipeline, metrics, artifacts, manifests).edges is None
 

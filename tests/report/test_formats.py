@@ -64,7 +64,3 @@ def test_columns_share_their_decimals() -> None:
     assert formats.column([0.36, 0.4567, math.nan]) == ["0.360", "0.457", "–"]  # noqa: RUF001
     assert formats.column([]) == []
     assert formats.column([1234.5, 0.0]) == ["1,234", "0"]
-
-
-def test_one_has_no_plural() -> None:
-    assert (formats.plural(1, "row"), formats.plural(70_000, "row")) == ("1 row", "70,000 rows")

@@ -103,11 +103,11 @@ def test_full_data_show_every_section_in_order(full_page: str) -> None:
         "1.5 GiB",
         "It is in 3 pieces.",
         "Raise graph.n_neighbors.",
-        "Look before you use these clusters: the graph wants it.",
+        "Look at the graph before you use these clusters.",
         "99.98%",
         "the Ritz sum no longer fell",
         "21 November 2026, 14:05 UTC",
-        "distspectral recut &#39;/data/run&#39;&#34;&#39;&#34;&#39;s&#39; --n-clusters 7",
+        "distspectral recut &#39;/data/run&#39;&#34;&#39;&#34;&#39;s&#39; --n-clusters 2",
         "A random 200 of 70,000 rows. This run has no map",
         "5 rows of left (under 0.1% of them) in cluster 1, which is mostly right",
         "Configuration (4 settings)",
@@ -117,6 +117,12 @@ def test_full_data_show_every_section_in_order(full_page: str) -> None:
 )
 def test_facts_are_written_for_people(full_page: str, text: str) -> None:
     assert text in full_page
+
+
+def test_the_table_of_labels_and_clusters_names_both_sides(full_page: str) -> None:
+    table = full_page[full_page.index('<table class="confusion">') :]
+    head = re.findall(r'<th scope="(\w+)"[^>]*>(\w+)</th>', table[: table.index("</thead>")])
+    assert head[:2] == [("colgroup", "cluster"), ("col", "label")]
 
 
 def test_page_is_well_formed_and_has_its_own_two_scripts_alone(full_page: str) -> None:

@@ -233,6 +233,14 @@ def test_a_run_without_a_map_or_with_broken_places_is_refused(finished: Path, tm
     shutil.rmtree(tmp_path / "none/map")
     with pytest.raises(ConfigError, match=r"has no map; set map\.enabled"):
         MappedRun.of(Artifact(str(tmp_path / "none")))
+    shutil.copytree(finished, tmp_path / "left")  # a map of before it was disabled
+    output = tmp_path / "left/output" / MANIFEST
+    told = json.loads(output.read_text())
+    del told["inputs"]["map"]
+    told["properties"]["columns"] = [one for one in told["properties"]["columns"] if one not in ("x", "y")]
+    output.write_text(json.dumps(told))
+    with pytest.raises(ConfigError, match=r"the run has no map; set map\.enabled"):
+        MappedRun.of(Artifact(str(tmp_path / "left")))
     metric = load_config(write_metric_run(tmp_path / "metric"))
     run(metric, LocalEngine(), SilentObserver())
     with pytest.raises(ConfigError, match="objective dscl has no map"):
