@@ -131,7 +131,8 @@ class _Points:
         counts = differs & (differs.cumsum(1) <= N_NEIGHBORS)
         counts = counts[has := counts.any(1)]
         energies = np.square(self.functions[has][:, None] - reference.functions[ids[has]]).mean(2) / 2
+        n_counted = counts.sum(1)
         energy, distance = (
-            np.mean(values, axis=1, where=counts, dtype=np.float64) for values in (energies, np.sqrt(squared[has]))
+            (values * counts).sum(1, dtype=np.float64) / n_counted for values in (energies, np.sqrt(squared[has]))
         )
         return energy, distance
