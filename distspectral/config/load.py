@@ -160,10 +160,15 @@ def _apply(values: dict[str, Any], override: str) -> None:
     section[keys[-1]] = _typed(text, _takes_text(keys), override)
 
 
+ENCLOSING = tuple("[{\"'")
+"""With which a list, a mapping or quoted text begins, whose end may have been forgotten."""
+
+
 def _typed(text: str, takes_text: bool, override: str) -> Any:
     """Return the value that was typed for a key: read as YAML, but all of it.
 
-    Where the key takes text, ``on`` and ``123`` are text; what YAML calls a comment is a part of it.
+    Where the key takes text, ``on`` and ``123`` are text, and so is ``*.npy``, which is no YAML; what YAML calls a
+    comment is a part of it.
 
     Raises:
         ConfigError: it is no YAML, or a comment follows it.
@@ -172,6 +177,8 @@ def _typed(text: str, takes_text: bool, override: str) -> Any:
         node = yaml.compose(text, yaml.SafeLoader)
         value = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if takes_text and text.strip()[:1] not in ENCLOSING:
+            return text.strip()
         raise ConfigError(f"--set {override}: the value is not valid YAML; put it in quotes") from error
     is_whole = "#" not in text if node is None else not text[node.end_mark.index :].strip()
     is_plain = node is None or (isinstance(node, yaml.ScalarNode) and node.style is None)

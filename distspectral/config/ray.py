@@ -69,7 +69,10 @@ class StageResources(FrozenModel):
 
 
 class RayConfig(FrozenModel):
-    """What the run asks of Ray (YAML section ``ray``). Nothing here changes a result."""
+    """What the run asks of Ray (YAML section ``ray``).
+
+    Nothing here changes what is computed; ``workers`` decides in which order sums are rounded.
+    """
 
     enabled: bool = Field(
         True,

@@ -78,7 +78,7 @@ def represent_rows(
             spaces["code"] = _encoded(model.encoder, rows, recipe.coder)
     searched = spaces["code" if recipe.searches_codes else "vector"]
     search = recipe.graph.model_copy(update={"metric": recipe.metric_of("neighbors")})
-    graph, facts = knn_graph(searched, search, recipe.affinity, lists)
+    graph, facts = knn_graph(searched, search, recipe.affinity, lists, quiet=trainings.is_silent)
     if recipe.makes_features:
         siamese = recipe.trainings["siamese"].trainer(searched, graph)
         trainings.fit("siamese", siamese)
@@ -93,7 +93,7 @@ def represent_rows(
             if judged is None or not judged.fragments:
                 graph = reweighted(graph, features)
         else:
-            graph, facts = knn_graph(features, recipe.graph, recipe.affinity)
+            graph, facts = knn_graph(features, recipe.graph, recipe.affinity, quiet=trainings.is_silent)
     seen = [spaces[space] for space in recipe.seen]
     encoders = {argument: networks[stage] for argument, stage in recipe.encoders.items()}
     return Representation(

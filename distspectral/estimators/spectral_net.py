@@ -97,7 +97,8 @@ class SpectralNet(FittedSpectral):
         random_state: seed, None or a RandomState; the same seed gives the same result on one machine with one number
             of threads. Sums are rounded in another order with another number; ``OMP_NUM_THREADS`` fixes it.
         verbose: ``auto`` shows a progress bar of each training in a terminal, or in a notebook that has ``ipywidgets``,
-            and nothing elsewhere; True prints a line per window of steps, False nothing.
+            and nothing elsewhere; True prints a line per window of steps. The log warns of a graph in pieces or ruled
+            by hubs. False: nothing of either; ``graph_`` tells it still.
 
     Attributes:
         eigenvalues_: (P,) float64 of the kept functions, ascending, of the polish or else Ritz values; the first is 0.

@@ -44,6 +44,11 @@ class Trainings:
         self.weights: dict[str, Weights] = {}
         self.histories: dict[str, list[dict[str, Any]]] = {}
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether the user asked for nothing to be shown."""
+        return not self.verbose
+
     def fit(self, stage: str, trainer: Trainer[Any, Any]) -> None:
         """Train to the end of the schedule.
 

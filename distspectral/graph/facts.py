@@ -41,13 +41,18 @@ EDGE_FACTS = (
 """Facts that weights do not change."""
 
 
-def graph_facts(graph: StreamedGraph) -> dict[str, Any]:
-    """Return ``k``, :func:`component_facts` and what a :class:`Tally` tells; warn of what is wrong."""
-    return all_facts(tally_of(graph), graph.n_neighbors, component_facts(graph))
+def graph_facts(graph: StreamedGraph, *, quiet: bool = False) -> dict[str, Any]:
+    """Return ``k``, :func:`component_facts` and what a :class:`Tally` tells; warn of what is wrong unless ``quiet``."""
+    return all_facts(tally_of(graph), graph.n_neighbors, component_facts(graph), quiet=quiet)
 
 
 def all_facts(
-    tally: Tally, n_neighbors: int, components: Mapping[str, Any] | None, of_same_edges: Mapping[str, Any] | None = None
+    tally: Tally,
+    n_neighbors: int,
+    components: Mapping[str, Any] | None,
+    of_same_edges: Mapping[str, Any] | None = None,
+    *,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Return the facts of :func:`graph_facts`; warn where the graph falls apart or hubs rule it.
 
@@ -56,11 +61,14 @@ def all_facts(
         n_neighbors: K.
         components: of :func:`component_facts`; None where ``of_same_edges`` has them.
         of_same_edges: facts of a graph with the same edges and other weights, whose :data:`EDGE_FACTS` these are.
+        quiet: warn of nothing.
     """
     if components is None:
         assert of_same_edges is not None, "somebody knows the components"
         return {"k": n_neighbors, **{name: of_same_edges[name] for name in EDGE_FACTS}, **tally.degree_facts()}
     facts = {"k": n_neighbors, **components, **tally.hub_facts(), **tally.degree_facts()}
+    if quiet:
+        return facts
     if words := hubs_in_words(facts):
         logger.warning("%s", words)
     if facts["components"] > 1:

@@ -28,7 +28,12 @@ from distspectral.storage.rows.vectors import Vectors
 
 
 def knn_graph(
-    vectors: Vectors, graph_config: GraphConfig, affinity_config: AffinityConfig, lists: Neighbors | None = None
+    vectors: Vectors,
+    graph_config: GraphConfig,
+    affinity_config: AffinityConfig,
+    lists: Neighbors | None = None,
+    *,
+    quiet: bool = False,
 ) -> tuple[ArrayGraph, dict[str, Any]]:
     """Return the graph of vectors in memory and its facts: the same numbers as the stages write; warn of what is wrong.
 
@@ -37,6 +42,7 @@ def knn_graph(
         graph_config: the search; a metric left open is Euclidean.
         affinity_config: the weights.
         lists: neighbours and squared distances, (N, K) each, that were found elsewhere; None searches.
+        quiet: do not warn of components and hubs, which the facts tell, too.
 
     Returns:
         graph: (N, K) neighbours and affinities.
@@ -48,7 +54,7 @@ def knn_graph(
         MissingDependencyError: FAISS is not installed.
     """
     graph, searched = searched_graph(vectors, graph_config, affinity_config, lists)
-    return graph, graph_facts(graph) | searched
+    return graph, graph_facts(graph, quiet=quiet) | searched
 
 
 def searched_graph(

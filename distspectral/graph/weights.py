@@ -117,7 +117,7 @@ def reweighted_rows(
         features: (N, E) in whose space d is.
         start: first row.
         stop: row after the last.
-        median: of d^2, by :func:`median_squared_distance`.
+        median: of d^2, by :func:`median_squared_distance`; where it is 0, equal rows have 1 and others the least.
     """
     all_neighbors = np.empty((stop - start, graph.n_neighbors), np.int64)
     weights = np.empty(all_neighbors.shape, np.float16)
@@ -126,7 +126,8 @@ def reweighted_rows(
         here = slice(first - start, last - start)
         all_neighbors[here], affinities = graph.block(first, last)
         squared = _squared_distances(np.arange(first, last), all_neighbors[here], features)
-        new = np.exp(-squared / max(2 * median, float(np.finfo(np.float32).tiny)))
+        with np.errstate(over="ignore"):  # most edges join equal rows: others are infinitely far in comparison
+            new = np.exp(-squared / max(2 * median, float(np.finfo(np.float32).tiny)))
         weights[here] = np.where(affinities > 0, np.maximum(new, SMALLEST), 0)
     return all_neighbors, weights
 

@@ -1,8 +1,8 @@
 """The stages of one run in order: where each writes and what identifies its result.
 
 All fingerprints come from the config and the source's fingerprint alone, so it is known before anything runs
-which artifacts are still good. Values that cannot change a result (devices, workers, intervals of checkpoints)
-are left out of them.
+which artifacts are still good. Values that change no more than the rounding of a result (devices, workers,
+intervals of checkpoints) are left out of them.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 
-from distspectral.errors import ConfigError, ShardWidthError
+from distspectral.errors import ConfigError, ShardWidthError, UnknownColumnError
 from distspectral.orchestration.chain import Chain
 from distspectral.orchestration.engine import Engine
 from distspectral.orchestration.gauges import MetricsObserver
@@ -215,9 +215,10 @@ class Pipeline:
         Raises:
             ArtifactError: the model is missing or made from another config.
             ShardWidthError: the rows have another width than those trained on.
+            UnknownColumnError: their columns are others, or in another order.
         """
         self.chain = self._chain_as_trained()
-        self._require_width(source)
+        self._require_kind(source)
         passage = self.recipe.passage
         if PACK.name in passage:  # in the frame of the rows trained on
             self._require_inputs(passage[-1], passage)
@@ -256,6 +257,7 @@ class Pipeline:
             ConfigError: no shard has these numbers, or the run embeds what it packed, as a whole.
             ArtifactError: the model is missing or made from another config, or another result stands in the output.
             ShardWidthError: the other rows have another width than those trained on.
+            UnknownColumnError: their columns are others, or in another order.
         """
         name = self.recipe.passage[-1]
         if self.chain.stages[name].run_part is None:
@@ -266,7 +268,7 @@ class Pipeline:
             held = self._root
         else:
             self.chain = self._chain_as_trained()
-            self._require_width(source)
+            self._require_kind(source)
             self._require_inputs(name)
             output = self.chain.of_other_rows(name, {SOURCE: source.fingerprint()}, Artifact(directory))
             held = output.artifact
@@ -317,12 +319,28 @@ class Pipeline:
         for name in (one for one in self.chain.inputs(stage) if one not in others):
             self.chain.require(name)
 
-    def _require_width(self, source: Source) -> None:
-        """Refuse other rows of another width before a cluster is asked for."""
+    def _require_kind(self, source: Source) -> None:
+        """Refuse other rows of another width or of other columns before a cluster is asked for."""
         if source.dim != self.recipe.dim:
             raise ShardWidthError(
                 f"{source.shards[0].uri}: rows have width {source.dim}, the run {self._root.uri} was trained on "
                 f"{self.recipe.dim}; embed rows of the same kind"
+            )
+        self._require_features(source)
+
+    def _require_features(self, source: Source) -> None:
+        """Refuse other rows whose columns, one for each feature, are others; a list may give them other names."""
+        vectors = self.chain.artifact("pack")
+        known = vectors.manifest().properties.get("features") if vectors.has(MANIFEST) else None
+        if not known or not source.features or list(source.features) == known:
+            return
+        if isinstance(source.config.column, str) or sorted(source.features) == sorted(known):
+            pairs = enumerate(zip(source.features, known, strict=True))
+            place, (found, expected) = next((place, pair) for place, pair in pairs if pair[0] != pair[1])
+            raise UnknownColumnError(
+                f"{source.shards[0].uri}: feature {place} is column {found!r}, the run {self._root.uri} was trained on "
+                f"{expected!r} there; rename the columns as they were, or, where they only have other names, list all "
+                f"{len(known)} in the order trained on: --set 'data.column=[{found}, ...]'"
             )
 
     def work(self, stage: str) -> Work:

@@ -53,7 +53,8 @@ def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = lo
         mapper: hands out the shards that are still missing.
 
     Returns:
-        The manifest; its properties are dim, dtype, frame, has_labels, id_type, mean, variance and source_shards.
+        The manifest; its properties are dim, dtype, features, frame, has_labels, id_type, mean, variance and
+        source_shards.
 
     Raises:
         SourceError: a row cannot be used; the message names file and row.
@@ -87,6 +88,7 @@ def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = lo
     properties: dict[str, Any] = {
         "dim": source.dim,
         "dtype": config.dtype,
+        "features": list(source.features),
         "frame": source.reader.frame.properties(),
         "has_labels": source.label_type is not None,
         "id_type": source.id_type,

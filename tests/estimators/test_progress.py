@@ -3,14 +3,17 @@ from __future__ import annotations
 import importlib.util
 import io
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
+from sklearn.exceptions import ConvergenceWarning
 
-from distspectral import DSCL
+from distspectral import DSCL, SpectralNet
 from distspectral.estimators import progress
 from tests.estimators.brief import METRIC, X, Y
 
@@ -42,6 +45,19 @@ def test_a_terminal_has_a_bar_and_is_left_clean(terminal: io.StringIO, capsys: p
 def test_silence_is_had_by_asking(terminal: io.StringIO, verbose: Any) -> None:
     DSCL(**METRIC, verbose=verbose).fit(X, Y)
     assert terminal.getvalue() == ""
+
+
+@pytest.mark.parametrize("verbose", [False, "auto"])
+def test_a_graph_in_pieces_is_told_of_unless_silence_was_asked_for(
+    caplog: pytest.LogCaptureFixture, verbose: Any
+) -> None:
+    rows = np.random.default_rng(0).standard_normal((80, 3)) + 50.0 * (np.arange(80) % 2)[:, None]
+    model = SpectralNet(2, n_neighbors=5, affinity_space="euclidean", hidden=(8,), max_steps=5, verbose=verbose)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of so few steps
+        model.fit(rows)
+    assert model.graph_["components"] == 2
+    assert ("2 connected components" in caplog.text) == (verbose == "auto")
 
 
 def test_nothing_is_said_where_nobody_watches(capfd: pytest.CaptureFixture[str]) -> None:

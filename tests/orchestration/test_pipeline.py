@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -23,6 +24,7 @@ from distspectral.errors import (
     MissingArtifactError,
     NonFiniteRowError,
     ShardWidthError,
+    UnknownColumnError,
 )
 from distspectral.mapping import Mapper
 from distspectral.models.state import read_state
@@ -460,6 +462,50 @@ def test_rows_of_another_width_are_refused_before_a_cluster_is_asked_for(
     with pytest.raises(ShardWidthError, match=found):
         embed(source, out)
     assert not Path(out).exists()
+
+
+def write_wide(folder: Path, names: Sequence[str]) -> np.ndarray[Any, Any]:
+    """Write rows with a column for each feature, and an id."""
+    rows = blobs(N_ROWS, DIM)[0]
+    folder.mkdir()
+    columns = {name: rows[:, number] for number, name in enumerate(names)}
+    pq.write_table(pa.table({"id": np.arange(N_ROWS), **columns}), folder / "a.parquet")
+    return rows
+
+
+def test_columns_of_other_names_are_refused_unless_they_are_listed_in_order(tmp_path: Path) -> None:
+    names = [f"x{number}" for number in range(DIM)]
+    rows = write_wide(tmp_path / "wide", names)
+    path = write_run(tmp_path, data={"path": str(tmp_path / "wide"), "column": "x*", "id_column": "id"})
+    run_local(path)
+    vectors = tmp_path / "root/vectors/.manifest.json"
+    assert json.loads(vectors.read_text())["properties"]["features"] == names
+    others = [*names[:2], "x50", *names[3:]]  # sorts behind x4
+    write_wide(tmp_path / "others", others)
+    pipeline, embedded = opened(path), iter(range(9))
+
+    def embed(folder: str, **data: Any) -> list[int]:
+        config, out = pipeline.config.data, tmp_path / f"embedded-{next(embedded)}"
+        source = Source.open(config.model_copy(update={"path": str(tmp_path / folder), **data}))
+        pipeline.embed_other(source, str(out))
+        found: list[int] = pq.read_table(out / "part-00000.parquet")["cluster"].to_pylist()
+        return found
+
+    refused = "others/.*: feature 2 is column 'x3', the run .*root was trained on 'x2' there; rename .*data.column="
+    with pytest.raises(UnknownColumnError, match=refused):
+        embed("others")
+    with pytest.raises(UnknownColumnError, match="feature 2 is column 'x3'"):
+        pipeline.embed_part(range(1), other_rows(pipeline, tmp_path / "others"), str(tmp_path / "part"))
+    with pytest.raises(UnknownColumnError, match="feature 0 is column 'x1'"):
+        embed("wide", column=("x1", "x0", *names[2:]))
+    known = embed("wide")
+    assert embed("others", column=tuple(others)) == known
+    write_vectors(str(tmp_path / "one"), rows, ids=np.arange(N_ROWS))
+    assert embed("one", column="vector") == known
+    manifest = json.loads(vectors.read_text())
+    del manifest["properties"]["features"]  # as those of before have none
+    vectors.write_text(json.dumps(manifest))
+    embed("others")
 
 
 def test_rows_like_those_trained_on_have_not_drifted_and_others_have(own: Path, tmp_path: Path) -> None:

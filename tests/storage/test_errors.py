@@ -89,7 +89,7 @@ CASES: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     ),
     "corrupt": (lambda folder: read(saved(folder, ROWS), format="parquet"), ("data.format",)),
     "id twice": (lambda folder: packed(folder, ROWS * np.arange(2), ids=np.zeros(3, np.int64)), ("data.id_column",)),
-    "beyond float16": (pack_far, ("pack.dtype",)),
+    "beyond float16": (pack_far, ("pack.dtype", "data.on_bad_rows")),
     "no cache": (cannot_cache, ("storage.cache_dir", "storage.cache_bytes")),
 }
 

@@ -40,6 +40,11 @@ KEYS = {"data.column": "vector", "data.id_column": "id", "data.label_column": "l
 """Of the config, and what they name in :class:`Columns`."""
 
 
+ON_BAD_ROWS = "data.on_bad_rows"
+OR_LEAVE_OUT = f"{ON_BAD_ROWS}: quarantine leaves such rows out"
+FILL = f"fill it or drop the row; {OR_LEAVE_OUT}"
+
+
 class Columns(NamedTuple):
     """Names of the columns to read; None where there is none.
 
@@ -71,6 +76,12 @@ class Columns(NamedTuple):
         others = (self.id, self.label)
         names = [field.name for field in schema if field.type in VALUE_TYPES and field.name not in others]
         return sorted(fnmatch.filter(names, self.features), key=_naturally)
+
+    def joined_in(self, batch: pa.RecordBatch) -> list[str]:
+        """Return the names of the columns that a batch's vectors were joined from; empty if they were one column."""
+        place = batch.schema.get_field_index(self.vector)
+        names = self.features_of(batch.schema.remove(place))
+        return names if len(names) == getattr(batch.schema.field(place).type, "list_size", None) else []
 
     @property
     def present(self) -> list[str]:
@@ -223,7 +234,15 @@ def _scalar_type(kind: pa.DataType) -> ScalarType | None:
 
 
 def to_matrix(
-    column: pa.Array, dim: int, frame: Frame, *, name: str, uri: str, first_row: int, copy: bool = True
+    column: pa.Array,
+    dim: int,
+    frame: Frame,
+    *,
+    name: str,
+    uri: str,
+    first_row: int,
+    copy: bool = True,
+    features: Callable[[], Sequence[str]] = tuple,
 ) -> NDArray[np.float32]:
     """Return a vector column as a matrix, framed.
 
@@ -235,6 +254,7 @@ def to_matrix(
         uri: the file, for messages.
         first_row: the file's row that ``column`` begins with, for messages.
         copy: of its own; else a read-only view of the column where that is float32 and the frame changes nothing.
+        features: returns the D columns that ``column`` was joined from, for messages; none if it is one of the file's.
 
     Returns:
         (B, D) float32, C-contiguous, writable if a copy.
@@ -251,21 +271,24 @@ def to_matrix(
         if len(other := np.flatnonzero(widths != dim)):
             raise ShardWidthError(
                 f"{uri}: row {first_row + other[0]} of column {name!r} has width {widths[other[0]]}, expected {dim}; "
-                "all vectors need the same width"
+                f"all vectors need the same width; {OR_LEAVE_OUT}",
+                [ON_BAD_ROWS],
             )
     values = column.flatten()  # not .values, which forgets that the array may be a slice
     if values.null_count:
         row, feature = divmod(int(np.flatnonzero(values.is_null())[0]), dim)
-        raise SourceError(
-            f"{uri}: row {first_row + row} of column {name!r} is null at feature {feature}; fill it or drop the row"
-        )
+        own = features()
+        place = f"{own[feature]!r} is null" if own else f"{name!r} is null at feature {feature}"
+        raise SourceError(f"{uri}: row {first_row + row} of column {place}; {FILL}", [ON_BAD_ROWS])
     raw = values.to_numpy(zero_copy_only=True).reshape(-1, dim)
     matrix = raw if not copy and raw.dtype == np.float32 and frame.changes_nothing else frame.framed(raw)
     if not frame.holds(matrix):
         row, feature, problem = frame.first_misfit(raw, matrix)
+        own = features()
+        place = f"{own[feature]!r}" if own else f"{name!r}, feature {feature}"
         raise NonFiniteRowError(
-            f"{uri}: row {first_row + row} of column {name!r}, feature {feature}: {problem}; drop or repair the row",
-            ["pack.dtype"] if "pack.dtype" in problem else [],
+            f"{uri}: row {first_row + row} of column {place}: {problem}; drop or repair the row; {OR_LEAVE_OUT}",
+            ["pack.dtype", ON_BAD_ROWS] if "pack.dtype" in problem else [ON_BAD_ROWS],
         )
     return matrix
 
@@ -319,4 +342,4 @@ def to_scalars(
 def _refuse_nulls(column: pa.Array, name: str, uri: str, first_row: int) -> None:
     if column.null_count:
         row = first_row + int(np.flatnonzero(column.is_null())[0])
-        raise SourceError(f"{uri}: row {row} of column {name!r} is null; fill it or drop the row")
+        raise SourceError(f"{uri}: row {row} of column {name!r} is null; {FILL}", [ON_BAD_ROWS])

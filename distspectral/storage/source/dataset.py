@@ -92,6 +92,7 @@ class Source:
         reader: reads any one of them; hand this and a shard to a remote task.
         carried: columns that the output takes over.
         is_framed: whether it is decided in which frame.
+        features: columns that make a vector, in order; empty where one column holds vectors.
     """
 
     config: SourceConfig
@@ -99,6 +100,7 @@ class Source:
     reader: ShardReader
     carried: pa.Schema
     is_framed: bool = False
+    features: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, config: SourceConfig, *, most_rows: int = PIECE_ROWS, most_bytes: int = PIECE_BYTES) -> Source:
@@ -146,7 +148,8 @@ class Source:
         frame = Frame(config.scale)
         reader = ShardReader(config.columns, frame, first.dim, first.id_type, first.label_type, config.on_bad_rows)
         schemas = [(file.uri, header.schema) for file, _, header in filled]
-        return cls(config, shards, reader, carried_schema(config.carry, config.columns, schemas))
+        features = () if first.schema is None else tuple(config.columns.features_of(first.schema))
+        return cls(config, shards, reader, carried_schema(config.carry, config.columns, schemas), features=features)
 
     @property
     def dim(self) -> int:

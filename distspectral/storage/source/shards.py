@@ -144,7 +144,16 @@ class ShardReader:
         columns = self.columns
         vectors = batch.column(columns.vector)
         uri, file_row = shard.uri, shard.file_row + first_row
-        matrix = to_matrix(vectors, self.dim, self.frame, name=columns.vector, uri=uri, first_row=file_row, copy=copy)
+        matrix = to_matrix(
+            vectors,
+            self.dim,
+            self.frame,
+            name=columns.vector,
+            uri=uri,
+            first_row=file_row,
+            copy=copy,
+            features=lambda: columns.joined_in(batch),
+        )
         ids = self._scalars(batch, columns.id, self.id_type, uri, file_row)
         labels = self._scalars(batch, columns.label, self.label_type, uri, file_row, may_lack=True)
         carried = None if self.carried is None else carried_columns(batch, self.carried, uri)

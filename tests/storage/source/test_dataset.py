@@ -418,7 +418,7 @@ def test_null_vector_is_named(tmp_path: Path, name: str, kind: pa.DataType) -> N
     rows: list[Any] = MATRIX.tolist()
     rows[33] = None
     write_table(tmp_path / name, {"vector": pa.array(rows, kind)})
-    with pytest.raises(SourceError, match=rf"{name}: row 33 of column 'vector' is null"):
+    with pytest.raises(SourceError, match=rf"{name}: row 33 of column 'vector' is null; .*on_bad_rows: quarantine"):
         read_all(open_source(tmp_path))
 
 
@@ -427,7 +427,7 @@ def test_null_value_is_named(tmp_path: Path, kind: pa.DataType) -> None:
     rows: list[Any] = MATRIX.tolist()
     rows[33][2] = None
     write_table(tmp_path / "a.parquet", {"vector": pa.array(rows, kind)})
-    with pytest.raises(SourceError, match=r"row 33 of column 'vector' is null at feature 2"):
+    with pytest.raises(SourceError, match=r"row 33 of column 'vector' is null at feature 2; .*on_bad_rows: quarantine"):
         read_all(open_source(tmp_path))
 
 

@@ -146,9 +146,12 @@ def test_an_arrow_stream_of_columns_makes_vectors_too(tmp_path: Path) -> None:
 
 def test_a_null_among_columns_is_found_and_set_aside(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", wide(MATRIX) | {"x2": [0, 1, None, 3, 4, 5]})
-    with pytest.raises(SourceError, match=r"row 2 of column 'x\*' is null at feature 2"):
+    with pytest.raises(SourceError, match=r"row 2 of column 'x2' is null; fill .*data\.on_bad_rows: quarantine"):
         read(tmp_path, column="x*")
     assert len(vectors(read(tmp_path, column="x*", on_bad_rows="quarantine"))) == 5
+    write(tmp_path / "a.parquet", wide(MATRIX) | {"x2": [0, 1, 2, 3, float("nan"), 5]})
+    with pytest.raises(SourceError, match=r"row 4 of column 'x2': .*data\.on_bad_rows: quarantine"):
+        read(tmp_path, column="x*")
 
 
 def test_columns_that_are_missing_no_numbers_or_others_are_named(tmp_path: Path) -> None:
