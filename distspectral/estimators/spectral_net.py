@@ -7,6 +7,7 @@ Shape letters: N rows, D features, P components, C clusters, M leaves.
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
@@ -33,6 +34,7 @@ from distspectral.estimators.stored import plain
 from distspectral.estimators.trainings import Trainings
 from distspectral.graph.components import component_labels
 from distspectral.graph.config import AffinitySpace, Connect, Metric
+from distspectral.graph.facts import pieces_in_words
 from distspectral.graph.search.duplicates import surplus_duplicates
 from distspectral.graph.search.faiss_search import select_search
 from distspectral.graph.search.lists import Neighbors
@@ -51,6 +53,8 @@ from distspectral.storage.rows.drawing import drawn_rows
 from distspectral.storage.rows.vectors import Vectors
 from distspectral.training.modes import plain_torch
 from distspectral.training.run_log import OnWindow
+
+logger = logging.getLogger(__name__)
 
 DEFAULTS = SpectralRecipe(dim=1)
 """A run's own, which the estimator shares."""
@@ -300,6 +304,10 @@ class SpectralNet(FittedSpectral):
             components=component_labels(represented.graph).__getitem__ if self.graph_["components"] > 1 else None,
             suggested=suggested_n_clusters(learned.spectrum, recipe.n_components, len(learned.spectrum) == n_distinct),
         )
+        if (words := pieces_in_words(self.graph_, facts)) is not None:
+            for name in ("graph.n_neighbors", "graph.connect"):
+                words = words.replace(name, self.WORDS[name])
+            logger.warning("%s", words)
         self.candidates_ = facts.get("candidates", [])
         self._set_model(Embedder(network, assigner))
         self.labels_ = self._clusters(self.embedding_)
