@@ -75,7 +75,7 @@ def test_few_rows_have_as_many_functions_as_they_carry_unless_a_number_is_asked_
     few = ["spectral.n_components=null", "spectral.oversampling=null", "cluster.n_clusters=auto"]
     checked(data, *few)
     checked(data, *few, "graph.n_neighbors=5")
-    with pytest.raises(ConfigError, match="affinity.scale_neighbor: is 7"):
+    with pytest.raises(ConfigError, match=r"affinity\.scale_neighbor: is 7"):
         checked(data, *few, "graph.n_neighbors=5", "affinity.scale_neighbor=7")
     for asked in ("spectral.n_components=41", "spectral.n_components=36"):
         with pytest.raises(TooFewRowsError, match="functions are to be trained"):
