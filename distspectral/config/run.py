@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, Field, model_validator
 
 from distspectral.config.ray import MlflowConfig, RayConfig
+from distspectral.graph.config import AffinityConfig
 from distspectral.recipes import RECIPES, MetricSections, Objective, Recipe, SpectralSections
 from distspectral.stages.embed import EmbedConfig
 from distspectral.stages.evaluate import EvaluateConfig
@@ -47,6 +48,20 @@ class RunConfig(SpectralSections, MetricSections, Head):
             return values
         budgets = [recipe.budget for kind, recipe in RECIPES.items() if kind == values.get("objective", "spectral")]
         return {**values, "train": {**budgets[0], **train}} if budgets and budgets[0] else values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scale_by_a_neighbor_there_is(cls, values: Any) -> Any:
+        """Take no farther neighbour than there are for the scale that nobody chose, as the estimator does."""
+        if not isinstance(values, dict):
+            return values
+        graph, affinity = values.get("graph") or {}, values.get("affinity") or {}
+        if not isinstance(graph, dict) or not isinstance(affinity, dict) or "scale_neighbor" in affinity:
+            return values
+        n_neighbors, usual = graph.get("n_neighbors"), AffinityConfig().scale_neighbor
+        if not isinstance(n_neighbors, int) or not 0 < n_neighbors < usual:
+            return values
+        return {**values, "affinity": {**affinity, "scale_neighbor": n_neighbors}}
 
     @model_validator(mode="before")
     @classmethod

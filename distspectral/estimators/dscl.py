@@ -30,7 +30,7 @@ from distspectral.estimators.stored import plain
 from distspectral.models.networks import torch_device
 from distspectral.recipes import MetricRecipe
 from distspectral.storage.rows.frame import Frame
-from distspectral.training.dscl import DSCLSettings, build_model
+from distspectral.training.dscl import build_model
 from distspectral.training.modes import plain_torch
 from distspectral.training.run_log import OnWindow
 
@@ -39,19 +39,6 @@ DEFAULTS = MetricRecipe(dim=1)
 
 TRAIN = ("batch_size", "max_steps", "learning_rate", "device")
 """Parameters of the section ``train``."""
-
-
-def default_width(classes: NDArray[np.int64], settings: DSCLSettings) -> int:
-    """Return P where nobody gives it: the number of classes in a batch, as in the paper; few rows carry less.
-
-    Args:
-        classes: (N,) of the rows.
-        settings: of the training.
-    """
-    rows_per_class = settings.dscl.rows_per_class
-    sizes = np.sort(np.minimum(np.bincount(classes), rows_per_class))
-    n_classes = max(min(settings.train.batch_size // rows_per_class, len(sizes)), 1)
-    return max(min(n_classes, int(sizes[:n_classes].sum()) // 2), 1)
 
 
 class DSCL(NetworkEstimator):
@@ -157,11 +144,8 @@ class DSCL(NetworkEstimator):
         refuse_equal(rows)
         warn_of_far(rows, self.frame_)
         with told_in(self.WORDS):
-            settings = self.recipe(rows.dim, 1 if self.n_components is None else self.n_components).metric
-            if self.n_components is None:
-                width = {"n_components": default_width(classes, settings)}
-                settings = settings.model_copy(update={"dscl": settings.dscl.model_copy(update=width)})
-            self.n_components_ = settings.dscl.n_components
+            settings = self.recipe(rows.dim, self.n_components).metric
+            self.n_components_ = settings.width(classes)
             trainer = settings.trainer(rows)
             self.history_ = fit_shown(trainer, "train", self.verbose, on_window)
         self._set_model(trainer.model.network)
@@ -179,17 +163,17 @@ class DSCL(NetworkEstimator):
     def _restore_model(self, state: dict[str, Any]) -> None:
         with told_in(self.WORDS):
             model = build_model(
-                self.n_features_in_, self.recipe(self.n_features_in_, self.n_components_).metric
+                self.n_features_in_, self.recipe(self.n_features_in_, self.n_components_).metric, self.n_components_
             ).network
         model.load_state_dict(state)
         self._set_model(model)
 
-    def recipe(self, dim: int, n_components: int) -> MetricRecipe:
+    def recipe(self, dim: int, n_components: int | None) -> MetricRecipe:
         """Return what a run with these parameters consists of; every class of ``y`` is learned from.
 
         Args:
             dim: D.
-            n_components: P.
+            n_components: P; None: as many as classes in a batch.
 
         Raises:
             ConfigError: a parameter is out of range.
@@ -200,7 +184,7 @@ class DSCL(NetworkEstimator):
             "seed": self._seed(),
             "network": {"hidden": self._layers(), "trunk": plain(self.trunk), "trunk_options": options},
             "dscl": {
-                "n_components": plain(n_components),
+                "n_components": None if n_components is None else plain(n_components),
                 "rows_per_class": plain(self.rows_per_class),
                 "loss": plain(self.loss),
                 "train_classes": "all",

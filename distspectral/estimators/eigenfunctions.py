@@ -53,11 +53,17 @@ class Eigenfunctions:
     ended: str
     section: Literal["train", "distill"]
 
-    def note(self, names: Mapping[str, str], n_clusters: int | None) -> str | None:
-        """Return what to tell of functions that cannot be trusted, None of others; see :func:`as_note`."""
-        if self.certificate.verdict not in ("bad", "unproven"):
+    def note(self, certificate: Mapping[str, Any], names: Mapping[str, str], n_clusters: int | None) -> str | None:
+        """Return what to tell of functions that cannot be trusted, None of others; see :func:`as_note`.
+
+        Args:
+            certificate: facts of theirs, knowing how clusters weigh them.
+            names: see :func:`as_note`.
+            n_clusters: likewise.
+        """
+        if certificate["verdict"] not in ("bad", "unproven"):
             return None
-        return as_note(self.certificate.facts(), self.steps, self.ended, names, n_clusters, self.section)
+        return as_note(certificate, self.steps, self.ended, names, n_clusters, self.section)
 
 
 def eigenfunctions(represented: Representation, recipe: SpectralRecipe, trainings: Trainings) -> Eigenfunctions:

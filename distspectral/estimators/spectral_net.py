@@ -7,6 +7,7 @@ Shape letters: N rows, D features, P components, C clusters, M leaves.
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
@@ -15,6 +16,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 
+from distspectral.clustering.diffusion import diffusion_scale
 from distspectral.clustering.fit import fit_assigner
 from distspectral.clustering.leaves import leaf_affinities, placed, quality, symmetric, together, with_leaves
 from distspectral.clustering.stability import stability
@@ -33,6 +35,7 @@ from distspectral.estimators.stored import plain
 from distspectral.estimators.trainings import Trainings
 from distspectral.graph.components import component_labels
 from distspectral.graph.config import AffinitySpace, Connect, Metric
+from distspectral.graph.facts import pieces_in_words
 from distspectral.graph.search.duplicates import surplus_duplicates
 from distspectral.graph.search.faiss_search import select_search
 from distspectral.graph.search.lists import Neighbors
@@ -43,6 +46,7 @@ from distspectral.models.encoded import EncodedNetwork
 from distspectral.models.networks import torch_device
 from distspectral.recipes import Representation, SpectralRecipe
 from distspectral.spectral.affinity import AffinityKind
+from distspectral.spectral.certificate import as_weighed
 from distspectral.spectral.diagnostics import suggested_n_clusters
 from distspectral.spectral.lineage import lineage
 from distspectral.spectral.rayleigh import Laplacian
@@ -51,6 +55,8 @@ from distspectral.storage.rows.drawing import drawn_rows
 from distspectral.storage.rows.vectors import Vectors
 from distspectral.training.modes import plain_torch
 from distspectral.training.run_log import OnWindow
+
+logger = logging.getLogger(__name__)
 
 DEFAULTS = SpectralRecipe(dim=1)
 """A run's own, which the estimator shares."""
@@ -285,10 +291,7 @@ class SpectralNet(FittedSpectral):
 
         learned = eigenfunctions(represented, recipe, trainings)
         self.history_, self._weights = trainings.histories["train"], trainings.weights
-        self.certificate_, self.eigenvalues_ = learned.certificate.facts(), learned.eigenvalues
-        n_clusters = None if recipe.cluster.n_clusters == "auto" else recipe.cluster.n_clusters
-        if (note := learned.note(self.WORDS, n_clusters)) is not None:
-            warn(note, ConvergenceWarning)
+        self.eigenvalues_ = learned.eigenvalues
         network = EncodedNetwork(learned.network, **represented.encoders)
         self.embedding_ = in_blocks(network.to(torch_device(self.device)), rows)
         assigner, facts = fit_assigner(
@@ -301,6 +304,16 @@ class SpectralNet(FittedSpectral):
             components=component_labels(represented.graph).__getitem__ if self.graph_["components"] > 1 else None,
             suggested=suggested_n_clusters(learned.spectrum, recipe.n_components, len(learned.spectrum) == n_distinct),
         )
+        n_clusters = facts["n_clusters"]
+        scale = diffusion_scale(self.eigenvalues_, recipe.cluster.diffusion_time, n_clusters)
+        self.certificate_ = as_weighed(learned.certificate.facts(), scale)
+        asked = None if recipe.cluster.n_clusters == "auto" else n_clusters
+        if (note := learned.note(self.certificate_, self.WORDS, asked)) is not None:
+            warn(note, ConvergenceWarning)
+        if (words := pieces_in_words(self.graph_, facts)) is not None:
+            for name in ("graph.n_neighbors", "graph.connect"):
+                words = words.replace(name, self.WORDS[name])
+            logger.warning("%s", words)
         self.candidates_ = facts.get("candidates", [])
         self._set_model(Embedder(network, assigner))
         self.labels_ = self._clusters(self.embedding_)

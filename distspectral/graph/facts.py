@@ -42,7 +42,7 @@ EDGE_FACTS = (
 
 
 def graph_facts(graph: StreamedGraph, *, quiet: bool = False) -> dict[str, Any]:
-    """Return ``k``, :func:`component_facts` and what a :class:`Tally` tells; warn of what is wrong unless ``quiet``."""
+    """Return ``k``, :func:`component_facts` and what a :class:`Tally` tells; warn where hubs rule it unless ``quiet``."""
     return all_facts(tally_of(graph), graph.n_neighbors, component_facts(graph), quiet=quiet)
 
 
@@ -54,7 +54,9 @@ def all_facts(
     *,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Return the facts of :func:`graph_facts`; warn where the graph falls apart or hubs rule it.
+    """Return the facts of :func:`graph_facts`; warn where hubs rule it.
+
+    Whether components are a reason to doubt shows once there are clusters: :func:`pieces_in_words`.
 
     Args:
         tally: of the whole graph.
@@ -72,10 +74,9 @@ def all_facts(
     if words := hubs_in_words(facts):
         logger.warning("%s", words)
     if facts["components"] > 1:
-        logger.warning(
-            "The graph has %d connected components, the largest with %.1f%% of the rows: the eigenvalue 0 is "
-            "repeated and the first functions only tell components apart. Right where these are clusters; else more "
-            "neighbours (n_neighbors), or a link from each to its nearest other (connect = nearest), join them.",
+        logger.info(
+            "The graph has %d connected components, the largest with %.1f%% of the rows: the first functions tell "
+            "them apart.",
             facts["components"],
             100 * facts["largest_component_share"],
         )
@@ -202,6 +203,32 @@ def hubs_in_words(facts: Mapping[str, Any]) -> str | None:
         f"Hubs rule the graph: {facts['orphans']:.0%} of the rows are nobody's neighbour, and one is that of "
         f"{facts['in_degree_max']:,} others, so an edge says little of likeness. Unless many rows are copies, try "
         "principal components (representation: pca), and centred cosine (centered_cosine) if the metric is another."
+    )
+
+
+def pieces_are_clusters(facts: Mapping[str, Any], clusters: Mapping[str, Any] | None) -> bool:
+    """Return whether no cluster holds rows of two components, so that falling apart is no reason to doubt clusters.
+
+    Args:
+        facts: of the graph.
+        clusters: facts of the fit to its functions: ``n_clusters``, ``parts`` that were kept apart, which are all
+            components where none is a mere fragment, and the share of rows that ``strayed``. None: not known yet.
+    """
+    n_components = facts["components"]
+    if n_components == 1:
+        return True
+    if clusters is None:
+        return False
+    return bool(n_components == clusters["parts"] <= clusters["n_clusters"] and clusters["strayed"] == 0)
+
+
+def pieces_in_words(facts: Mapping[str, Any], clusters: Mapping[str, Any] | None) -> str | None:
+    """Return what to mend where :func:`pieces_are_clusters` says no, else None."""
+    if pieces_are_clusters(facts, clusters):
+        return None
+    return (
+        f"The graph has {facts['components']} components that no edge joins; the first functions tell them apart. "
+        "Raise graph.n_neighbors or set graph.connect to nearest if they should be one."
     )
 
 

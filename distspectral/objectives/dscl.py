@@ -33,8 +33,10 @@ class DSCLConfig(FrozenModel):
         "plain cosines. With softmax it takes the place of orthonorm.jitter",
     )
     temperature: PositiveFloat = Field(TEMPERATURE, description="of softmax; low = only the hardest rows count")
-    n_components: PositiveInt = Field(
-        64, description="width of the embedding; about as many as classes in a batch, and fewer than its rows"
+    n_components: PositiveInt | None = Field(
+        None,
+        description="width of the embedding, fewer than a batch has rows; null = as many as classes in a batch, as in "
+        "the paper, and at most half as many as rows",
     )
     rows_per_class: int = Field(
         8, ge=2, description="rows of each class in a batch; train.batch_size over this is its number of classes"

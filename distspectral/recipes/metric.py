@@ -59,8 +59,14 @@ class MetricRecipe(MetricSections, Recipe):
     @property
     def layers(self) -> dict[str, tuple[int, ...]]:
         """Widths of the network, where it is a perceptron."""
-        perceptron = (self.dim, *self.network.hidden, self.dscl.n_components)
+        perceptron = (self.dim, *self.network.hidden, self.most_components)
         return {"train": perceptron} if self.network.trunk is None else {}
+
+    @property
+    def most_components(self) -> int:
+        """Width of the embedding; where labels decide, the greatest that it can have."""
+        dscl = self.dscl
+        return dscl.n_components or max(self.train.batch_size // dscl.rows_per_class, 1)
 
     @property
     def metric(self) -> DSCLSettings:
@@ -77,6 +83,8 @@ class MetricRecipe(MetricSections, Recipe):
     @property
     def learned(self) -> str:
         """What the run learns."""
+        if self.dscl.n_components is None:
+            return f"a metric of as many components as a batch has classes, at most {self.most_components}"
         return f"a metric of {self.dscl.n_components} components"
 
     def check(self, n_rows: int, has_labels: bool) -> None:
@@ -104,7 +112,7 @@ class MetricRecipe(MetricSections, Recipe):
                 f"needs 2 classes, so at least {2 * dscl.rows_per_class} rows",
                 ["train.batch_size", "dscl.rows_per_class"],
             )
-        if dscl.loss == "projector" and dscl.n_components >= batch_size:
+        if dscl.loss == "projector" and (dscl.n_components or 1) >= batch_size:
             raise ConfigError(
                 f"dscl.n_components: is {dscl.n_components} for batches of {batch_size} rows (train.batch_size); as "
                 "many columns as rows span everything, so the loss is 0 whatever is learned: lower it, or raise the "
@@ -121,4 +129,4 @@ class MetricRecipe(MetricSections, Recipe):
         if self.network.trunk is not None:
             from distspectral.models.trunks import embedding_network
 
-            embedding_network(self.dim, self.dscl.n_components, self.network)
+            embedding_network(self.dim, self.most_components, self.network)

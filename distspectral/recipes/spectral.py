@@ -12,7 +12,7 @@ from distspectral.graph.config import check as check_affinity
 from distspectral.graph.given import fingerprint
 from distspectral.models.encoded import Space
 from distspectral.models.map_network import N_ANCHORS
-from distspectral.objectives.spectral import default_n_components
+from distspectral.objectives.spectral import SpectralConfig, default_n_components
 from distspectral.recipes.spectral_spaces import SpectralSpaces
 from distspectral.spectral.affinity import falls_with_distance
 from distspectral.spectral.polish import can_polish
@@ -30,6 +30,18 @@ class SpectralRecipe(SpectralSpaces):
 
     kind: ClassVar = "spectral"
     passage: ClassVar = ("embed",)
+
+    @classmethod
+    def of(cls, sections: Any, dim: int, n_rows: float | None = None) -> Self:
+        """Return the recipe of a run; of fewer rows than functions it has fewer of these, unless a number is asked for.
+
+        See :meth:`Recipe.of`.
+        """
+        made = super().of(sections, dim, n_rows)
+        is_chosen = made.spectral.n_components is None and made.spectral.oversampling is None
+        if n_rows is None or made.n_functions <= n_rows or not is_chosen:
+            return made
+        return made.model_copy(update={"spectral": made._carried_by(int(n_rows))})
 
     # ---- stages ----------------------------------------------------------------------------------------------
 
@@ -117,12 +129,6 @@ class SpectralRecipe(SpectralSpaces):
             n_rows: N.
             n_distinct: how many rows differ; None: all.
         """
-        n_most = n_rows if n_distinct is None else n_distinct
-        n_clusters = self.n_components if self.cluster.n_clusters == "auto" else self.cluster.n_clusters
-        n_enough = min(max(2, n_most // 2, min(n_clusters, n_most)), self.n_carried)
-        n_components = self.spectral.n_components or min(self.n_components, n_enough)
-        n_functions = max(min(self.spectral.n_functions(n_components), n_enough), n_components, 2)
-        functions = {"n_components": n_components, "oversampling": n_functions - n_components}
         n_others = n_rows - 1 if falls_with_distance(self.affinity.kind) else max(1, (n_rows - 1) // 2)
         n_neighbors = min(self.graph.n_neighbors, n_others)
         scale_neighbor = min(self.affinity.scale_neighbor, n_neighbors)
@@ -130,9 +136,18 @@ class SpectralRecipe(SpectralSpaces):
             update={
                 "graph": self.graph.model_copy(update={"n_neighbors": n_neighbors}),
                 "affinity": self.affinity.model_copy(update={"scale_neighbor": scale_neighbor}),
-                "spectral": self.spectral.model_copy(update=functions),
+                "spectral": self._carried_by(n_rows if n_distinct is None else n_distinct),
             }
         )
+
+    def _carried_by(self, n_distinct: int) -> SpectralConfig:
+        """Return the section ``spectral`` with as many functions as so many different rows carry."""
+        n_clusters = self.n_components if self.cluster.n_clusters == "auto" else self.cluster.n_clusters
+        n_enough = min(max(2, n_distinct // 2, min(n_clusters, n_distinct)), self.n_carried)
+        n_components = self.spectral.n_components or min(self.n_components, n_enough)
+        n_functions = max(min(self.spectral.n_functions(n_components), n_enough), n_components, 2)
+        functions = {"n_components": n_components, "oversampling": n_functions - n_components}
+        return self.spectral.model_copy(update=functions)
 
     @property
     def trainings(self) -> dict[str, TrainSettings]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from distspectral.clustering.candidates import candidates_in_words
+from distspectral.graph.facts import pieces_are_clusters
 from distspectral.report.data import Cause, Check
 from distspectral.report.formats import count, percent
 from distspectral.spectral.candidates import Candidate
@@ -60,7 +61,7 @@ def checks(
     found = [
         _certificate(metrics, left.pop("calibrate", [])),
         _neighbors(metrics, left.pop("neighbors", [])),
-        _graph(metrics[embedded_graph], _of_graphs(left, embedded_graph)),
+        _graph(metrics[embedded_graph], metrics["cluster"], _of_graphs(left, embedded_graph)),
         _number(metrics["cluster"], left.pop("cluster", [])),
         _clusters(metrics["tree"]["clusters"], left.pop("tree", [])),
         *_stability(metrics["tree"]["clusters"]),
@@ -122,13 +123,16 @@ def _neighbors(metrics: Mapping[str, Any], notes: list[str]) -> Check:
     return Check(title=TITLES["neighbors"], status="look" if notes else status, words=words, remedies=notes)
 
 
-def _graph(facts: Mapping[str, Any], notes: list[str]) -> Check:
+def _graph(facts: Mapping[str, Any], clusters: Mapping[str, Any], notes: list[str]) -> Check:
     words = "It is in one piece: every row is reachable from every other."
     if facts["components"] > 1:
         words = (
             f"It is in {count(facts['components'])} pieces; the largest holds "
             f"{percent(facts['largest_component_share'])} of the rows."
         )
+        if pieces_are_clusters(facts, clusters):
+            as_many = facts["components"] == clusters["n_clusters"]
+            words += " Each is one cluster." if as_many else " No cluster holds rows of two."
     return Check(title=TITLES["graph"], status="look" if notes else "good", words=words, remedies=notes)
 
 

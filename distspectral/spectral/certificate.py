@@ -67,6 +67,7 @@ class Certificate:
         eigenvalues: (P,) or more, of the polish; else empty.
         missed: numbers, from 1, of exact functions of which the kept ones hold less than FUNCTION_LIMIT says; polish
             alone knows them.
+        weights: (P,) square by which clusters scale each function; empty where there are no clusters yet.
     """
 
     method: Literal["polish", "residuals"]
@@ -81,17 +82,25 @@ class Certificate:
     standard_errors: list[float]
     eigenvalues: list[float]
     missed: list[int]
+    weights: list[float] = dataclasses.field(default_factory=list)
+
+    @property
+    def weighed_mean_sin2(self) -> float:
+        """Bound of the mean error of functions as clusters weigh them: that of their squared distances."""
+        return _weighed(self.mean_sin2, self.sin2, self.weights)
 
     @property
     def verdict(self) -> Literal["good", "mixed", "bad", "unproven"]:
         """Whether the functions can be trusted; ``mixed``: yes, but for near eigenvalues at the cut.
 
+        The mean error is that of all functions alike or as clusters weigh them, whichever is less; no weight makes up
+        for a function that is wrong by itself.
         ``unproven``: neither is known, for the bounds are those of a polish that did not come to its end, or of
         residuals alone.
         """
-        if _within(self.mean_sin2, self.sin2):
+        if _within(self.weighed_mean_sin2, self.sin2):
             return "good"
-        if _within(self.near_mean_sin2, self.near_sin2):
+        if _within(_weighed(self.near_mean_sin2, self.near_sin2, self.weights), self.near_sin2):
             return "mixed"
         return "bad" if self.converged else "unproven"
 
@@ -103,7 +112,9 @@ class Certificate:
     @property
     def in_words(self) -> str:
         """The verdict in a sentence or two."""
-        most = f"mean sin^2 at most {self.mean_sin2:.2g}"
+        most, weighed = f"mean sin^2 at most {self.mean_sin2:.2g}", self.weighed_mean_sin2
+        if weighed < self.mean_sin2 and self.mean_sin2 > MEAN_LIMIT:
+            most += f" ({weighed:.2g} as clusters weigh them)"
         n_kept = len(self.sin2)
         if self.verdict == "good":
             return f"all {n_kept} functions can be trusted: {most}"
@@ -117,7 +128,7 @@ class Certificate:
         if self.verdict == "unproven":
             ended = "the polish ended early" if self.method == "polish" else "residuals alone show no more"
             return f"not proven: {most}, for {ended}"
-        words = f"{most}, above {MEAN_LIMIT}" if self.mean_sin2 > MEAN_LIMIT else most
+        words = f"{most}, above {MEAN_LIMIT}" if weighed > MEAN_LIMIT else most
         if self.doubtful:
             trusted = [number for number in range(1, n_kept + 1) if number not in self.doubtful]
             words += f"; functions to trust: {numbers(trusted) or 'none'} of {n_kept}"
@@ -130,6 +141,12 @@ class Certificate:
     def facts(self) -> dict[str, Any]:
         """Return plain values, the verdict included, as they are stored."""
         return dataclasses.asdict(self) | {"verdict": self.verdict, "words": self.in_words}
+
+
+def as_weighed(facts: Mapping[str, Any], scale: Floats) -> dict[str, Any]:
+    """Return the facts of :meth:`Certificate.facts` once it is known how clusters scale each function (P,)."""
+    known = {field.name: facts[field.name] for field in dataclasses.fields(Certificate) if field.name in facts}
+    return Certificate(**known | {"weights": np.square(np.asarray(scale, np.float64)).tolist()}).facts()
 
 
 def as_note(
@@ -179,6 +196,10 @@ def as_note(
     if n_clusters is not None and doubtful and doubtful[0] > n_clusters:
         note += f" The first {n_clusters}, in which as many clusters lie above all, can be trusted."
     return note
+
+
+def _weighed(mean: float, each: Sequence[float], weights: Sequence[float]) -> float:
+    return min(mean, float(np.average(each, weights=weights))) if weights else mean
 
 
 def _within(mean: float, each: Sequence[float]) -> bool:

@@ -16,12 +16,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from distspectral.calibration.edge_sums import BLOCK_BYTES, edge_sums
 from distspectral.calibration.residuals import SAMPLE_ROWS
 from distspectral.calibration.rotation import CALIBRATING, CERTIFYING, by_edges, by_polish, by_sample, rows_per_task
 from distspectral.calibration.sampled_sums import N_BLOCKS, is_sampled, n_ends, sampled_rows
+from distspectral.clustering.diffusion import diffusion_scale
 from distspectral.costs.bill import Bill, Map
 from distspectral.embedding.few_rows import SEEKING_EDGES, GatheredGraph
 from distspectral.embedding.forward import BLOCK_ROWS, in_blocks
@@ -34,7 +36,7 @@ from distspectral.models.encoded import EncodedNetwork
 from distspectral.models.networks import Perceptron
 from distspectral.models.state import restored, write_state
 from distspectral.spectral.capacity import PARTED, EdgeCheck, edge_check
-from distspectral.spectral.certificate import as_note
+from distspectral.spectral.certificate import as_note, as_weighed
 from distspectral.spectral.diagnostics import suggested_n_clusters
 from distspectral.spectral.polish import can_polish, polish_bytes
 from distspectral.stages.codes import load_encoder
@@ -245,6 +247,10 @@ def _facts(manifests: Manifests) -> dict[str, Any]:
     facts["n_functions"] = manifests.get("distill", trained).properties["n_functions"]
     measured = manifests["calibrate"].metrics
     facts |= {key: measured[key] for key in ("certificate", "sampled_rows", "ritz_errors") if key in measured}
+    if (clusters := manifests.get("cluster")) is not None:
+        kept = np.asarray(model["ritz_values"][: model["n_components"]])
+        time, n_clusters = clusters.config["diffusion_time"], clusters.properties["n_clusters"]
+        facts["certificate"] = as_weighed(facts["certificate"], diffusion_scale(kept, time, n_clusters))
     drawn = trained.metrics.get("ritz_values")
     # edges inside batches are other edges, and polished functions are not those of the edges drawn
     if drawn is not None and trained.config["affinity"]["scope"] == "global" and "distill" not in manifests:

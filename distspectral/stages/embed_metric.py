@@ -37,7 +37,8 @@ def embed_metric(
 
 def load_metric(training: Artifact, settings: DSCLSettings) -> nn.Module:
     """Return the trained metric of a finished ``training`` artifact on the CPU, ready to evaluate."""
-    model = build_model(training.manifest().properties["dim"], settings)
+    facts = training.manifest().properties
+    model = build_model(facts["dim"], settings, facts["n_components"])
     restored(training, "model.pt", model.load_state_dict)
     return (model if settings.dscl.whiten else model.network).eval()
 

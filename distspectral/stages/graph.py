@@ -15,7 +15,7 @@ from distspectral.costs.bill import Bill, Map
 from distspectral.graph.config import AffinityConfig, check
 from distspectral.graph.contraction import BY_ROW as CONTRACTION
 from distspectral.graph.contraction import JOINING, contracted, small_components
-from distspectral.graph.facts import EDGE_FACTS, Tally, all_facts, hubs_in_words
+from distspectral.graph.facts import EDGE_FACTS, Tally, all_facts, hubs_in_words, pieces_in_words
 from distspectral.graph.links import Links
 from distspectral.graph.runs import BLOCK_ROWS, Lists, Run, run_count, shard_runs
 from distspectral.graph.store import AFFINITIES, NEIGHBORS, SQUARED_DISTANCES, MappedGraph, write_rows
@@ -250,7 +250,7 @@ def graph_stage(
         run=run,
         facts=facts,
         lines=lambda facts: {name.replace("_", " "): _in_words(facts), **lines(facts)},
-        notes=lambda metrics: _notes(metrics[name]),
+        notes=lambda metrics: _notes(metrics[name], metrics.get("cluster")),
         **more,
     )
 
@@ -260,16 +260,8 @@ def _in_words(facts: dict[str, Any]) -> str:
     return f"k = {facts['k']}, {plural(facts['components'], 'component')}, largest {share:.1%} of the rows"
 
 
-def _notes(facts: dict[str, Any]) -> list[str]:
-    hubs = hubs_in_words(facts)
-    notes = [] if hubs is None else [hubs]
-    if facts["components"] == 1:
-        return notes
-    return [
-        *notes,
-        f"The graph has {facts['components']} components that no edge joins; the first functions tell them apart. "
-        "Raise graph.n_neighbors or set graph.connect to nearest if they should be one.",
-    ]
+def _notes(facts: dict[str, Any], clusters: dict[str, Any] | None) -> list[str]:
+    return [words for words in (hubs_in_words(facts), pieces_in_words(facts, clusters)) if words is not None]
 
 
 def _weighing(name: str, purpose: str, lists: str) -> Stage:

@@ -88,7 +88,7 @@ class DistillSettings(TrainSettings):
         n_steps = train.steps(n_rows)
         objective = DistillationObjective(model.network.perceptron.head)
         solve_head(model.network, sampler, min(ALIGNED_BATCHES, n_steps))
-        judge = _Judge(model, objective, sampler, n_steps)
+        judge = _Judge(model, sampler, n_steps)
         return Trainer(model, model.network.perceptron, objective, sampler, train, n_rows, finish=judge)
 
     def _sampler(self, vectors: Vectors, n_seen: int) -> Sampler[TeachingBatch]:
@@ -175,23 +175,24 @@ class _Judge:
 
     Args:
         model: trained, on its device.
-        objective: whose error it is.
         sampler: of this rank's rows.
         n_steps: of the training at most; batches from there on judge.
     """
 
     model: SpectralModel
-    objective: DistillationObjective
     sampler: Sampler[TeachingBatch]
     n_steps: int
 
     @torch.no_grad()
     def __call__(self) -> dict[str, Any]:
-        """Return the mean squared error. Communication: one all-reduce."""
-        network, device = self.model.network.perceptron, self.objective.head.weight.device
+        """Return the mean squared error, and that of each function but the constant. Communication: one all-reduce."""
+        network, device = self.model.network.perceptron, self.model.network.perceptron.head.weight.device
         sums: dict[str, Tensor] = {}
         for step in range(self.n_steps, self.n_steps + N_JUDGED):
             batch = self.sampler.batch(step).to(device)
-            local = self.objective.local_sums(network(batch.vectors), batch)
+            squares = (network(batch.vectors) - batch.targets).square().double()
+            local = {"squares": (batch.mass[:, None] * squares).sum(0), "mass": batch.mass.sum(dtype=torch.float64)}
             sums = {name: sums[name] + new for name, new in local.items()} if sums else local
-        return {"held_out_loss": float(self.objective.propose(sums, collectives.all_reduce_sum(sums)).value)}
+        total = collectives.all_reduce_sum(sums)
+        losses = total["squares"] / total["mass"].clamp(min=torch.finfo(torch.float64).tiny)
+        return {"held_out_loss": float(losses.mean()), "held_out_losses": losses.tolist()}

@@ -41,18 +41,20 @@ class DSCLSettings(TrainSettings):
             ConfigError: the embedding is as wide as a batch is large, or the trunk cannot be used.
         """
         classes, _ = split_classes(labels_of(vectors), self.dscl.train_classes)
-        train, width = self.train, self.dscl.n_components
+        train, width = self.train, self.width(classes)
         sampler = ClassSampler(
             vectors, classes, batch_size=train.batch_size, rows_per_class=self.dscl.rows_per_class, seed=self.seed
         )
         if self.dscl.loss == "projector" and width >= sampler.smallest_batch:
+            has_all = sampler.classes_per_batch == len(sampler.classes)  # then only more rows of each make it larger
+            more = "dscl.rows_per_class" if has_all else "train.batch_size"
             raise ConfigError(
                 f"dscl.n_components: is {width}, but a batch can hold as few as {sampler.smallest_batch} rows "
                 f"({sampler.classes_per_batch} classes of at most {self.dscl.rows_per_class}); that many columns span "
-                "everything, so the loss is 0 whatever is learned: lower it, or raise train.batch_size",
-                ["dscl.n_components", "train.batch_size"],
+                f"everything, so the loss is 0 whatever is learned: lower it or leave it out, or raise {more}",
+                ["dscl.n_components", more],
             )
-        model = build_model(vectors.dim, self)
+        model = build_model(vectors.dim, self, width)
         model.network.standardize_by(vectors.mean, vectors.scale)  # type: ignore[operator]
         model.to(torch_device(train.device))
         network = self._synchronized(model.network)
@@ -64,10 +66,24 @@ class DSCLSettings(TrainSettings):
             return ClassSoftmaxObjective(model.orthonormal, self.dscl)
         return DSCLObjective(model.orthonormal, next(model.network.parameters()).dtype)
 
+    def width(self, classes: NDArray[np.int64]) -> int:
+        """Return P: where nobody gives it, the number of classes in a batch, as in the paper; few rows carry less.
+
+        Args:
+            classes: (N,) of the rows; negative: not learned from.
+        """
+        if self.dscl.n_components is not None:
+            return self.dscl.n_components
+        rows_per_class = self.dscl.rows_per_class
+        counts = np.bincount(classes[classes >= 0])
+        sizes = np.sort(np.minimum(counts[counts > 0], rows_per_class))
+        n_classes = max(min(self.train.batch_size // rows_per_class, len(sizes)), 1)
+        return max(min(n_classes, int(sizes[:n_classes].sum()) // 2), 1)
+
     @property
     def shape(self) -> dict[str, Any]:
-        """Width of the embedding."""
-        return {"n_components": self.dscl.n_components}
+        """Width of the embedding, where it is given."""
+        return {} if self.dscl.n_components is None else {"n_components": self.dscl.n_components}
 
     def facts(self, vectors: Vectors) -> dict[str, Any]:
         """Return the embedding's width and where the learned classes end."""
@@ -75,7 +91,7 @@ class DSCLSettings(TrainSettings):
         classes, last = split_classes(labels, self.dscl.train_classes)
         return {
             "dim": vectors.dim,
-            **self.shape,
+            "n_components": self.width(classes),
             "n_train_classes": int(classes.max()) + 1,
             "n_classes": len(np.unique(labels)),
             "last_train_class": last,
@@ -98,9 +114,16 @@ class DSCLSettings(TrainSettings):
         return network
 
 
-def build_model(dim: int, settings: DSCLSettings) -> OrthonormalModel:
-    """Return the untrained model for rows of ``dim`` features, the same on every rank."""
-    width = settings.dscl.n_components
+def build_model(dim: int, settings: DSCLSettings, width: int | None = None) -> OrthonormalModel:
+    """Return the untrained model, the same on every rank.
+
+    Args:
+        dim: features of a row.
+        settings: of the training.
+        width: P, as labels decided; None: as the settings say.
+    """
+    width = settings.dscl.n_components if width is None else width
+    assert width is not None, "labels or settings decide"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         network = embedding_network(dim, width, settings.network)

@@ -71,6 +71,17 @@ def test_values_that_contradict_the_data_or_each_other_are_refused(
     assert type(caught.value) is kind
 
 
+def test_few_rows_have_as_many_functions_as_they_carry_unless_a_number_is_asked_for(data: Path) -> None:
+    few = ["spectral.n_components=null", "spectral.oversampling=null", "cluster.n_clusters=auto"]
+    checked(data, *few)
+    checked(data, *few, "graph.n_neighbors=5")
+    with pytest.raises(ConfigError, match=r"affinity\.scale_neighbor: is 7"):
+        checked(data, *few, "graph.n_neighbors=5", "affinity.scale_neighbor=7")
+    for asked in ("spectral.n_components=41", "spectral.n_components=36"):
+        with pytest.raises(TooFewRowsError, match="functions are to be trained"):
+            checked(data, *few, asked)
+
+
 def test_the_greatest_values_that_fit_pass(data: Path) -> None:
     checked(data, "cluster.n_clusters=40", "graph.n_neighbors=39", "spectral.n_components=38", "train.batch_size=2")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -164,6 +165,24 @@ def test_a_fit_cut_short_warns_and_names_the_remedy():
             fit(X[:600])
         assert {warning.filename for warning in told} == {__file__}, "the line to change is the caller's"
     assert model.certificate_["verdict"] == "bad"
+
+
+def test_blobs_apart_are_no_reason_to_doubt(caplog):
+    rows, _ = make_blobs(400, 6, centers=4, cluster_std=0.5, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = SpectralNet(n_components=12, hidden=(64, 64), random_state=0).fit(rows)
+    assert model.graph_["components"] == len(np.unique(model.labels_)) == 4
+    assert (caplog.records, model.certificate_["verdict"]) == ([], "good")
+    assert model.certificate_["weights"][:4] == pytest.approx([1] * 4)
+    assert model.certificate_["weights"][4] == pytest.approx(0.25)
+    mixed = SpectralNet(2, n_components=12, hidden=(64, 64), max_steps=150, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        mixed.fit(rows)
+    (told,) = (record.getMessage() for record in caplog.records)
+    assert "4 components that no edge joins" in told
+    assert "Raise n_neighbors or set connect to nearest" in told
 
 
 def test_more_rows_than_are_polished_are_certified_by_a_sample(rows, monkeypatch):

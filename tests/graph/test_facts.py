@@ -14,6 +14,8 @@ from distspectral.graph.facts import (
     all_facts,
     component_facts,
     graph_facts,
+    pieces_are_clusters,
+    pieces_in_words,
     tally_of,
 )
 from distspectral.graph.store import ArrayGraph
@@ -107,3 +109,33 @@ def test_a_graph_that_hubs_rule_is_warned_of_with_the_remedy_and_once(caplog):
     none = {"hub_rows": [0, 1, 2, 3, 4], "orphan_rows": []}
     assert even == {"in_degree_max": 2, "in_degree_skewness": 0.0, "orphans": 0.0, **none}
     assert facts["orphans"] < 0.1
+
+
+@pytest.mark.parametrize(
+    ("changes", "harmless"),
+    [
+        ({}, True),
+        ({"n_clusters": 5}, True),
+        ({"n_clusters": 2}, False),
+        ({"parts": 2}, False),
+        ({"strayed": 0.01}, False),
+    ],
+    ids=[
+        "clusters are pieces",
+        "pieces are divided",
+        "pieces are merged",
+        "one is a fragment",
+        "a cluster mixes pieces",
+    ],
+)
+def test_pieces_are_harmless_where_no_cluster_holds_rows_of_two(changes, harmless):
+    clusters = {"n_clusters": 3, "parts": 3, "strayed": 0.0} | changes
+    assert pieces_are_clusters({"components": 3}, clusters) == harmless
+    words = pieces_in_words({"components": 3}, clusters)
+    assert (words is None) == harmless
+    assert words is None or "graph.connect" in words
+
+
+def test_pieces_are_a_warning_until_clusters_are_known_and_one_never_is():
+    assert pieces_in_words({"components": 3}, None) is not None
+    assert pieces_in_words({"components": 1}, None) is None

@@ -6,6 +6,7 @@ import pytest
 
 from distspectral.report.checks import checks, headline
 from distspectral.report.data import Cause, CauseRow, Check
+from distspectral.stages.graph import GRAPH
 
 
 def metrics(**changes: Any) -> dict[str, Any]:
@@ -14,7 +15,7 @@ def metrics(**changes: Any) -> dict[str, Any]:
         "calibrate": {"certificate": {"verdict": "good", "words": "all 3 functions can be trusted"}},
         "graph": {"components": 1, "largest_component_share": 1.0},
         "neighbors": {},
-        "cluster": {"asked": 2, "n_clusters": 2},
+        "cluster": {"asked": 2, "n_clusters": 2, "parts": 1, "strayed": 0.0},
         "tree": {"clusters": clusters},
         "embed": {},
     }
@@ -57,6 +58,19 @@ def test_each_note_stands_beside_its_question_and_none_is_lost() -> None:
     assert found["The rows as they were read"].words == "rows are missing"
     assert found["The rows as they were read"].remedies == ["repair them"]
     assert {found[title].status for title in ("The number of clusters", "The graph")} == {"look"}
+
+
+@pytest.mark.parametrize(("n_clusters", "words"), [(2, "Each is one cluster."), (3, "No cluster holds rows of two.")])
+def test_pieces_that_are_clusters_are_a_fact_and_no_warning(n_clusters: int, words: str) -> None:
+    clusters = {"asked": n_clusters, "n_clusters": n_clusters, "parts": 2, "strayed": 0.0}
+    facts = {"components": 2, "largest_component_share": 0.5, "orphans": 0.0, "in_degree_skewness": 0.0}
+    told = metrics(cluster=clusters, graph=facts)
+    found = by_title(checks(told, {"graph": GRAPH.notes(told)}, "graph"))["The graph"]
+    assert found.status == "good"
+    assert found.words == f"It is in 2 pieces; the largest holds 50% of the rows. {words}"
+    mixed = told | {"cluster": clusters | {"strayed": 0.1}}
+    warned = by_title(checks(mixed, {"graph": GRAPH.notes(mixed)}, "graph"))["The graph"]
+    assert (warned.status, "no edge joins" in warned.remedies[0]) == ("look", True)
 
 
 def test_missed_neighbours_ask_for_more_cells() -> None:

@@ -11,7 +11,7 @@ from distspectral.graph.certified import SymmetricLaplacian, certified, polished
 from distspectral.graph.store import ArrayGraph
 from distspectral.spectral import bounds, certificate, subspace
 from distspectral.spectral.bounds import best_of_block, errors, errors_of_block, n_near
-from distspectral.spectral.certificate import as_note, numbers, of_residuals
+from distspectral.spectral.certificate import as_note, as_weighed, numbers, of_residuals
 from distspectral.spectral.subspace import Filters, ritz_pairs, subspace_iteration
 from tests.oracles import dense_laplacian, dense_spectrum, random_graph
 
@@ -408,6 +408,38 @@ def test_a_mean_within_its_limit_is_not_said_to_be_above_it(mean, above):
     assert told.verdict == "bad"
     assert ("above 0.02" in told.in_words) == above
     assert "functions to trust: 1 of 2" in told.in_words
+
+
+def inexact_beyond(first, last, n_first=2):
+    """Return facts of a certificate whose first functions and last six have such errors each."""
+    sin2 = [first] * n_first + [last] * 6
+    found = of_residuals(np.arange(9.0), np.zeros(9), 8)
+    mean = float(np.mean(sin2))
+    told = {"mean_sin2": mean, "near_mean_sin2": mean, "sin2": sin2, "near_sin2": sin2}
+    return dataclasses.replace(found, converged=True, **told).facts()
+
+
+def test_errors_count_as_far_as_clusters_follow_their_functions():
+    facts, scale = inexact_beyond(0.001, 0.035), np.array([1.0] * 2 + [0.3] * 6)
+    assert facts["verdict"] == "bad", "nobody knows yet what clusters make of them"
+    told = as_weighed(facts, scale)
+    assert told["verdict"] == "good"
+    expected = (2 * 0.001 + 6 * 0.3**2 * 0.035) / (2 + 6 * 0.3**2)
+    assert told["words"].endswith(f"trusted: mean sin^2 at most 0.027 ({expected:.2g} as clusters weigh them)")
+    assert told["mean_sin2"] == facts["mean_sin2"], "the error itself is told as it is"
+    assert as_weighed(facts, np.ones(8))["verdict"] == "bad"
+    assert as_weighed(told, np.ones(8))["verdict"] == "bad", "weights are those of the clusters asked about"
+
+
+def test_no_weight_hides_a_function_that_is_wrong_by_itself():
+    told = as_weighed(inexact_beyond(0.0, 0.3), np.array([1.0] * 2 + [1e-3] * 6))
+    assert told["verdict"] == "bad"
+    assert "functions to trust: 1-2 of 8" in told["words"]
+
+
+def test_weights_make_no_good_verdict_bad():
+    facts = inexact_beyond(0.05, 0.0)
+    assert facts["verdict"] == as_weighed(facts, np.array([1.0] * 2 + [0.1] * 6))["verdict"] == "good"
 
 
 def test_wide_bounds_alone_prove_nothing():

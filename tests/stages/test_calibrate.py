@@ -27,6 +27,7 @@ from distspectral.stages.calibrate import (
     calibrate,
     load_calibrated_network,
 )
+from distspectral.stages.cluster import load_assigner
 from distspectral.stages.embed import EMBED
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.vectors import ArrayVectors, MappedVectors
@@ -165,6 +166,15 @@ def test_a_training_that_its_budget_ended_is_called_bad_with_the_remedy(tmp_path
     metrics = {"calibrate": CALIBRATE.facts(manifests), "train": manifests["train"].metrics}
     (note,) = (note for note in CALIBRATE.notes(metrics) if note.startswith("The learned functions are not the graph"))
     assert "Training ended by its budget of 2 steps, before a plateau; raise train.max_steps." in note
+
+
+def test_the_certificate_knows_how_the_clusters_that_were_found_weigh_functions(tmp_path):
+    pipeline = pipeline_upto(tmp_path, "cluster")
+    manifests = manifests_of(pipeline)
+    assert CALIBRATE.facts(manifests)["certificate"]["weights"] == []
+    facts = CALIBRATE.facts(manifests | {"cluster": pipeline.chain.artifact("cluster").manifest()})
+    assigner = load_assigner(pipeline.chain.artifact("cluster"))
+    np.testing.assert_allclose(facts["certificate"]["weights"], np.square(assigner.scale.numpy()), rtol=1e-5)
 
 
 def test_sampled_rows_give_the_residuals_of_all_within_their_standard_error(calibrated):

@@ -166,7 +166,20 @@ def test_a_reader_is_told_where_rows_never_taught_fare_much_worse():
         "held_out_loss": 0.015,
     }
     assert DISTILL.notes({"distill": told}) == []
-    (note,) = DISTILL.notes({"distill": told | {"held_out_loss": 0.09}})
-    assert "9.0%" in note
+    (note,) = DISTILL.notes({"distill": told | {"held_out_loss": 0.19}})
+    assert "19.0%" in note
     assert "1.0%" in note
     assert "1.00% of the functions' squares" in DISTILL.lines(told)["distillation"]
+
+
+def test_rows_never_taught_are_no_matter_where_clusters_hardly_follow_what_they_lack():
+    told = {"steps": 300, "stopped_because": "", "rows_per_second": 1.0, "loss": 0.01, "held_out_loss": 0.15}
+    noise = told | {"held_out_losses": [0.0, 0.3]}
+
+    def notes(weights):
+        return DISTILL.notes({"distill": noise, "calibrate": {"certificate": {"mean_sin2": 0.01, "weights": weights}}})
+
+    assert notes([1.0, 1.0, 0.1]) == []
+    (note,) = notes([1.0, 0.1, 1.0])
+    assert "15.0% of their squares are left unexplained" in note
+    assert DISTILL.notes({"distill": told | {"held_out_loss": 0.06}}) == [], "so much costs new rows nothing"

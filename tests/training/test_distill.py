@@ -74,6 +74,9 @@ def test_training_explains_more_and_tells_what_is_left_of_rows_never_taught():
         made = trainer.model.network(torch.from_numpy(rows()[held_out])).numpy()[:, 1:]
     expected = np.square(made - targets[held_out, : P - 1]).mean()
     assert last["held_out_loss"] == pytest.approx(expected, rel=0.05), "a sample of them"
+    each = np.square(made - targets[held_out, : P - 1]).mean(0)
+    np.testing.assert_allclose(last["held_out_losses"], each, rtol=0.2)
+    assert np.mean(last["held_out_losses"]) == pytest.approx(last["held_out_loss"])
 
 
 def test_rows_held_out_are_never_taught_and_judge_alone():

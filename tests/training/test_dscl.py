@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
+from distspectral.errors import ConfigError
 from distspectral.objectives.class_softmax import ClassSoftmaxObjective
 from distspectral.objectives.dscl import DSCLObjective
 from distspectral.spectral.class_softmax import metric, unit_rows
@@ -51,3 +53,32 @@ def test_the_layers_outputs_have_the_cosines_of_the_softmaxs_metric():
     expected = rows @ inverse @ rows.T / lengths / lengths[:, None]
     found = unit_rows(model.orthonormal(f))
     torch.testing.assert_close(found @ found.T, expected)
+
+
+@pytest.mark.parametrize(
+    ("n_classes", "rows_per_class", "width"), [(5, 8, 5), (2, 8, 2), (40, 8, 12), (6, 1, 3)], ids=str
+)
+def test_a_width_that_nobody_gives_is_the_number_of_classes_in_a_batch(n_classes, rows_per_class, width):
+    labels = np.repeat(np.arange(n_classes), rows_per_class)
+    made = DSCLSettings(network={"hidden": (8,)}, dscl={"train_classes": "all"}, train={"batch_size": 100})
+    vectors = ArrayVectors(np.random.default_rng(0).normal(size=(len(labels), 3)).astype(np.float32), labels)
+    assert made.width(labels) == made.facts(vectors)["n_components"] == width
+    assert made.trainer(vectors).model.network(torch.zeros(1, 3)).shape[1] == width
+    assert made.shape == {}, "another run's labels may be as many"
+
+
+@pytest.mark.parametrize(("batch_size", "remedy"), [(100, "dscl.rows_per_class"), (16, "train.batch_size")])
+def test_the_remedy_of_a_width_that_spans_a_batch_makes_batches_larger(batch_size, remedy):
+    labels = np.repeat(np.arange(5), 40)
+    vectors = ArrayVectors(np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32), labels)
+
+    def trainer(**changes):
+        dscl = {"train_classes": "all", "n_components": 16 if batch_size == 16 else 40}
+        dscl["rows_per_class"] = changes.get("rows_per_class", 8)
+        train = {"batch_size": changes.get("batch_size", batch_size)}
+        return DSCLSettings(network={"hidden": (8,)}, dscl=dscl, train=train).trainer(vectors)
+
+    with pytest.raises(ConfigError, match=rf"or raise {remedy}$") as caught:
+        trainer()
+    assert caught.value.parameters == ("dscl.n_components", remedy)
+    trainer(**{remedy.partition(".")[2]: 2 * (8 if remedy.startswith("dscl") else batch_size)})
