@@ -42,7 +42,7 @@ EDGE_FACTS = (
 
 
 def graph_facts(graph: StreamedGraph, *, quiet: bool = False) -> dict[str, Any]:
-    """Return ``k``, :func:`component_facts` and what a :class:`Tally` tells; warn where hubs rule it unless ``quiet``."""
+    """Return ``k``, :func:`component_facts` and what a :class:`Tally` tells; warn of hubs unless ``quiet``."""
     return all_facts(tally_of(graph), graph.n_neighbors, component_facts(graph), quiet=quiet)
 
 
