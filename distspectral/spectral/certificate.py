@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from distspectral.spectral.bounds import best_of_block, errors, gain_needed, n_near
 from distspectral.spectral.subspace import (
