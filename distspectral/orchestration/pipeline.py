@@ -340,7 +340,7 @@ class Pipeline:
             raise UnknownColumnError(
                 f"{source.shards[0].uri}: feature {place} is column {found!r}, the run {self._root.uri} was trained on "
                 f"{expected!r} there; rename the columns as they were, or, where they only have other names, list all "
-                f"{len(known)} in the order trained on: --set 'data.column=[{found}, ...]'"
+                f"{len(known)} in the order trained on: --set 'data.column=[A, B, ...]'"
             )
 
     def work(self, stage: str) -> Work:
