@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 
 from distspectral.spectral.bounds import best_of_block, errors, gain_needed, n_near
 from distspectral.spectral.subspace import (
@@ -144,7 +144,7 @@ class Certificate:
         return dataclasses.asdict(self) | {"verdict": self.verdict, "words": self.in_words}
 
 
-def as_weighed(facts: Mapping[str, Any], scale: ArrayLike) -> dict[str, Any]:
+def as_weighed(facts: Mapping[str, Any], scale: NDArray[np.floating[Any]]) -> dict[str, Any]:
     """Return the facts of :meth:`Certificate.facts` once it is known how clusters scale each function (P,)."""
     known = {field.name: facts[field.name] for field in dataclasses.fields(Certificate) if field.name in facts}
     return Certificate(**known | {"weights": np.square(np.asarray(scale, np.float64)).tolist()}).facts()

@@ -14,6 +14,9 @@ MUCH = 0.1
 """Share left unexplained, as clusters weigh functions, below which nobody is. On MNIST's graph as large an error cost
 .14 of the accuracy; shares of 2.7% of the titles' and of 5.5% of blobs' functions cost new rows nothing."""
 
+FEW = 200
+"""Rows of a run of which one in twenty are too few to judge by."""
+
 
 def _facts(manifests: Manifests) -> dict[str, Any]:
     found = manifests["distill"].metrics
@@ -36,7 +39,9 @@ def _notes(metrics: dict[str, Any]) -> list[str]:
     weights, each = certificate.get("weights", [])[1:], found.get("held_out_losses", [])
     if weights and len(weights) == len(each):
         others = min(others, float(np.average(each, weights=weights)))
-    if others <= max(MUCH, PARTED * min(taught, certificate.get("mean_sin2", taught))):
+    if metrics.get("n_rows", FEW) < FEW or others <= max(
+        MUCH, PARTED * min(taught, certificate.get("mean_sin2", taught))
+    ):
         return []
     return [
         f"The functions of rows that were never taught are less exact: {found['held_out_loss']:.1%} of their squares "

@@ -182,4 +182,7 @@ def test_rows_never_taught_are_no_matter_where_clusters_hardly_follow_what_they_
     assert notes([1.0, 1.0, 0.1]) == []
     (note,) = notes([1.0, 0.1, 1.0])
     assert "15.0% of their squares are left unexplained" in note
+    bad = told | {"held_out_loss": 5.0}
+    assert DISTILL.notes({"distill": bad, "n_rows": 30}) == [], "of one row"
+    assert DISTILL.notes({"distill": bad, "n_rows": 3000}) != []
     assert DISTILL.notes({"distill": told | {"held_out_loss": 0.06}}) == [], "so much costs new rows nothing"
