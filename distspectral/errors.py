@@ -21,8 +21,7 @@ class DistSpectralError(Exception):
 
     Args:
         message: for people.
-        parameters: owner and field of every parameter that the message names, as it names them; what is to be done
-            with one can be named with it.
+        parameters: owner and field of every parameter that the message names, as it names them.
     """
 
     def __init__(self, message: str, parameters: Sequence[str] = ()) -> None:
@@ -33,10 +32,13 @@ class DistSpectralError(Exception):
         """Return the same error whose message calls parameters as the caller knows them.
 
         Args:
-            words: the caller's word by owner and field; those it lacks stay as they are.
+            words: the caller's word by owner and field; those it lacks stay as they are. By ``remove`` and a parameter:
+                what a caller does who cannot remove it.
         """
         message = str(self)
         for parameter in sorted(self.parameters, key=len, reverse=True):  # none is then a part of a later one
+            removal = f"remove {parameter}"
+            message = message.replace(removal, words.get(removal, removal))
             message = message.replace(parameter, words.get(parameter, parameter))
         return type(self)(message)
 

@@ -310,7 +310,7 @@ class SpectralNet(FittedSpectral):
         asked = None if recipe.cluster.n_clusters == "auto" else n_clusters
         if (note := learned.note(self.certificate_, self.WORDS, asked)) is not None:
             warn(note, ConvergenceWarning)
-        if (words := pieces_in_words(self.graph_, facts)) is not None:
+        if not trainings.is_silent and (words := pieces_in_words(self.graph_, facts)) is not None:
             for name in ("graph.n_neighbors", "graph.connect"):
                 words = words.replace(name, self.WORDS[name])
             logger.warning("%s", words)

@@ -89,13 +89,13 @@ def _raw_header(layout_of: _Layout, file: ShardFile, columns: Columns) -> Header
         if name is not None:
             raise UnknownColumnError(
                 f"{file.uri}: has no column {name!r}; {file.extension} shards hold vectors only; remove {key}",
-                parameters=[f"remove {key}", key],
+                parameters=[key],
             )
     if columns.features:
         raise UnknownColumnError(
             f"{file.uri}: has no columns {columns.vector!r}; {file.extension} shards hold vectors only; remove "
             "data.column",
-            parameters=["remove data.column", "data.column"],
+            parameters=["data.column"],
         )
     with file.open() as stream:
         layout = layout_of(file, stream)
