@@ -7,12 +7,7 @@ from sklearn.metrics import adjusted_rand_score
 from distspectral.clustering.config import ClusterConfig
 from distspectral.clustering.k_means import fit_centroids
 from distspectral.errors import TooManyClustersError
-
-
-def blobs():
-    rng = np.random.default_rng(0)
-    centres = np.array([[0, 0], [10, 0], [0, 10]], np.float32)
-    return (centres[np.arange(90) % 3] + rng.normal(scale=0.3, size=(90, 2))).astype(np.float32), centres
+from tests.clustering.points import blobs, uneven_parts
 
 
 def test_centroids_are_the_means_of_separate_blobs():
@@ -53,15 +48,6 @@ def test_restarts_agree_on_separate_blobs_and_not_on_noise():
     assert fit.n_lowest < 4
     assert fit.rand_index < 0.9
     assert fit_centroids(noise, 7, ClusterConfig(restarts=1), seed=0).rand_index == 1
-
-
-def uneven_parts(sizes, spread):
-    """Rows of length 1 around orthogonal axes, one axis per part; the first part is spread over further axes."""
-    rng = np.random.default_rng(0)
-    parts = np.repeat(np.arange(len(sizes)), sizes)
-    points = np.hstack([np.eye(len(sizes))[parts], np.zeros((len(parts), 3))])
-    points[parts == 0, -3:] = rng.normal(scale=spread, size=(sizes[0], 3))
-    return (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32), parts
 
 
 @pytest.mark.parametrize("sizes", [(300, 20, 20), (1000, 20), (1000, 200, 50, 20), (20, 300, 20)])
