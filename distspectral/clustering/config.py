@@ -26,7 +26,7 @@ class ClusterConfig(FrozenModel):
     diffusion_time: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
         "auto",
         description="t: function e is scaled by (1 - lambda_e)^t; 0 = leave as they are; auto = the t at which the "
-        "first function beyond the number of clusters counts half",
+        "first function beyond the number of clusters counts half; functions that live on a few rows are not counted",
     )
     normalize_rows: bool | Literal["auto"] = Field(
         "auto",

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 
-from distspectral.clustering.diffusion import diffusion_scale
+from distspectral.clustering.diffusion import diffusion_scale, few_spread_in_words
 from distspectral.clustering.fit import fit_assigner
 from distspectral.clustering.leaves import leaf_affinities, placed, quality, symmetric, together, with_leaves
 from distspectral.clustering.stability import stability
@@ -305,15 +305,17 @@ class SpectralNet(FittedSpectral):
             suggested=suggested_n_clusters(learned.spectrum, recipe.n_components, len(learned.spectrum) == n_distinct),
         )
         n_clusters = facts["n_clusters"]
-        scale = diffusion_scale(self.eigenvalues_, recipe.cluster.diffusion_time, n_clusters)
+        scale = diffusion_scale(self.eigenvalues_, recipe.cluster.diffusion_time, facts["n_counted"])
         self.certificate_ = as_weighed(learned.certificate.facts(), scale)
         asked = None if recipe.cluster.n_clusters == "auto" else n_clusters
         if (note := learned.note(self.certificate_, self.WORDS, asked)) is not None:
             warn(note, ConvergenceWarning)
-        if not trainings.is_silent and (words := pieces_in_words(self.graph_, facts)) is not None:
-            for name in ("graph.n_neighbors", "graph.connect"):
-                words = words.replace(name, self.WORDS[name])
-            logger.warning("%s", words)
+        if not trainings.is_silent:
+            few = few_spread_in_words(facts["n_spread"], facts["n_components"], n_clusters)
+            for words in filter(None, (pieces_in_words(self.graph_, facts), few)):
+                for name in ("graph.n_neighbors", "graph.connect", "spectral.n_components"):
+                    words = words.replace(name, self.WORDS[name])
+                logger.warning("%s", words)
         self.candidates_ = facts.get("candidates", [])
         self._set_model(Embedder(network, assigner))
         self.labels_ = self._clusters(self.embedding_)

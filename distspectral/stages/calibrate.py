@@ -249,8 +249,8 @@ def _facts(manifests: Manifests) -> dict[str, Any]:
     facts |= {key: measured[key] for key in ("certificate", "sampled_rows", "ritz_errors") if key in measured}
     if (clusters := manifests.get("cluster")) is not None:
         kept = np.asarray(model["ritz_values"][: model["n_components"]])
-        time, n_clusters = clusters.config["diffusion_time"], clusters.properties["n_clusters"]
-        facts["certificate"] = as_weighed(facts["certificate"], diffusion_scale(kept, time, n_clusters))
+        time, n_counted = clusters.config["diffusion_time"], clusters.properties["n_counted"]
+        facts["certificate"] = as_weighed(facts["certificate"], diffusion_scale(kept, time, n_counted))
     drawn = trained.metrics.get("ritz_values")
     # edges inside batches are other edges, and polished functions are not those of the edges drawn
     if drawn is not None and trained.config["affinity"]["scope"] == "global" and "distill" not in manifests:

@@ -9,6 +9,7 @@ import numpy as np
 
 from distspectral.clustering.candidates import candidates_in_words
 from distspectral.clustering.config import ClusterConfig
+from distspectral.clustering.diffusion import few_spread_in_words
 from distspectral.clustering.fit import fit_assigner
 from distspectral.clustering.lineage import FILE as LINEAGE
 from distspectral.clustering.lineage import earlier_output, followed, write_lineage
@@ -116,6 +117,8 @@ def _facts(manifests: Manifests) -> dict[str, Any]:
     made = manifests["cluster"]
     told = (
         "n_clusters",
+        "n_components",
+        "n_spread",
         "candidates",
         "normalize_rows",
         "normalized_cuts",
@@ -157,6 +160,8 @@ def _notes(metrics: dict[str, Any]) -> list[str]:
             f"The clusters depend on where k-means begins: {way_in_words(facts)}. "
             "Ask for another cluster.n_clusters, or raise cluster.restarts until several runs reach the best."
         )
+    if (few := few_spread_in_words(facts["n_spread"], facts["n_components"], facts["n_clusters"])) is not None:
+        notes.append(few)
     if facts["parts"] > facts["n_clusters"]:
         notes.append(
             f"The graph has {facts['parts']} parts that no edge joins, more than the {facts['n_clusters']} clusters; "

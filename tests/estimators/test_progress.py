@@ -60,6 +60,15 @@ def test_a_graph_in_pieces_is_told_of_unless_silence_was_asked_for(
     assert ("The graph has 3 components" in caplog.text) == (verbose == "auto")
 
 
+def test_specks_that_take_up_the_functions_are_told_of(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distspectral.clustering.diffusion.LOCAL", 10.0)  # as if no function lived on many rows
+    SpectralNet(3, affinity_space="euclidean", hidden=(8,), max_steps=5, verbose="auto").fit(X)
+    assert "Only 0 of the 6 functions live on more than a few rows, and 3 clusters are asked for" in caplog.text
+    assert "such as n_components = 12" in caplog.text, "in the estimator's words"
+
+
 def test_nothing_is_said_where_nobody_watches(capfd: pytest.CaptureFixture[str]) -> None:
     DSCL(**METRIC).fit(X, Y)
     assert capfd.readouterr() == ("", "")

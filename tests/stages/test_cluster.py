@@ -25,6 +25,8 @@ from tests.stages.chain import opened
 
 FACTS = {
     "n_clusters": 3,
+    "n_components": 6,
+    "n_spread": 5,
     "asked": 3,
     "restarts": {"runs": 10, "lowest": 9, "rand_index": 0.99},
     "merged": False,
@@ -64,7 +66,7 @@ def test_the_graph_tells_that_a_large_cluster_was_split_in_place_of_small_ones()
     assert facts["normalized_cuts"][1] < 0.5 * facts["normalized_cuts"][0]
 
 
-@pytest.mark.parametrize(("in_speck", "normalized"), [(6, True), (20, False)])
+@pytest.mark.parametrize(("in_speck", "normalized"), [(6, True), (20, True), (40, False)])
 def test_a_speck_is_no_cluster_however_little_it_cuts(in_speck, normalized):
     rng = np.random.default_rng(0)
     rows = np.concatenate([rng.normal(size=(600, 4)), rng.normal(size=(in_speck, 4)) + 20]).astype(np.float32)
@@ -76,6 +78,19 @@ def test_a_speck_is_no_cluster_however_little_it_cuts(in_speck, normalized):
     _, facts = fit_assigner(embed, graph, values, 2, ClusterConfig(restarts=3), 0, components=None)
     assert facts["normalized_cuts"][1] < 0.1 * facts["normalized_cuts"][0]
     assert facts["normalize_rows"] is normalized
+
+
+def test_functions_of_specks_do_not_shorten_the_diffusion_time():
+    vectors, graph, values, labels = overlapping((200, 200, 200))
+    specks = np.zeros((len(labels), 2), np.float32)
+    specks[[0, 1], [0, 1]] = np.sqrt(len(labels))
+    with_specks = np.hstack([vectors[:, :1], specks, vectors[:, 1:]])
+    config, embed = ClusterConfig(normalize_rows=True, method="k_means", restarts=3), with_specks.__getitem__
+    values = np.concatenate([values[:1], [1e-5, 2e-5], values[1:]])
+    assigner, facts = fit_assigner(embed, graph, values, 3, config, 0, components=None)
+    assert (facts["n_components"], facts["n_spread"], facts["n_counted"]) == (8, 6, 5)
+    assert assigner.scale[5] == pytest.approx(0.5, abs=1e-5)
+    assert adjusted_rand_score(labels, assigner(torch.from_numpy(with_specks))[0]) > 0.9
 
 
 def test_rows_are_normalised_where_that_cuts_no_more():
@@ -192,6 +207,7 @@ WEAK = {"asked": "auto", "candidates": [{"n_clusters": 5, "score": 0.11, "rise":
     [
         (WEAK, r"No number of clusters stands out: 5 \(0.11, 0.90\), where noise .* recut"),
         ({"restarts": {"runs": 10, "lowest": 1, "rand_index": 0.81}}, "1 of 10 runs .* agree with it by 0.81"),
+        ({"n_spread": 2}, "Only 2 of the 6 functions .* and 3 clusters .* spectral.n_components = 12"),
         ({"parts": 5}, "5 parts that no edge joins, more than the 3 clusters"),
         ({"parts": 2, "strayed": 0.02}, "2.0% of the rows .* train.max_steps"),
     ],
