@@ -74,12 +74,13 @@ def test_of_more_parts_than_clusters_whole_ones_are_merged():
     assert len(np.unique(fit.labels)) == 2
 
 
-def test_fragments_are_owed_no_cluster():
-    points, parts = uneven_parts((500, 500, *(3,) * 12), 0.1)
+@pytest.mark.parametrize(("n_specks", "in_speck"), [(12, 3), (1, 12)])
+def test_fragments_are_owed_no_cluster(n_specks, in_speck):
+    points, parts = uneven_parts((500, 500, *(in_speck,) * n_specks), 0.1)
     joined = np.maximum(parts, 1)  # the two large ones are one part now
     fit = fit_centroids(points, 2, ClusterConfig(restarts=2), 0, joined)
     assert fit.n_parts == 1
-    assert fit.fragments.tolist() == [False] * 1000 + [True] * 36
+    assert fit.fragments.tolist() == [False] * 1000 + [True] * n_specks * in_speck
     assert adjusted_rand_score(parts[:1000], fit.labels[:1000]) == 1
 
 
