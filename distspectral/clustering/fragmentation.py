@@ -128,7 +128,10 @@ def _numbers(graph: Graph, values: NDArray[np.float64], vectors: NDArray[np.floa
 def _effective_clusters(
     values: NDArray[np.float64], vectors: NDArray[np.float64], numbers: Sequence[int], seed: int
 ) -> list[float]:
-    """Return exp of the entropy of the sizes of C clusters of rows of length 1, for each C."""
+    """Return exp of the entropy of the sizes of C clusters of rows of length 1, for each C.
+
+    Functions of specks count here, unlike in a run's clusters: specks are what is looked for.
+    """
     found = []
     for n_clusters in numbers:
         scale = torch.from_numpy(diffusion_scale(values, "auto", n_clusters))
