@@ -21,7 +21,7 @@ costs digits .046 ACC and worm neurons .026; it brings tf-idf text .012 ACC and 
 
 
 def spread_functions(embedding: NDArray[np.float32], n_clusters: int) -> NDArray[np.int64]:
-    """Return the numbers of the functions that are not local, ascending.
+    """Return the numbers of the functions that are not local, at most P, ascending.
 
     A function lives on (mean f^2)^2 / mean f^4 of the rows, its participation ratio: all of them where its values are
     of one size, a share s where it is zero elsewhere. One that is zero everywhere is local.

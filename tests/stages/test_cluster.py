@@ -80,7 +80,7 @@ def test_a_speck_is_no_cluster_however_little_it_cuts(in_speck, normalized):
     assert facts["normalize_rows"] is normalized
 
 
-def test_functions_of_specks_do_not_shorten_the_diffusion_time():
+def test_functions_of_specks_do_not_lengthen_the_diffusion_time():
     vectors, graph, values, labels = overlapping((200, 200, 200))
     specks = np.zeros((len(labels), 2), np.float32)
     specks[[0, 1], [0, 1]] = np.sqrt(len(labels))
