@@ -16,7 +16,6 @@ import json
 import platform
 import socket
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -26,8 +25,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
-from torch.multiprocessing.spawn import spawn
 
+from distspectral.bench.ranks import on_ranks
 from distspectral.bench.train import compared_settings, ring
 from distspectral.comm import collectives
 from distspectral.datasets import Mixture
@@ -195,31 +194,17 @@ def group(card: Card) -> Iterator[Line]:
 
 def two_ranks(card: Card) -> Iterator[Line]:
     """Yield whether two ranks that share the card take the step of one; over gloo, for NCCL wants a card for each."""
-    together, alone = (_loss_of_ranks(n_ranks, card) for n_ranks in (2, 1))
+    n_threads = torch.get_num_threads()
+    together, alone = (on_ranks(n_ranks, n_threads, _loss_of_rank, card.device) for n_ranks in (2, 1))
     apart = abs(together / alone - 1)
     yield Line("loss of two ranks beside one's, 20 steps", f"{apart:.1e} apart", "below 1e-3", apart < 1e-3)
 
 
-def _loss_of_ranks(n_ranks: int, card: Card) -> float:
-    """Return the mean loss of some steps of so many processes."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "loss")
-        spawn(_rank, (n_ranks, port, card.device, path), nprocs=n_ranks)  # type: ignore[no-untyped-call]
-        return float(path.read_text())
-
-
-def _rank(rank: int, n_ranks: int, port: int, device: Device, path: Path) -> None:
-    place = f"tcp://127.0.0.1:{port}"
-    dist.init_process_group("cpu:gloo,cuda:gloo", init_method=place, rank=rank, world_size=n_ranks)
-    trainer = compared_settings(20, device)["autoencoder"].trainer(*ring(20_000, 64))
-    recorder = WindowRecorder()
+def _loss_of_rank(device: Device) -> float:
+    """Return the mean loss of some steps of the rank that calls."""
+    trainer, recorder = compared_settings(20, device)["autoencoder"].trainer(*ring(20_000, 64)), WindowRecorder()
     trainer.fit(recorder)
-    if rank == 0:
-        path.write_text(str(recorder.history[-1]["loss"]))
-    dist.barrier()
-    dist.destroy_process_group()
+    return float(recorder.history[-1]["loss"])
 
 
 # ---- training ----------------------------------------------------------------------------------------------------

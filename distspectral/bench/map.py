@@ -26,6 +26,7 @@ from distspectral.datasets import write_vectors
 from distspectral.errors import ConfigError
 from distspectral.graph.search.faiss_search import knn
 from distspectral.orchestration.engine import Engine
+from distspectral.orchestration.new_rows import embed_new_rows
 from distspectral.orchestration.observer import SilentObserver
 from distspectral.orchestration.pipeline import Pipeline
 from distspectral.serving.run import Run
@@ -209,7 +210,7 @@ def _run(
         pipeline = Pipeline(config, Source.open(config.data), started, SilentObserver())
         pipeline.run()
         other = config.data.model_copy(update={"path": f"{place}/new"})
-        pipeline.embed_other(Source.open(other), f"{place}/new-output")
+        embed_new_rows(pipeline, Source.open(other), f"{place}/new-output")
     finally:
         started.close()
     stages = {name: output.artifact.manifest().metrics for name, output in pipeline.chain.outputs.items()}

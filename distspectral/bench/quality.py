@@ -21,6 +21,7 @@ from distspectral.config.load import parse_config
 from distspectral.config.run import RunConfig
 from distspectral.graph.search.faiss_search import knn
 from distspectral.orchestration.engine import Engine
+from distspectral.orchestration.new_rows import embed_new_rows
 from distspectral.orchestration.observer import SilentObserver
 from distspectral.orchestration.pipeline import Pipeline
 from distspectral.spectral.diagnostics import label_agreement
@@ -123,7 +124,7 @@ def distspectral(run: OurRun) -> Scores:
         held_out = {}
         if run.held_out:
             data = pipeline.config.data.model_copy(update={"path": list(run.held_out)})
-            manifest = pipeline.embed_other(Source.open(data), f"{run.root}/held-out")
+            manifest = embed_new_rows(pipeline, Source.open(data), f"{run.root}/held-out")
             held_out = {f"held_out_{key}": value for key, value in manifest.metrics["agreement"].items()}
     return {
         **metrics["embed"]["agreement"],

@@ -27,7 +27,6 @@ from distspectral.recipes import SpectralRecipe
 from distspectral.spectral.diagnostics import label_agreement, sin2_principal_angles
 from distspectral.stages.finished_run import FinishedRun
 from distspectral.storage.artifact.directory import Artifact
-from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.rows.vectors import ArrayVectors, MappedVectors
 
 
@@ -72,7 +71,10 @@ def compare_with_exact(root: Artifact, n_functions: int | None = None) -> dict[s
     }
     labels = MappedVectors(run.artifact("pack")).labels()
     if labels is not None:
-        exact = _exact_clusters(vectors.astype(np.float32), values, mapped, clusters.manifest())
+        made = clusters.manifest()
+        config = ClusterConfig.model_validate({key: value for key, value in made.config.items() if key != "seed"})
+        n_clusters, in_parts = made.properties["n_clusters"], made.properties["parts"] > 1
+        exact = exact_clusters(vectors, values, mapped, n_clusters, config, made.config["seed"], in_parts)
         result["agreement"] = output.manifest().metrics["agreement"]
         known = np.asarray(labels.is_valid())
         result["exact_agreement"] = label_agreement(contingency_matrix(np.asarray(labels.drop_null()), exact[known]))
@@ -91,15 +93,30 @@ def _claim(certificate: dict[str, Any], of_all: bool) -> dict[str, Any]:
     return (claimed if of_all else {}) | {name: certificate[name] for name in ("verdict", "words", "passes")}
 
 
-def _exact_clusters(
-    vectors: NDArray[np.float32], values: NDArray[np.float64], graph: Graph, made: Manifest
+def exact_clusters(
+    vectors: NDArray[np.floating[Any]],
+    values: NDArray[np.float64],
+    graph: Graph,
+    n_clusters: int,
+    config: ClusterConfig,
+    seed: int,
+    in_parts: bool,
 ) -> NDArray[np.int64]:
-    """Return the clusters (N,) that the recipe of a run's ``clusters`` finds in the exact eigenvectors."""
-    config = ClusterConfig.model_validate({key: value for key, value in made.config.items() if key != "seed"})
-    n_clusters, in_parts = made.properties["n_clusters"], made.properties["parts"] > 1
-    embed, components = vectors.__getitem__, component_labels(graph).__getitem__ if in_parts else None
-    assigner, _ = fit_assigner(embed, graph, values, n_clusters, config, made.config["seed"], components=components)
-    clusters: NDArray[np.int64] = assigner(torch.from_numpy(vectors))[0].numpy()
+    """Return the clusters (N,) that a run finds in exact eigenvectors.
+
+    Args:
+        vectors: (N, P).
+        values: (P,) their eigenvalues.
+        graph: that they belong to.
+        n_clusters: C.
+        config: section ``cluster``.
+        seed: of k-means.
+        in_parts: whether clusters keep to components of the graph.
+    """
+    functions = vectors.astype(np.float32)
+    embed, components = functions.__getitem__, component_labels(graph).__getitem__ if in_parts else None
+    assigner, _ = fit_assigner(embed, graph, values, n_clusters, config, seed, components=components)
+    clusters: NDArray[np.int64] = assigner(torch.from_numpy(functions))[0].numpy()
     return clusters
 
 

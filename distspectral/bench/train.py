@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from distspectral.bench.ranks import on_ranks
 from distspectral.datasets import Mixture
 from distspectral.graph.store import ArrayGraph
 from distspectral.models.networks import torch_device
@@ -68,6 +69,37 @@ def compare_training(n_rows: int, dim: int, steps: int, rounds: int, device: str
             },
         }
     return result
+
+
+def compare_ranks(n_rows: int, dim: int, steps: int, rounds: int, device: str, n_ranks: int) -> dict[str, Any]:
+    """Return by objective the steps per second of several ranks and of one process with all threads, and their ratio.
+
+    The batch of a step is the same, cut among the ranks, and so are the threads. Both take turns; medians count.
+
+    Args:
+        n_rows: N, generated.
+        dim: D.
+        steps: of each timing.
+        rounds: timings of either.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        n_ranks: processes, joined by gloo.
+    """
+    n_threads = max(1, torch.get_num_threads() // n_ranks)
+    alone: dict[str, list[float]] = {name: [] for name in compared_settings(steps, device)}
+    together: dict[str, list[float]] = {name: [] for name in alone}
+    for _ in range(rounds):
+        for name in alone:
+            alone[name].append(_seconds_of_rank(n_rows, dim, steps, device, name))
+            together[name].append(on_ranks(n_ranks, n_threads, _seconds_of_rank, n_rows, dim, steps, device, name))
+    found = {}
+    for name in alone:
+        one, many = 1 / statistics.median(alone[name]), 1 / statistics.median(together[name])
+        found[name] = {"steps_per_second": many, "one_process_steps_per_second": one, "ratio": many / one}
+    return {"ranks": n_ranks, "threads_of_a_rank": n_threads, "objectives": found}
+
+
+def _seconds_of_rank(n_rows: int, dim: int, steps: int, device: str, name: str) -> float:
+    return _trainer_seconds(compared_settings(steps, device)[name].trainer(*ring(n_rows, dim)))
 
 
 def compared_settings(steps: int, device: str, precision: TrainPrecision = "auto") -> dict[str, TrainSettings]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from distspectral.cli.bench_failures import chaos, elastic
-from distspectral.cli.bench_labelled import dscl, quality
+from distspectral.cli.bench_labelled import choice, dscl, quality
 from distspectral.cli.bench_map import bench_map
 from distspectral.cli.bench_options import Root, folder_of_results, tell
 from distspectral.cli.bench_simulate import simulate
@@ -31,7 +31,21 @@ Rounds = Annotated[int, typer.Option("--rounds", min=1, help="Timings of either 
 def register(app: typer.Typer) -> None:
     """Add the group of benchmarks."""
     group = typer.Typer(help="Measure results beside their baselines.", no_args_is_help=True)
-    for command in (spectrum, graph, train, embed, dscl, dscl_cost, chaos, elastic, quality, serve, plan, end_to_end):
+    for command in (
+        spectrum,
+        graph,
+        train,
+        embed,
+        dscl,
+        dscl_cost,
+        chaos,
+        elastic,
+        quality,
+        choice,
+        serve,
+        plan,
+        end_to_end,
+    ):
         group.command(command.__name__.replace("_", "-"))(command)
     group.command("map")(bench_map)
     group.command("simulate")(simulate)
@@ -110,13 +124,26 @@ def _bench_rows(n_rows: int | None, dim: int, data: str | None, folder: str) -> 
 TimedSteps = Annotated[int, typer.Option("--steps", min=2, help="Steps of each timing.")]
 
 
-def train(
-    rows: Rows = 100_000, dim: Dim = 96, steps: TimedSteps = 40, rounds: Rounds = 3, as_json: AsJson = False
-) -> None:
-    """Compare the trainer's steps with the bare forward and backward passes of the same networks."""
-    from distspectral.bench.train import compare_training
+Ranks = Annotated[
+    int, typer.Option("--ranks", min=1, help="Beyond 1: compare so many processes with one that has all threads.")
+]
 
-    print_result("Training", compare_training(rows, dim, steps, rounds, "auto"), as_json)
+
+def train(
+    rows: Rows = 100_000,
+    dim: Dim = 96,
+    steps: TimedSteps = 40,
+    rounds: Rounds = 3,
+    ranks: Ranks = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the trainer's steps with bare forward and backward passes of the same networks, or ranks with one."""
+    from distspectral.bench.train import compare_ranks, compare_training
+
+    if ranks == 1:
+        print_result("Training", compare_training(rows, dim, steps, rounds, "auto"), as_json)
+    else:
+        print_result("Ranks", compare_ranks(rows, dim, steps, rounds, "auto", ranks), as_json)
 
 
 BatchRows = Annotated[

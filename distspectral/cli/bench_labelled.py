@@ -1,4 +1,4 @@
-"""``distspectral bench quality`` and ``dscl``: scores on labelled rows, beside those of other methods."""
+"""``distspectral bench quality``, ``choice`` and ``dscl``: scores on labelled rows, beside those of other methods."""
 
 from __future__ import annotations
 
@@ -64,6 +64,23 @@ def quality(
         print_json({"results": found, "summary": summary(found)})
     else:
         print_note(tables(found))
+
+
+def choice(folders: LabelledFolders = None, seeds: Seeds = None, root: Root = None, as_json: AsJson = False) -> None:
+    """Compare what the defaults choose without labels with every way they might have gone, by exact eigenvectors.
+
+    Results are kept in ROOT/choice.jsonl; those that are there already are not made again.
+    """
+    from distspectral.bench.choice import compare_choices, summary, table
+    from distspectral.bench.suite import OWN, find_sets
+
+    with folder_of_results(root) as folder:
+        sets = find_sets(folders or OWN, folder, on_skip=lambda told: typer.echo(told, err=True))
+        found = compare_choices(sets, Path(folder), (0, 1, 2) if seeds is None else seeds, tell)
+    if as_json:
+        print_json({"results": found, "summary": summary(found)})
+    else:
+        print_note(table(found))
 
 
 ImageFolder = Annotated[

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
@@ -100,7 +99,8 @@ def embed(
         _embed_own(run, overrides, shards, local, quiet, as_json)
         return
     from distspectral.config.check import check_output
-    from distspectral.orchestration.pipeline import Pipeline
+    from distspectral.orchestration.new_rows import embed_new_rows, embed_new_shards
+    from distspectral.orchestration.opened_run import finished_run
     from distspectral.storage.source.dataset import Source
 
     config = load_run(run, overrides)
@@ -120,9 +120,12 @@ def embed(
         with StageProgress(quiet) as progress:
             source = Source.open(config.data)
             check_output(source, place)
-            pipeline = Pipeline.finished(config, engine, progress, as_told=is_told)
-            parts = pipeline.embed_other if shards is None else functools.partial(pipeline.embed_part, shards)
-            done = parts(source, place)
+            finished = finished_run(config, engine, progress, as_told=is_told)
+            done = (
+                embed_new_rows(finished, source, place)
+                if shards is None
+                else embed_new_shards(finished, source, place, shards)
+            )
     except DistSpectralError as error:
         raise error.in_words(OPTIONS) from error
     finally:

@@ -76,16 +76,16 @@ def report(run: RunOrConfig, overrides: Overrides = None, figures: Figures = Fal
     """Write metrics.json and report.html anew from the finished artifacts; a directory is enough, without the data."""
     from distspectral.orchestration.engine import LocalEngine
     from distspectral.orchestration.observer import SilentObserver
-    from distspectral.orchestration.pipeline import Pipeline
+    from distspectral.orchestration.opened_run import finished_run
     from distspectral.report.figures import FOLDER
     from distspectral.storage.filesystems import join
 
     loaded, engine, observer = load_run(run, overrides), LocalEngine(), SilentObserver()
     if is_config(run):
-        pipeline = checked_pipeline(loaded, engine, observer)
+        metrics = checked_pipeline(loaded, engine, observer).report(figures)
     else:
-        pipeline = Pipeline.finished(loaded, engine, observer, as_told=bool(overrides))
-    show(loaded, pipeline.report(figures), as_json)
+        metrics = finished_run(loaded, engine, observer, as_told=bool(overrides)).report(figures)
+    show(loaded, metrics, as_json)
     if figures and not as_json:
         print_note(f"figures: {join(loaded.root, FOLDER)}")
 

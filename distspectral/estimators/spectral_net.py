@@ -18,11 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from distspectral.clustering.diffusion import diffusion_scale, few_spread_in_words
 from distspectral.clustering.fit import fit_assigner
-from distspectral.clustering.leaves import leaf_affinities, placed, quality, symmetric, together, with_leaves
-from distspectral.clustering.stability import stability
-from distspectral.embedding.forward import in_blocks, rows_of_block
-from distspectral.embedding.outliers import fitted_outliers
-from distspectral.embedding.transfer import gathered
+from distspectral.embedding.forward import in_blocks
 from distspectral.errors import TooFewRowsError
 from distspectral.estimators.base import told_in, warn
 from distspectral.estimators.eigenfunctions import eigenfunctions
@@ -33,6 +29,7 @@ from distspectral.estimators.representation import Representation as Represented
 from distspectral.estimators.representation import represent_rows
 from distspectral.estimators.stored import plain
 from distspectral.estimators.trainings import Trainings
+from distspectral.estimators.tree import grow_tree
 from distspectral.graph.components import component_labels
 from distspectral.graph.config import AffinitySpace, Connect, Metric
 from distspectral.graph.facts import pieces_in_words
@@ -50,8 +47,6 @@ from distspectral.spectral.certificate import as_weighed
 from distspectral.spectral.diagnostics import suggested_n_clusters
 from distspectral.spectral.lineage import lineage
 from distspectral.spectral.rayleigh import Laplacian
-from distspectral.spectral.tree import grown
-from distspectral.storage.rows.drawing import drawn_rows
 from distspectral.storage.rows.vectors import Vectors
 from distspectral.training.modes import plain_torch
 from distspectral.training.run_log import OnWindow
@@ -389,24 +384,7 @@ class SpectralNet(FittedSpectral):
 
     def _grow_tree(self, represented: Represented, recipe: SpectralRecipe) -> None:
         """Part the clusters into leaves and merge these; find rows that belong nowhere."""
-        n_rows, generator = len(self.labels_), np.random.default_rng(recipe.seed)
-        rows = drawn_rows(n_rows, recipe.cluster.sample_rows, generator)
-        sample = torch.from_numpy(self.embedding_[rows])
-        assigner = with_leaves(self._model.assigner, sample, n_rows, recipe.cluster.n_leaves, recipe.seed)
-        seen, graph, step = represented.seen, represented.graph, rows_of_block(represented.seen.dim)
-        outliers, n_leaves, parts = fitted_outliers(assigner, sample, seen, rows), len(assigner.leaves), []
-        self._set_model(Embedder(self._model.network, assigner, outliers=outliers))
-        for start in range(0, n_rows, step):
-            stop = min(start + step, n_rows)
-            embedding = torch.from_numpy(self.embedding_[start:stop])
-            parts.append(placed(assigner, outliers, embedding, gathered(seen, np.arange(start, stop))))
-        found = together(parts)
-        affinities = symmetric(leaf_affinities(graph, found.leaves, n_leaves, 0, n_rows))
-        counts, owners = np.bincount(found.leaves, minlength=n_leaves), assigner.owners.numpy()
-        tree = grown(affinities, counts, owners)
-        known = stability(tree, assigner, self.embedding_.__getitem__, graph, rows, recipe.seed)
-        facts = quality(tree, affinities, known, found.silhouettes, found.outliers)
-        self.outliers_ = found.are_outliers
-        self.leaves_, self.tree_, self._tree = found.leaves, tree.linkage(), vars(tree)
-        facts["stability"] = known[tree.nodes(tree.n_clusters)].tolist()
-        self.cluster_table_ = {name: np.array(column) for name, column in facts.items()}
+        found = grow_tree(self.embedding_, self._model.assigner, represented, recipe)
+        self._set_model(Embedder(self._model.network, found.assigner, outliers=found.outliers))
+        self.leaves_, self.tree_, self._tree = found.leaves, found.tree.linkage(), vars(found.tree)
+        self.outliers_, self.cluster_table_ = found.are_outliers, found.table

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from distspectral.bench.train import compare_training
+from distspectral.bench.train import compare_ranks, compare_training
 from distspectral.precision import fast_bfloat16
 
 
@@ -18,3 +18,11 @@ def test_every_objective_is_timed_beside_its_bare_network():
             expected = rates["steps_per_second"] / rates["bare_steps_per_second"]
             assert rates["ratio_to_bare"] == pytest.approx(expected)
             assert rates["bare_share_of_product"] > 0  # how much is a matter of what else the machine does
+
+
+def test_ranks_are_timed_beside_one_process():
+    result = compare_ranks(n_rows=400, dim=6, steps=4, rounds=1, device="cpu", n_ranks=2)
+    assert result["ranks"] == 2
+    assert set(result["objectives"]) == {"spectral", "autoencoder", "siamese"}
+    for rates in result["objectives"].values():
+        assert rates["ratio"] == pytest.approx(rates["steps_per_second"] / rates["one_process_steps_per_second"])

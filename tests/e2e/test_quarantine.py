@@ -17,6 +17,7 @@ from distspectral.datasets import write_vectors
 from distspectral.errors import NonFiniteRowError, TooFewRowsError
 from distspectral.mapping import local_map
 from distspectral.orchestration.engine import LocalEngine
+from distspectral.orchestration.new_rows import embed_new_rows
 from distspectral.orchestration.observer import SilentObserver
 from distspectral.orchestration.pipeline import Pipeline, run
 from distspectral.report.rows import Most, row_sample
@@ -115,7 +116,7 @@ def test_other_rows_embedded_later_have_their_own_quarantine(finished: Path, tmp
     config = load_config(finished.parent / "run.yaml")
     pipeline = Pipeline(config, Source.open(config.data), LocalEngine(), SilentObserver())
     source = Source.open(config.data.model_copy(update={"path": str(tmp_path / "other")}))
-    manifest = pipeline.embed_other(source, str(tmp_path / "embedded"))
+    manifest = embed_new_rows(pipeline, source, str(tmp_path / "embedded"))
     assert manifest.n_rows == 19
     assert manifest.metrics["quarantine"]["n_rows"] == 1
 

@@ -15,6 +15,7 @@ from distspectral.embedding.forward import forward
 from distspectral.errors import ConfigError, FingerprintMismatchError, NonFiniteRowError, ShardWidthError
 from distspectral.mapping import local_map
 from distspectral.models.embedder import Embedder
+from distspectral.orchestration.new_rows import embed_new_rows
 from distspectral.report.agreement import agreement
 from distspectral.report.rows import row_sample
 from distspectral.stages.calibrate import load_calibrated_network
@@ -114,7 +115,7 @@ def test_rows_of_another_width_are_refused(finished, tmp_path):
     write_vectors(str(tmp_path / "wide"), np.ones((5, DIM + 1), np.float32))
     source = Source.open(finished.config.data.model_copy(update={"path": str(tmp_path / "wide"), "label_column": None}))
     with pytest.raises(ShardWidthError, match=f"width {DIM + 1}.*trained on {DIM}"):
-        finished.embed_other(source, str(tmp_path / "out"))
+        embed_new_rows(finished, source, str(tmp_path / "out"))
 
 
 def test_a_bad_row_leaves_no_shard_behind(finished, tmp_path):
@@ -123,7 +124,7 @@ def test_a_bad_row_leaves_no_shard_behind(finished, tmp_path):
     write_vectors(str(tmp_path / "bad"), vectors)
     source = Source.open(finished.config.data.model_copy(update={"path": str(tmp_path / "bad"), "label_column": None}))
     with pytest.raises(NonFiniteRowError, match="row 4"):
-        finished.embed_other(source, str(tmp_path / "out"))
+        embed_new_rows(finished, source, str(tmp_path / "out"))
     assert not list((tmp_path / "out").glob("*.parquet"))
 
 
