@@ -26,7 +26,10 @@ os.environ.setdefault(
 os.environ.setdefault("AWS_ACCESS_KEY_ID", "test")
 os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "test")
 os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
-os.environ.setdefault("NUMBA_OPT", "0")  # NN-descent is compiled for a minute and runs for a moment
+# NN-descent is compiled for a minute and runs for a moment. Numba keeps what it compiles, slow as it is, beside the
+# package, where every later program would find it: so these tests have a place of their own
+os.environ.setdefault("NUMBA_OPT", "0")
+os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache/numba"))
 torch.set_num_threads(1)
 # whoever starts the tests in the background has them ignored, and all that tests start would ignore them, too
 for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):

@@ -31,7 +31,7 @@ class ClusterConfig(FrozenModel):
     normalize_rows: bool | Literal["auto"] = Field(
         "auto",
         description="scale each row to length 1 first (Ng, Jordan, Weiss); auto = yes, unless the clusters without it "
-        "cut far less of the graph and none is a fragment",
+        "cut far less of the graph and each has a tenth of an average one's rows",
     )
     method: Literal["auto", "k_means"] = Field(
         "auto",

@@ -122,8 +122,9 @@ class SpectralNet(FittedSpectral):
         n_clusters_: C; fewer than ``n_clusters`` where rows or functions tell fewer apart, of which a
             ``ConvergenceWarning`` tells.
         candidates_: of ``auto``, the first three numbers of clusters as dicts, the taken one first: ``n_clusters``; its
-            ``score``, which below .15 says that none stands out; of that ``rise``, by how much a merger costs more
-            once there are so few clusters, and a tenth of ``gap``, the relative gap of the eigenvalues.
+            ``score``, which below .18 says that none stands out, as does a ``stability`` below .85; of that score
+            ``rise``, by how much a merger costs more once there are so few clusters, and a tenth of ``gap``, the
+            relative gap of the eigenvalues.
         n_features_in_: D.
         certificate_: how wrong the functions are at most, as
             :meth:`distspectral.spectral.certificate.Certificate.facts` tells it: ``mean_sin2`` and ``sin2`` of each

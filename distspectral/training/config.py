@@ -60,8 +60,8 @@ class TrainConfig(FrozenModel):
     )
     precision: TrainPrecision = Field(
         "auto",
-        description="in which the network multiplies, but for the last steps; bfloat16 takes a quarter of the time "
-        "where the hardware has it, and auto takes it there, except for objective dscl",
+        description="in which the network multiplies, but for the last steps; bfloat16 takes half to three quarters of "
+        "the time where a CPU has it, and auto takes it there, except for objective dscl",
     )
     batches: Literal["auto", "mapped", "drawn"] = Field(
         "auto",
