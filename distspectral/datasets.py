@@ -63,7 +63,7 @@ def write_shards(
 
     Args:
         folder: local path or URI; made if absent. Each shard appears whole or not at all.
-        sizes: rows of each shard.
+        sizes: rows of each shard. Where an earlier call wrote more shards, the others stay.
         rows: called with the first row of a shard and the one after its last, returns its columns by name.
         keep: a shard that is there already, instead of writing it again.
     """

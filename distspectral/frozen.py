@@ -38,6 +38,7 @@ EXPECTED = {
     "none_required": "nothing",
     "recursion_loop": "values that do not hold themselves",
     "frozen_field": "no change",
+    "is_instance_of": "a {class}",
 }
 """By pydantic's name of a problem, or that name's first word."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
@@ -91,6 +92,7 @@ def embed(
     is_file = is_config(run)
     is_told = is_file or bool(overrides)  # more than the run knows itself
     if columns is not None:
+        _require_known(columns)
         overrides = [*(overrides or ()), f"embed.columns=[{columns}]"]
     shards = None if shard_range is None else _range(shard_range)
     if new is None:
@@ -152,6 +154,20 @@ def _embed_own(
     finally:
         engine.close()
     _show(done, as_json)
+
+
+def _require_known(columns: str) -> None:
+    """Refuse names that are no columns of an output.
+
+    Raises:
+        ConfigError: just that.
+    """
+    from distspectral.embedding.columns import MEANINGS
+
+    for name in filter(None, (one.strip() for one in columns.split(","))):
+        if name not in MEANINGS:
+            (nearest,) = difflib.get_close_matches(name, MEANINGS, n=1, cutoff=0.0)
+            raise ConfigError(f"--columns: {name!r} is none of {', '.join(MEANINGS)}; did you mean {nearest!r}?")
 
 
 def _default_place(root: str, new: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from distspectral.cli.console import print_note
-from distspectral.cli.options import RunPath
+from distspectral.cli.options import RunPath, require_apart
 
 OutputPath = Annotated[
     str, typer.Argument(metavar="OUT", help="The file; for faiss the folder of two.", show_default=False)
@@ -39,12 +39,14 @@ def export(run: RunPath, output: OutputPath, form: Form = "npz") -> None:
 
     Row i is row i of the run's output. A matrix is held in memory, about 24 bytes an edge; faiss streams.
     """
-    from distspectral.graph.export import write_anndata, write_faiss, write_npz
+    from distspectral.graph.export import FAISS_FILES, write_anndata, write_faiss, write_npz
     from distspectral.stages.finished_run import FinishedRun
     from distspectral.storage.artifact.directory import Artifact
+    from distspectral.storage.filesystems import join
 
     finished = FinishedRun(Artifact(run))
     neighbors, graph = finished.graph()
+    require_apart([join(output, name) for name in FAISS_FILES] if form == "faiss" else [output], run, "OUT")
     if form == "npz":
         write_npz(graph, output)
     elif form == "anndata":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,6 +40,35 @@ def load(path: Path, overrides: list[str] | None) -> RunConfig:
 def is_config(run: str) -> bool:
     """Return whether what names a run is its YAML file rather than its directory."""
     return "://" not in run and Path(run).is_file()
+
+
+def require_apart(places: Sequence[str], run: str, option: str) -> None:
+    """Refuse files that would be read as the run's rows, or lie among files of ours.
+
+    Args:
+        places: local paths or URIs of the files.
+        run: directory of the finished run that they are made of.
+        option: what the user calls their place.
+
+    Raises:
+        ConfigError: just that.
+    """
+    from distspectral.stages.finished_run import CONFIG
+    from distspectral.storage.artifact.directory import MANIFEST, Artifact
+    from distspectral.storage.filesystems import absolute
+    from distspectral.storage.source.listing import real_place, would_find
+
+    has_config = Artifact(run).has(CONFIG)  # not the root of a run that single stages made
+    paths = load_run(run, None).data.path if has_config else ()
+    for place in places:
+        folder = absolute(place).rpartition("/")[0]
+        if Path(place).is_dir():
+            raise ConfigError(f"{option}: {place} is a folder; name a file")
+        if Artifact(folder).has(MANIFEST):
+            raise ConfigError(f"{option}: {place} lies among the files of an artifact, {folder}; choose another place")
+        for path in [paths] if isinstance(paths, str) else paths:
+            if real_place(place) == real_place(path) or would_find(path, [place]):
+                raise ConfigError(f"{option}: {place} would be read as rows of {path}; choose a place beside them")
 
 
 def load_run(run: str, overrides: list[str] | None) -> RunConfig:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from distspectral.cli.console import fact_table, print_json, print_table
-from distspectral.cli.options import AsJson, RunPath
+from distspectral.cli.options import AsJson, RunPath, require_apart
 from distspectral.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ def sample(
     if balance not in get_args(Balance):
         raise ConfigError(f"--balance: is {balance}; choose from {', '.join(get_args(Balance))}")
     place = out or join(run, "sample.parquet")
+    if out is not None:
+        require_apart([out], run, "--out")
     folder, _, name = place.rpartition("/")
     drawn = draw(Artifact(run), rows, cast("Balance", balance), seed, Artifact(folder or "."), name, replace=replace)
     facts = {

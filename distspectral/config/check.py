@@ -25,6 +25,7 @@ from distspectral.graph.config import check as check_affinity
 from distspectral.graph.given import GivenGraph
 from distspectral.recipes import Recipe
 from distspectral.stages import FOLDERS
+from distspectral.stages.finished_run import CONFIG
 from distspectral.stages.known import as_begun
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.filesystems import absolute, join, require_answer, resolve
@@ -202,6 +203,11 @@ def _check_start(config: RunConfig, recipe: Recipe) -> None:
         raise ConfigError(
             f"start_from: is {config.start_from}, this run's own root, whose networks would be overwritten; give this "
             "run another root",
+            ["start_from"],
+        )
+    if not Artifact(config.start_from).has(CONFIG):
+        raise ConfigError(
+            f"start_from: {config.start_from} holds no run (no {CONFIG}); name the root of a finished one",
             ["start_from"],
         )
     as_begun(recipe).check_start()

@@ -44,7 +44,7 @@ from distspectral.training.modes import plain_torch
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
-WRAPPERS = ("distspectral", "sklearn", "contextlib", "torch")
+WRAPPERS = ("distspectral", "sklearn", "joblib", "contextlib", "torch")
 """Packages whose lines are not the user's."""
 FORMAT = 1
 """Of the files that estimators save; another number is another arrangement."""
@@ -163,6 +163,19 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                     words[expected(problem) or problem["msg"].removeprefix("Value error, ")] = None
             lines = (f"{word}: expected {' or '.join(words)} (got {given!r})" for word, (given, words) in told.items())
             raise ConfigError("; ".join(lines)) from None
+
+    def _learning(self) -> Self:
+        """Return a copy to learn on, parameters and attributes alike, which :meth:`_become` takes over.
+
+        Whoever interrupts a fit has the estimator of before, not new rows' frame around old weights.
+        """
+        anew = type(self).__new__(type(self))
+        anew.__dict__.update(self.__dict__)
+        return anew
+
+    def _become(self, learned: Self) -> None:
+        """Take over what a copy has learned."""
+        self.__dict__ = learned.__dict__
 
     def _seed(self) -> int:
         """Return a seed of ``random_state``.

@@ -16,6 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from distspectral.embedding.forward import in_blocks
+from distspectral.errors import TooFewClassesError
 from distspectral.estimators.base import (
     NetworkEstimator,
     framed,
@@ -45,7 +46,8 @@ class DSCL(NetworkEstimator):
     """Supervised metric learning whose similarity groups rows of classes that were never seen.
 
     A network is trained so that its outputs on every class-balanced batch span the indicators of the batch's
-    classes. Compare embedded rows by the cosine: rows of one class, also of a new one, point alike.
+    classes. Compare embedded rows by the cosine: rows of one class, also of a new one, point alike. Learned from few
+    classes, it may tell new ones apart worse than the rows as they are: hold a labelled class out and compare.
 
     Args:
         n_components: P, width of the embedding, fewer than a batch has rows; None = as many as classes in a batch.
@@ -134,9 +136,18 @@ class DSCL(NetworkEstimator):
 
         Raises:
             TooFewClassesError, ConstantDataError, ConfigError: all of them ValueErrors that say what to change.
+
+        Where it fails or is interrupted, the estimator stays as it was.
         """
+        anew = self._learning()
+        anew._learn(X, y, on_window)
+        self._become(anew)
+        return self
+
+    def _learn(self, X: ArrayLike, y: ArrayLike, on_window: OnWindow | None) -> None:
         refuse_no_features(X)
         X, y = validate_data(self, as_rows(X), y, order="C")
+        refuse_no_pair(y)
         check_classification_targets(y)
         self.classes_, classes = np.unique(y, return_inverse=True)
         self.frame_ = Frame.of(np.asarray(X))
@@ -144,12 +155,12 @@ class DSCL(NetworkEstimator):
         refuse_equal(rows)
         warn_of_far(rows, self.frame_)
         with told_in(self.WORDS):
-            settings = self.recipe(rows.dim, self.n_components).metric
-            self.n_components_ = settings.width(classes)
-            trainer = settings.trainer(rows)
+            recipe = self.recipe(rows.dim, self.n_components)
+            self.n_components_ = recipe.metric.width(classes)
+            trainer = recipe.metric.trainer(rows)
             self.history_ = fit_shown(trainer, "train", self.verbose, on_window)
+        self._network = recipe.network.model_dump()
         self._set_model(trainer.model.network)
-        return self
 
     @plain_torch()
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
@@ -162,9 +173,10 @@ class DSCL(NetworkEstimator):
 
     def _restore_model(self, state: dict[str, Any]) -> None:
         with told_in(self.WORDS):
-            model = build_model(
-                self.n_features_in_, self.recipe(self.n_features_in_, self.n_components_).metric, self.n_components_
-            ).network
+            recipe = self.recipe(self.n_features_in_, self.n_components_)
+        # parameters may have been set anew since
+        recipe = recipe.model_copy(update={"network": type(recipe.network).model_validate(self._network)})
+        model = build_model(self.n_features_in_, recipe.metric, self.n_components_).network
         model.load_state_dict(state)
         self._set_model(model)
 
@@ -202,3 +214,15 @@ class DSCL(NetworkEstimator):
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
         return tags
+
+
+def refuse_no_pair(y: Any) -> None:
+    """Refuse labels (N,) by which no two rows are alike.
+
+    Raises:
+        TooFewClassesError: just that.
+    """
+    if len(y) > 1 and len(np.unique(y)) == len(y):
+        raise TooFewClassesError(
+            f"y: no two of {len(y)} rows have one label, so nothing tells which rows are alike; give classes, not ids"
+        )

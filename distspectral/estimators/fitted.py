@@ -57,7 +57,10 @@ class FittedSpectral(PlotMixin, ClusterMixin, MapMixin):  # type: ignore[misc]
 
     @plain_torch()
     def predict(self, X: ArrayLike) -> NDArray[np.int32]:
-        """Return the cluster (B,) of each row of ``X`` (B, D); one row alone gets the label it gets in company."""
+        """Return the cluster (B,) of each row of ``X`` (B, D); one row alone gets the label it gets in company.
+
+        But for rounding, which decides at a border between clusters.
+        """
         check_is_fitted(self)
         return self._clusters(self._embed(self._rows(X, reset=False, accept_sparse="csr")))
 
@@ -90,9 +93,7 @@ class FittedSpectral(PlotMixin, ClusterMixin, MapMixin):  # type: ignore[misc]
             ConfigError: a ValueError; no positive integer.
         """
         check_is_fitted(self)
-        n_clusters = plain(n_clusters)
-        if not isinstance(n_clusters, int) or isinstance(n_clusters, bool) or n_clusters < 1:
-            raise ConfigError(f"n_clusters: expected an integer of at least 1 (got {n_clusters!r})")
+        n_clusters = _positive(n_clusters, "n_clusters")
         leaves = self.leaves_
         if X is not None:
             embedding = torch.from_numpy(self._embed(self._rows(X, reset=False, accept_sparse="csr")))
@@ -124,11 +125,15 @@ class FittedSpectral(PlotMixin, ClusterMixin, MapMixin):  # type: ignore[misc]
         Args:
             n_rows: of each kind.
 
+        Raises:
+            ConfigError: a ValueError; no positive integer.
+
         Returns:
             central: by cluster, of the rows fitted to, the nearest first.
             border: likewise, the least margin first.
         """
         check_is_fitted(self)
+        n_rows = _positive(n_rows, "n_rows")
         assigner, distances, margins = self._model.assigner, [], []
         for part in torch.split(torch.from_numpy(self.embedding_), BLOCK_ROWS):
             squared = assigner.squared_distances(part)
@@ -186,3 +191,15 @@ class FittedSpectral(PlotMixin, ClusterMixin, MapMixin):  # type: ignore[misc]
         tags.input_tags.sparse = True
         tags.classifier_tags = ClassifierTags()  # which scikit-learn's checks read of all that predict probabilities
         return tags
+
+
+def _positive(value: Any, name: str) -> int:
+    """Return a parameter that is an integer of at least 1.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    value = plain(value)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"{name}: expected an integer of at least 1 (got {value!r})")
+    return value

@@ -23,11 +23,15 @@ def as_rows(X: Any) -> Any:
     brought to the CPU; one of bfloat16, which NumPy lacks, becomes float32. Anything else is handed on as it is.
 
     Raises:
-        ConfigError: rows have different lengths, or lists stand among other columns.
+        ConfigError: rows have different lengths, lists stand among other columns, or a tensor is sparse.
     """
     if isinstance(X, torch.Tensor):
+        if X.layout != torch.strided:
+            raise ConfigError("X: is a sparse tensor; give X.to_dense(), or a SciPy matrix of its entries")
         there = X.detach().cpu()
         return (there.float() if there.dtype == torch.bfloat16 else there).numpy()
+    if isinstance(X, pa.RecordBatch):
+        X = pa.Table.from_batches([X])
     if isinstance(X, pa.Table) or hasattr(X, "columns"):
         return _of_table(X)
     if sparse.issparse(X) or (isinstance(X, np.ndarray) and X.dtype != object) or not hasattr(X, "__array__"):
@@ -53,13 +57,10 @@ def _of_table(table: Any) -> Any:
 
 
 def _holds_lists(column: NDArray[Any]) -> bool:
-    """Whether a column (B,) of objects begins with a row of numbers."""
-    return (
-        column.dtype == object
-        and column.ndim == 1
-        and len(column) > 0
-        and isinstance(column[0], list | tuple | np.ndarray)
-    )
+    """Whether the first that is there of a column (B,) of objects is a row of numbers."""
+    if column.dtype != object or column.ndim != 1:
+        return False
+    return isinstance(next((one for one in column if one is not None), None), list | tuple | np.ndarray)
 
 
 def _stacked(column: NDArray[Any]) -> NDArray[Any]:
@@ -68,9 +69,9 @@ def _stacked(column: NDArray[Any]) -> NDArray[Any]:
     Raises:
         ConfigError: one has another length than the first, or is none.
     """
-    width = len(column[0])
+    width = next(len(one) for one in column if one is not None)
     for number, row in enumerate(column):
         if not isinstance(row, list | tuple | np.ndarray) or len(row) != width:
             found = f"holds {len(row)} numbers" if hasattr(row, "__len__") else f"is {row!r}"
-            raise ConfigError(f"X: row {number} {found}, row 0 {width}; give rows of one length")
+            raise ConfigError(f"X: row {number} {found}, others hold {width}; give rows of one length")
     return np.stack([np.asarray(row) for row in column])

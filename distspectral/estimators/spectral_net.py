@@ -6,7 +6,6 @@ Shape letters: N rows, D features, P components, C clusters, M leaves.
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
@@ -222,10 +221,14 @@ class SpectralNet(FittedSpectral):
         Raises:
             ConstantDataError, TooFewRowsError, TooManyClustersError, ConfigError: ValueErrors that say what to change.
             MissingDependencyError: FAISS is not installed.
+
+        Where it fails or is interrupted, the estimator stays as it was.
         """
-        rows = self._rows(X, reset=True, accept_sparse="csr", ensure_min_samples=3)
+        anew = self._learning()
+        rows = anew._rows(X, reset=True, accept_sparse="csr", ensure_min_samples=3)
         with told_in(self.WORDS):
-            self._learn(rows, Trainings(self.verbose, on_window), given_lists(graph, rows.n_rows, self.affinity))
+            anew._learn(rows, Trainings(self.verbose, on_window), given_lists(graph, rows.n_rows, self.affinity))
+        self._become(anew)
         return self
 
     @plain_torch()
@@ -247,14 +250,14 @@ class SpectralNet(FittedSpectral):
             ConfigError: the weights do not fit: parameters were changed, or few rows carried fewer functions.
             ConstantDataError, TooFewRowsError, TooManyClustersError: see :meth:`fit`.
         """
-        earlier, frame, anew = self.predict(X), self.frame_, copy.copy(self)
+        earlier, frame, anew = self.predict(X), self.frame_, self._learning()
         rows = anew._rows(X, reset=True, accept_sparse="csr", ensure_min_samples=3)
         moved = frame.properties() != anew.frame_.properties()
         with told_in(self.WORDS):
             lists = given_lists(graph, rows.n_rows, self.affinity)
             trial = Trial.of(told) if (told := self.graph_.get("trial")) else None
             anew._learn(rows, Trainings(self.verbose, on_window, self._weights, moved, trial), lists, earlier)
-        self.__dict__.update(vars(anew))
+        self._become(anew)
         return self
 
     def _learn(

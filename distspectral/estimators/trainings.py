@@ -80,16 +80,27 @@ class Trainings:
     def _begin(self, stage: str, model: nn.Module) -> None:
         if self.begun is None:
             return
-        remedy = "keep the parameters and the features, or call fit"
         if stage not in self.begun:
-            raise ConfigError(f"partial_refit: nothing was learned before at the stage {stage}; {remedy}")
+            raise ConfigError(
+                f"partial_refit: nothing was learned before at the stage {stage}; keep the parameters, give a graph "
+                "if fit had one, or call fit"
+            )
         try:
             take_weights(model, self.begun[stage], self.moved)
         except RuntimeError as error:  # torch lists every tensor
+            why = _misfit(model, self.begun[stage]) or first_line(error)
             raise ConfigError(
                 f"partial_refit: the weights learned before do not fit the network of the stage {stage} "
-                f"({first_line(error)}); {remedy}"
+                f"({why}); keep n_clusters, n_components, hidden and the features, or call fit"
             ) from error
 
     def _keep(self, stage: str, model: nn.Module) -> None:
         self.weights[stage] = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+
+
+def _misfit(model: nn.Module, weights: Weights) -> str | None:
+    """Return the first tensor whose shape differs, in words."""
+    for name, own in model.state_dict().items():
+        if name in weights and weights[name].shape != own.shape:
+            return f"{name} is {tuple(own.shape)}, was {tuple(weights[name].shape)}"
+    return None

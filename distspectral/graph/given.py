@@ -151,10 +151,13 @@ def checked(start: int, ids: NDArray[np.int64], values: NDArray[np.float64], gra
         SourceError: see :meth:`GivenGraph.blocks`.
     """
     own = np.arange(start, start + len(ids))
-    missing = (ids < 0) | (ids == own[:, None]) | np.isposinf(values)
+    missing = (ids < 0) | (ids == own[:, None])
+    if graph.values != "affinities":  # what is infinitely far is no neighbour
+        missing |= np.isposinf(values)
     values = np.where(missing, 0, values)
     _refuse(ids >= graph.n_rows, ids, start, graph, f"is no row of {graph.n_rows:,}; number rows from 0 in their order")
-    _refuse(~(values >= 0), values, start, graph, f"is none of the {graph.values}; give numbers from 0 on")
+    wrong = ~((values >= 0) & np.isfinite(values))
+    _refuse(wrong, values, start, graph, f"is none of the {graph.values}; give finite numbers from 0 on")
     if graph.values == "affinities":
         missing |= values == 0
         squared = -np.log(np.maximum(values / graph.largest, SMALLEST))

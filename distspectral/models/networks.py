@@ -18,6 +18,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from distspectral.devices import gpus_are_hidden
+from distspectral.errors import ConfigError
 from distspectral.frozen import FrozenModel
 
 
@@ -34,9 +35,21 @@ class NetworkConfig(FrozenModel):
 
 
 def torch_device(name: str) -> torch.device:
-    """Return the device ``name``; ``auto`` is cuda where there is one that this process may use."""
+    """Return the device ``name``; ``auto`` is cuda where there is one that this process may use.
+
+    Raises:
+        ConfigError: it is another one, or cuda where torch finds no GPU.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() and not gpus_are_hidden() else "cpu"
+    kind = name.partition(":")[0]
+    if kind not in ("cpu", "cuda"):
+        raise ConfigError(f"device: is {name!r}, expected auto, cpu or cuda")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "device: is cuda, but torch finds no GPU on this machine; choose auto or cpu (of an estimator that was "
+            "loaded: set_params(device='auto'))"
+        )
     return torch.device(name)
 
 

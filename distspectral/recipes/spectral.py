@@ -245,8 +245,8 @@ class SpectralRecipe(SpectralSpaces):
             return
         if not self.brings_graph:
             raise ConfigError(
-                "affinity.kind: is precomputed, but there is no graph.path whose affinities these are; name one, or "
-                "another kind",
+                "affinity.kind: is precomputed, but there is no graph.path whose affinities these are; name one (of an "
+                "estimator: fit(X, graph=A)), or another kind",
                 ["affinity.kind", "graph.path"],
             )
         for key, found, refused, fit in (

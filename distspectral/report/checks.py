@@ -26,6 +26,8 @@ UNSTABLE_CLUSTER = 0.7
 of cluster stability, 2007: above .75 valid and stable, below .6 not to be trusted."""
 SHOWN = 10
 
+OF_NOTES: Mapping[str, Status] = {"exemplars": "open"}
+"""Status of what a stage notes, where it is no doubt: that there are no exemplars."""
 TITLES = {
     "calibrate": "The learned functions",
     "neighbors": "The neighbours",
@@ -68,7 +70,12 @@ def checks(
         *_outliers(metrics),
     ]
     others = [
-        Check(title=TITLES.get(stage, f"The stage {stage}"), status="look", words=told[0], remedies=told[1:])
+        Check(
+            title=TITLES.get(stage, f"The stage {stage}"),
+            status=OF_NOTES.get(stage, "look"),
+            words=told[0],
+            remedies=told[1:],
+        )
         for stage, told in left.items()
         if told
     ]

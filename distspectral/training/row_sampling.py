@@ -24,6 +24,9 @@ from distspectral.training.sampling import filled_up, share, stratified
 HELD_OUT = 20
 """One row in so many is never learned from by what learns from rows, so that what was learned can be judged by it."""
 
+MANY_TIMES = 2
+"""So often a row of a small set is drawn into a batch at least, for it to pass the network once and weigh more."""
+
 
 def held_out_rows(n_rows: int) -> range:
     """Return the rows that trainings on rows never see, ascending; all of them where there are too few to spare any."""
@@ -93,8 +96,13 @@ class TaughtRowSampler:
         rows = taught_rows(self.functions.n_rows, self.batch_size, self.n_steps, self.seed, step)[
             self.first : self.last
         ]
-        columns = torch.from_numpy(self.functions.gather(rows))
-        return TeachingBatch.of(gathered(self.vectors, rows), columns, self.n_functions)
+        distinct, counts = np.unique(rows, return_counts=True)
+        if MANY_TIMES * len(distinct) > len(rows):
+            columns = torch.from_numpy(self.functions.gather(rows))
+            return TeachingBatch.of(gathered(self.vectors, rows), columns, self.n_functions)
+        columns = torch.from_numpy(self.functions.gather(distinct))
+        columns[:, 0] *= torch.from_numpy(counts)  # the mass
+        return TeachingBatch.of(gathered(self.vectors, distinct), columns, self.n_functions)
 
 
 def taught_rows(n_rows: int, batch_size: int, n_steps: int, seed: int, step: int) -> NDArray[np.int64]:

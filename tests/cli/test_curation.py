@@ -93,3 +93,30 @@ def test_sample_writes_a_file_and_says_how_even_it_is(root: Path, tmp_path: Path
         refused = invoke("sample", root, *arguments)
         assert refused.exit_code == EXIT_REFUSED
         assert words in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("data/part-00001.parquet", "would be read as rows of"),
+        ("data/new.parquet", "would be read as rows of"),
+        ("root/output/part-00000.parquet", "lies among the files of an artifact"),
+        ("data", "is a folder; name a file"),
+    ],
+)
+def test_what_is_written_of_a_run_overwrites_neither_its_rows_nor_its_files(root: Path, place: str, words: str) -> None:
+    path = root.parent / place
+    before = path.read_bytes() if path.is_file() else None
+    for command in (("sample", root, "--rows", 5, "--out", path), ("graph", "export", root, path)):
+        refused = invoke(*command)
+        assert refused.exit_code == EXIT_REFUSED
+        assert words in refused.stderr
+        assert command[0] == "graph" or "--out: " in refused.stderr
+    assert (path.read_bytes() if path.is_file() else None) == before
+
+
+def test_a_folder_of_two_files_is_refused_among_the_rows(root: Path) -> None:
+    refused = invoke("graph", "export", root, root.parent / "data", "--to", "faiss")
+    assert refused.exit_code == EXIT_REFUSED
+    assert "ids.npy would be read as rows of" in refused.stderr
+    assert not list((root.parent / "data").glob("*.npy"))

@@ -134,3 +134,10 @@ def test_a_run_alone_reports_from_wherever_it_was_moved_to(
     assert f"distspectral report {root} --figures" in (root / "report.html").read_text()
     assert (root / "figures/map.svg").exists()
     assert invoke("report", root, "--set", "train.max_steps=41").exit_code == EXIT_REFUSED
+
+
+def test_a_column_that_is_none_is_told_with_the_nearest(alone: Path, tmp_path: Path) -> None:
+    result = invoke("embed", alone, write_new(tmp_path / "new"), *NAMES, "--columns", "clutser", "--local")
+    assert result.exit_code == EXIT_REFUSED
+    assert "--columns: 'clutser' is none of" in result.stderr
+    assert "did you mean 'cluster'?" in result.stderr

@@ -28,6 +28,8 @@ CONFIGS = {
     "root on the web": ({"root": "http://h/x"}, "http://h/x: is no place"),
     "root of nobody": ({"root": "~nobody-at-all/x"}, "there is no user ~nobody-at-all"),
     "start elsewhere": ({"start_from": "foo://x"}, "foo://x: is no place"),
+    "start nowhere": ({"start_from": "DIR/absent"}, "start_from: .*absent holds no run"),
+    "a feature twice": ({"data.column": ["x0", "x1", "x0"]}, "data.column: names 'x0' twice"),
     "cache elsewhere": ({"storage.cache_dir": "s3://b/x"}, "storage.cache_dir: is a URI"),
     "seed of 33 bits": ({"seed": 2**32}, "seed: expected at most 2147483646"),
     "negative seed": ({"seed": -1}, "seed: expected at least 0"),

@@ -133,3 +133,24 @@ def test_bad_parameters_are_value_errors_that_name_the_parameter(change, noisy):
 def test_verbose_prints_a_line_per_window(noisy, capsys):
     DSCL(**SMALL | {"verbose": True, "max_steps": 50}).fit(*noisy)
     assert "step     50  loss" in capsys.readouterr().out
+
+
+def test_a_saved_model_is_the_network_that_was_fitted_whatever_parameters_were_set_since(noisy, tmp_path):
+    rows, labels = noisy
+    model = DSCL(**SMALL | {"max_steps": 10}).fit(rows, labels)
+    model.set_params(hidden=(8, 8), trunk_options={"any": 1})
+    model.save(tmp_path / "model.pt")
+    np.testing.assert_array_equal(DSCL.load(tmp_path / "model.pt").transform(rows), model.transform(rows))
+
+
+@pytest.mark.parametrize("loss", ["projector", "softmax"])
+def test_labels_by_which_no_two_rows_are_alike_are_refused(noisy, loss):
+    rows = noisy[0][:30]
+    with pytest.raises(TooFewClassesError, match="y: no two of 30 rows have one label"):
+        DSCL(**SMALL, loss=loss).fit(rows, [f"id-{number}" for number in range(30)])
+
+
+def test_a_gpu_that_is_not_there_is_named_with_the_way_out(noisy, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"device: is cuda, but torch finds no GPU.*set_params\(device='auto'\)"):
+        DSCL(**SMALL, device="cuda").fit(*noisy)

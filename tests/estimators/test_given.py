@@ -65,8 +65,9 @@ def with_(row: int, column: int, value: float) -> sparse.csr_matrix:
         ("a.npz", ConfigError, r"graph: expected a SciPy sparse matrix \(got str\)"),
         (sparse.eye(150), ConfigError, r"graph: has rows of up to 0 entries, expected 1 to 1,024"),
         (with_(7, 9, -1), SourceError, r"graph: row 7, neighbour \d: -1\.0 is none of the affinities"),
+        (with_(7, 9, np.inf), SourceError, r"graph: row 7, neighbour \d: inf is none of the affinities; give finite"),
         (sparse.csr_matrix(([1.0], ([3], [4])), (150, 150)), SourceError, r"graph: row 0 has no neighbour but itself"),
-        (None, ConfigError, r"affinity: is precomputed, but there is no graph whose affinities"),
+        (None, ConfigError, r"affinity: is precomputed, but .* no graph whose affinities.*fit\(X, graph=A\)"),
     ],
 )
 def test_what_is_no_graph_is_refused(graph: object, error: type[Exception], message: str) -> None:
@@ -80,10 +81,11 @@ def test_a_graph_in_place_of_features_is_refused_with_the_line_that_takes_both()
         SpectralNet(affinity="precomputed").fit(graph)
 
 
-def test_an_infinite_affinity_is_no_edge_and_changes_no_other() -> None:
+def test_what_is_infinitely_far_is_no_neighbor() -> None:
     poisoned = AFFINITIES.tocsr().copy().astype(np.float64)
     poisoned.data[0] = np.inf
-    ids, squared = given_lists(poisoned, 150, "precomputed")
-    whole_ids, whole = given_lists(AFFINITIES, 150, "precomputed")
-    np.testing.assert_array_equal(ids[1:], whole_ids[1:])
-    np.testing.assert_allclose(squared[1:], whole[1:])
+    found, whole = (given_lists(one, 150, "self_tuning") for one in (poisoned, AFFINITIES))
+    assert found is not None
+    assert whole is not None
+    np.testing.assert_array_equal(found[0][1:], whole[0][1:])
+    assert np.isfinite(found[1][0]).sum() == np.isfinite(whole[1][0]).sum() - 1

@@ -93,11 +93,20 @@ def test_columns_of_lists_are_fitted_to() -> None:
 
 def test_lists_of_several_lengths_or_among_other_columns_are_refused() -> None:
     pandas = pytest.importorskip("pandas")
-    with pytest.raises(ConfigError, match="X: row 2 holds 3 numbers, row 0 4; give rows of one length"):
+    with pytest.raises(ConfigError, match="X: row 2 holds 3 numbers, others hold 4; give rows of one length"):
         as_rows(pandas.Series([*LISTS[:2], LISTS[2][:3]]))
-    with pytest.raises(ConfigError, match="X: row 1 is None, row 0 4"):
+    with pytest.raises(ConfigError, match="X: row 1 is None, others hold 4"):
         as_rows(pandas.Series([LISTS[0], None]))
+    with pytest.raises(ConfigError, match="X: row 0 is None, others hold 4"):
+        as_rows(pandas.Series([None, LISTS[0]]))
+    with pytest.raises(ConfigError, match="X: is a sparse tensor"):
+        as_rows(torch.eye(3).to_sparse())
     with pytest.raises(ConfigError, match=r"X: column 'vector' holds lists, among other columns; give X\['vector'\]"):
         as_rows(pandas.DataFrame({"id": range(60), "vector": LISTS}))
     twice = pandas.DataFrame(X, columns=["a", "a", "b", "c"])
     assert as_rows(twice) is twice
+
+
+def test_a_batch_of_an_arrow_table_is_taken_as_a_table() -> None:
+    table = pa.table({"a": [1.0, 2.0], "b": [3.0, 4.0]})
+    np.testing.assert_array_equal(as_rows(table.to_batches()[0]), as_rows(table))

@@ -51,6 +51,9 @@ def fitted(rows):
 
 
 def test_exemplars_are_nearest_to_their_centroid_or_least_apart_from_the_next(fitted):
+    for wrong in (0, -1, "2", True):
+        with pytest.raises(ConfigError, match="n_rows: expected an integer of at least 1"):
+            fitted.exemplars(wrong)
     central, border = fitted.exemplars(4)
     points = fitted._model.assigner.coordinates(torch.from_numpy(fitted.embedding_)).numpy()
     distances = np.linalg.norm(points[:, None] - fitted.cluster_centers_[None], axis=2)

@@ -99,5 +99,7 @@ def test_the_training_rows_are_drawn_by_cluster_or_by_labels_of_the_caller(rows,
     assert {text.get_text() for text in ax.texts} == {"0", "1", "2", "3"}
     by_name = model.plot(["left" if x < 0 else "right" for x in rows[:, 0]], ax=Figure().subplots())
     assert {text.get_text() for text in by_name.texts} == {"left", "right"}
+    with pytest.raises(ConfigError, match=r"y: has 3 labels, but \d+ rows were fitted"):
+        model.plot(["a", "b", "c"])
     with pytest.raises(NotFittedError):
         SpectralNet().plot()

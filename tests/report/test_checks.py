@@ -48,6 +48,12 @@ def test_the_certificate_decides_what_is_said_first(verdict: str, status: str, s
     assert said in headline(found)
 
 
+def test_exemplars_that_are_not_there_are_no_doubt() -> None:
+    found = checks(metrics(), {"exemplars": ["There are no exemplars."]}, "graph")
+    assert by_title(found)["The exemplars"].status == "open"
+    assert headline(found).endswith("nothing is known of the exemplars.")
+
+
 def test_each_note_stands_beside_its_question_and_none_is_lost() -> None:
     notes = {"cluster": ["ask for another"], "pack": ["rows are missing", "repair them"], "reweight": ["pieces"]}
     told = metrics(reweight={"components": 3, "largest_component_share": 0.5})

@@ -334,3 +334,31 @@ numpy.save("out.npy", numpy.asarray(embed(numpy.load("rows.npy"))["embedding"]))
 def read_columns(path: Path, column: str) -> np.ndarray:
     table = pq.read_table(path) if path.suffix == ".parquet" else Artifact(str(path.parent)).read_table(path.name)
     return np.stack(table[column].to_numpy())
+
+
+class Coarse(nn.Module):
+    """A network whose embedding of two rows is a little off that of many."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        embedding, *others = self.module(x)
+        return [embedding + 3e-5 * (len(x) == 2), *others]
+
+
+def test_a_program_may_differ_by_a_few_times_what_the_network_rounds_by(predictor: Predictor) -> None:
+    raw, rows = Coarse(Framed(predictor.frame, predictor.module)), stage.sample_rows(predictor)
+    scale = np.abs(raw_outputs(predictor, rows)[0]).clip(min=1)
+
+    def off_by(share: float) -> dict[str, float]:
+        def program(part: np.ndarray) -> list[np.ndarray]:
+            embedding, *others = raw_outputs(predictor, part)
+            return [embedding + np.float32(share) * scale[: len(part)], *others]
+
+        return stage.checked("model.onnx", program, predictor, raw, rows)
+
+    assert off_by(8e-5)["embedding"] == pytest.approx(8e-5, rel=0.1)
+    with pytest.raises(ExportError, match=r"embedding differs .* is allowed; nothing was written\. The other --format"):
+        off_by(2e-4)

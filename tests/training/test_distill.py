@@ -10,7 +10,7 @@ from distspectral.storage.rows.vectors import ArrayVectors
 from distspectral.training.distill import DistillConfig, DistillSettings
 from distspectral.training.growth import N_JUDGED
 from distspectral.training.loop import WindowRecorder
-from distspectral.training.row_sampling import held_out_rows, taught_rows
+from distspectral.training.row_sampling import TaughtRowSampler, held_out_rows, taught_rows
 
 N, D, P, E = 600, 4, 3, 6
 
@@ -106,3 +106,17 @@ def test_a_network_whose_units_are_dead_is_taught_all_the_same():
     observer = WindowRecorder()
     settings().trainer_upon(network, beside(targets)).fit(observer)
     assert np.isfinite(observer.history[-1]["loss"])
+
+
+@pytest.mark.parametrize("n_rows", [40, 200, 600])
+def test_few_rows_pass_the_network_once_and_weigh_as_often_as_they_are_drawn(n_rows):
+    data = rows()[:n_rows]
+    columns = np.column_stack([np.arange(1, n_rows + 1), *np.sin(data.T)]).astype(np.float32)
+    sampler = TaughtRowSampler(ArrayVectors(data), ArrayVectors(columns), P, batch_size=512, n_steps=9, seed=0)
+    for step in (0, 8, 9):
+        batch, drawn = sampler.batch(step), taught_rows(n_rows, 512, 9, 0, step)
+        n_expected = len(np.unique(drawn)) if 2 * len(np.unique(drawn)) <= 512 else 512
+        assert len(batch.vectors) == n_expected
+        assert float(batch.mass.sum()) == pytest.approx(float(columns[drawn, 0].sum()))
+        moments = batch.mass @ batch.targets
+        np.testing.assert_allclose(moments, columns[drawn, 0] @ columns[drawn, 1:P], rtol=1e-3, atol=0.5)

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from distspectral.errors import (
+    ConfigError,
     NonFiniteRowError,
     ShardWidthError,
     SourceError,
@@ -67,6 +68,8 @@ class Columns(NamedTuple):
         """Return the names that a config gives: of one column, of several, or a pattern with ``*``, ``?`` or ``[``."""
         if isinstance(vector, str):
             return cls(vector, id, label, features=vector if any(sign in vector for sign in "*?[") else ())
+        if twice := next((name for place, name in enumerate(vector) if name in vector[:place]), None):
+            raise ConfigError(f"data.column: names {twice!r} twice; name each feature once", ["data.column"])
         return cls(f"{vector[0]} to {vector[-1]}", id, label, features=vector)
 
     def features_of(self, schema: pa.Schema) -> list[str]:
@@ -76,6 +79,12 @@ class Columns(NamedTuple):
         others = (self.id, self.label)
         names = [field.name for field in schema if field.type in VALUE_TYPES and field.name not in others]
         return sorted(fnmatch.filter(names, self.features), key=_naturally)
+
+    def passed_over(self, schema: pa.Schema) -> list[str]:
+        """Return the names that a pattern of features fits in a shard, but whose columns hold no numbers."""
+        features = self.features_of(schema)
+        names = fnmatch.filter(schema.names, self.features) if features and isinstance(self.features, str) else []
+        return [name for name in names if name not in (*features, self.id, self.label)]
 
     def joined_in(self, batch: pa.RecordBatch) -> list[str]:
         """Return the names of the columns that a batch's vectors were joined from; empty if they were one column."""

@@ -106,6 +106,15 @@ def test_text_has_a_column_for_each_feature(tmp_path: Path, name: str, sign: str
         read(tmp_path)
 
 
+def test_one_cell_of_text_does_not_drop_a_feature(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("x0,x1,xkind\n1,2,a\n3,abc,b\n")
+    for on_bad_rows in ("error", "quarantine"):
+        with pytest.raises(UnsupportedTypeError, match=r"a\.csv: column 'x1' fits data\.column = 'x\*', but holds"):
+            read(tmp_path, column="x*", on_bad_rows=on_bad_rows)
+    (tmp_path / "a.csv").write_text("x0,x1,xkind\n1,2,a\n3,4,b\n")
+    np.testing.assert_array_equal(vectors(read(tmp_path, column="x[0-9]*")), [[1, 2], [3, 4]])
+
+
 def test_features_of_an_npz_may_be_arrays_of_their_own(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", **{f"x{i}": MATRIX[:, i] for i in range(4)})
     np.testing.assert_array_equal(vectors(read(tmp_path, column="x*")), MATRIX)

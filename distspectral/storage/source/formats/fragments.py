@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.dataset
 
+from distspectral.errors import UnsupportedTypeError
 from distspectral.storage.source.columns import Columns
 from distspectral.storage.source.formats.format import Format, Header, Threads
 from distspectral.storage.source.formats.tables import common_width, completed, inside, table_header, validated
@@ -18,8 +19,16 @@ LOOK_ROWS = 1 << 14
 """First rows whose commonest width is that of a column of lists."""
 
 
-def fragment_format(extensions: tuple[str, ...], kind: Callable[[], pyarrow.dataset.FileFormat]) -> Format:
-    """Return the format that ``pyarrow.dataset`` calls ``kind``; a file is read as a whole, in order."""
+def fragment_format(
+    extensions: tuple[str, ...], kind: Callable[[], pyarrow.dataset.FileFormat], *, is_text: bool = True
+) -> Format:
+    """Return the format that ``pyarrow.dataset`` calls ``kind``; a file is read as a whole, in order.
+
+    Args:
+        extensions: of its files.
+        kind: makes pyarrow's format.
+        is_text: whether types are read off the cells.
+    """
 
     def fragment(file: ShardFile) -> Any:
         return kind().make_fragment(file.path, file.filesystem)
@@ -38,6 +47,8 @@ def fragment_format(extensions: tuple[str, ...], kind: Callable[[], pyarrow.data
         if not n_rows:
             return Header(0, 0)
         dim, types = table_header(schema, columns, file)
+        if is_text:
+            _require_numbers(schema, columns, file)
         if dim is None:
             dim = common_width(scanned(file, [columns.vector], LOOK_ROWS), columns)
         return Header(n_rows, dim, **types, all_null=lenient and not dim, parts=[n_rows])
@@ -53,6 +64,21 @@ def fragment_format(extensions: tuple[str, ...], kind: Callable[[], pyarrow.data
     return Format(extensions, header, batches)
 
 
+def _require_numbers(schema: pa.Schema, columns: Columns, file: ShardFile) -> None:
+    """Refuse a feature that one cell made a column of text, for it would be passed over.
+
+    Raises:
+        UnsupportedTypeError: just that.
+    """
+    for name in columns.passed_over(schema):
+        raise UnsupportedTypeError(
+            f"{file.uri}: column {name!r} fits data.column = {columns.features!r}, but holds {schema.field(name).type} "
+            "and no numbers, for which one such cell is enough; mend it, or set data.column to a pattern that fits "
+            "fewer columns, or to a list",
+            parameters=["data.column"],
+        )
+
+
 def _tabs() -> pyarrow.dataset.FileFormat:
     return pyarrow.dataset.CsvFileFormat(pyarrow.csv.ParseOptions(delimiter="\t"))
 
@@ -60,4 +86,4 @@ def _tabs() -> pyarrow.dataset.FileFormat:
 CSV = fragment_format((".csv",), lambda: pyarrow.dataset.CsvFileFormat())
 TSV = fragment_format((".tsv",), _tabs)
 JSONL = fragment_format((".jsonl", ".ndjson"), lambda: pyarrow.dataset.JsonFileFormat())
-ORC = fragment_format((".orc",), lambda: pyarrow.dataset.OrcFileFormat())
+ORC = fragment_format((".orc",), lambda: pyarrow.dataset.OrcFileFormat(), is_text=False)
