@@ -59,12 +59,22 @@ def test_weights_that_cut_off_specks_fragment(rows, n_clusters):
     found = judged(rows, specks(rows), n_clusters)
     assert found.fragments
     assert found.siamese < 0.9 * found.euclidean
+    assert found.siamese_smallest < 0.1 < found.euclidean_smallest
     assert "the distances of the search weigh the edges" in found.in_words
 
 
 def test_the_border_is_a_share_of_the_clusters_by_distances():
     assert not Fragmentation(10.0, 9.81, 1).fragments
     assert Fragmentation(10.0, 9.79, 1).fragments
+
+
+@pytest.mark.parametrize(
+    ("euclidean", "siamese", "fragments"), [(0.15, 0.05, True), (0.15, 0.1, False), (0.05, 0.05, False), (1, 1, False)]
+)
+def test_specks_by_learned_weights_alone_drop_them(euclidean: float, siamese: float, fragments: bool) -> None:
+    found = Fragmentation(10.0, 10.0, 1, euclidean, siamese)
+    assert found.fragments is fragments
+    assert ("less than a tenth" in found.in_words) is fragments
 
 
 def test_of_many_rows_a_sample_is_judged(rows, monkeypatch):
@@ -105,7 +115,7 @@ def test_a_run_judges_and_keeps_the_weights_of_distances_where_the_others_fragme
     run = pipeline_upto(tmp_path, "reweight", affinity={"space": "auto"})
     graph, features, learned = (run.chain.artifact(stage) for stage in ("graph", "features", "reweight"))
     facts = learned.manifest().properties["fragmentation"]
-    assert set(facts) == {"euclidean", "siamese", "n_rows"}
+    assert set(facts) == {"euclidean", "siamese", "n_rows", "euclidean_smallest", "siamese_smallest"}
     assert not Fragmentation(**facts).fragments
 
     found = Fragmentation(4.0, 2.0, 10)
