@@ -46,7 +46,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 WRAPPERS = ("distspectral", "sklearn", "joblib", "contextlib", "torch")
 """Packages whose lines are not the user's."""
-FORMAT = 1
+FORMAT = 2
 """Of the files that estimators save; another number is another arrangement."""
 
 

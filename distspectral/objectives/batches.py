@@ -8,7 +8,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Protocol, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -95,9 +97,16 @@ class TeachingBatch(_Tensors):
     mass: Tensor
 
     @classmethod
-    def of(cls, vectors: Tensor, columns: Tensor, n_functions: int) -> Self:
-        """Return the batch of rows (B, D) and of what a ``polish`` artifact says of them (B, E), the mass first."""
-        return cls(vectors, columns[:, 1:n_functions], columns[:, 0])
+    def of(cls, vectors: Tensor, columns: Tensor, counts: NDArray[np.int64], n_functions: int) -> Self:
+        """Return the batch of rows (B, D), each of which counts so many times (B,).
+
+        Args:
+            vectors: (B, D).
+            columns: (B, E), what a ``polish`` artifact says of them, the mass first.
+            counts: (B,).
+            n_functions: P, the constant one included.
+        """
+        return cls(vectors, columns[:, 1:n_functions], columns[:, 0] * torch.from_numpy(counts))
 
 
 @dataclasses.dataclass(frozen=True)

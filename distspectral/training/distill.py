@@ -94,7 +94,7 @@ class DistillSettings(TrainSettings):
     def _sampler(self, vectors: Vectors, n_seen: int) -> Sampler[TeachingBatch]:
         """Return this rank's sampler; the network sees so many features."""
         if isinstance(vectors, DrawnVectors):
-            return DrawnTaughtRowSampler(vectors, n_seen, self.n_functions)
+            return DrawnTaughtRowSampler(vectors, self.draws(vectors.n_rows).rows, n_seen, self.n_functions)
         assert isinstance(vectors, JoinedVectors), "functions stand beside what the network sees"
         *seen, functions = vectors.parts
         train, rows = self.train, seen[0] if len(seen) == 1 else JoinedVectors(seen)

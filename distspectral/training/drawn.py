@@ -5,6 +5,8 @@ Shape letters: N rows, D features, M edges or pairs of a batch, R records of a b
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,7 +17,7 @@ from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.shard_rows import ShardRows
 from distspectral.storage.rows.vectors import Vectors
 from distspectral.training.map_sampling import map_batch
-from distspectral.training.row_sampling import RowSampler, pair_batch, require_pairs
+from distspectral.training.row_sampling import RowSampler, counted, pair_batch, require_pairs
 from distspectral.training.sampling import edge_batch, filled_up, share
 
 VECTOR, ROW = "vector", "row"
@@ -84,18 +86,23 @@ class DrawnTaughtRowSampler:
     Args:
         vectors: all N rows, the functions beside them, and the batches of
             :class:`~distspectral.training.draws.TaughtRowDraws`.
+        rows: gives the rows (R,) of a step, those draws'.
         n_seen: D, features that the network sees; the columns of a ``polish`` artifact are behind them.
         n_functions: P that are taught, the constant one included.
     """
 
-    def __init__(self, vectors: DrawnVectors, n_seen: int, n_functions: int) -> None:
-        self.vectors, self.n_seen, self.n_functions = vectors, n_seen, n_functions
+    def __init__(
+        self, vectors: DrawnVectors, rows: Callable[[int], NDArray[np.int64]], n_seen: int, n_functions: int
+    ) -> None:
+        self.vectors, self.rows, self.n_seen, self.n_functions = vectors, rows, n_seen, n_functions
         self.first, self.last = share(vectors.n_records, collectives.rank(), collectives.world_size())
 
     def batch(self, step: int) -> TeachingBatch:
         """Return this rank's rows of ``step``, ascending."""
-        found = torch.from_numpy(np.array(self.vectors.records(step, self.first, self.last)))
-        return TeachingBatch.of(found[:, : self.n_seen].contiguous(), found[:, self.n_seen :], self.n_functions)
+        places, counts = counted(self.rows(step)[self.first : self.last])
+        found = torch.from_numpy(np.array(self.vectors.records(step, self.first, self.last))[places])
+        seen, columns = found[:, : self.n_seen].contiguous(), found[:, self.n_seen :]
+        return TeachingBatch.of(seen, columns, counts, self.n_functions)
 
 
 class DrawnEdgeSampler:

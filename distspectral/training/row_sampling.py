@@ -96,13 +96,20 @@ class TaughtRowSampler:
         rows = taught_rows(self.functions.n_rows, self.batch_size, self.n_steps, self.seed, step)[
             self.first : self.last
         ]
-        distinct, counts = np.unique(rows, return_counts=True)
-        if MANY_TIMES * len(distinct) > len(rows):
-            columns = torch.from_numpy(self.functions.gather(rows))
-            return TeachingBatch.of(gathered(self.vectors, rows), columns, self.n_functions)
-        columns = torch.from_numpy(self.functions.gather(distinct))
-        columns[:, 0] *= torch.from_numpy(counts)  # the mass
-        return TeachingBatch.of(gathered(self.vectors, distinct), columns, self.n_functions)
+        places, counts = counted(rows)
+        columns = torch.from_numpy(self.functions.gather(rows[places]))
+        return TeachingBatch.of(gathered(self.vectors, rows[places]), columns, counts, self.n_functions)
+
+
+def counted(rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return which of a batch's rows pass the network, as places (U,), and how often each of them counts (U,).
+
+    All of them pass, unless they are few rows drawn :data:`MANY_TIMES`.
+    """
+    _, places, counts = np.unique(rows, return_index=True, return_counts=True)
+    if MANY_TIMES * len(places) > len(rows):
+        return np.arange(len(rows)), np.ones(len(rows), np.int64)
+    return places, counts
 
 
 def taught_rows(n_rows: int, batch_size: int, n_steps: int, seed: int, step: int) -> NDArray[np.int64]:

@@ -73,8 +73,12 @@ def test_weights_that_cannot_fit_are_refused_before_anything_runs(before, tmp_pa
         checked(tmp_path, start_from=root, **LEARNED | {"autoencoder": LEARNED["autoencoder"] | {"n_components": 2}})
     with pytest.raises(ConfigError, match="this run's own root"):
         checked(tmp_path, start_from=root, root=root, **LEARNED)
-    with pytest.raises(MissingArtifactError, match="autoencoder: holds no finished artifact"):
+    with pytest.raises(ConfigError, match=r"start_from: .*nowhere holds no run"):
         checked(tmp_path, start_from=str(tmp_path / "nowhere"), **LEARNED)
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun/config.yaml").touch()
+    with pytest.raises(MissingArtifactError, match="autoencoder: holds no finished artifact"):
+        checked(tmp_path, start_from=str(tmp_path / "begun"), **LEARNED)
     write_vectors(str(tmp_path / "wide"), np.pad(blobs(N_ROWS, DIM)[0], ((0, 0), (0, 1))))
     with pytest.raises(ConfigError, match="autoencoder has dim = 5, this run 6"):
         checked(tmp_path, start_from=root, data={"path": str(tmp_path / "wide")}, **LEARNED)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -64,6 +65,6 @@ def test_rows_without_mass_teach_nothing_and_infinities_are_refused():
 
 def test_functions_behind_those_taught_are_left_out():
     columns = torch.arange(12.0).reshape(2, 6)
-    made = TeachingBatch.of(torch.zeros(2, 4), columns, 3)
-    assert torch.equal(made.mass, columns[:, 0])
+    made = TeachingBatch.of(torch.zeros(2, 4), columns, np.array([1, 3]), 3)
+    assert made.mass.tolist() == [0.0, 18.0]
     assert torch.equal(made.targets, columns[:, 1:3])
