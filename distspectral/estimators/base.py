@@ -6,7 +6,7 @@ import contextlib
 import sys
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
@@ -37,7 +37,7 @@ from distspectral.models.framed import Framed
 from distspectral.models.state import read_state, write_state
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.frame import Frame
-from distspectral.storage.rows.moments import is_constant
+from distspectral.storage.rows.moments import DominantFeature, is_constant
 from distspectral.storage.rows.sparse import SparseVectors
 from distspectral.storage.rows.vectors import ArrayVectors, Vectors
 from distspectral.training.modes import plain_torch
@@ -207,6 +207,7 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         if reset:
             refuse_equal(rows)
             warn_of_far(rows, self.frame_)
+            warn_of_dominant(rows, getattr(self, "feature_names_in_", None))
         return rows
 
     def _set_model(self, model: nn.Module) -> None:
@@ -285,6 +286,13 @@ def warn_of_far(rows: Vectors, frame: Frame) -> None:
             f"X: row {row}, and perhaps others, lies so far from the rest that a network sees little of what tells "
             "these apart; leave it out, or scale the features"
         )
+
+
+def warn_of_dominant(rows: ArrayVectors | SparseVectors, names: Sequence[str] | None) -> None:
+    """Warn of a feature of rows to learn from that has most of the variance; ``names`` are those of the features."""
+    if dominant := DominantFeature.of(rows.variances):
+        name = f"feature {dominant.feature}" if names is None else repr(str(names[dominant.feature]))
+        warn(f"X: {dominant.in_words(name)}")
 
 
 def framed(array: Any, frame: Frame, labels: NDArray[Any] | None = None) -> ArrayVectors | SparseVectors:

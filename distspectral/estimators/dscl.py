@@ -23,6 +23,7 @@ from distspectral.estimators.base import (
     refuse_equal,
     refuse_no_features,
     told_in,
+    warn_of_dominant,
     warn_of_far,
 )
 from distspectral.estimators.inputs import as_rows
@@ -154,6 +155,7 @@ class DSCL(NetworkEstimator):
         rows = framed(np.asarray(X), self.frame_, classes)
         refuse_equal(rows)
         warn_of_far(rows, self.frame_)
+        warn_of_dominant(rows, getattr(self, "feature_names_in_", None))
         with told_in(self.WORDS):
             recipe = self.recipe(rows.dim, self.n_components)
             self.n_components_ = recipe.metric.width(classes)

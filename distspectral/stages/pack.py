@@ -20,7 +20,7 @@ from distspectral.storage.artifact.quarantine import FOLDER, quarantine_files, q
 from distspectral.storage.artifact.receipts import write_missing
 from distspectral.storage.rows.frame import Frame, StoredType
 from distspectral.storage.rows.ids import COMPARING, PART_ROWS, SORTING, refuse_duplicates
-from distspectral.storage.rows.moments import Moments, is_constant
+from distspectral.storage.rows.moments import DominantFeature, Moments, is_constant
 from distspectral.storage.rows.packed import BATCH_BYTES
 from distspectral.storage.rows.shard_rows import bare
 from distspectral.storage.source.dataset import Source
@@ -53,8 +53,8 @@ def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = lo
         mapper: hands out the shards that are still missing.
 
     Returns:
-        The manifest; its properties are dim, dtype, features, frame, has_labels, id_type, mean, variance and
-        source_shards.
+        The manifest; its properties are dim, dominant_feature, dtype, features, frame, has_labels, id_type, mean,
+        variance and source_shards.
 
     Raises:
         SourceError: a row cannot be used; the message names file and row.
@@ -85,8 +85,10 @@ def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = lo
             f"{source.shards[0].uri}: all {moments.n_rows} rows of the dataset are equal, so no row is nearer than "
             "another; check data.column and data.scale"
         )
+    dominant = DominantFeature.of(moments.variances)
     properties: dict[str, Any] = {
         "dim": source.dim,
+        "dominant_feature": None if dominant is None else dominant._asdict(),
         "dtype": config.dtype,
         "features": list(source.features),
         "frame": source.reader.frame.properties(),
@@ -135,7 +137,12 @@ def _facts(manifests: Manifests) -> dict[str, Any]:
     packed = manifests["pack"]
     facts = {"quarantine": packed.metrics["quarantine"]} if "quarantine" in packed.metrics else {}
     excess = Frame.of_properties(packed.properties["frame"]).excess(float(np.sqrt(packed.properties["variance"])))
-    return facts if excess is None else facts | {"times_as_far_as_usual": excess}
+    if excess is not None:
+        facts["times_as_far_as_usual"] = excess
+    if dominant := packed.properties["dominant_feature"]:
+        names = packed.properties["features"]
+        facts["dominant_feature"] = dominant | {"name": names[dominant["feature"]] if names else None}
+    return facts
 
 
 def _lines(facts: dict[str, Any]) -> dict[str, str]:
@@ -154,6 +161,9 @@ def _notes(metrics: dict[str, Any]) -> list[str]:
             "their mean as they usually are. A network sees little of what tells the others apart; leave the far rows "
             "out, or scale the features."
         )
+    if "dominant_feature" in facts:
+        feature, share, name = (facts["dominant_feature"][key] for key in ("feature", "share", "name"))
+        notes.append(f"{DominantFeature(feature, share).in_words(name or f'Feature {feature}')}.")
     if "quarantine" in facts and (n_left_out := facts["quarantine"]["n_rows"]):
         reasons = ", ".join(f"{reason} ({count:,})" for reason, count in facts["quarantine"]["reasons"].items())
         notes.append(

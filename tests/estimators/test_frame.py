@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from scipy import sparse
@@ -125,3 +126,23 @@ def test_a_row_that_hides_the_others_is_warned_of_by_name() -> None:
         SpectralNet(2, **FAST).fit(rows)
     with pytest.warns(UserWarning, match=r"^X: row 240, and"):
         DSCL(max_steps=2, random_state=0).fit(rows, [*GROUP, 1])
+
+
+DOMINATED = np.random.default_rng(0).standard_normal((60, 5)) * [1, 1, 9, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "name"),
+    [
+        (DOMINATED, "feature 2"),
+        (sparse.csr_matrix(DOMINATED), "feature 2"),
+        (pandas.DataFrame(DOMINATED, columns=list("abcde")), "'c'"),
+    ],
+    ids=["array", "sparse", "frame"],
+)
+def test_a_feature_that_decides_who_is_near_is_warned_of_by_name(rows: Any, name: str) -> None:
+    with pytest.warns(UserWarning, match=f"^X: {name} alone has 9[0-9]% of the variance"):
+        SpectralNet(2, **FAST).fit(rows)
+    if not sparse.issparse(rows):
+        with pytest.warns(UserWarning, match=f"^X: {name} alone"):
+            DSCL(max_steps=2, random_state=0).fit(rows, np.repeat([0, 1], 30))

@@ -45,7 +45,7 @@ def test_packed_shards_mirror_the_source(tmp_path: Path) -> None:
     assert [shard.n_rows for shard in manifest.shards] == list(UNEVEN)
     assert [shard.name for shard in manifest.shards] == [f"part-0000{index}.arrow" for index in range(4)]
     assert manifest.properties.keys() == {
-        "dim", "dtype", "features", "frame", "has_labels", "id_type", "mean", "variance", "source_shards",
+        "dim", "dominant_feature", "dtype", "features", "frame", "has_labels", "id_type", "mean", "variance", "source_shards",
     }  # fmt: skip
     assert manifest.properties["source_shards"][1].endswith("source/part-00001.parquet")
     assert manifest.properties["variance"] == pytest.approx(VECTORS.astype(np.float64).var(axis=0).mean(), rel=1e-12)
@@ -297,3 +297,13 @@ def test_a_row_that_hides_the_others_is_noted(tmp_path: Path, far: float, is_not
     assert [note[:30] for note in PACK.notes({"pack": facts, "n_rows": 101})] == [
         "A few rows lie so far away tha"
     ] * is_noted
+
+
+@pytest.mark.parametrize(("times", "is_noted"), [(1.0, False), (30.0, True)])
+def test_a_column_that_decides_who_is_near_is_noted_by_name(tmp_path: Path, times: float, is_noted: bool) -> None:
+    columns = {f"f{place}": column for place, column in enumerate((VECTORS - VECTORS.mean(0)).T)}
+    columns["f3"] = columns["f3"] * np.float32(times)
+    write_table(tmp_path / "a.parquet", columns)
+    source = Source.open(SourceConfig(path=str(tmp_path / "a.parquet"), column="f*"))
+    facts = PACK.facts({"pack": pack(source, followed(tmp_path / "out", source), PackConfig())})
+    assert [note[:17] for note in PACK.notes({"pack": facts, "n_rows": 100})] == ["f3 alone has 99% "] * is_noted

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-FORMAT_VERSION = 7
+FORMAT_VERSION = 8
 """Raised whenever a stage's output for the same input and config changes."""
 
 

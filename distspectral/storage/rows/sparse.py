@@ -32,7 +32,8 @@ class SparseVectors:
         values = self._matrix.astype(np.float64)
         self.mean: NDArray[np.float64] = np.asarray(values.mean(axis=0)).reshape(-1)
         second = np.asarray(values.multiply(values).mean(axis=0)).reshape(-1)
-        self.scale = float(np.sqrt(np.maximum(second - self.mean**2, 0).mean()))
+        self.variances: NDArray[np.float64] = np.maximum(second - self.mean**2, 0)
+        self.scale = float(np.sqrt(self.variances.mean()))
 
     @property
     def is_thin(self) -> bool:

@@ -108,6 +108,11 @@ class ArrayVectors:
         return self._moments.mean
 
     @property
+    def variances(self) -> NDArray[np.float64]:
+        """(D,) the features' variances over all rows."""
+        return self._moments.variances
+
+    @property
     def scale(self) -> float:
         """Root of the mean variance."""
         return float(np.sqrt(self._moments.variance))

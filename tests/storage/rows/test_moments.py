@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pytest
 
-from distspectral.storage.rows.moments import COPY_BYTES, Moments
+from distspectral.storage.rows.moments import COPY_BYTES, DominantFeature, Moments
 
 RNG = np.random.default_rng(0)
 
@@ -34,3 +34,18 @@ def test_float16_rows_are_summed_in_float64() -> None:
     rows = np.full((4096, 2), 1000, dtype=np.float16)
     rows[0] = 0
     assert Moments.of(rows).mean[0] == pytest.approx(1000 * 4095 / 4096, rel=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("variances", "found"),
+    [([1, 1, 1, 8, 1], (3, 8 / 12)), ([1, 1, 1, 4, 1], None), ([1, 1, 8, 1], None), ([0] * 5, None)],
+    ids=["most", "half", "few features", "constant"],
+)
+def test_a_feature_with_most_of_the_variance_is_dominant(variances: list[float], found: tuple[int, float] | None) -> None:
+    assert DominantFeature.of(np.asarray(variances, float)) == found
+
+
+def test_each_feature_has_a_variance_of_its_own() -> None:
+    rows = RNG.standard_normal((100, 3)) * [1, 10, 100]
+    merged = Moments.of(rows[:30]).merge(Moments.of(rows[30:]))
+    np.testing.assert_allclose(merged.variances, rows.var(axis=0), rtol=1e-12)
