@@ -36,7 +36,7 @@ class ClusterConfig(FrozenModel):
     method: Literal["auto", "k_means"] = Field(
         "auto",
         description="auto = k-means, or micro-clusters merged by modularity where these have more of it and cut no "
-        "more of the graph; k_means = as in the paper",
+        "more of the graph, and a split exchanged for a merger where that cuts less; k_means = as in the paper",
     )
     n_leaves: PositiveInt | Literal["auto"] = Field(
         "auto",

@@ -1,4 +1,4 @@
-"""Centroids fitted to a sample of the embedding: three ways are tried, and the graph tells which is right.
+"""Centroids fitted to a sample of the embedding: several ways are tried, and the graph tells which is right.
 
 Shape letters: n sampled rows, N rows, P components (the constant one included), C clusters.
 """
@@ -17,9 +17,10 @@ from torch import Tensor
 from distspectral.clustering.candidates import SHOWN_CANDIDATES, candidates
 from distspectral.clustering.config import ClusterConfig
 from distspectral.clustering.diffusion import counted_functions, diffusion_scale, spread_functions
-from distspectral.clustering.k_means import FRAGMENT, Clusters, fit_centroids
+from distspectral.clustering.k_means import FRAGMENT, Clusters, fit_centroids, means_of_groups
 from distspectral.clustering.micro_clusters import merged_clusters, micro_clusters
 from distspectral.clustering.sampled_edges import CUT_ROWS, Embed, SampledEdges, sampled_edges, some_of
+from distspectral.clustering.split_merge import exchanged
 from distspectral.graph.store import GatheredEdges
 from distspectral.models.assigner import Assigner, clustering_coordinates, squared_distances
 from distspectral.spectral.diagnostics import cut_share, modularity, normalized_cut
@@ -69,6 +70,9 @@ def fit_assigner(
     Micro-clusters merged by modularity then take their place if they have more modularity, cut at most
     :data:`MORE_CUTS` times as much, and none is a fragment.
 
+    At last clusters are split while others become one, where the graph is cut less then; see
+    :mod:`distspectral.clustering.split_merge`.
+
     Args:
         embed: the P components of rows.
         graph: of all N rows.
@@ -87,7 +91,8 @@ def fit_assigner(
         ``strayed``, the share of rows whose nearest centroid is that of another part, as far as the network does not
         tell parts apart; ``normalized_cuts`` of rows of length 1 and of rows as they are, if both were tried;
         ``merged``, whether the clusters are merged micro-clusters, and if these were tried ``micro_clusters``, their
-        number, ``cut_shares`` and ``modularity``, of k-means and of them; of ``auto`` the first ``candidates``.
+        number, ``cut_shares`` and ``modularity``, of k-means and of them; ``exchanges`` of a split for a merger, unless
+        k-means alone was asked for; of ``auto`` the first ``candidates``.
     """
     facts: dict[str, Any] = {}
     generator = np.random.default_rng(seed)
@@ -124,6 +129,8 @@ def fit_assigner(
         facts |= {"micro_clusters": merged.facts["micro_clusters"], "cut_shares": shares, "modularity": gained}
         if better and merged.smallest >= FRAGMENT:
             facts["merged"], fitted = True, merged._replace(facts=fitted.facts | merged.facts)
+    if config.method == "auto":
+        fitted = _exchanged(sample, edges, fitted)
     return fitted.assigner, fitted.facts | facts
 
 
@@ -157,8 +164,9 @@ class _Sample(NamedTuple):
 
 
 class _Candidate(NamedTuple):
-    """An assigner, facts of its fit, and the rows of its smallest cluster over those of an average one."""
+    """Clusters, their assigner, facts of its fit, and the rows of the smallest over those of an average one."""
 
+    clusters: Clusters
     assigner: Assigner
     facts: dict[str, Any]
     smallest: float
@@ -190,6 +198,21 @@ def _merged(sample: _Sample, edges: SampledEdges, normalize_rows: bool) -> _Cand
     return None if fit is None else _candidate(sample, normalize_rows, points, fit, {"micro_clusters": n_micro})
 
 
+def _exchanged(sample: _Sample, edges: SampledEdges, tried: _Candidate) -> _Candidate:
+    """Return the candidate after exchanges, with their number; itself where the normalised cut is not lower then."""
+    normalize_rows, clusters = tried.assigner.normalize_rows, tried.clusters
+    points = clustering_coordinates(sample.embedding, sample.scale, normalize_rows)
+    ends = clustering_coordinates(edges.embedding, sample.scale, normalize_rows)
+    labels, n_exchanges = exchanged(points.numpy(), clusters, edges, ends.numpy(), sample.seed)
+    if n_exchanges:
+        fit = dataclasses.replace(clusters, centroids=means_of_groups(points.numpy(), labels), labels=labels)
+        found = _candidate(sample, normalize_rows, points, fit, tried.facts | {"exchanges": n_exchanges})
+        cuts = [normalized_cut(*edges.clusters(one.assigner), sample.n_clusters) for one in (tried, found)]
+        if cuts[1] < cuts[0]:
+            return found
+    return tried._replace(facts=tried.facts | {"exchanges": 0})
+
+
 def _candidate(
     sample: _Sample, normalize_rows: bool, points: Tensor, fit: Clusters, told: dict[str, Any]
 ) -> _Candidate:
@@ -204,4 +227,4 @@ def _candidate(
     }
     smallest = float(np.bincount(nearest.numpy(), minlength=sample.n_clusters).min() * sample.n_clusters / len(points))
     assigner = Assigner(sample.scale, centroids, normalize_rows, variance).eval()
-    return _Candidate(assigner, told, smallest)
+    return _Candidate(fit, assigner, told, smallest)

@@ -46,10 +46,13 @@ class SampledEdges(NamedTuple):
 
     def between(self, points: Tensor, centroids: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the affinities (M, M) between the rows nearest to each centroid (M, P), counted from both ends."""
-        heads, tails, weights = self.nearest(points, torch.from_numpy(centroids))
-        n_small = len(centroids)
-        between = np.bincount(heads * n_small + tails, weights, n_small**2).astype(np.float64, copy=False)
-        between = between.reshape(n_small, n_small)
+        return self.between_groups(nearest_centroids(points.numpy(), centroids), len(centroids))
+
+    def between_groups(self, groups: NDArray[np.int64], n_groups: int) -> NDArray[np.float64]:
+        """Return the same between groups of rows, given the group (r,) of each."""
+        pairs = groups[self.heads] * n_groups + groups[self.tails]
+        between = np.bincount(pairs, self.affinities, n_groups**2).astype(np.float64, copy=False)
+        between = between.reshape(n_groups, n_groups)
         return between + between.T
 
 

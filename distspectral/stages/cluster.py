@@ -127,6 +127,7 @@ def _facts(manifests: Manifests) -> dict[str, Any]:
         "micro_clusters",
         "cut_shares",
         "modularity",
+        "exchanges",
         "parts",
         "strayed",
         "lineage",
@@ -177,6 +178,14 @@ def _notes(metrics: dict[str, Any]) -> list[str]:
 
 def way_in_words(facts: dict[str, Any]) -> str:
     """Return how the clusters were found, for readers who never heard of inertia or modularity."""
+    found, n_exchanges = _first_way_in_words(facts), facts.get("exchanges", 0)
+    if not n_exchanges:
+        return found
+    times = "once" if n_exchanges == 1 else f"{n_exchanges} times"
+    return f"{found}; then {times} a cluster was split while two others became one, for that cuts less of the graph"
+
+
+def _first_way_in_words(facts: dict[str, Any]) -> str:
     if facts["merged"]:
         of_k_means, of_merged = facts["cut_shares"]
         return (

@@ -59,8 +59,8 @@ def fitted(sizes, normalize_rows, method="auto", pairs=()):
 
 
 def test_the_graph_tells_that_a_large_cluster_was_split_in_place_of_small_ones():
-    assert fitted((600, 50, 50, 50), True)[0] < 0.5
-    score, facts = fitted((600, 50, 50, 50), "auto")
+    assert fitted((300, 300, 30), True)[0] < 0.8
+    score, facts = fitted((300, 300, 30), "auto")
     assert score > 0.9
     assert facts["normalize_rows"] is False
     assert facts["normalized_cuts"][1] < 0.5 * facts["normalized_cuts"][0]
@@ -98,6 +98,15 @@ def test_rows_are_normalised_where_that_cuts_no_more():
     assert score > 0.9
     assert facts["normalize_rows"] is True
     assert "normalized_cuts" not in fitted((200, 200, 200), True)[1]
+
+
+def test_a_split_is_exchanged_for_a_merger_where_that_cuts_less():
+    score, facts = fitted((600, 50, 50, 50), True, method="k_means")
+    assert score < 0.5
+    assert "exchanges" not in facts
+    score, facts = fitted((600, 50, 50, 50), True)
+    assert score > 0.9
+    assert facts["exchanges"] == 1
 
 
 PAIRED = {"sizes": (300, 300, 60, 60, 60, 60), "pairs": ((2, 3), (4, 5))}
@@ -197,6 +206,9 @@ def test_the_way_to_the_clusters_is_told_in_words():
     merged = FACTS | {"merged": True, "micro_clusters": 60, "cut_shares": [0.043, 0.041]}
     words = "merged from 60 micro-clusters, which cuts 4.1% of the graph where k-means cuts 4.3%"
     assert CLUSTER.lines(merged)["found by"] == words
+    assert CLUSTER.lines(merged | {"exchanges": 0})["found by"] == words
+    told = "then 2 times a cluster was split while two others became one, for that cuts less of the graph"
+    assert CLUSTER.lines(merged | {"exchanges": 2})["found by"] == f"{words}; {told}"
 
 
 WEAK = {"asked": "auto", "candidates": [{"n_clusters": 5, "score": 0.11, "rise": 0.1, "gap": 0.1, "stability": 0.9}]}

@@ -45,7 +45,8 @@ def test_packed_shards_mirror_the_source(tmp_path: Path) -> None:
     assert [shard.n_rows for shard in manifest.shards] == list(UNEVEN)
     assert [shard.name for shard in manifest.shards] == [f"part-0000{index}.arrow" for index in range(4)]
     assert manifest.properties.keys() == {
-        "dim", "dominant_feature", "dtype", "features", "frame", "has_labels", "id_type", "mean", "variance", "source_shards",
+        "dim", "dominant_feature", "dtype", "features", "frame", "has_labels", "id_type", "mean", "variance",
+        "source_shards",
     }  # fmt: skip
     assert manifest.properties["source_shards"][1].endswith("source/part-00001.parquet")
     assert manifest.properties["variance"] == pytest.approx(VECTORS.astype(np.float64).var(axis=0).mean(), rel=1e-12)

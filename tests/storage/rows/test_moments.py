@@ -41,7 +41,9 @@ def test_float16_rows_are_summed_in_float64() -> None:
     [([1, 1, 1, 8, 1], (3, 8 / 12)), ([1, 1, 1, 4, 1], None), ([1, 1, 8, 1], None), ([0] * 5, None)],
     ids=["most", "half", "few features", "constant"],
 )
-def test_a_feature_with_most_of_the_variance_is_dominant(variances: list[float], found: tuple[int, float] | None) -> None:
+def test_a_feature_with_most_of_the_variance_is_dominant(
+    variances: list[float], found: tuple[int, float] | None
+) -> None:
     assert DominantFeature.of(np.asarray(variances, float)) == found
 
 
