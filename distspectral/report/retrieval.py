@@ -26,7 +26,7 @@ from distspectral.report.page import Card, Plot, date_in_words, filled, settings
 from distspectral.report.pictures import as_png, picture_look
 from distspectral.report.rows import as_text
 from distspectral.secrets import redacted_values
-from distspectral.stages.evaluate import UnitRows, comparison, unseen_rows
+from distspectral.stages.evaluate import UnitRows, comparison, rows_in_words, unseen_rows
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.artifact.manifest import Manifest
 from distspectral.storage.rows.vectors import MappedVectors
@@ -202,7 +202,8 @@ def _headline(told: Mapping[str, Any], chance: float | None) -> str:
         return f"Nothing is known: {told['not_evaluated']}."
     share = percent(scores["recall_at"]["1"])
     by_chance = "" if chance is None else f" By chance, {percent(chance)} would."
-    return f"Of rows whose class training never saw, {share} have a nearest row of the same class.{by_chance}"
+    learned = f"Of rows whose class training never saw, {share} have a nearest row of the same class.{by_chance}"
+    return f"{learned} {rows_in_words(dict(told))}"
 
 
 def _scores(told: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -212,4 +213,6 @@ def _scores(told: Mapping[str, Any]) -> list[tuple[str, str]]:
         (f"One of the {at} nearest is of the same class", percent(share)) for at, share in scores["recall_at"].items()
     ]
     recall[0] = ("The nearest is of the same class", recall[0][1])
+    of_rows = ("The same of the rows as they are", percent(told["retrieval_of_rows"]["recall_at"]["1"]))
+    recall.insert(1, of_rows)
     return [*recall, ("MAP@R", number(scores["map_at_r"])), ("NMI of k-means with the classes", number(scores["nmi"]))]

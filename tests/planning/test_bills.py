@@ -282,6 +282,13 @@ def test_judging_a_metric_compares_all_pairs():
     assert term(evaluate, "cores").seconds == pytest.approx(4e5 * (8 + 2) * 10 / 1e6 / 4)
 
 
+def test_judging_rows_as_they_are_compares_sampled_ones_with_all():
+    found = rates(core_us={"evaluate": {"comparing rows": 30.0}}, sample_rows=2048)  # each asks 2,048
+    many, more = (term(stages(n_rows, found, **METRIC)["evaluate"], "cores").seconds for n_rows in (4e5, 8e5))
+    assert many == pytest.approx(4e5 * 30 * 4 / 1e6 / 4), "8,192 ask"
+    assert more == pytest.approx(2 * many), "as many ask of more"
+
+
 def test_a_stage_holds_rows_as_wide_as_its_network_s_widest_layer():
     wide, narrow = (stages(autoencoder={"hidden": [500, width]})["codes"].worker_bytes for width in (2000, 1000))
     assert wide - narrow == pytest.approx(BLOCK_ROWS * 4 * 2 * 1000)

@@ -10,12 +10,13 @@ from sklearn.metrics import normalized_mutual_info_score
 
 from distspectral.config import load_config
 from distspectral.errors import ConfigError, TooFewClassesError
+from distspectral.mapping import local_map
 from distspectral.orchestration.engine import LocalEngine
 from distspectral.orchestration.observer import SilentObserver
 from distspectral.orchestration.pipeline import Pipeline
 from distspectral.stages import evaluate as retrieval
 from distspectral.stages.embed_metric import load_metric
-from distspectral.stages.evaluate import EvaluateConfig, UnitRows, comparison, scores_of
+from distspectral.stages.evaluate import EVALUATE, EvaluateConfig, UnitRows, comparison, scores_of
 from distspectral.storage.artifact.directory import Artifact
 from distspectral.storage.rows.vectors import ArrayVectors, MappedVectors
 from distspectral.storage.source.dataset import Source
@@ -156,6 +157,50 @@ def test_only_classes_beyond_those_learned_are_judged(finished):
     assert np.array_equal(classes, labels[rows] - 10)
     stored = finished.chain.artifact("evaluate").manifest().metrics["retrieval"]
     assert stored["recall_at"] == pytest.approx(scores(vectors.gather(rows), classes)["recall_at"])
+
+
+def raw_scores(finished):
+    """Return the unseen rows about the mean of all rows, and their classes."""
+    vectors, embedding = finished.chain.artifact("pack"), finished.chain.artifact("embed")
+    rows, classes = retrieval.unseen_rows(MappedVectors(embedding), embedding)
+    raw = MappedVectors(vectors)
+    return (raw.gather(rows) - raw.mean), classes
+
+
+def test_rows_as_they_are_are_judged_beside_the_metric(finished):
+    recall, average = brute_force(*raw_scores(finished))
+    stored = finished.chain.artifact("evaluate").manifest().metrics["retrieval_of_rows"]
+    assert stored["recall_at"] == pytest.approx(recall)
+    assert stored["map_at_r"] == pytest.approx(average)
+    assert stored["recall_at"]["1"] < 1
+
+
+def test_of_many_rows_sampled_ones_ask_and_all_answer(finished, monkeypatch):
+    monkeypatch.setattr(retrieval, "MOST_QUERIES", 30)
+    rows, classes = raw_scores(finished)
+    asked = []
+
+    def mapper(function, items, description, *, on_gpu=False):
+        asked.append(description)
+        return local_map(function, items, description)
+
+    found = retrieval.retrieval_of_rows(
+        finished.chain.artifact("pack"), finished.chain.artifact("embed"), EvaluateConfig(), 3, mapper
+    )
+    asking = np.random.default_rng(3).permutation(len(rows))[:30]
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    nearest = (unit @ unit.T - 9 * np.eye(len(rows))).argmax(1)
+    assert asked == ["comparing rows"]
+    assert found["recall_at"]["1"] == pytest.approx((classes[nearest] == classes)[asking].mean())
+
+
+@pytest.mark.parametrize(("of_rows", "is_worse"), [(0.805, False), (0.83, True)])
+def test_a_metric_worse_than_none_is_told(of_rows, is_worse):
+    scores = {"recall_at": {"1": 0.8}, "nmi": 0.5, "map_at_r": 0.4}
+    facts = {"retrieval": scores, "retrieval_of_rows": {"recall_at": {"1": of_rows}, "map_at_r": 0.4}}
+    assert ("worse than no metric" in retrieval.rows_in_words(facts)) is is_worse
+    line = EVALUATE.lines(facts)["Recall@1 of the rows as they are"]
+    assert line == f"{of_rows:.4f}" + ", better than the metric" * is_worse
 
 
 def test_an_evaluation_again_takes_the_runs_config_unless_told_otherwise(finished):
