@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -63,6 +64,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Measure this machine on a sample of the data and say what the run would cost, stage by stage."""
+    from distspectral.orchestration.engine import wants_ray
     from distspectral.planning.bills import stage_bills
     from distspectral.planning.prices import load_prices
 
@@ -73,7 +75,15 @@ def plan(
         listed.of_node(machines.kind, prices)
     recipe = loaded.recipe(rates.dim, rows or n_rows)
     settings = loaded.settings(recipe)
-    bills = {size: stage_bills(size, recipe, settings, rates, machines) for size in ladder(rows or float(n_rows))}
+
+    def on(size: float) -> Machines:
+        """Return the machines; this one starts no Ray for few rows."""
+        if cluster is not None:
+            return machines
+        return dataclasses.replace(machines, uses_ray=wants_ray(loaded.ray, size * rates.dim))
+
+    sizes = ladder(rows or float(n_rows))
+    bills = {size: stage_bills(size, recipe, settings, rates, on(size)) for size in sizes}
     if as_json:
         print_json(_values(bills, rates, machines, listed))
         return

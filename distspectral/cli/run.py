@@ -69,7 +69,8 @@ def show(config: RunConfig, metrics: dict[str, Any], as_json: bool) -> None:
     """Print a run's metrics, and for people where its report is."""
     from distspectral.graph.trial import Trial
     from distspectral.stages import stages_of
-    from distspectral.stages.finished_run import PAGE
+    from distspectral.stages.finished_run import PAGE, of_earlier_trees
+    from distspectral.storage.artifact.directory import Artifact
     from distspectral.storage.filesystems import join
 
     if as_json:
@@ -85,4 +86,8 @@ def show(config: RunConfig, metrics: dict[str, Any], as_json: bool) -> None:
         print_note(f"functions: {certificate['verdict']}, {certificate['words']}")
     if verdict := metrics.get("verdict"):
         print_note(f"verdict: {verdict}")
+        for title, words in metrics["doubts"].items():
+            print_note(f"  {title}: {words}")
+    for name in of_earlier_trees(Artifact(config.root)):
+        print_note(f"{name} was made of an earlier tree of this run; make it anew")
     print_note(f"report: {join(config.root, PAGE)}")

@@ -35,6 +35,8 @@ def validate(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = 
         f"{plural(len(source.shards), 'shard')}, "
         f"{loaded.recipe(source.dim, source.n_rows).learned}, artifacts go to {loaded.root}"
     )
+    if source.passed_over:
+        print_note(f"no features, for they hold no numbers: {', '.join(source.passed_over)}")
 
 
 def schema() -> None:

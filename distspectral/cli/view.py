@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from distspectral.cli.console import print_note
-from distspectral.errors import MissingArtifactError, MissingDependencyError
+from distspectral.errors import FingerprintMismatchError, MissingArtifactError, MissingDependencyError
 
 if TYPE_CHECKING:
     from distspectral.storage.artifact.directory import Artifact
@@ -49,7 +49,10 @@ def view(run: RunPath, path: PathOnly = False, atlas: WithAtlas = False, rows: R
         raise typer.Exit(_serve(Artifact(absolute(run)), rows))
     root = Artifact(absolute(run))
     if not root.has(PAGE):
-        raise MissingArtifactError(f"{run}: has no {PAGE}; `distspectral run CONFIG` makes one at its end")
+        raise MissingArtifactError(
+            f"{run}: has no {PAGE}; `distspectral run CONFIG` makes one at its end, `distspectral report {run}` of a "
+            "finished run"
+        )
     page = root.mappable(PAGE)
     if page is not None and not path and _has_browser() and webbrowser.open(Path(page).as_uri()):
         print_note(f"opened {page}")
@@ -96,14 +99,19 @@ def _serve(root: Artifact, most_rows: int) -> int:
         MissingDependencyError: the atlas is not installed.
         MissingArtifactError: there are no tiles.
     """
+    from distspectral.stages.finished_run import TILES, of_earlier_trees
     from distspectral.storage.artifact.directory import MANIFEST
 
     program = shutil.which(ATLAS) or shutil.which(ATLAS, path=str(Path(sys.executable).parent))
     if program is None:
         raise MissingDependencyError(f"{ATLAS} is not installed: pip install {ATLAS}, in an environment of its own")
-    tiles = root.child("tiles")
+    tiles = root.child(TILES)
     if not tiles.has(MANIFEST):
         raise MissingArtifactError(f"{root.uri}: has no tiles; `distspectral tiles {root.uri}` writes them")
+    if TILES in of_earlier_trees(root):
+        raise FingerprintMismatchError(
+            f"{tiles.uri}: was made of an earlier tree of this run; `distspectral tiles {root.uri}` makes it anew"
+        )
     return subprocess.run([program, *atlas_words(tiles, most_rows)]).returncode
 
 

@@ -35,6 +35,11 @@ SMALL_DATA = 1 << 22
 logger = logging.getLogger(__name__)
 
 
+def wants_ray(config: RayConfig, n_values: float) -> bool:
+    """Return whether a run on rows of so many numbers starts Ray, or joins one that the config or environment names."""
+    return config.enabled and (n_values > SMALL_DATA or names_cluster(config) or config != RayConfig())
+
+
 class LocalEngine:
     """Everything in this process, one item after the other; never imports Ray."""
 
@@ -95,7 +100,7 @@ class RayEngine:
         """
         if not stages:
             return
-        self.is_one_process = n_values <= SMALL_DATA and not self._is_asked_for()
+        self.is_one_process = not self._has_joined() and not wants_ray(self.config, n_values)
         if self.is_one_process:
             return
         self._join()
@@ -103,10 +108,8 @@ class RayEngine:
 
         require_room(self.config, [stage.name for stage in stages])
 
-    def _is_asked_for(self) -> bool:
-        """Whether the config or the environment wants anything of Ray, or this process has joined one."""
-        has_joined = self._connected_here or ("ray" in sys.modules and sys.modules["ray"].is_initialized())
-        return has_joined or names_cluster(self.config) or self.config != RayConfig()
+    def _has_joined(self) -> bool:
+        return self._connected_here or ("ray" in sys.modules and sys.modules["ray"].is_initialized())
 
     def _join(self) -> None:
         """Join the cluster; who handled SIGTERM before goes on to, for Ray's handler aborts within three seconds."""

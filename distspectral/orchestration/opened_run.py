@@ -123,9 +123,7 @@ class OpenedRun:
 
         config, root, stages = self.config.model_dump(mode="json"), self.chain.root, self.chain.stages
         recipe, artifacts = self._knowing_recipe(), self.chain.artifacts
-        verdict = write_report(root, config, recipe, stages, metrics, artifacts, manifests, figures)
-        if verdict is not None:
-            metrics["verdict"] = verdict
+        metrics |= write_report(root, config, recipe, stages, metrics, artifacts, manifests, figures)
         root.write_json(METRICS, metrics)
         return metrics
 

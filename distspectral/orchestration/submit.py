@@ -106,6 +106,8 @@ def connect(address: str | None, headers: Mapping[str, str] | None = None) -> Jo
     Raises:
         ClusterUnreachableError: nothing answers there.
     """
+    if address is not None and "://" not in address:
+        raise ClusterUnreachableError(f"--address {address}: has no scheme; give http://{address}")
     try:
         return JobSubmissionClient(address, headers=dict(headers) if headers else None)
     except (*LOST, ValueError) as error:

@@ -59,13 +59,13 @@ def machines_named(text: str, here: Machines) -> Machines:
         ConfigError: it is neither.
     """
     found = SHAPE.fullmatch(text.strip())
-    if found is None or int(found["count"]) == 0 or found["kind"] == "0":
+    network = float(found["gbps"]) * GBPS if found and found["gbps"] else None
+    if found is None or int(found["count"]) == 0 or found["kind"] == "0" or network == 0:
         raise ConfigError(
             f"--cluster: is {text!r}; write 8xH200 (kinds: {', '.join(DGX)}), or 16x32 for 16 workers of 32 cores, "
             "with @100Gbps after either for another network"
         )
     count, kind = int(found["count"]), found["kind"]
-    network = float(found["gbps"]) * GBPS if found["gbps"] else None
     if kind.isdigit():
         cores = int(kind)
         memory = here.node.memory_bytes / here.node.cores * cores

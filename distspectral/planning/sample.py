@@ -84,7 +84,8 @@ def read_us(source: Source, most: int) -> tuple[float, list[Block]]:
 def brief_config(config: RunConfig, n_rows: int, scratch: str, source: Source) -> RunConfig:
     """Return the config of the measured run: the sample, few steps, cells, one process, codes where they may be."""
     recipe = config.recipe(source.dim)
-    brief = {"max_steps": STEPS, "window_steps": WINDOW, "warmup_steps": 1, "patience": 0, "checkpoint_steps": STEPS}
+    steps = {"max_steps": STEPS, "window_steps": WINDOW, "warmup_steps": 1, "patience": 0, "checkpoint_steps": STEPS}
+    brief = {**steps, "device": "auto"}  # of this machine, whatever the planned ones have
     data = {"path": f"{scratch}/data", "format": "parquet", "column": "vector", "scale": 1.0}
     data |= {"id_column": "id", "label_column": None if source.label_type is None else "label", "carry": ()}
     in_cells = config.graph.method != "exact" and config.graph.metric != "inner_product"
@@ -95,7 +96,10 @@ def brief_config(config: RunConfig, n_rows: int, scratch: str, source: Source) -
         "root": f"{scratch}/run",
         "data": config.data.model_copy(update=data),
         "representation": representation,
-        "graph": config.graph.model_copy(update={"path": None} | ({"method": "cells"} if in_cells else {})),
+        "graph": config.graph.model_copy(
+            update={"path": None, "device": "auto"} | ({"method": "cells"} if in_cells else {})
+        ),
+        "evaluate": config.evaluate.model_copy(update={"device": "auto"}),
         "ray": config.ray.model_copy(update={"enabled": False}),
     }
     for section in recipe.trainings:

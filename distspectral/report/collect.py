@@ -75,10 +75,11 @@ def write_report(
     artifacts: Mapping[str, Artifact],
     manifests: Mapping[str, Manifest],
     figures: bool = False,
-) -> str | None:
+) -> dict[str, Any]:
     """Write the page to ``report.html`` in the run's root, whole or not at all; arguments as of :func:`collect`.
 
-    Returns the verdict in one sentence; None of a learned metric, which has none.
+    Returns the ``verdict`` in one sentence and the ``doubts``, what is said by the title of each doubtful check; of a
+    learned metric nothing.
 
     With ``figures``, its pictures are files, too; see :func:`distspectral.report.figures.write_figures`.
 
@@ -89,14 +90,15 @@ def write_report(
         if figures:
             raise ConfigError(f"--figures: are those of objective spectral; {root.uri} is of {recipe.kind}")
         page = metric_page(config, metrics, artifacts, manifests)
-        verdict = None
+        told: dict[str, Any] = {}
     else:
         data = collect(config, recipe, stages, metrics, artifacts, manifests)
-        page, verdict = render(data), headline(data.checks)
+        page, doubts = render(data), {one.title: one.words for one in data.checks if one.status == "look"}
+        told = {"verdict": headline(data.checks), "doubts": doubts}
         if figures:
             write_figures(root, data)
     root.write_bytes(PAGE, page.encode())
-    return verdict
+    return told
 
 
 def collect(

@@ -12,6 +12,8 @@ METRICS = "metrics.json"
 PAGE = "report.html"
 CONFIG = "config.yaml"
 """What the run was told, resolved: all that is needed beside its artifacts to embed other rows."""
+CUTS, TILES = "cuts", "tiles"
+"""Folders of what later commands make of its tree: cuts, side by side, and tiles of its map."""
 
 
 class FinishedRun:
@@ -85,6 +87,23 @@ class FinishedRun:
         read = self.artifact("calibrate").manifest().inputs
         graph = next(stage for stage in ("reweight", "siamese_graph", "graph") if stage in read)
         return self.artifact("siamese_neighbors" if graph == "siamese_graph" else "neighbors"), self.artifact(graph)
+
+
+def of_earlier_trees(root: Artifact) -> list[str]:
+    """Return which cuts of a run, and whether its ``tiles``, are of another tree than it has: other leaves, other rows.
+
+    Args:
+        root: of the run; one without a tree has nothing of an earlier one.
+    """
+    tree = root.child(STAGES[SpectralRecipe.kind]["tree"].folder)
+    if not tree.has(MANIFEST):
+        return []
+    standing, found = tree.manifest().fingerprint, []
+    for name in [*(f"{CUTS}/{one}" for one in sorted(entry.base_name for entry in root.entries(CUTS))), TILES]:
+        made = root.child(name)
+        if made.has(MANIFEST) and made.manifest().inputs["tree"] != standing:
+            found.append(name)
+    return found
 
 
 def require_source(artifact: Artifact, made_from: str, source: Artifact, standing: str) -> None:

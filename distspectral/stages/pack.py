@@ -54,7 +54,7 @@ def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = lo
 
     Returns:
         The manifest; its properties are dim, dominant_feature, dtype, features, frame, has_labels, id_type, mean,
-        variance and source_shards.
+        passed_over, variance and source_shards.
 
     Raises:
         SourceError: a row cannot be used; the message names file and row.
@@ -95,6 +95,7 @@ def pack(source: Source, output: Output, config: PackConfig, mapper: Mapper = lo
         "has_labels": source.label_type is not None,
         "id_type": source.id_type,
         "mean": moments.mean.tolist(),
+        "passed_over": list(source.passed_over),
         "variance": moments.variance,
         "source_shards": [uri for uri, _ in places],
     }
@@ -139,6 +140,8 @@ def _facts(manifests: Manifests) -> dict[str, Any]:
     excess = Frame.of_properties(packed.properties["frame"]).excess(float(np.sqrt(packed.properties["variance"])))
     if excess is not None:
         facts["times_as_far_as_usual"] = excess
+    if passed_over := packed.properties["passed_over"]:
+        facts["passed_over"] = passed_over
     if dominant := packed.properties["dominant_feature"]:
         names = packed.properties["features"]
         facts["dominant_feature"] = dominant | {"name": names[dominant["feature"]] if names else None}
@@ -160,6 +163,11 @@ def _notes(metrics: dict[str, Any]) -> list[str]:
             f"A few rows lie so far away that the rows are {facts['times_as_far_as_usual']:,.0f} times as far from "
             "their mean as they usually are. A network sees little of what tells the others apart; leave the far rows "
             "out, or scale the features."
+        )
+    if "passed_over" in facts:
+        notes.append(
+            f"Columns that data.column fits hold no numbers and are no features: {', '.join(facts['passed_over'])}. "
+            "Cast them to numbers where they should be, or fit fewer columns."
         )
     if "dominant_feature" in facts:
         feature, share, name = (facts["dominant_feature"][key] for key in ("feature", "share", "name"))

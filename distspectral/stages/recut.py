@@ -16,14 +16,12 @@ from distspectral.embedding.columns import require_column
 from distspectral.errors import ConfigError
 from distspectral.recipes import SpectralRecipe
 from distspectral.spectral.tree import Tree, cluster_facts
-from distspectral.stages.finished_run import FinishedRun
+from distspectral.stages.finished_run import CUTS, FinishedRun
 from distspectral.stages.tree_files import NODES, load_fine_tree, load_tree, read_table, write_table
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from distspectral.storage.artifact.manifest import fingerprint
 from distspectral.storage.artifact.output import Output
 
-CUTS = "cuts"
-"""Folder of a run's root in which its cuts stand side by side."""
 CLUSTERS, TABLE = "clusters.parquet", "table.parquet"
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
@@ -47,7 +45,7 @@ class Wish:
             raise ConfigError("recut: give one of --n-clusters, --threshold and --min-rows")
         ((key, value),) = self.facts.items()
         least = 0 if key == "threshold" else 1
-        if value < least:
+        if not value >= least:  # NaN is not
             raise ConfigError(f"--{key.replace('_', '-')}: is {value}, expected at least {least}")
 
     @property

@@ -55,6 +55,7 @@ def test_a_run_prints_a_table_and_where_the_report_is(finished: Path) -> None:
     assert "cluster 2" in result.stdout
     assert "functions: bad, " in result.stdout
     assert "verdict: Look at the learned functions" in result.stdout
+    assert "\n  The learned functions: " in result.stdout, "and why"
     assert max(len(line) for line in result.stdout.splitlines() if "cluster 2" in line or "conductance" in line) <= 80
     assert f"report: {finished.parent}/root/report.html" in result.stdout
 

@@ -51,6 +51,20 @@ def test_a_plan_shows_times_sizes_formulas_and_what_is_assumed(tmp_path: Path, m
     assert not (tmp_path / "root").exists()
 
 
+def test_few_rows_start_no_ray_on_this_machine(tmp_path: Path, measured: list[Any]) -> None:
+    path = write_run(tmp_path, ray={})
+
+    def resources(*arguments: object) -> set[str]:
+        result = planned(path, "--json", *arguments)
+        assert result.exit_code == 0, result.stderr
+        return {term["resource"] for term in json.loads(result.stdout)["sizes"][-1]["stages"]["pack"]["terms"]}
+
+    assert "start" not in resources()
+    assert "start" in resources("--rows", "1e6")
+    assert "start" not in resources("--rows", "1e6", "--set", "ray.enabled=false")
+    assert "start" in resources("--set", "ray.workers=2")
+
+
 def test_json_holds_every_term_and_prices_make_it_money(tmp_path: Path, measured: list[Any]) -> None:
     path = write_run(tmp_path)
     prices = tmp_path / "prices.yaml"

@@ -83,6 +83,7 @@ def test_the_same_cut_is_left_as_it_is_and_another_is_not_replaced(root: Path) -
         ((), "give one of --n-clusters, --threshold and --min-rows"),
         (("--n-clusters", 3, "--min-rows", 9), "give one of"),
         (("--n-clusters", 0), "--n-clusters: is 0, expected at least 1"),
+        (("--threshold", "nan"), "--threshold: is nan, expected at least 0"),
         (("--n-clusters", 9999), r"9999 clusters were asked of a tree of"),
         (("--n-clusters", 3, "--name", "../up"), "--name: is '../up'"),
     ],

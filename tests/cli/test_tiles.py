@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from distspectral.cli.app import EXIT_REFUSED
+from distspectral.stages.finished_run import of_earlier_trees
+from distspectral.storage.artifact.directory import MANIFEST, Artifact
 from tests.cli.invoking import invoke
 from tests.runs import N_ROWS, write_run
 
@@ -90,6 +92,20 @@ def test_the_atlas_gets_the_coarse_levels_the_places_and_the_labels(
     invoke("view", root, "--atlas", "--rows", 1)
     assert pyarrow.dataset.dataset(atlas.read_text().splitlines()[:-6]).count_rows() == levels[0]["rows"]
     assert not list(Path.cwd().glob("pwned"))
+
+
+def test_what_was_made_of_an_earlier_tree_is_told_and_not_served(root: Path, atlas: Path) -> None:
+    invoke("tiles", root)
+    invoke("recut", root, "--n-clusters", 2)
+    assert of_earlier_trees(Artifact(str(root))) == []
+    tree = root / "tree" / MANIFEST
+    made = json.loads(tree.read_text())
+    tree.write_text(json.dumps(made | {"fingerprint": "0" * len(made["fingerprint"])}))
+    assert of_earlier_trees(Artifact(str(root))) == ["cuts/n-clusters-2", "tiles"]
+    refused = invoke("view", root, "--atlas")
+    assert refused.exit_code == EXIT_REFUSED
+    assert "was made of an earlier tree of this run" in refused.stderr
+    assert not atlas.exists()
 
 
 def test_the_atlas_searches_the_first_carried_text(tmp_path: Path, atlas: Path) -> None:

@@ -55,4 +55,5 @@ def test_a_run_without_a_page_is_refused_with_the_remedy(tmp_path: Path, opened:
     assert result.exit_code == 2
     assert "has no report.html" in result.stderr
     assert "distspectral run CONFIG" in " ".join(result.stderr.split())
+    assert f"distspectral report {tmp_path}" in " ".join(result.stderr.split())
     assert opened == []

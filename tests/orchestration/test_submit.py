@@ -144,6 +144,11 @@ def test_relative_paths_are_refused_before_anything_is_sent(tmp_path: Path) -> N
             submit.make_job(config)
 
 
+def test_an_address_without_a_scheme_is_refused_at_once() -> None:
+    with pytest.raises(ClusterUnreachableError, match=r"--address localhost:8265: .* give http://localhost:8265"):
+        submit.connect("localhost:8265")
+
+
 def test_nobody_at_the_address_is_said_with_the_command_that_helps() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

@@ -24,7 +24,7 @@ def test_workers_of_cores_are_this_machine_scaled():
     assert machines.node.memory_bytes == pytest.approx(HERE.node.memory_bytes / HERE.node.cores * 32)
 
 
-@pytest.mark.parametrize("text", ["H200", "0xH200", "8x0", "8xH200@fast", "x", ""])
+@pytest.mark.parametrize("text", ["H200", "0xH200", "8x0", "8xH200@0Gbps", "8xH200@fast", "x", ""])
 def test_other_shapes_are_refused(text):
     with pytest.raises(ConfigError, match="--cluster: is"):
         machines_named(text, HERE)

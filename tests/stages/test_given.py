@@ -155,3 +155,10 @@ def test_the_plan_measures_a_search_of_its_sample(searched: Path, tmp_path: Path
     brief = brief_config(pipeline.config, N_ROWS, str(tmp_path), pipeline.source)
     assert (brief.graph.path, brief.affinity.kind, brief.affinity.space) == (None, "gaussian", "euclidean")
     assert brief.recipe(pipeline.source.dim).chain == pipeline.recipe.chain
+
+
+def test_the_plan_measures_on_this_machine_whatever_devices_the_run_has(tmp_path: Path) -> None:
+    asked = ("graph.device=cuda", "train.device=cuda", "siamese.device=cuda", "affinity.space=siamese")
+    pipeline = opened(write_run(tmp_path), *asked)
+    brief = brief_config(pipeline.config, N_ROWS, str(tmp_path), pipeline.source)
+    assert (brief.graph.device, brief.train.device, brief.siamese.device) == ("auto", "auto", "auto")

@@ -45,8 +45,8 @@ def test_packed_shards_mirror_the_source(tmp_path: Path) -> None:
     assert [shard.n_rows for shard in manifest.shards] == list(UNEVEN)
     assert [shard.name for shard in manifest.shards] == [f"part-0000{index}.arrow" for index in range(4)]
     assert manifest.properties.keys() == {
-        "dim", "dominant_feature", "dtype", "features", "frame", "has_labels", "id_type", "mean", "variance",
-        "source_shards",
+        "dim", "dominant_feature", "dtype", "features", "frame", "has_labels", "id_type", "mean",
+        "passed_over", "variance", "source_shards",
     }  # fmt: skip
     assert manifest.properties["source_shards"][1].endswith("source/part-00001.parquet")
     assert manifest.properties["variance"] == pytest.approx(VECTORS.astype(np.float64).var(axis=0).mean(), rel=1e-12)
@@ -308,3 +308,13 @@ def test_a_column_that_decides_who_is_near_is_noted_by_name(tmp_path: Path, time
     source = Source.open(SourceConfig(path=str(tmp_path / "a.parquet"), column="f*"))
     facts = PACK.facts({"pack": pack(source, followed(tmp_path / "out", source), PackConfig())})
     assert [note[:17] for note in PACK.notes({"pack": facts, "n_rows": 100})] == ["f3 alone has 99% "] * is_noted
+
+
+def test_columns_without_numbers_are_noted(tmp_path: Path) -> None:
+    write_table(
+        tmp_path / "a.parquet", {f"f{place}": column for place, column in enumerate(VECTORS.T)} | {"f9": LABELS > 0}
+    )
+    source = Source.open(SourceConfig(path=str(tmp_path / "a.parquet"), column="f*"))
+    facts = PACK.facts({"pack": pack(source, followed(tmp_path / "out", source), PackConfig())})
+    (note,) = PACK.notes({"pack": facts, "n_rows": 100})
+    assert "hold no numbers and are no features: f9 (bool)." in note

@@ -133,8 +133,12 @@ def require_column(
         meant = [field.name for field in schema if fits is None or fits(field.type)]
         nearest = difflib.get_close_matches(name, meant, n=1, cutoff=0.0)
         hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+        numbers = sum(field.type in VALUE_TYPES for field in schema)
+        remedy = f"set {key}"
+        if key == "data.column" and not meant and numbers > 1:
+            remedy += ", where each feature has a column to a list of these or to a pattern such as '*'"
         raise UnknownColumnError(
-            f"{uri}: has no column {name!r}; {hint}It has {', '.join(schema.names) or 'none'}; set {key}",
+            f"{uri}: has no column {name!r}; {hint}It has {', '.join(schema.names) or 'none'}; {remedy}",
             parameters=[key],
         )
     if schema.names.count(name) > 1:

@@ -93,6 +93,7 @@ class Source:
         carried: columns that the output takes over.
         is_framed: whether it is decided in which frame.
         features: columns that make a vector, in order; empty where one column holds vectors.
+        passed_over: columns that a pattern of features fits, but that hold no numbers, with their types.
     """
 
     config: SourceConfig
@@ -101,6 +102,7 @@ class Source:
     carried: pa.Schema
     is_framed: bool = False
     features: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, config: SourceConfig, *, most_rows: int = PIECE_ROWS, most_bytes: int = PIECE_BYTES) -> Source:
@@ -148,8 +150,18 @@ class Source:
         frame = Frame(config.scale)
         reader = ShardReader(config.columns, frame, first.dim, first.id_type, first.label_type, config.on_bad_rows)
         schemas = [(file.uri, header.schema) for file, _, header in filled]
-        features = () if first.schema is None else tuple(config.columns.features_of(first.schema))
-        return cls(config, shards, reader, carried_schema(config.carry, config.columns, schemas), features=features)
+        carried, schema = carried_schema(config.carry, config.columns, schemas), first.schema
+        if schema is None:
+            return cls(config, shards, reader, carried)
+        left = [name for name in config.columns.passed_over(schema) if name not in carried.names]
+        return cls(
+            config,
+            shards,
+            reader,
+            carried,
+            features=tuple(config.columns.features_of(schema)),
+            passed_over=tuple(f"{name} ({schema.field(name).type})" for name in left),
+        )
 
     @property
     def dim(self) -> int:

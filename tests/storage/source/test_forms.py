@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import gzip
 import importlib
 import io
@@ -187,6 +188,21 @@ def test_folders_named_as_hive_does_are_columns(tmp_path: Path, ends: str) -> No
 def test_a_column_of_the_file_comes_before_its_folder(tmp_path: Path) -> None:
     write(tmp_path / "label=9/a.parquet", {"vector": as_lists(MATRIX), "label": np.arange(6)})
     assert [one for block in read(tmp_path, label_column="label") for one in block.labels.to_pylist()] == [*range(6)]
+
+
+def test_features_that_are_no_numbers_are_passed_over_but_told(tmp_path: Path) -> None:
+    decimals = pa.array([decimal.Decimal(n) for n in range(6)], pa.decimal128(10, 2))
+    write(tmp_path / "a.parquet", wide(MATRIX, text=KEYS) | {"price": decimals, "label": np.arange(6)})
+    source = Source.open(SourceConfig(path=str(tmp_path), column="*", label_column="label", carry=("text",)))
+    assert source.features == ("x0", "x1", "x2", "x3")
+    assert source.passed_over == ("price (decimal128(10, 2))",)
+    assert Source.open(SourceConfig(path=str(tmp_path), column="x*")).passed_over == ()
+
+
+def test_a_table_of_a_column_per_feature_is_told_how_to_take_them(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", wide(MATRIX))
+    with pytest.raises(UnknownColumnError, match=r"has no column 'vector'; .* to a list of these or to a pattern"):
+        read(tmp_path)
 
 
 def test_the_nearest_column_is_one_whose_type_fits(tmp_path: Path) -> None:
