@@ -78,8 +78,8 @@ def write_report(
 ) -> dict[str, Any]:
     """Write the page to ``report.html`` in the run's root, whole or not at all; arguments as of :func:`collect`.
 
-    Returns the ``verdict`` in one sentence and the ``doubts``, what is said by the title of each doubtful check; of a
-    learned metric nothing.
+    Returns the ``verdict`` in one sentence and the ``doubts``: what is said, and what helps, by the title of each
+    doubtful check; of a learned metric nothing.
 
     With ``figures``, its pictures are files, too; see :func:`distspectral.report.figures.write_figures`.
 
@@ -93,7 +93,8 @@ def write_report(
         told: dict[str, Any] = {}
     else:
         data = collect(config, recipe, stages, metrics, artifacts, manifests)
-        page, doubts = render(data), {one.title: one.words for one in data.checks if one.status == "look"}
+        page = render(data)
+        doubts = {one.title: " ".join([one.words, *one.remedies]) for one in data.checks if one.status == "look"}
         told = {"verdict": headline(data.checks), "doubts": doubts}
         if figures:
             write_figures(root, data)
