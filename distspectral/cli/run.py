@@ -86,7 +86,7 @@ def show(config: RunConfig, metrics: dict[str, Any], as_json: bool) -> None:
         print_note(f"functions: {certificate['verdict']}, {certificate['words']}")
     if verdict := metrics.get("verdict"):
         print_note(f"verdict: {verdict}")
-        for title, words in metrics["doubts"].items():
+        for title, words in metrics.get("doubts", {}).items():
             print_note(f"  {title}: {words}")
     for name in of_earlier_trees(Artifact(config.root)):
         print_note(f"{name} was made of an earlier tree of this run; make it anew")
