@@ -95,6 +95,7 @@ def test_the_atlas_gets_the_coarse_levels_the_places_and_the_labels(
 
 
 def test_what_was_made_of_an_earlier_tree_is_told_and_not_served(root: Path, atlas: Path) -> None:
+    shutil.rmtree(root / "cuts", ignore_errors=True)  # of other tests
     invoke("tiles", root)
     invoke("recut", root, "--n-clusters", 2)
     assert of_earlier_trees(Artifact(str(root))) == []
