@@ -98,6 +98,7 @@ def _serve(root: Artifact, most_rows: int) -> int:
     Raises:
         MissingDependencyError: the atlas is not installed.
         MissingArtifactError: there are no tiles.
+        FingerprintMismatchError: they are of an earlier tree.
     """
     from distspectral.stages.finished_run import TILES, of_earlier_trees
     from distspectral.storage.artifact.directory import MANIFEST

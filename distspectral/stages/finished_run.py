@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from distspectral.errors import ConfigError, FingerprintMismatchError, MissingArtifactError
+from distspectral.errors import ArtifactError, ConfigError, FingerprintMismatchError, MissingArtifactError
 from distspectral.recipes import SpectralRecipe
 from distspectral.stages import STAGES
 from distspectral.storage.artifact.directory import MANIFEST, Artifact
@@ -101,9 +101,17 @@ def of_earlier_trees(root: Artifact) -> list[str]:
     standing, found = tree.manifest().fingerprint, []
     for name in [*(f"{CUTS}/{one}" for one in sorted(entry.base_name for entry in root.entries(CUTS))), TILES]:
         made = root.child(name)
-        if made.has(MANIFEST) and made.manifest().inputs["tree"] != standing:
+        if made.has(MANIFEST) and _tree_of(made) != standing:
             found.append(name)
     return found
+
+
+def _tree_of(made: Artifact) -> str | None:
+    """Return the fingerprint of the tree that it was made of; None where that cannot be read, as of old formats."""
+    try:
+        return made.manifest().inputs.get("tree")
+    except ArtifactError:
+        return None
 
 
 def require_source(artifact: Artifact, made_from: str, source: Artifact, standing: str) -> None:

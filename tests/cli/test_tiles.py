@@ -103,6 +103,9 @@ def test_what_was_made_of_an_earlier_tree_is_told_and_not_served(root: Path, atl
     made = json.loads(tree.read_text())
     tree.write_text(json.dumps(made | {"fingerprint": "0" * len(made["fingerprint"])}))
     assert of_earlier_trees(Artifact(str(root))) == ["cuts/n-clusters-2", "tiles"]
+    cut = root / "cuts/n-clusters-2" / MANIFEST
+    cut.write_text(json.dumps(json.loads(cut.read_text()) | {"format_version": 1}))
+    assert of_earlier_trees(Artifact(str(root))) == ["cuts/n-clusters-2", "tiles"], "whatever format they have"
     refused = invoke("view", root, "--atlas")
     assert refused.exit_code == EXIT_REFUSED
     assert "was made of an earlier tree of this run" in refused.stderr
